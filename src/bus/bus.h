@@ -1,0 +1,194 @@
+/*
+ * bus: the device base class, dispatch of port and memory-mapped accesses, interrupt lines and controllers (8259 pair,
+ * IOAPIC, local APICs, MSI), PCI. What every PC device is plugged into.
+ *
+ * Locking: one lock a machine, bus->lock, covers all devices: bus_access() takes it around a device's read and write,
+ * the machine takes it around timers and backend callbacks. Device code and irq_set() therefore run with it held. Local APICs
+ * are outside of it: their functions may be called by any thread and synchronise themselves.
+ */
+#ifndef DOPPEL_BUS_H
+#define DOPPEL_BUS_H
+
+#include "base/base.h"
+#include "clock/clock.h"
+#include "host/host.h"
+#include "mem/mem.h"
+#include "state/state.h"
+
+#include <stdatomic.h>
+
+/* ---- devices ---- */
+
+struct bus;
+struct device;
+
+struct device_ops {
+	const struct state_desc *state; /* NULL: none */
+	/* Power-on and system reset; state_reset() of `state` has been done just before. NULL: that is all. */
+	void (*reset)(struct device *);
+	void (*destroy)(struct device *); /* frees it */
+};
+
+/* First member of every device's struct. */
+struct device {
+	const char *name;	/* "rtc", "uart" */
+	unsigned instance;	/* counts devices of one name */
+	const struct device_ops *ops;
+	struct bus *bus;
+	struct list node;	/* bus->devices, in order of creation: the order of reset and of records in a snapshot */
+};
+void device_init(struct device *, struct bus *, const char *name, const struct device_ops *);
+
+/* ---- address ranges ---- */
+
+enum bus_space { BUS_PIO, BUS_MMIO };
+
+struct bus_access {
+	enum bus_space space;
+	uint64_t address;
+	uint8_t size;	/* 1, 2, 4; MMIO also 8 */
+	bool write;
+	uint64_t value;	/* in for writes, out for reads; no bits above size */
+};
+
+/*
+ * A range of ports or guest physical addresses that a device answers. Accesses of other sizes than sizes allows are split
+ * into the largest allowed smaller ones (or, if all are larger, read as all ones and dropped on write).
+ */
+struct bus_range {
+	uint64_t start, size;
+	uint8_t sizes;	/* sum of allowed access sizes: 1 | 2 | 4 | 8 */
+	struct device *device;
+	uint64_t (*read)(struct device *, uint64_t offset, unsigned size);
+	void (*write)(struct device *, uint64_t offset, unsigned size, uint64_t value);
+	struct list node; /* private */
+	bool mapped;	  /* private */
+};
+
+/* What a device may ask of the machine; carried out soon, not at once. */
+enum bus_request {
+	BUS_REQUEST_RESET,	/* system reset (keyboard controller, port 0x92, 0xcf9, FADT reset register) */
+	BUS_REQUEST_POWEROFF,	/* ACPI S5 */
+	BUS_REQUEST_EXIT,	/* debug-exit port: exit status in bus->exit_code */
+};
+
+struct bus {
+	pthread_mutex_t lock;
+	int exit_code;
+	struct list devices;
+	struct list ranges[2];		/* by bus_space, sorted by start */
+	struct bus_range **pio_table;	/* 65,536 entries, for speed */
+	struct guest_mem *mem;
+	struct clock *clock;
+	struct trace *trace;
+	struct pci_bus *pci;		/* NULL until created */
+	struct irq_chip *irq;		/* NULL until created */
+	/* Requests to the machine, any thread. */
+	void (*request)(void *opaque, enum bus_request);
+	void *request_opaque;
+};
+
+struct bus *bus_create(struct guest_mem *, struct clock *, struct trace *, struct error *);
+/* Destroys all devices, last created first. */
+void bus_destroy(struct bus *);
+/* Resets all devices in order of creation. */
+void bus_reset(struct bus *);
+/* -EBUSY when it overlaps a mapped range. The range is the caller's, usually part of the device. */
+int bus_map(struct bus *, enum bus_space, struct bus_range *, struct error *);
+void bus_unmap(struct bus *, enum bus_space, struct bus_range *);
+/* Takes bus->lock. Addresses that nobody answers read as all ones. 0, or -ENXIO if nobody answered (value is set anyway). */
+int bus_access(struct bus *, struct bus_access *);
+
+/* ---- interrupt lines ---- */
+
+/* One input of an interrupt controller, or a wire to one. */
+struct irq_line {
+	void (*set)(void *opaque, unsigned n, bool level); /* NULL: not connected */
+	void *opaque;
+	unsigned n;
+};
+/* bus->lock held. Level and edge are told apart by the receiver. */
+static inline void irq_set(const struct irq_line *line, bool level)
+{
+	if (line->set)
+		line->set(line->opaque, line->n, level);
+}
+
+/* Interrupt delivery modes, SDM vol. 3A 11.5.1 */
+enum delivery_mode { DELIVER_FIXED, DELIVER_LOWEST, DELIVER_SMI, DELIVER_NMI = 4, DELIVER_INIT, DELIVER_SIPI, DELIVER_EXTINT };
+
+/* ---- local APICs (lapic.c): xAPIC and x2APIC, timer with TSC-deadline ---- */
+
+struct lapic;
+
+/* What a local APIC does to its CPU; any thread. */
+struct lapic_ops {
+	void (*interrupt)(void *cpu);			/* something may be deliverable: ask lapic_take */
+	void (*nmi)(void *cpu);
+	void (*init)(void *cpu);
+	void (*sipi)(void *cpu, uint8_t vector);
+	uint64_t (*tsc_offset)(void *cpu);		/* guest TSC - vtime_t now */
+};
+
+/* Created with the irq chip, one a vCPU: */
+struct lapic *irq_lapic(struct bus *, unsigned index);
+/* In the CPU's thread: the vector of the highest-priority deliverable interrupt, moved from IRR to ISR; or the 8259's (with
+ * INTA) when LVT LINT0 is ExtINT and unmasked or the APIC is disabled; -1 none. */
+int lapic_take(struct lapic *);
+bool lapic_pending(struct lapic *);
+uint8_t lapic_tpr(struct lapic *);	/* CR8: bits 7..4 of TPR */
+void lapic_set_tpr(struct lapic *, uint8_t cr8);
+/* IA32_APIC_BASE 0x1b, 0x6e0, 0x800..0x8ff: 0, or -1 for #GP */
+int lapic_msr_read(struct lapic *, uint32_t msr, uint64_t *);
+int lapic_msr_write(struct lapic *, uint32_t msr, uint64_t);
+/* The page at its base address; only the CPU's own accesses. */
+bool lapic_claims(struct lapic *, gpa_t);
+uint64_t lapic_mmio_read(struct lapic *, uint64_t offset, unsigned size);
+void lapic_mmio_write(struct lapic *, uint64_t offset, unsigned size, uint64_t value);
+void lapic_reset(struct lapic *, bool init);
+/* TSC-deadline timer depends on the CPU's TSC: after the guest wrote IA32_TSC or IA32_TSC_ADJUST. */
+void lapic_tsc_changed(struct lapic *);
+
+/* ---- the interrupt controllers together (irq.c): 8259 pair, IOAPIC, message-signalled interrupts ---- */
+
+/*
+ * Creates 8259 pair (ports 0x20, 0x21, 0xa0, 0xa1, ELCR 0x4d0, 0x4d1), IOAPIC (0xfec00000, 24 inputs) and cpu_count local APICs.
+ * cpus[i] is passed to ops.
+ */
+int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, void *const cpus[], struct error *);
+/*
+ * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only.
+ */
+struct irq_line irq_isa_line(struct bus *, unsigned n);
+/* A message-signalled interrupt: address 0xfeexxxxx and data, SDM vol. 3A 11.11. Any thread. */
+void irq_msi(struct bus *, uint64_t address, uint32_t data);
+
+/* ---- PCI (pci.c): host bridge i440FX at 00:00.0, config mechanism #1 ---- */
+
+struct pci_device {
+	struct device device;
+	uint8_t devfn;
+	uint8_t config[256];
+	uint8_t config_mask[256];	/* bits the guest may write */
+	uint8_t config_w1c[256];	/* bits that a written 1 clears */
+	struct {
+		uint64_t size;		/* 0: absent; power of two */
+		bool io;
+		bool wide;		/* 64-bit: uses the next BAR too */
+		struct bus_range range;	/* mapped when enabled by the command register */
+	} bars[6];
+	struct irq_line intx;		/* routed by the PIIX3's PIRQ registers */
+	/* After a config write was merged; NULL: nothing special. */
+	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);
+};
+
+/* Ports 0xcf8..0xcff; the host bridge. */
+int pci_bus_create(struct bus *, struct error *);
+/* Plug a device whose config[] header was filled by pci_init_config. */
+int pci_add(struct bus *, struct pci_device *, unsigned slot, unsigned function, struct error *);
+void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint32_t class_revision, uint16_t subsystem_vendor,
+		     uint16_t subsystem, uint8_t interrupt_pin);
+/* PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none. */
+void pci_set_pirq(struct bus *, unsigned pirq, int isa_line);
+
+#endif

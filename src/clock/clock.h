@@ -1,0 +1,71 @@
+/*
+ * clock: guest time and timers. One clock a machine, of two kinds: `host` follows the host's monotonic clock, `virtual`
+ * counts executed instructions (1 instruction = 1 ns), so that the same run gives the same trace. Nothing else reads
+ * the host's clock.
+ */
+#ifndef DOPPEL_CLOCK_H
+#define DOPPEL_CLOCK_H
+
+#include "base/base.h"
+#include "host/host.h"
+#include "state/state.h"
+
+typedef uint64_t vtime_t; /* ns of guest time since the machine was first powered on */
+#define VTIME_NEVER UINT64_MAX
+
+enum clock_kind { CLOCK_HOST, CLOCK_VIRTUAL };
+
+/* The guest's TSC counts at this rate: one tick a nanosecond, so that TSC, deadlines and vtime_t are one number line. */
+#define CLOCK_TSC_HZ 1000000000ull
+
+struct clock;
+
+/*
+ * wall_base_ns: UTC at guest time 0, in ns since 1970 (0: the host's date for CLOCK_HOST; 2026-01-01 00:00:00 for CLOCK_VIRTUAL,
+ * where nothing may depend on the host).
+ */
+struct clock *clock_create(enum clock_kind, uint64_t wall_base_ns, struct error *);
+void clock_destroy(struct clock *);
+enum clock_kind clock_kind(const struct clock *);
+
+/* Any thread. Monotonic. CLOCK_HOST stands still between clock_stop and clock_start; it starts stopped at 0. */
+vtime_t clock_now(struct clock *);
+void clock_start(struct clock *);
+void clock_stop(struct clock *);
+/* UTC in ns since 1970. */
+uint64_t clock_wall_ns(struct clock *);
+
+/* CLOCK_VIRTUAL: whoever executes instructions moves time on (one thread at a time). Never backwards. */
+void clock_set(struct clock *, vtime_t);
+
+/*
+ * Timers. A timer belongs to its owner's struct. The callback runs without the clock's lock, in the thread that calls
+ * clock_run (the machine's event loop for CLOCK_HOST, the running vCPU for CLOCK_VIRTUAL), with the timer disarmed; it
+ * may arm any timer. Equal deadlines fire in the order armed.
+ */
+struct timer {
+	struct clock *clock;
+	const char *name;
+	void (*fire)(void *opaque);
+	void *opaque;
+	vtime_t deadline; /* VTIME_NEVER: not armed; read by timer_deadline */
+	uint64_t sequence;
+	size_t heap_index;
+};
+void timer_init(struct timer *, struct clock *, const char *name, void (*fire)(void *), void *opaque);
+/* Any thread. Re-arming moves it. A deadline in the past fires at the next clock_run. */
+void timer_arm(struct timer *, vtime_t deadline);
+/* After this the callback does not start, but one that runs now in another thread may still be running. */
+void timer_disarm(struct timer *);
+vtime_t timer_deadline(struct timer *);
+
+/* Earliest deadline or VTIME_NEVER; cheap (one atomic load). */
+vtime_t clock_next_deadline(struct clock *);
+/* Run everything due at clock_now; returns the next deadline. */
+vtime_t clock_run(struct clock *);
+/* Called (with no lock held) in the arming thread when the earliest deadline moved nearer. */
+void clock_set_notify(struct clock *, void (*fn)(void *), void *opaque);
+/* The host monotonic time at which guest time t comes (CLOCK_HOST, running), UINT64_MAX for VTIME_NEVER. */
+uint64_t clock_host_deadline(struct clock *, vtime_t t);
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * engine: what executes a vCPU's instructions, behind one ops struct. All that a machine knows of an engine is here.
+ */
+#ifndef DOPPEL_ENGINE_H
+#define DOPPEL_ENGINE_H
+
+#include "cpu/cpu.h"
+
+/*
+ * Why run() returned. Device accesses are not exits: they are calls through vcpu->env in the middle of an instruction, because
+ * one instruction may make several.
+ */
+enum exit_kind {
+	EXIT_HALT,	/* activity is not CPU_RUNNING and nothing is pending: sleep until there is */
+	EXIT_KICK,	/* EVENT_EXIT or EVENT_EXCLUSIVE was posted */
+	EXIT_BUDGET,	/* vcpu->budget is used up */
+	EXIT_SHUTDOWN,	/* triple fault */
+	EXIT_ERROR,	/* the engine cannot go on; see struct exit */
+};
+
+struct exit {
+	struct error error; /* EXIT_ERROR */
+};
+
+struct engine_ops {
+	const char *name, *what;
+	/* Can this host run it, and how well? 0 or -errno; in both cases err->text has a sentence for `doppel doctor`. */
+	int (*probe)(struct error *);
+	/* Per vCPU, in the creating thread; sets vcpu->engine_data. */
+	int (*create)(struct vcpu *, struct error *);
+	/* In the vCPU's thread only. */
+	enum exit_kind (*run)(struct vcpu *, struct exit *);
+	/* Any thread, async-signal-safe: make run() look at vcpu->events soon. */
+	void (*kick)(struct vcpu *);
+	/* Engine's state -> architectural state and back; vCPU stopped. Copies all of cpu_state, floating point included. */
+	int (*pull)(struct vcpu *, struct cpu_state *);
+	int (*push)(struct vcpu *, const struct cpu_state *);
+	/* Guest code or tables changed under it by other means than this vCPU's stores; vCPU stopped. */
+	void (*invalidate)(struct vcpu *, gpa_t, size_t);
+	/* Engine's own lines of --stats. */
+	void (*stats)(struct vcpu *, FILE *);
+	void (*destroy)(struct vcpu *);
+};
+
+extern const struct engine_ops interp_engine;
+
+/* NULL-terminated, best last; "auto" takes the best whose probe succeeds. */
+extern const struct engine_ops *const engines[];
+const struct engine_ops *engine_find(const char *name, struct error *);
+
+#endif

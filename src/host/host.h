@@ -1,0 +1,103 @@
+/*
+ * host: what doppel asks of Linux: threads, memory mappings, files, the event loop, terminals. Nothing here knows
+ * of guests.
+ */
+#ifndef DOPPEL_HOST_H
+#define DOPPEL_HOST_H
+
+#include "base/base.h"
+
+#include <pthread.h>
+
+/* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
+uint64_t host_monotonic_ns(void);
+uint64_t host_realtime_ns(void); /* since 1970-01-01 UTC */
+
+/* ---- threads ---- */
+
+/* Starts a thread called `name` (at most 15 characters), all signals blocked but those that report its own faults. */
+int host_thread_create(pthread_t *, const char *name, void *(*fn)(void *), void *arg, struct error *);
+
+/* ---- memory ---- */
+
+/* A memfd and its mapping; shared, so that it can be mapped again elsewhere (translation windows, vhost-user). */
+struct host_memory {
+	int fd;
+	uint8_t *base;
+	size_t size;
+};
+int host_memory_create(struct host_memory *, const char *name, size_t size, struct error *);
+void host_memory_destroy(struct host_memory *);
+
+/*
+ * Memory for generated code, mapped twice: `write` (never executable) and `exec` (never writable). The same offset in
+ * both is the same byte. Code written becomes visible to the thread that wrote it at once (x86).
+ */
+struct host_code {
+	struct host_memory memory; /* base is the writable view */
+	uint8_t *exec;
+};
+int host_code_create(struct host_code *, size_t size, struct error *);
+void host_code_destroy(struct host_code *);
+
+/* ---- files ---- */
+
+/*
+ * Read a whole regular file of at most max bytes. *data is malloc'ed, owned by the caller, followed by one NUL byte
+ * that is not counted. -EFBIG when larger, -EINVAL for a directory or a device.
+ */
+int host_file_read(const char *path, size_t max, uint8_t **data, size_t *size, struct error *);
+/* Write all of it, going on after short writes and EINTR; 0 or -errno. Blocks. */
+int host_write_all(int fd, const void *data, size_t size);
+int host_set_nonblocking(int fd, bool on);
+
+/* ---- event loop: one thread runs it; add/remove only from that thread or before it runs ---- */
+
+struct event_loop;
+
+struct event_source {
+	int fd;
+	short events; /* POLLIN, POLLOUT */
+	void (*ready)(void *opaque, short revents);
+	void *opaque;
+	bool active; /* private */
+	struct list node; /* private */
+};
+
+struct event_loop *event_loop_create(struct error *);
+void event_loop_destroy(struct event_loop *);
+/* The source is the caller's and must outlive its registration. */
+void event_loop_add(struct event_loop *, struct event_source *);
+void event_loop_remove(struct event_loop *, struct event_source *);
+/* Change what is waited for; events may be 0 (only errors and hang-up are then reported: none if fd is -1). */
+void event_loop_modify(struct event_loop *, struct event_source *, short events);
+/* Any thread: run fn(opaque) soon in the loop's thread, in the order posted. */
+void event_loop_post(struct event_loop *, void (*fn)(void *), void *opaque);
+/* Any thread, async-signal-safe: wake the loop, so that it asks for its deadline again or sees stop. */
+void event_loop_wake(struct event_loop *);
+/*
+ * Called before each wait: run what is due (e.g. guest timers), then return the host monotonic time (ns) of the next
+ * thing due, or UINT64_MAX. One callback a loop.
+ */
+void event_loop_set_tick(struct event_loop *, uint64_t (*tick)(void *), void *opaque);
+/* Runs until event_loop_stop (any thread). */
+void event_loop_run(struct event_loop *);
+void event_loop_stop(struct event_loop *);
+
+/* ---- signals and terminals ---- */
+
+/*
+ * Puts the terminal `fd` in raw mode; restored by host_terminal_restore, at exit and on any fatal signal. Does nothing
+ * when fd is no terminal. Process-wide by nature: a process has one controlling terminal.
+ */
+int host_terminal_raw(int fd, struct error *);
+void host_terminal_restore(void);
+
+/* ---- what this host is ---- */
+uint64_t host_page_size(void);
+unsigned host_cpu_count(void);
+uint64_t host_memory_total(void); /* bytes */
+/* First line of a /proc or /sys file as a number; -1 when unreadable. */
+int64_t host_proc_number(const char *path);
+
+#endif

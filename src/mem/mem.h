@@ -1,0 +1,102 @@
+/*
+ * mem: guest RAM and the physical address map: which guest physical addresses are RAM or ROM, where they are in the
+ * host, which pages hold code that an engine has decoded, which were written. Devices are not here: an address that
+ * is neither RAM nor ROM is the bus's business.
+ *
+ * Threads: the map is built before the vCPUs run, or changed while all of them are stopped. Everything else here may
+ * be called by any thread at any time.
+ */
+#ifndef DOPPEL_MEM_H
+#define DOPPEL_MEM_H
+
+#include "base/base.h"
+#include "host/host.h"
+#include "state/state.h"
+
+#include <stdatomic.h>
+
+/* The PC's hole below 4 GiB: RAM beyond this goes above 4 GiB. */
+#define MEM_LOW_TOP	0xc0000000ull
+#define MEM_HIGH_BASE	0x100000000ull
+#define MEM_MAX		(1ull << 40) /* bytes of RAM a machine may have */
+#define MEM_MIN		(1ull << 20)
+
+/*
+ * Decoded code on a RAM page. `code_gen` changes whenever code on the page may have changed: an engine keeps it with
+ * what it decoded and compares before it runs that again. `code_chunks` has a bit for each 64 bytes from which
+ * something was decoded since the last change; a write to other chunks leaves the generation alone.
+ * Invariant: while code_chunks is not zero, no vCPU's TLB holds a direct write entry for the page, so every write comes
+ * through mem_note_write.
+ */
+struct mem_page {
+	_Atomic uint32_t code_gen;
+	_Atomic uint32_t flags;		/* reserved for dirty tracking */
+	_Atomic uint64_t code_chunks;
+};
+
+/* A run of guest physical addresses backed by host memory. */
+struct mem_region {
+	uint64_t start, size;		/* page-aligned */
+	uint8_t *host;
+	bool writable;			/* ROM: reads and fetches only; writes are dropped */
+	struct mem_page *pages;		/* one a page */
+};
+
+#define MEM_MAX_REGIONS 16
+
+struct guest_mem {
+	struct host_memory ram;		/* one memfd holds all RAM */
+	uint64_t ram_size;
+	struct mem_region regions[MEM_MAX_REGIONS]; /* sorted by start, disjoint */
+	unsigned region_count;
+	struct mem_page *ram_pages;
+	/*
+	 * Called by mem_note_write after it changed a page's code_gen, e.g. for an engine that must unlink blocks before
+	 * the write completes. NULL: comparing generations is enough.
+	 */
+	void (*code_changed)(void *opaque, gpa_t page);
+	void *code_changed_opaque;
+};
+
+/*
+ * RAM of ram_size bytes (a multiple of 1 MiB, MEM_MIN..MEM_MAX): [0, 0xa0000), [0xc0000, min(ram_size, MEM_LOW_TOP)) and the
+ * rest from MEM_HIGH_BASE. 0xa0000..0xbffff is left to the VGA. NULL on error.
+ */
+struct guest_mem *mem_create(uint64_t ram_size, struct error *);
+void mem_destroy(struct guest_mem *);
+/* Map `size` bytes of host memory (owned by the caller, outliving the mem) as ROM; must not overlap RAM. */
+int mem_add_rom(struct guest_mem *, gpa_t start, uint8_t *host, uint64_t size, struct error *);
+
+/* The region that holds this address, or NULL. */
+struct mem_region *mem_find(struct guest_mem *, gpa_t);
+
+/* Host address of [addr, addr + len) when all of it lies in one region (writable, if so asked), else NULL. */
+uint8_t *mem_map(struct guest_mem *, gpa_t addr, size_t len, bool write);
+/* The page's code record, NULL when the address is neither RAM nor ROM. */
+struct mem_page *mem_page(struct guest_mem *, gpa_t);
+
+/*
+ * Copies. 0, or -EFAULT when part of the range is no RAM or ROM (for writes: then nothing was written; writes to ROM are
+ * dropped without an error). mem_write notes the write.
+ */
+int mem_read(struct guest_mem *, gpa_t, void *, size_t);
+int mem_write(struct guest_mem *, gpa_t, const void *, size_t);
+int mem_fill(struct guest_mem *, gpa_t, uint8_t, size_t);
+
+/*
+ * Whoever writes guest RAM through a host pointer calls this AFTER the write, unless a TLB write entry (see the invariant
+ * of struct mem_page) allowed it: code decoded from these bytes is invalidated.
+ */
+void mem_note_write(struct guest_mem *, gpa_t, size_t);
+
+/*
+ * An engine is about to decode code from [addr, addr+len) of one page. Returns the page's generation, to be kept with the
+ * decoded code. Must be called BEFORE the bytes are read. If *newly is set, the page had no code before: the caller must
+ * make every other vCPU drop its write entries for the page (see vcpu_env.exclusive) before it decodes.
+ */
+uint32_t mem_code_begin(struct mem_page *, gpa_t, size_t len, bool *newly);
+
+/* RAM as the firmware tables describe it: number of ranges, filled into starts/sizes (room for 4). */
+unsigned mem_ram_ranges(const struct guest_mem *, uint64_t starts[4], uint64_t sizes[4]);
+
+#endif
