@@ -1,0 +1,201 @@
+# doppel: build, test, run. `make help` lists the targets.
+#
+#   make FLAVOUR=release|debug|asan|tsan|fuzz   what to build (each in its own $(BUILD)/<flavour>)
+#   make CC=clang-14                            with another compiler (in $(BUILD)/<flavour>-clang-14)
+#   make BUILD=<folder>                         build somewhere else
+#   make V=1                                    show the commands
+
+FLAVOUR ?= release
+BUILD ?= build
+PREFIX ?= /usr/local
+CLANG ?= clang-14
+CLANG_FORMAT ?= clang-format-14
+CLANG_TIDY ?= clang-tidy-14
+
+DEFAULT_CC := $(if $(filter fuzz,$(FLAVOUR)),$(CLANG),gcc)
+ifeq ($(origin CC),default)
+CC := $(DEFAULT_CC)
+endif
+ifeq ($(filter release debug asan tsan fuzz,$(FLAVOUR)),)
+$(error FLAVOUR is '$(FLAVOUR)'; expected release, debug, asan, tsan or fuzz)
+endif
+OUT := $(BUILD)/$(FLAVOUR)$(if $(filter-out $(DEFAULT_CC),$(CC)),-$(notdir $(CC)))
+JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+Q := $(if $(V),,@)
+
+# -fno-plt and -fcf-protection=none: the interpreter's dispatch is an indirect call an instruction.
+flags.release := -O2 -g -fno-plt -fcf-protection=none -fomit-frame-pointer
+flags.debug := -O0 -g
+flags.asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+flags.tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+flags.fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+link.asan := -fsanitize=address,undefined
+link.tsan := -fsanitize=thread
+link.fuzz := -fsanitize=address,undefined
+
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
+CFLAGS_ALL = -std=gnu17 $(WARNINGS) $(flags.$(FLAVOUR)) -Isrc -pthread $(CFLAGS)
+LDFLAGS_ALL = $(link.$(FLAVOUR)) $(LDFLAGS)
+
+SOURCES := $(sort $(shell find src -name '*.c'))
+LIB_SOURCES := $(filter-out src/cli/main.c,$(SOURCES))
+LIBS := -lZydis -lZycore $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
+
+LIB := $(OUT)/libdoppel.a
+DOPPEL := $(OUT)/doppel
+UNIT := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
+ORACLE := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/oracle/oracle*.c)))
+HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
+FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
+GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.c)))
+GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
+SCRIPTS := $(sort $(wildcard tests/*/*.t))
+
+.PHONY: all packages unit guests helpers fuzzers run test check bench oracle fuzz lint format install clean help
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(DOPPEL)
+
+help:
+	@echo 'all       build $(DOPPEL)'
+	@echo 'run       boot a stock Debian kernel to a shell on this terminal'
+	@echo 'test      build and run every test'
+	@echo 'check     the quick part of it: unit tests and bare-metal guests'
+	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_SEED, ORACLE_RUNS)'
+	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
+	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
+	@echo 'lint      formatting, clang-tidy, include rule, shell scripts'
+	@echo 'format    rewrite the sources as .clang-format says'
+	@echo 'install   binary, manual page and completion (PREFIX=$(PREFIX), DESTDIR)'
+	@echo 'clean     remove $(BUILD)'
+
+# The command line is a prerequisite: other flags make other objects.
+$(OUT)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL)' >$@
+FORCE:
+
+$(OUT)/obj/%.o: src/%.c $(OUT)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  CC     $<')
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# An archive keeps members of deleted sources: begin anew.
+$(LIB): $(LIB_SOURCES:src/%.c=$(OUT)/obj/%.o)
+	$(if $(Q),@echo '  AR     $@')
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(DOPPEL): $(OUT)/obj/cli/main.o $(LIB)
+	$(if $(Q),@echo '  LINK   $@')
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+
+link_test = $(CC) $(CFLAGS_ALL) -Itests -MMD -MP -MF $@.d $(LDFLAGS_ALL) $(1) -o $@ $< $(LIB) $(LIBS)
+
+$(OUT)/tests/unit/%: tests/unit/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   $<')
+	$(Q)$(call link_test) -lcmocka
+
+$(OUT)/tests/oracle/%: tests/oracle/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   $<')
+	$(Q)$(call link_test)
+
+$(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TOOL   $<')
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $<
+
+ifeq ($(FLAVOUR),fuzz)
+$(OUT)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  FUZZ   $<')
+	$(Q)$(call link_test,-fsanitize=fuzzer)
+fuzzers: $(FUZZ)
+else
+fuzzers:
+	$(Q)$(MAKE) FLAVOUR=fuzz CC=$(CLANG) fuzzers
+endif
+
+# Bare-metal guests: tests/guest/test_<name>.c or .S with everything in tests/guest/lib.
+GUEST_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -ffreestanding -fno-pic -no-pie -nostdlib -static -mno-red-zone \
+	-mgeneral-regs-only -mcmodel=small -fno-stack-protector -fno-asynchronous-unwind-tables \
+	-fcf-protection=none -Itests/guest -Itests/guest/lib
+GUEST_LIB := $(sort $(wildcard tests/guest/lib/*.c tests/guest/lib/*.S))
+GUEST_OBJ := $(GUEST_LIB:tests/guest/%=$(BUILD)/guest/%.o)
+
+$(BUILD)/guest/%.o: tests/guest/% $(wildcard tests/guest/lib/*.h) Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  $<')
+	$(Q)gcc $(GUEST_CFLAGS) -c -o $@ $<
+
+$(BUILD)/guest/%.elf: $(BUILD)/guest/%.c.o $(GUEST_OBJ) tests/guest/guest.ld
+	$(Q)gcc $(GUEST_CFLAGS) -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096 \
+		-o $@ $< $(GUEST_OBJ)
+
+$(BUILD)/guest/%.elf: $(BUILD)/guest/%.S.o $(GUEST_OBJ) tests/guest/guest.ld
+	$(Q)gcc $(GUEST_CFLAGS) -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096 \
+		-o $@ $< $(GUEST_OBJ)
+
+unit: $(UNIT)
+guests: $(GUESTS)
+helpers: $(HELPERS)
+
+packages:
+	@scripts/packages.sh
+
+# What the test scripts are told: where things are.
+TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
+	FUZZERS='$(abspath $(FUZZ))' ORACLES='$(abspath $(ORACLE))' ORACLE_RUNS='$(ORACLE_RUNS)' ORACLE_SEED='$(ORACLE_SEED)'
+PROVE := prove --timer -j$(shell nproc) --exec ''
+
+check: all unit guests helpers
+	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
+
+test: packages
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) fuzzers
+	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit
+	$(Q)scripts/get-guest.sh
+	$(Q)$(TEST_ENV) DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' $(PROVE) $(SCRIPTS) $(UNIT) $(ASAN_UNIT)
+
+run: packages
+	$(Q)$(MAKE) $(JOBS) all
+	$(Q)scripts/get-guest.sh
+	$(Q)DOPPEL='$(DOPPEL)' scripts/run-guest.sh $(ARGS)
+
+ORACLE_RUNS ?=
+ORACLE_SEED ?=
+oracle: $(ORACLE)
+	$(Q)for o in $^; do echo "$$o"; ORACLE_RUNS='$(or $(ORACLE_RUNS),1000000)' ORACLE_SEED='$(ORACLE_SEED)' $$o || exit 1; done
+
+FUZZ_SECONDS ?= 60
+fuzz: fuzzers
+	$(Q)for f in $(FUZZ); do mkdir -p $(BUILD)/corpus/$$(basename $$f); \
+		$$f -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/ $(BUILD)/corpus/$$(basename $$f) || exit 1; done
+
+bench: all
+	$(Q)DOPPEL='$(DOPPEL)' BUILD='$(BUILD)' bench/run.sh $(ARGS)
+
+C_FILES = $(shell find src tests bench -name '*.[ch]')
+SHELL_FILES = $(shell grep -rlE '^\#!/bin/(ba)?sh' scripts tests bench .ci)
+
+lint:
+	$(Q)scripts/check-includes src
+	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
+	$(Q)if command -v shellcheck >/dev/null; then shellcheck $(SHELL_FILES); fi
+	$(Q)echo $(SOURCES) | xargs -n4 -P$(shell nproc) sh -c '$(CLANG_TIDY) --quiet "$$@" -- -std=gnu17 -Isrc -D__clang_analyzer__' lint
+
+format:
+	$(Q)$(CLANG_FORMAT) -i $(C_FILES)
+
+install: all
+	install -D -m 755 $(DOPPEL) $(DESTDIR)$(PREFIX)/bin/doppel
+	install -D -m 644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1
+	install -D -m 644 scripts/doppel.bash-completion $(DESTDIR)$(PREFIX)/share/bash-completion/completions/doppel
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)
