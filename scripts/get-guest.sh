@@ -1,0 +1,108 @@
+#!/bin/sh
+# Gets what the boot tests and `make run` boot: Debian's stock kernels and busybox, downloaded from the
+# machine's own apt sources, unpacked but not installed, and an initramfs made of busybox and
+# scripts/guest-init.
+#
+#   get-guest.sh          makes, when not there yet:
+#       $DOPPEL_CACHE/cloud/vmlinuz      linux-image-cloud-amd64
+#       $DOPPEL_CACHE/generic/vmlinuz    linux-image-amd64
+#       $DOPPEL_CACHE/busybox/busybox     busybox-static
+#       $DOPPEL_CACHE/initrd.cpio.gz
+#   get-guest.sh --where  prints $DOPPEL_CACHE (default: ${XDG_CACHE_HOME:-~/.cache}/doppel)
+#
+# Every result is made beside its place and renamed into it, so that what is there is complete.
+# Remove a folder to have it made anew from the newest package.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${DOPPEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/doppel}
+if [ "${1:-}" = --where ]; then
+	echo "$cache"
+	exit
+fi
+mkdir -p "$cache"
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+say() { echo "get-guest: $*" >&2; }
+
+# The package lists of apt, made new at most once a run.
+updated=
+update_lists() {
+	[ -z "$updated" ] || return 1
+	updated=1
+	if [ "$(id -u)" != 0 ]; then
+		say "apt's package lists are missing or too old; run this, then again what you ran:"
+		echo "    sudo apt-get update" >&2
+		exit 1
+	fi
+	say "apt-get update"
+	apt-get -qq update
+}
+
+# A metapackage stands for the newest kernel that it depends on; any other name for itself.
+real_package() {
+	real=$(apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null |
+		sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+	echo "${real:-$1}"
+}
+
+# download PACKAGE FOLDER: its .deb in FOLDER. apt checks size and hash.
+download() {
+	(cd "$2" && apt-get -qq -o APT::Sandbox::User=root download "$(real_package "$1")" >&2)
+}
+
+# unpack PACKAGE NAME PATH: $cache/NAME/PATH out of the package.
+unpack() {
+	[ ! -e "$cache/$2" ] || return 0
+	work=$(mktemp -d "$cache/.new.XXXXXX")
+	mkdir "$work/deb" "$work/root" "$work/out"
+	apt-cache show "$1" >/dev/null 2>&1 || update_lists
+	say "downloading $(real_package "$1")"
+	if ! download "$1" "$work/deb"; then
+		update_lists || true
+		download "$1" "$work/deb" || {
+			say "apt-get could not download $1 (see above)"
+			exit 1
+		}
+	fi
+	dpkg-deb -x "$work"/deb/*.deb "$work/root"
+	# Paths in the package are patterns: the kernel's has its version in it.
+	# shellcheck disable=SC2086
+	set -- "$1" "$2" "$work"/root/$3 "${3##*/}"
+	if [ ! -f "$3" ]; then
+		say "$1 has no file like $3"
+		exit 1
+	fi
+	basename "$work"/deb/*.deb .deb >"$work/out/package"
+	cp "$3" "$work/out/${4%%-*}"
+	chmod 755 "$work/out" "$work/out/${4%%-*}"
+	mv -T "$work/out" "$cache/$2"
+	rm -rf "$work"
+	work=
+}
+
+make_initrd() {
+	if [ "$cache/initrd.cpio.gz" -nt "$here/guest-init" ] && [ "$cache/initrd.cpio.gz" -nt "$cache/busybox/busybox" ]; then
+		return
+	fi
+	work=$(mktemp -d "$cache/.new.XXXXXX")
+	mkdir -p "$work/root/bin" "$work/root/dev" "$work/root/proc" "$work/root/sys" "$work/root/tmp" "$work/root/root"
+	cp "$cache/busybox/busybox" "$work/root/bin/busybox"
+	cp "$here/guest-init" "$work/root/init"
+	chmod 755 "$work/root/init" "$work/root/bin/busybox"
+	(cd "$work/root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --owner=0:0 >../initrd.cpio)
+	gzip -9n "$work/initrd.cpio"
+	mv "$work/initrd.cpio.gz" "$cache/initrd.cpio.gz"
+	rm -rf "$work"
+	work=
+}
+
+if command -v flock >/dev/null; then
+	exec 9>"$cache/.lock"
+	flock 9
+fi
+unpack linux-image-cloud-amd64 cloud 'boot/vmlinuz-*'
+unpack linux-image-amd64 generic 'boot/vmlinuz-*'
+unpack busybox-static busybox 'bin/busybox'
+make_initrd
