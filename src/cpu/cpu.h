@@ -590,7 +590,13 @@ struct vcpu {
 	void (*code_written)(struct vcpu *, gpa_t page);
 
 	uint64_t count[COUNT_COUNT];
+
+	uint8_t x87_watch;	     /* X87_*: what the live unit's control and status words ask for; see fpu.c */
+	struct host_exec *host_exec; /* the interpreter's stubs that run host instructions, NULL until it made them */
 };
+
+#define X87_UNMASKED BIT(0) /* FCW unmasks an exception: look at FSW after every x87 instruction */
+#define X87_PENDING  BIT(1) /* FSW.ES: the next waiting x87 or MMX instruction raises #MF */
 
 static inline bool has_feature(const struct vcpu *v, enum cpu_feature f) { return v->model->features[f]; }
 static inline bool in_long_mode(const struct vcpu *v) { return v->s.efer & EFER_LMA; }
@@ -852,6 +858,10 @@ void cpu_fpu_check_sse(struct vcpu *);
 void cpu_fpu_check_avx(struct vcpu *);
 /* After x87 instructions that compute: where it was (FIP, FCS, FOP, FDP, FDS). */
 void cpu_fpu_note(struct vcpu *, const struct insn *, uint64_t data_offset);
+/* After an instruction that changed the live unit's FCW or FSW: sets x87_watch. */
+void cpu_fpu_watch(struct vcpu *);
+/* XCR0 bits of the components that are not in their initial configuration: XGETBV with ECX = 1 (SDM vol. 1 13.6). */
+uint64_t cpu_xinuse(struct vcpu *);
 
 /* ---- system operations by enum op; NULL for those an engine implements ---- */
 typedef void cpu_op_fn(struct vcpu *, const struct insn *);
