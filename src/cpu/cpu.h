@@ -480,6 +480,22 @@ struct tlb_entry {
 	uint64_t gpa;		      /* page's guest physical address */
 };
 
+/* Instruction TLB. host is NULL when the page is neither RAM nor ROM. */
+#define FETCH_TLB_SIZE	256u
+#define FETCHED_BITS	16384u
+#define LARGE_PAGE_BITS 2048u
+struct fetch_entry {
+	uint64_t tag; /* page | asid; 0: none */
+	uint64_t gpa;
+	uint8_t *host;
+};
+
+/* Address spaces that a CR3 write with the no-flush bit may come back to. asid 0: free. */
+#define PCID_SLOTS 16
+struct pcid_slot {
+	uint16_t pcid, asid;
+};
+
 /* Reasons to leave the fast path, set from any thread; polled by engines between blocks. */
 #define EVENT_INTERRUPT BIT(0) /* ask the environment for an interrupt */
 #define EVENT_NMI	BIT(1)
@@ -593,6 +609,25 @@ struct vcpu {
 
 	uint8_t x87_watch;	     /* X87_*: what the live unit's control and status words ask for; see fpu.c */
 	struct host_exec *host_exec; /* the interpreter's stubs that run host instructions, NULL until it made them */
+
+	/* paging.c: translations of instruction fetches, [cpl == 3]; filters of what the TLBs may hold */
+	struct fetch_entry fetch_tlb[2][FETCH_TLB_SIZE];
+	uint64_t fetched[FETCHED_BITS / 64];	  /* pages fetched from, by number modulo FETCHED_BITS */
+	uint64_t large_pages[LARGE_PAGE_BITS / 64]; /* 2 MiB regions mapped by large pages, modulo LARGE_PAGE_BITS */
+	bool huge_pages;			  /* some page of 1 GiB was used */
+	struct pcid_slot pcids[PCID_SLOTS];
+	unsigned next_pcid;			  /* slot to replace */
+
+	/*
+	 * access.c: v->tlb points here, where nothing ever is, while every data access must be looked at: alignment checks
+	 * (CR0.AM, RFLAGS.AC, CPL 3) and data breakpoints. tlb_view is still the view that the slow path then uses.
+	 */
+	struct tlb_entry tlb_never[TLB_SIZE];
+
+	/* event.c: as they were when the instruction that runs alone began; see cpu_after_step() */
+	bool step_trap;	      /* RFLAGS.TF */
+	bool step_resume;     /* RFLAGS.RF */
+	uint8_t step_shadow;  /* s.shadow */
 };
 
 #define X87_UNMASKED BIT(0) /* FCW unmasks an exception: look at FSW after every x87 instruction */
@@ -640,7 +675,7 @@ struct vcpu *vcpu_create(unsigned index, const struct cpu_model *, struct guest_
 void vcpu_destroy(struct vcpu *);
 /* Power-on reset, or INIT (SDM vol. 3A 9.1): INIT keeps x87/SSE state, MTRRs, TSC, CR0.CD/NW, and waits for a SIPI if not the BSP. */
 void cpu_reset(struct vcpu *, bool init);
-/* Recompute everything derived after CS, SS, CR0, CR4, EFER, RFLAGS.VM/AC or CPL changed. */
+/* Recompute everything derived after CS, SS, CR0, CR4, EFER, RFLAGS.VM/AC, DR7 or CPL changed (outside 64-bit mode DS, ES too). */
 void cpu_update_mode(struct vcpu *);
 /* Any thread: post events; the vCPU's engine is kicked and its thread woken by the machine (see vcpu.kick). */
 static inline void vcpu_post(struct vcpu *v, uint32_t events) { atomic_fetch_or(&v->events, events); }
@@ -691,6 +726,12 @@ bool cpu_deliver_interrupt(struct vcpu *, uint8_t vector, bool nmi);
  * Returns false on a triple fault. After it, activity tells whether to run.
  */
 bool cpu_handle_events(struct vcpu *);
+/*
+ * When EVENT_STEP is still set after cpu_handle_events(), the engine runs exactly one instruction and calls this: it ends the
+ * interrupt shadow that covered the instruction and finds its debug traps (single step, data breakpoints), which the next
+ * cpu_handle_events() delivers. Call it as well after the instruction faulted and the fault was delivered.
+ */
+void cpu_after_step(struct vcpu *);
 /* Is there anything that ends HLT or wait-for-SIPI? Any thread. */
 bool cpu_has_work(struct vcpu *);
 
@@ -711,7 +752,11 @@ int cpu_walk(struct vcpu *, gva_t, enum access, bool user, bool ac, struct page_
 /* The same for a debugger: no rights, no accessed bits, no faults; 0 or -1. */
 int cpu_translate_debug(struct vcpu *, gva_t, gpa_t *);
 
-/* TLB maintenance. All act on this vCPU's TLB only. */
+/*
+ * TLB maintenance. All act on this vCPU's TLB only. v->asid changes whenever a fetch translation of the current address space
+ * may have changed: engines may cache linear address -> code under (asid, mode_key) and need not be told more. Data
+ * translations may change under the same asid (INVLPG of a page that was never fetched from).
+ */
 void cpu_tlb_flush(struct vcpu *);			/* everything */
 void cpu_tlb_flush_page(struct vcpu *, gva_t);		/* INVLPG */
 void cpu_tlb_switch(struct vcpu *, bool keep);		/* after CR3 changed; keep: PCID no-flush bit */
@@ -731,6 +776,11 @@ gpa_t cpu_fetch_translate(struct vcpu *, gva_t a, uint8_t **host);
  */
 uint64_t cpu_load_slow(struct vcpu *, uint64_t lin, unsigned size, bool ss);
 void cpu_store_slow(struct vcpu *, uint64_t lin, uint64_t value, unsigned size, bool ss);
+/*
+ * Before an engine decodes code from [addr, addr + len), which lies in this page: marks it as code, and if it was not, makes
+ * every vCPU (through env->exclusive) drop its direct write entries. Returns the generation to keep with the decoded code.
+ */
+uint32_t cpu_code_begin(struct vcpu *, struct mem_page *, gpa_t addr, size_t len);
 /* Raise what a store would raise, write nothing: the first half of a read-modify-write or a restartable push. */
 void cpu_probe_write(struct vcpu *, uint64_t lin, unsigned size, bool ss);
 /*
