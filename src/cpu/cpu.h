@@ -86,6 +86,7 @@ enum seg { ES, CS, SS, DS, FS, GS, LDTR, TR, SEG_COUNT };
 #define EFER_LME BIT(8)
 #define EFER_LMA BIT(10)
 #define EFER_NXE BIT(11)
+#define EFER_AIBRSE BIT(21) /* AMD: automatic IBRS */
 
 #define XCR0_X87 BIT(0)
 #define XCR0_SSE BIT(1)
@@ -170,6 +171,7 @@ enum activity { CPU_RUNNING, CPU_HALTED, CPU_WAIT_SIPI, CPU_SHUTDOWN };
 	_(T, uint64_t, kvm_wall_clock, 1, 41, 0, UINT64_MAX)                                                           \
 	_(T, uint64_t, kvm_pv_eoi, 1, 42, 0, UINT64_MAX)                                                               \
 	_(T, uint64_t, kvm_poll_control, 1, 43, 1, UINT64_MAX)                                                         \
+	_(T, uint64_t, msr_spec_ctrl, 1, 44, 0, 3)                                                                     \
 	/* XMM/YMM: 4 quadwords a register, low first */                                                               \
 	_(T, uint64_t, vec, 64, 50, 0, UINT64_MAX)                                                                     \
 	_(T, uint32_t, mxcsr, 1, 51, 0x1f80, 0xffff)                                                                   \
@@ -287,7 +289,9 @@ extern const struct cpu_model_info cpu_models[];
 	/* msr.c, cpuid.c */                                                                                           \
 	_(RDMSR, rdmsr, INSN_TIME) _(WRMSR, wrmsr, INSN_ENDS) _(RDTSC, rdtsc, INSN_TIME) _(RDTSCP, rdtscp, INSN_TIME)  \
 	_(RDPMC, rdpmc, INSN_TIME) _(RDPID, rdpid, 0) _(CPUID, cpuid, INSN_ENDS)                                       \
-	_(RDRAND, rdrand, 0) _(RDSEED, rdseed, 0)                                                                      \
+	_(RDRAND, rdrand, INSN_TIME) _(RDSEED, rdseed, INSN_TIME)                                                                      \
+	/* kvm_pv.c: hypercalls */                                                                                     \
+	_(VMCALL, hypercall, 0) _(VMMCALL, hypercall, 0)                                                               \
 	/* io.c */                                                                                                     \
 	_(IN, in, INSN_IO) _(OUT, out, INSN_IO) _(INSB, ins, INSN_IO) _(INSW, ins, INSN_IO) _(INSD, ins, INSN_IO)      \
 	_(OUTSB, outs, INSN_IO) _(OUTSW, outs, INSN_IO) _(OUTSD, outs, INSN_IO)                                        \
@@ -528,6 +532,11 @@ struct vcpu_env {
 	void (*exclusive)(struct vcpu *, void (*fn)(struct vcpu *, void *), void *arg);
 	/* PAUSE in a loop: let others run (virtual time hands the turn over). May be NULL. */
 	void (*pause)(struct vcpu *);
+	/*
+	 * Before the guest reads its TSC: bring the clock up to s.icount, which is exact then (CLOCK_VIRTUAL). NULL: nothing to do,
+	 * the clock moves by itself.
+	 */
+	void (*time_sync)(struct vcpu *);
 };
 
 struct engine_ops;
@@ -609,6 +618,12 @@ struct vcpu {
 
 	uint8_t x87_watch;	     /* X87_*: what the live unit's control and status words ask for; see fpu.c */
 	struct host_exec *host_exec; /* the interpreter's stubs that run host instructions, NULL until it made them */
+
+	/*
+	 * A callout without INSN_ENDS (repeated string instructions and INS/OUTS) sets this when it returns with the instruction
+	 * unfinished, so that an event gets its turn: the engine clears it, ends the block and leaves s.rip at the instruction.
+	 */
+	bool restart;
 
 	/* paging.c: translations of instruction fetches, [cpl == 3]; filters of what the TLBs may hold */
 	struct fetch_entry fetch_tlb[2][FETCH_TLB_SIZE];
