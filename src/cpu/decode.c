@@ -27,7 +27,9 @@
 	_(RDRAND, FEATURE_RDRAND) _(RDSEED, FEATURE_RDSEED) _(RDTSCP, FEATURE_RDTSCP) _(RDPID, FEATURE_RDPID)          \
 	_(RDWRFSGS, FEATURE_FSGSBASE) _(CLFSH, FEATURE_CLFSH) _(CLFLUSHOPT, FEATURE_CLFLUSHOPT)                        \
 	_(CLWB, FEATURE_CLWB) _(INVPCID, FEATURE_INVPCID) _(SMAP, FEATURE_SMAP) _(MONITOR, FEATURE_MONITOR)            \
-	_(XSAVE, FEATURE_XSAVE) _(XSAVEC, FEATURE_XSAVEC) _(XSAVEOPT, FEATURE_XSAVEOPT)
+	_(XSAVE, FEATURE_XSAVE) _(XSAVEC, FEATURE_XSAVEC) _(XSAVEOPT, FEATURE_XSAVEOPT)                                      \
+	/* of these only VMCALL and VMMCALL are ops: hypercalls */                                                     \
+	_(VTX, ALWAYS) _(SVM, ALWAYS)
 
 /* Feature + 1, so that 0 means never. */
 static const uint8_t set_feature[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
