@@ -655,10 +655,15 @@ static inline bool in_protected_mode(const struct vcpu *v)
 	return (v->s.cr0 & CR0_PE) && !(v->s.rflags & FLAG_VM);
 }
 
+/* Parts of registers and guest memory, which alias objects of other types. */
+typedef uint16_t __attribute__((may_alias, aligned(1))) u16_any;
+typedef uint32_t __attribute__((may_alias, aligned(1))) u32_any;
+typedef uint64_t __attribute__((may_alias, aligned(1))) u64_any;
+
 /* Register operands by byte offset (struct insn). */
 #define REG8(v, off)  (*(uint8_t *)((char *)(v)->s.gpr + (off)))
-#define REG16(v, off) (*(uint16_t *)((char *)(v)->s.gpr + (off)))
-#define REG32(v, off) (*(uint32_t *)((char *)(v)->s.gpr + (off)))
+#define REG16(v, off) (*(u16_any *)((char *)(v)->s.gpr + (off)))
+#define REG32(v, off) (*(u32_any *)((char *)(v)->s.gpr + (off)))
 #define REG64(v, off) (*(uint64_t *)((char *)(v)->s.gpr + (off)))
 
 /* Read or write a general register operand of 1, 2, 4 or 8 bytes; 4-byte writes clear the upper half. */
@@ -809,10 +814,6 @@ void cpu_store_bytes(struct vcpu *, uint64_t lin, const void *, unsigned len, bo
 /* Implicit supervisor accesses (descriptor tables, TSS, IDT, stacks of new privilege levels): CPL and AC do not matter. */
 uint64_t cpu_system_load(struct vcpu *, uint64_t lin, unsigned size);
 void cpu_system_store(struct vcpu *, uint64_t lin, uint64_t value, unsigned size);
-
-typedef uint16_t __attribute__((may_alias, aligned(1))) u16_any;
-typedef uint32_t __attribute__((may_alias, aligned(1))) u32_any;
-typedef uint64_t __attribute__((may_alias, aligned(1))) u64_any;
 
 static inline struct tlb_entry *tlb_slot(struct vcpu *v, uint64_t lin)
 {
