@@ -71,4 +71,74 @@ enum task_switch_kind { TASK_SWITCH_JMP, TASK_SWITCH_CALL, TASK_SWITCH_IRET, TAS
 void cpu_task_switch(struct vcpu *, uint16_t selector, enum task_switch_kind, uint64_t next_rip, bool has_error,
 		     uint32_t error, bool software);
 
+/* ---- model.c ---- */
+
+/* Where CPUID says each feature. */
+extern const struct cpu_feature_bit {
+	const char *name;
+	uint32_t leaf, subleaf;
+	uint8_t reg, bit; /* reg 0..3: EAX, EBX, ECX, EDX */
+} cpu_feature_bits[FEATURE_COUNT];
+
+/* Vendors differ in SYSCALL and SYSENTER of compatibility mode, model-specific registers and CPUID leaves. All others are Intel's kind. */
+static inline bool is_amd(const struct cpu_model *m)
+{
+	return !strcmp(m->vendor, "AuthenticAMD") || !strcmp(m->vendor, "HygonGenuine");
+}
+
+/* ---- cpuid.c ---- */
+
+/*
+ * IA32_ARCH_CAPABILITIES (Intel's kind). Every bit is about a processor that executes the guest's instructions directly. Here
+ * a guest's load goes through a lookup and a comparison of ours, its indirect branches and returns through our own dispatch:
+ * the guest cannot train a predictor for its own kernel's branches, nor load past a page's rights as Meltdown did, and
+ * the usual sequences against that (PTI, retpolines, VERW) would protect nothing. Not claimed: that the host's processor
+ * never speculates past our comparisons. That is Spectre variant 1, for which this register has no bit; what the host
+ * does against it protects the monitor.
+ */
+#define ARCH_CAP_RDCL_NO	BIT(0)
+#define ARCH_CAP_IBRS_ALL	BIT(1)
+#define ARCH_CAP_SKIP_L1DFL	BIT(3)
+#define ARCH_CAP_SSB_NO		BIT(4)
+#define ARCH_CAP_MDS_NO		BIT(5)
+#define ARCH_CAP_PSCHANGE_MC_NO BIT(6)
+#define ARCH_CAP_TAA_NO		BIT(8)
+#define ARCH_CAP_SBDR_SSDP_NO	BIT(13)
+#define ARCH_CAP_FBSDP_NO	BIT(14)
+#define ARCH_CAP_PSDP_NO	BIT(15)
+#define ARCH_CAP_BHI_NO		BIT(20)
+#define ARCH_CAP_PBRSB_NO	BIT(24)
+#define ARCH_CAP_GDS_NO		BIT(26)
+#define ARCH_CAP_RFDS_NO	BIT(27)
+#define ARCH_CAP_ITS_NO		BIT(62)
+#define ARCH_CAPABILITIES                                                                                              \
+	(ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_L1DFL | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |              \
+	 ARCH_CAP_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO |     \
+	 ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO | ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO | ARCH_CAP_ITS_NO)
+
+/* XCR0 bits that the model offers. */
+static inline uint64_t cpu_xcr0_offered(const struct vcpu *v)
+{
+	return XCR0_X87 | XCR0_SSE | (has_feature(v, FEATURE_AVX) ? XCR0_AVX : 0);
+}
+
+/* ---- kvm_pv.c: Linux Documentation/virt/kvm/x86/msr.rst, cpuid.rst ---- */
+
+#define KVM_CPUID_BASE		   0x40000000u
+#define KVM_FEATURE_CLOCKSOURCE	   BIT(0)
+#define KVM_FEATURE_NOP_IO_DELAY   BIT(1)
+#define KVM_FEATURE_CLOCKSOURCE2   BIT(3)
+#define KVM_FEATURE_POLL_CONTROL   BIT(12)
+#define KVM_FEATURE_STABLE_CLOCK   BIT(24)
+/*
+ * PV EOI is left out: the local APIC would have to set the guest's flag when it delivers an interrupt that nothing waits
+ * behind, and take it back when something does.
+ */
+#define KVM_FEATURES                                                                                                   \
+	(KVM_FEATURE_CLOCKSOURCE | KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_CLOCKSOURCE2 | KVM_FEATURE_POLL_CONTROL |    \
+	 KVM_FEATURE_STABLE_CLOCK)
+
+/* Guest physical address of the wall clock record was written: fill it. */
+void cpu_kvm_wall_clock_update(struct vcpu *);
+
 #endif
