@@ -73,6 +73,8 @@ void event_loop_remove(struct event_loop *, struct event_source *);
 void event_loop_modify(struct event_loop *, struct event_source *, short events);
 /* Any thread: run fn(opaque) soon in the loop's thread, in the order posted. */
 void event_loop_post(struct event_loop *, void (*fn)(void *), void *opaque);
+/* Forget what was posted with this opaque and has not run: for an owner who is about to free it, in the loop's thread. */
+void event_loop_cancel_posts(struct event_loop *, const void *opaque);
 /* Any thread, async-signal-safe: wake the loop, so that it asks for its deadline again or sees stop. */
 void event_loop_wake(struct event_loop *);
 /*

@@ -30,7 +30,7 @@
  */
 struct mem_page {
 	_Atomic uint32_t code_gen;
-	_Atomic uint32_t flags;		/* reserved for dirty tracking */
+	_Atomic uint32_t changing;	/* writers that are about to change code_gen: mem/code.c */
 	_Atomic uint64_t code_chunks;
 };
 

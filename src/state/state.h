@@ -91,7 +91,7 @@ struct reader {
 
 /*
  * Record: name length (1), name, version (2), payload length (4), then per field: tag (2), element size (1), count (4),
- * values; all little endian. `instance` distinguishes several devices of one kind.
+ * values; all little endian. The name is "<desc->name>.<instance>": `instance` distinguishes several devices of one kind.
  */
 int state_save(const struct state_desc *, unsigned instance, const void *object, struct writer *);
 /* Decodes into scratch, checks every field, then commits; on any error nothing changed. Advances the reader. */

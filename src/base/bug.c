@@ -1,0 +1,12 @@
+/*
+ * The end of a process that found itself wrong.
+ */
+#include "base/base.h"
+
+#include <stdlib.h>
+
+_Noreturn void bug_report(const char *file, int line, const char *what)
+{
+	fprintf(stderr, "doppel: bug at %s:%d: %s\n", file, line, what);
+	abort();
+}

@@ -1,0 +1,341 @@
+/*
+ * Guest time: how it follows the host's clock or the count of instructions, and the heap of timers.
+ *
+ * Locks: clock->lock covers the heap. The time of a CLOCK_HOST clock is read without it, under a sequence count that
+ * only start and stop (serialised by clock->lock) change.
+ */
+#include "clock/clock.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+/* 2026-01-01 00:00:00 UTC in ns since 1970: what a virtual clock begins with. */
+#define VIRTUAL_WALL_BASE_NS (1767225600ull * 1000000000ull)
+#define NOT_IN_HEAP	     SIZE_MAX
+#define INITIAL_TIMERS	     256
+
+struct clock {
+	enum clock_kind kind;
+
+	/* Odd while the four below change. */
+	_Atomic uint32_t time_sequence;
+	_Atomic bool running;
+	_Atomic uint64_t stopped_at;	/* guest time while it stands still */
+	_Atomic uint64_t host_offset;	/* running: host monotonic time of guest time 0, modulo 2^64 */
+	_Atomic uint64_t wall_base;	/* UTC of guest time 0 */
+	bool wall_follows_host;		/* wall_base is the host's date at the first start */
+
+	_Atomic uint64_t virtual_now;
+
+	_Atomic uint64_t next;		/* earliest deadline; written under lock */
+	pthread_mutex_t lock;
+	struct timer **heap;		/* binary, ordered by timer_before */
+	size_t count, capacity;
+	uint64_t sequence;
+	void (*notify)(void *);
+	void *notify_opaque;
+};
+
+struct clock *clock_create(enum clock_kind kind, uint64_t wall_base_ns, struct error *err)
+{
+	struct clock *clock = calloc(1, sizeof(*clock));
+
+	if (!clock)
+		goto no_memory;
+	clock->capacity = INITIAL_TIMERS;
+	clock->heap = calloc(clock->capacity, sizeof(struct timer *));
+	if (!clock->heap)
+		goto no_memory;
+	clock->kind = kind;
+	clock->next = VTIME_NEVER;
+	clock->wall_base = wall_base_ns;
+	if (!wall_base_ns) {
+		clock->wall_follows_host = kind == CLOCK_HOST;
+		clock->wall_base = kind == CLOCK_HOST ? host_realtime_ns() : VIRTUAL_WALL_BASE_NS;
+	}
+	pthread_mutex_init(&clock->lock, NULL);
+	return clock;
+
+no_memory:
+	free(clock);
+	error_set_errno(err, ENOMEM, "cannot create the clock");
+	return NULL;
+}
+
+void clock_destroy(struct clock *clock)
+{
+	if (!clock)
+		return;
+	pthread_mutex_destroy(&clock->lock);
+	free(clock->heap);
+	free(clock);
+}
+
+enum clock_kind clock_kind(const struct clock *clock)
+{
+	return clock->kind;
+}
+
+/* ---- time ---- */
+
+struct time_view {
+	bool running;
+	vtime_t now;
+	uint64_t host_offset, wall_base;
+};
+
+/*
+ * The host's clock is read inside the sequence: a reader that overlaps a stop starts over, so it cannot return a later
+ * time than the one at which the clock then stands.
+ */
+static struct time_view read_time(struct clock *clock)
+{
+	struct time_view view;
+	uint32_t sequence;
+
+	for (;;) {
+		sequence = atomic_load(&clock->time_sequence);
+		view.running = atomic_load(&clock->running);
+		view.host_offset = atomic_load(&clock->host_offset);
+		view.wall_base = atomic_load(&clock->wall_base);
+		if (clock->kind == CLOCK_VIRTUAL)
+			view.now = atomic_load_explicit(&clock->virtual_now, memory_order_acquire);
+		else if (view.running)
+			view.now = host_monotonic_ns() - view.host_offset;
+		else
+			view.now = atomic_load(&clock->stopped_at);
+		if (!(sequence & 1) && sequence == atomic_load(&clock->time_sequence))
+			return view;
+	}
+}
+
+vtime_t clock_now(struct clock *clock)
+{
+	if (clock->kind == CLOCK_VIRTUAL)
+		return atomic_load_explicit(&clock->virtual_now, memory_order_acquire);
+	return read_time(clock).now;
+}
+
+static void notify(struct clock *clock)
+{
+	if (clock->notify)
+		clock->notify(clock->notify_opaque);
+}
+
+void clock_start(struct clock *clock)
+{
+	if (clock->kind == CLOCK_VIRTUAL)
+		return;
+	pthread_mutex_lock(&clock->lock);
+	if (!clock->running) {
+		atomic_fetch_add(&clock->time_sequence, 1);
+		clock->host_offset = host_monotonic_ns() - clock->stopped_at;
+		if (clock->wall_follows_host)
+			clock->wall_base = host_realtime_ns() - clock->stopped_at;
+		clock->wall_follows_host = false;
+		clock->running = true;
+		atomic_fetch_add(&clock->time_sequence, 1);
+	}
+	pthread_mutex_unlock(&clock->lock);
+	/* Deadlines have host times again. */
+	notify(clock);
+}
+
+void clock_stop(struct clock *clock)
+{
+	if (clock->kind == CLOCK_VIRTUAL)
+		return;
+	pthread_mutex_lock(&clock->lock);
+	if (clock->running) {
+		atomic_fetch_add(&clock->time_sequence, 1);
+		clock->stopped_at = host_monotonic_ns() - clock->host_offset;
+		clock->running = false;
+		atomic_fetch_add(&clock->time_sequence, 1);
+	}
+	pthread_mutex_unlock(&clock->lock);
+}
+
+uint64_t clock_wall_ns(struct clock *clock)
+{
+	struct time_view view = read_time(clock);
+
+	return view.wall_base + view.now;
+}
+
+void clock_set(struct clock *clock, vtime_t now)
+{
+	BUG_ON(clock->kind != CLOCK_VIRTUAL);
+	/* One thread at a time writes it. */
+	if (now > atomic_load_explicit(&clock->virtual_now, memory_order_relaxed))
+		atomic_store_explicit(&clock->virtual_now, now, memory_order_release);
+}
+
+uint64_t clock_host_deadline(struct clock *clock, vtime_t t)
+{
+	struct time_view view;
+	uint64_t now;
+
+	if (t == VTIME_NEVER || clock->kind == CLOCK_VIRTUAL)
+		return UINT64_MAX;
+	view = read_time(clock);
+	if (!view.running)
+		return UINT64_MAX;
+	now = view.host_offset + view.now;
+	if (t <= view.now)
+		return now;
+	return t - view.now > UINT64_MAX - now ? UINT64_MAX : now + (t - view.now);
+}
+
+/* ---- the heap; all under lock ---- */
+
+/* Equal deadlines fire in the order armed. */
+static bool timer_before(const struct timer *a, const struct timer *b)
+{
+	return a->deadline != b->deadline ? a->deadline < b->deadline : a->sequence < b->sequence;
+}
+
+static void heap_place(struct clock *clock, size_t at, struct timer *timer)
+{
+	clock->heap[at] = timer;
+	timer->heap_index = at;
+}
+
+/* Moves the timer that belongs at `at` up or down until the heap is one again. */
+static void heap_fix(struct clock *clock, size_t at, struct timer *timer)
+{
+	while (at > 0 && timer_before(timer, clock->heap[(at - 1) / 2])) {
+		heap_place(clock, at, clock->heap[(at - 1) / 2]);
+		at = (at - 1) / 2;
+	}
+	for (;;) {
+		size_t child = 2 * at + 1;
+
+		if (child >= clock->count)
+			break;
+		if (child + 1 < clock->count && timer_before(clock->heap[child + 1], clock->heap[child]))
+			child++;
+		if (!timer_before(clock->heap[child], timer))
+			break;
+		heap_place(clock, at, clock->heap[child]);
+		at = child;
+	}
+	heap_place(clock, at, timer);
+}
+
+static void heap_remove(struct clock *clock, struct timer *timer)
+{
+	size_t at = timer->heap_index;
+	struct timer *last;
+
+	timer->deadline = VTIME_NEVER;
+	if (at == NOT_IN_HEAP)
+		return;
+	timer->heap_index = NOT_IN_HEAP;
+	last = clock->heap[--clock->count];
+	if (last != timer)
+		heap_fix(clock, at, last);
+}
+
+static void heap_insert(struct clock *clock, struct timer *timer, vtime_t deadline)
+{
+	if (clock->count == clock->capacity) {
+		clock->capacity *= 2;
+		clock->heap = realloc(clock->heap, clock->capacity * sizeof(struct timer *));
+		BUG_ON(!clock->heap);
+	}
+	timer->deadline = deadline;
+	timer->sequence = clock->sequence++;
+	heap_fix(clock, clock->count++, timer);
+}
+
+static vtime_t publish_next(struct clock *clock)
+{
+	vtime_t next = clock->count ? clock->heap[0]->deadline : VTIME_NEVER;
+
+	atomic_store(&clock->next, next);
+	return next;
+}
+
+/* ---- timers ---- */
+
+void timer_init(struct timer *timer, struct clock *clock, const char *name, void (*fire)(void *), void *opaque)
+{
+	*timer = (struct timer){
+		.clock = clock,
+		.name = name,
+		.fire = fire,
+		.opaque = opaque,
+		.deadline = VTIME_NEVER,
+		.heap_index = NOT_IN_HEAP,
+	};
+}
+
+void timer_arm(struct timer *timer, vtime_t deadline)
+{
+	struct clock *clock = timer->clock;
+	vtime_t before;
+	bool nearer;
+
+	pthread_mutex_lock(&clock->lock);
+	before = atomic_load(&clock->next);
+	heap_remove(clock, timer);
+	if (deadline != VTIME_NEVER)
+		heap_insert(clock, timer, deadline);
+	nearer = publish_next(clock) < before;
+	pthread_mutex_unlock(&clock->lock);
+	if (nearer)
+		notify(clock);
+}
+
+void timer_disarm(struct timer *timer)
+{
+	timer_arm(timer, VTIME_NEVER);
+}
+
+vtime_t timer_deadline(struct timer *timer)
+{
+	vtime_t deadline;
+
+	pthread_mutex_lock(&timer->clock->lock);
+	deadline = timer->deadline;
+	pthread_mutex_unlock(&timer->clock->lock);
+	return deadline;
+}
+
+vtime_t clock_next_deadline(struct clock *clock)
+{
+	return atomic_load_explicit(&clock->next, memory_order_acquire);
+}
+
+vtime_t clock_run(struct clock *clock)
+{
+	vtime_t now = clock_now(clock), next;
+	uint64_t limit;
+
+	if (clock_next_deadline(clock) > now)
+		return clock_next_deadline(clock);
+	pthread_mutex_lock(&clock->lock);
+	/* What callbacks arm waits for the next run, even if it is due: this one ends. */
+	limit = clock->sequence;
+	while (clock->count && clock->heap[0]->deadline <= now && clock->heap[0]->sequence < limit) {
+		struct timer *timer = clock->heap[0];
+		void (*fire)(void *) = timer->fire;
+		void *opaque = timer->opaque;
+
+		heap_remove(clock, timer);
+		publish_next(clock);
+		pthread_mutex_unlock(&clock->lock);
+		fire(opaque);
+		pthread_mutex_lock(&clock->lock);
+	}
+	next = publish_next(clock);
+	pthread_mutex_unlock(&clock->lock);
+	return next;
+}
+
+void clock_set_notify(struct clock *clock, void (*fn)(void *), void *opaque)
+{
+	clock->notify = fn;
+	clock->notify_opaque = opaque;
+}

@@ -1,0 +1,57 @@
+/*
+ * What this host is.
+ */
+#define _GNU_SOURCE
+#include "host/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+uint64_t host_page_size(void)
+{
+	return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* The CPUs that this process may use, which in a container is fewer than there are. */
+unsigned host_cpu_count(void)
+{
+	cpu_set_t set;
+	long online;
+
+	if (!sched_getaffinity(0, sizeof(set), &set))
+		return (unsigned)CPU_COUNT(&set);
+	online = sysconf(_SC_NPROCESSORS_ONLN);
+	return online > 0 ? (unsigned)online : 1;
+}
+
+uint64_t host_memory_total(void)
+{
+	struct sysinfo info;
+
+	return sysinfo(&info) ? 0 : (uint64_t)info.totalram * info.mem_unit;
+}
+
+int64_t host_proc_number(const char *path)
+{
+	char text[64], *end;
+	long long value;
+	ssize_t n;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	if (fd < 0)
+		return -1;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return -1;
+	text[n] = 0;
+	errno = 0;
+	value = strtoll(text, &end, 0);
+	if (errno || end == text || value < 0)
+		return -1;
+	return value;
+}

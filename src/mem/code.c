@@ -1,0 +1,80 @@
+/*
+ * Who decoded code from which bytes, and who wrote them since.
+ *
+ * The engine that decodes (mem_code_begin) does    The writer (mem_note_write, after its store) does
+ *	D1 set the bits of its chunks			W0 store the bytes (the caller)
+ *	D2 read code_gen				W1 fence
+ *	D3 read the bytes				W2 read code_chunks, then `changing`; neither: done
+ *	D4 keep code_gen with what it decoded		W3 changing++
+ *							W4 exchange code_chunks with 0
+ *							W5 code_gen++
+ *							W6 changing--
+ *							W7 call code_changed
+ *
+ * No write is missed: D1 and W1 are full barriers, so either D3 sees the bytes of W0 or W2 sees the bits of D1.
+ *
+ * No decoded code outlives its bits: bits are cleared (W4) before the generation changes (W5), so what was decoded under bits that
+ * W4 took has a generation that W5 ends. One order is left: D1, W4, W5, D2 would keep the new generation without any bits, and
+ * the next write to these bytes would go unseen. mem_code_begin therefore looks after D2 whether its bits are still set, and
+ * starts over if not.
+ *
+ * When W2 finds no bits, code from these bytes must be invalid already for this writer: another writer that took the bits (W4)
+ * may not have reached W5. It has `changing` raised until then, so W2 looks at that, too, after code_chunks.
+ */
+#include "mem/mem.h"
+
+/* The chunks that hold page offsets [offset, offset + len); len > 0, inside the page. */
+static uint64_t chunk_mask(unsigned offset, size_t len)
+{
+	return bits(~0ull, (unsigned)((offset + len - 1) >> 6) - (offset >> 6), 0) << (offset >> 6);
+}
+
+uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, bool *newly)
+{
+	unsigned offset = addr.v & (PAGE_SIZE - 1);
+	uint64_t mask;
+
+	BUG_ON(!len || !range_ok(offset, len, PAGE_SIZE));
+	mask = chunk_mask(offset, len);
+	*newly = false;
+	for (;;) {
+		uint64_t before = atomic_fetch_or(&page->code_chunks, mask);
+		uint32_t generation = atomic_load(&page->code_gen);
+
+		*newly |= before == 0;
+		if ((atomic_load(&page->code_chunks) & mask) == mask)
+			return generation;
+	}
+}
+
+static void invalidate(struct guest_mem *mem, struct mem_page *page, gpa_t addr)
+{
+	atomic_fetch_add(&page->changing, 1);
+	atomic_exchange(&page->code_chunks, 0);
+	atomic_fetch_add(&page->code_gen, 1);
+	atomic_fetch_sub(&page->changing, 1);
+	if (mem->code_changed)
+		mem->code_changed(mem->code_changed_opaque, gpa(addr.v & PAGE_MASK));
+}
+
+void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
+{
+	struct mem_region *region = mem_find(mem, addr);
+	struct mem_page *page;
+
+	if (!region || !region->writable)
+		return;
+	BUG_ON(!range_ok(addr.v - region->start, len, region->size));
+	page = &region->pages[(addr.v - region->start) >> PAGE_SHIFT];
+	atomic_thread_fence(memory_order_seq_cst);
+	while (len) {
+		unsigned offset = addr.v & (PAGE_SIZE - 1);
+		size_t part = MIN(len, PAGE_SIZE - offset);
+
+		if (atomic_load(&page->code_chunks) & chunk_mask(offset, part) || atomic_load(&page->changing))
+			invalidate(mem, page, addr);
+		page++;
+		addr.v += part;
+		len -= part;
+	}
+}
