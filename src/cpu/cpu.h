@@ -533,6 +533,11 @@ struct vcpu_env {
 	/* PAUSE in a loop: let others run (virtual time hands the turn over). May be NULL. */
 	void (*pause)(struct vcpu *);
 	/*
+	 * Virtual time: bring clock up to date with s.icount, which is exact. Called before cpu/ itself reads the clock (RDTSC,
+	 * the paravirtual clock). NULL: not needed.
+	 */
+	void (*sync_time)(struct vcpu *);
+	/*
 	 * Before the guest reads its TSC: bring the clock up to s.icount, which is exact then (CLOCK_VIRTUAL). NULL: nothing to do,
 	 * the clock moves by itself.
 	 */

@@ -1,0 +1,233 @@
+/*
+ * What all kernels need whatever their format: files read and recognised, the memory map, places for initrd and command line,
+ * and the CPU state at the first instruction.
+ */
+#include "boot/private.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define KERNEL_FILE_MAX (256ull << 20)
+#define MIB		((uint64_t)1 << 20)
+
+void boot_write(struct guest_mem *mem, uint64_t where, const void *data, size_t size)
+{
+	BUG_ON(mem_write(mem, gpa(where), data, size));
+}
+
+unsigned boot_memory_map(const struct guest_mem *mem, struct memory_range map[MEMORY_RANGES_MAX])
+{
+	uint64_t starts[4], sizes[4];
+	unsigned ranges = mem_ram_ranges(mem, starts, sizes);
+	unsigned n = 0;
+
+	map[n++] = (struct memory_range){ 0, EBDA_START, MEMORY_RAM };
+	map[n++] = (struct memory_range){ EBDA_START, BASE_MEMORY_END - EBDA_START, MEMORY_RESERVED };
+	map[n++] = (struct memory_range){ FIRMWARE_START, FIRMWARE_END - FIRMWARE_START, MEMORY_RESERVED };
+	for (unsigned i = 0; i < ranges; i++) {
+		uint64_t start = MAX(starts[i], FIRMWARE_END);
+		uint64_t end = starts[i] + sizes[i];
+
+		if (end > start)
+			map[n++] = (struct memory_range){ start, end - start, MEMORY_RAM };
+	}
+	return n;
+}
+
+uint64_t boot_low_ram_end(const struct guest_mem *mem)
+{
+	struct memory_range map[MEMORY_RANGES_MAX];
+	unsigned n = boot_memory_map(mem, map);
+
+	for (unsigned i = 0; i < n; i++)
+		if (map[i].start == FIRMWARE_END)
+			return map[i].start + map[i].size;
+	return FIRMWARE_END;
+}
+
+bool boot_range_usable(const struct guest_mem *mem, uint64_t start, uint64_t size)
+{
+	struct memory_range map[MEMORY_RANGES_MAX];
+	unsigned n = boot_memory_map(mem, map);
+
+	if (start < LOW_END)
+		return false;
+	for (unsigned i = 0; i < n; i++)
+		if (map[i].type == MEMORY_RAM && start >= map[i].start &&
+		    range_ok(start - map[i].start, size, map[i].size))
+			return true;
+	return false;
+}
+
+int boot_place_initrd(const struct boot_image *image, uint64_t limit, uint64_t kernel_start, uint64_t kernel_end,
+		      uint64_t *where, struct error *err)
+{
+	uint64_t top = MIN(limit, boot_low_ram_end(image->mem));
+	uint64_t size = image->initrd_size;
+	uint64_t start;
+
+	*where = 0;
+	if (!image->initrd)
+		return 0;
+	start = align_down(top - MIN(size, top), PAGE_SIZE);
+	if (start < kernel_end && start + size > kernel_start) /* no room above the kernel: below it? */
+		start = align_down(kernel_start - MIN(size, kernel_start), PAGE_SIZE);
+	if (start < FIRMWARE_END || !boot_range_usable(image->mem, start, size))
+		return error_set(err, ENOMEM,
+				 "initrd '%s' of %" PRIu64 " KiB does not fit beside the kernel in %" PRIu64
+				 " MiB of memory",
+				 image->config->initrd, size >> 10, image->mem->ram_size / MIB);
+	boot_write(image->mem, start, image->initrd, size);
+	*where = start;
+	return 0;
+}
+
+int boot_place_command_line(const struct boot_image *image, size_t max, struct error *err)
+{
+	size_t length = strlen(image->config->command_line);
+
+	max = MIN(max, COMMAND_LINE_ROOM - 1);
+	if (length > max)
+		return error_set(err, E2BIG, "the kernel command line has %zu bytes; kernel '%s' takes at most %zu", length,
+				 image->name, max);
+	boot_write(image->mem, LOW_COMMAND_LINE, image->config->command_line, length + 1);
+	return 0;
+}
+
+/* ---- CPU states ---- */
+
+/* Segment attributes as in a descriptor (SDM vol. 3A 3.4.5): access byte, G, D/B and L. */
+#define ATTR_CODE_64 (ATTR_G | ATTR_L | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_ACCESSED)
+#define ATTR_CODE_32 (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_ACCESSED)
+#define ATTR_DATA    (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED)
+#define ATTR_TSS_BUSY (ATTR_P | 0xb)
+
+/* A descriptor with base 0 and a limit of 4 GiB. */
+static uint64_t flat_descriptor(unsigned attr)
+{
+	return 0x000f00000000ffffull | (uint64_t)attr << 40;
+}
+
+static void set_flat_segments(struct guest_mem *mem, struct cpu_state *s, unsigned code_attr)
+{
+	uint64_t gdt[4] = { [BOOT_CS / 8] = flat_descriptor(code_attr), [BOOT_DS / 8] = flat_descriptor(ATTR_DATA) };
+
+	boot_write(mem, LOW_GDT, gdt, sizeof(gdt));
+	s->gdtr_base = LOW_GDT;
+	s->gdtr_limit = sizeof(gdt) - 1;
+	s->idtr_base = 0;
+	s->idtr_limit = 0;
+	for (enum seg seg = ES; seg <= GS; seg++) {
+		s->seg_sel[seg] = seg == CS ? BOOT_CS : BOOT_DS;
+		s->seg_base[seg] = 0;
+		s->seg_limit[seg] = UINT32_MAX;
+		s->seg_attr[seg] = (uint16_t)(seg == CS ? code_attr : ATTR_DATA);
+	}
+	s->seg_sel[LDTR] = 0;
+	s->seg_attr[LDTR] = 0;
+	/* VT-x and PVH alike want a busy 32-bit TSS here, though nothing uses it. */
+	s->seg_sel[TR] = 0;
+	s->seg_base[TR] = 0;
+	s->seg_limit[TR] = 0x67;
+	s->seg_attr[TR] = ATTR_TSS_BUSY;
+}
+
+static void clear_registers(struct cpu_state *s)
+{
+	memset(s->gpr, 0, sizeof(s->gpr));
+	s->rflags = 2;
+	s->activity = CPU_RUNNING;
+}
+
+/* The first 4 GiB identity-mapped with 2 MiB pages, writable, executable (SDM vol. 3A 4.5). */
+static void write_page_tables(struct guest_mem *mem)
+{
+	const uint64_t table = 0x3, large = 0x83; /* present, writable; page size */
+	uint64_t entries[512] = { 0 };
+
+	entries[0] = (LOW_PAGE_TABLES + PAGE_SIZE) | table;
+	boot_write(mem, LOW_PAGE_TABLES, entries, sizeof(entries));
+	for (unsigned i = 0; i < 4; i++)
+		entries[i] = (LOW_PAGE_TABLES + (2 + i) * PAGE_SIZE) | table;
+	boot_write(mem, LOW_PAGE_TABLES + PAGE_SIZE, entries, sizeof(entries));
+	for (unsigned directory = 0; directory < 4; directory++) {
+		for (uint64_t i = 0; i < 512; i++)
+			entries[i] = (directory * 512 + i) << 21 | large;
+		boot_write(mem, LOW_PAGE_TABLES + (2 + directory) * PAGE_SIZE, entries, sizeof(entries));
+	}
+}
+
+void boot_state_long_mode(struct guest_mem *mem, struct cpu_state *s, uint64_t rip)
+{
+	write_page_tables(mem);
+	clear_registers(s);
+	set_flat_segments(mem, s, ATTR_CODE_64);
+	s->cr0 = CR0_PG | CR0_PE | CR0_ET | CR0_NE;
+	s->cr3 = LOW_PAGE_TABLES;
+	s->cr4 = CR4_PAE;
+	s->efer = EFER_LME | EFER_LMA;
+	s->rip = rip;
+}
+
+void boot_state_protected_mode(struct guest_mem *mem, struct cpu_state *s, uint32_t eip)
+{
+	clear_registers(s);
+	set_flat_segments(mem, s, ATTR_CODE_32);
+	s->cr0 = CR0_PE | CR0_ET;
+	s->cr3 = 0;
+	s->cr4 = 0;
+	s->efer = 0;
+	s->rip = eip;
+}
+
+/* ---- from files ---- */
+
+/* The two words of the BIOS data area that kernels read to find the end of base memory. */
+static void write_bios_data(struct guest_mem *mem)
+{
+	uint16_t ebda_segment = EBDA_START >> 4, base_memory_kib = EBDA_START >> 10;
+
+	boot_write(mem, LOW_BDA + 0x0e, &ebda_segment, 2);
+	boot_write(mem, LOW_BDA + 0x13, &base_memory_kib, 2);
+}
+
+int boot_load_bytes(const struct boot_config *config, const uint8_t *kernel, size_t kernel_size, const uint8_t *initrd,
+		    size_t initrd_size, struct guest_mem *mem, struct cpu_state *state, struct error *err)
+{
+	struct boot_image image = {
+		.config = config, .name = config->kernel, .kernel = kernel, .kernel_size = kernel_size,
+		.initrd = initrd_size ? initrd : NULL, .initrd_size = initrd_size, .mem = mem,
+	};
+
+	write_bios_data(mem);
+	image.rsdp = acpi_build(mem, config->cpu_count);
+	if (linux_recognise(kernel, kernel_size))
+		return linux_load(&image, state, err);
+	if (elf_recognise(kernel, kernel_size))
+		return elf_load(&image, state, err);
+	return kernel_error(&image, err, ENOEXEC, "neither a Linux bzImage nor an ELF executable");
+}
+
+int boot_load(const struct boot_config *config, struct guest_mem *mem, struct cpu_state *state, struct error *err)
+{
+	uint8_t *kernel = NULL, *initrd = NULL;
+	size_t kernel_size = 0, initrd_size = 0;
+	int rc = host_file_read(config->kernel, KERNEL_FILE_MAX, &kernel, &kernel_size, err);
+
+	if (rc)
+		return error_prefix(err, "kernel");
+	if (config->initrd) {
+		rc = host_file_read(config->initrd, mem->ram_size, &initrd, &initrd_size, err);
+		if (rc == -EFBIG)
+			error_set(err, EFBIG, "initrd '%s' is larger than the machine's %" PRIu64 " MiB of memory",
+				  config->initrd, mem->ram_size / MIB);
+		else if (rc)
+			error_prefix(err, "initrd");
+	}
+	if (!rc)
+		rc = boot_load_bytes(config, kernel, kernel_size, initrd, initrd_size, mem, state, err);
+	free(kernel);
+	free(initrd);
+	return rc;
+}
