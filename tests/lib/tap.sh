@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# What the shell tests share; they source it. Results are TAP lines, for prove.
+#
+#   check NAME COMMAND...   runs it; ok when its status is 0, else its output is shown
+#   skip NAME REASON
+#   finish                  last line of a test
+# A test has a folder of its own, $scratch, removed at its end.
+tap_count=0
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
+
+check() {
+	tap_count=$((tap_count + 1))
+	tap_name=$1
+	shift
+	if "$@" >"$scratch/.out" 2>&1; then
+		echo "ok $tap_count - $tap_name"
+	else
+		echo "not ok $tap_count - $tap_name"
+		echo "# failed: $*"
+		# Guests clear screens and ask terminals where the cursor is: nothing of that gets out.
+		tail -n 40 "$scratch/.out" | tr -cd '\11\12\40-\176' | sed 's/^/# /'
+	fi
+}
+
+skip() {
+	tap_count=$((tap_count + 1))
+	echo "ok $tap_count - $1 # skip $2"
+}
+
+finish() {
+	echo "1..$tap_count"
+}
