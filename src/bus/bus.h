@@ -3,8 +3,10 @@
  * IOAPIC, local APICs, MSI), PCI. What every PC device is plugged into.
  *
  * Locking: one lock a machine, bus->lock, covers all devices: bus_access() takes it around a device's read and write,
- * the machine takes it around timers and backend callbacks. Device code and irq_set() therefore run with it held. Local APICs
- * are outside of it: their functions may be called by any thread and synchronise themselves.
+ * the machine takes it around timers and backend callbacks. Device code and irq_set() therefore run with it held. It is
+ * recursive. Local APICs are outside of it: their functions may be called by any thread and synchronise themselves; those that
+ * the CPU calls (lapic_take, register accesses) may take bus->lock, so the caller holds no lock that is taken under it. The
+ * functions of struct lapic_ops may be called with or without bus->lock and must not take it.
  */
 #ifndef DOPPEL_BUS_H
 #define DOPPEL_BUS_H
@@ -83,7 +85,7 @@ struct bus {
 	struct trace *trace;
 	struct pci_bus *pci;		/* NULL until created */
 	struct irq_chip *irq;		/* NULL until created */
-	/* Requests to the machine, any thread. */
+	/* Requests to the machine, any thread, bus->lock held or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
 };
@@ -91,7 +93,7 @@ struct bus {
 struct bus *bus_create(struct guest_mem *, struct clock *, struct trace *, struct error *);
 /* Destroys all devices, last created first. */
 void bus_destroy(struct bus *);
-/* Resets all devices in order of creation. */
+/* Resets all devices in order of creation, local APICs too. Takes bus->lock; no vCPU runs. */
 void bus_reset(struct bus *);
 /* -EBUSY when it overlaps a mapped range. The range is the caller's, usually part of the device. */
 int bus_map(struct bus *, enum bus_space, struct bus_range *, struct error *);
@@ -157,7 +159,9 @@ void lapic_tsc_changed(struct lapic *);
  */
 int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, void *const cpus[], struct error *);
 /*
- * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only.
+ * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only. Each call makes a source of its
+ * own (so call it once, at creation): a line is high while any of its sources is. A device raises its line and lowers it when
+ * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
 struct irq_line irq_isa_line(struct bus *, unsigned n);
 /* A message-signalled interrupt: address 0xfeexxxxx and data, SDM vol. 3A 11.11. Any thread. */

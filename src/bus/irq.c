@@ -1,0 +1,179 @@
+/*
+ * The interrupt controllers together: which line goes to which input, which local APICs a message is for.
+ */
+#include "bus/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- messages ---- */
+
+static bool addressed(struct lapic *lapic, const struct irq_message *message)
+{
+	switch (message->shorthand) {
+	case SHORTHAND_SELF: return lapic == message->sender;
+	case SHORTHAND_ALL: return true;
+	case SHORTHAND_OTHERS: return lapic != message->sender;
+	default: return lapic_matches(lapic, message);
+	}
+}
+
+/*
+ * Lowest-priority arbitration, SDM vol. 3A 11.6.2.4: the addressed local APIC with the lowest processor priority; among equals
+ * the first, so that the same run chooses the same one.
+ */
+static bool deliver_lowest(struct irq_chip *chip, const struct irq_message *message)
+{
+	struct lapic *best = NULL;
+
+	for (unsigned i = 0; i < chip->cpu_count; i++) {
+		struct lapic *lapic = chip->lapics[i];
+
+		if (lapic_enabled(lapic) && addressed(lapic, message) && (!best || lapic_ppr(lapic) < lapic_ppr(best)))
+			best = lapic;
+	}
+	return best && lapic_accept(best, message);
+}
+
+bool irq_deliver(struct irq_chip *chip, const struct irq_message *message)
+{
+	bool accepted = false;
+
+	if (message->mode == DELIVER_LOWEST)
+		return deliver_lowest(chip, message);
+	for (unsigned i = 0; i < chip->cpu_count; i++)
+		if (addressed(chip->lapics[i], message))
+			accepted |= lapic_accept(chip->lapics[i], message);
+	return accepted;
+}
+
+void irq_msi(struct bus *bus, uint64_t address, uint32_t data)
+{
+	struct irq_message message = {
+		.destination = bits(address, 19, 12),
+		.vector = (uint8_t)data,
+		.mode = bits(data, 10, 8),
+		.logical = address & BIT(2),
+	};
+
+	if (address >> 20 != 0xfee) {
+		log_guest("message-signalled interrupt to 0x%llx ignored: expected 0xfeexxxxx", (unsigned long long)address);
+		return;
+	}
+	/* With the redirection hint, one of several addressed CPUs takes it. */
+	if ((address & BIT(3)) && message.logical && message.mode == DELIVER_FIXED)
+		message.mode = DELIVER_LOWEST;
+	irq_deliver(bus->irq, &message);
+}
+
+/* ---- lines ---- */
+
+void irq_pic_output(struct irq_chip *chip, bool level)
+{
+	atomic_store(&chip->intr, level);
+	if (!level)
+		return;
+	for (unsigned i = 0; i < chip->cpu_count; i++)
+		lapic_intr(chip->lapics[i]);
+}
+
+static void source_set(void *opaque, unsigned source, bool level)
+{
+	struct irq_chip *chip = opaque;
+	unsigned n = chip->source_line[source];
+	bool was_high = chip->line_count[n];
+
+	if (chip->source_level[source] == level)
+		return;
+	chip->source_level[source] = level;
+	chip->line_count[n] += level ? 1 : -1;
+	if (was_high == !!chip->line_count[n])
+		return;
+	TRACE(chip->device.bus->trace, IRQ, "line %u %s", n, level ? "high" : "low");
+	if (n < 16)
+		pic_set_line(chip->pic, n, level);
+	/* ISA interrupt 0 is on input 2, as every PC's MADT says; input 2 is free because the 8259s cascade there. */
+	if (n != 2)
+		ioapic_set_line(chip->ioapic, n ? n : 2, level);
+}
+
+struct irq_line irq_isa_line(struct bus *bus, unsigned n)
+{
+	struct irq_chip *chip = bus->irq;
+	unsigned source = chip->source_count++;
+
+	BUG_ON(n >= IRQ_PINS || source >= IRQ_MAX_SOURCES);
+	chip->source_line[source] = (uint8_t)n;
+	return (struct irq_line){ .set = source_set, .opaque = chip, .n = source };
+}
+
+struct lapic *irq_lapic(struct bus *bus, unsigned index)
+{
+	BUG_ON(index >= bus->irq->cpu_count);
+	return bus->irq->lapics[index];
+}
+
+/* ---- life ---- */
+
+static void irq_chip_reset(struct device *device)
+{
+	struct irq_chip *chip = (struct irq_chip *)device;
+
+	memset(chip->line_count, 0, sizeof(chip->line_count));
+}
+
+static void irq_chip_destroy(struct device *device)
+{
+	struct irq_chip *chip = (struct irq_chip *)device;
+
+	device->bus->irq = NULL;
+	free(chip->lapics);
+	free(chip);
+}
+
+static int irq_chip_loaded(void *object, struct error *err)
+{
+	struct irq_chip *chip = object;
+
+	(void)err;
+	memset(chip->line_count, 0, sizeof(chip->line_count));
+	for (unsigned i = 0; i < chip->source_count; i++)
+		chip->line_count[chip->source_line[i]] += chip->source_level[i];
+	return 0;
+}
+
+STATE_DESC(irq_chip_state_desc, "irq", 1, struct irq_chip, IRQ_CHIP_STATE, .loaded = irq_chip_loaded);
+
+static const struct device_ops irq_chip_ops = {
+	.state = &irq_chip_state_desc,
+	.reset = irq_chip_reset,
+	.destroy = irq_chip_destroy,
+};
+
+int irq_chip_create(struct bus *bus, unsigned cpu_count, const struct lapic_ops *ops, void *const cpus[], struct error *err)
+{
+	struct irq_chip *chip = calloc(1, sizeof(*chip));
+	struct lapic **lapics = calloc(cpu_count, sizeof(struct lapic *));
+
+	if (!chip || !lapics) {
+		free(chip);
+		free(lapics);
+		return error_set(err, ENOMEM, "out of memory for the interrupt controllers");
+	}
+	chip->lapics = lapics;
+	device_init(&chip->device, bus, "irq", &irq_chip_ops);
+	bus->irq = chip;
+	for (unsigned i = 0; i < cpu_count; i++) {
+		chip->lapics[i] = lapic_create(chip, i, ops, cpus[i], err);
+		if (!chip->lapics[i])
+			return -ENOMEM;
+		chip->cpu_count++;
+	}
+	chip->pic = pic_create(chip, err);
+	if (!chip->pic)
+		return err ? -err->code : -ENOMEM;
+	chip->ioapic = ioapic_create(chip, err);
+	if (!chip->ioapic)
+		return err ? -err->code : -ENOMEM;
+	return 0;
+}

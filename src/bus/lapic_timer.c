@@ -1,0 +1,222 @@
+/*
+ * The local APIC's timer (SDM vol. 3A 11.5.4): one-shot and periodic on an APIC bus clock of 1 GHz, so that a tick before
+ * division is a nanosecond of guest time, and TSC-deadline.
+ */
+#include "bus/lapic.h"
+
+#include <errno.h>
+
+/*
+ * A periodic timer can be programmed to fire every nanosecond, which no monitor can follow: interrupts come at true multiples of
+ * the period, but no closer than this (ns). The counter that the guest reads is exact.
+ */
+#define MIN_PERIOD 10000
+
+static enum timer_mode mode(const struct lapic *lapic)
+{
+	return TIMER_MODE(lapic->lvt[LVT_TIMER]);
+}
+
+/* Divide configuration register, figure 11-10: 2, 4, ... 128, 1. */
+static unsigned divide_shift(const struct lapic *lapic)
+{
+	unsigned n = (lapic->timer_divide & 3) | (lapic->timer_divide >> 1 & 4);
+
+	return (n + 1) & 7;
+}
+
+static uint64_t period(const struct lapic *lapic)
+{
+	return (uint64_t)lapic->timer_initial << divide_shift(lapic);
+}
+
+static void arm(struct lapic *lapic, vtime_t deadline)
+{
+	lapic->timer_next = deadline;
+	if (deadline == VTIME_NEVER)
+		timer_disarm(&lapic->timer);
+	else
+		timer_arm(&lapic->timer, deadline);
+}
+
+/* First expiry of the periodic timer after `now`, kept MIN_PERIOD away. */
+static vtime_t next_expiry(const struct lapic *lapic, vtime_t now)
+{
+	uint64_t step = period(lapic);
+	vtime_t earliest = now + (step < MIN_PERIOD ? MIN_PERIOD : 1);
+
+	return lapic->timer_start + (earliest - lapic->timer_start + step - 1) / step * step;
+}
+
+static uint64_t guest_tsc(struct lapic *lapic, vtime_t now)
+{
+	return now + lapic->ops->tsc_offset(lapic->cpu);
+}
+
+/* Arm for tsc_deadline; true when it has passed already: the caller delivers, without timer_lock. */
+static bool arm_deadline(struct lapic *lapic)
+{
+	vtime_t now = clock_now(lapic->device.bus->clock);
+	uint64_t tsc = guest_tsc(lapic, now);
+	uint64_t left = lapic->tsc_deadline - tsc;
+
+	if (!lapic->tsc_deadline) {
+		arm(lapic, VTIME_NEVER);
+		return false;
+	}
+	if (lapic->tsc_deadline <= tsc) {
+		lapic->tsc_deadline = 0; /* the timer disarms itself when it fires */
+		arm(lapic, VTIME_NEVER);
+		return true;
+	}
+	arm(lapic, left < VTIME_NEVER - now ? now + left : VTIME_NEVER);
+	return false;
+}
+
+/* In the thread that runs the clock; a write of the CPU's may have come first and moved or stopped the timer. */
+static void timer_fired(void *opaque)
+{
+	struct lapic *lapic = opaque;
+	vtime_t now = clock_now(lapic->device.bus->clock);
+	bool deliver = false;
+
+	pthread_mutex_lock(&lapic->timer_lock);
+	if (lapic->timer_next != VTIME_NEVER && lapic->timer_next > now) {
+		arm(lapic, lapic->timer_next);
+	} else if (lapic->timer_next != VTIME_NEVER) {
+		switch (mode(lapic)) {
+		case TIMER_TSC_DEADLINE:
+			deliver = arm_deadline(lapic);
+			break;
+		case TIMER_PERIODIC:
+			deliver = true;
+			arm(lapic, next_expiry(lapic, now));
+			break;
+		default:
+			deliver = true;
+			arm(lapic, VTIME_NEVER);
+			break;
+		}
+	}
+	pthread_mutex_unlock(&lapic->timer_lock);
+	if (deliver) {
+		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
+		lapic_local_interrupt(lapic, LVT_TIMER);
+	}
+}
+
+void lapic_timer_init(struct lapic *lapic)
+{
+	timer_init(&lapic->timer, lapic->device.bus->clock, "lapic", timer_fired, lapic);
+}
+
+int lapic_timer_load(struct lapic *lapic, struct error *err)
+{
+	if (lapic->timer_next != VTIME_NEVER && mode(lapic) != TIMER_TSC_DEADLINE && !lapic->timer_initial)
+		return error_set(err, EINVAL, "lapic %u: timer_next 0x%llx, but timer_initial is 0", lapic->id,
+				 (unsigned long long)lapic->timer_next);
+	pthread_mutex_lock(&lapic->timer_lock);
+	arm(lapic, lapic->timer_next);
+	pthread_mutex_unlock(&lapic->timer_lock);
+	return 0;
+}
+
+uint32_t lapic_timer_current(struct lapic *lapic)
+{
+	vtime_t now = clock_now(lapic->device.bus->clock);
+	uint64_t ticks;
+
+	/* Only the CPU's own thread writes what is read here. */
+	if (!lapic->timer_initial || mode(lapic) > TIMER_PERIODIC)
+		return 0;
+	ticks = (now - lapic->timer_start) >> divide_shift(lapic);
+	if (mode(lapic) == TIMER_PERIODIC)
+		return lapic->timer_initial - (uint32_t)(ticks % lapic->timer_initial);
+	return ticks >= lapic->timer_initial ? 0 : lapic->timer_initial - (uint32_t)ticks;
+}
+
+/* The count in progress becomes what the registers say: the timer expires when the first `initial` ticks are over. */
+static void restart(struct lapic *lapic, vtime_t now)
+{
+	lapic->timer_start = now;
+	if (!lapic->timer_initial || mode(lapic) > TIMER_PERIODIC)
+		arm(lapic, VTIME_NEVER);
+	else
+		arm(lapic, now + period(lapic));
+}
+
+void lapic_timer_set_initial(struct lapic *lapic, uint32_t value)
+{
+	if (mode(lapic) == TIMER_TSC_DEADLINE) /* ignored, 11.5.4.1 */
+		return;
+	pthread_mutex_lock(&lapic->timer_lock);
+	lapic->timer_initial = value;
+	restart(lapic, clock_now(lapic->device.bus->clock));
+	pthread_mutex_unlock(&lapic->timer_lock);
+}
+
+/* A new divider applies to what is left of the count. */
+void lapic_timer_set_divide(struct lapic *lapic, uint32_t value)
+{
+	vtime_t now = clock_now(lapic->device.bus->clock);
+	uint32_t current = lapic_timer_current(lapic);
+	bool running;
+
+	pthread_mutex_lock(&lapic->timer_lock);
+	running = lapic->timer_next != VTIME_NEVER;
+	lapic->timer_divide = value & 0xb;
+	/* As if the count had begun, at the new rate, when it would have come to the current value now. */
+	lapic->timer_start = now - ((uint64_t)(lapic->timer_initial - current) << divide_shift(lapic));
+	if (running && mode(lapic) <= TIMER_PERIODIC)
+		arm(lapic, lapic->timer_start + period(lapic));
+	pthread_mutex_unlock(&lapic->timer_lock);
+}
+
+void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
+{
+	enum timer_mode old;
+
+	pthread_mutex_lock(&lapic->timer_lock);
+	old = mode(lapic);
+	lapic_put(lapic->lvt[LVT_TIMER], value);
+	if (mode(lapic) != old && (mode(lapic) > TIMER_PERIODIC || old > TIMER_PERIODIC)) {
+		/* Between TSC-deadline and the others the timer is disarmed. */
+		lapic->tsc_deadline = 0;
+		lapic->timer_initial = 0;
+		arm(lapic, VTIME_NEVER);
+	} else if (mode(lapic) == TIMER_PERIODIC && old == TIMER_ONE_SHOT && lapic->timer_initial) {
+		/* The count in progress goes on, or one that is over begins anew. */
+		if (lapic->timer_next == VTIME_NEVER)
+			restart(lapic, clock_now(lapic->device.bus->clock));
+	}
+	pthread_mutex_unlock(&lapic->timer_lock);
+}
+
+uint64_t lapic_timer_deadline(struct lapic *lapic)
+{
+	uint64_t deadline;
+
+	pthread_mutex_lock(&lapic->timer_lock);
+	deadline = mode(lapic) == TIMER_TSC_DEADLINE ? lapic->tsc_deadline : 0;
+	pthread_mutex_unlock(&lapic->timer_lock);
+	return deadline;
+}
+
+void lapic_timer_set_deadline(struct lapic *lapic, uint64_t tsc)
+{
+	bool deliver;
+
+	if (mode(lapic) != TIMER_TSC_DEADLINE) /* ignored, 11.5.4.1 */
+		return;
+	pthread_mutex_lock(&lapic->timer_lock);
+	lapic->tsc_deadline = tsc;
+	deliver = arm_deadline(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
+	if (deliver)
+		lapic_local_interrupt(lapic, LVT_TIMER);
+}
+
+void lapic_tsc_changed(struct lapic *lapic)
+{
+	lapic_timer_set_deadline(lapic, lapic_timer_deadline(lapic));
+}

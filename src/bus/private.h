@@ -1,0 +1,79 @@
+/*
+ * What the files of bus/ share: the interrupt controllers as irq.c wires them together.
+ *
+ * Lock order: bus->lock, then lapic->timer_lock, then the clock's own lock. Callbacks of struct lapic_ops may be called with
+ * any of these held and must take none of them. The bus lock is taken by a vCPU's thread for an INTA cycle and for an EOI
+ * broadcast only, with no other lock held; a local APIC's timer callback runs with it held already and needs nothing from it.
+ */
+#ifndef DOPPEL_BUS_PRIVATE_H
+#define DOPPEL_BUS_PRIVATE_H
+
+#include "bus/bus.h"
+
+struct pic;
+struct ioapic;
+
+/* An interrupt on its way to local APICs: from an IOAPIC, a message-signalled interrupt or another local APIC's ICR. */
+struct irq_message {
+	uint32_t destination;
+	uint8_t vector;
+	uint8_t mode;		/* enum delivery_mode; 3 (reserved) goes nowhere */
+	bool logical;
+	bool level;		/* trigger mode: the receiver's TMR bit */
+	bool wide;		/* destination has 32 bits (x2APIC), otherwise 8 */
+	uint8_t shorthand;	/* enum shorthand */
+	struct lapic *sender;	/* for shorthands */
+};
+
+/* ICR bits 19:18, SDM vol. 3A figure 11-12 */
+enum shorthand { SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL, SHORTHAND_OTHERS };
+
+#define IRQ_PINS	24
+#define IRQ_MAX_SOURCES 128
+
+/*
+ * Several devices may pull one line (shared PCI interrupts, COM1 and COM3): each irq_isa_line() is a source of its own, the
+ * line is high while any source is.
+ */
+#define IRQ_CHIP_STATE(_, T) _(T, uint8_t, source_level, 128, 1, 0, 1)
+
+struct irq_chip {
+	struct device device;
+	STATE_FIELDS(IRQ_CHIP_STATE)
+	uint8_t source_line[IRQ_MAX_SOURCES];
+	unsigned source_count;
+	unsigned line_count[IRQ_PINS]; /* sources that are high; derived from source_level */
+	struct pic *pic;
+	struct ioapic *ioapic;
+	struct lapic **lapics;
+	unsigned cpu_count;
+	_Atomic bool intr; /* the 8259 pair's output; written under bus->lock */
+};
+
+/* Any thread. Did at least one local APIC accept it? */
+bool irq_deliver(struct irq_chip *, const struct irq_message *);
+
+/* ---- lapic.c ---- */
+struct lapic *lapic_create(struct irq_chip *, unsigned index, const struct lapic_ops *, void *cpu, struct error *);
+bool lapic_matches(struct lapic *, const struct irq_message *);
+bool lapic_accept(struct lapic *, const struct irq_message *);
+/* For lowest-priority arbitration: software-enabled, and at which processor priority. */
+bool lapic_enabled(struct lapic *);
+uint8_t lapic_ppr(struct lapic *);
+/* The 8259's output rose. */
+void lapic_intr(struct lapic *);
+
+/* ---- pic.c, bus->lock held ---- */
+struct pic *pic_create(struct irq_chip *, struct error *);
+void pic_set_line(struct pic *, unsigned n, bool level);
+/* The two INTA cycles: the vector. */
+uint8_t pic_acknowledge(struct pic *);
+/* irq.c: the pair's INTR output changed */
+void irq_pic_output(struct irq_chip *, bool level);
+
+/* ---- ioapic.c, bus->lock held ---- */
+struct ioapic *ioapic_create(struct irq_chip *, struct error *);
+void ioapic_set_line(struct ioapic *, unsigned pin, bool level);
+void ioapic_eoi(struct ioapic *, uint8_t vector);
+
+#endif
