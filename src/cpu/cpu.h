@@ -634,7 +634,7 @@ struct vcpu {
 	struct fetch_entry fetch_tlb[2][FETCH_TLB_SIZE];
 	uint64_t fetched[FETCHED_BITS / 64];	  /* pages fetched from, by number modulo FETCHED_BITS */
 	uint64_t large_pages[LARGE_PAGE_BITS / 64]; /* 2 MiB regions mapped by large pages, modulo LARGE_PAGE_BITS */
-	bool huge_pages;			  /* some page of 1 GiB was used */
+	uint64_t huge_pages;			  /* 1 GiB regions mapped by one page, modulo 64 */
 	struct pcid_slot pcids[PCID_SLOTS];
 	unsigned next_pcid;			  /* slot to replace */
 

@@ -1,0 +1,385 @@
+/*
+ * Guest memory accesses by linear address, where the inline ones of cpu.h find no TLB entry: fills the TLB, splits accesses at
+ * page boundaries, reaches devices, notices writes to decoded code. See struct mem_page for the invariant with decoding.
+ */
+#include "cpu/private.h"
+
+/* One page of an access, ready for it. */
+struct target {
+	gpa_t gpa;	       /* of the first byte */
+	uint8_t *host;	       /* NULL: a device */
+	struct mem_page *code; /* a write must be noted with this page; NULL: not */
+	bool rom;	       /* writes are dropped */
+};
+
+static _Noreturn void raise_walk_fault(struct vcpu *v, struct fault fault, bool ss)
+{
+	if (fault.vector == EXC_GP && ss)
+		fault.vector = EXC_SS;
+	v->fault = fault;
+	longjmp(v->fault_jmp, 1);
+}
+
+/* Outside long mode linear addresses wrap at 4 GiB, in 64-bit mode at 2^64. */
+static uint64_t linear(const struct vcpu *v, uint64_t lin)
+{
+	return in_long_mode(v) ? lin : (uint32_t)lin;
+}
+
+static uint64_t next_page(const struct vcpu *v, uint64_t lin)
+{
+	return linear(v, (lin & PAGE_MASK) + PAGE_SIZE);
+}
+
+static bool crosses_page(uint64_t lin, unsigned size)
+{
+	return (lin & ~PAGE_MASK) + size > PAGE_SIZE;
+}
+
+/*
+ * Translate for one access within a page, raising its faults, and enter RAM and ROM into the TLB: for reading always, for
+ * writing if the page is dirty already (or becomes so now) and holds no code.
+ */
+static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enum tlb_view view, bool ss)
+{
+	uint64_t offset = lin & ~PAGE_MASK, tag = (lin & PAGE_MASK) | v->asid;
+	struct tlb_entry *e = &v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+	struct target t = { 0 };
+	struct mem_region *region;
+	struct page_walk walk;
+	struct fault fault;
+
+	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) == tag) {
+		t.gpa = gpa(e->gpa | offset);
+		t.host = (uint8_t *)(lin + e->addend);
+		return t;
+	}
+
+	v->count[COUNT_TLB_MISSES]++;
+	if (cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault))
+		raise_walk_fault(v, fault, ss);
+	t.gpa = gpa(walk.page.v | offset);
+	region = mem_find(v->mem, walk.page);
+	if (!region)
+		return t;
+
+	uint8_t *page = region->host + (walk.page.v - region->start);
+	bool writable = walk.dirty && (walk.writable || (view != TLB_USER && !(v->s.cr0 & CR0_WP)));
+
+	t.host = page + offset;
+	t.rom = !region->writable;
+	*e = (struct tlb_entry){ .read_tag = tag, .addend = (uint64_t)page - (lin & PAGE_MASK), .gpa = walk.page.v };
+	if (t.rom)
+		return t;
+	struct mem_page *record = &region->pages[(walk.page.v - region->start) >> PAGE_SHIFT];
+	if (atomic_load(&record->code_chunks))
+		t.code = record;
+	else if (writable)
+		e->write_tag = tag;
+	return t;
+}
+
+/* ---- what a reached page does with bytes ---- */
+
+/* Largest aligned piece of a device access that is not a whole 1, 2, 4 or 8 bytes. */
+static unsigned device_piece(uint64_t address, unsigned left)
+{
+	unsigned piece = 8;
+
+	while (piece > left || (address & (piece - 1)))
+		piece /= 2;
+	return piece;
+}
+
+static void device_read(struct vcpu *v, gpa_t address, uint8_t *to, unsigned len)
+{
+	for (unsigned done = 0; done < len;) {
+		unsigned piece = device_piece(address.v + done, len - done);
+		uint64_t value = v->env->mmio_read(v, gpa(address.v + done), piece);
+
+		v->count[COUNT_MMIO_READS]++;
+		memcpy(to + done, &value, piece);
+		done += piece;
+	}
+}
+
+static void device_write(struct vcpu *v, gpa_t address, const uint8_t *from, unsigned len)
+{
+	for (unsigned done = 0; done < len;) {
+		unsigned piece = device_piece(address.v + done, len - done);
+		uint64_t value = 0;
+
+		memcpy(&value, from + done, piece);
+		v->count[COUNT_MMIO_WRITES]++;
+		v->env->mmio_write(v, gpa(address.v + done), piece, value);
+		done += piece;
+	}
+}
+
+static void note_code_write(struct vcpu *v, struct mem_page *record, gpa_t address, unsigned size)
+{
+	uint32_t before = atomic_load(&record->code_gen);
+
+	mem_note_write(v->mem, address, size);
+	if (atomic_load(&record->code_gen) == before)
+		return;
+	v->count[COUNT_CODE_WRITES]++;
+	TRACE(v->trace, CODE, "cpu%u write to code at physical %#lx, rip %#lx", v->index, address.v, v->s.rip);
+	vcpu_post(v, EVENT_CODE);
+	if (v->code_written)
+		v->code_written(v, gpa(address.v & PAGE_MASK));
+}
+
+void cpu_note_write(struct vcpu *v, gpa_t address, unsigned size)
+{
+	struct mem_page *record = mem_page(v->mem, address);
+
+	if (record && atomic_load(&record->code_chunks))
+		note_code_write(v, record, address, size);
+}
+
+static void target_read(struct vcpu *v, const struct target *t, uint8_t *to, unsigned len)
+{
+	if (t->host)
+		memcpy(to, t->host, len);
+	else
+		device_read(v, t->gpa, to, len);
+}
+
+static void target_write(struct vcpu *v, const struct target *t, const uint8_t *from, unsigned len)
+{
+	if (!t->host) {
+		device_write(v, t->gpa, from, len);
+	} else if (!t->rom) {
+		memcpy(t->host, from, len);
+		if (t->code)
+			note_code_write(v, t->code, t->gpa, len);
+	}
+}
+
+/* ---- accesses in a given view ---- */
+
+static uint64_t load_in_view(struct vcpu *v, uint64_t lin, unsigned size, enum tlb_view view, bool ss)
+{
+	uint64_t value = 0;
+
+	lin = linear(v, lin);
+	if (likely(!crosses_page(lin, size))) {
+		struct target t = reach(v, lin, ACCESS_READ, view, ss);
+
+		if (likely(t.host))
+			return host_load(t.host, size);
+		v->count[COUNT_MMIO_READS]++;
+		return v->env->mmio_read(v, t.gpa, size);
+	}
+
+	unsigned head = PAGE_SIZE - (lin & ~PAGE_MASK);
+	struct target first = reach(v, lin, ACCESS_READ, view, ss);
+	struct target second = reach(v, next_page(v, lin), ACCESS_READ, view, ss);
+
+	target_read(v, &first, (uint8_t *)&value, head);
+	target_read(v, &second, (uint8_t *)&value + head, size - head);
+	return value;
+}
+
+static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, enum tlb_view view, bool ss)
+{
+	lin = linear(v, lin);
+	if (likely(!crosses_page(lin, size))) {
+		struct target t = reach(v, lin, ACCESS_WRITE, view, ss);
+
+		if (!t.host) {
+			v->count[COUNT_MMIO_WRITES]++;
+			if (size < 8)
+				value &= BIT(8 * size) - 1;
+			v->env->mmio_write(v, t.gpa, size, value);
+		} else if (!t.rom) {
+			host_store(t.host, value, size);
+			if (t.code)
+				note_code_write(v, t.code, t.gpa, size);
+		}
+		return;
+	}
+
+	unsigned head = PAGE_SIZE - (lin & ~PAGE_MASK);
+	struct target first = reach(v, lin, ACCESS_WRITE, view, ss);
+	struct target second = reach(v, next_page(v, lin), ACCESS_WRITE, view, ss);
+
+	target_write(v, &first, (const uint8_t *)&value, head);
+	target_write(v, &second, (const uint8_t *)&value + head, size - head);
+}
+
+/* Reach every page of a range for nothing but the faults. */
+static void probe_in_view(struct vcpu *v, uint64_t lin, unsigned len, enum access access, enum tlb_view view, bool ss)
+{
+	lin = linear(v, lin);
+	for (;;) {
+		unsigned here = PAGE_SIZE - (lin & ~PAGE_MASK);
+
+		reach(v, lin, access, view, ss);
+		if (len <= here)
+			return;
+		len -= here;
+		lin = next_page(v, lin);
+	}
+}
+
+/* ---- what is looked at while v->tlb is tlb_never ---- */
+
+/* Data breakpoints that [lin, lin+size) touches, SDM vol. 3A 17.2.5: R/W 01 for writes, 11 for either. */
+static uint64_t matching_breakpoints(const struct vcpu *v, uint64_t lin, unsigned size, enum access access)
+{
+	static const uint8_t lengths[4] = { 1, 2, 8, 4 };
+	uint64_t hit = 0;
+
+	for (unsigned n = 0; n < 4; n++) {
+		unsigned kind = bits(v->s.dr[7], 17 + 4 * n, 16 + 4 * n);
+		unsigned len = lengths[bits(v->s.dr[7], 19 + 4 * n, 18 + 4 * n)];
+		uint64_t start = v->s.dr[n] & ~(uint64_t)(len - 1);
+
+		if (!bits(v->s.dr[7], 2 * n + 1, 2 * n) || !(kind == 3 || (kind == 1 && access == ACCESS_WRITE)))
+			continue;
+		if (lin < start + len && start < lin + size)
+			hit |= BIT(n);
+	}
+	return hit;
+}
+
+static void check_alignment(struct vcpu *v, uint64_t lin, unsigned size)
+{
+	if (v->cpl == 3 && (v->s.rflags & FLAG_AC) && (v->s.cr0 & CR0_AM) && (lin & (size - 1)))
+		cpu_raise_error(v, EXC_AC, 0);
+}
+
+static bool accesses_are_checked(const struct vcpu *v)
+{
+	return unlikely(v->tlb == v->tlb_never);
+}
+
+/* After the access, which did not fault: debug traps come when the instruction is done. */
+static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum access access)
+{
+	v->s.pending_debug |= matching_breakpoints(v, lin, size, access);
+}
+
+/* ---- the public accesses: in the current view ---- */
+
+uint64_t cpu_load_slow(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
+{
+	uint64_t value;
+
+	if (likely(!accesses_are_checked(v)))
+		return load_in_view(v, lin, size, v->tlb_view, ss);
+	check_alignment(v, lin, size);
+	value = load_in_view(v, lin, size, v->tlb_view, ss);
+	note_breakpoints(v, lin, size, ACCESS_READ);
+	return value;
+}
+
+void cpu_store_slow(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, bool ss)
+{
+	if (accesses_are_checked(v))
+		check_alignment(v, lin, size);
+	store_in_view(v, lin, value, size, v->tlb_view, ss);
+	if (accesses_are_checked(v))
+		note_breakpoints(v, lin, size, ACCESS_WRITE);
+}
+
+void cpu_probe_write(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
+{
+	if (accesses_are_checked(v))
+		check_alignment(v, lin, size);
+	probe_in_view(v, lin, size, ACCESS_WRITE, v->tlb_view, ss);
+}
+
+void *cpu_rmw_map(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
+{
+	struct target t;
+
+	cpu_probe_write(v, lin, size, ss);
+	lin = linear(v, lin);
+	if (crosses_page(lin, size))
+		return NULL;
+	t = reach(v, lin, ACCESS_WRITE, v->tlb_view, ss);
+	if (!t.host || t.rom || t.code)
+		return NULL;
+	if (accesses_are_checked(v))
+		note_breakpoints(v, lin, size, ACCESS_WRITE);
+	return t.host;
+}
+
+void cpu_load_bytes(struct vcpu *v, uint64_t lin, void *to, unsigned len, bool ss)
+{
+	uint8_t *out = to;
+
+	if (accesses_are_checked(v))
+		note_breakpoints(v, lin, len, ACCESS_READ);
+	for (lin = linear(v, lin); len;) {
+		unsigned here = MIN(len, PAGE_SIZE - (unsigned)(lin & ~PAGE_MASK));
+		struct target t = reach(v, lin, ACCESS_READ, v->tlb_view, ss);
+
+		target_read(v, &t, out, here);
+		out += here;
+		len -= here;
+		lin = next_page(v, lin);
+	}
+}
+
+void cpu_store_bytes(struct vcpu *v, uint64_t lin, const void *from, unsigned len, bool ss)
+{
+	const uint8_t *in = from;
+
+	if (!len)
+		return;
+	lin = linear(v, lin);
+	if (crosses_page(lin, len))
+		probe_in_view(v, lin, len, ACCESS_WRITE, v->tlb_view, ss);
+	if (accesses_are_checked(v))
+		note_breakpoints(v, lin, len, ACCESS_WRITE);
+	while (len) {
+		unsigned here = MIN(len, PAGE_SIZE - (unsigned)(lin & ~PAGE_MASK));
+		struct target t = reach(v, lin, ACCESS_WRITE, v->tlb_view, ss);
+
+		target_write(v, &t, in, here);
+		in += here;
+		len -= here;
+		lin = next_page(v, lin);
+	}
+}
+
+uint64_t cpu_system_load(struct vcpu *v, uint64_t lin, unsigned size)
+{
+	return load_in_view(v, lin, size, TLB_KERNEL, false);
+}
+
+void cpu_system_store(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size)
+{
+	store_in_view(v, lin, value, size, TLB_KERNEL, false);
+}
+
+/* ---- decoding ---- */
+
+static void protect_everywhere(struct vcpu *v, void *arg)
+{
+	const gpa_t *page = arg;
+
+	if (!v->peer_count)
+		cpu_tlb_protect(v, *page);
+	for (unsigned n = 0; n < v->peer_count; n++)
+		cpu_tlb_protect(v->peers[n], *page);
+}
+
+uint32_t cpu_code_begin(struct vcpu *v, struct mem_page *record, gpa_t addr, size_t len)
+{
+	gpa_t page = gpa(addr.v & PAGE_MASK);
+	uint32_t generation;
+	bool newly;
+
+	/* A write that came between marking and protecting unmarks the page again: then begin anew. */
+	for (;;) {
+		generation = mem_code_begin(record, addr, len, &newly);
+		if (!newly)
+			return generation;
+		v->env->exclusive(v, protect_everywhere, &page);
+	}
+}
