@@ -1,0 +1,288 @@
+/*
+ * host: MMX, SSE, AVX and x87 instructions, executed by the host's own instruction. Decoding gives each one a record,
+ * shared by all instructions that differ in their addresses only; it has a stub of host code (host_stub.c) and what must
+ * hold before it may run. Vector registers are in v->s.vec between instructions; x87, MMX and MXCSR are live in the host.
+ */
+#include "engine/interp/host_exec.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <ucontext.h>
+
+#define CODE_SIZE   (2u << 20)
+#define RECORD_BITS 14
+#define RECORDS	    (1u << RECORD_BITS)
+#define RECORDS_MAX (RECORDS / 4 * 3)
+
+enum unit { UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX };
+
+struct host_record {
+	host_stub_fn *stub; /* NULL: a free slot */
+	/* The common case in one test: nothing in cr0_bad set, everything needed set, nothing watched. */
+	uint32_t cr0_bad, cr4_needed;
+	uint8_t xcr0_needed;
+	uint8_t watch;	    /* X87_PENDING: a pending exception is reported first */
+	uint8_t unit;	    /* enum unit */
+	bool always_check;
+	uint8_t mem_size;
+	uint8_t align_mask;
+	bool mem_written;
+	bool control;	    /* x87 control instruction: may change what is watched, sets no pointers */
+	struct host_key key;
+};
+
+struct host_exec {
+	struct host_code code;
+	size_t code_used;
+	unsigned count;
+	struct host_record records[RECORDS]; /* open addressing by key */
+};
+
+/* ---- the host's exceptions ---- */
+
+/* The vCPU that this thread runs: a signal handler has no other way to learn it. */
+static _Thread_local struct vcpu *thread_vcpu;
+
+/* Continued at instead of the stub, with its argument. The vector registers are as before the instruction: not stored. */
+static _Noreturn void raise_simd_exception(struct vcpu *v)
+{
+	if (__builtin_cpu_supports("avx"))
+		__asm__ volatile("vzeroupper");
+	cpu_raise(v, v->s.cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
+}
+
+static _Noreturn void raise_x87_exception(struct vcpu *v)
+{
+	cpu_fpu_watch(v);
+	cpu_raise(v, EXC_MF);
+}
+
+static bool in_stub(const struct vcpu *v, uint64_t pc)
+{
+	const struct host_exec *e = v->host_exec;
+
+	return e && pc - (uint64_t)e->code.exec < e->code.memory.size;
+}
+
+/* MXCSR with its new exception bits is in the frame, and comes back when the handler returns. */
+static void on_sigfpe(int sig, siginfo_t *info, void *context)
+{
+	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+	struct vcpu *v = thread_vcpu;
+
+	(void)info;
+	if (!v || !in_stub(v, (uint64_t)registers[REG_RIP])) {
+		signal(sig, SIG_DFL);
+		raise(sig);
+		return;
+	}
+	registers[REG_RDI] = (greg_t)v;
+	registers[REG_RIP] = (greg_t)(registers[REG_TRAPNO] == EXC_MF ? raise_x87_exception : raise_simd_exception);
+}
+
+static void install_handler(void)
+{
+	struct sigaction action = { .sa_sigaction = on_sigfpe, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGFPE, &action, NULL);
+}
+
+/* ---- life ---- */
+
+int interp_host_init(struct vcpu *v, struct error *err)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct host_exec *e = calloc(1, sizeof(*e));
+	int ret;
+
+	if (!e)
+		return error_set(err, ENOMEM, "no memory for the records of host instructions (%zu bytes)", sizeof(*e));
+	ret = host_code_create(&e->code, CODE_SIZE, err);
+	if (ret) {
+		free(e);
+		return ret;
+	}
+	pthread_once(&once, install_handler);
+	v->host_exec = e;
+	return 0;
+}
+
+void interp_host_destroy(struct vcpu *v)
+{
+	if (!v->host_exec)
+		return;
+	if (thread_vcpu == v)
+		thread_vcpu = NULL;
+	host_code_destroy(&v->host_exec->code);
+	free(v->host_exec);
+	v->host_exec = NULL;
+}
+
+void interp_host_enter(struct vcpu *v)
+{
+	thread_vcpu = v;
+}
+
+void interp_host_reset(struct vcpu *v)
+{
+	struct host_exec *e = v->host_exec;
+
+	memset(e->records, 0, sizeof(e->records));
+	e->code_used = e->count = 0;
+}
+
+/* ---- records ---- */
+
+static enum unit unit_of(const struct insn_host *h)
+{
+	if (h->x87)
+		return UNIT_X87;
+	if (h->vex)
+		return UNIT_AVX;
+	/* Instructions between XMM and MMX registers follow SSE's rules, SDM vol. 2 table 2-21 and after. */
+	return h->mmx && !(h->vec_read | h->vec_written) ? UNIT_MMX : UNIT_SSE;
+}
+
+static void fill_record(struct host_record *r, const struct insn_host *h)
+{
+	static const struct {
+		uint32_t cr0_bad, cr4_needed;
+		uint8_t xcr0_needed;
+	} units[] = {
+		[UNIT_X87] = { CR0_EM | CR0_TS, 0, 0 },
+		[UNIT_MMX] = { CR0_EM | CR0_TS, 0, 0 },
+		[UNIT_SSE] = { CR0_EM | CR0_TS, CR4_OSFXSR, 0 },
+		[UNIT_AVX] = { CR0_TS, CR4_OSXSAVE, XCR0_SSE | XCR0_AVX },
+	};
+
+	r->unit = (uint8_t)unit_of(h);
+	r->cr0_bad = units[r->unit].cr0_bad;
+	r->cr4_needed = units[r->unit].cr4_needed;
+	r->xcr0_needed = units[r->unit].xcr0_needed;
+	r->always_check = r->unit == UNIT_AVX && r->key.code_mode == MODE_16;
+	r->watch = h->mmx || (h->x87 && h->waiting) ? X87_PENDING : 0;
+	r->mem_size = h->mem_size;
+	r->mem_written = h->mem_written;
+	r->align_mask = h->mem_align ? h->mem_align - 1 : 0;
+	r->control = h->control;
+}
+
+static uint32_t key_hash(const struct host_key *key)
+{
+	const uint8_t *p = (const uint8_t *)key;
+	uint32_t hash = 2166136261u;
+
+	for (size_t n = 0; n < sizeof(*key); n++)
+		hash = (hash ^ p[n]) * 16777619u;
+	return hash;
+}
+
+int interp_host_prepare(struct vcpu *v, struct insn *i, const struct insn_host *h)
+{
+	struct host_exec *e = v->host_exec;
+	struct host_record *r;
+	struct host_key key;
+	uint8_t *code;
+
+	host_key_make(&key, v, i, h);
+	for (uint32_t n = key_hash(&key);; n++) {
+		r = &e->records[n & (RECORDS - 1)];
+		if (!r->stub)
+			break;
+		if (!memcmp(&r->key, &key, sizeof(key))) {
+			i->aux = r;
+			return 0;
+		}
+	}
+	if (e->count == RECORDS_MAX || e->code.memory.size - e->code_used < HOST_STUB_MAX)
+		return -ENOSPC;
+	r->key = key;
+	fill_record(r, h);
+	code = e->code.memory.base + e->code_used;
+	r->stub = (host_stub_fn *)(e->code.exec + e->code_used);
+	e->code_used = align_up((uint64_t)(host_stub_emit(code, &key, h) - e->code.memory.base), 16);
+	e->count++;
+	i->aux = r;
+	return 0;
+}
+
+/* ---- running ---- */
+
+/* Raises what stands in the way, if anything does; else the unit is live. */
+static __attribute__((noinline)) void check_unit(struct vcpu *v, const struct host_record *r)
+{
+	switch (r->unit) {
+	case UNIT_X87: cpu_fpu_check_x87(v, r->watch); return;
+	case UNIT_MMX: cpu_fpu_check_mmx(v); return;
+	case UNIT_AVX: cpu_fpu_check_avx(v); return;
+	default:
+		cpu_fpu_check_sse(v);
+		if (v->x87_watch & r->watch)
+			cpu_raise(v, EXC_MF);
+	}
+}
+
+/* The operand is not in one writable (or readable) page of RAM: work on a copy. Nothing is changed if it faults. */
+static __attribute__((noinline)) void run_on_copy(struct vcpu *v, const struct insn *i, const struct host_record *r,
+						  uint64_t address)
+{
+	uint8_t copy[64] __attribute__((aligned(64)));
+	bool ss = i->seg == SS;
+
+	if (r->mem_written) {
+		cpu_probe_write(v, address, 1, ss);
+		cpu_probe_write(v, address + r->mem_size - 1, 1, ss);
+		/* An x87 store that meets an unmasked exception stores nothing. */
+		if (r->unit == UNIT_X87 && (v->x87_watch & X87_UNMASKED))
+			cpu_load_bytes(v, address, copy, r->mem_size, ss);
+	} else {
+		cpu_load_bytes(v, address, copy, r->mem_size, ss);
+	}
+	r->stub(v, copy);
+	if (r->mem_written)
+		cpu_store_bytes(v, address, copy, r->mem_size, ss);
+}
+
+static inline void run_stub(struct vcpu *v, const struct insn *i, const struct host_record *r)
+{
+	const struct tlb_entry *entry;
+	uint64_t address, tag;
+
+	if (!r->mem_size) {
+		r->stub(v, NULL);
+		return;
+	}
+	address = cpu_operand(v, i, r->mem_size, r->mem_written ? ACCESS_WRITE : ACCESS_READ);
+	if (unlikely(address & r->align_mask))
+		cpu_raise_error(v, EXC_GP, 0);
+	entry = tlb_slot(v, address);
+	tag = ((address + r->mem_size - 1) & PAGE_MASK) | v->asid;
+	if (likely((r->mem_written ? entry->write_tag : entry->read_tag) == tag))
+		r->stub(v, (void *)(address + entry->addend));
+	else
+		run_on_copy(v, i, r, address);
+}
+
+static __attribute__((noinline)) void run_x87(struct vcpu *v, const struct insn *i, const struct host_record *r)
+{
+	run_stub(v, i, r);
+	if (!r->control)
+		cpu_fpu_note(v, i, r->mem_size ? cpu_ea(v, i) : 0);
+	if (r->control || v->x87_watch)
+		cpu_fpu_watch(v);
+}
+
+void interp_host_run(struct vcpu *v, const struct insn *i)
+{
+	const struct host_record *r = i->aux;
+
+	if (unlikely((v->s.cr0 & r->cr0_bad) | (~v->s.cr4 & r->cr4_needed) | (~v->s.xcr0 & r->xcr0_needed) |
+		     (unsigned)(v->x87_watch & r->watch) | !v->fpu_live | r->always_check))
+		check_unit(v, r);
+	if (r->unit == UNIT_X87)
+		run_x87(v, i, r);
+	else
+		run_stub(v, i, r);
+}

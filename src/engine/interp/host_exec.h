@@ -1,0 +1,55 @@
+/*
+ * host_exec: execution of MMX, SSE, AVX and x87 instructions by the host's own instruction, and the vector instructions
+ * that touch memory by elements. The interpreter's other files need the first part only.
+ */
+#ifndef DOPPEL_INTERP_HOST_EXEC_H
+#define DOPPEL_INTERP_HOST_EXEC_H
+
+#include "cpu/cpu.h"
+
+/*
+ * host.c. Once per vCPU, before it runs: room for stubs in v->host_exec, and (once a process) the SIGFPE handler that
+ * turns the host's SIMD exceptions in stubs into the guest's #XM.
+ */
+int interp_host_init(struct vcpu *, struct error *);
+void interp_host_destroy(struct vcpu *);
+/* This thread is going to run this vCPU: at the start of each run(). */
+void interp_host_enter(struct vcpu *);
+/*
+ * Decoding of a block met an INSN_HOST instruction: sets insn->aux for interp_host_run. 0, or -ENOSPC: forget all decoded
+ * blocks, call interp_host_reset and decode again.
+ */
+int interp_host_prepare(struct vcpu *, struct insn *, const struct insn_host *);
+void interp_host_reset(struct vcpu *);
+
+/* Run one instruction, s.rip at it; may raise; does not touch rip. */
+void interp_host_run(struct vcpu *, const struct insn *);
+/* simd_memory.c: OP_GATHER, OP_MASKMOV, OP_VZERO */
+void interp_gather(struct vcpu *, const struct insn *);
+void interp_maskmov(struct vcpu *, const struct insn *);
+void interp_vzero(struct vcpu *, const struct insn *);
+
+/* ---- private to host.c and host_stub.c ---- */
+
+/* Generated code: the vCPU in rdi, the memory operand's host address in rsi. */
+typedef void host_stub_fn(struct vcpu *, void *);
+
+/* Room that one stub needs at most: eight vector registers in and out, flags, three general registers. */
+#define HOST_STUB_MAX 320
+
+/*
+ * The instruction as a stub executes it: prefixes in canonical order, memory operand (%rsi), explicit general register
+ * %rcx. What this leaves out (which general register) is in the key beside it.
+ */
+struct host_key {
+	uint8_t bytes[15];
+	uint8_t len;
+	uint8_t gpr;	  /* the explicit general register, 0 if none */
+	uint8_t code_mode; /* MODE_16 may be real mode, where VEX is #UD whatever the control registers say */
+};
+
+void host_key_make(struct host_key *, const struct vcpu *, const struct insn *, const struct insn_host *);
+/* Writes the stub's code, at most HOST_STUB_MAX bytes; returns its end. */
+uint8_t *host_stub_emit(uint8_t *, const struct host_key *, const struct insn_host *);
+
+#endif
