@@ -83,7 +83,8 @@ unpack() {
 }
 
 make_initrd() {
-	if [ "$cache/initrd.cpio.gz" -nt "$here/guest-init" ] && [ "$cache/initrd.cpio.gz" -nt "$cache/busybox/busybox" ]; then
+	if [ -f "$cache/initrd.cpio.gz" ] &&
+		[ -z "$(find "$here/guest-init" "$cache/busybox/busybox" -newer "$cache/initrd.cpio.gz")" ]; then
 		return
 	fi
 	work=$(mktemp -d "$cache/.new.XXXXXX")

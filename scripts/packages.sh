@@ -9,7 +9,7 @@ wanted=$(awk -v targets=" $* " '{ sub(/#.*/, "") } NF == 1 || (NF == 2 && index(
 
 if ! command -v dpkg-query >/dev/null; then
 	echo "packages: this is no Debian system; going on in the hope that what these packages hold is here:" >&2
-	echo "packages:" $wanted >&2
+	echo "$wanted" | sed 's/^/    /' >&2
 	exit 0
 fi
 

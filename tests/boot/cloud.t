@@ -1,0 +1,15 @@
+#!/bin/sh
+# Debian's cloud kernel on one CPU: a shell that answers, power off, reboot.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/boot/lib.sh
+
+check "a shell answers, poweroff ends with status 0" \
+	boot wait "$prompt" send 'echo $((6*7)) is it\n' wait '42 is it' \
+	send 'poweroff\n' exit 0 absent 'Call Trace' absent 'Oops' --
+
+check "reboot really reboots" \
+	boot wait "$prompt" send 'reboot\n' wait 'This is Linux' wait "$prompt" send 'poweroff\n' exit 0 --
+
+check "--no-reboot: reboot ends it" \
+	boot wait "$prompt" send 'reboot\n' exit 0 absent 'WARNING' -- --no-reboot
+finish

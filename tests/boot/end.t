@@ -1,0 +1,24 @@
+#!/bin/sh
+# How a run ends, and that the terminal is as before.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/boot/lib.sh
+
+check "poweroff restores the terminal" \
+	boot_terminal wait "$prompt" send 'poweroff\r' exit 0 cooked --
+
+check "Ctrl-A h shows help, Ctrl-A x quits" \
+	boot_terminal wait "$prompt" send '\x01h' wait 'Ctrl-A' send '\x01x' exit 0 cooked --
+
+check "Ctrl-C is the guest's" \
+	boot_terminal wait "$prompt" send 'sleep 1000\r' wait 'sleep 1000' send '\x03' wait "$prompt" send '\x01x' exit 0 cooked --
+
+check "SIGTERM ends it and restores the terminal" \
+	boot_terminal wait "$prompt" signal 15 exit 143 cooked --
+
+check "a closed terminal ends it" \
+	boot_terminal wait "$prompt" hangup exit 129 --
+
+append="reboot=t"
+check "a triple fault shows the CPU's state and has a status of its own" \
+	boot wait "$prompt" send 'reboot\n' wait 'triple fault' wait 'rip' exit 3 -- --no-reboot
+finish
