@@ -3,6 +3,7 @@
  * shared by all instructions that differ in their addresses only; it has a stub of host code (host_stub.c) and what must
  * hold before it may run. Vector registers are in v->s.vec between instructions; x87, MMX and MXCSR are live in the host.
  */
+#define _GNU_SOURCE /* REG_RIP */
 #include "engine/interp/host_exec.h"
 
 #include <errno.h>
