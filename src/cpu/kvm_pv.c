@@ -1,0 +1,98 @@
+/*
+ * KVM's published paravirtual interface, as far as doppel implements it: the clock (page and wall clock record), polling
+ * control, and hypercalls (none is offered). Linux Documentation/virt/kvm/x86/msr.rst, cpuid.rst, hypercalls.rst.
+ */
+#include "cpu/private.h"
+
+#define NS_PER_SECOND 1000000000ull
+
+/* struct pvclock_vcpu_time_info: system time = system_time + ((TSC - tsc_timestamp) << tsc_shift) * tsc_to_system_mul >> 32 ns. */
+struct clock_page {
+	uint32_t version; /* odd while the rest changes */
+	uint32_t pad0;
+	uint64_t tsc_timestamp;
+	uint64_t system_time;
+	uint32_t tsc_to_system_mul;
+	int8_t tsc_shift;
+	uint8_t flags;
+	uint8_t pad[2];
+};
+#define CLOCK_FLAG_TSC_STABLE BIT(0)
+
+/* struct pvclock_wall_clock: UTC at system time 0. */
+struct wall_clock {
+	uint32_t version, sec, nsec;
+};
+
+/* One tick is one nanosecond: (d << 1) * 2^31 >> 32 = d. */
+_Static_assert(CLOCK_TSC_HZ == NS_PER_SECOND, "the multiplier below");
+enum { TSC_SHIFT = 1, TSC_MUL = 0x80000000 };
+
+/*
+ * Write a record that begins with its version: odd, then the body, then even, so that a reader on any vCPU sees all of it
+ * or tries again. The version the guest left there is the guest's; only its parity is relied on.
+ */
+static void publish(struct vcpu *v, uint64_t address, void *record, size_t size)
+{
+	uint32_t version;
+	gpa_t at = gpa(address);
+
+	if (mem_read(v->mem, at, &version, sizeof(version)))
+		goto bad;
+	version = (version | 1) + (version & 1 ? 2 : 0);
+	if (mem_write(v->mem, at, &version, sizeof(version)))
+		goto bad;
+	atomic_thread_fence(memory_order_seq_cst);
+	if (mem_write(v->mem, gpa(address + sizeof(version)), (char *)record + sizeof(version), size - sizeof(version)))
+		goto bad;
+	atomic_thread_fence(memory_order_seq_cst);
+	version++;
+	mem_write(v->mem, at, &version, sizeof(version));
+	return;
+bad:
+	log_guest("cpu%u: paravirtual clock record at %#lx: expected an address in RAM", v->index, (unsigned long)address);
+}
+
+/*
+ * Once per write of the MSR or move of the TSC is enough: both TSC and system time follow the machine's one clock at the same
+ * rate ever after, which is what the stable flag says.
+ */
+void cpu_kvm_clock_update(struct vcpu *v)
+{
+	uint64_t msr = v->s.kvm_system_time;
+
+	if (!v->model->kvm_pv || !(msr & BIT(0)))
+		return;
+	uint64_t tsc = cpu_tsc(v);
+	struct clock_page page = {
+		.tsc_timestamp = tsc,
+		.system_time = tsc - v->s.tsc_offset,
+		.tsc_to_system_mul = TSC_MUL,
+		.tsc_shift = TSC_SHIFT,
+		.flags = CLOCK_FLAG_TSC_STABLE,
+	};
+	publish(v, msr & ~3ull, &page, sizeof(page));
+}
+
+void cpu_kvm_wall_clock_update(struct vcpu *v)
+{
+	uint64_t now = cpu_tsc(v) - v->s.tsc_offset;
+	uint64_t wall = clock_wall_ns(v->clock) - now;
+	struct wall_clock record = { .sec = (uint32_t)(wall / NS_PER_SECOND), .nsec = (uint32_t)(wall % NS_PER_SECOND) };
+
+	publish(v, v->s.kvm_wall_clock & ~3ull, &record, sizeof(record));
+}
+
+/*
+ * VMCALL, VMMCALL. Linux asks for what no feature bit announces (pairing of clocks), so the answer is "no such call". Without
+ * the interface it is an instruction for virtual machine extensions that this processor does not have.
+ */
+void op_hypercall(struct vcpu *v, const struct insn *i)
+{
+	enum { KVM_ENOSYS = 1000, KVM_EPERM = 1 };
+
+	(void)i;
+	if (!v->model->kvm_pv)
+		cpu_raise(v, EXC_UD);
+	v->s.gpr[RAX] = v->cpl ? (uint64_t)-KVM_EPERM : (uint64_t)-KVM_ENOSYS;
+}
