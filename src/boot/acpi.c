@@ -1,0 +1,261 @@
+/*
+ * The ACPI tables that firmware would leave (ACPI 6.4 chapter 5): RSDP, RSDT and XSDT, FADT with FACS and DSDT, MADT. They describe
+ * what devices/ and bus/ build, and nothing that depends on the guest.
+ */
+#include "boot/dsdt.h"
+#include "boot/private.h"
+
+#include "devices/devices.h"
+
+#define LAPIC_ADDRESS	0xfee00000u
+#define IOAPIC_ADDRESS	0xfec00000u
+#define TABLE_ALIGNMENT 64 /* FACS needs it */
+#define DSDT_ROOM	0x4000
+#define MADT_CPUS_MAX	255 /* local APIC entries have one byte for the ID, 0xff is all */
+
+/* Writes tables one after the other between FIRMWARE_START and FIRMWARE_END. */
+struct tables {
+	struct guest_mem *mem;
+	uint64_t next;
+};
+
+struct acpi_header {
+	char signature[4];
+	uint32_t length;
+	uint8_t revision, checksum;
+	char oem_id[6], oem_table_id[8];
+	uint32_t oem_revision;
+	char creator_id[4];
+	uint32_t creator_revision;
+} __attribute__((packed));
+
+/* Generic address structure, ACPI 6.4, 5.2.3.2 */
+struct acpi_address {
+	uint8_t space, bit_width, bit_offset, access_size;
+	uint64_t address;
+} __attribute__((packed));
+
+struct acpi_rsdp {
+	char signature[8];
+	uint8_t checksum;
+	char oem_id[6];
+	uint8_t revision;
+	uint32_t rsdt, length;
+	uint64_t xsdt;
+	uint8_t extended_checksum, reserved[3];
+} __attribute__((packed));
+
+struct acpi_facs {
+	char signature[4];
+	uint32_t length, hardware_signature, waking_vector, global_lock, flags;
+	uint64_t x_waking_vector;
+	uint8_t version, reserved[31];
+} __attribute__((packed));
+
+/* FADT, revision 5 (ACPI 6.4, 5.2.9); its names of fields. */
+struct acpi_fadt {
+	struct acpi_header header;
+	uint32_t firmware_ctrl, dsdt;
+	uint8_t reserved1, preferred_pm_profile;
+	uint16_t sci_int;
+	uint32_t smi_cmd;
+	uint8_t acpi_enable, acpi_disable, s4bios_req, pstate_cnt;
+	uint32_t pm1a_evt_blk, pm1b_evt_blk, pm1a_cnt_blk, pm1b_cnt_blk, pm2_cnt_blk, pm_tmr_blk, gpe0_blk, gpe1_blk;
+	uint8_t pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_blk_len, gpe1_blk_len, gpe1_base, cst_cnt;
+	uint16_t p_lvl2_lat, p_lvl3_lat, flush_size, flush_stride;
+	uint8_t duty_offset, duty_width, day_alrm, mon_alrm, century;
+	uint16_t iapc_boot_arch;
+	uint8_t reserved2;
+	uint32_t flags;
+	struct acpi_address reset_reg;
+	uint8_t reset_value;
+	uint16_t arm_boot_arch;
+	uint8_t minor_version;
+	uint64_t x_firmware_ctrl, x_dsdt;
+	struct acpi_address x_pm1a_evt_blk, x_pm1b_evt_blk, x_pm1a_cnt_blk, x_pm1b_cnt_blk, x_pm2_cnt_blk, x_pm_tmr_blk,
+		x_gpe0_blk, x_gpe1_blk, sleep_control_reg, sleep_status_reg;
+} __attribute__((packed));
+
+#define FADT_WBINVD	   BIT(0)
+#define FADT_PROC_C1	   BIT(2)
+#define FADT_SLP_BUTTON	   BIT(5) /* no fixed sleep button; the power button is fixed, its bit 4 stays clear */
+#define FADT_FIX_RTC	   BIT(6) /* the RTC does not wake through PM1 */
+#define FADT_RESET_REG_SUP BIT(10)
+#define BOOT_ARCH_LEGACY_DEVICES BIT(0)
+#define BOOT_ARCH_NO_VGA	 BIT(2)
+#define NO_C2			 0xfff /* latencies beyond what C2 and C3 may have: they do not exist */
+#define NO_C3			 0xfff
+#define CMOS_CENTURY		 0x32
+
+static uint8_t checksum(const void *data, size_t size)
+{
+	const uint8_t *p = data;
+	uint8_t sum = 0;
+
+	while (size--)
+		sum = (uint8_t)(sum + *p++);
+	return (uint8_t)-sum;
+}
+
+static uint32_t place(struct tables *t, const void *data, size_t size)
+{
+	uint64_t where = align_up(t->next, TABLE_ALIGNMENT);
+
+	BUG_ON(!range_ok(where, size, FIRMWARE_END));
+	boot_write(t->mem, where, data, size);
+	t->next = where + size;
+	return (uint32_t)where;
+}
+
+/* Fills the header of a table whose contents follow it, and places it. */
+static uint32_t place_table(struct tables *t, const char *signature, unsigned revision, void *table, size_t size)
+{
+	struct acpi_header *h = table;
+
+	*h = (struct acpi_header){
+		.length = (uint32_t)size, .revision = (uint8_t)revision, .oem_revision = 1, .creator_revision = 1,
+	};
+	memcpy(h->signature, signature, 4);
+	memcpy(h->oem_id, "DOPPEL", 6);
+	memcpy(h->oem_table_id, "DOPPELPC", 8);
+	memcpy(h->creator_id, "DPPL", 4);
+	h->checksum = checksum(table, size);
+	return place(t, table, size);
+}
+
+static uint32_t place_dsdt(struct tables *t, unsigned cpu_count)
+{
+	uint8_t table[DSDT_ROOM];
+	struct aml aml = { .data = table, .size = sizeof(struct acpi_header), .capacity = sizeof(table) };
+
+	dsdt_build(&aml, cpu_count);
+	return place_table(t, "DSDT", 2, table, aml.size);
+}
+
+static uint32_t place_facs(struct tables *t)
+{
+	struct acpi_facs facs = { .signature = { 'F', 'A', 'C', 'S' }, .length = sizeof(facs), .version = 2 };
+
+	return place(t, &facs, sizeof(facs));
+}
+
+/* Registers of `bytes` bytes in the I/O space, accessed as dwords at most. */
+static struct acpi_address io_register(uint32_t port, unsigned bytes)
+{
+	return (struct acpi_address){
+		.space = 1, .bit_width = (uint8_t)(bytes * 8), .access_size = bytes == 1 ? 1 : bytes == 2 ? 2 : 3, .address = port,
+	};
+}
+
+static uint32_t place_fadt(struct tables *t, uint32_t facs, uint32_t dsdt)
+{
+	struct acpi_fadt fadt = {
+		.firmware_ctrl = facs, .dsdt = dsdt,
+		.preferred_pm_profile = 1, /* desktop */
+		.sci_int = ACPI_SCI_IRQ,
+		/* SMI_CMD 0: always in ACPI mode */
+		.pm1a_evt_blk = ACPI_PM_BASE, .pm1_evt_len = 4,
+		.pm1a_cnt_blk = ACPI_PM_BASE + 4, .pm1_cnt_len = 2,
+		.pm_tmr_blk = ACPI_PM_BASE + 8, .pm_tmr_len = 4,
+		.gpe0_blk = ACPI_GPE0_BASE, .gpe0_blk_len = 4,
+		.p_lvl2_lat = NO_C2, .p_lvl3_lat = NO_C3,
+		.century = CMOS_CENTURY,
+		.iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_NO_VGA,
+		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_RESET_REG_SUP,
+		.reset_reg = io_register(ACPI_RESET_PORT, 1), .reset_value = ACPI_RESET_VALUE,
+		.x_dsdt = dsdt, /* X_FIRMWARE_CTRL stays 0 when the 32-bit one is used */
+		.x_pm1a_evt_blk = io_register(ACPI_PM_BASE, 4),
+		.x_pm1a_cnt_blk = io_register(ACPI_PM_BASE + 4, 2),
+		.x_pm_tmr_blk = io_register(ACPI_PM_BASE + 8, 4),
+		.x_gpe0_blk = io_register(ACPI_GPE0_BASE, 4),
+	};
+
+	/* PM1 registers are words, whatever the length of their block. */
+	fadt.x_pm1a_evt_blk.access_size = 2;
+	fadt.x_gpe0_blk.access_size = 1;
+	return place_table(t, "FACP", 5, &fadt, sizeof(fadt));
+}
+
+/* MADT flags of an interrupt source: MPS INTI, ACPI 6.4 table 5.26 */
+#define INTI_CONFORMS	     0
+#define INTI_LEVEL_HIGH	     0xd
+#define MADT_LAPIC_ENABLED   1
+#define MADT_PCAT_COMPAT     1
+#define MADT_ALL_PROCESSORS  0xff
+
+static void madt_local_apics(struct aml *out, unsigned cpu_count)
+{
+	for (unsigned i = 0; i < cpu_count && i < MADT_CPUS_MAX; i++) {
+		aml_byte(out, 0);
+		aml_byte(out, 8);
+		aml_byte(out, i);
+		aml_byte(out, i);
+		aml_dword(out, MADT_LAPIC_ENABLED);
+	}
+}
+
+static void madt_override(struct aml *out, unsigned irq, unsigned gsi, unsigned flags)
+{
+	aml_byte(out, 2);
+	aml_byte(out, 10);
+	aml_byte(out, 0); /* ISA */
+	aml_byte(out, irq);
+	aml_dword(out, gsi);
+	aml_word(out, flags);
+}
+
+static uint32_t place_madt(struct tables *t, unsigned cpu_count)
+{
+	/* The lines that PIRQs can be steered to are level-triggered, as the SCI is. */
+	static const uint8_t level_lines[] = { 5, ACPI_SCI_IRQ, 10, 11 };
+	uint8_t table[0x1000];
+	struct aml out = { .data = table, .size = sizeof(struct acpi_header), .capacity = sizeof(table) };
+
+	aml_dword(&out, LAPIC_ADDRESS);
+	aml_dword(&out, MADT_PCAT_COMPAT);
+	madt_local_apics(&out, cpu_count);
+	aml_byte(&out, 1); /* IOAPIC */
+	aml_byte(&out, 12);
+	aml_byte(&out, 0); /* its ID */
+	aml_byte(&out, 0);
+	aml_dword(&out, IOAPIC_ADDRESS);
+	aml_dword(&out, 0); /* first GSI */
+	madt_override(&out, 0, 2, INTI_CONFORMS);
+	for (unsigned i = 0; i < ARRAY_SIZE(level_lines); i++)
+		madt_override(&out, level_lines[i], level_lines[i], INTI_LEVEL_HIGH);
+	aml_byte(&out, 4); /* NMI on LINT1 */
+	aml_byte(&out, 6);
+	aml_byte(&out, MADT_ALL_PROCESSORS);
+	aml_word(&out, INTI_CONFORMS);
+	aml_byte(&out, 1);
+	return place_table(t, "APIC", 3, table, out.size);
+}
+
+static uint32_t place_root(struct tables *t, const uint32_t *addresses, unsigned count, bool wide)
+{
+	uint8_t table[sizeof(struct acpi_header) + 8 * 8];
+	size_t size = sizeof(struct acpi_header), entry = wide ? 8 : 4;
+
+	BUG_ON(count > 8);
+	memset(table, 0, sizeof(table));
+	for (unsigned i = 0; i < count; i++, size += entry)
+		store_le32(table + size, addresses[i]);
+	return place_table(t, wide ? "XSDT" : "RSDT", 1, table, size);
+}
+
+gpa_t acpi_build(struct guest_mem *mem, unsigned cpu_count)
+{
+	struct acpi_rsdp rsdp = { .signature = { 'R', 'S', 'D', ' ', 'P', 'T', 'R', ' ' },
+				  .oem_id = { 'D', 'O', 'P', 'P', 'E', 'L' }, .revision = 2, .length = sizeof(rsdp) };
+	struct tables t = { .mem = mem, .next = FIRMWARE_START + sizeof(rsdp) };
+	uint32_t dsdt = place_dsdt(&t, cpu_count);
+	uint32_t facs = place_facs(&t);
+	uint32_t roots[] = { place_fadt(&t, facs, dsdt), place_madt(&t, cpu_count) };
+
+	rsdp.rsdt = place_root(&t, roots, ARRAY_SIZE(roots), false);
+	rsdp.xsdt = place_root(&t, roots, ARRAY_SIZE(roots), true);
+	rsdp.checksum = checksum(&rsdp, 20); /* the part of ACPI 1.0 */
+	rsdp.extended_checksum = checksum(&rsdp, sizeof(rsdp));
+	boot_write(mem, FIRMWARE_START, &rsdp, sizeof(rsdp));
+	return gpa(FIRMWARE_START);
+}

@@ -1,0 +1,234 @@
+/*
+ * The DSDT's definition block: what an operating system cannot find out by itself about this PC: the root bus and its windows, how
+ * PCI interrupt pins reach the interrupt controllers, the legacy devices, the processors, how to power off.
+ */
+#include "boot/dsdt.h"
+
+#include "devices/devices.h"
+
+#define PCI_SLOTS 32
+#define PCI_PINS  4
+
+/* Ends of the 32-bit window for PCI memory: from RAM's highest possible end to the IOAPIC. */
+#define PCI_WINDOW_LAST 0xfebfffffu
+
+static const char *const link_names[PCI_PINS] = { "LNKA", "LNKB", "LNKC", "LNKD" };
+static const char *const link_fields[PCI_PINS] = { "PRQ0", "PRQ1", "PRQ2", "PRQ3" };
+static const char *const link_paths[PCI_PINS] = {
+	"\\_SB_.PCI0.ISA_.PRQ0", "\\_SB_.PCI0.ISA_.PRQ1", "\\_SB_.PCI0.ISA_.PRQ2", "\\_SB_.PCI0.ISA_.PRQ3",
+};
+#define LINK_DISABLED 0x80 /* bit 7 of a PIIX3's PIRQ route control register */
+
+static void power_states(struct aml *aml)
+{
+	size_t package;
+
+	aml_name(aml, "\\_S5_");
+	package = aml_package(aml, 4);
+	aml_integer(aml, ACPI_SLP_TYP_S5);
+	aml_integer(aml, ACPI_SLP_TYP_S5);
+	aml_integer(aml, 0);
+	aml_integer(aml, 0);
+	aml_end(aml, package);
+}
+
+static void root_bus_windows(struct aml *aml)
+{
+	size_t resources;
+
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_bus_numbers(aml, 0, 0xff);
+	aml_resource_io(aml, 0xcf8, 8);
+	aml_resource_io_window(aml, 0, 0xcf7);
+	aml_resource_io_window(aml, 0xd00, 0xffff);
+	aml_resource_memory_window(aml, 0xa0000, 0xbffff, true);
+	aml_resource_memory_window(aml, (uint32_t)MEM_LOW_TOP, PCI_WINDOW_LAST, false);
+	aml_resources_end(aml, resources);
+}
+
+/* Present when its modem control register does not read as what nobody answers: the upper bits of a real one are 0. */
+static void serial_port(struct aml *aml, const char *name, unsigned number, unsigned port, unsigned irq)
+{
+	static const char *const fields[] = { "MCR_" };
+	size_t device = aml_device(aml, name), method, condition, resources;
+
+	aml_name_eisa_id(aml, "_HID", "PNP0501");
+	aml_name_integer(aml, "_UID", number);
+	aml_region(aml, "REGS", AML_SYSTEM_IO, port + 4, 1);
+	aml_byte_fields(aml, "REGS", fields, 1);
+	method = aml_method(aml, "_STA", 0);
+	condition = aml_if(aml);
+	aml_byte(aml, AML_LEQUAL);
+	aml_path(aml, "MCR_");
+	aml_integer(aml, 0xff);
+	aml_byte(aml, AML_RETURN);
+	aml_integer(aml, 0);
+	aml_end(aml, condition);
+	aml_byte(aml, AML_RETURN);
+	aml_integer(aml, 0xf);
+	aml_end(aml, method);
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_io(aml, port, 8);
+	aml_resource_irq(aml, irq);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+}
+
+static void real_time_clock(struct aml *aml)
+{
+	size_t device = aml_device(aml, "RTC_"), resources;
+
+	aml_name_eisa_id(aml, "_HID", "PNP0B00");
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_io(aml, 0x70, 2);
+	aml_resource_irq(aml, 8);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+}
+
+/* The PIIX3 in slot 1 and what is on its ISA bus. */
+static void isa_bridge(struct aml *aml)
+{
+	size_t device = aml_device(aml, "ISA_");
+
+	aml_name_integer(aml, "_ADR", 0x00010000);
+	aml_region(aml, "PIRQ", AML_PCI_CONFIG, 0x60, PCI_PINS);
+	aml_byte_fields(aml, "PIRQ", link_fields, PCI_PINS);
+	serial_port(aml, "COM1", 1, 0x3f8, 4);
+	serial_port(aml, "COM2", 2, 0x2f8, 3);
+	real_time_clock(aml);
+	aml_end(aml, device);
+}
+
+static void link_status(struct aml *aml, const char *field)
+{
+	size_t method = aml_method(aml, "_STA", 0), condition = aml_if(aml);
+
+	aml_byte(aml, AML_AND);
+	aml_path(aml, field);
+	aml_integer(aml, LINK_DISABLED);
+	aml_byte(aml, AML_ZERO);
+	aml_byte(aml, AML_RETURN);
+	aml_integer(aml, 0x9); /* present, functioning, not enabled */
+	aml_end(aml, condition);
+	aml_byte(aml, AML_RETURN);
+	aml_integer(aml, 0xb);
+	aml_end(aml, method);
+}
+
+/* Offset of the interrupt number in a resource template of one extended interrupt descriptor. */
+#define INTERRUPT_NUMBER 5
+
+static void link_current(struct aml *aml, const char *field)
+{
+	const uint32_t none = 0;
+	size_t method = aml_method(aml, "_CRS", 0), resources, condition;
+
+	aml_name(aml, "BUFF");
+	resources = aml_resources(aml);
+	aml_resource_interrupts(aml, &none, 1);
+	aml_resources_end(aml, resources);
+	aml_create_dword_field(aml, "BUFF", INTERRUPT_NUMBER, "NUMB");
+	condition = aml_if(aml);
+	aml_byte(aml, AML_LLESS);
+	aml_path(aml, field);
+	aml_integer(aml, LINK_DISABLED);
+	aml_byte(aml, AML_STORE);
+	aml_path(aml, field);
+	aml_path(aml, "NUMB");
+	aml_end(aml, condition);
+	aml_byte(aml, AML_RETURN);
+	aml_path(aml, "BUFF");
+	aml_end(aml, method);
+}
+
+static void link_set(struct aml *aml, const char *field)
+{
+	size_t method = aml_method(aml, "_DIS", 0);
+
+	aml_byte(aml, AML_OR);
+	aml_path(aml, field);
+	aml_integer(aml, LINK_DISABLED);
+	aml_path(aml, field);
+	aml_end(aml, method);
+
+	method = aml_method(aml, "_SRS", 1);
+	aml_create_dword_field(aml, NULL, INTERRUPT_NUMBER, "NUMB");
+	aml_byte(aml, AML_STORE);
+	aml_path(aml, "NUMB");
+	aml_path(aml, field);
+	aml_end(aml, method);
+}
+
+/* A PIRQ of the PIIX3 as an interrupt link device (ACPI 6.4, 6.2.13): steered to one of three ISA lines. */
+static void link_device(struct aml *aml, unsigned pirq)
+{
+	static const uint32_t lines[] = { 5, 10, 11 };
+	size_t device = aml_device(aml, link_names[pirq]), resources;
+
+	aml_name_eisa_id(aml, "_HID", "PNP0C0F");
+	aml_name_integer(aml, "_UID", pirq);
+	aml_name(aml, "_PRS");
+	resources = aml_resources(aml);
+	aml_resource_interrupts(aml, lines, ARRAY_SIZE(lines));
+	aml_resources_end(aml, resources);
+	link_status(aml, link_paths[pirq]);
+	link_current(aml, link_paths[pirq]);
+	link_set(aml, link_paths[pirq]);
+	aml_end(aml, device);
+}
+
+/* Pin p (0 = INTA) of slot s goes to PIRQ (s + p - 1) & 3: see pci_set_pirq(). */
+static void interrupt_routing(struct aml *aml)
+{
+	size_t scope = aml_scope(aml, "\\_SB_.PCI0"), table;
+
+	aml_name(aml, "_PRT");
+	table = aml_package(aml, PCI_SLOTS * PCI_PINS);
+	for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
+		for (unsigned pin = 0; pin < PCI_PINS; pin++) {
+			size_t entry = aml_package(aml, 4);
+
+			aml_integer(aml, slot << 16 | 0xffff);
+			aml_integer(aml, pin);
+			aml_path(aml, link_names[(slot + pin + 3) & 3]);
+			aml_integer(aml, 0);
+			aml_end(aml, entry);
+		}
+	}
+	aml_end(aml, table);
+	aml_end(aml, scope);
+}
+
+static void processors(struct aml *aml, unsigned cpu_count)
+{
+	for (unsigned i = 0; i < cpu_count; i++) {
+		char name[8];
+
+		snprintf(name, sizeof(name), "C%03X", i & 0xfff);
+		aml_processor(aml, name, i);
+	}
+}
+
+void dsdt_build(struct aml *aml, unsigned cpu_count)
+{
+	size_t system_bus, root_bus;
+
+	power_states(aml);
+	system_bus = aml_scope(aml, "\\_SB_");
+	processors(aml, cpu_count);
+	root_bus = aml_device(aml, "PCI0");
+	aml_name_eisa_id(aml, "_HID", "PNP0A03");
+	aml_name_integer(aml, "_ADR", 0);
+	aml_name_integer(aml, "_UID", 0);
+	root_bus_windows(aml);
+	isa_bridge(aml);
+	aml_end(aml, root_bus);
+	for (unsigned pirq = 0; pirq < PCI_PINS; pirq++)
+		link_device(aml, pirq);
+	aml_end(aml, system_bus);
+	interrupt_routing(aml);
+}
