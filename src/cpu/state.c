@@ -227,6 +227,8 @@ void cpu_update_mode(struct vcpu *v)
 	else
 		v->tlb_view = TLB_KERNEL;
 	v->tlb = unlikely(checks_accesses(v)) ? v->tlb_never : v->tlbs[v->tlb_view];
+	if (unlikely(v->s.dr[7] & DR7_ENABLES))
+		vcpu_post(v, EVENT_STEP);
 
 	v->mode_key = (uint32_t)v->code_mode | (v->cpl == 3) << 2 | (uint32_t)v->flat << 3 |
 		      (uint32_t)v->stack_size << 4 | (uint32_t)in_protected_mode(v) << 8;
