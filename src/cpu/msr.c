@@ -421,7 +421,7 @@ int cpu_write_msr(struct vcpu *v, uint32_t msr, uint64_t value)
 	return 0;
 }
 
-/* ---- instructions ---- */
+/* ---- instructions: kernels probe for registers that may be absent, so a #GP is worth a trace line but no log ---- */
 
 static const char *msr_name(const struct vcpu *v, uint32_t msr)
 {
@@ -442,10 +442,8 @@ void op_rdmsr(struct vcpu *v, const struct insn *i)
 	int ret = cpu_read_msr(v, msr, &value);
 	TRACE(v->trace, MSR, "cpu%u rdmsr %#x %s = %#lx%s", v->index, msr, msr_name(v, msr), (unsigned long)value,
 	      ret ? ": #GP" : "");
-	if (ret) {
-		log_guest("cpu%u: read of MSR %#x, which this CPU model does not have", v->index, msr);
+	if (ret)
 		cpu_raise_error(v, EXC_GP, 0);
-	}
 	v->s.gpr[RAX] = (uint32_t)value;
 	v->s.gpr[RDX] = value >> 32;
 }
@@ -461,10 +459,8 @@ void op_wrmsr(struct vcpu *v, const struct insn *i)
 	int ret = cpu_write_msr(v, msr, value);
 	TRACE(v->trace, MSR, "cpu%u wrmsr %#x %s = %#lx%s", v->index, msr, msr_name(v, msr), (unsigned long)value,
 	      ret ? ": #GP" : "");
-	if (ret) {
-		log_guest("cpu%u: write of %#lx to MSR %#x, which this CPU model refuses", v->index, (unsigned long)value, msr);
+	if (ret)
 		cpu_raise_error(v, EXC_GP, 0);
-	}
 	v->s.rip = cpu_next_rip(v, i);
 }
 
