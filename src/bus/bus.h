@@ -72,6 +72,7 @@ enum bus_request {
 	BUS_REQUEST_RESET,	/* system reset (keyboard controller, port 0x92, 0xcf9, FADT reset register) */
 	BUS_REQUEST_POWEROFF,	/* ACPI S5 */
 	BUS_REQUEST_EXIT,	/* debug-exit port: exit status in bus->exit_code */
+	BUS_REQUEST_QUIT,	/* the user typed the quit sequence on a character device */
 };
 
 struct bus {
@@ -175,6 +176,7 @@ struct pci_device {
 	uint8_t config[256];
 	uint8_t config_mask[256];	/* bits the guest may write */
 	uint8_t config_w1c[256];	/* bits that a written 1 clears */
+	uint8_t config_reset[256];	/* as it was when pci_add was called */
 	struct {
 		uint64_t size;		/* 0: absent; power of two */
 		bool io;
@@ -186,13 +188,34 @@ struct pci_device {
 	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);
 };
 
+/*
+ * For the record of a device whose first member is `struct pci_device pci`: put it in front of the list of its own fields where
+ * STATE_DESC is used. Its ops.reset calls pci_reset, its loaded() pci_loaded.
+ */
+#define PCI_CONFIG_STATE(_, T) _(T, uint8_t, pci.config, 256, 1000, 0, 0xff)
+
 /* Ports 0xcf8..0xcff; the host bridge. */
 int pci_bus_create(struct bus *, struct error *);
-/* Plug a device whose config[] header was filled by pci_init_config. */
-int pci_add(struct bus *, struct pci_device *, unsigned slot, unsigned function, struct error *);
+/* Fill config[] and the masks of the standard header (type 0). class_revision: class code << 8 | revision. interrupt_pin 1 = A. */
 void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint32_t class_revision, uint16_t subsystem_vendor,
 		     uint16_t subsystem, uint8_t interrupt_pin);
-/* PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none. */
+/*
+ * Plug a device after device_init, pci_init_config and setting its bars (type bits and masks of their registers are filled in
+ * here; range.read, .write, .sizes are the device's). Sets intx. -EBUSY when the place is taken.
+ */
+int pci_add(struct bus *, struct pci_device *, unsigned slot, unsigned function, struct error *);
+/* Configuration space as after power-on, BARs unmapped, INTx low. */
+void pci_reset(struct pci_device *);
+/* After config[] was loaded from a snapshot: -EINVAL if read-only bits differ; maps the BARs. */
+int pci_loaded(struct pci_device *, struct error *);
+/* Unmaps and unplugs; from the device's destroy. */
+void pci_remove(struct pci_device *);
+/* PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). */
 void pci_set_pirq(struct bus *, unsigned pirq, int isa_line);
+/*
+ * CONFIG_ADDRESS answers 32-bit accesses only; a chipset may have byte registers at the same ports (0xcf9). The range is not
+ * mapped on the bus, but asked for byte accesses to its ports. One range a bus.
+ */
+void pci_set_byte_ports(struct bus *, const struct bus_range *);
 
 #endif

@@ -1,0 +1,405 @@
+/*
+ * PCI: configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3), one bus, base address registers, INTx, and
+ * the i440FX host bridge at 00:00.0. All under bus->lock.
+ */
+#include "bus/bus.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define CONFIG_ADDRESS 0xcf8
+#define CONFIG_DATA    0xcfc
+#define CONFIG_ENABLE  BIT(31)
+
+/* Offsets and bits of the header, type 0 */
+#define PCI_VENDOR	   0x00
+#define PCI_DEVICE	   0x02
+#define PCI_COMMAND	   0x04
+#define PCI_STATUS	   0x06
+#define PCI_REVISION	   0x08
+#define PCI_CACHE_LINE	   0x0c
+#define PCI_LATENCY	   0x0d
+#define PCI_BARS	   0x10
+#define PCI_SUBSYSTEM	   0x2c
+#define PCI_INTERRUPT_LINE 0x3c
+#define PCI_INTERRUPT_PIN  0x3d
+#define COMMAND_IO	   BIT(0)
+#define COMMAND_MEMORY	   BIT(1)
+#define COMMAND_WRITABLE   0x0547 /* I/O, memory, master, parity, SERR, interrupt disable */
+#define COMMAND_NO_INTX	   BIT(10)
+#define STATUS_INTERRUPT   BIT(3)
+#define STATUS_W1C	   0xf900
+
+#define PCI_FUNCTIONS 256
+#define PIRQS	      4
+#define ISA_LINES     16
+
+#define PCI_BUS_STATE(_, T)                                                                                            \
+	_(T, uint32_t, address, 1, 1, 0, 0x80fffffc)                                                                   \
+	_(T, uint8_t, intx_level, 256, 2, 0, 1) /* by devfn: a function has one pin */
+
+struct pci_bus {
+	struct device device;
+	STATE_FIELDS(PCI_BUS_STATE)
+	struct pci_device *functions[PCI_FUNCTIONS];
+	int pirq_route[PIRQS];			/* ISA line or -1; the PIIX3 saves its registers */
+	struct irq_line isa_lines[ISA_LINES];	/* one source in each */
+	struct bus_range ranges[2];
+	const struct bus_range *byte_ports;
+};
+
+/* ---- interrupts ---- */
+
+static unsigned pirq_of(const struct pci_device *pci)
+{
+	return ((pci->devfn >> 3) + pci->config[PCI_INTERRUPT_PIN] - 2u) & (PIRQS - 1);
+}
+
+static bool function_asserts(const struct pci_bus *pci_bus, unsigned devfn)
+{
+	const struct pci_device *pci = pci_bus->functions[devfn];
+
+	return pci && pci_bus->intx_level[devfn] && !(load_le16(&pci->config[PCI_COMMAND]) & COMMAND_NO_INTX);
+}
+
+static void update_lines(struct pci_bus *pci_bus)
+{
+	bool levels[ISA_LINES] = { false };
+
+	for (unsigned devfn = 0; devfn < PCI_FUNCTIONS; devfn++) {
+		if (function_asserts(pci_bus, devfn)) {
+			int route = pci_bus->pirq_route[pirq_of(pci_bus->functions[devfn])];
+
+			if (route >= 0)
+				levels[route] = true;
+		}
+	}
+	for (unsigned i = 0; i < ISA_LINES; i++)
+		irq_set(&pci_bus->isa_lines[i], levels[i]);
+}
+
+static void intx_set(void *opaque, unsigned devfn, bool level)
+{
+	struct pci_bus *pci_bus = opaque;
+	uint8_t *status = &pci_bus->functions[devfn]->config[PCI_STATUS];
+
+	if (pci_bus->intx_level[devfn] == level)
+		return;
+	pci_bus->intx_level[devfn] = level;
+	*status = level ? *status | STATUS_INTERRUPT : *status & ~STATUS_INTERRUPT;
+	update_lines(pci_bus);
+}
+
+void pci_set_pirq(struct bus *bus, unsigned pirq, int isa_line)
+{
+	BUG_ON(pirq >= PIRQS || isa_line >= ISA_LINES);
+	bus->pci->pirq_route[pirq] = isa_line;
+	update_lines(bus->pci);
+}
+
+/* ---- base address registers ---- */
+
+static uint64_t bar_address(const struct pci_device *pci, unsigned n)
+{
+	const uint8_t *reg = &pci->config[PCI_BARS + 4 * n];
+	uint64_t low = load_le32(reg);
+
+	if (pci->bars[n].io)
+		return low & ~3ull;
+	return (low & ~15ull) | (pci->bars[n].wide ? (uint64_t)load_le32(reg + 4) << 32 : 0);
+}
+
+/* An address that a range of this size can be at: 0 and all ones (sizing) are "nowhere". */
+static bool bar_mappable(const struct pci_device *pci, unsigned n, uint64_t address)
+{
+	uint16_t command = load_le16(&pci->config[PCI_COMMAND]);
+	uint64_t last = address + pci->bars[n].size - 1;
+
+	if (!(command & (pci->bars[n].io ? COMMAND_IO : COMMAND_MEMORY)) || !address || last < address)
+		return false;
+	if (pci->bars[n].io)
+		return last <= 0xffff;
+	return pci->bars[n].wide ? last < BIT(52) : last < UINT32_MAX;
+}
+
+static void update_bars(struct pci_device *pci)
+{
+	struct bus *bus = pci->device.bus;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
+		struct bus_range *range = &pci->bars[n].range;
+		enum bus_space space = pci->bars[n].io ? BUS_PIO : BUS_MMIO;
+		uint64_t address = bar_address(pci, n);
+		bool map = pci->bars[n].size && bar_mappable(pci, n, address);
+		struct error error;
+
+		if (range->mapped && (!map || range->start != address))
+			bus_unmap(bus, space, range);
+		if (!map || range->mapped)
+			continue;
+		range->start = address;
+		range->size = pci->bars[n].size;
+		range->device = &pci->device;
+		if (bus_map(bus, space, range, &error))
+			log_guest("BAR %u: %s", n, error.text);
+	}
+}
+
+static void init_bars(struct pci_device *pci)
+{
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
+		uint8_t *config = &pci->config[PCI_BARS + 4 * n], *mask = &pci->config_mask[PCI_BARS + 4 * n];
+		uint64_t size = pci->bars[n].size;
+
+		if (!size)
+			continue;
+		BUG_ON(size & (size - 1) || size < (pci->bars[n].io ? 4 : 16));
+		store_le32(config, pci->bars[n].io ? 1 : pci->bars[n].wide ? 4 : 0);
+		store_le32(mask, (uint32_t)~(size - 1) & (pci->bars[n].io ? ~3u : ~15u));
+		if (pci->bars[n].wide) {
+			BUG_ON(n == 5 || pci->bars[n].io || pci->bars[n + 1].size);
+			store_le32(mask + 4, (uint32_t)(~(size - 1) >> 32));
+		}
+	}
+}
+
+/* ---- configuration space ---- */
+
+static uint64_t config_read(const struct pci_device *pci, unsigned offset, unsigned size)
+{
+	uint64_t value = 0;
+
+	for (unsigned i = 0; i < size; i++)
+		value |= (uint64_t)pci->config[offset + i] << (8 * i);
+	return value;
+}
+
+static void config_write(struct pci_device *pci, unsigned offset, unsigned size, uint64_t value)
+{
+	for (unsigned i = 0; i < size; i++, value >>= 8) {
+		uint8_t mask = pci->config_mask[offset + i], *byte = &pci->config[offset + i];
+
+		*byte = (*byte & ~mask) | (value & mask);
+		*byte &= ~(value & pci->config_w1c[offset + i]);
+	}
+	if (offset < PCI_BARS + 4 * ARRAY_SIZE(pci->bars)) {
+		update_bars(pci);
+		update_lines(pci->device.bus->pci);
+	}
+	if (pci->config_written)
+		pci->config_written(pci, offset, size);
+}
+
+/* The function that CONFIG_ADDRESS selects, or NULL. */
+static struct pci_device *selected(const struct pci_bus *pci_bus)
+{
+	if (!(pci_bus->address & CONFIG_ENABLE) || bits(pci_bus->address, 23, 16) != 0)
+		return NULL;
+	return pci_bus->functions[bits(pci_bus->address, 15, 8)];
+}
+
+static uint64_t data_read(struct device *device, uint64_t offset, unsigned size)
+{
+	struct pci_bus *pci_bus = (struct pci_bus *)device;
+	const struct pci_device *pci = selected(pci_bus);
+
+	return pci ? config_read(pci, (pci_bus->address & 0xfc) + offset, size) : ~0ull;
+}
+
+static void data_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct pci_bus *pci_bus = (struct pci_bus *)device;
+	struct pci_device *pci = selected(pci_bus);
+
+	if (pci)
+		config_write(pci, (pci_bus->address & 0xfc) + offset, size, value);
+}
+
+static const struct bus_range *byte_port(const struct pci_bus *pci_bus, uint64_t offset)
+{
+	const struct bus_range *range = pci_bus->byte_ports;
+
+	return range && CONFIG_ADDRESS + offset - range->start < range->size ? range : NULL;
+}
+
+static uint64_t address_read(struct device *device, uint64_t offset, unsigned size)
+{
+	struct pci_bus *pci_bus = (struct pci_bus *)device;
+	const struct bus_range *range;
+
+	if (size == 4)
+		return pci_bus->address;
+	range = byte_port(pci_bus, offset);
+	return range ? range->read(range->device, CONFIG_ADDRESS + offset - range->start, 1) : ~0ull;
+}
+
+static void address_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct pci_bus *pci_bus = (struct pci_bus *)device;
+	const struct bus_range *range;
+
+	if (size == 4) {
+		pci_bus->address = (uint32_t)value & 0x80fffffc;
+		return;
+	}
+	range = byte_port(pci_bus, offset);
+	if (range)
+		range->write(range->device, CONFIG_ADDRESS + offset - range->start, 1, value);
+}
+
+void pci_set_byte_ports(struct bus *bus, const struct bus_range *range)
+{
+	bus->pci->byte_ports = range;
+}
+
+/* ---- functions ---- */
+
+void pci_init_config(struct pci_device *pci, uint16_t vendor, uint16_t device, uint32_t class_revision, uint16_t subsystem_vendor,
+		     uint16_t subsystem, uint8_t interrupt_pin)
+{
+	store_le16(&pci->config[PCI_VENDOR], vendor);
+	store_le16(&pci->config[PCI_DEVICE], device);
+	store_le32(&pci->config[PCI_REVISION], class_revision);
+	store_le16(&pci->config[PCI_SUBSYSTEM], subsystem_vendor);
+	store_le16(&pci->config[PCI_SUBSYSTEM + 2], subsystem);
+	pci->config[PCI_INTERRUPT_PIN] = interrupt_pin;
+	store_le16(&pci->config_mask[PCI_COMMAND], COMMAND_WRITABLE);
+	store_le16(&pci->config_w1c[PCI_STATUS], STATUS_W1C);
+	pci->config_mask[PCI_CACHE_LINE] = 0xff;
+	pci->config_mask[PCI_LATENCY] = 0xff;
+	pci->config_mask[PCI_INTERRUPT_LINE] = 0xff;
+}
+
+int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned function, struct error *err)
+{
+	BUG_ON(slot > 31 || function > 7);
+	pci->devfn = (uint8_t)(slot << 3 | function);
+	if (bus->pci->functions[pci->devfn])
+		return error_set(err, EBUSY, "%s: PCI function 00:%02x.%u is taken by %s", pci->device.name, slot, function,
+				 bus->pci->functions[pci->devfn]->device.name);
+	init_bars(pci);
+	memcpy(pci->config_reset, pci->config, sizeof(pci->config));
+	if (pci->config[PCI_INTERRUPT_PIN])
+		pci->intx = (struct irq_line){ .set = intx_set, .opaque = bus->pci, .n = pci->devfn };
+	bus->pci->functions[pci->devfn] = pci;
+	return 0;
+}
+
+void pci_reset(struct pci_device *pci)
+{
+	memcpy(pci->config, pci->config_reset, sizeof(pci->config));
+	update_bars(pci);
+	irq_set(&pci->intx, false);
+}
+
+int pci_loaded(struct pci_device *pci, struct error *err)
+{
+	for (unsigned i = 0; i < sizeof(pci->config); i++) {
+		uint8_t variable = pci->config_mask[i] | pci->config_w1c[i] | (i == PCI_STATUS ? STATUS_INTERRUPT : 0);
+
+		if ((pci->config[i] ^ pci->config_reset[i]) & ~variable)
+			return error_set(err, EINVAL, "%s: PCI configuration byte 0x%02x is 0x%02x; expected 0x%02x in the "
+					 "bits that are read-only (mask 0x%02x)", pci->device.name, i, pci->config[i],
+					 pci->config_reset[i], (uint8_t)~variable);
+	}
+	update_bars(pci);
+	return 0;
+}
+
+void pci_remove(struct pci_device *pci)
+{
+	struct bus *bus = pci->device.bus;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
+		bus_unmap(bus, pci->bars[n].io ? BUS_PIO : BUS_MMIO, &pci->bars[n].range);
+	if (bus->pci && bus->pci->functions[pci->devfn] == pci)
+		bus->pci->functions[pci->devfn] = NULL;
+}
+
+/* ---- the i440FX host bridge (82441FX data sheet, 290549) ---- */
+
+struct host_bridge {
+	struct pci_device pci;
+};
+
+#define PAM0  0x59 /* programmable attribute map, seven registers */
+#define SMRAM 0x72
+
+static void host_bridge_reset(struct device *device)
+{
+	pci_reset((struct pci_device *)device);
+}
+
+static void host_bridge_destroy(struct device *device)
+{
+	pci_remove((struct pci_device *)device);
+	free(device);
+}
+
+static int host_bridge_loaded(void *object, struct error *err)
+{
+	return pci_loaded(object, err);
+}
+
+STATE_DESC(host_bridge_state_desc, "i440fx", 1, struct host_bridge, PCI_CONFIG_STATE, .loaded = host_bridge_loaded);
+
+static const struct device_ops host_bridge_ops = {
+	.state = &host_bridge_state_desc,
+	.reset = host_bridge_reset,
+	.destroy = host_bridge_destroy,
+};
+
+static int host_bridge_create(struct bus *bus, struct error *err)
+{
+	struct host_bridge *bridge = calloc(1, sizeof(*bridge));
+	struct pci_device *pci = &bridge->pci;
+
+	if (!bridge)
+		return error_set(err, ENOMEM, "out of memory for the PCI host bridge");
+	device_init(&pci->device, bus, "i440fx", &host_bridge_ops);
+	pci_init_config(pci, 0x8086, 0x1237, 0x06000002, 0, 0, 0);
+	/* Memory attributes are kept, and change nothing: the ROM area is RAM from the start. */
+	memset(&pci->config_mask[PAM0], 0xff, 7);
+	pci->config[SMRAM] = 0x02;
+	pci->config_mask[SMRAM] = 0x78;
+	return pci_add(bus, pci, 0, 0, err);
+}
+
+/* ---- life ---- */
+
+static void pci_bus_destroy(struct device *device)
+{
+	struct pci_bus *pci_bus = (struct pci_bus *)device;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(pci_bus->ranges); i++)
+		bus_unmap(device->bus, BUS_PIO, &pci_bus->ranges[i]);
+	device->bus->pci = NULL;
+	free(pci_bus);
+}
+
+STATE_DESC(pci_bus_state_desc, "pci", 1, struct pci_bus, PCI_BUS_STATE);
+
+static const struct device_ops pci_bus_ops = { .state = &pci_bus_state_desc, .destroy = pci_bus_destroy };
+
+int pci_bus_create(struct bus *bus, struct error *err)
+{
+	struct pci_bus *pci_bus = calloc(1, sizeof(*pci_bus));
+	int result;
+
+	if (!pci_bus)
+		return error_set(err, ENOMEM, "out of memory for the PCI bus");
+	device_init(&pci_bus->device, bus, "pci", &pci_bus_ops);
+	bus->pci = pci_bus;
+	for (unsigned i = 0; i < PIRQS; i++)
+		pci_bus->pirq_route[i] = -1;
+	for (unsigned i = 0; bus->irq && i < ISA_LINES; i++)
+		pci_bus->isa_lines[i] = irq_isa_line(bus, i);
+	pci_bus->ranges[0] = (struct bus_range){ .start = CONFIG_ADDRESS, .size = 4, .sizes = 1 | 4,
+						 .device = &pci_bus->device, .read = address_read, .write = address_write };
+	pci_bus->ranges[1] = (struct bus_range){ .start = CONFIG_DATA, .size = 4, .sizes = 1 | 2 | 4,
+						 .device = &pci_bus->device, .read = data_read, .write = data_write };
+	result = bus_map(bus, BUS_PIO, &pci_bus->ranges[0], err);
+	if (!result)
+		result = bus_map(bus, BUS_PIO, &pci_bus->ranges[1], err);
+	return result ? result : host_bridge_create(bus, err);
+}
