@@ -533,13 +533,8 @@ struct vcpu_env {
 	/* PAUSE in a loop: let others run (virtual time hands the turn over). May be NULL. */
 	void (*pause)(struct vcpu *);
 	/*
-	 * Virtual time: bring clock up to date with s.icount, which is exact. Called before cpu/ itself reads the clock (RDTSC,
-	 * the paravirtual clock). NULL: not needed.
-	 */
-	void (*sync_time)(struct vcpu *);
-	/*
-	 * Before the guest reads its TSC: bring the clock up to s.icount, which is exact then (CLOCK_VIRTUAL). NULL: nothing to do,
-	 * the clock moves by itself.
+	 * CLOCK_VIRTUAL: bring the clock up to date with the instructions executed (v->sync_icount). Called before cpu/ itself reads
+	 * the clock (RDTSC, the paravirtual clock). NULL: nothing to do, the clock moves by itself.
 	 */
 	void (*time_sync)(struct vcpu *);
 };
@@ -618,6 +613,8 @@ struct vcpu {
 	void *engine_data;
 	/* Called after a store of this vCPU changed a page's code generation (the store is done, the instruction maybe not). */
 	void (*code_written)(struct vcpu *, gpa_t page);
+	/* The engine's: make s.icount exact in the middle of a block. The environment calls it before it looks at icount. */
+	void (*sync_icount)(struct vcpu *);
 
 	uint64_t count[COUNT_COUNT];
 
@@ -846,7 +843,7 @@ static inline void host_store(void *p, uint64_t value, unsigned size)
 	}
 }
 
-static inline uint64_t cpu_load(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
+static inline __attribute__((always_inline)) uint64_t cpu_load(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 {
 	const struct tlb_entry *e = tlb_slot(v, lin);
 	if (likely(e->read_tag == (((lin + size - 1) & PAGE_MASK) | v->asid)))
@@ -854,7 +851,7 @@ static inline uint64_t cpu_load(struct vcpu *v, uint64_t lin, unsigned size, boo
 	return cpu_load_slow(v, lin, size, ss);
 }
 
-static inline void cpu_store(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, bool ss)
+static inline __attribute__((always_inline)) void cpu_store(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, bool ss)
 {
 	const struct tlb_entry *e = tlb_slot(v, lin);
 	if (likely(e->write_tag == (((lin + size - 1) & PAGE_MASK) | v->asid)))
@@ -863,7 +860,7 @@ static inline void cpu_store(struct vcpu *v, uint64_t lin, uint64_t value, unsig
 		cpu_store_slow(v, lin, value, size, ss);
 }
 
-static inline void *cpu_rmw(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
+static inline __attribute__((always_inline)) void *cpu_rmw(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 {
 	const struct tlb_entry *e = tlb_slot(v, lin);
 	if (likely(e->write_tag == (((lin + size - 1) & PAGE_MASK) | v->asid)))
@@ -889,7 +886,7 @@ static inline uint64_t cpu_ea(const struct vcpu *v, const struct insn *i)
 uint64_t cpu_linear(struct vcpu *, enum seg, uint64_t offset, unsigned size, enum access);
 
 /* Linear address of the memory operand of an instruction. */
-static inline uint64_t cpu_operand(struct vcpu *v, const struct insn *i, unsigned size, enum access access)
+static inline __attribute__((always_inline)) uint64_t cpu_operand(struct vcpu *v, const struct insn *i, unsigned size, enum access access)
 {
 	if (likely(i->ea_flat))
 		return REG64(v, i->base) + (REG64(v, i->index) << i->scale) + (uint64_t)(int64_t)i->disp;

@@ -37,6 +37,7 @@ struct jump_entry {
 struct interp {
 	struct block *current;	/* being run; valid while v->current or a handler is */
 	uint64_t icount_end;	/* s.icount + budget, constant while instructions run */
+	bool step_event;	/* EVENT_STEP asked for the current step, which ends with cpu_after_step() */
 	bool stepping;		/* one instruction is run alone, budget put aside: */
 	int64_t saved_budget;
 	uint64_t saved_icount_end;

@@ -185,11 +185,11 @@ static void mask_bytes(struct vcpu *v, const struct insn *i, const struct fields
 	for (unsigned n = 0; n < count; n++)
 		if (mask[n] & 0x80) {
 			addresses[n] = element_address(v, i, f->seg, v->s.gpr[RDI] + n, 1, ACCESS_WRITE);
-			cpu_probe_write(v, addresses[n], 1, false);
+			cpu_probe_write(v, addresses[n], 1, f->seg == SS);
 		}
 	for (unsigned n = 0; n < count; n++)
 		if (mask[n] & 0x80)
-			cpu_store(v, addresses[n], data[n], 1, false);
+			cpu_store(v, addresses[n], data[n], 1, f->seg == SS);
 }
 
 void interp_maskmov(struct vcpu *v, const struct insn *i)
