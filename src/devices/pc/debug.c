@@ -1,0 +1,85 @@
+/*
+ * Two ports for people who develop kernels: 0xf4 ends doppel with a status of the guest's choice, 0xe9 prints.
+ */
+#include "devices/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define EXIT_PORT    0xf4
+#define CONSOLE_PORT 0xe9
+
+struct debug_port {
+	struct device device;
+	struct bus_range range;
+	struct chardev *chardev; /* the console's; may be NULL */
+};
+
+static void debug_port_destroy(struct device *device)
+{
+	struct debug_port *port = (struct debug_port *)device;
+
+	bus_unmap(device->bus, BUS_PIO, &port->range);
+	free(port);
+}
+
+static const struct device_ops debug_port_ops = { .destroy = debug_port_destroy };
+
+static int debug_port_create(struct bus *bus, const char *name, const struct bus_range *range, struct chardev *chardev,
+			     struct error *err)
+{
+	struct debug_port *port = calloc(1, sizeof(*port));
+
+	if (!port)
+		return error_set(err, ENOMEM, "out of memory for the device '%s'", name);
+	device_init(&port->device, bus, name, &debug_port_ops);
+	port->range = *range;
+	port->range.device = &port->device;
+	port->chardev = chardev;
+	return bus_map(bus, BUS_PIO, &port->range, err);
+}
+
+static void exit_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct bus *bus = device->bus;
+
+	(void)offset;
+	(void)size;
+	bus->exit_code = (int)((value << 1 | 1) & 0xff); /* an exit status has eight bits */
+	if (bus->request)
+		bus->request(bus->request_opaque, BUS_REQUEST_EXIT);
+}
+
+int debug_exit_create(struct bus *bus, struct error *err)
+{
+	static const struct bus_range range = { .start = EXIT_PORT, .size = 4, .sizes = 1 | 2 | 4, .write = exit_write };
+
+	return debug_port_create(bus, "debug-exit", &range, NULL, err);
+}
+
+static uint64_t console_read(struct device *device, uint64_t offset, unsigned size)
+{
+	(void)device;
+	(void)offset;
+	(void)size;
+	return CONSOLE_PORT; /* how software finds out that it is there */
+}
+
+static void console_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct debug_port *port = (struct debug_port *)device;
+	uint8_t byte = (uint8_t)value;
+
+	(void)offset;
+	(void)size;
+	if (port->chardev)
+		chardev_write(port->chardev, &byte, 1);
+}
+
+int debug_console_create(struct bus *bus, struct chardev *chardev, struct error *err)
+{
+	static const struct bus_range range = { .start = CONSOLE_PORT, .size = 1, .sizes = 1, .read = console_read,
+						.write = console_write };
+
+	return debug_port_create(bus, "debug-console", &range, chardev, err);
+}

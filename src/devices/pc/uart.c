@@ -1,0 +1,443 @@
+/*
+ * The 16550A UART (National Semiconductor PC16550D data sheet), COM1..COM4. Receives through its FIFO with flow control from the
+ * character device; what is transmitted goes straight to it, so that the transmitter is empty again at once, unless the character
+ * device's queue is nearly full.
+ */
+#include "devices/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define FIFO_SIZE   16
+#define TX_ROOM	    4096      /* bytes of room in the queue below which the transmitter stays busy */
+#define TX_RETRY    1000000   /* ns until it looks again */
+#define CHAR_TIME   86806ull  /* ns for 10 bits at divisor 1: 160 cycles of 1.8432 MHz */
+
+/* Registers, by offset; the first two are the divisor while LCR.DLAB is set. */
+enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
+
+#define IER_RDA	 BIT(0)
+#define IER_THRE BIT(1)
+#define IER_RLS	 BIT(2)
+#define IER_MSR	 BIT(3)
+
+#define IIR_NONE    0x01
+#define IIR_MSR	    0x00
+#define IIR_THRE    0x02
+#define IIR_RDA	    0x04
+#define IIR_RLS	    0x06
+#define IIR_TIMEOUT 0x0c
+#define IIR_FIFOS   0xc0
+
+#define FCR_ENABLE   BIT(0)
+#define FCR_CLEAR_RX BIT(1)
+
+#define LCR_DLAB BIT(7)
+
+#define MCR_DTR	 BIT(0)
+#define MCR_RTS	 BIT(1)
+#define MCR_OUT1 BIT(2)
+#define MCR_OUT2 BIT(3)
+#define MCR_LOOP BIT(4)
+
+#define LSR_DR	   BIT(0)
+#define LSR_OE	   BIT(1)
+#define LSR_ERRORS 0x1e
+#define LSR_THRE   BIT(5)
+#define LSR_TEMT   BIT(6)
+
+#define MSR_DELTAS 0x0f
+#define MSR_TERI   BIT(2)
+#define MSR_CTS	   BIT(4)
+#define MSR_DSR	   BIT(5)
+#define MSR_RI	   BIT(6)
+#define MSR_DCD	   BIT(7)
+
+#define UART_STATE(_, T)                                                                                               \
+	_(T, uint8_t, fifo, 16, 1, 0, 0xff)                                                                            \
+	_(T, uint8_t, fifo_first, 1, 2, 0, 15)                                                                         \
+	_(T, uint8_t, fifo_count, 1, 3, 0, 16)                                                                         \
+	_(T, uint16_t, divisor, 1, 4, 12, 0xffff)                                                                      \
+	_(T, uint8_t, ier, 1, 5, 0, 0x0f)                                                                              \
+	_(T, uint8_t, fcr, 1, 6, 0, 0xc9)                                                                              \
+	_(T, uint8_t, lcr, 1, 7, 0, 0xff)                                                                              \
+	_(T, uint8_t, mcr, 1, 8, 0, 0x1f)                                                                              \
+	_(T, uint8_t, lsr, 1, 9, LSR_THRE | LSR_TEMT, 0x7f)                                                            \
+	_(T, uint8_t, msr_deltas, 1, 10, 0, MSR_DELTAS)                                                                \
+	_(T, uint8_t, scr, 1, 11, 0, 0xff)                                                                             \
+	_(T, bool, thre_pending, 1, 12, 0, 1)	/* the transmitter became empty, and IIR did not tell yet */           \
+	_(T, bool, timed_out, 1, 13, 0, 1)	/* bytes below the trigger level have waited */                        \
+	_(T, uint64_t, timeout_at, 1, 14, VTIME_NEVER, UINT64_MAX)                                                     \
+	_(T, uint64_t, transmit_at, 1, 15, VTIME_NEVER, UINT64_MAX) /* when a busy transmitter looks again */
+
+struct uart {
+	struct device device;
+	STATE_FIELDS(UART_STATE)
+	struct chardev *chardev;
+	struct irq_line irq;
+	struct bus_range range;
+	struct timer receive_timer, transmit_timer;
+};
+
+static void arm(struct timer *timer, uint64_t *at, vtime_t deadline)
+{
+	*at = deadline;
+	if (deadline == VTIME_NEVER)
+		timer_disarm(timer);
+	else
+		timer_arm(timer, deadline);
+}
+
+/* ---- interrupts ---- */
+
+static unsigned capacity(const struct uart *uart)
+{
+	return uart->fcr & FCR_ENABLE ? FIFO_SIZE : 1;
+}
+
+static unsigned trigger_level(const struct uart *uart)
+{
+	static const uint8_t levels[4] = { 1, 4, 8, 14 };
+
+	return uart->fcr & FCR_ENABLE ? levels[uart->fcr >> 6] : 1;
+}
+
+/* The cause with the highest priority (table IV). */
+static uint8_t interrupt_cause(const struct uart *uart)
+{
+	if ((uart->ier & IER_RLS) && (uart->lsr & LSR_ERRORS))
+		return IIR_RLS;
+	if ((uart->ier & IER_RDA) && uart->fifo_count >= trigger_level(uart))
+		return IIR_RDA;
+	if ((uart->ier & IER_RDA) && uart->timed_out)
+		return IIR_TIMEOUT;
+	if ((uart->ier & IER_THRE) && uart->thre_pending)
+		return IIR_THRE;
+	if ((uart->ier & IER_MSR) && uart->msr_deltas)
+		return IIR_MSR;
+	return IIR_NONE;
+}
+
+/* On a PC the OUT2 pin connects the interrupt output to the bus. */
+static void update_irq(struct uart *uart)
+{
+	irq_set(&uart->irq, (uart->mcr & MCR_OUT2) && interrupt_cause(uart) != IIR_NONE);
+}
+
+/* ---- modem lines ---- */
+
+/* In loopback the modem inputs are the outputs; otherwise somebody is at the other end if there is a character device. */
+static uint8_t modem_inputs(const struct uart *uart)
+{
+	if (!(uart->mcr & MCR_LOOP))
+		return uart->chardev ? MSR_CTS | MSR_DSR | MSR_DCD : 0;
+	return (uart->mcr & MCR_RTS ? MSR_CTS : 0) | (uart->mcr & MCR_DTR ? MSR_DSR : 0) |
+	       (uart->mcr & MCR_OUT1 ? MSR_RI : 0) | (uart->mcr & MCR_OUT2 ? MSR_DCD : 0);
+}
+
+static void write_mcr(struct uart *uart, uint8_t value)
+{
+	uint8_t before = modem_inputs(uart), changed;
+
+	uart->mcr = value & 0x1f;
+	changed = before ^ modem_inputs(uart);
+	uart->msr_deltas |= changed >> 4 & ~MSR_TERI;
+	if ((changed & MSR_RI) && (before & MSR_RI)) /* RI counts when it ends */
+		uart->msr_deltas |= MSR_TERI;
+}
+
+/* ---- receiver ---- */
+
+static void restart_timeout(struct uart *uart)
+{
+	bool waiting = (uart->fcr & FCR_ENABLE) && uart->fifo_count;
+	vtime_t now = clock_now(uart->device.bus->clock);
+
+	uart->timed_out = false;
+	/* Four character times, 8.1.2; a divisor of 0 divides by 65,536. */
+	arm(&uart->receive_timer, &uart->timeout_at,
+	    waiting ? now + 4 * CHAR_TIME * (uart->divisor ? uart->divisor : 0x10000) : VTIME_NEVER);
+}
+
+static void receive_timeout(void *opaque)
+{
+	struct uart *uart = opaque;
+
+	uart->timeout_at = VTIME_NEVER;
+	uart->timed_out = uart->fifo_count != 0;
+	update_irq(uart);
+}
+
+static void push(struct uart *uart, uint8_t byte)
+{
+	if (uart->fifo_count == capacity(uart)) {
+		uart->lsr |= LSR_OE;
+		/* A full FIFO keeps what it has; the single buffer is overwritten. */
+		if (!(uart->fcr & FCR_ENABLE))
+			uart->fifo[uart->fifo_first] = byte;
+		return;
+	}
+	uart->fifo[(uart->fifo_first + uart->fifo_count++) % FIFO_SIZE] = byte;
+	uart->lsr |= LSR_DR;
+}
+
+static uint8_t pop(struct uart *uart)
+{
+	uint8_t byte = uart->fifo[uart->fifo_first];
+
+	if (!uart->fifo_count)
+		return byte; /* the buffer still holds the last one */
+	if (--uart->fifo_count) {
+		uart->fifo_first = (uart->fifo_first + 1) % FIFO_SIZE;
+	} else {
+		uart->lsr &= ~LSR_DR;
+		if (uart->chardev)
+			chardev_resume(uart->chardev);
+	}
+	restart_timeout(uart);
+	return byte;
+}
+
+static void clear_receiver(struct uart *uart)
+{
+	uart->fifo_count = 0;
+	uart->fifo_first = 0;
+	uart->lsr &= ~(LSR_DR | LSR_ERRORS);
+	restart_timeout(uart);
+	if (uart->chardev)
+		chardev_resume(uart->chardev);
+}
+
+/* Event loop's thread. In loopback the receiver is cut off from the line. */
+static size_t receive(void *opaque, const uint8_t *data, size_t size)
+{
+	struct uart *uart = opaque;
+	size_t taken = 0;
+
+	pthread_mutex_lock(&uart->device.bus->lock);
+	if (!(uart->mcr & MCR_LOOP))
+		while (taken < size && uart->fifo_count < capacity(uart))
+			push(uart, data[taken++]);
+	if (taken) {
+		restart_timeout(uart);
+		update_irq(uart);
+	}
+	pthread_mutex_unlock(&uart->device.bus->lock);
+	return taken;
+}
+
+static void quit(void *opaque)
+{
+	struct uart *uart = opaque;
+	struct bus *bus = uart->device.bus;
+
+	if (bus->request)
+		bus->request(bus->request_opaque, BUS_REQUEST_QUIT);
+}
+
+static const struct chardev_ops uart_chardev_ops = { .receive = receive, .quit = quit };
+
+/* ---- transmitter ---- */
+
+static void transmitter_empty(struct uart *uart)
+{
+	uart->lsr |= LSR_THRE | LSR_TEMT;
+	uart->thre_pending = true;
+}
+
+static void transmit_retry(void *opaque)
+{
+	struct uart *uart = opaque;
+
+	uart->transmit_at = VTIME_NEVER;
+	if (chardev_write(uart->chardev, "", 0) < TX_ROOM) {
+		arm(&uart->transmit_timer, &uart->transmit_at, clock_now(uart->device.bus->clock) + TX_RETRY);
+		return;
+	}
+	transmitter_empty(uart);
+	update_irq(uart);
+}
+
+static void transmit(struct uart *uart, uint8_t byte)
+{
+	size_t room = TX_ROOM;
+
+	uart->thre_pending = false;
+	if (uart->mcr & MCR_LOOP) {
+		push(uart, byte);
+		restart_timeout(uart);
+	} else if (uart->chardev) {
+		room = chardev_write(uart->chardev, &byte, 1);
+	}
+	if (room >= TX_ROOM) {
+		transmitter_empty(uart);
+	} else {
+		uart->lsr &= ~(LSR_THRE | LSR_TEMT);
+		arm(&uart->transmit_timer, &uart->transmit_at, clock_now(uart->device.bus->clock) + TX_RETRY);
+	}
+}
+
+/* ---- registers ---- */
+
+static uint8_t read_iir(struct uart *uart)
+{
+	uint8_t cause = interrupt_cause(uart);
+
+	if (cause == IIR_THRE)
+		uart->thre_pending = false;
+	return cause | (uart->fcr & FCR_ENABLE ? IIR_FIFOS : 0);
+}
+
+static uint8_t read_lsr(struct uart *uart)
+{
+	uint8_t value = uart->lsr;
+
+	uart->lsr &= ~LSR_ERRORS;
+	return value;
+}
+
+static uint8_t read_msr(struct uart *uart)
+{
+	uint8_t value = modem_inputs(uart) | uart->msr_deltas;
+
+	uart->msr_deltas = 0;
+	return value;
+}
+
+static uint64_t uart_read(struct device *device, uint64_t offset, unsigned size)
+{
+	struct uart *uart = (struct uart *)device;
+	bool dlab = uart->lcr & LCR_DLAB;
+	uint8_t value = 0;
+
+	(void)size;
+	switch (offset) {
+	case RBR_THR: value = dlab ? uart->divisor & 0xff : pop(uart); break;
+	case IER: value = dlab ? uart->divisor >> 8 : uart->ier; break;
+	case IIR_FCR: value = read_iir(uart); break;
+	case LCR: value = uart->lcr; break;
+	case MCR: value = uart->mcr; break;
+	case LSR: value = read_lsr(uart); break;
+	case MSR: value = read_msr(uart); break;
+	case SCR: value = uart->scr; break;
+	}
+	update_irq(uart);
+	return value;
+}
+
+static void write_ier(struct uart *uart, uint8_t value)
+{
+	/* Enabling the transmitter's interrupt while it is empty makes one. */
+	if ((value & ~uart->ier & IER_THRE) && (uart->lsr & LSR_THRE))
+		uart->thre_pending = true;
+	uart->ier = value & 0x0f;
+}
+
+static void write_fcr(struct uart *uart, uint8_t value)
+{
+	if (((value ^ uart->fcr) & FCR_ENABLE) || (value & FCR_CLEAR_RX))
+		clear_receiver(uart);
+	/* The other bits can be written only together with the enable bit; the transmitter's FIFO is always empty. */
+	uart->fcr = value & FCR_ENABLE ? value & 0xc9 : 0;
+}
+
+static void uart_write(struct device *device, uint64_t offset, unsigned size, uint64_t data)
+{
+	struct uart *uart = (struct uart *)device;
+	bool dlab = uart->lcr & LCR_DLAB;
+	uint8_t value = (uint8_t)data;
+
+	(void)size;
+	switch (offset) {
+	case RBR_THR:
+		if (dlab)
+			uart->divisor = (uart->divisor & 0xff00) | value;
+		else
+			transmit(uart, value);
+		break;
+	case IER:
+		if (dlab)
+			uart->divisor = (uint16_t)((uart->divisor & 0xff) | value << 8);
+		else
+			write_ier(uart, value);
+		break;
+	case IIR_FCR: write_fcr(uart, value); break;
+	case LCR: uart->lcr = value; break;
+	case MCR:
+		write_mcr(uart, value);
+		if (uart->chardev && !(value & MCR_LOOP))
+			chardev_resume(uart->chardev);
+		break;
+	case SCR: uart->scr = value; break;
+	default: break; /* LSR and MSR are read-only */
+	}
+	update_irq(uart);
+}
+
+/* ---- life ---- */
+
+static void uart_reset(struct device *device)
+{
+	struct uart *uart = (struct uart *)device;
+
+	timer_disarm(&uart->receive_timer);
+	timer_disarm(&uart->transmit_timer);
+	update_irq(uart);
+	if (uart->chardev)
+		chardev_resume(uart->chardev);
+}
+
+static void uart_destroy(struct device *device)
+{
+	struct uart *uart = (struct uart *)device;
+
+	timer_disarm(&uart->receive_timer);
+	timer_disarm(&uart->transmit_timer);
+	bus_unmap(device->bus, BUS_PIO, &uart->range);
+	if (uart->chardev)
+		chardev_attach(uart->chardev, NULL, NULL);
+	free(uart);
+}
+
+static int uart_loaded(void *object, struct error *err)
+{
+	struct uart *uart = object;
+
+	if (uart->fifo_count > capacity(uart))
+		return error_set(err, EINVAL, "uart: fifo_count %u is more than its capacity of %u", uart->fifo_count,
+				 capacity(uart));
+	arm(&uart->receive_timer, &uart->timeout_at, uart->timeout_at);
+	/* A busy transmitter may find that nothing is connected here. */
+	if (!uart->chardev && uart->transmit_at != VTIME_NEVER) {
+		uart->transmit_at = VTIME_NEVER;
+		transmitter_empty(uart);
+	}
+	arm(&uart->transmit_timer, &uart->transmit_at, uart->transmit_at);
+	return 0;
+}
+
+STATE_DESC(uart_state_desc, "uart", 1, struct uart, UART_STATE, .loaded = uart_loaded);
+
+static const struct device_ops uart_ops = { .state = &uart_state_desc, .reset = uart_reset, .destroy = uart_destroy };
+
+int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct error *err)
+{
+	static const struct { uint16_t port; uint8_t irq; } places[4] = {
+		{ 0x3f8, 4 }, { 0x2f8, 3 }, { 0x3e8, 4 }, { 0x2e8, 3 },
+	};
+	struct uart *uart = calloc(1, sizeof(*uart));
+
+	BUG_ON(n >= ARRAY_SIZE(places));
+	if (!uart)
+		return error_set(err, ENOMEM, "out of memory for UART %u", n);
+	timer_init(&uart->receive_timer, bus->clock, "uart-receive", receive_timeout, uart);
+	timer_init(&uart->transmit_timer, bus->clock, "uart-transmit", transmit_retry, uart);
+	device_init(&uart->device, bus, "uart", &uart_ops);
+	uart->irq = irq_isa_line(bus, places[n].irq);
+	uart->range = (struct bus_range){ .start = places[n].port, .size = 8, .sizes = 1, .device = &uart->device,
+					  .read = uart_read, .write = uart_write };
+	uart->chardev = chardev;
+	if (chardev)
+		chardev_attach(chardev, &uart_chardev_ops, uart);
+	return bus_map(bus, BUS_PIO, &uart->range, err);
+}
