@@ -1,0 +1,69 @@
+/*
+ * What firmware would have done before it started a kernel: this machine boots kernels directly, so the machine does it: after
+ * power-on and after each reset the kernel is loaded anew, memory types and local APICs are set up.
+ */
+#include "machine/private.h"
+
+#include "boot/boot.h"
+
+/* Memory types, SDM vol. 3A 11.11 */
+#define MTRR_WRITE_BACK	     6ull
+#define MTRR_UNCACHED	     0ull
+#define MTRR_ENABLED	     BIT(11)
+#define MTRR_FIXED_ENABLED   BIT(10)
+#define MTRR_MASK_VALID	     BIT(11)
+#define CPUID_ADDRESS_WIDTHS 0x80000008u
+
+/* Eight fields of one byte. */
+#define ALL_FIELDS(type) ((type) * 0x0101010101010101ull)
+
+/* Write-back, but for the VGA's window and what is between low memory and 4 GiB. The same on all CPUs. */
+static void set_memory_types(struct vcpu *v, struct cpu_state *s)
+{
+	unsigned width = cpu_cpuid(v, CPUID_ADDRESS_WIDTHS, 0).eax & 0xff;
+	uint64_t hole = MEM_HIGH_BASE - MEM_LOW_TOP;
+
+	s->mtrr_def_type = MTRR_ENABLED | MTRR_FIXED_ENABLED | MTRR_WRITE_BACK;
+	for (unsigned i = 0; i < ARRAY_SIZE(s->mtrr_fixed); i++)
+		s->mtrr_fixed[i] = ALL_FIELDS(MTRR_WRITE_BACK);
+	s->mtrr_fixed[2] = ALL_FIELDS(MTRR_UNCACHED); /* 0xa0000..0xbffff */
+	s->mtrr_var[0] = MEM_LOW_TOP | MTRR_UNCACHED;
+	s->mtrr_var[1] = ((BIT(width) - 1) & ~(hole - 1)) | MTRR_MASK_VALID;
+}
+
+/* Virtual wire mode through the BSP's local APIC (Intel MultiProcessor Specification 3.6.2.2): 8259 on LINT0, NMI on LINT1. */
+static void set_virtual_wire(struct lapic *lapic)
+{
+	enum { SVR = 0xf0, LVT_LINT0 = 0x350, LVT_LINT1 = 0x360 };
+
+	lapic_mmio_write(lapic, SVR, 4, 0x1ff);
+	lapic_mmio_write(lapic, LVT_LINT0, 4, DELIVER_EXTINT << 8);
+	lapic_mmio_write(lapic, LVT_LINT1, 4, DELIVER_NMI << 8);
+}
+
+int machine_boot(struct machine *m, struct error *err)
+{
+	struct boot_config config = {
+		.kernel = m->config.kernel,
+		.initrd = m->config.initrd,
+		.command_line = m->config.append ? m->config.append : "",
+		.cpu_count = m->cpu_count,
+	};
+
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		struct vcpu *v = m->cpus[i].cpu;
+		struct cpu_state state;
+		int rc = m->engine->pull(v, &state);
+
+		if (!rc && i == 0)
+			rc = boot_load(&config, m->mem, &state, err);
+		if (rc)
+			return rc;
+		set_memory_types(v, &state);
+		rc = m->engine->push(v, &state);
+		if (rc)
+			return error_set(err, -rc, "set the initial state of vCPU %u", i);
+	}
+	set_virtual_wire(m->cpus[0].lapic);
+	return 0;
+}

@@ -1,0 +1,249 @@
+/*
+ * Assembles a machine from its configuration, in one place and in a fixed order, and takes it apart again.
+ */
+#include "machine/private.h"
+
+#include "devices/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- devices ---- */
+
+static int open_chardev(struct machine *m, const char *spec, struct chardev **chardev, struct error *err)
+{
+	if (!spec)
+		return 0;
+	*chardev = chardev_open(spec, m->loop, err);
+	return *chardev ? 0 : -(err->code ? err->code : EINVAL);
+}
+
+static int add_interrupt_controllers(struct machine *m, struct error *err)
+{
+	void *cpus[MACHINE_MAX_CPUS];
+	int rc;
+
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		cpus[i] = &m->cpus[i];
+	rc = irq_chip_create(m->bus, m->cpu_count, &machine_lapic_ops, cpus, err);
+	for (unsigned i = 0; !rc && i < m->cpu_count; i++)
+		m->cpus[i].lapic = irq_lapic(m->bus, i);
+	return rc;
+}
+
+static int add_pci(struct machine *m, struct error *err)
+{
+	return pci_bus_create(m->bus, err);
+}
+
+static int add_piix(struct machine *m, struct error *err)
+{
+	return piix_create(m->bus, err);
+}
+
+static int add_pit(struct machine *m, struct error *err)
+{
+	return pit_create(m->bus, err);
+}
+
+static int add_rtc(struct machine *m, struct error *err)
+{
+	return rtc_create(m->bus, err);
+}
+
+static int add_keyboard_controller(struct machine *m, struct error *err)
+{
+	return kbc_create(m->bus, err);
+}
+
+/* COM1 is always there, as firmware and kernels expect. */
+static int add_serial(struct machine *m, struct error *err)
+{
+	for (unsigned i = 0; i < MACHINE_MAX_SERIAL; i++) {
+		int rc = open_chardev(m, m->config.serial[i], &m->serial[i], err);
+
+		if (!rc && (i == 0 || m->serial[i]))
+			rc = uart_create(m->bus, i, m->serial[i], err);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static int add_debug_exit(struct machine *m, struct error *err)
+{
+	return m->config.debug_exit ? debug_exit_create(m->bus, err) : 0;
+}
+
+static int add_debug_console(struct machine *m, struct error *err)
+{
+	int rc = open_chardev(m, m->config.debug_console, &m->debug_console, err);
+
+	if (rc || !m->debug_console)
+		return rc;
+	return debug_console_create(m->bus, m->debug_console, err);
+}
+
+/* The PC, in order of creation: of reset, and of records in a snapshot. */
+static int (*const pc_devices[])(struct machine *, struct error *) = {
+	add_interrupt_controllers,
+	add_pci,
+	add_piix,
+	add_pit,
+	add_rtc,
+	add_keyboard_controller,
+	add_serial,
+	add_debug_exit,
+	add_debug_console,
+};
+
+/* ---- creation ---- */
+
+static int create_host_side(struct machine *m, struct error *err)
+{
+	const struct machine_config *c = &m->config;
+	int rc = 0;
+
+	m->engine = engine_find(c->engine ? c->engine : "auto", err);
+	if (!m->engine)
+		return -err->code;
+	rc = cpu_model_init(&m->model, c->cpu_model ? c->cpu_model : "host", c->pure, c->cpus, err);
+	if (!rc && c->trace)
+		rc = trace_open(&m->trace, c->trace, c->trace_file, err);
+	if (rc)
+		return rc;
+	m->loop = event_loop_create(err);
+	if (!m->loop)
+		return -err->code;
+	m->clock = clock_create(c->clock, 0, err);
+	if (!m->clock)
+		return -err->code;
+	return 0;
+}
+
+static int create_cpu(struct machine *m, unsigned i, struct error *err)
+{
+	struct machine_cpu *mc = &m->cpus[i];
+	int rc;
+
+	mc->machine = m;
+	mc->cpu = vcpu_create(i, &m->model, m->mem, m->clock, &m->trace, &machine_env, mc, err);
+	if (!mc->cpu)
+		return -err->code;
+	pthread_cond_init(&mc->turn_begins, NULL);
+	m->vcpus[i] = mc->cpu;
+	mc->cpu->peers = m->vcpus;
+	mc->cpu->peer_count = m->config.cpus;
+	mc->cpu->engine = m->engine;
+	rc = m->engine->create(mc->cpu, err);
+	if (rc) {
+		vcpu_destroy(mc->cpu);
+		mc->cpu = NULL;
+		return rc;
+	}
+	m->cpu_count++;
+	return 0;
+}
+
+static int create_guest_side(struct machine *m, struct error *err)
+{
+	int rc = 0;
+
+	m->mem = mem_create(m->config.memory, err);
+	if (!m->mem)
+		return -err->code;
+	m->bus = bus_create(m->mem, m->clock, &m->trace, err);
+	if (!m->bus)
+		return -err->code;
+	m->bus->request = machine_bus_request;
+	m->bus->request_opaque = m;
+	m->cpus = calloc(m->config.cpus, sizeof(*m->cpus));
+	m->vcpus = calloc(m->config.cpus, sizeof(struct vcpu *));
+	if (!m->cpus || !m->vcpus)
+		return error_set_errno(err, ENOMEM, "create %u vCPUs", m->config.cpus);
+	for (unsigned i = 0; !rc && i < m->config.cpus; i++)
+		rc = create_cpu(m, i, err);
+	for (size_t i = 0; !rc && i < ARRAY_SIZE(pc_devices); i++)
+		rc = pc_devices[i](m, err);
+	return rc;
+}
+
+static int check_config(const struct machine_config *c, struct error *err)
+{
+	if (!c->kernel)
+		return error_set(err, EINVAL, "no kernel given");
+	if (!c->cpus || c->cpus > MACHINE_MAX_CPUS)
+		return error_set(err, EINVAL, "%u CPUs; a machine has 1 to %u", c->cpus, MACHINE_MAX_CPUS);
+	return 0;
+}
+
+int machine_create(struct machine **machine, const struct machine_config *config, struct error *err)
+{
+	struct error ignored = { 0 };
+	struct machine *m;
+	int rc;
+
+	err = err ? err : &ignored;
+	*machine = NULL;
+	rc = check_config(config, err);
+	if (rc)
+		return rc;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return error_set_errno(err, ENOMEM, "create the machine");
+	m->config = *config;
+	m->virtual_time = config->clock == CLOCK_VIRTUAL;
+	m->paused = true;
+	pthread_mutex_init(&m->run_lock, NULL);
+	pthread_cond_init(&m->run_changed, NULL);
+	pthread_mutex_init(&m->exclusive.lock, NULL);
+	pthread_cond_init(&m->exclusive.changed, NULL);
+	pthread_mutex_init(&m->turn.lock, NULL);
+	rc = create_host_side(m, err);
+	if (!rc)
+		rc = create_guest_side(m, err);
+	if (!rc) {
+		pthread_mutex_lock(&m->bus->lock);
+		bus_reset(m->bus);
+		pthread_mutex_unlock(&m->bus->lock);
+		rc = machine_boot(m, err);
+	}
+	if (rc) {
+		machine_destroy(m);
+		return rc;
+	}
+	*machine = m;
+	return 0;
+}
+
+void machine_destroy(struct machine *m)
+{
+	if (!m)
+		return;
+	if (m->bus)
+		bus_destroy(m->bus);
+	for (unsigned i = 0; i < MACHINE_MAX_SERIAL; i++)
+		if (m->serial[i])
+			chardev_close(m->serial[i]);
+	if (m->debug_console)
+		chardev_close(m->debug_console);
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		m->engine->destroy(m->cpus[i].cpu);
+		vcpu_destroy(m->cpus[i].cpu);
+		pthread_cond_destroy(&m->cpus[i].turn_begins);
+	}
+	free(m->cpus);
+	free(m->vcpus);
+	if (m->mem)
+		mem_destroy(m->mem);
+	clock_destroy(m->clock);
+	if (m->loop)
+		event_loop_destroy(m->loop);
+	trace_close(&m->trace);
+	pthread_mutex_destroy(&m->run_lock);
+	pthread_cond_destroy(&m->run_changed);
+	pthread_mutex_destroy(&m->exclusive.lock);
+	pthread_cond_destroy(&m->exclusive.changed);
+	pthread_mutex_destroy(&m->turn.lock);
+	free(m);
+}

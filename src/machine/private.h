@@ -1,0 +1,141 @@
+/*
+ * What the files of machine/ share.
+ *
+ * Locks, in the order in which they may be taken: bus->lock, then run_lock or exclusive.lock or turn.lock (never two of these).
+ */
+#ifndef DOPPEL_MACHINE_PRIVATE_H
+#define DOPPEL_MACHINE_PRIVATE_H
+
+#include "backend/backend.h"
+#include "bus/bus.h"
+#include "machine/machine.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/*
+ * Where a vCPU thread sleeps. The waker makes the reason visible first, then calls sleeper_wake; the sleeper calls sleeper_prepare,
+ * then looks for a reason, then sleeper_wait with what prepare returned, or sleeper_cancel. No lock: wakers may hold any.
+ */
+struct sleeper {
+	_Atomic uint32_t sequence;
+	_Atomic bool waiting;
+};
+uint32_t sleeper_prepare(struct sleeper *);
+void sleeper_wait(struct sleeper *, uint32_t sequence);
+void sleeper_cancel(struct sleeper *);
+void sleeper_wake(struct sleeper *);
+
+/* A vCPU as the machine sees it: vcpu->env_opaque, and what the local APIC calls its CPU. */
+struct machine_cpu {
+	struct machine *machine;
+	struct vcpu *cpu;
+	struct lapic *lapic;
+	pthread_t thread;
+	bool started;
+	struct sleeper sleeper;
+	unsigned pauses;	/* PAUSEs since the last sched_yield() */
+	/* virtual time, see turn.c: guest time is turn_base + s.icount while this vCPU has its turn */
+	uint64_t turn_base;
+	bool turn_over;		/* it gives the rest of its turn away */
+	pthread_cond_t turn_begins;
+};
+
+/* Why the event loop is to look at the machine: bits of machine.requests. */
+enum machine_request {
+	REQUEST_RESET = 1,
+	REQUEST_POWEROFF = 2,
+	REQUEST_EXIT = 4,
+	REQUEST_QUIT = 8,
+	REQUEST_TRIPLE_FAULT = 16,
+	REQUEST_ENGINE_ERROR = 32,
+};
+
+struct machine {
+	struct machine_config config; /* strings are the creator's */
+	struct cpu_model model;
+	struct trace trace;
+	struct guest_mem *mem;
+	struct clock *clock;
+	struct bus *bus;
+	struct event_loop *loop;
+	const struct engine_ops *engine;
+	struct chardev *serial[MACHINE_MAX_SERIAL], *debug_console;
+
+	struct machine_cpu *cpus;
+	struct vcpu **vcpus;	/* cpus[i].cpu: the vCPUs' peers */
+	unsigned cpu_count;	/* created so far */
+	bool virtual_time;
+
+	/* Stopping: vCPU threads park while `paused`. */
+	pthread_mutex_t run_lock;
+	pthread_cond_t run_changed;
+	_Atomic bool paused;	/* written under run_lock */
+	bool ending;
+	unsigned parked;
+
+	_Atomic unsigned requests;
+	int status;
+	struct vcpu *failed;	/* of REQUEST_TRIPLE_FAULT and REQUEST_ENGINE_ERROR; under run_lock */
+	struct error failure;
+
+	/* Exclusive sections, see exclusive.c. */
+	struct {
+		pthread_mutex_t lock;
+		pthread_cond_t changed;
+		unsigned running;	/* vCPUs inside engine->run() that do not wait for a section of their own */
+		unsigned waiting;	/* vCPUs that want or have a section */
+		bool active;		/* one has it */
+	} exclusive;
+
+	/* Virtual time: who may run. */
+	struct {
+		pthread_mutex_t lock;
+		_Atomic unsigned holder;
+		_Atomic vtime_t end;	/* of what the holder runs now */
+		struct sleeper idle;	/* the holder's, when no vCPU has anything to do */
+	} turn;
+};
+
+static inline struct machine_cpu *cpu_of(const struct vcpu *v)
+{
+	return v->env_opaque;
+}
+
+/* ---- env.c ---- */
+extern const struct vcpu_env machine_env;
+extern const struct lapic_ops machine_lapic_ops;
+/* Any thread: make the vCPU look at its events soon, whether it runs or sleeps. */
+void machine_post(struct machine_cpu *, uint32_t events);
+/* Virtual time, in the thread of the vCPU that has the turn: guest time catches up with its instructions. */
+void machine_sync_time(struct vcpu *);
+
+/* ---- vcpu.c ---- */
+void *machine_cpu_thread(void *machine_cpu);
+/* Is it running, or has it something to wake up for? */
+bool machine_cpu_runnable(struct machine_cpu *);
+/* What run() returned, but for EXIT_HALT. */
+void machine_cpu_exit(struct machine_cpu *, enum exit_kind, const struct exit *);
+
+/* ---- exclusive.c ---- */
+void exclusive_enter_run(struct machine *);
+void exclusive_leave_run(struct machine *);
+void exclusive_section(struct vcpu *, void (*fn)(struct vcpu *, void *), void *arg);
+
+/* ---- turn.c: virtual time ---- */
+void turn_run(struct machine_cpu *);
+/* Of the clock: the earliest deadline moved nearer. */
+void turn_deadline_moved(void *machine);
+/* Makes threads that wait for their turn look at machine->paused. */
+void turn_wake_all(struct machine *);
+
+/* ---- run.c ---- */
+/* Any thread. */
+void machine_request(struct machine *, enum machine_request);
+void machine_bus_request(void *machine, enum bus_request);
+
+/* ---- firmware.c ---- */
+/* Loads the kernel and leaves CPUs and interrupt controllers as firmware would. All vCPUs stopped and reset. */
+int machine_boot(struct machine *, struct error *);
+
+#endif

@@ -1,0 +1,240 @@
+/*
+ * A machine's life from power-on to its end: starting, stopping and resetting its vCPUs, and the event loop, whose thread carries
+ * out what the guest, its devices and the user ask for.
+ */
+#include "machine/private.h"
+
+#include "devices/devices.h"
+
+#include <stdlib.h>
+
+/* ---- requests: any thread asks, the event loop's thread carries out ---- */
+
+/* vCPU threads park at the next instruction boundary; returns without waiting for that. */
+static void start_pause(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	m->paused = true;
+	pthread_mutex_unlock(&m->run_lock);
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		machine_post(&m->cpus[i], EVENT_EXIT);
+	turn_wake_all(m);
+}
+
+static void wait_until_parked(struct machine *m)
+{
+	unsigned started = 0;
+
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		started += m->cpus[i].started;
+	pthread_mutex_lock(&m->run_lock);
+	while (m->parked < started)
+		pthread_cond_wait(&m->run_changed, &m->run_lock);
+	pthread_mutex_unlock(&m->run_lock);
+}
+
+static void resume(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	m->paused = false;
+	pthread_cond_broadcast(&m->run_changed);
+	pthread_mutex_unlock(&m->run_lock);
+}
+
+/*
+ * Memory keeps its contents, as over a real warm reset; but here no firmware starts anew and fetches the kernel, so the
+ * machine does.
+ */
+static int reset(struct machine *m, struct error *err)
+{
+	pthread_mutex_lock(&m->bus->lock);
+	bus_reset(m->bus);
+	pthread_mutex_unlock(&m->bus->lock);
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		struct vcpu *v = m->cpus[i].cpu;
+
+		lapic_reset(m->cpus[i].lapic, false);
+		cpu_reset(v, false);
+		m->engine->invalidate(v, gpa(0), SIZE_MAX);
+	}
+	atomic_store(&m->turn.holder, 0);
+	return machine_boot(m, err);
+}
+
+static void end(struct machine *m, int status)
+{
+	m->status = status;
+	event_loop_stop(m->loop);
+}
+
+static void handle_requests(void *machine)
+{
+	struct machine *m = machine;
+	unsigned requests = atomic_exchange(&m->requests, 0);
+	struct error err = { 0 };
+
+	if (!requests)
+		return;
+	wait_until_parked(m);
+	if (requests & REQUEST_QUIT) {
+		end(m, MACHINE_QUIT);
+	} else if (requests & REQUEST_ENGINE_ERROR) {
+		end(m, MACHINE_ENGINE_ERROR);
+	} else if (requests & REQUEST_TRIPLE_FAULT) {
+		end(m, MACHINE_TRIPLE_FAULT);
+	} else if (requests & REQUEST_EXIT) {
+		end(m, m->bus->exit_code);
+	} else if ((requests & REQUEST_POWEROFF) || m->config.no_reboot) {
+		end(m, MACHINE_POWEROFF);
+	} else if (reset(m, &err)) {
+		m->failure = err;
+		end(m, MACHINE_ENGINE_ERROR);
+	} else {
+		resume(m);
+	}
+}
+
+void machine_request(struct machine *m, enum machine_request request)
+{
+	atomic_fetch_or(&m->requests, request);
+	start_pause(m);
+	event_loop_post(m->loop, handle_requests, m);
+}
+
+void machine_bus_request(void *machine, enum bus_request request)
+{
+	static const enum machine_request requests[] = {
+		[BUS_REQUEST_RESET] = REQUEST_RESET,
+		[BUS_REQUEST_POWEROFF] = REQUEST_POWEROFF,
+		[BUS_REQUEST_EXIT] = REQUEST_EXIT,
+	};
+
+	machine_request(machine, requests[request]);
+}
+
+void machine_quit(struct machine *m)
+{
+	machine_request(m, REQUEST_QUIT);
+}
+
+void machine_power_button(struct machine *m)
+{
+	piix_power_button(m->bus);
+}
+
+/* ---- running ---- */
+
+/* Of the event loop, before each wait. */
+static uint64_t run_timers(void *machine)
+{
+	struct machine *m = machine;
+	vtime_t next;
+
+	pthread_mutex_lock(&m->bus->lock);
+	next = clock_run(m->clock);
+	pthread_mutex_unlock(&m->bus->lock);
+	return clock_host_deadline(m->clock, next);
+}
+
+static void wake_loop(void *machine)
+{
+	struct machine *m = machine;
+
+	event_loop_wake(m->loop);
+}
+
+static int start_threads(struct machine *m, struct error *err)
+{
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		char name[16];
+		int rc;
+
+		snprintf(name, sizeof(name), "cpu%u", i);
+		rc = host_thread_create(&m->cpus[i].thread, name, machine_cpu_thread, &m->cpus[i], err);
+		if (rc)
+			return rc;
+		m->cpus[i].started = true;
+	}
+	return 0;
+}
+
+static void end_threads(struct machine *m)
+{
+	start_pause(m);
+	pthread_mutex_lock(&m->run_lock);
+	m->ending = true;
+	pthread_cond_broadcast(&m->run_changed);
+	pthread_mutex_unlock(&m->run_lock);
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		if (m->cpus[i].started)
+			pthread_join(m->cpus[i].thread, NULL);
+		m->cpus[i].started = false;
+	}
+}
+
+static void report_end(struct machine *m)
+{
+	if (m->status == MACHINE_TRIPLE_FAULT && m->failed) {
+		host_terminal_restore();
+		fprintf(stderr, "doppel: vCPU %u: triple fault\n", m->failed->index);
+		cpu_print(m->failed, stderr);
+	} else if (m->status == MACHINE_ENGINE_ERROR) {
+		host_terminal_restore();
+		fprintf(stderr, "doppel: %s\n", m->failure.text);
+		if (m->failed)
+			cpu_print(m->failed, stderr);
+	}
+}
+
+int machine_run(struct machine *m)
+{
+	int rc;
+
+	if (m->virtual_time) {
+		clock_set_notify(m->clock, turn_deadline_moved, m);
+	} else {
+		event_loop_set_tick(m->loop, run_timers, m);
+		clock_set_notify(m->clock, wake_loop, m);
+	}
+	clock_start(m->clock);
+	rc = start_threads(m, &m->failure);
+	if (rc) {
+		m->status = MACHINE_ENGINE_ERROR;
+	} else {
+		resume(m);
+		event_loop_run(m->loop);
+	}
+	end_threads(m);
+	clock_stop(m->clock);
+	report_end(m);
+	return m->status;
+}
+
+/* ---- statistics ---- */
+
+void machine_print_stats(struct machine *m, FILE *out)
+{
+	static const char *const names[COUNT_COUNT] = {
+#define _(id, what) [COUNT_##id] = what,
+		CPU_COUNTERS(_)
+#undef _
+	};
+	uint64_t instructions = 0;
+
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		instructions += m->cpus[i].cpu->s.icount;
+	fprintf(out, "guest time %.6f s, %llu instructions\n", (double)clock_now(m->clock) / 1e9,
+		(unsigned long long)instructions);
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		fprintf(out, "  cpu %u: %llu instructions\n", i, (unsigned long long)m->cpus[i].cpu->s.icount);
+	for (unsigned c = 0; c < COUNT_COUNT; c++) {
+		uint64_t sum = 0;
+
+		for (unsigned i = 0; i < m->cpu_count; i++)
+			sum += m->cpus[i].cpu->count[c];
+		if (sum)
+			fprintf(out, "  %-30s %14llu\n", names[c], (unsigned long long)sum);
+	}
+	for (unsigned i = 0; m->engine->stats && i < m->cpu_count; i++)
+		m->engine->stats(m->cpus[i].cpu, out);
+}
