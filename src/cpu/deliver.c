@@ -3,7 +3,7 @@
  * switches (SDM vol. 3A 6.12 to 6.14, 21.1.4; vol. 2 INT n). Which one is delivered, and what becomes of a fault on the
  * way, is event.c's.
  */
-#include "cpu/private.h"
+#include "cpu/segment.h"
 
 #define DR7_GD BIT(13)
 
@@ -19,17 +19,9 @@ struct gate {
 	uint8_t ist;
 };
 
-/* A code or stack segment, read and checked but not loaded yet. */
-struct segment {
-	uint16_t selector;
-	uint16_t attr;
-	uint32_t limit;
-	uint64_t base;
-};
-
 /* Where the frame is pushed. sp moves; nothing else of the processor does until commit. */
 struct stack {
-	struct segment ss;
+	struct descriptor ss;
 	uint64_t sp;
 	uint8_t sp_size; /* 2, 4, 8 */
 	uint8_t width;	 /* of a push */
@@ -52,52 +44,17 @@ static uint32_t vector_error(const struct delivery *d)
 	return d->vector * 8u + 2 + external(d);
 }
 
-static unsigned segment_dpl(const struct segment *s)
+/* ---- gates ---- */
+
+/* The handler's code segment, checked (marked as accessed only by enter_handler). */
+static struct descriptor read_handler_code(struct vcpu *v, const struct delivery *d, uint16_t selector)
 {
-	return (s->attr & ATTR_DPL) >> ATTR_DPL_SHIFT;
-}
+	struct descriptor cs;
 
-/* ---- descriptors ---- */
-
-/* Read a GDT or LDT descriptor; `vector` with the selector when it lies outside of its table. */
-static struct segment read_segment(struct vcpu *v, const struct delivery *d, uint16_t selector, enum vector vector)
-{
-	uint64_t base = v->s.gdtr_base, limit = v->s.gdtr_limit, raw;
-	struct segment s = { .selector = selector };
-
-	if (selector & 4) {
-		base = v->s.seg_base[LDTR];
-		limit = v->s.seg_attr[LDTR] & ATTR_P ? v->s.seg_limit[LDTR] : 0;
-	}
-	if ((selector & 0xfff8u) + 7 > limit)
-		cpu_raise_error(v, vector, selector_error(d, selector));
-	raw = cpu_system_load(v, base + (selector & 0xfff8u), 8);
-	s.base = bits(raw, 39, 16) | bits(raw, 63, 56) << 24;
-	s.limit = (uint32_t)(bits(raw, 15, 0) | bits(raw, 51, 48) << 16);
-	s.attr = bits(raw, 55, 40) & 0xf0ff;
-	if (s.attr & ATTR_G)
-		s.limit = s.limit << 12 | 0xfff;
-	return s;
-}
-
-static void mark_accessed(struct vcpu *v, struct segment *s)
-{
-	uint64_t table = s->selector & 4 ? v->s.seg_base[LDTR] : v->s.gdtr_base;
-
-	if (s->attr & ATTR_ACCESSED)
-		return;
-	s->attr |= ATTR_ACCESSED;
-	cpu_system_store(v, table + (s->selector & 0xfff8u) + 5, s->attr & 0xff, 1);
-}
-
-static struct segment read_handler_code(struct vcpu *v, const struct delivery *d, uint16_t selector)
-{
-	struct segment cs;
-
-	if (!(selector & 0xfffc))
+	if (selector_is_null(selector))
 		cpu_raise_error(v, EXC_GP, external(d));
-	cs = read_segment(v, d, selector, EXC_GP);
-	if ((cs.attr & (ATTR_S | ATTR_CODE)) != (ATTR_S | ATTR_CODE) || segment_dpl(&cs) > v->cpl)
+	cpu_read_descriptor(v, selector, &cs, EXC_GP, external(d));
+	if (!attr_is_code(cs.attr) || attr_dpl(cs.attr) > v->cpl)
 		cpu_raise_error(v, EXC_GP, selector_error(d, selector));
 	if (in_long_mode(v) && (cs.attr & (ATTR_L | ATTR_DB)) != ATTR_L)
 		cpu_raise_error(v, EXC_GP, selector_error(d, selector));
@@ -114,7 +71,7 @@ static struct gate read_gate(struct vcpu *v, const struct delivery *d)
 
 	if (d->vector * size + size - 1 > v->s.idtr_limit)
 		cpu_raise_error(v, EXC_GP, vector_error(d));
-	raw = cpu_system_load(v, where, 8);
+	raw = table_load(v, where);
 	gate.type = bits(raw, 44, 40);
 	gate.selector = bits(raw, 31, 16);
 	gate.offset = bits(raw, 15, 0);
@@ -165,8 +122,7 @@ static void push(struct vcpu *v, struct stack *s, uint64_t value)
 static struct stack current_stack(struct vcpu *v, const struct delivery *d, unsigned width)
 {
 	return (struct stack){
-		.ss = { .selector = v->s.seg_sel[SS], .attr = v->s.seg_attr[SS], .limit = v->s.seg_limit[SS],
-			.base = v->s.seg_base[SS] },
+		.ss = { .attr = v->s.seg_attr[SS], .limit = v->s.seg_limit[SS], .base = v->s.seg_base[SS] },
 		.sp = v->s.gpr[RSP],
 		.sp_size = v->stack_size,
 		.width = (uint8_t)width,
@@ -197,31 +153,19 @@ static struct stack tss_stack(struct vcpu *v, const struct delivery *d, unsigned
 		selector = (uint16_t)read_tss(v, d, 4 + 4 * cpl, 2);
 		s.sp = read_tss(v, d, 2 + 4 * cpl, 2);
 	}
-	if (!(selector & 0xfffc))
+	if (selector_is_null(selector))
 		cpu_raise_error(v, EXC_TS, external(d));
 	s.error = selector_error(d, selector);
-	s.ss = read_segment(v, d, selector, EXC_TS);
-	if ((selector & 3u) != cpl || segment_dpl(&s.ss) != cpl ||
-	    (s.ss.attr & (ATTR_S | ATTR_CODE | ATTR_WRITABLE)) != (ATTR_S | ATTR_WRITABLE))
-		cpu_raise_error(v, EXC_TS, s.error);
-	if (!(s.ss.attr & ATTR_P))
-		cpu_raise_error(v, EXC_SS, s.error);
-	mark_accessed(v, &s.ss);
+	cpu_read_descriptor(v, selector, &s.ss, EXC_TS, external(d));
+	cpu_check_stack_segment(v, &s.ss, cpl, EXC_TS, external(d));
+	cpu_mark_descriptor(v, &s.ss, ATTR_ACCESSED);
 	s.sp_size = s.ss.attr & ATTR_DB ? 4 : 2;
 	return s;
 }
 
 /* ---- commit ---- */
 
-static void load_segment(struct vcpu *v, enum seg seg, const struct segment *s)
-{
-	v->s.seg_sel[seg] = s->selector;
-	v->s.seg_base[seg] = s->base;
-	v->s.seg_limit[seg] = s->limit;
-	v->s.seg_attr[seg] = s->attr;
-}
-
-/* What every delivery ends. */
+/* What every delivery ends with. */
 static void end_delivery(struct vcpu *v, const struct delivery *d)
 {
 	v->s.shadow = SHADOW_NONE;
@@ -272,15 +216,14 @@ static void push_frame(struct vcpu *v, const struct delivery *d, struct stack *s
 		push(v, stack, d->error);
 }
 
-static void enter_handler(struct vcpu *v, const struct delivery *d, const struct gate *gate, struct segment *cs,
+static void enter_handler(struct vcpu *v, const struct delivery *d, const struct gate *gate, const struct descriptor *cs,
 			  unsigned cpl)
 {
 	uint64_t clear = FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM;
 
 	if (!(gate->type & 1)) /* an interrupt gate */
 		clear |= FLAG_IF;
-	cs->selector = (uint16_t)((cs->selector & ~3u) | cpl);
-	load_segment(v, CS, cs);
+	cpu_set_segment(v, CS, (uint16_t)((cs->selector & ~3u) | cpl), cs);
 	v->s.rip = gate->offset;
 	cpu_set_rflags(v, cpu_rflags(v) & ~clear);
 	end_delivery(v, d);
@@ -290,10 +233,9 @@ static void enter_handler(struct vcpu *v, const struct delivery *d, const struct
 static void null_data_segments(struct vcpu *v)
 {
 	static const enum seg segs[] = { ES, DS, FS, GS };
-	const struct segment null = { 0 };
 
 	for (unsigned n = 0; n < ARRAY_SIZE(segs); n++)
-		load_segment(v, segs[n], &null);
+		cpu_set_null_segment(v, segs[n], 0);
 }
 
 static void deliver_protected(struct vcpu *v, const struct delivery *d)
@@ -301,7 +243,7 @@ static void deliver_protected(struct vcpu *v, const struct delivery *d)
 	struct gate gate = read_gate(v, d);
 	bool v86 = v->s.rflags & FLAG_VM, inner;
 	unsigned width = gate.type & TSS_TYPE_32 ? 4 : 2, cpl;
-	struct segment cs;
+	struct descriptor cs;
 	struct stack stack;
 
 	if (gate.type == GATE_TASK) {
@@ -312,8 +254,8 @@ static void deliver_protected(struct vcpu *v, const struct delivery *d)
 	}
 
 	cs = read_handler_code(v, d, gate.selector);
-	inner = !(cs.attr & ATTR_EXPAND_DOWN) && segment_dpl(&cs) < v->cpl;
-	cpl = inner ? segment_dpl(&cs) : v->cpl;
+	inner = !attr_is_conforming(cs.attr) && attr_dpl(cs.attr) < v->cpl;
+	cpl = inner ? attr_dpl(cs.attr) : v->cpl;
 	if (v86 && (!inner || cpl != 0))
 		cpu_raise_error(v, EXC_GP, selector_error(d, gate.selector));
 	stack = inner ? tss_stack(v, d, cpl, width) : current_stack(v, d, width);
@@ -330,12 +272,12 @@ static void deliver_protected(struct vcpu *v, const struct delivery *d)
 	push_frame(v, d, &stack);
 	if (gate.offset > cs.limit)
 		cpu_raise_error(v, EXC_GP, external(d));
-	mark_accessed(v, &cs);
+	cpu_mark_descriptor(v, &cs, ATTR_ACCESSED);
 
 	if (v86)
 		null_data_segments(v);
 	if (inner)
-		load_segment(v, SS, &stack.ss);
+		cpu_set_segment(v, SS, stack.ss.selector, &stack.ss);
 	set_sp(v, &stack);
 	enter_handler(v, d, &gate, &cs, cpl);
 }
@@ -343,12 +285,10 @@ static void deliver_protected(struct vcpu *v, const struct delivery *d)
 static void deliver_long(struct vcpu *v, const struct delivery *d)
 {
 	struct gate gate = read_gate(v, d);
-	struct segment cs = read_handler_code(v, d, gate.selector);
-	bool inner = !(cs.attr & ATTR_EXPAND_DOWN) && segment_dpl(&cs) < v->cpl;
-	unsigned cpl = inner ? segment_dpl(&cs) : v->cpl;
+	struct descriptor cs = read_handler_code(v, d, gate.selector);
+	bool inner = !attr_is_conforming(cs.attr) && attr_dpl(cs.attr) < v->cpl;
+	unsigned cpl = inner ? attr_dpl(cs.attr) : v->cpl;
 	struct stack stack = { .sp = v->s.gpr[RSP], .sp_size = 8, .width = 8, .user = cpl == 3 };
-	/* SS keeps the new privilege level in its DPL, see private.h. */
-	const struct segment null = { .selector = (uint16_t)cpl, .attr = (uint16_t)(cpl << ATTR_DPL_SHIFT) };
 
 	if (gate.ist)
 		stack.sp = read_tss(v, d, 36 + 8 * (gate.ist - 1u), 8);
@@ -362,10 +302,12 @@ static void deliver_long(struct vcpu *v, const struct delivery *d)
 	push_frame(v, d, &stack);
 	if (!is_canonical(gate.offset))
 		cpu_raise_error(v, EXC_GP, external(d));
-	mark_accessed(v, &cs);
+	cpu_mark_descriptor(v, &cs, ATTR_ACCESSED);
 
-	if (inner)
-		load_segment(v, SS, &null);
+	if (inner) {
+		cpu_set_null_segment(v, SS, (uint16_t)cpl);
+		v->s.seg_attr[SS] = (uint16_t)(cpl << ATTR_DPL_SHIFT); /* see private.h */
+	}
 	v->s.gpr[RSP] = stack.sp;
 	enter_handler(v, d, &gate, &cs, cpl);
 }
