@@ -257,32 +257,3 @@ void cpu_set_rflags(struct vcpu *v, uint64_t rflags)
 	if (changed & (FLAG_AC | FLAG_VM))
 		cpu_update_mode(v);
 }
-
-const char *cpu_op_name(enum op op)
-{
-	static const char *const names[OP_COUNT] = {
-		[OP_INVALID] = "(undefined)",
-		[OP_TOO_LONG] = "(too long)",
-		[OP_FETCH_FAULT] = "(fetch fault)",
-		[OP_MOVSD_STRING] = "MOVSD (string)",
-		[OP_CMPSD_STRING] = "CMPSD (string)",
-		[OP_MOV_SREG] = "MOV Sreg",
-		[OP_PUSH_SREG] = "PUSH Sreg",
-		[OP_POP_SREG] = "POP Sreg",
-		[OP_MOV_CR] = "MOV CR",
-		[OP_MOV_DR] = "MOV DR",
-		[OP_JMP_FAR] = "JMP far",
-		[OP_CALL_FAR] = "CALL far",
-		[OP_RET_FAR] = "RET far",
-		[OP_HOST] = "(vector, x87)",
-		[OP_GATHER] = "(gather)",
-		[OP_MASKMOV] = "(masked move)",
-		[OP_VZERO] = "VZEROUPPER",
-#define _(mnemonic, ...) [OP_##mnemonic] = #mnemonic,
-		CPU_SYSTEM_OPS(_)
-		CPU_INTEGER_OPS(_)
-#undef _
-	};
-
-	return (unsigned)op < OP_COUNT && names[op] ? names[op] : "?";
-}
