@@ -98,8 +98,11 @@ static uint64_t aligned_operand(struct vcpu *v, const struct insn *i, unsigned s
 /* Both pages are checked, so that stores of parts cannot fault between them. */
 static void probe(struct vcpu *v, const struct insn *i, uint64_t address, unsigned size)
 {
+	uint64_t last = address + size - 1;
+
 	cpu_probe_write(v, address, 1, i->seg == SS);
-	cpu_probe_write(v, address + size - 1, 1, i->seg == SS);
+	if ((address ^ last) & PAGE_MASK)
+		cpu_probe_write(v, last & PAGE_MASK, 1, i->seg == SS);
 }
 
 /* Store bytes [from, to) of an image whose first byte is at `address`. */

@@ -94,7 +94,6 @@ static void install_handler(void)
 
 int interp_host_init(struct vcpu *v, struct error *err)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct host_exec *e = calloc(1, sizeof(*e));
 	int ret;
 
@@ -105,7 +104,7 @@ int interp_host_init(struct vcpu *v, struct error *err)
 		free(e);
 		return ret;
 	}
-	pthread_once(&once, install_handler);
+	install_handler(); /* for the whole process; doing it again changes nothing */
 	v->host_exec = e;
 	return 0;
 }
@@ -225,16 +224,29 @@ static __attribute__((noinline)) void check_unit(struct vcpu *v, const struct ho
 	}
 }
 
+/* #AC, SDM vol. 3A table 6-7; 16 bytes and more that need not be aligned never are asked to be here. */
+static void check_alignment(struct vcpu *v, uint64_t address, unsigned size)
+{
+	unsigned mask = size == 10 ? 7 : size > 8 ? 0 : size - 1;
+
+	if (v->cpl == 3 && (v->s.rflags & FLAG_AC) && (v->s.cr0 & CR0_AM) && (address & mask))
+		cpu_raise_error(v, EXC_AC, 0);
+}
+
 /* The operand is not in one writable (or readable) page of RAM: work on a copy. Nothing is changed if it faults. */
 static __attribute__((noinline)) void run_on_copy(struct vcpu *v, const struct insn *i, const struct host_record *r,
 						  uint64_t address)
 {
 	uint8_t copy[64] __attribute__((aligned(64)));
+	uint64_t last = address + r->mem_size - 1;
 	bool ss = i->seg == SS;
 
+	if (unlikely(v->tlb == v->tlb_never))
+		check_alignment(v, address, r->mem_size);
 	if (r->mem_written) {
 		cpu_probe_write(v, address, 1, ss);
-		cpu_probe_write(v, address + r->mem_size - 1, 1, ss);
+		if ((address ^ last) & PAGE_MASK)
+			cpu_probe_write(v, last & PAGE_MASK, 1, ss);
 		/* An x87 store that meets an unmasked exception stores nothing. */
 		if (r->unit == UNIT_X87 && (v->x87_watch & X87_UNMASKED))
 			cpu_load_bytes(v, address, copy, r->mem_size, ss);

@@ -8,7 +8,7 @@
 #include "cpu/cpu.h"
 
 /*
- * host.c. Once per vCPU, before it runs: room for stubs in v->host_exec, and (once a process) the SIGFPE handler that
+ * host.c. Once per vCPU, before it runs: room for stubs in v->host_exec, and the process's SIGFPE handler, which
  * turns the host's SIMD exceptions in stubs into the guest's #XM.
  */
 int interp_host_init(struct vcpu *, struct error *);
