@@ -1,0 +1,330 @@
+/*
+ * mem: where RAM is, copies at every edge, and that no write to decoded code goes unnoticed, also when threads race.
+ */
+#include "mem/mem.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define MIB (1ull << 20)
+
+/* ---- the map ---- */
+
+static void check_ranges(uint64_t ram_size, unsigned count, const uint64_t *expected)
+{
+	struct guest_mem *mem = mem_create(ram_size, NULL);
+	uint64_t starts[4], sizes[4], total = 0;
+	unsigned i;
+
+	assert_non_null(mem);
+	assert_int_equal(mem_ram_ranges(mem, starts, sizes), count);
+	for (i = 0; i < count; i++) {
+		assert_true(starts[i] == expected[2 * i]);
+		assert_true(sizes[i] == expected[2 * i + 1]);
+		total += sizes[i];
+		assert_non_null(mem_map(mem, gpa(starts[i]), sizes[i], true));
+		assert_null(mem_map(mem, gpa(starts[i]), sizes[i] + 1, true));
+		assert_null(mem_map(mem, gpa(starts[i]), SIZE_MAX, true));
+		assert_non_null(mem_find(mem, gpa(starts[i] + sizes[i] - 1)));
+		assert_null(mem_find(mem, gpa(starts[i] + sizes[i])));
+		assert_null(mem_page(mem, gpa(starts[i] + sizes[i])));
+		if (starts[i])
+			assert_null(mem_find(mem, gpa(starts[i] - 1)));
+	}
+	assert_true(total == ram_size - 0x20000);
+	assert_null(mem_find(mem, gpa(UINT64_MAX)));
+	mem_destroy(mem);
+}
+
+static void ram_is_where_a_pc_has_it(void **state)
+{
+	(void)state;
+	check_ranges(MIB, 2, (uint64_t[]){ 0, 0xa0000, 0xc0000, 0x40000 });
+	check_ranges(512 * MIB, 2, (uint64_t[]){ 0, 0xa0000, 0xc0000, 512 * MIB - 0xc0000 });
+	check_ranges(3072 * MIB, 2, (uint64_t[]){ 0, 0xa0000, 0xc0000, 0xc0000000 - 0xc0000 });
+	check_ranges(3073 * MIB, 3, (uint64_t[]){ 0, 0xa0000, 0xc0000, 0xc0000000 - 0xc0000, 0x100000000, MIB });
+	check_ranges(8192 * MIB, 3,
+		     (uint64_t[]){ 0, 0xa0000, 0xc0000, 0xc0000000 - 0xc0000, 0x100000000, 5120 * MIB });
+}
+
+static void odd_sizes_are_refused(void **state)
+{
+	static const uint64_t sizes[] = { 0, 1, MIB - 1, MIB + 4096, MEM_MAX + MIB, UINT64_MAX };
+	struct error err;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		char number[32];
+
+		assert_null(mem_create(sizes[i], &err));
+		snprintf(number, sizeof(number), "%" PRIu64, sizes[i]);
+		assert_non_null(strstr(err.text, number));
+	}
+}
+
+static void high_and_low_ram_are_different(void **state)
+{
+	struct guest_mem *mem = mem_create(3073 * MIB, NULL);
+	uint32_t value = 1;
+
+	(void)state;
+	assert_int_equal(mem_write(mem, gpa(0x100000000), &value, 4), 0);
+	value = 2;
+	assert_int_equal(mem_write(mem, gpa(0), &value, 4), 0);
+	assert_int_equal(mem_write(mem, gpa(0xc0000000 - 4), &value, 4), 0);
+	assert_int_equal(mem_read(mem, gpa(0x100000000), &value, 4), 0);
+	assert_int_equal(value, 1);
+	mem_destroy(mem);
+}
+
+/* ---- copies ---- */
+
+static void copies_stop_at_holes(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	static uint8_t data[0x10000], back[0x10000];
+	static const struct {
+		uint64_t at;
+		size_t len;
+		int rc;
+	} cases[] = {
+		{ 0, 0x10000, 0 },	       { 0x9fff8, 8, 0 },	     { 0x9fff9, 8, -EFAULT },
+		{ 0xa0000, 1, -EFAULT },       { 0xbffff, 2, -EFAULT },	     { 0xc0000, 0x10000, 0 },
+		{ 2 * MIB - 1, 1, 0 },	       { 2 * MIB - 1, 2, -EFAULT },  { 2 * MIB, 1, -EFAULT },
+		{ UINT64_MAX, 1, -EFAULT },    { UINT64_MAX, 8, -EFAULT },   { UINT64_MAX - 0xffff, 0x10000, -EFAULT },
+		{ 0x9fff8, 0x10000, -EFAULT }, { 0xfff, 2, 0 },		     { 0x123, 0, 0 },
+	};
+	size_t i, k;
+
+	(void)state;
+	for (k = 0; k < sizeof(data); k++)
+		data[k] = (uint8_t)(k * 7 + 1);
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(mem_fill(mem, gpa(cases[i].at), 0x55, cases[i].len), cases[i].rc);
+		assert_int_equal(mem_write(mem, gpa(cases[i].at), data, cases[i].len), cases[i].rc);
+		memset(back, 0, sizeof(back));
+		assert_int_equal(mem_read(mem, gpa(cases[i].at), back, cases[i].len), cases[i].rc);
+		if (!cases[i].rc)
+			assert_memory_equal(back, data, cases[i].len);
+	}
+	/* A refused write has written nothing. */
+	assert_int_equal(mem_fill(mem, gpa(0x9fff0), 0xee, 16), 0);
+	assert_int_equal(mem_write(mem, gpa(0x9fff0), data, 17), -EFAULT);
+	assert_int_equal(mem_read(mem, gpa(0x9fff0), back, 16), 0);
+	for (k = 0; k < 16; k++)
+		assert_int_equal(back[k], 0xee);
+	mem_destroy(mem);
+}
+
+static void rom_is_read_and_not_written(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	static uint8_t rom[0x2000];
+	uint8_t data[4];
+	struct error err;
+
+	(void)state;
+	memset(rom, 0x90, sizeof(rom));
+	assert_int_equal(mem_add_rom(mem, gpa(0xffffe000), rom, sizeof(rom), &err), 0);
+	assert_int_equal(mem_write(mem, gpa(0xffffe000), "abcd", 4), 0);
+	assert_int_equal(mem_fill(mem, gpa(0xffffefff), 1, 2), 0);
+	assert_int_equal(mem_read(mem, gpa(0xffffeffe), data, 4), 0);
+	assert_memory_equal(data, "\x90\x90\x90\x90", 4);
+	assert_null(mem_map(mem, gpa(0xffffe000), 1, true));
+	assert_ptr_equal(mem_map(mem, gpa(0xffffe010), 1, false), rom + 0x10);
+	assert_non_null(mem_page(mem, gpa(0xfffff000)));
+	assert_int_equal(mem_read(mem, gpa(0xfffffffe), data, 4), -EFAULT);
+
+	assert_int_equal(mem_add_rom(mem, gpa(0xfffff000), rom, 0x1000, &err), -EBUSY);
+	assert_int_equal(mem_add_rom(mem, gpa(0xff000), rom, 0x1000, &err), -EBUSY);
+	assert_int_equal(mem_add_rom(mem, gpa(0xfffe0001), rom, 0x1000, &err), -EINVAL);
+	assert_int_equal(mem_add_rom(mem, gpa(0xfffe0000), rom, 0, &err), -EINVAL);
+	assert_int_equal(mem_add_rom(mem, gpa(0xfffffffffffff000), rom, 0x2000, &err), -EINVAL);
+	/* Regions stay sorted, and there is a limit to them. */
+	assert_int_equal(mem_add_rom(mem, gpa(0xa0000), rom, 0x1000, &err), 0);
+	assert_ptr_equal(mem_map(mem, gpa(0xa0000), 1, false), rom);
+	while (mem->region_count < MEM_MAX_REGIONS)
+		assert_int_equal(mem_add_rom(mem, gpa(0xf0000000 - 0x2000 * mem->region_count), rom, 0x1000, &err), 0);
+	assert_int_equal(mem_add_rom(mem, gpa(0xe0000000), rom, 0x1000, &err), -ENOSPC);
+	for (unsigned i = 1; i < mem->region_count; i++)
+		assert_true(mem->regions[i - 1].start + mem->regions[i - 1].size <= mem->regions[i].start);
+	mem_destroy(mem);
+}
+
+/* ---- code ---- */
+
+static unsigned changes;
+static uint64_t changed_page;
+
+static void note_change(void *opaque, gpa_t page)
+{
+	(void)opaque;
+	changes++;
+	changed_page = page.v;
+}
+
+static void writes_to_code_change_the_generation(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct mem_page *page = mem_page(mem, gpa(0x1000)), *next = mem_page(mem, gpa(0x2000));
+	uint32_t generation, other;
+	bool newly;
+
+	(void)state;
+	mem->code_changed = note_change;
+	generation = mem_code_begin(page, gpa(0x1040), 16, &newly);
+	assert_true(newly);
+	assert_int_equal(mem_code_begin(page, gpa(0x10ff), 2, &newly), generation);
+	assert_false(newly);
+	assert_true(page->code_chunks == (BIT(1) | BIT(3) | BIT(4)));
+
+	/* Other chunks, other pages: nothing happens. */
+	mem_note_write(mem, gpa(0x1000), 64);
+	mem_note_write(mem, gpa(0x1080), 64);
+	mem_note_write(mem, gpa(0x1140), 0x4000);
+	mem_note_write(mem, gpa(0xfff), 65);
+	mem_note_write(mem, gpa(0x1040), 0);
+	mem_note_write(mem, gpa(0xa0000), 4);
+	assert_int_equal(page->code_gen, generation);
+	assert_int_equal(changes, 0);
+
+	mem_note_write(mem, gpa(0x103f), 2);
+	assert_int_not_equal(page->code_gen, generation);
+	assert_true(page->code_chunks == 0);
+	assert_int_equal(page->changing, 0);
+	assert_int_equal(changes, 1);
+	assert_true(changed_page == 0x1000);
+	generation = page->code_gen;
+	mem_note_write(mem, gpa(0x1040), 1);
+	assert_int_equal(page->code_gen, generation);
+
+	/* A range over several pages touches each. */
+	mem_code_begin(page, gpa(0x1fff), 1, &newly);
+	assert_true(newly);
+	other = mem_code_begin(next, gpa(0x2000), 4096, &newly);
+	assert_true(next->code_chunks == ~0ull);
+	assert_int_equal(mem_fill(mem, gpa(0x1ffe), 0, 4), 0);
+	assert_int_not_equal(page->code_gen, generation);
+	assert_int_not_equal(next->code_gen, other);
+	assert_int_equal(changes, 3);
+	mem_destroy(mem);
+}
+
+/*
+ * Writers store a count in the two chunks of a page and note it; decoders "decode" a chunk and later look whether their generation
+ * still holds. If it does, the bytes must be those that they decoded: a write that nobody noticed shows as a difference. Each
+ * writer, too, decodes what it has just written: it must never find an older block valid.
+ */
+#define RACE_ROUNDS 20000
+
+struct race {
+	struct guest_mem *mem;
+	uint64_t at;
+	_Atomic unsigned *running;
+	unsigned failures;
+};
+
+struct block {
+	uint32_t generation;
+	uint64_t value;
+	bool decoded;
+};
+
+static uint64_t race_load(struct race *race)
+{
+	return __atomic_load_n((uint64_t *)(void *)mem_map(race->mem, gpa(race->at), 8, false), __ATOMIC_RELAXED);
+}
+
+/* Runs a block, decoding it first if there is none that is valid; the value that the guest would compute. */
+static uint64_t run_block(struct race *race, struct block *block)
+{
+	struct mem_page *page = mem_page(race->mem, gpa(race->at));
+	bool newly;
+
+	if (!block->decoded || atomic_load(&page->code_gen) != block->generation) {
+		block->generation = mem_code_begin(page, gpa(race->at), 8, &newly);
+		block->value = race_load(race);
+		block->decoded = true;
+	}
+	return block->value;
+}
+
+/* The only writer of its chunk, so what it runs next is what it wrote last. */
+static void *race_write(void *opaque)
+{
+	struct race *race = opaque;
+	struct block block = { 0 };
+	uint64_t *host = (uint64_t *)(void *)mem_map(race->mem, gpa(race->at), 8, true);
+	unsigned i;
+
+	for (i = 1; i <= RACE_ROUNDS; i++) {
+		__atomic_store_n(host, i, __ATOMIC_RELAXED);
+		mem_note_write(race->mem, gpa(race->at), 8);
+		if (run_block(race, &block) != i)
+			race->failures++;
+	}
+	atomic_fetch_sub(race->running, 1);
+	return NULL;
+}
+
+/* Somebody else's chunk: values only go up, and the last one is seen in the end. */
+static void *race_decode(void *opaque)
+{
+	struct race *race = opaque;
+	struct block block = { 0 };
+	uint64_t last = 0;
+
+	while (atomic_load(race->running)) {
+		uint64_t value = run_block(race, &block);
+
+		if (value < last)
+			race->failures++;
+		last = value;
+	}
+	if (run_block(race, &block) != RACE_ROUNDS)
+		race->failures++;
+	return NULL;
+}
+
+static void racing_writes_are_noticed(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	_Atomic unsigned running = 2;
+	struct race races[4];
+	pthread_t threads[4];
+	unsigned i;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		races[i] = (struct race){ .mem = mem, .at = 0x1000 + 0x400 * (i & 1), .running = &running };
+		assert_int_equal(host_thread_create(&threads[i], "race", i < 2 ? race_write : race_decode, &races[i],
+						    NULL), 0);
+	}
+	for (i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	for (i = 0; i < 4; i++)
+		assert_int_equal(races[i].failures, 0);
+	assert_int_equal(mem_page(mem, gpa(0x1000))->changing, 0);
+	mem_destroy(mem);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ram_is_where_a_pc_has_it),
+		cmocka_unit_test(odd_sizes_are_refused),
+		cmocka_unit_test(high_and_low_ram_are_different),
+		cmocka_unit_test(copies_stop_at_holes),
+		cmocka_unit_test(rom_is_read_and_not_written),
+		cmocka_unit_test(writes_to_code_change_the_generation),
+		cmocka_unit_test(racing_writes_are_noticed),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
