@@ -111,7 +111,7 @@ static void read_system_segment(struct vcpu *v, uint16_t selector, unsigned type
 		cpu_raise_error(v, EXC_GP, error);
 	if (!(d->attr & ATTR_P))
 		cpu_raise_error(v, EXC_NP, error);
-	if (!cpu_widen_descriptor(v, d, NULL))
+	if (!cpu_widen_descriptor(v, d))
 		cpu_raise_error(v, EXC_GP, error);
 }
 
@@ -185,7 +185,7 @@ static bool visible_descriptor(struct vcpu *v, uint16_t selector, uint64_t syste
 		if (!(system_types & BIT(attr_type(d->attr))))
 			return false;
 		/* The second half of a gate holds no base. */
-		if (attr_type(d->attr) != SYSTEM_CALL_GATE_32 && !cpu_widen_descriptor(v, d, NULL))
+		if (attr_type(d->attr) != SYSTEM_CALL_GATE_32 && !cpu_widen_descriptor(v, d))
 			return false;
 	}
 	return attr_is_conforming(d->attr) || MAX(v->cpl, selector & 3u) <= attr_dpl(d->attr);

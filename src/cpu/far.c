@@ -19,8 +19,7 @@ void cpu_enter_code(struct vcpu *v, const struct descriptor *d, unsigned cpl, ui
 	cpu_update_mode(v);
 }
 
-/* Present, and not both 64-bit and 32-bit: the last checks of every code segment. */
-static void check_code_present(struct vcpu *v, const struct descriptor *d)
+void cpu_check_code_present(struct vcpu *v, const struct descriptor *d)
 {
 	if (in_long_mode(v) && (d->attr & (ATTR_L | ATTR_DB)) == (ATTR_L | ATTR_DB))
 		cpu_raise_error(v, EXC_GP, d->selector & ~3u);
@@ -35,7 +34,7 @@ static void check_direct_code(struct vcpu *v, const struct descriptor *d)
 
 	if (attr_is_conforming(d->attr) ? dpl > v->cpl : (rpl > v->cpl || dpl != v->cpl))
 		cpu_raise_error(v, EXC_GP, d->selector & ~3u);
-	check_code_present(v, d);
+	cpu_check_code_present(v, d);
 }
 
 /* A code segment that RET or IRET returns to, at the level of the selector's RPL. */
@@ -49,7 +48,7 @@ static void read_return_code(struct vcpu *v, uint16_t selector, struct descripto
 	if (!attr_is_code(d->attr) || rpl < v->cpl ||
 	    (attr_is_conforming(d->attr) ? attr_dpl(d->attr) > rpl : attr_dpl(d->attr) != rpl))
 		cpu_raise_error(v, EXC_GP, selector & ~3u);
-	check_code_present(v, d);
+	cpu_check_code_present(v, d);
 }
 
 /* The stack of a return to another level, or of any return by IRET of 64-bit mode. A null one is left null. */

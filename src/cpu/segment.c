@@ -11,10 +11,9 @@ static _Noreturn void raise_limit(struct vcpu *v, enum seg seg)
 	cpu_raise_error(v, seg == SS ? EXC_SS : EXC_GP, 0);
 }
 
-static bool within_limit(const struct vcpu *v, enum seg seg, uint32_t offset, unsigned size)
+bool cpu_segment_contains(uint16_t attr, uint32_t limit, uint32_t offset, unsigned size)
 {
-	uint16_t attr = v->s.seg_attr[seg];
-	uint64_t last = (uint64_t)offset + size - 1, limit = v->s.seg_limit[seg];
+	uint64_t last = (uint64_t)offset + size - 1;
 
 	if ((attr & (ATTR_S | ATTR_CODE | ATTR_EXPAND_DOWN)) == (ATTR_S | ATTR_EXPAND_DOWN))
 		return offset > limit && last <= ((attr & ATTR_DB) ? UINT32_MAX : 0xffffu);
@@ -34,7 +33,7 @@ uint64_t cpu_linear(struct vcpu *v, enum seg seg, uint64_t offset, unsigned size
 		return seg >= FS ? v->s.seg_base[seg] + offset : offset;
 	if (in_protected_mode(v) && !type_allows(v->s.seg_attr[seg], access))
 		raise_limit(v, seg);
-	if (unlikely(!within_limit(v, seg, (uint32_t)offset, size)))
+	if (unlikely(!cpu_segment_contains(v->s.seg_attr[seg], v->s.seg_limit[seg], (uint32_t)offset, size)))
 		raise_limit(v, seg);
 	return (uint32_t)(v->s.seg_base[seg] + offset);
 }
@@ -73,21 +72,25 @@ void cpu_read_descriptor(struct vcpu *v, uint16_t selector, struct descriptor *d
 		cpu_raise_error(v, vector, (selector & ~3u) | ext);
 }
 
-bool cpu_widen_descriptor(struct vcpu *v, struct descriptor *d, uint64_t *upper)
+bool cpu_upper_half(struct vcpu *v, const struct descriptor *d, uint64_t *upper)
 {
 	uint32_t limit = (d->selector & 4) ? v->s.seg_limit[LDTR] : v->s.gdtr_limit;
-	uint64_t high;
+
+	if ((d->selector | 7u) + 8 > limit)
+		return false;
+	*upper = table_load(v, d->address + 8);
+	return !bits(*upper, 44, 40);
+}
+
+bool cpu_widen_descriptor(struct vcpu *v, struct descriptor *d)
+{
+	uint64_t upper;
 
 	if (!in_long_mode(v))
 		return true;
-	if ((d->selector | 7u) + 8 > limit)
+	if (!cpu_upper_half(v, d, &upper))
 		return false;
-	high = table_load(v, d->address + 8);
-	if (bits(high, 44, 40))
-		return false;
-	d->base |= high << 32;
-	if (upper)
-		*upper = high;
+	d->base |= upper << 32;
 	return is_canonical(d->base);
 }
 

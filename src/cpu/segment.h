@@ -48,15 +48,16 @@ static inline bool attr_is_readable(uint16_t attr)
 
 /* segment.c */
 
+/* Are [offset, offset + size) within the limit, whichever way the segment grows? */
+bool cpu_segment_contains(uint16_t attr, uint32_t limit, uint32_t offset, unsigned size);
 /* Read the descriptor of a selector that is not null. False when its table has no such entry. */
 bool cpu_find_descriptor(struct vcpu *, uint16_t selector, struct descriptor *);
 /* The same; raises `vector` with the selector as error code (and `ext`, 0 or 1, as its EXT bit) when there is no such entry. */
 void cpu_read_descriptor(struct vcpu *, uint16_t selector, struct descriptor *, enum vector, uint32_t ext);
-/*
- * Long mode: complete the base of a system descriptor with its second half. False when that is beyond the table's limit or its
- * type field is not 0, or the base is not canonical. *upper (may be NULL) gets the second half. Elsewhere: true.
- */
-bool cpu_widen_descriptor(struct vcpu *, struct descriptor *, uint64_t *upper);
+/* Long mode: the second half of a system descriptor. False when beyond the table's limit or its type field is not 0. */
+bool cpu_upper_half(struct vcpu *, const struct descriptor *, uint64_t *upper);
+/* Complete the base of a system segment with that. False also when the base is not canonical. Outside long mode: true. */
+bool cpu_widen_descriptor(struct vcpu *, struct descriptor *);
 /* Set bits of a descriptor's access byte (accessed, busy) in memory, atomically, unless they are set; clear likewise. */
 void cpu_mark_descriptor(struct vcpu *, const struct descriptor *, uint8_t set);
 void cpu_unmark_descriptor(struct vcpu *, const struct descriptor *, uint8_t clear);
@@ -120,11 +121,13 @@ void cpu_store_word(struct vcpu *, const struct insn *, uint64_t value);
 
 /* ---- far.c, gate.c: what transfers of control share ---- */
 
+/* Raise #GP for a code segment that is both 64-bit and 32-bit, #NP for one that is not present. */
+void cpu_check_code_present(struct vcpu *, const struct descriptor *);
 /* #GP(0) unless offset is one that execution in this code segment can start at. */
 void cpu_check_target(struct vcpu *, const struct descriptor *, uint64_t offset);
 /* Load CS with RPL = cpl and go there; updates the mode. */
 void cpu_enter_code(struct vcpu *, const struct descriptor *, unsigned cpl, uint64_t offset);
 /* JMP or CALL to a selector that turned out to be a system descriptor: call gate, task gate, TSS. */
-void cpu_transfer_by_gate(struct vcpu *, const struct insn *, struct descriptor *, bool call);
+void cpu_transfer_by_gate(struct vcpu *, const struct insn *, const struct descriptor *, bool call);
 
 #endif
