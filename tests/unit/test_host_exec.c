@@ -396,6 +396,94 @@ static void test_native(void **state)
 	assert_int_equal(bad, 0);
 }
 
+/* ---- every encoding ---- */
+
+/*
+ * Bytes of one instruction of encoding space `space`: 0..11 legacy maps 0F, 0F38, 0F3A with prefix none, 66, F3, F2; 12..35 VEX
+ * likewise with L 0 and 1; 36..43 x87 opcodes. Registers 0 to 2 and 8 to 10, memory (%rsi).
+ */
+#define SPACES 44
+
+static unsigned make_encoding(uint8_t *p, unsigned space, unsigned opcode)
+{
+	static const uint8_t prefixes[] = { 0, 0x66, 0xf3, 0xf2 };
+	unsigned extend = next_random() & 5, w = next_random() & 1, reg = next_random() % 3, n = 0;
+	bool memory = next_random() & 1;
+	unsigned modrm = memory ? reg << 3 | 6 : 0xc0 | reg << 3 | next_random() % 3, map = space % 12 / 4 + 1;
+
+	if (!(next_random() & 3)) /* opcode extensions */
+		modrm |= next_random() & 0x38;
+	if (memory)
+		extend &= 4;
+	if (space >= 36) {
+		p[n++] = (uint8_t)(0xd8 + space - 36);
+		p[n++] = memory ? (opcode & 0x38) | 6 : (uint8_t)(0xc0 | opcode);
+		return n;
+	}
+	if (space >= 12) {
+		p[n++] = 0xc4;
+		p[n++] = (uint8_t)((~extend & 7) << 5 | map);
+		p[n++] = (uint8_t)(w << 7 | (next_random() & 7 ? 15 - next_random() % 11 : 15) << 3 | (space >= 24) << 2 |
+				   (space & 3));
+	} else {
+		if (prefixes[space & 3])
+			p[n++] = prefixes[space & 3];
+		p[n++] = (uint8_t)(0x40 | w << 3 | extend);
+		p[n++] = 0x0f;
+		if (map > 1)
+			p[n++] = map == 2 ? 0x38 : 0x3a;
+	}
+	p[n++] = (uint8_t)opcode;
+	p[n++] = (uint8_t)modrm;
+	p[n++] = (uint8_t)next_random(); /* an immediate, if there is one */
+	return n;
+}
+
+/* General registers that run_native() can hand over. */
+static bool registers_ok(const struct insn_host *h)
+{
+	return !((h->gpr_read | h->gpr_written) & (1u << RBX | 1u << RSP | 1u << RBP | 1u << RSI | 1u << RDI | 1u << R14));
+}
+
+static void test_encodings(void **state)
+{
+	struct fixture *f = *state;
+	unsigned bad = 0, ran = 0;
+
+	seed = 0xfedcba987654321;
+	for (unsigned space = 0; space < SPACES; space++) {
+		for (unsigned opcode = 0; opcode < 4 * 256 && bad < 20; opcode++) {
+			uint8_t bytes[15] = { 0 };
+			struct insn_host h;
+			struct insn i;
+			char name[96];
+
+			if (space < 4 && ((opcode & 255) == 0x38 || (opcode & 255) == 0x3a))
+				continue; /* escapes to the other maps */
+			make_encoding(bytes, space, opcode & 255);
+			cpu_decode(&f->model, MODE_64, bytes, 15, 0, &i, &h);
+			if (i.op != OP_HOST || !registers_ok(&h))
+				continue;
+			cpu_disassemble(MODE_64, bytes, i.len, 0, name, sizeof(name));
+			make_inputs(f, f->native);
+			make_code(f, f->native, bytes, i.len);
+			if (run_bytes(f, bytes, i.len) >= 0) {
+				print_error("%s: raised %u\n", name, f->v->fault.vector);
+				bad++;
+				continue;
+			}
+			ran++;
+			cpu_fpu_save(f->v);
+			run_native(f->native);
+			if (!compare(f, f->native, name))
+				bad++;
+		}
+	}
+	print_message("# %u encodings ran\n", ran);
+	assert_int_equal(bad, 0);
+	assert_in_range(ran, 5000, SPACES * 1024);
+}
+
 /* ---- gathers ---- */
 
 static void test_gather(void **state)
@@ -849,6 +937,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_native, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_encodings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_gather, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_memory_faults, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_availability, setup, teardown),
