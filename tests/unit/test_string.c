@@ -244,8 +244,8 @@ static void random_runs(void **state)
 		};
 		if (run.kind == MOVS && r >> 50 & 1)
 			run.rdi = run.rsi + (r >> 52 & 31); /* overlapping closely */
-		if (run.rcx == 0 && run.addrsize == 4)
-			run.rcx = 1;
+		if (run.addrsize == 4)
+			run.rcx |= next_random(&seed) << 32; /* not part of the count, and left alone when that is 0 */
 		scramble(f, &seed);
 		cpu_tlb_flush(f->v);
 		if (r >> 51 & 1)

@@ -1,0 +1,221 @@
+/* Processor models and CPUID: what they promise, and that the leaves agree with each other. */
+#include "cpu_fixture.h"
+
+#include <errno.h>
+
+static struct cpuid_regs get(struct cpu_fixture *f, uint32_t leaf, uint32_t sub)
+{
+	return cpu_cpuid(f->v, leaf, sub);
+}
+
+static void set_vendor(struct cpu_fixture *f, const char *vendor)
+{
+	memcpy(f->model.vendor, vendor, 13);
+}
+
+static void unknown_model_is_refused(void **state)
+{
+	struct cpu_model m;
+	struct error err = { 0 };
+
+	(void)state;
+	assert_int_equal(cpu_model_init(&m, "v9", false, 1, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "v9"));
+	assert_non_null(strstr(err.text, "v2, v3, host"));
+}
+
+static void models_have_their_level(void **state)
+{
+	struct cpu_model v2, v3, host;
+
+	(void)state;
+	assert_int_equal(cpu_model_init(&v2, "v2", false, 1, NULL), 0);
+	assert_true(v2.features[FEATURE_SSE42] && v2.features[FEATURE_POPCNT] && v2.features[FEATURE_CX16]);
+	assert_true(v2.features[FEATURE_X2APIC] && v2.features[FEATURE_PCID] && v2.features[FEATURE_NX]);
+	assert_false(v2.features[FEATURE_AVX] || v2.features[FEATURE_XSAVE] || v2.features[FEATURE_BMI1]);
+	assert_false(v2.features[FEATURE_MONITOR] || v2.features[FEATURE_OSXSAVE] || v2.features[FEATURE_HTT]);
+
+	int ret = cpu_model_init(&v3, "v3", false, 2, NULL);
+	assert_true(ret == 0 || ret == -ENOTSUP);
+	if (ret == 0) {
+		assert_true(v3.features[FEATURE_AVX2] && v3.features[FEATURE_MOVBE] && v3.features[FEATURE_XSAVE]);
+		assert_true(v3.features[FEATURE_HTT]);
+		assert_false(v3.features[FEATURE_AES]);
+	}
+
+	assert_int_equal(cpu_model_init(&host, "host", true, 1, NULL), 0);
+	for (unsigned i = 0; i < FEATURE_COUNT; i++)
+		if (v2.features[i] && i != FEATURE_HYPERVISOR)
+			assert_true(host.features[i]);
+}
+
+static void vendors_agree_on_signature_and_limits(void **state)
+{
+	static const char *const vendors[] = { "GenuineIntel", "AuthenticAMD" };
+	struct cpu_fixture f;
+
+	(void)state;
+	fixture_setup(&f, "v2", false, NULL);
+	for (size_t n = 0; n < ARRAY_SIZE(vendors); n++) {
+		set_vendor(&f, vendors[n]);
+		struct cpuid_regs r = get(&f, 0, 0);
+		assert_memory_equal(&r.ebx, vendors[n], 4);
+		assert_memory_equal(&r.edx, vendors[n] + 4, 4);
+		assert_memory_equal(&r.ecx, vendors[n] + 8, 4);
+		assert_true(r.eax >= 0xd);
+		assert_int_equal(get(&f, 1, 0).eax, f.model.signature);
+		r = get(&f, 0x80000008, 0);
+		assert_int_equal(r.eax, 40 | 48 << 8);
+		assert_true(get(&f, 0x80000007, 0).edx & BIT(8));
+	}
+	fixture_teardown(&f);
+}
+
+static void leaves_beyond_the_last(void **state)
+{
+	struct cpu_fixture f;
+
+	(void)state;
+	fixture_setup(&f, "v2", true, NULL);
+	set_vendor(&f, "GenuineIntel");
+	struct cpuid_regs last = get(&f, get(&f, 0, 0).eax, 7), r = get(&f, 0x12345678, 7);
+	assert_memory_equal(&r, &last, sizeof(r));
+	r = get(&f, 0x40000000, 7);
+	assert_memory_equal(&r, &last, sizeof(r));
+	set_vendor(&f, "AuthenticAMD");
+	r = get(&f, 0x40000000, 0);
+	assert_int_equal(r.eax | r.ebx | r.ecx | r.edx, 0);
+	fixture_teardown(&f);
+}
+
+/* Nothing tells a --pure guest. */
+static void pure_hides_the_hypervisor(void **state)
+{
+	struct cpu_fixture f;
+
+	(void)state;
+	fixture_setup(&f, "v2", true, NULL);
+	assert_false(get(&f, 1, 0).ecx & BIT(31));
+	fixture_teardown(&f);
+
+	fixture_setup(&f, "v2", false, NULL);
+	struct cpuid_regs r = get(&f, 0x40000000, 0);
+	assert_true(get(&f, 1, 0).ecx & BIT(31));
+	assert_memory_equal(&r.ebx, "KVMK", 4);
+	assert_memory_equal(&r.ecx, "VMKV", 4);
+	assert_memory_equal(&r.edx, "M\0\0\0", 4);
+	assert_true(r.eax >= 0x40000010);
+	assert_true(get(&f, 0x40000001, 0).eax & BIT(3));
+	assert_int_equal(get(&f, 0x40000010, 0).eax, 1000000);
+	fixture_teardown(&f);
+}
+
+static void live_bits(void **state)
+{
+	struct cpu_fixture f;
+
+	(void)state;
+	fixture_setup(&f, "host", true, NULL);
+	f.model.features[FEATURE_XSAVE] = f.model.features[FEATURE_AVX] = true;
+	assert_false(get(&f, 1, 0).ecx & BIT(27));
+	f.v->s.cr4 |= CR4_OSXSAVE;
+	assert_true(get(&f, 1, 0).ecx & BIT(27));
+
+	f.v->s.xcr0 = XCR0_X87;
+	assert_int_equal(get(&f, 0xd, 0).ebx, 576);
+	f.v->s.xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
+	struct cpuid_regs r = get(&f, 0xd, 0);
+	assert_int_equal(r.eax, 7);
+	assert_int_equal(r.ebx, 832);
+	assert_int_equal(r.ecx, 832);
+	r = get(&f, 0xd, 2);
+	assert_int_equal(r.eax, 256);
+	assert_int_equal(r.ebx, 576);
+	r = get(&f, 0xd, 3);
+	assert_int_equal(r.eax | r.ebx, 0);
+	fixture_teardown(&f);
+}
+
+static void topology_of_six_cpus(void **state)
+{
+	struct cpu_fixture f;
+
+	(void)state;
+	fixture_setup(&f, "v2", true, NULL);
+	f.model.cpu_count = 6;
+	f.v->index = 5;
+	set_vendor(&f, "GenuineIntel");
+	assert_int_equal(get(&f, 1, 0).ebx, 5u << 24 | 8 << 16 | 8 << 8);
+	struct cpuid_regs r = get(&f, 0xb, 0);
+	assert_int_equal(r.eax, 0);
+	assert_int_equal(r.ebx, 1);
+	assert_int_equal(r.ecx, 1 << 8);
+	r = get(&f, 0xb, 1);
+	assert_int_equal(r.eax, 3);
+	assert_int_equal(r.ebx, 6);
+	assert_int_equal(r.ecx, 2 << 8 | 1);
+	assert_int_equal(r.edx, 5);
+	r = get(&f, 0xb, 2);
+	assert_int_equal(r.ebx, 0);
+	assert_int_equal(r.ecx, 2);
+	assert_int_equal(get(&f, 4, 0).eax >> 26, 7);
+	assert_int_equal(get(&f, 4, 3).eax >> 14 & 0xfff, 7);
+	assert_int_equal(get(&f, 4, 4).eax, 0);
+	set_vendor(&f, "AuthenticAMD");
+	assert_int_equal(get(&f, 0x80000008, 0).ecx, 5 | 3 << 12);
+	assert_int_equal(get(&f, 0x8000001e, 0).eax, 5);
+	fixture_teardown(&f);
+}
+
+static void brand_string(void **state)
+{
+	struct cpu_fixture f;
+	char brand[49] = "";
+
+	(void)state;
+	fixture_setup(&f, "v2", true, NULL);
+	for (unsigned n = 0; n < 3; n++) {
+		struct cpuid_regs r = get(&f, 0x80000002 + n, 0);
+		memcpy(brand + 16 * n, &r, 16);
+	}
+	assert_string_equal(brand, f.model.brand);
+	fixture_teardown(&f);
+}
+
+static void instruction(void **state)
+{
+	struct cpu_fixture f;
+	struct insn i = { .len = 2 };
+
+	(void)state;
+	fixture_setup(&f, "v2", true, NULL);
+	fixture_long_mode(&f);
+	f.v->s.rip = 0x1000;
+	f.v->s.gpr[RAX] = 0xffffffff00000001;
+	f.v->s.gpr[RCX] = UINT64_MAX;
+	f.v->s.gpr[RBX] = UINT64_MAX;
+	assert_true(fixture_run(f.v, op_cpuid, &i, NULL));
+	assert_int_equal(f.v->s.gpr[RAX], f.model.signature);
+	assert_int_equal(f.v->s.gpr[RBX] >> 32, 0);
+	assert_int_equal(f.v->s.rip, 0x1002);
+	assert_int_equal(f.v->count[COUNT_CPUIDS], 1);
+	fixture_teardown(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(unknown_model_is_refused),
+		cmocka_unit_test(models_have_their_level),
+		cmocka_unit_test(vendors_agree_on_signature_and_limits),
+		cmocka_unit_test(leaves_beyond_the_last),
+		cmocka_unit_test(pure_hides_the_hypervisor),
+		cmocka_unit_test(live_bits),
+		cmocka_unit_test(topology_of_six_cpus),
+		cmocka_unit_test(brand_string),
+		cmocka_unit_test(instruction),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
