@@ -15,7 +15,7 @@
 #define DR6_RESET 0xffff0ff0u
 #define DR7_RESET 0x400u
 #define DR7_ENABLES 0xffu		/* L0, G0 ... L3, G3 */
-#define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
+#define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AIBRSE)
 
 /* What a range cannot say of a loaded state: combinations that no processor can be in. */
 static int cpu_state_loaded(void *object, struct error *err)
@@ -106,6 +106,7 @@ static void keep_over_init(struct cpu_state *new, const struct cpu_state *old)
 	new->msr_tsc_adjust = old->msr_tsc_adjust;
 	new->msr_pat = old->msr_pat;
 	new->msr_misc_enable = old->msr_misc_enable;
+	new->msr_spec_ctrl = old->msr_spec_ctrl;
 	new->mtrr_def_type = old->mtrr_def_type;
 	memcpy(new->mtrr_fixed, old->mtrr_fixed, sizeof(new->mtrr_fixed));
 	memcpy(new->mtrr_var, old->mtrr_var, sizeof(new->mtrr_var));
