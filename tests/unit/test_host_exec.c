@@ -201,7 +201,7 @@ static void run_native(struct native *n)
 	_("fcomi %st(2), %st") _("fucomip %st(1), %st") _("fcmovbe %st(3), %st") _("fcmovnu %st(1), %st")              \
 	_("fnstsw %ax") _("fnstsw (%rsi)") _("fnstcw (%rsi)") _("ftst") _("fxam") _("fincstp") _("ffree %st(2)")       \
 	_("fnclex") _("fninit") _("fwait") _("fdivrs (%rsi)") _("fiaddl 2(%rsi)")                                      \
-	_(".byte 0x67; addps (%rsi), %xmm1") _(".byte 0x66, 0x66; movdqa %xmm1, %xmm2") _("rex.W addps %xmm1, %xmm2")  \
+	_(".byte 0x67; addps (%rsi), %xmm1") _(".byte 0x66, 0x66; movdqa %xmm1, %xmm2") _(".byte 0x48; addps %xmm1, %xmm2")  \
 	_("movups 16(%rsi,%rax,2), %xmm1") _("movups 0x7fffff00(%rsi,%rcx,1), %xmm3")
 
 static const char *const case_names[] = {
