@@ -15,17 +15,12 @@ void machine_cpu_exit(struct machine_cpu *mc, enum exit_kind kind, const struct 
 {
 	struct machine *m = mc->machine;
 
-	TRACE(&m->trace, EXITS, "cpu %u: exit %d at rip 0x%llx", mc->cpu->index, (int)kind,
-	      (unsigned long long)mc->cpu->s.rip);
 	switch (kind) {
 	case EXIT_HALT:
-		mc->cpu->count[COUNT_EXIT_HALT]++;
+	case EXIT_BUDGET:
 		break;
 	case EXIT_KICK:
-		mc->cpu->count[COUNT_EXIT_KICK]++;
 		atomic_fetch_and(&mc->cpu->events, ~(EVENT_EXIT | EVENT_EXCLUSIVE));
-		break;
-	case EXIT_BUDGET:
 		break;
 	case EXIT_SHUTDOWN:
 	case EXIT_ERROR:

@@ -1,0 +1,49 @@
+/*
+ * What the commands of doppel's command line share. One file a command; the table of all is in commands.c.
+ */
+#ifndef DOPPEL_CLI_CLI_H
+#define DOPPEL_CLI_CLI_H
+
+#include "machine/machine.h"
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE  2
+
+/* An option of a command. One table a command makes its parser, its help and its completion. */
+struct cli_option {
+	const char *name;	/* "--memory" */
+	const char *argument;	/* "SIZE"; NULL: a switch */
+	const char *help;
+	/* value: NULL for a switch. -EINVAL with a sentence when it is wrong. */
+	int (*set)(void *target, const char *value, struct error *);
+	/* What completion offers for the argument: words, or CLI_COMPLETE_FILES; NULL: nothing. */
+	const char *const *(*words)(void);
+	bool files;
+};
+
+struct cli_command {
+	const char *name, *synopsis, *what;
+	const struct cli_option *options; /* ended by a row without a name; NULL: none */
+	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+	const char *notes; /* more paragraphs for help, or NULL */
+};
+
+extern const struct cli_command cli_commands[]; /* ended by a row without a name */
+const struct cli_command *cli_find(const char *name);
+
+/* Parses argv[1...]; prints one line and returns EXIT_USAGE when something is wrong, else 0. */
+int cli_parse(const struct cli_command *, int argc, char **argv, void *target);
+/* "doppel COMMAND: sentence" on standard error. */
+void cli_complain(const char *command, const struct error *);
+void cli_print_help(const struct cli_command *, FILE *);
+/* Standard output is closed and its errors seen: a full disk must not look like success. Returns the exit status. */
+int cli_finish_output(const char *command);
+
+extern const struct cli_option run_options[], doctor_options[];
+int command_run(int argc, char **argv);
+int command_doctor(int argc, char **argv);
+int command_help(int argc, char **argv);
+int command_version(int argc, char **argv);
+int command_completion(int argc, char **argv);
+
+#endif

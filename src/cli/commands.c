@@ -1,0 +1,26 @@
+/*
+ * The table of commands.
+ */
+#include "cli/cli.h"
+
+const struct cli_command cli_commands[] = {
+	{ "run", "--kernel FILE [OPTION...]", "boot a kernel in a new virtual machine", run_options, command_run,
+	  "With --serial stdio, Ctrl-A x ends doppel and Ctrl-A h shows the other keys.\n"
+	  "SIZE is a number with K, M, G or T. SPEC is stdio, pty, file:PATH, unix:PATH or null.\n"
+	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure;\n"
+	  "with --debug-exit, what the guest said (always odd)." },
+	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor, NULL },
+	{ "help", "[COMMAND]", "this list, or a command's options", NULL, command_help, NULL },
+	{ "version", "", "doppel's version", NULL, command_version, NULL },
+	{ "completion", "bash", "a completion script for a shell", NULL, command_completion,
+	  "To use it: source <(doppel completion bash)" },
+	{ NULL, NULL, NULL, NULL, NULL, NULL },
+};
+
+const struct cli_command *cli_find(const char *name)
+{
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}

@@ -1,0 +1,67 @@
+/*
+ * doppel completion bash: a completion script made from the tables of commands and options.
+ */
+#include "cli/cli.h"
+
+static void print_words(const char *const *words)
+{
+	for (; *words; words++)
+		printf("%s%s", *words, words[1] ? " " : "");
+}
+
+/* One case of what can follow an option. */
+static void print_argument_case(const struct cli_command *command, const struct cli_option *option)
+{
+	if (!option->argument)
+		return;
+	printf("\t'%s %s') ", command->name, option->name);
+	if (option->files) {
+		printf("COMPREPLY=($(compgen -f -- \"$word\"))");
+	} else if (option->words) {
+		printf("COMPREPLY=($(compgen -W '");
+		print_words(option->words());
+		printf("' -- \"$word\"))");
+	} else {
+		printf("COMPREPLY=()");
+	}
+	printf("; return ;;\n");
+}
+
+static void print_options_case(const struct cli_command *command)
+{
+	printf("\t%s) words='", command->name);
+	for (const struct cli_option *o = command->options; o && o->name; o++)
+		printf("%s%s", o == command->options ? "" : " ", o->name);
+	printf("' ;;\n");
+}
+
+static void print_bash(void)
+{
+	printf("# bash completion for doppel; made by 'doppel completion bash'\n"
+	       "_doppel()\n{\n"
+	       "\tlocal word=${COMP_WORDS[COMP_CWORD]} words=\n"
+	       "\tif [ \"$COMP_CWORD\" -eq 1 ]; then\n\t\tCOMPREPLY=($(compgen -W '");
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		printf("%s%s", c == cli_commands ? "" : " ", c->name);
+	printf("' -- \"$word\"))\n\t\treturn\n\tfi\n"
+	       "\tcase \"${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD-1]}\" in\n");
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		for (const struct cli_option *o = c->options; o && o->name; o++)
+			print_argument_case(c, o);
+	printf("\tesac\n\tcase ${COMP_WORDS[1]} in\n");
+	for (const struct cli_command *c = cli_commands; c->name; c++)
+		if (c->options)
+			print_options_case(c);
+	printf("\tesac\n\tCOMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n}\ncomplete -F _doppel doppel\n");
+}
+
+int command_completion(int argc, char **argv)
+{
+	if (argc != 2 || strcmp(argv[1], "bash")) {
+		fprintf(stderr, "doppel completion: %s%s%s; expected: doppel completion bash\n", argc < 2 ? "no shell" : "shell '",
+			argc < 2 ? "" : argv[1], argc < 2 ? "" : "' is unknown");
+		return EXIT_USAGE;
+	}
+	print_bash();
+	return cli_finish_output("completion");
+}

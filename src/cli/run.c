@@ -1,0 +1,203 @@
+/*
+ * doppel run: options to a machine's configuration, then the machine.
+ */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* What the options fill. */
+struct run_arguments {
+	struct machine_config config;
+	unsigned serial_count;
+};
+
+/* ---- values ---- */
+
+static int parse_size(const char *text, uint64_t *size, struct error *err)
+{
+	static const char suffixes[] = "KMGT";
+	unsigned shift = 0;
+	char *rest;
+	uint64_t number;
+
+	errno = 0;
+	number = strtoull(text, &rest, 10);
+	if (*rest) {
+		const char *suffix = strchr(suffixes, *rest);
+
+		if (suffix && !rest[1])
+			shift = 10 * (unsigned)(suffix - suffixes + 1);
+	}
+	if (*text < '0' || *text > '9' || errno || (*rest && !shift))
+		return error_set(err, EINVAL, "'%s' is no size; expected a number with K, M, G or T, such as 512M", text);
+	if (number > UINT64_MAX >> shift)
+		return error_set(err, EINVAL, "'%s' is too large", text);
+	*size = number << shift;
+	return 0;
+}
+
+static int set_memory(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+	uint64_t size = 0;
+	int rc = parse_size(value, &size, err);
+
+	if (rc)
+		return rc;
+	if (size < MEM_MIN || size > MEM_MAX || size % (1 << 20))
+		return error_set(err, EINVAL, "'%s' is not possible; expected a whole number of megabytes from 1M to 1T", value);
+	run->config.memory = size;
+	return 0;
+}
+
+static int set_cpus(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+	char *rest;
+	unsigned long number = strtoul(value, &rest, 10);
+
+	if (*value < '0' || *value > '9' || *rest || number < 1 || number > MACHINE_MAX_CPUS)
+		return error_set(err, EINVAL, "'%s' is not possible; expected a number from 1 to %d", value, MACHINE_MAX_CPUS);
+	run->config.cpus = (unsigned)number;
+	return 0;
+}
+
+static int set_clock(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (!strcmp(value, "host"))
+		run->config.clock = CLOCK_HOST;
+	else if (!strcmp(value, "virtual"))
+		run->config.clock = CLOCK_VIRTUAL;
+	else
+		return error_set(err, EINVAL, "'%s' is unknown; expected host or virtual", value);
+	return 0;
+}
+
+static int set_serial(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (run->serial_count == MACHINE_MAX_SERIAL)
+		return error_set(err, EINVAL, "a machine has at most %d serial ports", MACHINE_MAX_SERIAL);
+	run->config.serial[run->serial_count++] = value;
+	return 0;
+}
+
+/* A field of the configuration that is the option's argument as it is, or a switch. */
+#define SET_STRING(field)                                                                                              \
+	static int set_##field(void *target, const char *value, struct error *err)                                     \
+	{                                                                                                              \
+		(void)err;                                                                                             \
+		((struct run_arguments *)target)->config.field = value;                                                \
+		return 0;                                                                                              \
+	}
+#define SET_SWITCH(field)                                                                                              \
+	static int set_##field(void *target, const char *value, struct error *err)                                     \
+	{                                                                                                              \
+		(void)value;                                                                                           \
+		(void)err;                                                                                             \
+		((struct run_arguments *)target)->config.field = true;                                                 \
+		return 0;                                                                                              \
+	}
+SET_STRING(kernel)
+SET_STRING(initrd)
+SET_STRING(append)
+SET_STRING(engine)
+SET_STRING(cpu_model)
+SET_STRING(debug_console)
+SET_STRING(trace)
+SET_STRING(trace_file)
+SET_SWITCH(pure)
+SET_SWITCH(no_reboot)
+SET_SWITCH(debug_exit)
+SET_SWITCH(stats)
+
+/* ---- words for completion ---- */
+
+static const char *const *clock_words(void)
+{
+	static const char *const words[] = { "host", "virtual", NULL };
+
+	return words;
+}
+
+static const char *const *chardev_words(void)
+{
+	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "null", NULL };
+
+	return words;
+}
+
+static const char *const *trace_words(void)
+{
+	static const char *const words[] = {
+		"all", "help",
+#define _(id, name, what) name,
+		TRACE_CATEGORIES(_)
+#undef _
+		NULL,
+	};
+
+	return words;
+}
+
+/* ---- the command ---- */
+
+const struct cli_option run_options[] = {
+	{ "--kernel", "FILE", "Linux bzImage, PVH kernel or x86-64 ELF executable (required)", set_kernel, NULL, true },
+	{ "--initrd", "FILE", "initial RAM disk", set_initrd, NULL, true },
+	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
+	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
+	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },
+	{ "--engine", "NAME", "what executes the guest: auto, interp (default auto)", set_engine, NULL, false },
+	{ "--cpu", "MODEL", "CPU that the guest sees: host, v2, v3 (default host)", set_cpu_model, NULL, false },
+	{ "--clock", "KIND", "guest time: host, or virtual, which counts instructions (default host)", set_clock, clock_words,
+	  false },
+	{ "--pure", NULL, "tell the guest nothing of doppel: no paravirtual interface", set_pure, NULL, false },
+	{ "--serial", "SPEC", "where COM1 goes (default stdio); again for COM2 to COM4", set_serial, chardev_words, false },
+	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
+	{ "--trace", "LIST", "trace points, with commas between; 'help' lists them", set_trace, trace_words, false },
+	{ "--trace-file", "FILE", "where traces go (default standard error)", set_trace_file, NULL, true },
+	{ "--stats", NULL, "print statistics at the end", set_stats, NULL, false },
+	{ "--debug-exit", NULL, "port 0xf4: a byte n written there ends doppel with status 2n + 1", set_debug_exit, NULL, false },
+	{ "--debug-console", "SPEC", "port 0xe9: where bytes written there go", set_debug_console, chardev_words, false },
+	{ NULL, NULL, NULL, NULL, NULL, false },
+};
+
+/* What the user wrote is wrong (EINVAL), or what he wants is not possible. */
+static int report(const struct error *err, int rc)
+{
+	cli_complain("run", err);
+	return rc == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
+}
+
+int command_run(int argc, char **argv)
+{
+	struct run_arguments run = {
+		.config = { .memory = 512ull << 20, .cpus = 1, .engine = "auto", .cpu_model = "host", .clock = CLOCK_HOST },
+	};
+	struct error err = { 0 };
+	struct machine *machine;
+	int status = cli_parse(cli_find("run"), argc, argv, &run);
+	int rc;
+
+	if (status)
+		return status;
+	if (!run.config.kernel) {
+		error_set(&err, EINVAL, "no kernel; expected --kernel FILE");
+		return report(&err, -EINVAL);
+	}
+	if (!run.serial_count)
+		run.config.serial[0] = "stdio";
+	rc = machine_create(&machine, &run.config, &err);
+	if (rc)
+		return report(&err, rc);
+	status = machine_run(machine);
+	if (run.config.stats)
+		machine_print_stats(machine, stderr);
+	machine_destroy(machine);
+	return status;
+}
