@@ -1,5 +1,5 @@
 /* Processor models and CPUID: what they promise, and that the leaves agree with each other. */
-#include "cpu_fixture.h"
+#include "lib/cpu_fixture.h"
 
 #include <errno.h>
 

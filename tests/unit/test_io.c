@@ -1,5 +1,5 @@
 /* IN, OUT, INS, OUTS: operands, permissions, and order of faults and device accesses. */
-#include "cpu_fixture.h"
+#include "lib/cpu_fixture.h"
 
 /* Every port remembers what was written last; reads count up. */
 static struct {

@@ -1,5 +1,5 @@
 /* Model-specific registers: which there are, what they accept, and what follows the time stamp counter. */
-#include "cpu_fixture.h"
+#include "lib/cpu_fixture.h"
 
 /* A local APIC of three registers. */
 static uint64_t apic_base, deadline;

@@ -2,7 +2,7 @@
  * String instructions against a model that moves one byte after the other and knows nothing of runs, TLBs or pages but
  * their rights.
  */
-#include "cpu_fixture.h"
+#include "lib/cpu_fixture.h"
 
 enum kind { MOVS, STOS, LODS, CMPS, SCAS, KINDS };
 static cpu_op_fn *const ops[KINDS] = { op_movs, op_stos, op_lods, op_cmps, op_scas };
