@@ -10,6 +10,7 @@
 
 #include "engine/interp/host_exec.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 /* ---- handlers for what cpu/ and host.c do ---- */
@@ -229,7 +230,7 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 {
 	uint8_t *host;
 	gpa_t at;
-	struct mem_page *page;
+	const struct mem_page *page;
 	static const uint8_t nothing[PAGE_SIZE] = { 0 };
 
 	v->count[COUNT_BLOCKS]++;
@@ -248,7 +249,7 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 			return;
 		}
 		if (attempt)
-			b->gen[0] = cpu_code_begin(v, page, at, rest);
+			b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, rest);
 		if (decode_run(v, b, linear, host, max) == -ENOSPC) {
 			flush_blocks(v);
 			interp_host_reset(v);
@@ -258,7 +259,7 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 			/* Rare: mark both pages whole, then decode once more with the generations in hand. */
 			gpa_t second = gpa(b->gpa2);
 
-			b->gen[0] = cpu_code_begin(v, page, at, rest);
+			b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, rest);
 			b->gen[1] = b->page[1] == &no_page ? 0 : cpu_code_begin(v, (struct mem_page *)b->page[1], second, 16);
 			if (decode_run(v, b, linear, host, max) == -ENOSPC)
 				continue;
@@ -266,7 +267,7 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 		}
 		if (attempt)
 			return;
-		b->gen[0] = cpu_code_begin(v, page, at, MAX(b->bytes, 1));
+		b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, MAX(b->bytes, 1));
 		if (bytes_unchanged(b, host))
 			return;
 	}
@@ -374,8 +375,8 @@ static void end_step(struct vcpu *v)
 		cpu_after_step(v);
 }
 
-/* Between blocks, off the fast path: events, the budget, finding the next block. NULL: leave run() with *kind. */
-static const struct insn *interp_slow(struct vcpu *v, enum exit_kind *kind)
+/* Between blocks, off the fast path: events, the budget, finding the next block. NULL: leave run() with exit_kind. */
+static const struct insn *interp_slow(struct vcpu *v)
 {
 	struct interp *in = interp_of(v);
 	uint32_t events = atomic_load(&v->events);
@@ -388,22 +389,22 @@ static const struct insn *interp_slow(struct vcpu *v, enum exit_kind *kind)
 		sync_icount(v);
 		if (events & (EVENT_EXIT | EVENT_EXCLUSIVE)) {
 			atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
-			*kind = EXIT_KICK;
+			in->exit_kind = EXIT_KICK;
 			return NULL;
 		}
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_CODE);
 		if (!cpu_handle_events(v)) {
-			*kind = EXIT_SHUTDOWN;
+			in->exit_kind = EXIT_SHUTDOWN;
 			return NULL;
 		}
 		in->step_event = atomic_load(&v->events) & EVENT_STEP;
 	}
 	if (v->s.activity != CPU_RUNNING) {
-		*kind = EXIT_HALT;
+		in->exit_kind = EXIT_HALT;
 		return NULL;
 	}
 	if (v->budget <= 0) {
-		*kind = EXIT_BUDGET;
+		in->exit_kind = EXIT_BUDGET;
 		return NULL;
 	}
 	linear = v->code_mode == MODE_64 ? v->s.rip : (uint32_t)(v->s.seg_base[CS] + (v->s.rip & cpu_ip_mask(v)));
@@ -448,17 +449,18 @@ static bool deliver_fault(struct vcpu *v)
 static enum exit_kind interp_run(struct vcpu *v, struct exit *exit)
 {
 	struct interp *in = interp_of(v);
-	enum exit_kind kind = EXIT_SHUTDOWN;
+	enum exit_kind kind;
 	const struct insn *i;
 
 	(void)exit;
 	in->icount_end = v->s.icount + (uint64_t)v->budget;
 	in->current = NULL;
 	in->step_event = false;
+	in->exit_kind = EXIT_SHUTDOWN; /* unless something else ends it: deliver_fault() failed */
 	v->current = NULL;
 	interp_host_enter(v);
 	if (!setjmp(v->fault_jmp) || deliver_fault(v)) {
-		while ((i = interp_slow(v, &kind))) {
+		while ((i = interp_slow(v))) {
 			while (i)
 				i = ((handler_fn *)i->handler)(v, i);
 			v->current = NULL;
@@ -466,6 +468,7 @@ static enum exit_kind interp_run(struct vcpu *v, struct exit *exit)
 				end_step(v);
 		}
 	}
+	kind = in->exit_kind;
 	v->current = NULL;
 	in->current = NULL;
 	sync_icount(v);

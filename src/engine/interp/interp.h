@@ -36,6 +36,7 @@ struct jump_entry {
 
 struct interp {
 	struct block *current;	/* being run; valid while v->current or a handler is */
+	enum exit_kind exit_kind; /* why run() returns */
 	uint64_t icount_end;	/* s.icount + budget, constant while instructions run */
 	bool step_event;	/* EVENT_STEP asked for the current step, which ends with cpu_after_step() */
 	bool stepping;		/* one instruction is run alone, budget put aside: */
