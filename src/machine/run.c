@@ -107,6 +107,7 @@ void machine_bus_request(void *machine, enum bus_request request)
 		[BUS_REQUEST_RESET] = REQUEST_RESET,
 		[BUS_REQUEST_POWEROFF] = REQUEST_POWEROFF,
 		[BUS_REQUEST_EXIT] = REQUEST_EXIT,
+		[BUS_REQUEST_QUIT] = REQUEST_QUIT,
 	};
 
 	machine_request(machine, requests[request]);
