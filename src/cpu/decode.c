@@ -553,8 +553,9 @@ static void fill_host(struct insn_host *h, const struct insn *i, const ZydisDeco
 	h->x87 = in->meta.isa_ext == ZYDIS_ISA_EXT_X87 || in->meta.isa_set == ZYDIS_ISA_SET_SSE3X87;
 	for (unsigned n = 0; n < in->operand_count; n++)
 		host_operand(h, &o[n], in);
-	/* A destination that is only partly written keeps the rest: loading it first costs little and is always right. */
-	h->vec_read |= h->vec_written;
+	/* A legacy destination may be written in part; a VEX one that keeps something is said to be read. */
+	if (!h->vex)
+		h->vec_read |= h->vec_written;
 	h->uses_mxcsr = !h->x87 && !h->mmx;
 	if (in->cpu_flags) {
 		h->writes_flags = in->cpu_flags->modified | in->cpu_flags->set_0 | in->cpu_flags->set_1;

@@ -930,7 +930,73 @@ static void test_32_bit(void **state)
 	v->s.gpr[RDX] = 0x123456789;
 	assert_int_equal(RUN(f, 0xc4, 0xe1, 0xf9, 0x6e, 0xca), -1); /* vmovd %edx, %xmm1 with W */
 	assert_int_equal(v->s.vec[4], 0x23456789);
+	v->s.vec[28] = BIT(31); /* the mask is register 7, though imm8[7:4] says 15 */
+	v->s.vec[8] = 0x2200000002;
+	v->s.vec[4] = 0x1100000001;
+	assert_int_equal(RUN(f, 0xc4, 0xe3, 0x71, 0x4a, 0xda, 0xf0), -1); /* vblendvps %xmm7, %xmm2, %xmm1, %xmm3 */
+	assert_int_equal(v->s.vec[12], 0x1100000002);
 	set_64_bit(v);
+}
+
+/* Real mode: environments hold linear addresses, VEX prefixes are undefined. */
+static void test_real_mode(void **state)
+{
+	struct fixture *f = *state;
+	struct vcpu *v = f->v;
+	uint8_t *p = mem_map(f->mem, gpa(0x8000), 4096, true);
+
+	v->s.cr0 = CR0_ET | CR0_NE;
+	v->s.efer = 0;
+	v->s.seg_sel[CS] = 0x1000;
+	v->s.seg_base[CS] = 0x10000;
+	v->s.seg_attr[CS] = ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE;
+	cpu_update_mode(v);
+	cpu_tlb_flush(v);
+	assert_int_equal(v->code_mode, MODE_16);
+	v->s.gpr[RSI] = 0x8000;
+	assert_int_equal(RUN(f, 0xdb, 0xe3), -1);
+	assert_int_equal(RUN(f, 0xd9, 0xe8), -1);	  /* fld1 */
+	assert_int_equal(RUN(f, 0xd9, 0x34), -1);	  /* fnstenv (%si), 14 bytes */
+	assert_int_equal(load_le16(p + 6), 0x1234);
+	assert_int_equal(load_le16(p + 8), 0x11e8);
+	assert_int_equal(RUN(f, 0x66, 0xd9, 0x34), -1);	  /* 28 bytes */
+	assert_int_equal(load_le32(p + 12), 0xffff1234);
+	assert_int_equal(load_le32(p + 16), 0x11e8);
+	assert_int_equal(RUN(f, 0x66, 0xd9, 0x24), -1);	  /* fldenv */
+	assert_int_equal(v->s.fip, 0x11234);
+	assert_int_equal(RUN(f, 0xd9, 0x5c, 0x40), -1);	  /* fstps 64(%si) */
+	assert_int_equal(load_le32(p + 64), 0x3f800000);
+	assert_int_equal(RUN(f, 0x0f, 0x58, 0xc1), -1);
+	assert_int_equal(RUN(f, 0xc5, 0xf0, 0x58, 0xc8), EXC_UD);
+}
+
+/* When there is no room for more stubs preparing says so, and goes on after a reset. */
+static void test_full(void **state)
+{
+	struct fixture *f = *state;
+	unsigned prepared = 0;
+
+	for (unsigned n = 0; n < 65536; n++) {
+		/* pshufd $n, %xmm, %xmm */
+		uint8_t bytes[] = { 0x66, 0x40 | (n >> 8 & 5), 0x0f, 0x70, 0xc0 | (n >> 10 & 0x3f), n & 255 };
+		struct insn_host h;
+		struct insn i;
+
+		cpu_decode(&f->model, MODE_64, bytes, sizeof(bytes), 0, &i, &h);
+		if (!interp_host_prepare(f->v, &i, &h)) {
+			prepared++;
+			continue;
+		}
+		interp_host_reset(f->v);
+		assert_int_equal(interp_host_prepare(f->v, &i, &h), 0);
+		f->v->s.vec[4] = 0x0000000500000003;
+		f->v->s.vec[5] = 0;
+		assert_int_equal(RUN(f, 0x66, 0x0f, 0x70, 0xd1, 0x01), -1); /* pshufd $1, %xmm1, %xmm2 */
+		assert_int_equal(f->v->s.vec[8], 0x0000000300000005);
+		assert_true(prepared > 1000);
+		return;
+	}
+	fail_msg("%u stubs and no end", prepared);
 }
 
 int main(void)
@@ -949,6 +1015,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_xrstor_refuses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mxcsr, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_32_bit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_real_mode, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_full, setup, teardown),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
