@@ -18,7 +18,7 @@ check() {
 		echo "ok $tap_count - $tap_name"
 	else
 		echo "not ok $tap_count - $tap_name"
-		echo "# failed: $*"
+		printf "failed: %s\n" "$*" | sed "s/^/# /"
 		# Guests clear screens and ask terminals where the cursor is: nothing of that gets out.
 		tail -n 40 "$scratch/.out" | tr -cd '\11\12\40-\176' | sed 's/^/# /'
 	fi
