@@ -5,12 +5,9 @@
 #include "cpu/fpu.h"
 
 #define ENVIRONMENT_MAX 28
-#define REGISTERS	80
+#define REGISTERS 80
 
-static unsigned environment_size(const struct insn *i)
-{
-	return i->opsize == 2 ? 14 : 28;
-}
+static unsigned environment_size(const struct insn *i) { return i->opsize == 2 ? 14 : 28; }
 
 /* Writes the environment's image; the layouts of real mode hold linear addresses. */
 static void encode(const struct vcpu *v, const struct insn *i, uint8_t *p)

@@ -21,10 +21,7 @@ static bool is_64(const struct insn *i)
 }
 
 /* XMM and YMM registers that the mode can name: others are neither stored nor loaded. */
-static unsigned vector_registers(const struct vcpu *v)
-{
-	return v->code_mode == MODE_64 ? 16 : 8;
-}
+static unsigned vector_registers(const struct vcpu *v) { return v->code_mode == MODE_64 ? 16 : 8; }
 
 /* ---- pieces of the image ---- */
 
@@ -106,7 +103,8 @@ static void probe(struct vcpu *v, const struct insn *i, uint64_t address, unsign
 }
 
 /* Store bytes [from, to) of an image whose first byte is at `address`. */
-static void store_part(struct vcpu *v, const struct insn *i, uint64_t address, const void *image, size_t from, size_t to)
+static void store_part(struct vcpu *v, const struct insn *i, uint64_t address, const void *image, size_t from,
+		       size_t to)
 {
 	cpu_store_bytes(v, address + from, (const uint8_t *)image + from, (unsigned)(to - from), i->seg == SS);
 }
@@ -176,7 +174,8 @@ static void store_components(struct vcpu *v, const struct insn *i, uint64_t addr
 	}
 	if (mxcsr) {
 		put_mxcsr(&v->s, &image->legacy);
-		store_part(v, i, address, image, offsetof(struct fxsave_image, mxcsr), offsetof(struct fxsave_image, st));
+		store_part(v, i, address, image, offsetof(struct fxsave_image, mxcsr),
+			   offsetof(struct fxsave_image, st));
 	}
 	if (write & XCR0_SSE) {
 		put_xmm(&v->s, &image->legacy, count);
@@ -211,7 +210,8 @@ static void save_standard(struct vcpu *v, const struct insn *i, bool optimised)
 	in_use = cpu_xinuse(v);
 	image.xstate_bv = cpu_load(v, address + offsetof(struct xsave_image, xstate_bv), 8, i->seg == SS);
 	image.xstate_bv = (image.xstate_bv & ~wanted) | (in_use & wanted);
-	store_components(v, i, address, &image, optimised ? wanted & in_use : wanted, wanted & (XCR0_SSE | XCR0_AVX), 8);
+	store_components(v, i, address, &image, optimised ? wanted & in_use : wanted, wanted & (XCR0_SSE | XCR0_AVX),
+			 8);
 }
 
 void op_xsave(struct vcpu *v, const struct insn *i) { save_standard(v, i, false); }

@@ -5,14 +5,14 @@
  */
 #include "engine/interp/host_exec.h"
 
-#include <setjmp.h>
 #include <cmocka.h>
+#include <setjmp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define DATA	 0x10000ull /* guest linear = physical address of operands */
-#define ABSENT	 0x20000ull /* a page that is not mapped */
-#define AREA	 832
+#define DATA 0x10000ull	  /* guest linear = physical address of operands */
+#define ABSENT 0x20000ull /* a page that is not mapped */
+#define AREA 832
 
 /* ---- a vCPU in 64-bit mode, ring 0, the first 2 MiB mapped page by page ---- */
 
@@ -21,7 +21,7 @@ struct fixture {
 	struct guest_mem *mem;
 	struct trace trace;
 	struct vcpu *v;
-	uint8_t *code; /* executable */
+	uint8_t *code;	       /* executable */
 	struct native *native; /* in the low 4 GiB, for 32-bit addresses */
 };
 
@@ -132,10 +132,27 @@ struct native {
 	uint64_t rdi;
 };
 
+/* clang-format off: assembly reads by the line */
 #define AT(field) "%c[" #field "](%%rbx)"
 #define OFFSET(field) [field] "i"(offsetof(struct native, field))
-#define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9) _(10) _(11) _(12) _(13) _(14) _(15)
-#define LOAD_VECTOR(n)	"vmovdqu 32*" #n "(%%rbx), %%ymm" #n "\n\t"
+#define EACH_VECTOR(_)                                                                                                 \
+	_(0)                                                                                                           \
+	_(1)                                                                                                           \
+	_(2)                                                                                                           \
+	_(3)                                                                                                           \
+	_(4)                                                                                                           \
+	_(5)                                                                                                           \
+	_(6)                                                                                                           \
+	_(7)                                                                                                           \
+	_(8)                                                                                                           \
+	_(9)                                                                                                           \
+	_(10)                                                                                                          \
+	_(11)                                                                                                          \
+	_(12)                                                                                                          \
+	_(13)                                                                                                          \
+	_(14)                                                                                                          \
+	_(15)
+#define LOAD_VECTOR(n) "vmovdqu 32*" #n "(%%rbx), %%ymm" #n "\n\t"
 #define STORE_VECTOR(n) "vmovdqu %%ymm" #n ", 32*" #n "(%%rbx)\n\t"
 
 /* RSI points to the middle of memory; RDI too. */
@@ -144,65 +161,193 @@ static void run_native(struct native *n)
 	static const uint32_t mxcsr = 0x1f80;
 	register struct native *rbx __asm__("rbx") = n;
 
-	__asm__ volatile("fxrstor64 " AT(image) "\n\t" EACH_VECTOR(LOAD_VECTOR)
-			 "push " AT(flags) "\n\tpopf\n\t"
-			 "mov " AT(rax) ", %%rax\n\tmov " AT(rcx) ", %%rcx\n\tmov " AT(rdx) ", %%rdx\n\t"
-			 "lea " AT(memory) ", %%rsi\n\tlea 64(%%rsi), %%rsi\n\tmov %%rsi, %%rdi\n\t"
-			 "call *" AT(code) "\n\t"
-			 "mov %%rax, " AT(rax) "\n\tmov %%rcx, " AT(rcx) "\n\tmov %%rdx, " AT(rdx) "\n\t"
-			 "pushf\n\tpop " AT(flags) "\n\t" EACH_VECTOR(STORE_VECTOR)
-			 "vzeroupper\n\tfxsave64 " AT(image) "\n\tfninit\n\tcld"
-			 : "+r"(rbx)
-			 : OFFSET(image), OFFSET(flags), OFFSET(rax), OFFSET(rcx), OFFSET(rdx), OFFSET(memory), OFFSET(code)
-			 : "rax", "rcx", "rdx", "rsi", "rdi", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",
-			   "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+	__asm__ volatile(
+		"fxrstor64 " AT(image) "\n\t" EACH_VECTOR(LOAD_VECTOR) "push " AT(
+			flags) "\n\tpopf\n\t"
+			       "mov " AT(rax) ", %%rax\n\tmov " AT(rcx) ", %%rcx\n\tmov " AT(
+				       rdx) ", %%rdx\n\t"
+					    "lea " AT(
+						    memory) ", %%rsi\n\tlea 64(%%rsi), %%rsi\n\tmov %%rsi, %%rdi\n\t"
+							    "call *" AT(
+								    code) "\n\t"
+									  "mov %%rax, " AT(rax) "\n\tmov %%rcx, " AT(rcx) "\n\tmov %%rdx, " AT(
+										  rdx) "\n\t"
+										       "pushf\n\tpop " AT(flags) "\n"
+														 "\t" EACH_VECTOR(STORE_VECTOR) "vzeroupper\n\tfxsave64 " AT(
+															 image) "\n\tfninit\n\tcld"
+		: "+r"(rbx)
+		: OFFSET(image), OFFSET(flags), OFFSET(rax), OFFSET(rcx), OFFSET(rdx), OFFSET(memory), OFFSET(code)
+		: "rax", "rcx", "rdx", "rsi", "rdi", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",
+		  "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 	__asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
 }
 
 /* Instructions: registers as they like, memory through %rsi. GNU as assembles them into a table of length and bytes. */
 #define CASES(_)                                                                                                       \
-	_("addps %xmm1, %xmm2") _("addpd (%rsi), %xmm9") _("mulss 4(%rsi), %xmm3") _("sqrtsd %xmm14, %xmm0")           \
-	_("movups %xmm8, 3(%rsi)") _("movaps %xmm1, -16(%rsi)") _("movdqu 7(%rsi), %xmm15") _("movlps (%rsi), %xmm5")  \
-	_("movhpd %xmm5, 8(%rsi)") _("movss %xmm1, %xmm2") _("movsd (%rsi), %xmm2") _("movsd %xmm12, (%rsi)")          \
-	_("movd %ecx, %xmm4") _("movd %xmm4, %edx") _("movq %rax, %xmm11") _("movq %xmm11, %rdx")                      \
-	_("movq %xmm3, (%rsi)") _("movd %r8d, %xmm6") _("movq %xmm6, %r15") _("movd (%rsi), %mm3")                     \
-	_("pshufd $0x1b, %xmm1, %xmm2") _("pshufd $0x39, (%rsi), %xmm2") _("pextrw $5, %xmm7, %eax")                   \
-	_("pextrw $3, %xmm7, (%rsi)") _("pextrb $9, %xmm2, %ecx") _("pextrq $1, %xmm9, %r13")                          \
-	_("pinsrw $2, %edx, %xmm1") _("pinsrb $11, (%rsi), %xmm1") _("pinsrd $3, %r9d, %xmm10")                        \
-	_("pmovmskb %xmm12, %r11d") _("movmskps %xmm3, %eax") _("extractps $2, %xmm5, 4(%rsi)")                        \
-	_("cvttsd2si %xmm1, %rax") _("cvtsd2si (%rsi), %r12d") _("cvtsi2sd %rcx, %xmm13") _("cvtsi2ssl (%rsi), %xmm1")  \
-	_("cvtps2pd (%rsi), %xmm1") _("cvtdq2ps %xmm2, %xmm3") _("ucomisd %xmm2, %xmm1") _("comiss (%rsi), %xmm4")     \
-	_("ptest %xmm1, %xmm9") _("pcmpestri $0x18, (%rsi), %xmm2") _("pcmpistrm $0x40, %xmm1, %xmm2")                 \
-	_("pcmpistri $0x0c, 1(%rsi), %xmm2") _("pblendvb %xmm0, %xmm3, %xmm4") _("roundpd $1, %xmm1, %xmm2")           \
-	_("dpps $0xf3, %xmm1, %xmm2") _("pshufb %xmm9, %xmm1") _("aesenc %xmm1, %xmm2") _("aesdeclast (%rsi), %xmm2")  \
-	_("pclmulqdq $0x11, %xmm1, %xmm2") _("sha256rnds2 %xmm0, %xmm1, %xmm2") _("sha1rnds4 $2, (%rsi), %xmm2")       \
-	_("punpcklqdq %xmm9, %xmm10") _("psrldq $5, %xmm3") _("pslld $7, %xmm11") _("movntps %xmm1, (%rsi)")           \
-	_("movntdqa (%rsi), %xmm1") _("lddqu 1(%rsi), %xmm1") _("movddup (%rsi), %xmm1") _("haddps %xmm2, %xmm1")      \
-	_("vaddps %ymm1, %ymm2, %ymm3") _("vaddpd (%rsi), %xmm8, %xmm9") _("vpaddd 5(%rsi), %ymm11, %ymm1")            \
-	_("vmovups %ymm9, 1(%rsi)") _("vmovdqa (%rsi), %ymm2") _("vmovups %xmm9, %xmm2") _("vmovq %xmm3, %r10")        \
-	_("vmovd %r9d, %xmm3") _("vmovd (%rsi), %xmm13") _("vpextrb $3, %xmm1, %r8d") _("vpinsrq $1, %r8, %xmm1, %xmm2") \
-	_("vcvttsd2si %xmm9, %r9") _("vcvtsi2sd %r9, %xmm1, %xmm2") _("vucomiss %xmm1, %xmm2") _("vptest %ymm1, %ymm2") \
-	_("vtestps (%rsi), %ymm3") _("vpmovmskb %ymm9, %edx") _("vpcmpeqb (%rsi), %ymm1, %ymm2")                       \
-	_("vextracti128 $1, %ymm9, %xmm2") _("vinsertf128 $1, (%rsi), %ymm2, %ymm3") _("vpermq $0x4e, %ymm9, %ymm1")   \
-	_("vbroadcastss (%rsi), %ymm1") _("vpbroadcastb %xmm9, %ymm10") _("vblendvps %ymm9, %ymm1, %ymm2, %ymm3")      \
-	_("vfmadd231pd (%rsi), %ymm1, %ymm2") _("vfnmsub132ss %xmm9, %xmm1, %xmm2") _("vcvtph2ps (%rsi), %ymm1")       \
-	_("vcvtps2ph $0, %ymm1, (%rsi)") _("vpclmulqdq $1, %xmm1, %xmm2, %xmm3") _("vaesenc %xmm1, %xmm2, %xmm3")      \
-	_("vpsllvd %ymm1, %ymm2, %ymm3") _("vzeroupper") _("vzeroall") _("vpcmpestri $0x1a, %xmm1, %xmm9")             \
-	_("vmaskmovps (%rsi), %ymm1, %ymm2") _("vmaskmovpd %ymm9, %ymm1, (%rsi)") _("vpmaskmovd (%rsi), %xmm1, %xmm2") \
-	_("vpmaskmovq %xmm3, %xmm9, 4(%rsi)") _("maskmovdqu %xmm1, %xmm9") _("vmaskmovdqu %xmm2, %xmm3")               \
-	_("maskmovq %mm1, %mm2") _("paddb %mm1, %mm2") _("pmulhw (%rsi), %mm7") _("movq %mm5, %rcx")                   \
-	_("movq %rdx, %mm1") _("movq %mm5, (%rsi)") _("movntq %mm1, (%rsi)") _("pshufw $0x1b, %mm1, %mm2")             \
-	_("pinsrw $1, %ecx, %mm4") _("pmovmskb %mm1, %r9d") _("cvtpi2ps %mm1, %xmm2") _("cvttpd2pi (%rsi), %mm2")      \
-	_("movq2dq %mm3, %xmm9") _("movdq2q %xmm9, %mm3") _("psignb %mm1, %mm2") _("emms")                             \
-	_("fadd %st(3), %st") _("fmulp %st, %st(2)") _("fld1") _("fldpi") _("flds (%rsi)") _("fldl 1(%rsi)")           \
-	_("fldt (%rsi)") _("filds (%rsi)") _("fildll 4(%rsi)") _("fstps (%rsi)") _("fstl (%rsi)") _("fstpt 3(%rsi)")   \
-	_("fistpl (%rsi)") _("fisttpll (%rsi)") _("fbld (%rsi)") _("fbstp (%rsi)") _("fxch %st(4)") _("fchs")          \
-	_("fsqrt") _("fsin") _("fpatan") _("fyl2x") _("frndint") _("fscale") _("fprem") _("fcom %st(1)")               \
-	_("fcomi %st(2), %st") _("fucomip %st(1), %st") _("fcmovbe %st(3), %st") _("fcmovnu %st(1), %st")              \
-	_("fnstsw %ax") _("fnstsw (%rsi)") _("fnstcw (%rsi)") _("ftst") _("fxam") _("fincstp") _("ffree %st(2)")       \
-	_("fnclex") _("fninit") _("fwait") _("fdivrs (%rsi)") _("fiaddl 2(%rsi)")                                      \
-	_(".byte 0x67; addps (%rsi), %xmm1") _(".byte 0x66, 0x66; movdqa %xmm1, %xmm2") _(".byte 0x48; addps %xmm1, %xmm2")  \
-	_("movups 16(%rsi,%rax,2), %xmm1") _("movups 0x7fffff00(%rsi,%rcx,1), %xmm3")
+	_("addps %xmm1, %xmm2")                                                                                        \
+	_("addpd (%rsi), %xmm9")                                                                                       \
+	_("mulss 4(%rsi), %xmm3")                                                                                      \
+	_("sqrtsd %xmm14, %xmm0")                                                                                      \
+	_("movups %xmm8, 3(%rsi)")                                                                                     \
+	_("movaps %xmm1, -16(%rsi)")                                                                                   \
+	_("movdqu 7(%rsi), %xmm15")                                                                                    \
+	_("movlps (%rsi), %xmm5")                                                                                      \
+	_("movhpd %xmm5, 8(%rsi)")                                                                                     \
+	_("movss %xmm1, %xmm2")                                                                                        \
+	_("movsd (%rsi), %xmm2")                                                                                       \
+	_("movsd %xmm12, (%rsi)")                                                                                      \
+	_("movd %ecx, %xmm4")                                                                                          \
+	_("movd %xmm4, %edx")                                                                                          \
+	_("movq %rax, %xmm11")                                                                                         \
+	_("movq %xmm11, %rdx")                                                                                         \
+	_("movq %xmm3, (%rsi)")                                                                                        \
+	_("movd %r8d, %xmm6")                                                                                          \
+	_("movq %xmm6, %r15")                                                                                          \
+	_("movd (%rsi), %mm3")                                                                                         \
+	_("pshufd $0x1b, %xmm1, %xmm2")                                                                                \
+	_("pshufd $0x39, (%rsi), %xmm2")                                                                               \
+	_("pextrw $5, %xmm7, %eax")                                                                                    \
+	_("pextrw $3, %xmm7, (%rsi)")                                                                                  \
+	_("pextrb $9, %xmm2, %ecx")                                                                                    \
+	_("pextrq $1, %xmm9, %r13")                                                                                    \
+	_("pinsrw $2, %edx, %xmm1")                                                                                    \
+	_("pinsrb $11, (%rsi), %xmm1")                                                                                 \
+	_("pinsrd $3, %r9d, %xmm10")                                                                                   \
+	_("pmovmskb %xmm12, %r11d")                                                                                    \
+	_("movmskps %xmm3, %eax")                                                                                      \
+	_("extractps $2, %xmm5, 4(%rsi)")                                                                              \
+	_("cvttsd2si %xmm1, %rax")                                                                                     \
+	_("cvtsd2si (%rsi), %r12d")                                                                                    \
+	_("cvtsi2sd %rcx, %xmm13")                                                                                     \
+	_("cvtsi2ssl (%rsi), %xmm1")                                                                                   \
+	_("cvtps2pd (%rsi), %xmm1")                                                                                    \
+	_("cvtdq2ps %xmm2, %xmm3")                                                                                     \
+	_("ucomisd %xmm2, %xmm1")                                                                                      \
+	_("comiss (%rsi), %xmm4")                                                                                      \
+	_("ptest %xmm1, %xmm9")                                                                                        \
+	_("pcmpestri $0x18, (%rsi), %xmm2")                                                                            \
+	_("pcmpistrm $0x40, %xmm1, %xmm2")                                                                             \
+	_("pcmpistri $0x0c, 1(%rsi), %xmm2")                                                                           \
+	_("pblendvb %xmm0, %xmm3, %xmm4")                                                                              \
+	_("roundpd $1, %xmm1, %xmm2")                                                                                  \
+	_("dpps $0xf3, %xmm1, %xmm2")                                                                                  \
+	_("pshufb %xmm9, %xmm1")                                                                                       \
+	_("aesenc %xmm1, %xmm2")                                                                                       \
+	_("aesdeclast (%rsi), %xmm2")                                                                                  \
+	_("pclmulqdq $0x11, %xmm1, %xmm2")                                                                             \
+	_("sha256rnds2 %xmm0, %xmm1, %xmm2")                                                                           \
+	_("sha1rnds4 $2, (%rsi), %xmm2")                                                                               \
+	_("punpcklqdq %xmm9, %xmm10")                                                                                  \
+	_("psrldq $5, %xmm3")                                                                                          \
+	_("pslld $7, %xmm11")                                                                                          \
+	_("movntps %xmm1, (%rsi)")                                                                                     \
+	_("movntdqa (%rsi), %xmm1")                                                                                    \
+	_("lddqu 1(%rsi), %xmm1")                                                                                      \
+	_("movddup (%rsi), %xmm1")                                                                                     \
+	_("haddps %xmm2, %xmm1")                                                                                       \
+	_("vaddps %ymm1, %ymm2, %ymm3")                                                                                \
+	_("vaddpd (%rsi), %xmm8, %xmm9")                                                                               \
+	_("vpaddd 5(%rsi), %ymm11, %ymm1")                                                                             \
+	_("vmovups %ymm9, 1(%rsi)")                                                                                    \
+	_("vmovdqa (%rsi), %ymm2")                                                                                     \
+	_("vmovups %xmm9, %xmm2")                                                                                      \
+	_("vmovq %xmm3, %r10")                                                                                         \
+	_("vmovd %r9d, %xmm3")                                                                                         \
+	_("vmovd (%rsi), %xmm13")                                                                                      \
+	_("vpextrb $3, %xmm1, %r8d")                                                                                   \
+	_("vpinsrq $1, %r8, %xmm1, %xmm2")                                                                             \
+	_("vcvttsd2si %xmm9, %r9")                                                                                     \
+	_("vcvtsi2sd %r9, %xmm1, %xmm2")                                                                               \
+	_("vucomiss %xmm1, %xmm2")                                                                                     \
+	_("vptest %ymm1, %ymm2")                                                                                       \
+	_("vtestps (%rsi), %ymm3")                                                                                     \
+	_("vpmovmskb %ymm9, %edx")                                                                                     \
+	_("vpcmpeqb (%rsi), %ymm1, %ymm2")                                                                             \
+	_("vextracti128 $1, %ymm9, %xmm2")                                                                             \
+	_("vinsertf128 $1, (%rsi), %ymm2, %ymm3")                                                                      \
+	_("vpermq $0x4e, %ymm9, %ymm1")                                                                                \
+	_("vbroadcastss (%rsi), %ymm1")                                                                                \
+	_("vpbroadcastb %xmm9, %ymm10")                                                                                \
+	_("vblendvps %ymm9, %ymm1, %ymm2, %ymm3")                                                                      \
+	_("vfmadd231pd (%rsi), %ymm1, %ymm2")                                                                          \
+	_("vfnmsub132ss %xmm9, %xmm1, %xmm2")                                                                          \
+	_("vcvtph2ps (%rsi), %ymm1")                                                                                   \
+	_("vcvtps2ph $0, %ymm1, (%rsi)")                                                                               \
+	_("vpclmulqdq $1, %xmm1, %xmm2, %xmm3")                                                                        \
+	_("vaesenc %xmm1, %xmm2, %xmm3")                                                                               \
+	_("vpsllvd %ymm1, %ymm2, %ymm3")                                                                               \
+	_("vzeroupper")                                                                                                \
+	_("vzeroall")                                                                                                  \
+	_("vpcmpestri $0x1a, %xmm1, %xmm9")                                                                            \
+	_("vmaskmovps (%rsi), %ymm1, %ymm2")                                                                           \
+	_("vmaskmovpd %ymm9, %ymm1, (%rsi)")                                                                           \
+	_("vpmaskmovd (%rsi), %xmm1, %xmm2")                                                                           \
+	_("vpmaskmovq %xmm3, %xmm9, 4(%rsi)")                                                                          \
+	_("maskmovdqu %xmm1, %xmm9")                                                                                   \
+	_("vmaskmovdqu %xmm2, %xmm3")                                                                                  \
+	_("maskmovq %mm1, %mm2")                                                                                       \
+	_("paddb %mm1, %mm2")                                                                                          \
+	_("pmulhw (%rsi), %mm7")                                                                                       \
+	_("movq %mm5, %rcx")                                                                                           \
+	_("movq %rdx, %mm1")                                                                                           \
+	_("movq %mm5, (%rsi)")                                                                                         \
+	_("movntq %mm1, (%rsi)")                                                                                       \
+	_("pshufw $0x1b, %mm1, %mm2")                                                                                  \
+	_("pinsrw $1, %ecx, %mm4")                                                                                     \
+	_("pmovmskb %mm1, %r9d")                                                                                       \
+	_("cvtpi2ps %mm1, %xmm2")                                                                                      \
+	_("cvttpd2pi (%rsi), %mm2")                                                                                    \
+	_("movq2dq %mm3, %xmm9")                                                                                       \
+	_("movdq2q %xmm9, %mm3")                                                                                       \
+	_("psignb %mm1, %mm2")                                                                                         \
+	_("emms")                                                                                                      \
+	_("fadd %st(3), %st")                                                                                          \
+	_("fmulp %st, %st(2)")                                                                                         \
+	_("fld1")                                                                                                      \
+	_("fldpi")                                                                                                     \
+	_("flds (%rsi)")                                                                                               \
+	_("fldl 1(%rsi)")                                                                                              \
+	_("fldt (%rsi)")                                                                                               \
+	_("filds (%rsi)")                                                                                              \
+	_("fildll 4(%rsi)")                                                                                            \
+	_("fstps (%rsi)")                                                                                              \
+	_("fstl (%rsi)")                                                                                               \
+	_("fstpt 3(%rsi)")                                                                                             \
+	_("fistpl (%rsi)")                                                                                             \
+	_("fisttpll (%rsi)")                                                                                           \
+	_("fbld (%rsi)")                                                                                               \
+	_("fbstp (%rsi)")                                                                                              \
+	_("fxch %st(4)")                                                                                               \
+	_("fchs")                                                                                                      \
+	_("fsqrt")                                                                                                     \
+	_("fsin")                                                                                                      \
+	_("fpatan")                                                                                                    \
+	_("fyl2x")                                                                                                     \
+	_("frndint")                                                                                                   \
+	_("fscale")                                                                                                    \
+	_("fprem")                                                                                                     \
+	_("fcom %st(1)")                                                                                               \
+	_("fcomi %st(2), %st")                                                                                         \
+	_("fucomip %st(1), %st")                                                                                       \
+	_("fcmovbe %st(3), %st")                                                                                       \
+	_("fcmovnu %st(1), %st")                                                                                       \
+	_("fnstsw %ax")                                                                                                \
+	_("fnstsw (%rsi)")                                                                                             \
+	_("fnstcw (%rsi)")                                                                                             \
+	_("ftst")                                                                                                      \
+	_("fxam")                                                                                                      \
+	_("fincstp")                                                                                                   \
+	_("ffree %st(2)")                                                                                              \
+	_("fnclex")                                                                                                    \
+	_("fninit")                                                                                                    \
+	_("fwait")                                                                                                     \
+	_("fdivrs (%rsi)")                                                                                             \
+	_("fiaddl 2(%rsi)")                                                                                            \
+	_(".byte 0x67; addps (%rsi), %xmm1")                                                                           \
+	_(".byte 0x66, 0x66; movdqa %xmm1, %xmm2")                                                                     \
+	_(".byte 0x48; addps %xmm1, %xmm2")                                                                            \
+	_("movups 16(%rsi,%rax,2), %xmm1")                                                                             \
+	_("movups 0x7fffff00(%rsi,%rcx,1), %xmm3")
 
 static const char *const case_names[] = {
 #define _(text) text,
@@ -214,7 +359,9 @@ __asm__(".pushsection .rodata\n.globl case_bytes\ncase_bytes:\n"
 #define _(text) ".byte 2f-1f\n1: " text "\n2:\n"
 	CASES(_)
 #undef _
-	".popsection");
+		".popsection");
+
+/* clang-format on */
 
 /* ---- inputs ---- */
 
@@ -235,8 +382,10 @@ static uint64_t random_quad(void)
 
 	switch (next_random() & 7) {
 	case 0: return 0;
-	case 1: case 2: return (r & 0x800fffffffffffff) | (0x3f8 + (r >> 54 & 15)) << 52;
-	case 3: case 4: return (r & 0x807fffff807fffff) | 0x3f8000003f800000 | (r >> 30 & 0x1800000);
+	case 1:
+	case 2: return (r & 0x800fffffffffffff) | (0x3f8 + (r >> 54 & 15)) << 52;
+	case 3:
+	case 4: return (r & 0x807fffff807fffff) | 0x3f8000003f800000 | (r >> 30 & 0x1800000);
 	default: return r;
 	}
 }
@@ -291,13 +440,13 @@ static void make_inputs(struct fixture *f, struct native *n)
 static void make_code(struct fixture *f, struct native *n, const uint8_t *bytes, unsigned len)
 {
 	static const uint8_t save[] = { 0x41, 0x54, 0x41, 0x55, 0x41, 0x57, 0x4d, 0x8d, 0x04, 0x24 };
-	static const uint8_t zero[] = { 0x41, 0xb8, 0, 0, 0, 0, 0x41, 0xb9, 0, 0, 0, 0, 0x41, 0xba, 0, 0, 0, 0,
-					0x41, 0xbb, 0, 0, 0, 0, 0x41, 0xbc, 0, 0, 0, 0, 0x41, 0xbd, 0, 0, 0, 0,
-					0x41, 0xbf, 0, 0, 0, 0 };
+	static const uint8_t zero[] = { 0x41, 0xb8, 0, 0,    0,	   0, 0x41, 0xb9, 0, 0,	   0,	 0, 0x41, 0xba, 0,
+					0,    0,    0, 0x41, 0xbb, 0, 0,    0,	  0, 0x41, 0xbc, 0, 0,	  0,	0,
+					0x41, 0xbd, 0, 0,    0,	   0, 0x41, 0xbf, 0, 0,	   0,	 0 };
 	/* One extended register at most is written: their sum is returned through rdi's slot. */
-	static const uint8_t sum[] = { 0x4f, 0x8d, 0x04, 0x08, 0x4f, 0x8d, 0x04, 0x10, 0x4f, 0x8d, 0x04, 0x18,
-				       0x4f, 0x8d, 0x04, 0x20, 0x4f, 0x8d, 0x04, 0x28, 0x4f, 0x8d, 0x04, 0x38,
-				       0x4c, 0x89, 0x83 };
+	static const uint8_t sum[] = { 0x4f, 0x8d, 0x04, 0x08, 0x4f, 0x8d, 0x04, 0x10, 0x4f,
+				       0x8d, 0x04, 0x18, 0x4f, 0x8d, 0x04, 0x20, 0x4f, 0x8d,
+				       0x04, 0x28, 0x4f, 0x8d, 0x04, 0x38, 0x4c, 0x89, 0x83 };
 	static const uint8_t restore[] = { 0x41, 0x5f, 0x41, 0x5d, 0x41, 0x5c, 0xc3 };
 	uint8_t *p = f->code;
 
@@ -331,8 +480,9 @@ static bool images_agree(const struct vcpu *v, const struct native *n, const cha
 	ok &= load_le16(n->image) == v->s.fcw && load_le16(n->image + 2) == v->s.fsw;
 	ok &= load_le32(n->image + 24) == v->s.mxcsr;
 	if (!ok)
-		print_error("%s: x87 or MXCSR differ: fsw %x native %x, fcw %x native %x, mxcsr %x native %x\n", name, v->s.fsw,
-			    load_le16(n->image + 2), v->s.fcw, load_le16(n->image), v->s.mxcsr, load_le32(n->image + 24));
+		print_error("%s: x87 or MXCSR differ: fsw %x native %x, fcw %x native %x, mxcsr %x native %x\n", name,
+			    v->s.fsw, load_le16(n->image + 2), v->s.fcw, load_le16(n->image), v->s.mxcsr,
+			    load_le32(n->image + 24));
 	return ok;
 }
 
@@ -345,12 +495,15 @@ static bool compare(struct fixture *f, struct native *n, const char *name)
 	ok = images_agree(v, n, name);
 	for (unsigned k = 0; k < 64; k++)
 		if (v->s.vec[k] != n->vec[k / 4][k % 4]) {
-			print_error("%s: ymm%u[%u] is %#lx, natively %#lx\n", name, k / 4, k % 4, v->s.vec[k], n->vec[k / 4][k % 4]);
+			print_error("%s: ymm%u[%u] is %#lx, natively %#lx\n", name, k / 4, k % 4, v->s.vec[k],
+				    n->vec[k / 4][k % 4]);
 			ok = false;
 		}
-	if (v->s.gpr[RAX] != n->rax || v->s.gpr[RCX] != n->rcx || v->s.gpr[RDX] != n->rdx || extended_sum(v) != n->rdi) {
-		print_error("%s: rax %#lx rcx %#lx rdx %#lx r8-15 %#lx, natively %#lx %#lx %#lx %#lx\n", name, v->s.gpr[RAX],
-			    v->s.gpr[RCX], v->s.gpr[RDX], extended_sum(v), n->rax, n->rcx, n->rdx, n->rdi);
+	if (v->s.gpr[RAX] != n->rax || v->s.gpr[RCX] != n->rcx || v->s.gpr[RDX] != n->rdx ||
+	    extended_sum(v) != n->rdi) {
+		print_error("%s: rax %#lx rcx %#lx rdx %#lx r8-15 %#lx, natively %#lx %#lx %#lx %#lx\n", name,
+			    v->s.gpr[RAX], v->s.gpr[RCX], v->s.gpr[RDX], extended_sum(v), n->rax, n->rcx, n->rdx,
+			    n->rdi);
 		ok = false;
 	}
 	if (cpu_status(v) != (n->flags & STATUS_FLAGS)) {
@@ -423,8 +576,8 @@ static unsigned make_encoding(uint8_t *p, unsigned space, unsigned opcode)
 	if (space >= 12) {
 		p[n++] = 0xc4;
 		p[n++] = (uint8_t)((~extend & 7) << 5 | map);
-		p[n++] = (uint8_t)(w << 7 | (next_random() & 7 ? 15 - next_random() % 11 : 15) << 3 | (space >= 24) << 2 |
-				   (space & 3));
+		p[n++] = (uint8_t)(w << 7 | (next_random() & 7 ? 15 - next_random() % 11 : 15) << 3 |
+				   (space >= 24) << 2 | (space & 3));
 	} else {
 		if (prefixes[space & 3])
 			p[n++] = prefixes[space & 3];
@@ -442,7 +595,8 @@ static unsigned make_encoding(uint8_t *p, unsigned space, unsigned opcode)
 /* General registers that run_native() can hand over. */
 static bool registers_ok(const struct insn_host *h)
 {
-	return !((h->gpr_read | h->gpr_written) & (1u << RBX | 1u << RSP | 1u << RBP | 1u << RSI | 1u << RDI | 1u << R14));
+	return !((h->gpr_read | h->gpr_written) &
+		 (1u << RBX | 1u << RSP | 1u << RBP | 1u << RSI | 1u << RDI | 1u << R14));
 }
 
 static void test_encodings(void **state)
@@ -542,10 +696,10 @@ static void test_memory_faults(void **state)
 	struct vcpu *v = f->v;
 
 	v->s.gpr[RSI] = DATA + 4;
-	assert_int_equal(RUN(f, 0x0f, 0x28, 0x0e), EXC_GP); /* movaps (%rsi), %xmm1: not aligned */
-	assert_int_equal(RUN(f, 0x0f, 0x58, 0x0e), EXC_GP); /* addps (%rsi), %xmm1 */
+	assert_int_equal(RUN(f, 0x0f, 0x28, 0x0e), EXC_GP);   /* movaps (%rsi), %xmm1: not aligned */
+	assert_int_equal(RUN(f, 0x0f, 0x58, 0x0e), EXC_GP);   /* addps (%rsi), %xmm1 */
 	assert_int_equal(RUN(f, 0xc5, 0xf0, 0x58, 0x0e), -1); /* vaddps (%rsi), %xmm1, %xmm1 */
-	assert_int_equal(RUN(f, 0x0f, 0x10, 0x0e), -1); /* movups */
+	assert_int_equal(RUN(f, 0x0f, 0x10, 0x0e), -1);	      /* movups */
 	v->s.gpr[RSI] = ABSENT - 8;
 	v->s.vec[4] = v->s.vec[5] = 0x1111;
 	assert_int_equal(RUN(f, 0x0f, 0x11, 0x0e), EXC_PF); /* movups %xmm1, (%rsi) across the end */
@@ -645,30 +799,30 @@ static void test_x87_exception(void **state)
 
 	v->s.gpr[RSI] = DATA;
 	mem_write(f->mem, gpa(DATA), &control, 2);
-	assert_int_equal(RUN(f, 0xdb, 0xe3), -1);	/* fninit */
-	assert_int_equal(RUN(f, 0xd9, 0x2e), -1);	/* fldcw (%rsi) */
-	assert_int_equal(RUN(f, 0xd9, 0xe8), -1);	/* fld1 */
-	assert_int_equal(RUN(f, 0xd9, 0xee), -1);	/* fldz */
+	assert_int_equal(RUN(f, 0xdb, 0xe3), -1); /* fninit */
+	assert_int_equal(RUN(f, 0xd9, 0x2e), -1); /* fldcw (%rsi) */
+	assert_int_equal(RUN(f, 0xd9, 0xe8), -1); /* fld1 */
+	assert_int_equal(RUN(f, 0xd9, 0xee), -1); /* fldz */
 	v->s.rip = 0;
 	assert_int_equal(RUN(f, 0xd8, 0xf9), -1);	/* fdivr %st(1), %st: 1 / 0, reported later */
 	assert_int_equal(RUN(f, 0x0f, 0x58, 0xc1), -1); /* addps does not wait */
 	assert_int_equal(RUN(f, 0xdf, 0xe0), -1);	/* fnstsw %ax neither */
 	assert_int_equal(v->s.gpr[RAX] & 0xbfff, 0xb084);
-	assert_int_equal(RUN(f, 0xd9, 0xe8), EXC_MF);	/* fld1 */
-	assert_int_equal(RUN(f, 0x9b), EXC_MF);		/* fwait */
+	assert_int_equal(RUN(f, 0xd9, 0xe8), EXC_MF);	    /* fld1 */
+	assert_int_equal(RUN(f, 0x9b), EXC_MF);		    /* fwait */
 	assert_int_equal(RUN(f, 0x0f, 0xfc, 0xc1), EXC_MF); /* paddb mm */
-	assert_int_equal(RUN(f, 0x0f, 0x77), EXC_MF);	/* emms */
+	assert_int_equal(RUN(f, 0x0f, 0x77), EXC_MF);	    /* emms */
 	assert_int_equal(v->s.fip, 0x1234);
 	assert_int_equal(v->s.fop, 0x0f9);
 	/* The state with its pending exception goes out and in. */
 	cpu_fpu_save(v);
 	assert_true(v->s.fsw & 0x80);
 	assert_int_equal(RUN(f, 0xd9, 0xe8), EXC_MF);
-	assert_int_equal(RUN(f, 0xdd, 0x36), -1);	/* fnsave (%rsi) resets the unit */
+	assert_int_equal(RUN(f, 0xdd, 0x36), -1); /* fnsave (%rsi) resets the unit */
 	assert_int_equal(RUN(f, 0xd9, 0xe8), -1);
-	assert_int_equal(RUN(f, 0xdd, 0x26), -1);	/* frstor (%rsi): it is pending again */
+	assert_int_equal(RUN(f, 0xdd, 0x26), -1); /* frstor (%rsi): it is pending again */
 	assert_int_equal(RUN(f, 0xd9, 0xe8), EXC_MF);
-	assert_int_equal(RUN(f, 0xdb, 0xe2), -1);	/* fnclex */
+	assert_int_equal(RUN(f, 0xdb, 0xe2), -1); /* fnclex */
 	assert_int_equal(RUN(f, 0xd9, 0xe8), -1);
 	assert_int_equal(RUN(f, 0xdb, 0xe3), -1);
 }
@@ -683,9 +837,9 @@ static void test_environment(void **state)
 
 	v->s.gpr[RSI] = DATA;
 	assert_int_equal(RUN(f, 0xdb, 0xe3), -1);
-	assert_int_equal(RUN(f, 0xd9, 0xe8), -1);	      /* fld1 */
-	assert_int_equal(RUN(f, 0xdd, 0x46, 0x40), -1);	      /* fldl 64(%rsi) */
-	assert_int_equal(RUN(f, 0xd9, 0x36), -1);	      /* fnstenv (%rsi) */
+	assert_int_equal(RUN(f, 0xd9, 0xe8), -1);	/* fld1 */
+	assert_int_equal(RUN(f, 0xdd, 0x46, 0x40), -1); /* fldl 64(%rsi) */
+	assert_int_equal(RUN(f, 0xd9, 0x36), -1);	/* fnstenv (%rsi) */
 	assert_int_equal(load_le32(p), 0xffff037f);
 	assert_int_equal(load_le32(p + 4), 0xffff3000);
 	assert_int_equal(load_le32(p + 8) & 0xc000, 0);
@@ -693,13 +847,13 @@ static void test_environment(void **state)
 	assert_int_equal(load_le32(p + 16) >> 16, 0x546);
 	assert_int_equal(load_le32(p + 20), DATA + 64);
 	memset(p, 0xcc, 128);
-	assert_int_equal(RUN(f, 0x66, 0xd9, 0x36), -1);	      /* fnstenvs: 14 bytes */
+	assert_int_equal(RUN(f, 0x66, 0xd9, 0x36), -1); /* fnstenvs: 14 bytes */
 	assert_int_equal(load_le16(p + 2), 0x3000);
 	assert_int_equal(load_le16(p + 6), 0x1234);
 	assert_int_equal(p[14], 0xcc);
-	store_le16(p + 2, 0x3800);			      /* TOP = 7: 1.0 is on top again */
-	assert_int_equal(RUN(f, 0x66, 0xd9, 0x26), -1);	      /* fldenvs */
-	assert_int_equal(RUN(f, 0xd9, 0x5e, 0x40), -1);	      /* fstps 64(%rsi) */
+	store_le16(p + 2, 0x3800);			/* TOP = 7: 1.0 is on top again */
+	assert_int_equal(RUN(f, 0x66, 0xd9, 0x26), -1); /* fldenvs */
+	assert_int_equal(RUN(f, 0xd9, 0x5e, 0x40), -1); /* fstps 64(%rsi) */
 	assert_int_equal(load_le32(p + 64), 0x3f800000);
 }
 
@@ -864,11 +1018,10 @@ static void test_xrstor_refuses(void **state)
 		unsigned offset;
 		uint64_t value;
 	} bad[] = {
-		{ 512, 8 },	 /* a component that XCR0 lacks */
-		{ 520, 1 },	 /* XCOMP_BV without bit 63 */
-		{ 528, 1 },	 /* reserved */
-		{ 520, BIT(63) | 8 },
-		{ 24, 0x10000 }, /* MXCSR */
+		{ 512, 8 },			       /* a component that XCR0 lacks */
+		{ 520, 1 },			       /* XCOMP_BV without bit 63 */
+		{ 528, 1 },			       /* reserved */
+		{ 520, BIT(63) | 8 }, { 24, 0x10000 }, /* MXCSR */
 	};
 
 	fill_state(v);
@@ -902,7 +1055,7 @@ static void test_mxcsr(void **state)
 
 	v->s.gpr[RSI] = DATA;
 	store_le32(p, 0x7f80);
-	assert_int_equal(RUN(f, 0x0f, 0xae, 0x16), -1);		/* ldmxcsr (%rsi) */
+	assert_int_equal(RUN(f, 0x0f, 0xae, 0x16), -1);		    /* ldmxcsr (%rsi) */
 	assert_int_equal(RUN(f, 0xc5, 0xf8, 0xae, 0x5e, 0x04), -1); /* vstmxcsr 4(%rsi) */
 	assert_int_equal(load_le32(p + 4), 0x7f80);
 	store_le32(p, 0x17f80);
@@ -955,16 +1108,16 @@ static void test_real_mode(void **state)
 	assert_int_equal(v->code_mode, MODE_16);
 	v->s.gpr[RSI] = 0x8000;
 	assert_int_equal(RUN(f, 0xdb, 0xe3), -1);
-	assert_int_equal(RUN(f, 0xd9, 0xe8), -1);	  /* fld1 */
-	assert_int_equal(RUN(f, 0xd9, 0x34), -1);	  /* fnstenv (%si), 14 bytes */
+	assert_int_equal(RUN(f, 0xd9, 0xe8), -1); /* fld1 */
+	assert_int_equal(RUN(f, 0xd9, 0x34), -1); /* fnstenv (%si), 14 bytes */
 	assert_int_equal(load_le16(p + 6), 0x1234);
 	assert_int_equal(load_le16(p + 8), 0x11e8);
-	assert_int_equal(RUN(f, 0x66, 0xd9, 0x34), -1);	  /* 28 bytes */
+	assert_int_equal(RUN(f, 0x66, 0xd9, 0x34), -1); /* 28 bytes */
 	assert_int_equal(load_le32(p + 12), 0xffff1234);
 	assert_int_equal(load_le32(p + 16), 0x11e8);
-	assert_int_equal(RUN(f, 0x66, 0xd9, 0x24), -1);	  /* fldenv */
+	assert_int_equal(RUN(f, 0x66, 0xd9, 0x24), -1); /* fldenv */
 	assert_int_equal(v->s.fip, 0x11234);
-	assert_int_equal(RUN(f, 0xd9, 0x5c, 0x40), -1);	  /* fstps 64(%si) */
+	assert_int_equal(RUN(f, 0xd9, 0x5c, 0x40), -1); /* fstps 64(%si) */
 	assert_int_equal(load_le32(p + 64), 0x3f800000);
 	assert_int_equal(RUN(f, 0x0f, 0x58, 0xc1), -1);
 	assert_int_equal(RUN(f, 0xc5, 0xf0, 0x58, 0xc8), EXC_UD);

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <ucontext.h>
 
-#define CODE_SIZE   (2u << 20)
+#define CODE_SIZE (2u << 20)
 #define RECORD_BITS 14
-#define RECORDS	    (1u << RECORD_BITS)
+#define RECORDS (1u << RECORD_BITS)
 #define RECORDS_MAX (RECORDS / 4 * 3)
 
 enum unit { UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX };
@@ -23,13 +23,13 @@ struct host_record {
 	/* The common case in one test: nothing in cr0_bad set, everything needed set, nothing watched. */
 	uint32_t cr0_bad, cr4_needed;
 	uint8_t xcr0_needed;
-	uint8_t watch;	    /* X87_PENDING: a pending exception is reported first */
-	uint8_t unit;	    /* enum unit */
+	uint8_t watch; /* X87_PENDING: a pending exception is reported first */
+	uint8_t unit;  /* enum unit */
 	bool always_check;
 	uint8_t mem_size;
 	uint8_t align_mask;
 	bool mem_written;
-	bool control;	    /* x87 control instruction: may change what is watched, sets no pointers */
+	bool control; /* x87 control instruction: may change what is watched, sets no pointers */
 	struct host_key key;
 };
 
@@ -120,10 +120,7 @@ void interp_host_destroy(struct vcpu *v)
 	v->host_exec = NULL;
 }
 
-void interp_host_enter(struct vcpu *v)
-{
-	thread_vcpu = v;
-}
+void interp_host_enter(struct vcpu *v) { thread_vcpu = v; }
 
 void interp_host_reset(struct vcpu *v)
 {

@@ -44,7 +44,7 @@ typedef void host_stub_fn(struct vcpu *, void *);
 struct host_key {
 	uint8_t bytes[15];
 	uint8_t len;
-	uint8_t gpr;	  /* the explicit general register, 0 if none */
+	uint8_t gpr;	   /* the explicit general register, 0 if none */
 	uint8_t code_mode; /* MODE_16 may be real mode, where VEX is #UD whatever the control registers say */
 };
 

@@ -14,11 +14,11 @@
 
 struct parts {
 	bool has_66;
-	uint8_t repeat;		/* 0xf2, 0xf3 or 0 */
-	uint8_t rex;		/* 0: none */
-	unsigned start;		/* of the VEX prefix or the opcode */
-	unsigned modrm;		/* 0: none */
-	unsigned tail;		/* bytes behind ModRM, SIB and displacement */
+	uint8_t repeat; /* 0xf2, 0xf3 or 0 */
+	uint8_t rex;	/* 0: none */
+	unsigned start; /* of the VEX prefix or the opcode */
+	unsigned modrm; /* 0: none */
+	unsigned tail;	/* bytes behind ModRM, SIB and displacement */
 };
 
 /* Bytes of SIB and displacement that follow a ModRM byte. */
@@ -46,8 +46,15 @@ static struct parts take_apart(const struct vcpu *v, const struct insn *i, const
 
 		switch (b) {
 		case 0x66: p.has_66 = true; break;
-		case 0xf2: case 0xf3: p.repeat = b; break;
-		case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x67: break;
+		case 0xf2:
+		case 0xf3: p.repeat = b; break;
+		case 0x26:
+		case 0x2e:
+		case 0x36:
+		case 0x3e:
+		case 0x64:
+		case 0x65:
+		case 0x67: break;
 		default:
 			if (v->code_mode == MODE_64 && (b & 0xf0) == 0x40) {
 				p.rex = b;
@@ -76,10 +83,7 @@ static bool vex_w_selects_gpr(unsigned map, unsigned opcode, unsigned pp)
 }
 
 /* VBLENDVPS, VBLENDVPD, VPBLENDVB: imm8[7:4] is a register; bit 7 is ignored outside 64-bit mode. */
-static bool imm_names_register(unsigned map, unsigned opcode)
-{
-	return map == 3 && opcode >= 0x4a && opcode <= 0x4c;
-}
+static bool imm_names_register(unsigned map, unsigned opcode) { return map == 3 && opcode >= 0x4a && opcode <= 0x4c; }
 
 /* Copies VEX prefix and opcode, all in the three-byte form; register bits of operands that move are cleared. */
 static uint8_t *copy_vex(uint8_t *to, const struct vcpu *v, const struct insn *i, const struct insn_host *h,
@@ -201,7 +205,8 @@ static uint8_t *emit_gpr_move(uint8_t *p, unsigned host, unsigned guest, bool st
 	return emit_field(p, host, offsetof(struct vcpu, s.gpr) + 8 * guest);
 }
 
-static uint8_t *emit_gpr_moves(uint8_t *p, const struct host_key *key, const struct insn_host *h, unsigned set, bool store)
+static uint8_t *emit_gpr_moves(uint8_t *p, const struct host_key *key, const struct insn_host *h, unsigned set,
+			       bool store)
 {
 	for (unsigned n = 0; n < 16; n++)
 		if (set & 1u << n)

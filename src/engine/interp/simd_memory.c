@@ -154,7 +154,9 @@ static void read_mmx(uint64_t registers[8])
 {
 	__asm__ volatile("movq %%mm0, (%0)\n\tmovq %%mm1, 8(%0)\n\tmovq %%mm2, 16(%0)\n\tmovq %%mm3, 24(%0)\n\t"
 			 "movq %%mm4, 32(%0)\n\tmovq %%mm5, 40(%0)\n\tmovq %%mm6, 48(%0)\n\tmovq %%mm7, 56(%0)"
-			 : : "r"(registers) : "memory");
+			 :
+			 : "r"(registers)
+			 : "memory");
 }
 
 /* MASKMOVDQU, VMASKMOVDQU, MASKMOVQ: bytes, to (seg:rDI). */
