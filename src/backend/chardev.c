@@ -1,8 +1,10 @@
 /*
- * Character devices, what all kinds have in common: the choice by spec, the output queue, and the flow of input to the device.
+ * Character devices, what all kinds have in common: the choice by spec, the output queue, and the flow of input to
+ * the device.
  *
- * Threads: chardev_write runs anywhere, under cd->lock, and touches neither the event loop's sources nor the device; what it finds out
- * (output must wait, output failed) it posts to the loop's thread. The lock is never held while the device's callbacks run.
+ * Threads: chardev_write runs anywhere, under cd->lock, and touches neither the event loop's sources nor the
+ * device; what it finds out (output must wait, output failed) it posts to the loop's thread. The lock is never held
+ * while the device's callbacks run.
  */
 #include "backend/chardev_private.h"
 
@@ -198,13 +200,14 @@ ssize_t chardev_write_fd(int fd, const uint8_t *data, size_t size)
 /* ---- input, loop's thread ---- */
 
 /*
- * Reads on while everything read was taken. A kind that looks for key sequences reads on, too, while there is still room for a
- * whole read. A source that is not read is not waited for at all, as its hang-up would be reported over and over.
+ * Reads on while everything read was taken. A kind that looks for key sequences reads on, too, while there is still
+ * room for a whole read. A source that is not read is not waited for at all, as its hang-up would be reported over
+ * and over.
  */
 static void input_settle(struct chardev *cd)
 {
-	bool read_on = !cd->pending_count ||
-		       (cd->kind->filter && CHARDEV_INPUT_SIZE - cd->pending_count >= CHARDEV_READ_SIZE);
+	bool read_on =
+		!cd->pending_count || (cd->kind->filter && CHARDEV_INPUT_SIZE - cd->pending_count >= CHARDEV_READ_SIZE);
 
 	if (!cd->input_open || !read_on)
 		event_loop_remove(cd->loop, &cd->in);
@@ -218,8 +221,8 @@ static void input_deliver(struct chardev *cd)
 		size_t taken = cd->pending_count;
 
 		/*
-		 * A resume may come from another thread at any time. Either it finds `paused` set and posts, or it came before that
-		 * and is found here.
+		 * A resume may come from another thread at any time. Either it finds `paused` set and posts, or it
+		 * came before that and is found here.
 		 */
 		atomic_store(&cd->resume_asked, false);
 		if (cd->ops)
@@ -264,10 +267,7 @@ static void input_ready(void *opaque, short revents)
 		input_deliver(cd);
 }
 
-static void input_resume(void *opaque)
-{
-	input_deliver(opaque);
-}
+static void input_resume(void *opaque) { input_deliver(opaque); }
 
 void chardev_resume(struct chardev *cd)
 {
@@ -397,10 +397,7 @@ void chardev_attach(struct chardev *cd, const struct chardev_ops *ops, void *opa
 	cd->opaque = opaque;
 }
 
-const char *chardev_describe(const struct chardev *cd)
-{
-	return cd->description;
-}
+const char *chardev_describe(const struct chardev *cd) { return cd->description; }
 
 /* Gives up when the host took nothing for a second in all. */
 static void flush(struct chardev *cd)

@@ -20,10 +20,7 @@ static int file_open(struct chardev *cd, const char *path, struct error *err)
 	return 0;
 }
 
-static void file_close(struct chardev *cd)
-{
-	close(cd->fd);
-}
+static void file_close(struct chardev *cd) { close(cd->fd); }
 
 static ssize_t file_send(struct chardev *cd, const uint8_t *data, size_t size)
 {
@@ -52,10 +49,7 @@ static int null_open(struct chardev *cd, const char *argument, struct error *err
 	return 0;
 }
 
-static void null_close(struct chardev *cd)
-{
-	(void)cd;
-}
+static void null_close(struct chardev *cd) { (void)cd; }
 
 /* Never writable, so that all output is dropped by the common part. */
 const struct chardev_kind chardev_null = {

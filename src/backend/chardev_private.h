@@ -1,8 +1,8 @@
 /*
  * Character devices, private: what the kinds (stdio, pty, file, unix, null) and the common part know of each other.
  *
- * The common part (chardev.c) queues output, tells received bytes to the device and keeps the sources of the event loop. A kind
- * opens descriptors and moves bytes in and out of them.
+ * The common part (chardev.c) queues output, tells received bytes to the device and keeps the sources of the event
+ * loop. A kind opens descriptors and moves bytes in and out of them.
  */
 #ifndef DOPPEL_BACKEND_CHARDEV_PRIVATE_H
 #define DOPPEL_BACKEND_CHARDEV_PRIVATE_H
@@ -14,16 +14,16 @@
 
 #define CHARDEV_QUEUE_SIZE ((size_t)1 << 20)
 #define CHARDEV_INPUT_SIZE 4096u
-#define CHARDEV_READ_SIZE  256u
+#define CHARDEV_READ_SIZE 256u
 
 struct chardev_kind {
 	const char *name;
 	/* What a spec has after "name:", e.g. "PATH"; NULL: nothing. */
 	const char *argument;
 	/*
-	 * Whether anybody reads cannot be known (a pseudo-terminal), or readers come and go (a socket). Output that nobody takes then
-	 * waits, the newest part of it, and the guest goes on. Otherwise the queue fills up and the guest is told that there is no
-	 * room, or the reader is gone for good and output is dropped.
+	 * Whether anybody reads cannot be known (a pseudo-terminal), or readers come and go (a socket). Output that
+	 * nobody takes then waits, the newest part of it, and the guest goes on. Otherwise the queue fills up and
+	 * the guest is told that there is no room, or the reader is gone for good and output is dropped.
 	 */
 	bool reader_unknown, reader_returns;
 	/* Sets the kind's data and starts input and output. */
@@ -33,8 +33,8 @@ struct chardev_kind {
 	/* Lock held, any thread: bytes taken, 0 when it would block, -errno when output is over. */
 	ssize_t (*send)(struct chardev *, const uint8_t *, size_t);
 	/*
-	 * Loop's thread, no lock: turns what was read into what the device gets, in place; returns how much that is. NULL: as is.
-	 * A kind with a filter is read even while the device takes nothing.
+	 * Loop's thread, no lock: turns what was read into what the device gets, in place; returns how much that
+	 * is. NULL: as is. A kind with a filter is read even while the device takes nothing.
 	 */
 	size_t (*filter)(struct chardev *, uint8_t *, size_t);
 	/* Loop's thread, no lock: input ended (errno, or 0 at end-of-file). NULL: nothing more to do. */
@@ -55,19 +55,19 @@ struct chardev {
 	bool input_open;
 	uint8_t pending[CHARDEV_INPUT_SIZE];
 	size_t pending_count;
-	_Atomic bool paused;	/* the device took less than it was offered */
+	_Atomic bool paused;	   /* the device took less than it was offered */
 	_Atomic bool resume_asked; /* since it was last offered something */
 
 	/* Output; the source is the loop's thread's, its fd changes under lock. */
 	struct event_source out;
-	bool watch_hangup;	/* keep `out` registered with nothing to write, to hear of a reader that went away */
+	bool watch_hangup; /* keep `out` registered with nothing to write, to hear of a reader that went away */
 
-	pthread_mutex_t lock;	/* covers what follows */
-	bool writable;		/* there is a reader, and writing to it has not failed */
-	int failure;		/* errno of the failed write, until the loop's thread has dealt with it */
-	bool out_posted;	/* the loop's thread was asked to look at output, or waits for room in it */
+	pthread_mutex_t lock; /* covers what follows */
+	bool writable;	      /* there is a reader, and writing to it has not failed */
+	int failure;	      /* errno of the failed write, until the loop's thread has dealt with it */
+	bool out_posted;      /* the loop's thread was asked to look at output, or waits for room in it */
 	bool loss_reported;
-	uint8_t *queue;		/* ring of CHARDEV_QUEUE_SIZE bytes */
+	uint8_t *queue; /* ring of CHARDEV_QUEUE_SIZE bytes */
 	size_t queue_first, queue_count;
 
 	/* The kind's. */

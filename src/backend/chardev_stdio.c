@@ -1,6 +1,6 @@
 /*
- * The character device "stdio": standard input and output, usually a terminal, which is put in raw mode. There Ctrl-A is the key for
- * what is meant for doppel and not for the guest.
+ * The character device "stdio": standard input and output, usually a terminal, which is put in raw mode. There
+ * Ctrl-A is the key for what is meant for doppel and not for the guest.
  */
 #include "backend/chardev_private.h"
 
@@ -13,7 +13,7 @@
 
 #define ESCAPE_KEY 0x01 /* Ctrl-A */
 /* What a terminal, pipe or socket that is ready for output takes without blocking. */
-#define SURE_ROOM  256u
+#define SURE_ROOM 256u
 
 static const char help[] = "\r\n"
 			   "Ctrl-A h       this help\r\n"
@@ -22,15 +22,16 @@ static const char help[] = "\r\n"
 
 struct stdio {
 	int in, out;
-	bool may_block;	/* out is the shell's own open file */
+	bool may_block; /* out is the shell's own open file */
 	bool keys;	/* input is a terminal: Ctrl-A has a meaning */
 	bool escaped;	/* the last key was Ctrl-A */
 };
 
 /*
- * A descriptor that can be non-blocking without making everybody else's so: O_NONBLOCK belongs to the open file, which the shell shares.
- * Opening a terminal or a pipe again gives another open file. A regular file has one position for all, so it is only duplicated; it
- * does not block anyway. What cannot be opened again (a socket, another user's terminal) is duplicated, too, and may block.
+ * A descriptor that can be non-blocking without making everybody else's so: O_NONBLOCK belongs to the open file,
+ * which the shell shares. Opening a terminal or a pipe again gives another open file. A regular file has one
+ * position for all, so it is only duplicated; it does not block anyway. What cannot be opened again (a socket,
+ * another user's terminal) is duplicated, too, and may block.
  */
 static int reopen(int fd, int mode, bool *may_block)
 {
@@ -77,7 +78,7 @@ static int stdio_open(struct chardev *cd, const char *argument, struct error *er
 		free(stdio);
 		return rc;
 	}
-	/* Without standard input there is nothing to read. It is read only when there is something, so it may well block. */
+	/* Without standard input there is nothing to read. Reading follows a poll, so it may well block. */
 	stdio->in = reopen(STDIN_FILENO, O_RDONLY, &input_may_block);
 	cd->data = stdio;
 	stdio->keys = stdio->in >= 0 && isatty(stdio->in);

@@ -1,6 +1,6 @@
 /*
- * The character device "unix:PATH": a listening socket that talks to one client at a time. Output without a client is kept, the newest
- * part of it, for the next one.
+ * The character device "unix:PATH": a listening socket that talks to one client at a time. Output without a client
+ * is kept, the newest part of it, for the next one.
  */
 #define _GNU_SOURCE
 #include "backend/chardev_private.h"
@@ -16,10 +16,10 @@
 struct unix_socket {
 	struct chardev *cd;
 	struct sockaddr_un address;
-	struct event_source listener;	/* active while there is no client, or one that takes no output any more */
-	int client;			/* -1: none */
+	struct event_source listener; /* active while there is no client, or one that takes no output any more */
+	int client;		      /* -1: none */
 	bool bound;
-	dev_t device;			/* of the socket's file, to remove no other one */
+	dev_t device; /* of the socket's file, to remove no other one */
 	ino_t inode;
 };
 
@@ -105,8 +105,7 @@ static void unix_close(struct chardev *cd)
 	event_loop_remove(cd->loop, &sock->listener);
 	if (sock->listener.fd >= 0)
 		close(sock->listener.fd);
-	if (sock->bound && !lstat(sock->address.sun_path, &st) && st.st_dev == sock->device &&
-	    st.st_ino == sock->inode)
+	if (sock->bound && !lstat(sock->address.sun_path, &st) && st.st_dev == sock->device && st.st_ino == sock->inode)
 		unlink(sock->address.sun_path);
 	free(sock);
 }

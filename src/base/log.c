@@ -21,10 +21,7 @@ static bool log_enabled(enum log_level level)
 	return (int)level <= atomic_load_explicit(&log_level, memory_order_relaxed);
 }
 
-void log_set_level(enum log_level level)
-{
-	atomic_store_explicit(&log_level, (int)level, memory_order_relaxed);
-}
+void log_set_level(enum log_level level) { atomic_store_explicit(&log_level, (int)level, memory_order_relaxed); }
 
 /* The stream's lock keeps the parts of a line together. */
 static void log_line(enum log_level level, const char *fmt, va_list args)

@@ -27,8 +27,7 @@ static int trace_parse(uint32_t *mask, const char *categories, struct error *err
 		if (length == 3 && !memcmp(at, "all", 3)) {
 			*mask = (uint32_t)(BIT(TRACE_COUNT) - 1);
 		} else if (length == 4 && !memcmp(at, "help", 4)) {
-			return error_set(err, EINVAL,
-					 "trace categories are: all" TRACE_CATEGORIES(TRACE_NAMES_TEXT));
+			return error_set(err, EINVAL, "trace categories are: all" TRACE_CATEGORIES(TRACE_NAMES_TEXT));
 		} else {
 			for (i = 0; i < TRACE_COUNT; i++)
 				if (strlen(trace_names[i]) == length && !memcmp(trace_names[i], at, length))
@@ -64,8 +63,7 @@ int trace_open(struct trace *trace, const char *categories, const char *path, st
 			close(fd);
 	}
 	if (!trace->out)
-		return error_set_errno(err, errno, "cannot open trace file '%s'",
-				       path ? path : "standard error");
+		return error_set_errno(err, errno, "cannot open trace file '%s'", path ? path : "standard error");
 	if (!path)
 		setvbuf(trace->out, NULL, _IOLBF, BUFSIZ);
 	trace->mask = mask;

@@ -12,8 +12,8 @@
 
 /* 2026-01-01 00:00:00 UTC in ns since 1970: what a virtual clock begins with. */
 #define VIRTUAL_WALL_BASE_NS (1767225600ull * 1000000000ull)
-#define NOT_IN_HEAP	     SIZE_MAX
-#define INITIAL_TIMERS	     256
+#define NOT_IN_HEAP SIZE_MAX
+#define INITIAL_TIMERS 256
 
 struct clock {
 	enum clock_kind kind;
@@ -21,16 +21,16 @@ struct clock {
 	/* Odd while the four below change. */
 	_Atomic uint32_t time_sequence;
 	_Atomic bool running;
-	_Atomic uint64_t stopped_at;	/* guest time while it stands still */
-	_Atomic uint64_t host_offset;	/* running: host monotonic time of guest time 0, modulo 2^64 */
-	_Atomic uint64_t wall_base;	/* UTC of guest time 0 */
-	bool wall_follows_host;		/* wall_base is the host's date at the first start */
+	_Atomic uint64_t stopped_at;  /* guest time while it stands still */
+	_Atomic uint64_t host_offset; /* running: host monotonic time of guest time 0, modulo 2^64 */
+	_Atomic uint64_t wall_base;   /* UTC of guest time 0 */
+	bool wall_follows_host;	      /* wall_base is the host's date at the first start */
 
 	_Atomic uint64_t virtual_now;
 
-	_Atomic uint64_t next;		/* earliest deadline; written under lock */
+	_Atomic uint64_t next; /* earliest deadline; written under lock */
 	pthread_mutex_t lock;
-	struct timer **heap;		/* binary, ordered by timer_before */
+	struct timer **heap; /* binary, ordered by timer_before */
 	size_t count, capacity;
 	uint64_t sequence;
 	void (*notify)(void *);
@@ -72,10 +72,7 @@ void clock_destroy(struct clock *clock)
 	free(clock);
 }
 
-enum clock_kind clock_kind(const struct clock *clock)
-{
-	return clock->kind;
-}
+enum clock_kind clock_kind(const struct clock *clock) { return clock->kind; }
 
 /* ---- time ---- */
 
@@ -86,8 +83,8 @@ struct time_view {
 };
 
 /*
- * The host's clock is read inside the sequence: a reader that overlaps a stop starts over, so it cannot return a later
- * time than the one at which the clock then stands.
+ * The host's clock is read inside the sequence: a reader that overlaps a stop starts over, so it cannot return a
+ * later time than the one at which the clock then stands.
  */
 static struct time_view read_time(struct clock *clock)
 {
@@ -288,10 +285,7 @@ void timer_arm(struct timer *timer, vtime_t deadline)
 		notify(clock);
 }
 
-void timer_disarm(struct timer *timer)
-{
-	timer_arm(timer, VTIME_NEVER);
-}
+void timer_disarm(struct timer *timer) { timer_arm(timer, VTIME_NEVER); }
 
 vtime_t timer_deadline(struct timer *timer)
 {
@@ -303,10 +297,7 @@ vtime_t timer_deadline(struct timer *timer)
 	return deadline;
 }
 
-vtime_t clock_next_deadline(struct clock *clock)
-{
-	return atomic_load_explicit(&clock->next, memory_order_acquire);
-}
+vtime_t clock_next_deadline(struct clock *clock) { return atomic_load_explicit(&clock->next, memory_order_acquire); }
 
 vtime_t clock_run(struct clock *clock)
 {

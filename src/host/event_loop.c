@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 struct post {
-	void (*fn)(void *);	/* NULL: cancelled */
+	void (*fn)(void *); /* NULL: cancelled */
 	void *opaque;
 };
 
@@ -26,19 +26,19 @@ struct event_loop {
 	/* Loop's thread only. */
 	struct list sources;
 	size_t source_count, capacity;
-	struct pollfd *fds;		/* [0] is wake_fd */
-	struct event_source **polled;	/* polled[i] is waited for in fds[i]; NULL: none or removed since */
+	struct pollfd *fds;	      /* [0] is wake_fd */
+	struct event_source **polled; /* polled[i] is waited for in fds[i]; NULL: none or removed since */
 	size_t polled_count;
 	uint64_t (*tick)(void *);
 	void *tick_opaque;
 
-	pthread_mutex_t post_lock;	/* covers what follows */
+	pthread_mutex_t post_lock; /* covers what follows */
 	struct post *posts;
 	size_t post_first, post_count, post_capacity;
 };
 
 #define INITIAL_SOURCES 16
-#define INITIAL_POSTS	64
+#define INITIAL_POSTS 64
 
 struct event_loop *event_loop_create(struct error *err)
 {
@@ -89,8 +89,8 @@ void event_loop_add(struct event_loop *loop, struct event_source *source)
 {
 	BUG_ON(source->active);
 	/*
-	 * Room for a wait is made here, where there are still few sources, so that waiting itself cannot fail. Without
-	 * memory for some pointers there is no going on.
+	 * Room for a wait is made here, where there are still few sources, so that waiting itself cannot fail.
+	 * Without memory for some pointers there is no going on.
 	 */
 	if (loop->source_count + 1 >= loop->capacity) {
 		loop->capacity *= 2;
@@ -155,8 +155,7 @@ void event_loop_post(struct event_loop *loop, void (*fn)(void *), void *opaque)
 	pthread_mutex_lock(&loop->post_lock);
 	if (loop->post_first + loop->post_count == loop->post_capacity) {
 		if (loop->post_first >= loop->post_capacity / 2) {
-			memmove(loop->posts, loop->posts + loop->post_first,
-				loop->post_count * sizeof(*loop->posts));
+			memmove(loop->posts, loop->posts + loop->post_first, loop->post_count * sizeof(*loop->posts));
 			loop->post_first = 0;
 		} else {
 			loop->post_capacity *= 2;
@@ -223,7 +222,7 @@ static void collect_sources(struct event_loop *loop)
 
 	loop->fds[0] = (struct pollfd){ .fd = loop->wake_fd, .events = POLLIN };
 	loop->polled[0] = NULL;
-	list_for_each(source, &loop->sources, node) {
+	list_for_each (source, &loop->sources, node) {
 		loop->fds[n] = (struct pollfd){ .fd = source->fd, .events = source->events };
 		loop->polled[n++] = source;
 	}

@@ -11,10 +11,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-uint64_t host_page_size(void)
-{
-	return (uint64_t)sysconf(_SC_PAGESIZE);
-}
+uint64_t host_page_size(void) { return (uint64_t)sysconf(_SC_PAGESIZE); }
 
 /* The CPUs that this process may use, which in a container is fewer than there are. */
 unsigned host_cpu_count(void)

@@ -14,20 +14,20 @@
 #include <unistd.h>
 
 static struct {
-	_Atomic bool raw;	/* the rest is valid; set last */
-	int fd;			/* our own descriptor: the caller may close his */
+	_Atomic bool raw; /* the rest is valid; set last */
+	int fd;		  /* our own descriptor: the caller may close his */
 	struct termios saved, changed;
 	bool exit_handler;
 } terminal;
 
 static const int fatal_signals[] = {
-	SIGHUP,	 SIGINT,  SIGQUIT, SIGILL,  SIGTRAP, SIGABRT,	SIGBUS,	 SIGFPE,  SIGUSR1, SIGSEGV,   SIGUSR2, SIGPIPE,
-	SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ, SIGIO,   SIGVTALRM, SIGPROF, SIGPWR, SIGSYS,  SIGSTKFLT,
+	SIGHUP,	 SIGINT,  SIGQUIT, SIGILL,  SIGTRAP, SIGABRT, SIGBUS,	 SIGFPE,  SIGUSR1, SIGSEGV, SIGUSR2,
+	SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ, SIGIO,   SIGVTALRM, SIGPROF, SIGPWR,  SIGSYS,  SIGSTKFLT,
 };
 
 /*
- * Async-signal-safe. A background process leaves the terminal to the shell, which has taken its modes back already, and
- * must not be stopped by SIGTTOU on its way out.
+ * Async-signal-safe. A background process leaves the terminal to the shell, which has taken its modes back already,
+ * and must not be stopped by SIGTTOU on its way out.
  */
 static void terminal_set(const struct termios *mode)
 {
@@ -47,12 +47,14 @@ static void terminal_set(const struct termios *mode)
 static void fatal_handler(int signal_number)
 {
 	struct sigaction action = { .sa_handler = SIG_DFL };
+	int saved = errno;
 
 	if (atomic_load(&terminal.raw))
 		terminal_set(&terminal.saved);
 	sigaction(signal_number, &action, NULL);
 	/* Blocked until this handler returns. A fault would also simply happen again. */
 	raise(signal_number);
+	errno = saved;
 }
 
 /* Stopped and continued: the shell has put its own modes in place meanwhile. */

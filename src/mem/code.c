@@ -13,13 +13,14 @@
  *
  * No write is missed: D1 and W1 are full barriers, so either D3 sees the bytes of W0 or W2 sees the bits of D1.
  *
- * No decoded code outlives its bits: bits are cleared (W4) before the generation changes (W5), so what was decoded under bits that
- * W4 took has a generation that W5 ends. One order is left: D1, W4, W5, D2 would keep the new generation without any bits, and
- * the next write to these bytes would go unseen. mem_code_begin therefore looks after D2 whether its bits are still set, and
- * starts over if not.
+ * No decoded code outlives its bits: bits are cleared (W4) before the generation changes (W5), so what was decoded
+ * under bits that W4 took has a generation that W5 ends. One order is left: D1, W4, W5, D2 would keep the new
+ * generation without any bits, and the next write to these bytes would go unseen. mem_code_begin therefore looks
+ * after D2 whether its bits are still set, and starts over if not.
  *
- * When W2 finds no bits, code from these bytes must be invalid already for this writer: another writer that took the bits (W4)
- * may not have reached W5. It has `changing` raised until then, so W2 looks at that, too, after code_chunks.
+ * When W2 finds no bits, code from these bytes must be invalid already for this writer: another writer that took
+ * the bits (W4) may not have reached W5. It has `changing` raised until then, so W2 looks at that, too, after
+ * code_chunks.
  */
 #include "mem/mem.h"
 

@@ -9,7 +9,7 @@
 
 /* The VGA's window, which RAM leaves out. */
 #define VGA_START 0xa0000ull
-#define VGA_END	  0xc0000ull
+#define VGA_END 0xc0000ull
 
 /* ---- the map ---- */
 
@@ -39,8 +39,8 @@ struct guest_mem *mem_create(uint64_t ram_size, struct error *err)
 	struct guest_mem *mem;
 
 	if (ram_size < MEM_MIN || ram_size > MEM_MAX || ram_size % MEM_MIN) {
-		error_set(err, EINVAL,
-			  "memory of %" PRIu64 " bytes: expected a multiple of 1 MiB from 1 MiB to 1 TiB", ram_size);
+		error_set(err, EINVAL, "memory of %" PRIu64 " bytes: expected a multiple of 1 MiB from 1 MiB to 1 TiB",
+			  ram_size);
 		return NULL;
 	}
 	mem = calloc(1, sizeof(*mem));
@@ -171,8 +171,8 @@ static bool range_present(struct guest_mem *mem, gpa_t addr, size_t len)
 }
 
 /*
- * The range's part that lies in one region: its host address and in *part how long it is. The range was found present, and the
- * map does not change while vCPUs run.
+ * The range's part that lies in one region: its host address and in *part how long it is. The range was found
+ * present, and the map does not change while vCPUs run.
  */
 static struct mem_region *next_part(struct guest_mem *mem, gpa_t addr, size_t len, uint8_t **host, size_t *part)
 {

@@ -6,10 +6,7 @@
 
 #include "state/state.h"
 
-static inline size_t state_field_bytes(const struct state_field *field)
-{
-	return (size_t)field->size * field->count;
-}
+static inline size_t state_field_bytes(const struct state_field *field) { return (size_t)field->size * field->count; }
 
 uint64_t state_get(const struct state_field *, const void *bytes, size_t index);
 void state_put(const struct state_field *, void *bytes, size_t index, uint64_t value);

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #define NAME_MAX_LENGTH 255
-#define FIELD_HEADER	7 /* tag, element size, count */
+#define FIELD_HEADER 7 /* tag, element size, count */
 
 struct record_name {
 	char text[NAME_MAX_LENGTH + 1];
@@ -65,7 +65,7 @@ int state_save(const struct state_desc *desc, unsigned instance, const void *obj
 /* Values of all fields, one after the other in the table's order, and which of them the record had. */
 struct scratch {
 	uint8_t *values;
-	size_t *at;	/* offset in values of each field */
+	size_t *at; /* offset in values of each field */
 	bool *seen;
 };
 

@@ -1,15 +1,16 @@
 /*
- * Records from anywhere: a load either fails and changes nothing, or gives what a save turns into the same values again.
+ * Records from anywhere: a load either fails and changes nothing, or gives what a save turns into the same values
+ * again.
  */
 #include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define THING_STATE(_, T)                           \
-	_(T, uint8_t, index, 1, 1, 0, 127)          \
-	_(T, uint16_t, words, 5, 2, 4, 0xfff0)      \
-	_(T, bool, enabled, 1, 3, 1, 1)             \
+#define THING_STATE(_, T)                                                                                              \
+	_(T, uint8_t, index, 1, 1, 0, 127)                                                                             \
+	_(T, uint16_t, words, 5, 2, 4, 0xfff0)                                                                         \
+	_(T, bool, enabled, 1, 3, 1, 1)                                                                                \
 	_(T, uint64_t, deadline, 1, 4, 0, UINT64_MAX)
 
 struct thing {

@@ -89,10 +89,10 @@ static void lists(void **state)
 	assert_true(list_empty(&head));
 	for (i = 0; i < 3; i++)
 		list_append(&head, &items[i].node);
-	list_for_each(item, &head, node)
+	list_for_each (item, &head, node)
 		assert_int_equal(item->value, expected++);
 	assert_int_equal(expected, 3);
-	list_for_each_safe(item, next, &head, node)
+	list_for_each_safe (item, next, &head, node)
 		if (item->value != 1)
 			list_remove(&item->node);
 	assert_ptr_equal(list_entry(head.next, struct item, node), &items[1]);

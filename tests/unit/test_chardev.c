@@ -1,5 +1,6 @@
 /*
- * Character devices: every kind with its peer, what happens when the peer is slow, absent or gone, and what the terminal is left as.
+ * Character devices: every kind with its peer, what happens when the peer is slow, absent or gone, and what the
+ * terminal is left as.
  */
 #define _GNU_SOURCE
 #include "backend/backend.h"
@@ -46,10 +47,7 @@ static size_t receive(void *opaque, const uint8_t *data, size_t size)
 	return n;
 }
 
-static void quit(void *opaque)
-{
-	((struct fixture *)opaque)->quits++;
-}
+static void quit(void *opaque) { ((struct fixture *)opaque)->quits++; }
 
 static const struct chardev_ops ops = { receive, quit };
 
@@ -106,16 +104,10 @@ static void run_until(struct fixture *f, bool (*until)(struct fixture *))
 	assert_true(host_monotonic_ns() < f->give_up);
 }
 
-static bool has_expected(struct fixture *f)
-{
-	return f->count >= f->expected;
-}
+static bool has_expected(struct fixture *f) { return f->count >= f->expected; }
 
 /* After one wait of the loop, be it for a millisecond only. */
-static bool after_a_round(struct fixture *f)
-{
-	return f->rounds++ > 0;
-}
+static bool after_a_round(struct fixture *f) { return f->rounds++ > 0; }
 
 static void expect_received(struct fixture *f, const char *text)
 {
@@ -499,7 +491,8 @@ static void client_gone_while_guest_is_busy(void **state)
 
 struct drain {
 	int fd;
-	size_t expected, wrong, got;
+	size_t expected, wrong;
+	_Atomic size_t got;
 };
 
 static void *drain_thread(void *opaque)
@@ -538,7 +531,7 @@ static void *write_all_bytes(void *opaque)
 	return NULL;
 }
 
-/* More than queue and socket hold, written by a thread that respects the room it is told: every byte arrives, in order. */
+/* More than queue and socket hold, from a thread that respects the room it is told: every byte arrives, in order. */
 static void slow_reader_gets_every_byte(void **state)
 {
 	pthread_t reader, writer;
@@ -559,7 +552,7 @@ static void slow_reader_gets_every_byte(void **state)
 	d = (struct drain){ .fd = f.peer, .expected = f.expected };
 	assert_int_equal(host_thread_create(&reader, "reader", drain_thread, &d, NULL), 0);
 	run_until(&f, after_a_round);
-	while (__atomic_load_n(&d.got, __ATOMIC_RELAXED) < d.expected)
+	while (d.got < d.expected)
 		run_until(&f, after_a_round);
 	pthread_join(writer, NULL);
 	pthread_join(reader, NULL);
@@ -651,8 +644,8 @@ static void old_sockets_are_replaced_others_not(void **state)
 
 struct child {
 	pid_t pid;
-	int in, out;	/* our ends */
-	int slave;	/* a terminal: kept open to look at its mode */
+	int in, out; /* our ends */
+	int slave;   /* a terminal: kept open to look at its mode */
 };
 
 /* Exit status: 10 + quits; whatever is received is sent back in upper case. */
@@ -779,8 +772,13 @@ static void terminal_keys(void **state)
 	start_on_terminal(&c);
 	expect_from_peer(c.out, "ready\r\n");
 	expect_mode(&c, true);
-	assert_int_equal(write(c.in, "ab\x03\x01\x01\x01" "a\x01zc", 10), 10);
-	expect_from_peer(c.out, "AB\x23" "AAC");
+	assert_int_equal(write(c.in,
+			       "ab\x03\x01\x01\x01"
+			       "a\x01zc",
+			       10),
+			 10);
+	expect_from_peer(c.out, "AB\x23"
+				"AAC");
 	assert_int_equal(write(c.in, "\x01h", 2), 2);
 	expect_from_peer(c.out, "\r\r\nCtrl-A h       this help\r\r\nCtrl-A x       quit doppel\r\r\n");
 	assert_int_equal(write(c.in, "\x01x", 2), 2);

@@ -1,5 +1,6 @@
 /*
- * clock: virtual and host time, the heap of timers against a plain list, arming from callbacks and from other threads.
+ * clock: virtual and host time, the heap of timers against a plain list, arming from callbacks and from other
+ * threads.
  */
 #include "clock/clock.h"
 
@@ -122,10 +123,7 @@ static void arming_in_the_past_fires_in_the_next_run(void **state)
 	clock_destroy(clock);
 }
 
-static void count_call(void *opaque)
-{
-	++*(int *)opaque;
-}
+static void count_call(void *opaque) { ++*(int *)opaque; }
 
 static void notify_when_the_earliest_moves_nearer(void **state)
 {
@@ -199,7 +197,8 @@ static void heap_equals_model(void **state)
 
 			if (choice > 1 && round)
 				continue;
-			models[i].deadline = choice == 0 && round ? VTIME_NEVER : now + 1 + (unsigned)rand_r(&seed) % 300;
+			models[i].deadline =
+				choice == 0 && round ? VTIME_NEVER : now + 1 + (unsigned)rand_r(&seed) % 300;
 			models[i].order = order++;
 			timer_arm(&models[i].timer, models[i].deadline);
 		}
@@ -327,10 +326,7 @@ static void host_time_never_goes_back(void **state)
 
 /* ---- threads ---- */
 
-static void atomic_count(void *opaque)
-{
-	atomic_fetch_add((_Atomic unsigned *)opaque, 1);
-}
+static void atomic_count(void *opaque) { atomic_fetch_add((_Atomic unsigned *)opaque, 1); }
 
 #define ARMS 3000
 

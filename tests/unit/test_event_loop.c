@@ -47,14 +47,12 @@ static void destroy(struct fixture *f)
 static void add_pipe(struct fixture *f, unsigned n, void (*ready)(void *, short), void *opaque)
 {
 	assert_int_equal(pipe(f->pipes[n]), 0);
-	f->sources[n] = (struct event_source){ .fd = f->pipes[n][0], .events = POLLIN, .ready = ready, .opaque = opaque };
+	f->sources[n] =
+		(struct event_source){ .fd = f->pipes[n][0], .events = POLLIN, .ready = ready, .opaque = opaque };
 	event_loop_add(f->loop, &f->sources[n]);
 }
 
-static void stop(void *opaque)
-{
-	event_loop_stop(((struct fixture *)opaque)->loop);
-}
+static void stop(void *opaque) { event_loop_stop(((struct fixture *)opaque)->loop); }
 
 /* ---- sources ---- */
 

@@ -47,8 +47,7 @@ static void ram_is_where_a_pc_has_it(void **state)
 	check_ranges(512 * MIB, 2, (uint64_t[]){ 0, 0xa0000, 0xc0000, 512 * MIB - 0xc0000 });
 	check_ranges(3072 * MIB, 2, (uint64_t[]){ 0, 0xa0000, 0xc0000, 0xc0000000 - 0xc0000 });
 	check_ranges(3073 * MIB, 3, (uint64_t[]){ 0, 0xa0000, 0xc0000, 0xc0000000 - 0xc0000, 0x100000000, MIB });
-	check_ranges(8192 * MIB, 3,
-		     (uint64_t[]){ 0, 0xa0000, 0xc0000, 0xc0000000 - 0xc0000, 0x100000000, 5120 * MIB });
+	check_ranges(8192 * MIB, 3, (uint64_t[]){ 0, 0xa0000, 0xc0000, 0xc0000000 - 0xc0000, 0x100000000, 5120 * MIB });
 }
 
 static void odd_sizes_are_refused(void **state)
@@ -93,11 +92,21 @@ static void copies_stop_at_holes(void **state)
 		size_t len;
 		int rc;
 	} cases[] = {
-		{ 0, 0x10000, 0 },	       { 0x9fff8, 8, 0 },	     { 0x9fff9, 8, -EFAULT },
-		{ 0xa0000, 1, -EFAULT },       { 0xbffff, 2, -EFAULT },	     { 0xc0000, 0x10000, 0 },
-		{ 2 * MIB - 1, 1, 0 },	       { 2 * MIB - 1, 2, -EFAULT },  { 2 * MIB, 1, -EFAULT },
-		{ UINT64_MAX, 1, -EFAULT },    { UINT64_MAX, 8, -EFAULT },   { UINT64_MAX - 0xffff, 0x10000, -EFAULT },
-		{ 0x9fff8, 0x10000, -EFAULT }, { 0xfff, 2, 0 },		     { 0x123, 0, 0 },
+		{ 0, 0x10000, 0 },
+		{ 0x9fff8, 8, 0 },
+		{ 0x9fff9, 8, -EFAULT },
+		{ 0xa0000, 1, -EFAULT },
+		{ 0xbffff, 2, -EFAULT },
+		{ 0xc0000, 0x10000, 0 },
+		{ 2 * MIB - 1, 1, 0 },
+		{ 2 * MIB - 1, 2, -EFAULT },
+		{ 2 * MIB, 1, -EFAULT },
+		{ UINT64_MAX, 1, -EFAULT },
+		{ UINT64_MAX, 8, -EFAULT },
+		{ UINT64_MAX - 0xffff, 0x10000, -EFAULT },
+		{ 0x9fff8, 0x10000, -EFAULT },
+		{ 0xfff, 2, 0 },
+		{ 0x123, 0, 0 },
 	};
 	size_t i, k;
 
@@ -216,9 +225,10 @@ static void writes_to_code_change_the_generation(void **state)
 }
 
 /*
- * Writers store a count in the two chunks of a page and note it; decoders "decode" a chunk and later look whether their generation
- * still holds. If it does, the bytes must be those that they decoded: a write that nobody noticed shows as a difference. Each
- * writer, too, decodes what it has just written: it must never find an older block valid.
+ * Writers store a count in the two chunks of a page and note it; decoders "decode" a chunk and later look whether
+ * their generation still holds. If it does, the bytes must be those that they decoded: a write that nobody noticed
+ * shows as a difference. Each writer, too, decodes what it has just written: it must never find an older block
+ * valid.
  */
 #define RACE_ROUNDS 20000
 
@@ -302,8 +312,8 @@ static void racing_writes_are_noticed(void **state)
 	(void)state;
 	for (i = 0; i < 4; i++) {
 		races[i] = (struct race){ .mem = mem, .at = 0x1000 + 0x400 * (i & 1), .running = &running };
-		assert_int_equal(host_thread_create(&threads[i], "race", i < 2 ? race_write : race_decode, &races[i],
-						    NULL), 0);
+		assert_int_equal(
+			host_thread_create(&threads[i], "race", i < 2 ? race_write : race_decode, &races[i], NULL), 0);
 	}
 	for (i = 0; i < 4; i++)
 		pthread_join(threads[i], NULL);

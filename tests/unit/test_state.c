@@ -10,12 +10,12 @@
 
 #include <cmocka.h>
 
-#define THING_STATE(_, T)                                      \
-	_(T, uint8_t, index, 1, 1, 0, 127)                     \
-	_(T, uint16_t, words, 5, 2, 0x1234, 0xfff0)            \
-	_(T, bool, enabled, 1, 3, 1, 1)                        \
-	_(T, uint32_t, counter, 1, 7, 9, UINT32_MAX)           \
-	_(T, uint64_t, deadline, 1, 0x1234, UINT64_MAX, UINT64_MAX) \
+#define THING_STATE(_, T)                                                                                              \
+	_(T, uint8_t, index, 1, 1, 0, 127)                                                                             \
+	_(T, uint16_t, words, 5, 2, 0x1234, 0xfff0)                                                                    \
+	_(T, bool, enabled, 1, 3, 1, 1)                                                                                \
+	_(T, uint32_t, counter, 1, 7, 9, UINT32_MAX)                                                                   \
+	_(T, uint64_t, deadline, 1, 0x1234, UINT64_MAX, UINT64_MAX)                                                    \
 	_(T, uint8_t, small, 1, 5, 2, 3)
 
 struct thing {
@@ -37,8 +37,8 @@ static int thing_loaded(void *object, struct error *err)
 STATE_DESC(thing_desc, "thing", 3, struct thing, THING_STATE, .loaded = thing_loaded);
 
 /* The same device as an older version knew it. */
-#define OLD_STATE(_, T)                    \
-	_(T, uint8_t, index, 1, 1, 0, 127) \
+#define OLD_STATE(_, T)                                                                                                \
+	_(T, uint8_t, index, 1, 1, 0, 127)                                                                             \
 	_(T, uint16_t, words, 5, 2, 0x1234, 0xfff0)
 STATE_DESC(old_desc, "thing", 2, struct thing, OLD_STATE);
 
@@ -114,9 +114,9 @@ static void saved_is_loaded(void **state)
 static void record_has_its_documented_bytes(void **state)
 {
 	static const uint8_t expected[] = {
-		7, 't', 'h', 'i', 'n', 'g', '.', '4', 2, 0, 25, 0, 0, 0,   /* name, version, payload length */
-		1, 0, 1, 1, 0, 0, 0, 100,				   /* index */
-		2, 0, 2, 5, 0, 0, 0, 1, 0, 2, 0, 3, 0, 3, 0, 0xf0, 0xff,   /* words */
+		7, 't', 'h', 'i', 'n', 'g', '.', '4', 2, 0, 25, 0, 0, 0, /* name, version, payload length */
+		1, 0,	1,   1,	  0,   0,   0,	 100,			 /* index */
+		2, 0,	2,   5,	  0,   0,   0,	 1,   0, 2, 0,	3, 0, 3, 0, 0xf0, 0xff, /* words */
 	};
 	struct writer writer = saved(&old_desc, 4, &sample);
 
@@ -257,8 +257,8 @@ static void every_truncation_is_refused(void **state)
 		writer.data[10] = (uint8_t)(size - 14);
 		rc = load_copy(&thing, writer.data, size);
 		assert_true(rc ? same_fields(&thing, &before) : thing.before == 5);
-		assert_int_equal(rc == 0, size == 14 || size == 22 || size == 39 || size == 47 || size == 58 ||
-						  size == 73);
+		assert_int_equal(rc == 0,
+				 size == 14 || size == 22 || size == 39 || size == 47 || size == 58 || size == 73);
 		thing = before;
 		writer.data[10] = full;
 	}
