@@ -494,10 +494,11 @@ struct fetch_entry {
 	uint8_t *host;
 };
 
-/* Address spaces that a CR3 write with the no-flush bit may come back to. asid 0: free. */
+/* Address spaces that a CR3 write with the no-flush bit may come back to. space 0: free. */
 #define PCID_SLOTS 16
 struct pcid_slot {
-	uint16_t pcid, asid;
+	uint16_t pcid;
+	uint64_t space; /* as vcpu.address_space */
 };
 
 /* Reasons to leave the fast path, set from any thread; polled by engines between blocks. */
@@ -576,12 +577,13 @@ struct vcpu {
 	bool stack_64;		 /* stack pointer size: 8 */
 	uint8_t stack_size;	 /* bytes of the stack pointer: 2, 4, 8 */
 	bool flat;		 /* outside 64-bit mode: CS, DS, ES, SS have base 0, limit 4 GiB, and are usable as what they are */
-	uint32_t mode_key;	 /* everything about the mode that decoding and block lookup depend on */
+	uint32_t mode_key;	 /* everything about the mode that decoding and block lookup depend on; 16 bits */
 	struct tlb_entry *tlb;	 /* the current view's */
 	uint64_t asid;		 /* of the current address space, in tags */
 
 	struct tlb_entry tlbs[TLB_VIEWS][TLB_SIZE];
-	uint64_t next_asid;
+	uint64_t address_space;	 /* its number, never used again after a flush: asid is its low bits */
+	uint64_t last_space;	 /* number given last */
 
 	jmp_buf fault_jmp;	 /* where cpu_raise goes: set by the engine */
 	struct fault fault;	 /* what it raised */
@@ -775,9 +777,10 @@ int cpu_walk(struct vcpu *, gva_t, enum access, bool user, bool ac, struct page_
 int cpu_translate_debug(struct vcpu *, gva_t, gpa_t *);
 
 /*
- * TLB maintenance. All act on this vCPU's TLB only. v->asid changes whenever a fetch translation of the current address space
- * may have changed: engines may cache linear address -> code under (asid, mode_key) and need not be told more. Data
- * translations may change under the same asid (INVLPG of a page that was never fetched from).
+ * TLB maintenance. All act on this vCPU's TLB only. v->address_space changes whenever a fetch translation of the current
+ * address space may have changed: engines may cache linear address -> code under (address_space, mode_key) and need not be
+ * told more. Data translations may change under the same number (INVLPG of a page that was never fetched from). An asid is
+ * used again after TLB_ASIDS flushes.
  */
 void cpu_tlb_flush(struct vcpu *);			/* everything */
 void cpu_tlb_flush_page(struct vcpu *, gva_t);		/* INVLPG */

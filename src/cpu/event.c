@@ -4,7 +4,6 @@
  */
 #include "cpu/private.h"
 
-#define DR6_BS	    BIT(14)
 #define DR6_B	    0xfull
 #define DR7_ENABLES 0xffull
 

@@ -290,16 +290,22 @@ void cpu_load_pdptes(struct vcpu *v, uint64_t cr3)
 
 /* ---- address spaces and flushes ---- */
 
-/* Tags that stand for nothing yet; when they run out, nothing old may be left to be mistaken for new. */
-static uint64_t new_asid(struct vcpu *v)
+static void enter_space(struct vcpu *v, uint64_t space)
 {
-	if (v->next_asid == 0 || v->next_asid >= TLB_ASIDS) {
+	v->address_space = space;
+	v->asid = space % TLB_ASIDS;
+}
+
+/* A number never used before. When its tag is about to stand for something again, nothing old may be left that has it. */
+static uint64_t new_space(struct vcpu *v)
+{
+	if (++v->last_space % TLB_ASIDS == 0) {
+		v->last_space++; /* asid 0 is no address space */
 		memset(v->tlbs, 0, sizeof(v->tlbs));
 		memset(v->fetch_tlb, 0, sizeof(v->fetch_tlb));
 		memset(v->pcids, 0, sizeof(v->pcids));
-		v->next_asid = 1;
 	}
-	return v->next_asid++;
+	return v->last_space;
 }
 
 void cpu_tlb_flush(struct vcpu *v)
@@ -309,15 +315,15 @@ void cpu_tlb_flush(struct vcpu *v)
 	memset(v->large_pages, 0, sizeof(v->large_pages));
 	v->huge_pages = 0;
 	memset(v->pcids, 0, sizeof(v->pcids));
-	v->asid = new_asid(v);
+	enter_space(v, new_space(v));
 	if (v->s.cr4 & CR4_PCIDE)
-		v->pcids[0] = (struct pcid_slot){ .pcid = v->s.cr3 & 0xfff, .asid = (uint16_t)v->asid };
+		v->pcids[0] = (struct pcid_slot){ .pcid = v->s.cr3 & 0xfff, .space = v->address_space };
 }
 
 static struct pcid_slot *find_pcid(struct vcpu *v, uint16_t pcid)
 {
 	for (unsigned n = 0; n < PCID_SLOTS; n++)
-		if (v->pcids[n].asid && v->pcids[n].pcid == pcid)
+		if (v->pcids[n].space && v->pcids[n].pcid == pcid)
 			return &v->pcids[n];
 	return NULL;
 }
@@ -327,7 +333,7 @@ void cpu_tlb_switch(struct vcpu *v, bool keep)
 {
 	uint16_t pcid = v->s.cr3 & 0xfff;
 	struct pcid_slot *slot;
-	uint64_t asid;
+	uint64_t space;
 
 	if (!(v->s.cr4 & CR4_PCIDE)) {
 		cpu_tlb_flush(v);
@@ -335,15 +341,15 @@ void cpu_tlb_switch(struct vcpu *v, bool keep)
 	}
 	slot = find_pcid(v, pcid);
 	if (keep && slot) {
-		v->asid = slot->asid;
+		enter_space(v, slot->space);
 		return;
 	}
 	v->count[COUNT_TLB_FLUSHES]++;
-	asid = new_asid(v); /* may forget all slots, so before choosing one */
+	space = new_space(v); /* may forget all slots, so before choosing one */
 	if (!slot)
 		slot = &v->pcids[v->next_pcid++ % PCID_SLOTS];
-	*slot = (struct pcid_slot){ .pcid = pcid, .asid = (uint16_t)asid };
-	v->asid = asid;
+	*slot = (struct pcid_slot){ .pcid = pcid, .space = space };
+	enter_space(v, space);
 }
 
 void cpu_tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
@@ -353,7 +359,7 @@ void cpu_tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
 	if (!(v->s.cr4 & CR4_PCIDE) || pcid == (v->s.cr3 & 0xfff))
 		cpu_tlb_switch(v, false);
 	else if (slot)
-		slot->asid = 0;
+		slot->space = 0;
 }
 
 static void drop_data_entry(struct tlb_entry *e, uint64_t page)

@@ -33,7 +33,11 @@ void cpu_tlb_flush_pcid(struct vcpu *, uint16_t pcid);
 /* After a store through a host pointer that no TLB write entry allowed: invalidates decoded code, tells the engine. */
 void cpu_note_write(struct vcpu *, gpa_t, unsigned size);
 
-/* ---- event.c: delivery through the IDT ---- */
+/* ---- event.c ---- */
+
+#define DR6_BS BIT(14) /* single step, in pending_debug too */
+
+/* ---- deliver.c: delivery through the IDT ---- */
 
 enum delivery_kind {
 	DELIVERY_EXCEPTION, /* found by the processor; INT1 too: no gate privilege check */

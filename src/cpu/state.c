@@ -205,6 +205,7 @@ static bool checks_accesses(const struct vcpu *v)
 void cpu_update_mode(struct vcpu *v)
 {
 	uint16_t cs = v->s.seg_attr[CS];
+	uint32_t code_segment = 0;
 
 	v->cpl = (uint8_t)privilege_level(v);
 	if ((v->s.efer & EFER_LMA) && (cs & ATTR_L)) {
@@ -212,12 +213,13 @@ void cpu_update_mode(struct vcpu *v)
 		v->stack_size = 8;
 		v->flat = true;
 	} else {
-		bool wide = (v->s.cr0 & CR0_PE) && !(v->s.rflags & FLAG_VM);
+		bool v86 = v->s.rflags & FLAG_VM;
 
 		/* Real mode keeps the D and B bits of the segments it was entered with until they are loaded. */
-		v->code_mode = (cs & ATTR_DB) && (wide || !(v->s.rflags & FLAG_VM)) ? MODE_32 : MODE_16;
-		v->stack_size = (v->s.seg_attr[SS] & ATTR_DB) && !(v->s.rflags & FLAG_VM) ? 4 : 2;
-		v->flat = wide && flat_code(v) && flat_data(v, DS) && flat_data(v, ES) && flat_data(v, SS);
+		v->code_mode = (cs & ATTR_DB) && !v86 ? MODE_32 : MODE_16;
+		v->stack_size = (v->s.seg_attr[SS] & ATTR_DB) && !v86 ? 4 : 2;
+		v->flat = in_protected_mode(v) && flat_code(v) && flat_data(v, DS) && flat_data(v, ES) && flat_data(v, SS);
+		code_segment = (v->s.seg_base[CS] == 0) | (v->s.seg_limit[CS] == UINT32_MAX) << 1;
 	}
 	v->stack_64 = v->stack_size == 8;
 
@@ -232,7 +234,7 @@ void cpu_update_mode(struct vcpu *v)
 		vcpu_post(v, EVENT_STEP);
 
 	v->mode_key = (uint32_t)v->code_mode | (v->cpl == 3) << 2 | (uint32_t)v->flat << 3 |
-		      (uint32_t)v->stack_size << 4 | (uint32_t)in_protected_mode(v) << 8;
+		      (uint32_t)v->stack_size << 4 | (uint32_t)in_protected_mode(v) << 8 | code_segment << 9;
 }
 
 uint64_t cpu_rflags(const struct vcpu *v)

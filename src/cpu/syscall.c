@@ -56,6 +56,7 @@ void op_syscall(struct vcpu *v, const struct insn *i)
 	clear_flags(v, v->s.msr_fmask | FLAG_RF);
 	force_segment(v, CS, cs & 0xfffc, ATTR_FLAT_CODE_64, 0);
 	force_segment(v, SS, (uint16_t)(cs + 8), ATTR_FLAT_STACK, 0);
+	v->step_trap = v->s.rflags & FLAG_TF; /* unlike elsewhere, TF as it is afterwards counts */
 	cpu_update_mode(v);
 }
 
@@ -85,6 +86,12 @@ void op_sysret(struct vcpu *v, const struct insn *i)
 		cpu_set_rflags(v, v->s.gpr[R11] & SYSRET_FLAGS);
 	else
 		cpu_set_rflags(v, cpu_rflags(v) | FLAG_IF);
+	/* TF that SYSRET loads traps before the next instruction, not after it. */
+	if (v->s.rflags & FLAG_TF) {
+		v->s.pending_debug |= DR6_BS;
+		vcpu_post(v, EVENT_STEP);
+	}
+	v->step_trap = false;
 	cpu_update_mode(v);
 }
 

@@ -394,7 +394,10 @@ static void test_tlb_asids_run_out(void **state)
 	put(b, slot(PT, LIN, 12), (FRAME + 0x1000) | P | W, 8);
 	put(b, FRAME + 0x1678, 0x77, 1);
 	for (unsigned n = 0; n < 2 * TLB_ASIDS + 3; n++) {
+		uint64_t before = b->v->address_space;
+
 		cpu_tlb_flush(b->v);
+		assert_true(b->v->address_space > before);
 		assert_in_range(b->v->asid, 1, TLB_ASIDS - 1);
 		if (n % 1000 == 0)
 			assert_int_equal(cpu_load(b->v, LIN, 1, false), 0x77);
@@ -411,24 +414,24 @@ static void test_pcid(void **state)
 	v->s.cr4 |= CR4_PCIDE;
 	v->s.cr3 = PML4 | 1;
 	cpu_tlb_switch(v, false);
-	first = v->asid;
+	first = v->address_space;
 	put(b, FRAME + 0x678, 1, 1);
 	assert_int_equal(cpu_load(v, LIN, 1, false), 1);
 
 	v->s.cr3 = PML4_OTHER | 2;
 	cpu_tlb_switch(v, true); /* new to us: nothing to keep */
-	assert_int_not_equal(v->asid, first);
+	assert_int_not_equal(v->address_space, first);
 	assert_true(RAISES(v, cpu_load(v, LIN, 1, false)));
 
 	/* Back without a flush: the translation is still there although the table has changed. */
 	put(b, slot(PT, LIN, 12), 0, 8);
 	v->s.cr3 = PML4 | 1;
 	cpu_tlb_switch(v, true);
-	assert_int_equal(v->asid, first);
+	assert_int_equal(v->address_space, first);
 	assert_int_equal(cpu_load(v, LIN, 1, false), 1);
 	/* With a flush it is gone. */
 	cpu_tlb_switch(v, false);
-	assert_int_not_equal(v->asid, first);
+	assert_int_not_equal(v->address_space, first);
 	assert_true(RAISES(v, cpu_load(v, LIN, 1, false)));
 
 	/* More address spaces than slots. */
@@ -473,7 +476,7 @@ static void test_fetch(void **state)
 	struct bare_cpu *b = *state;
 	struct vcpu *v = b->v;
 	uint8_t *host;
-	uint64_t asid;
+	uint64_t space;
 
 	map_4k(b, FRAME | P | U);
 	put(b, FRAME + 0x678, 0x90, 1);
@@ -486,13 +489,13 @@ static void test_fetch(void **state)
 	set_cpl(v, 3);
 	assert_int_equal(cpu_fetch_translate(v, gva(LIN), &host).v, FRAME | 0x678);
 
-	/* Who keeps (address, asid) -> code must see that a page it fetched from was invalidated. */
-	asid = v->asid;
+	/* Who keeps (address, address_space) -> code must see that a page it fetched from was invalidated. */
+	space = v->address_space;
 	cpu_tlb_flush_page(v, gva(LIN + 0x100000));
-	assert_int_equal(v->asid, asid);
+	assert_int_equal(v->address_space, space);
 	put(b, slot(PT, LIN, 12), 0, 8);
 	cpu_tlb_flush_page(v, gva(LIN));
-	assert_int_not_equal(v->asid, asid);
+	assert_int_not_equal(v->address_space, space);
 	assert_true(RAISES(v, cpu_fetch_translate(v, gva(LIN), &host)));
 	assert_int_equal(v->fault.error, PF_U | PF_I);
 

@@ -30,7 +30,7 @@ struct block {
 
 struct jump_entry {
 	uint64_t linear;
-	uint64_t key;		/* asid and mode_key */
+	uint64_t key;		/* address_space and mode_key */
 	struct block *block;
 };
 
@@ -77,7 +77,7 @@ static inline uint64_t after_rip(const struct vcpu *v, const struct insn *i)
 	return likely(v->code_mode == MODE_64) ? rip : (uint32_t)rip;
 }
 
-static inline uint64_t interp_key(const struct vcpu *v) { return v->asid << 32 | v->mode_key; }
+static inline uint64_t interp_key(const struct vcpu *v) { return v->address_space << 16 | v->mode_key; }
 
 static inline struct jump_entry *jump_slot(struct interp *in, uint64_t linear)
 {
