@@ -321,7 +321,7 @@ static const struct chardev_kind *find_kind(const char *spec, const char **argum
 
 	for (i = 0; i < ARRAY_SIZE(chardev_kinds); i++) {
 		length = strlen(chardev_kinds[i]->name);
-		if (strncmp(spec, chardev_kinds[i]->name, length))
+		if (strncmp(spec, chardev_kinds[i]->name, length) != 0)
 			continue;
 		*argument = NULL;
 		if (!chardev_kinds[i]->argument && !spec[length])

@@ -50,7 +50,7 @@ struct event_loop *event_loop_create(struct error *err)
 	pthread_mutex_init(&loop->post_lock, NULL);
 	loop->capacity = INITIAL_SOURCES;
 	loop->fds = calloc(loop->capacity, sizeof(*loop->fds));
-	loop->polled = calloc(loop->capacity, sizeof(*loop->polled));
+	loop->polled = calloc(loop->capacity, sizeof(struct event_source *));
 	loop->post_capacity = INITIAL_POSTS;
 	loop->posts = calloc(loop->post_capacity, sizeof(*loop->posts));
 	loop->wake_fd = -1;
@@ -95,7 +95,7 @@ void event_loop_add(struct event_loop *loop, struct event_source *source)
 	if (loop->source_count + 1 >= loop->capacity) {
 		loop->capacity *= 2;
 		loop->fds = realloc(loop->fds, loop->capacity * sizeof(*loop->fds));
-		loop->polled = realloc(loop->polled, loop->capacity * sizeof(*loop->polled));
+		loop->polled = realloc(loop->polled, loop->capacity * sizeof(struct event_source *));
 		BUG_ON(!loop->fds || !loop->polled);
 	}
 	loop->source_count++;

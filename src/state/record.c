@@ -187,7 +187,7 @@ static int load_header(const struct record_name *name, const struct state_desc *
 
 	if (!header)
 		return error_set(err, EINVAL, "record '%s' is cut off in its header", name->text);
-	if (*length != name->length || memcmp(text, name->text, *length)) {
+	if (*length != name->length || memcmp(text, name->text, *length) != 0) {
 		char found[64];
 		size_t i;
 
