@@ -171,7 +171,7 @@ enum activity { CPU_RUNNING, CPU_HALTED, CPU_WAIT_SIPI, CPU_SHUTDOWN };
 	_(T, uint64_t, kvm_wall_clock, 1, 41, 0, UINT64_MAX)                                                           \
 	_(T, uint64_t, kvm_pv_eoi, 1, 42, 0, UINT64_MAX)                                                               \
 	_(T, uint64_t, kvm_poll_control, 1, 43, 1, UINT64_MAX)                                                         \
-	_(T, uint64_t, msr_spec_ctrl, 1, 44, 0, 3)                                                                     \
+	_(T, uint64_t, msr_spec_ctrl, 1, 44, 0, 0x403)                                                                 \
 	/* XMM/YMM: 4 quadwords a register, low first */                                                               \
 	_(T, uint64_t, vec, 64, 50, 0, UINT64_MAX)                                                                     \
 	_(T, uint32_t, mxcsr, 1, 51, 0x1f80, 0xffff)                                                                   \

@@ -122,9 +122,14 @@ static void leaf_6(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 
 static void leaf_7(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 {
-	if (sub || is_amd(v->model))
+	if (is_amd(v->model))
 		return;
-	r->edx = BIT(26) | BIT(29); /* IA32_SPEC_CTRL and IA32_PRED_CMD; IA32_ARCH_CAPABILITIES */
+	if (sub == 0) {
+		r->eax = 2;		    /* last subleaf */
+		r->edx = BIT(26) | BIT(29); /* IA32_SPEC_CTRL and IA32_PRED_CMD; IA32_ARCH_CAPABILITIES */
+	} else if (sub == 2) {
+		r->edx = BIT(4); /* BHI_CTRL: kernels that pass over BHI_NO set BHI_DIS_S instead of clearing by a loop */
+	}
 }
 
 /* The image of xsave.c: legacy area, header, then YMM's upper halves, where both formats have them. */

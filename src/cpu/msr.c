@@ -304,7 +304,8 @@ static const struct msr msrs[] = {
 	RANGE(0x800, 0x8ff, "X2APIC", FEATURE_X2APIC, apic_read, apic_write),
 	RANGE(0xc0000100, 0xc0000101, "SEGMENT_BASE", FEATURE_LM, segment_base_read, segment_base_write),
 	CANONICAL(0xc0000102, FEATURE_LM, msr_kernel_gs_base),
-	FIELD(0x48, INTEL, msr_spec_ctrl, BIT(0) | BIT(1)), /* STIBP is accepted with IBRS, SDM vol. 4 */
+	/* IBRS; STIBP, which is accepted with it (SDM vol. 4); BHI_DIS_S */
+	FIELD(0x48, INTEL, msr_spec_ctrl, BIT(0) | BIT(1) | BIT(10)),
 	FUNCTION(0x49, "PRED_CMD", INTEL, NULL, pred_cmd_write),
 	FUNCTION(0x10, "TSC", ALWAYS, tsc_read, tsc_write),
 	WRITTEN(0x3b, msr_tsc_adjust, FEATURE_TSC_ADJUST, tsc_adjust_write),
