@@ -367,6 +367,11 @@ static void protect_everywhere(struct vcpu *v, void *arg)
 		cpu_tlb_protect(v, *page);
 	for (unsigned n = 0; n < v->peer_count; n++)
 		cpu_tlb_protect(v->peers[n], *page);
+	/*
+	 * Another vCPU may have begun on the page meanwhile and not have been told that it was new, while a third still wrote
+	 * through an entry that is gone only now: what it decoded must not be believed.
+	 */
+	atomic_fetch_add(&mem_page(v->mem, *page)->code_gen, 1);
 }
 
 uint32_t cpu_code_begin(struct vcpu *v, struct mem_page *record, gpa_t addr, size_t len)
