@@ -13,7 +13,7 @@
 #define PIC_STATE(_, T)                                                                                                \
 	_(T, uint8_t, lines, 2, 1, 0, 0xff)	    /* levels of the inputs */                                         \
 	_(T, uint8_t, irr, 2, 2, 0, 0xff)                                                                              \
-	_(T, uint8_t, imr, 2, 3, 0, 0xff)                                                                              \
+	_(T, uint8_t, imr, 2, 3, 0xff, 0xff)	    /* no firmware has set up vectors yet: quiet until the guest does */ \
 	_(T, uint8_t, isr, 2, 4, 0, 0xff)                                                                              \
 	_(T, uint8_t, elcr, 2, 5, 0, 0xff)                                                                             \
 	_(T, uint8_t, icw1, 2, 6, 0, 0x1f)                                                                             \
