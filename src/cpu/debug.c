@@ -3,12 +3,12 @@
  */
 #include "cpu/private.h"
 
-#define DR6_WRITABLE 0xe00fu	 /* B0..B3, BD, BS, BT */
-#define DR6_ONES     0xffff0ff0u
-#define DR6_BD	     BIT(13)
+#define DR6_WRITABLE 0xe00fu /* B0..B3, BD, BS, BT */
+#define DR6_ONES 0xffff0ff0u
+#define DR6_BD BIT(13)
 #define DR7_WRITABLE 0xffff23ffu /* without RTM */
-#define DR7_ONES     0x400u
-#define DR7_GD	     BIT(13)
+#define DR7_ONES 0x400u
+#define DR7_GD BIT(13)
 
 /* DR4 and DR5 are names of DR6 and DR7 unless CR4.DE makes them undefined. */
 static unsigned register_number(struct vcpu *v, unsigned number)
@@ -32,7 +32,8 @@ static void write_debug(struct vcpu *v, unsigned number, uint64_t value)
 		value = (value & DR7_WRITABLE) | DR7_ONES;
 	else if (!is_canonical(value))
 		cpu_raise_error(v, EXC_GP, 0);
-	TRACE(v->trace, CONTROL, "cpu%u DR%u %#lx -> %#lx at rip %#lx", v->index, number, v->s.dr[number], value, v->s.rip);
+	TRACE(v->trace, CONTROL, "cpu%u DR%u %#lx -> %#lx at rip %#lx", v->index, number, v->s.dr[number], value,
+	      v->s.rip);
 	v->s.dr[number] = value;
 	cpu_update_mode(v);
 	if (number == 7)

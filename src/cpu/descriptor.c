@@ -171,10 +171,10 @@ static void set_zero_flag(struct vcpu *v, bool zero)
 }
 
 /* System descriptor types that LAR and LSL know, as bits; SDM vol. 2A, tables 3-53 and 3-58. */
-#define LAR_TYPES	(BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(9) | BIT(11) | BIT(12))
-#define LAR_TYPES_LONG	(BIT(2) | BIT(9) | BIT(11) | BIT(12))
-#define LSL_TYPES	(BIT(1) | BIT(2) | BIT(3) | BIT(9) | BIT(11))
-#define LSL_TYPES_LONG	(BIT(2) | BIT(9) | BIT(11))
+#define LAR_TYPES (BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(9) | BIT(11) | BIT(12))
+#define LAR_TYPES_LONG (BIT(2) | BIT(9) | BIT(11) | BIT(12))
+#define LSL_TYPES (BIT(1) | BIT(2) | BIT(3) | BIT(9) | BIT(11))
+#define LSL_TYPES_LONG (BIT(2) | BIT(9) | BIT(11))
 
 /* Does the selector lead to a descriptor that this privilege level may see, of a type in the set? */
 static bool visible_descriptor(struct vcpu *v, uint16_t selector, uint64_t system_types, struct descriptor *d)
@@ -227,7 +227,7 @@ static void verify(struct vcpu *v, const struct insn *i, bool write)
 	check_protected(v);
 	selector = load_word(v, i, i->reg);
 	set_zero_flag(v, visible_descriptor(v, selector, 0, &d) &&
-			 (write ? attr_is_writable_data(d.attr) : attr_is_readable(d.attr)));
+				 (write ? attr_is_writable_data(d.attr) : attr_is_readable(d.attr)));
 }
 
 void op_verr(struct vcpu *v, const struct insn *i) { verify(v, i, false); }

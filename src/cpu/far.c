@@ -67,10 +67,7 @@ static void read_return_stack(struct vcpu *v, uint16_t selector, const struct de
 	cpu_mark_descriptor(v, d, ATTR_ACCESSED);
 }
 
-static void set_stack(struct vcpu *v, const struct descriptor *d)
-{
-	cpu_set_segment(v, SS, d->selector, d);
-}
+static void set_stack(struct vcpu *v, const struct descriptor *d) { cpu_set_segment(v, SS, d->selector, d); }
 
 /* ---- JMP and CALL ---- */
 
@@ -373,8 +370,7 @@ void op_iret(struct vcpu *v, const struct insn *i)
 
 		pop_frame_64(v, frame);
 		read_return_code(v, (uint16_t)frame[1], &code);
-		return_with_stack(v, &code, (uint16_t)frame[4], frame[3], frame[0],
-				  returned_flags(v, frame[2], 8));
+		return_with_stack(v, &code, (uint16_t)frame[4], frame[3], frame[0], returned_flags(v, frame[2], 8));
 	} else if (in_protected_mode(v)) {
 		if (!(v->s.rflags & FLAG_NT))
 			protected_iret(v, i);

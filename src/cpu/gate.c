@@ -7,7 +7,7 @@
 struct call_gate {
 	uint16_t selector; /* of the target code segment */
 	uint64_t offset;
-	uint8_t size;	   /* of the items it pushes: 2, 4, 8 */
+	uint8_t size; /* of the items it pushes: 2, 4, 8 */
 	uint8_t parameters;
 };
 
@@ -121,7 +121,8 @@ static void copy_parameters(struct vcpu *v, struct inner_stack *stack, const str
 		inner_push(v, stack, values[n - 1], gate->size);
 }
 
-static void call_inner(struct vcpu *v, const struct insn *i, const struct call_gate *gate, const struct descriptor *code)
+static void call_inner(struct vcpu *v, const struct insn *i, const struct call_gate *gate,
+		       const struct descriptor *code)
 {
 	unsigned cpl = attr_dpl(code->attr);
 	struct inner_stack stack = read_inner_stack(v, cpl);

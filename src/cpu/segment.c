@@ -6,10 +6,7 @@
 
 /* ---- linear addresses ---- */
 
-static _Noreturn void raise_limit(struct vcpu *v, enum seg seg)
-{
-	cpu_raise_error(v, seg == SS ? EXC_SS : EXC_GP, 0);
-}
+static _Noreturn void raise_limit(struct vcpu *v, enum seg seg) { cpu_raise_error(v, seg == SS ? EXC_SS : EXC_GP, 0); }
 
 bool cpu_segment_contains(uint16_t attr, uint32_t limit, uint32_t offset, unsigned size)
 {
@@ -24,7 +21,9 @@ static bool type_allows(uint16_t attr, enum access access)
 {
 	if (!(attr & ATTR_P))
 		return false;
-	return access == ACCESS_WRITE ? attr_is_writable_data(attr) : access == ACCESS_READ ? attr_is_readable(attr) : true;
+	return access == ACCESS_WRITE  ? attr_is_writable_data(attr)
+	       : access == ACCESS_READ ? attr_is_readable(attr)
+				       : true;
 }
 
 uint64_t cpu_linear(struct vcpu *v, enum seg seg, uint64_t offset, unsigned size, enum access access)
@@ -300,10 +299,7 @@ void op_mov_sreg(struct vcpu *v, const struct insn *i)
 	v->s.rip = cpu_next_rip(v, i);
 }
 
-void op_push_sreg(struct vcpu *v, const struct insn *i)
-{
-	cpu_push(v, v->s.seg_sel[i->sreg], i->opsize);
-}
+void op_push_sreg(struct vcpu *v, const struct insn *i) { cpu_push(v, v->s.seg_sel[i->sreg], i->opsize); }
 
 void op_pop_sreg(struct vcpu *v, const struct insn *i)
 {

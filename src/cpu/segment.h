@@ -9,15 +9,21 @@
 
 /* Types of system descriptors, SDM vol. 3A table 3-2. In long mode 32-bit TSS and call gate types mean the 64-bit ones. */
 enum system_type {
-	SYSTEM_TSS_16 = 1, SYSTEM_LDT = 2, SYSTEM_TSS_16_BUSY = 3, SYSTEM_CALL_GATE_16 = 4, SYSTEM_TASK_GATE = 5,
-	SYSTEM_TSS_32 = 9, SYSTEM_TSS_32_BUSY = 11, SYSTEM_CALL_GATE_32 = 12,
+	SYSTEM_TSS_16 = 1,
+	SYSTEM_LDT = 2,
+	SYSTEM_TSS_16_BUSY = 3,
+	SYSTEM_CALL_GATE_16 = 4,
+	SYSTEM_TASK_GATE = 5,
+	SYSTEM_TSS_32 = 9,
+	SYSTEM_TSS_32_BUSY = 11,
+	SYSTEM_CALL_GATE_32 = 12,
 };
 #define TSS_BUSY 0x0002 /* in the attributes of a TSS descriptor */
 
 /* seg_attr of flat segments, as SYSCALL, SYSENTER and their returns force them; or in the DPL. */
 #define ATTR_FLAT_CODE_64 (ATTR_G | ATTR_L | ATTR_P | ATTR_S | 0xb)
 #define ATTR_FLAT_CODE_32 (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | 0xb)
-#define ATTR_FLAT_STACK	  (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | 0x3)
+#define ATTR_FLAT_STACK (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | 0x3)
 
 /* A descriptor read from the GDT or an LDT. */
 struct descriptor {
@@ -33,10 +39,7 @@ static inline bool selector_is_null(uint16_t selector) { return !(selector & ~3u
 static inline unsigned attr_dpl(uint16_t attr) { return (attr & ATTR_DPL) >> ATTR_DPL_SHIFT; }
 static inline unsigned attr_type(uint16_t attr) { return attr & ATTR_TYPE; }
 static inline bool attr_is_code(uint16_t attr) { return (attr & (ATTR_S | ATTR_CODE)) == (ATTR_S | ATTR_CODE); }
-static inline bool attr_is_conforming(uint16_t attr)
-{
-	return attr_is_code(attr) && (attr & ATTR_EXPAND_DOWN);
-}
+static inline bool attr_is_conforming(uint16_t attr) { return attr_is_code(attr) && (attr & ATTR_EXPAND_DOWN); }
 static inline bool attr_is_writable_data(uint16_t attr)
 {
 	return (attr & (ATTR_S | ATTR_CODE | ATTR_WRITABLE)) == (ATTR_S | ATTR_WRITABLE);
@@ -80,10 +83,7 @@ static inline uint64_t stack_mask(const struct vcpu *v)
 	return v->stack_size == 8 ? UINT64_MAX : v->stack_size == 4 ? UINT32_MAX : 0xffff;
 }
 
-static inline void set_stack_pointer(struct vcpu *v, uint64_t rsp)
-{
-	cpu_set_reg(v, 8 * RSP, v->stack_size, rsp);
-}
+static inline void set_stack_pointer(struct vcpu *v, uint64_t rsp) { cpu_set_reg(v, 8 * RSP, v->stack_size, rsp); }
 
 static inline uint64_t stack_linear(struct vcpu *v, uint64_t offset, unsigned size, enum access access)
 {

@@ -5,10 +5,7 @@
  */
 #include "cpu/segment.h"
 
-static bool vendor_is_amd(const struct vcpu *v)
-{
-	return v->model->vendor[0] == 'A';
-}
+static bool vendor_is_amd(const struct vcpu *v) { return v->model->vendor[0] == 'A'; }
 
 static void force_segment(struct vcpu *v, enum seg seg, uint16_t selector, uint16_t attr, unsigned dpl)
 {

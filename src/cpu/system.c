@@ -7,7 +7,7 @@ cpu_op_fn *const cpu_system_ops[OP_COUNT] = {
 #define _(mnemonic, name, flags) [OP_##mnemonic] = op_##name,
 	CPU_SYSTEM_OPS(_)
 #undef _
-	[OP_MOVSD_STRING] = op_movs,
+		[OP_MOVSD_STRING] = op_movs,
 	[OP_CMPSD_STRING] = op_cmps,
 	[OP_MOV_SREG] = op_mov_sreg,
 	[OP_PUSH_SREG] = op_push_sreg,

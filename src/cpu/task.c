@@ -7,9 +7,9 @@
  */
 #include "cpu/segment.h"
 
-#define TSS_SEGMENTS 6	  /* in the order of enum seg */
-#define DR6_BT	     BIT(15)
-#define DR7_LOCAL    0x155u /* L0..L3, LE */
+#define TSS_SEGMENTS 6 /* in the order of enum seg */
+#define DR6_BT BIT(15)
+#define DR7_LOCAL 0x155u /* L0..L3, LE */
 
 /* Where things are in a TSS: SDM vol. 3A figures 7-2 and 7-10. */
 struct tss_layout {
@@ -20,7 +20,7 @@ struct tss_layout {
 	uint8_t segments;      /* each `width` apart */
 	uint8_t segment_count; /* FS and GS are not in the 16-bit one */
 	uint8_t ldt;
-	uint8_t trap;	       /* 0: none */
+	uint8_t trap; /* 0: none */
 };
 
 static const struct tss_layout layout_16 = { 43, 2, 0, 14, 34, 4, 42, 0 };
@@ -47,7 +47,8 @@ static bool is_tss(uint16_t attr, bool busy)
 
 /* ---- before the switch ---- */
 
-static void read_new_tss(struct vcpu *v, uint16_t selector, enum task_switch_kind kind, uint32_t ext, struct descriptor *d)
+static void read_new_tss(struct vcpu *v, uint16_t selector, enum task_switch_kind kind, uint32_t ext,
+			 struct descriptor *d)
 {
 	/* An IRET goes back to a task that is busy, all others to one that is not. */
 	enum vector vector = kind == TASK_SWITCH_IRET ? EXC_TS : EXC_GP;
@@ -108,8 +109,8 @@ static void load_ldt(struct vcpu *v, uint16_t selector, uint32_t ext)
 
 	if (selector_is_null(selector))
 		return;
-	if ((selector & 4) || !cpu_find_descriptor(v, selector, &d) ||
-	    (d.attr & (ATTR_S | ATTR_TYPE)) != SYSTEM_LDT || !(d.attr & ATTR_P))
+	if ((selector & 4) || !cpu_find_descriptor(v, selector, &d) || (d.attr & (ATTR_S | ATTR_TYPE)) != SYSTEM_LDT ||
+	    !(d.attr & ATTR_P))
 		raise_in_task(v, EXC_TS, selector, ext);
 	cpu_set_segment(v, LDTR, selector, &d);
 }
@@ -149,8 +150,7 @@ static void load_data(struct vcpu *v, enum seg seg, uint16_t selector, uint32_t 
 	if (selector_is_null(selector))
 		return;
 	cpu_read_descriptor(v, selector, &d, EXC_TS, ext);
-	if (!attr_is_readable(d.attr) ||
-	    (!attr_is_conforming(d.attr) && MAX(v->cpl, selector & 3u) > attr_dpl(d.attr)))
+	if (!attr_is_readable(d.attr) || (!attr_is_conforming(d.attr) && MAX(v->cpl, selector & 3u) > attr_dpl(d.attr)))
 		raise_in_task(v, EXC_TS, selector, ext);
 	if (!(d.attr & ATTR_P))
 		raise_in_task(v, EXC_NP, selector, ext);

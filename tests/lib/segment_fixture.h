@@ -7,28 +7,41 @@
 
 #include "lib/cpu_fixture.h"
 
-#define RAM_BASE    0x100000u /* guest physical; in long mode FIXTURE_LIN is mapped to it, user and writable */
-#define GDT_OFFSET  0x0000u
-#define LDT_OFFSET  0x0800u
-#define TSS_OFFSET  0x1000u
+#define RAM_BASE 0x100000u /* guest physical; in long mode FIXTURE_LIN is mapped to it, user and writable */
+#define GDT_OFFSET 0x0000u
+#define LDT_OFFSET 0x0800u
+#define TSS_OFFSET 0x1000u
 #define TSS2_OFFSET 0x1400u
-#define IDT_OFFSET  0x2000u
+#define IDT_OFFSET 0x2000u
 #define DATA_OFFSET 0x4000u
-#define STACK_TOP   0x7000u /* ring 0's in the TSS */
-#define USER_STACK  0x9000u
-#define PAGES	    16
+#define STACK_TOP 0x7000u /* ring 0's in the TSS */
+#define USER_STACK 0x9000u
+#define PAGES 16
 
 /* Selectors */
 enum {
-	KERNEL_CODE = 0x08, KERNEL_DATA = 0x10, USER_CODE = 0x18 | 3, USER_DATA = 0x20 | 3, CODE_64 = 0x28,
-	USER_CODE_64 = 0x30 | 3, READ_ONLY = 0x38, NOT_PRESENT = 0x40, CONFORMING = 0x48, TASK_STATE = 0x50 /* two slots */,
-	LOCAL_TABLE = 0x60 /* two slots */, GATE = 0x70 /* two slots */, OTHER_TASK = 0x80, EXECUTE_ONLY = 0x88,
-	RING1_DATA = 0x90, TASK_GATE = 0x98, BEYOND = 0x100,
+	KERNEL_CODE = 0x08,
+	KERNEL_DATA = 0x10,
+	USER_CODE = 0x18 | 3,
+	USER_DATA = 0x20 | 3,
+	CODE_64 = 0x28,
+	USER_CODE_64 = 0x30 | 3,
+	READ_ONLY = 0x38,
+	NOT_PRESENT = 0x40,
+	CONFORMING = 0x48,
+	TASK_STATE = 0x50 /* two slots */,
+	LOCAL_TABLE = 0x60 /* two slots */,
+	GATE = 0x70 /* two slots */,
+	OTHER_TASK = 0x80,
+	EXECUTE_ONLY = 0x88,
+	RING1_DATA = 0x90,
+	TASK_GATE = 0x98,
+	BEYOND = 0x100,
 };
 
-#define CODE(dpl)	  (ATTR_P | ATTR_S | 0xau | (dpl) << 5)
-#define DATA(dpl)	  (ATTR_P | ATTR_S | 0x2u | (dpl) << 5)
-#define FLAT_32		  (ATTR_G | ATTR_DB)
+#define CODE(dpl) (ATTR_P | ATTR_S | 0xau | (dpl) << 5)
+#define DATA(dpl) (ATTR_P | ATTR_S | 0x2u | (dpl) << 5)
+#define FLAT_32 (ATTR_G | ATTR_DB)
 
 struct segment_fixture {
 	struct cpu_fixture f;
@@ -38,8 +51,8 @@ struct segment_fixture {
 
 static inline uint64_t make_descriptor(uint32_t base, uint32_t limit, uint32_t attr)
 {
-	return bits(limit, 15, 0) | bits(base, 23, 0) << 16 | (uint64_t)(attr & 0xff) << 40 | bits(limit, 19, 16) << 48 |
-	       bits(attr, 15, 12) << 52 | bits(base, 31, 24) << 56;
+	return bits(limit, 15, 0) | bits(base, 23, 0) << 16 | (uint64_t)(attr & 0xff) << 40 |
+	       bits(limit, 19, 16) << 48 | bits(attr, 15, 12) << 52 | bits(base, 31, 24) << 56;
 }
 
 static inline void poke(struct segment_fixture *s, uint64_t offset, uint64_t value)
@@ -94,10 +107,7 @@ static inline void put_segment(struct vcpu *v, enum seg seg, uint16_t selector, 
 	v->s.seg_attr[seg] = (uint16_t)(attr | ATTR_ACCESSED);
 }
 
-static inline uint8_t fixture_tpr_read(struct vcpu *v)
-{
-	return ((struct segment_fixture *)v->env_opaque)->tpr;
-}
+static inline uint8_t fixture_tpr_read(struct vcpu *v) { return ((struct segment_fixture *)v->env_opaque)->tpr; }
 
 static inline void fixture_tpr_write(struct vcpu *v, uint8_t value)
 {
@@ -145,7 +155,8 @@ static inline void segment_setup(struct segment_fixture *s, bool wide, const cha
 	v->s.seg_limit[TR] = 103;
 	v->s.seg_attr[TR] = ATTR_P | 11;
 	v->s.seg_attr[LDTR] = 0;
-	poke(s, TSS_OFFSET + 4, wide ? s->base + STACK_TOP : (uint32_t)(s->base + STACK_TOP) | (uint64_t)KERNEL_DATA << 32);
+	poke(s, TSS_OFFSET + 4,
+	     wide ? s->base + STACK_TOP : (uint32_t)(s->base + STACK_TOP) | (uint64_t)KERNEL_DATA << 32);
 	v->s.gpr[RSP] = s->base + STACK_TOP;
 	v->s.rip = s->base + DATA_OFFSET;
 }
@@ -170,8 +181,7 @@ static inline bool run_bytes(struct segment_fixture *s, const void *code, size_t
 		v->s.rip += i.len;
 	return true;
 }
-#define RUN(fixture, ...)                                                                                              \
-	run_bytes(fixture, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define RUN(fixture, ...) run_bytes(fixture, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 /* The expression raised this, and RIP and RSP are as before. */
 #define assert_fault(fixture, ran, vector_, error_)                                                                    \

@@ -439,7 +439,8 @@ static void test_popf_by_level(void **state)
 
 	(void)state;
 	v->events = 0;
-	assert_int_equal(popf(~0ull & ~FLAG_TF), FLAGS_STATUS | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_AC | FLAG_ID | 2);
+	assert_int_equal(popf(~0ull & ~FLAG_TF),
+			 FLAGS_STATUS | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_AC | FLAG_ID | 2);
 	assert_int_equal(v->events & EVENT_STEP, 0);
 	assert_int_equal(popf(FLAG_TF), FLAG_TF | 2);
 	assert_true(v->events & EVENT_STEP);
@@ -485,8 +486,16 @@ static void test_halt(void **state)
 static void test_table_is_complete(void **state)
 {
 	static const enum op ops[] = {
-		OP_MOVSD_STRING, OP_CMPSD_STRING, OP_MOV_SREG, OP_PUSH_SREG, OP_POP_SREG, OP_MOV_CR, OP_MOV_DR,
-		OP_JMP_FAR, OP_CALL_FAR, OP_RET_FAR,
+		OP_MOVSD_STRING,
+		OP_CMPSD_STRING,
+		OP_MOV_SREG,
+		OP_PUSH_SREG,
+		OP_POP_SREG,
+		OP_MOV_CR,
+		OP_MOV_DR,
+		OP_JMP_FAR,
+		OP_CALL_FAR,
+		OP_RET_FAR,
 #define _(mnemonic, name, flags) OP_##mnemonic,
 		CPU_SYSTEM_OPS(_)
 #undef _
@@ -505,13 +514,27 @@ static void test_table_is_complete(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST_32(test_cr0_rules), TEST_64(test_cr0_in_64_bit_mode), TEST_32(test_entering_and_leaving_long_mode),
-		TEST_64(test_cr3), TEST_32(test_pae_pointers_are_checked), TEST_64(test_cr4_rules), TEST_64(test_cr8),
-		TEST_64(test_write_protect_takes_effect), TEST_64(test_smep_and_smap_take_effect),
-		TEST_64(test_stac_keeps_data_breakpoints), TEST_64(test_global_pages), TEST_64(test_invlpg),
-		TEST_64(test_invpcid), TEST_32(test_machine_status_word), TEST_64(test_debug_registers),
-		TEST_64(test_xcr0), TEST_64(test_cli_sti), TEST_64(test_popf_by_level), TEST_64(test_pushf),
-		TEST_64(test_halt), cmocka_unit_test(test_table_is_complete),
+		TEST_32(test_cr0_rules),
+		TEST_64(test_cr0_in_64_bit_mode),
+		TEST_32(test_entering_and_leaving_long_mode),
+		TEST_64(test_cr3),
+		TEST_32(test_pae_pointers_are_checked),
+		TEST_64(test_cr4_rules),
+		TEST_64(test_cr8),
+		TEST_64(test_write_protect_takes_effect),
+		TEST_64(test_smep_and_smap_take_effect),
+		TEST_64(test_stac_keeps_data_breakpoints),
+		TEST_64(test_global_pages),
+		TEST_64(test_invlpg),
+		TEST_64(test_invpcid),
+		TEST_32(test_machine_status_word),
+		TEST_64(test_debug_registers),
+		TEST_64(test_xcr0),
+		TEST_64(test_cli_sti),
+		TEST_64(test_popf_by_level),
+		TEST_64(test_pushf),
+		TEST_64(test_halt),
+		cmocka_unit_test(test_table_is_complete),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -47,13 +47,14 @@ static void push_items(unsigned size, unsigned count, const uint64_t *items)
 		assert_int_equal(mem_write(s.f.mem, gpa(RAM_BASE + at + n * size), &items[n], size), 0);
 	s.f.v->s.gpr[RSP] = s.base + at;
 }
-#define STACK(size, ...)                                                                                               \
-	push_items(size, sizeof((uint64_t[]){ __VA_ARGS__ }) / 8, (const uint64_t[]){ __VA_ARGS__ })
+#define STACK(size, ...) push_items(size, sizeof((uint64_t[]){ __VA_ARGS__ }) / 8, (const uint64_t[]){ __VA_ARGS__ })
 
-static void set_gate(uint16_t selector, unsigned type, unsigned dpl, uint16_t target, uint64_t offset, unsigned parameters)
+static void set_gate(uint16_t selector, unsigned type, unsigned dpl, uint16_t target, uint64_t offset,
+		     unsigned parameters)
 {
-	set_descriptor(&s, selector, bits(offset, 15, 0) | (uint64_t)target << 16 | (uint64_t)parameters << 32 |
-				     (uint64_t)(ATTR_P | type | dpl << 5) << 40 | bits(offset, 31, 16) << 48);
+	set_descriptor(&s, selector,
+		       bits(offset, 15, 0) | (uint64_t)target << 16 | (uint64_t)parameters << 32 |
+			       (uint64_t)(ATTR_P | type | dpl << 5) << 40 | bits(offset, 31, 16) << 48);
 	if (s.f.v->code_mode == MODE_64)
 		set_descriptor(&s, selector + 8, offset >> 32);
 }
@@ -454,8 +455,9 @@ static void set_interrupt_gate(unsigned vector, unsigned dpl, uint16_t target, u
 {
 	unsigned size = s.f.v->code_mode == MODE_64 ? 16 : 8;
 
-	poke(&s, IDT_OFFSET + vector * size, bits(offset, 15, 0) | (uint64_t)target << 16 |
-					     (uint64_t)(ATTR_P | 14 | dpl << 5) << 40 | bits(offset, 31, 16) << 48);
+	poke(&s, IDT_OFFSET + vector * size,
+	     bits(offset, 15, 0) | (uint64_t)target << 16 | (uint64_t)(ATTR_P | 14 | dpl << 5) << 40 |
+		     bits(offset, 31, 16) << 48);
 }
 
 static void test_software_interrupts(void **state)
@@ -477,7 +479,7 @@ static void test_software_interrupts(void **state)
 	assert_int_equal(v->s.rip, rip + 2);
 	assert_int_equal(v->cpl, 3);
 	assert_fault(&s, RUN(&s, 0xcc), EXC_GP, EXC_BP * 8 + 2); /* the gate's DPL */
-	assert_true(RUN(&s, 0xf1));				  /* INT1 is no software interrupt to it */
+	assert_true(RUN(&s, 0xf1));				 /* INT1 is no software interrupt to it */
 	assert_int_equal(v->s.rip, 0x3333);
 	enter_level(&s, 3, false);
 	v->s.rip = rip;
@@ -745,15 +747,30 @@ static void test_task_faults(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST_32(test_jump_far), TEST_64(test_jump_between_long_modes), TEST_32(test_call_and_return),
-		TEST_32(test_call_faults_leave_stack), TEST_32(test_return_outwards), TEST_32(test_return_faults),
-		TEST_32(test_call_gate_inwards), TEST_32(test_call_gate_faults), TEST_32(test_call_gate_16),
-		TEST_64(test_call_gate_64), TEST_64(test_iret_64_to_user), TEST_64(test_iret_64_same_level),
-		TEST_64(test_iret_64_faults), TEST_64(test_iret_to_compatibility_mode),
-		TEST_32(test_iret_flags_by_level), TEST_32(test_iret_to_virtual_8086),
-		TEST_32(test_real_mode_transfers), TEST_32(test_software_interrupts),
-		TEST_32(test_virtual_8086_interrupts), TEST_64(test_syscall), TEST_64(test_vendors_differ),
-		TEST_32(test_sysenter), TEST_64(test_sysenter), TEST_32(test_task_call_and_return),
+		TEST_32(test_jump_far),
+		TEST_64(test_jump_between_long_modes),
+		TEST_32(test_call_and_return),
+		TEST_32(test_call_faults_leave_stack),
+		TEST_32(test_return_outwards),
+		TEST_32(test_return_faults),
+		TEST_32(test_call_gate_inwards),
+		TEST_32(test_call_gate_faults),
+		TEST_32(test_call_gate_16),
+		TEST_64(test_call_gate_64),
+		TEST_64(test_iret_64_to_user),
+		TEST_64(test_iret_64_same_level),
+		TEST_64(test_iret_64_faults),
+		TEST_64(test_iret_to_compatibility_mode),
+		TEST_32(test_iret_flags_by_level),
+		TEST_32(test_iret_to_virtual_8086),
+		TEST_32(test_real_mode_transfers),
+		TEST_32(test_software_interrupts),
+		TEST_32(test_virtual_8086_interrupts),
+		TEST_64(test_syscall),
+		TEST_64(test_vendors_differ),
+		TEST_32(test_sysenter),
+		TEST_64(test_sysenter),
+		TEST_32(test_task_call_and_return),
 		TEST_32(test_task_faults),
 	};
 

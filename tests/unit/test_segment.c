@@ -374,8 +374,8 @@ static void test_verify(void **state)
 		uint16_t selector;
 		bool read, write;
 	} cases[] = {
-		{ KERNEL_DATA, true, true }, { READ_ONLY, true, false }, { KERNEL_CODE, true, false },
-		{ EXECUTE_ONLY, false, false }, { TASK_STATE, false, false }, { 0, false, false },
+		{ KERNEL_DATA, true, true },	   { READ_ONLY, true, false },	    { KERNEL_CODE, true, false },
+		{ EXECUTE_ONLY, false, false },	   { TASK_STATE, false, false },    { 0, false, false },
 		{ KERNEL_DATA | 3, false, false }, { CONFORMING | 3, true, false }, { USER_DATA, true, true },
 	};
 
@@ -422,7 +422,7 @@ static void test_real_mode_loads(void **state)
 	assert_true(v->s.seg_attr[ES] & ATTR_P);
 	assert_true(load(DS, 0xffff));
 	assert_int_equal(v->s.seg_base[DS], 0xffff0);
-	assert_int_equal(v->s.seg_limit[DS], UINT32_MAX); /* "big real mode" */
+	assert_int_equal(v->s.seg_limit[DS], UINT32_MAX);	/* "big real mode" */
 	assert_fault(&s, RUN(&s, 0x0f, 0x00, 0xd8), EXC_UD, 0); /* ltr */
 	v->s.rflags |= FLAG_VM;
 	v->s.cr0 |= CR0_PE;
@@ -485,15 +485,32 @@ static void test_near_jumps(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST_32(test_load_data), TEST_32(test_load_data_faults), TEST_32(test_load_stack_faults),
-		TEST_64(test_null_stack_of_64_bit_mode), TEST_64(test_tables_are_supervisor_accesses),
-		TEST_32(test_local_table), TEST_64(test_local_table), TEST_32(test_task_register),
-		TEST_64(test_task_register), TEST_64(test_wide_system_segment_needs_type_zero),
-		TEST_32(test_linear_limits), TEST_32(test_linear_types), TEST_64(test_linear_64),
-		TEST_32(test_stack_sizes), TEST_32(test_pop_segment_restarts), TEST_32(test_far_pointer_loads),
-		TEST_32(test_table_registers), TEST_64(test_table_registers), TEST_32(test_lar_lsl),
-		TEST_64(test_lar_lsl), TEST_32(test_verify), TEST_32(test_arpl), TEST_32(test_real_mode_loads),
-		TEST_64(test_bases), TEST_32(test_near_jumps), TEST_64(test_near_jumps),
+		TEST_32(test_load_data),
+		TEST_32(test_load_data_faults),
+		TEST_32(test_load_stack_faults),
+		TEST_64(test_null_stack_of_64_bit_mode),
+		TEST_64(test_tables_are_supervisor_accesses),
+		TEST_32(test_local_table),
+		TEST_64(test_local_table),
+		TEST_32(test_task_register),
+		TEST_64(test_task_register),
+		TEST_64(test_wide_system_segment_needs_type_zero),
+		TEST_32(test_linear_limits),
+		TEST_32(test_linear_types),
+		TEST_64(test_linear_64),
+		TEST_32(test_stack_sizes),
+		TEST_32(test_pop_segment_restarts),
+		TEST_32(test_far_pointer_loads),
+		TEST_32(test_table_registers),
+		TEST_64(test_table_registers),
+		TEST_32(test_lar_lsl),
+		TEST_64(test_lar_lsl),
+		TEST_32(test_verify),
+		TEST_32(test_arpl),
+		TEST_32(test_real_mode_loads),
+		TEST_64(test_bases),
+		TEST_32(test_near_jumps),
+		TEST_64(test_near_jumps),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
