@@ -10,7 +10,7 @@ check "Ctrl-A h shows help, Ctrl-A x quits" \
 	boot_terminal wait "$prompt" send '\x01h' wait 'Ctrl-A' send '\x01x' exit 0 cooked --
 
 check "Ctrl-C is the guest's" \
-	boot_terminal wait "$prompt" send 'sleep 1000\r' wait 'sleep 1000' send '\x03' wait "$prompt" send '\x01x' exit 0 cooked --
+	boot_terminal wait "$prompt" send 'echo go""ing; sleep 1000\r' wait 'going' send '\x03' wait "$prompt" send '\x01x' exit 0 cooked --
 
 check "SIGTERM ends it and restores the terminal" \
 	boot_terminal wait "$prompt" signal 15 exit 143 cooked --
@@ -20,5 +20,5 @@ check "a closed terminal ends it" \
 
 append="reboot=t"
 check "a triple fault shows the CPU's state and has a status of its own" \
-	boot wait "$prompt" send 'reboot\n' wait 'triple fault' wait 'rip' exit 3 -- --no-reboot
+	boot wait "$prompt" send 'reboot\n' wait 'triple fault' wait 'RIP' exit 3 -- --no-reboot
 finish
