@@ -1,0 +1,217 @@
+/*
+ * The bus: mapping, splitting of accesses, what nobody answers, the life of devices.
+ */
+#include "lib/board.h"
+
+#include <errno.h>
+
+/* A device that answers with the offset's bytes and writes down what it is asked. */
+struct probe {
+	struct device device;
+	struct bus_range range;
+	char journal[256];
+	unsigned resets, *destroyed;
+};
+
+static void note(struct probe *probe, char what, uint64_t offset, unsigned size, uint64_t value)
+{
+	size_t used = strlen(probe->journal);
+
+	snprintf(probe->journal + used, sizeof(probe->journal) - used, "%c%llu.%u=%llx ", what, (unsigned long long)offset, size,
+		 (unsigned long long)value);
+}
+
+static uint64_t probe_read(struct device *device, uint64_t offset, unsigned size)
+{
+	uint64_t value = 0x0706050403020100 + offset * 0x0101010101010101;
+
+	note((struct probe *)device, 'r', offset, size, 0);
+	return value; /* with more bits than asked for */
+}
+
+static void probe_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	note((struct probe *)device, 'w', offset, size, value);
+}
+
+static void probe_reset(struct device *device)
+{
+	((struct probe *)device)->resets++;
+}
+
+static void probe_destroy(struct device *device)
+{
+	struct probe *probe = (struct probe *)device;
+
+	if (probe->destroyed)
+		*probe->destroyed = *probe->destroyed * 10 + device->instance + 1;
+	bus_unmap(device->bus, BUS_PIO, &probe->range);
+	free(probe);
+}
+
+static const struct device_ops probe_ops = { .reset = probe_reset, .destroy = probe_destroy };
+
+static struct probe *probe_create(struct board *b)
+{
+	struct probe *probe = calloc(1, sizeof(*probe));
+
+	device_init(&probe->device, b->bus, "probe", &probe_ops);
+	return probe;
+}
+
+static int map(struct probe *probe, uint64_t start, uint64_t size, uint8_t sizes, struct error *err)
+{
+	probe->range = (struct bus_range){ .start = start, .size = size, .sizes = sizes, .device = &probe->device,
+					   .read = probe_read, .write = probe_write };
+	return bus_map(probe->device.bus, BUS_PIO, &probe->range, err);
+}
+
+static void check(struct probe *probe, const char *expected)
+{
+	assert_string_equal(probe->journal, expected);
+	probe->journal[0] = '\0';
+}
+
+static void allowed_sizes_arrive_whole(void **state)
+{
+	struct board *b = *state;
+	struct probe *p = probe_create(b);
+
+	assert_int_equal(map(p, 0x100, 16, 1 | 2 | 4, NULL), 0);
+	assert_int_equal(inl(b, 0x104), 0x07060504);
+	check(p, "r4.4=0 ");
+	assert_int_equal(inw(b, 0x102), 0x0302);
+	assert_int_equal(inb(b, 0x10f), 0x0f);
+	check(p, "r2.2=0 r15.1=0 ");
+	outl(b, 0x108, 0x12345678);
+	check(p, "w8.4=12345678 ");
+}
+
+static void others_are_split(void **state)
+{
+	struct board *b = *state;
+	struct probe *p = probe_create(b);
+
+	assert_int_equal(map(p, 0x100, 16, 1, NULL), 0);
+	assert_int_equal(inl(b, 0x100), 0x03020100);
+	check(p, "r0.1=0 r1.1=0 r2.1=0 r3.1=0 ");
+	outw(b, 0x101, 0xbeef);
+	check(p, "w1.1=ef w2.1=be ");
+	bus_unmap(b->bus, BUS_PIO, &p->range);
+	assert_int_equal(map(p, 0x100, 16, 1 | 2, NULL), 0);
+	outl(b, 0x101, 0x11223344); /* misaligned: the largest parts that are aligned */
+	check(p, "w1.1=44 w2.2=2233 w4.1=11 ");
+}
+
+static void larger_than_asked_is_not_answered(void **state)
+{
+	struct board *b = *state;
+	struct probe *p = probe_create(b);
+
+	assert_int_equal(map(p, 0x100, 16, 4, NULL), 0);
+	assert_int_equal(inb(b, 0x100), 0xff);
+	assert_int_equal(inw(b, 0x102), 0xffff);
+	outb(b, 0x100, 1);
+	check(p, "");
+	assert_int_equal(inl(b, 0x102), 0xffffffff);
+	check(p, "");
+}
+
+static void across_the_edge_of_a_range(void **state)
+{
+	struct board *b = *state;
+	struct probe *p = probe_create(b), *q = probe_create(b);
+
+	assert_int_equal(map(p, 0x100, 2, 1 | 2 | 4, NULL), 0);
+	assert_int_equal(map(q, 0x103, 1, 1, NULL), 0);
+	assert_int_equal(inl(b, 0x100), 0x00ff0100);
+	check(p, "r0.2=0 ");
+	check(q, "r0.1=0 ");
+	assert_int_equal(inl(b, 0xffff), 0xffffffff);
+}
+
+static void nobody_reads_as_ones(void **state)
+{
+	struct board *b = *state;
+	struct bus_access access = { .space = BUS_MMIO, .address = 0xd0000000, .size = 8 };
+
+	assert_int_equal(bus_access(b->bus, &access), -ENXIO);
+	assert_true(access.value == UINT64_MAX);
+	access = (struct bus_access){ .space = BUS_PIO, .address = 0x1234, .size = 2, .write = true, .value = 7 };
+	assert_int_equal(bus_access(b->bus, &access), -ENXIO);
+	assert_true(access.value == 7);
+	access = (struct bus_access){ .space = BUS_MMIO, .address = UINT64_MAX - 3, .size = 8 };
+	assert_int_equal(bus_access(b->bus, &access), -ENXIO);
+}
+
+static void bad_and_overlapping_ranges_are_refused(void **state)
+{
+	struct board *b = *state;
+	struct probe *p = probe_create(b), *q = probe_create(b);
+	struct error error;
+
+	assert_int_equal(map(p, 0x100, 16, 1, &error), 0);
+	assert_int_equal(map(q, 0x10f, 16, 1, &error), -EBUSY);
+	assert_non_null(strstr(error.text, "probe"));
+	assert_int_equal(map(q, 0xf8, 9, 1, &error), -EBUSY);
+	assert_int_equal(map(q, 0x104, 1, 1, &error), -EBUSY);
+	assert_int_equal(map(q, 0xf0, 32, 1, &error), -EBUSY);
+	assert_int_equal(map(q, 0x200, 0, 1, &error), -EINVAL);
+	assert_int_equal(map(q, 0xfff8, 9, 1, &error), -EINVAL);
+	assert_int_equal(map(q, UINT64_MAX, 2, 1, &error), -EINVAL);
+	assert_int_equal(map(q, 0x110, 16, 1, &error), 0);
+	bus_unmap(b->bus, BUS_PIO, &p->range);
+	assert_int_equal(inb(b, 0x100), 0xff);
+	assert_int_equal(inb(b, 0x110), 0x00);
+}
+
+static void devices_are_numbered_reset_and_destroyed_in_order(void **state)
+{
+	struct board *b = board_create(1);
+	unsigned destroyed = 0;
+	struct probe *probes[3];
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		probes[i] = probe_create(b);
+		probes[i]->destroyed = &destroyed;
+		assert_int_equal(probes[i]->device.instance, i);
+	}
+	bus_reset(b->bus);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(probes[i]->resets, 1);
+	board_destroy(b);
+	assert_int_equal(destroyed, 321);
+}
+
+static void debug_ports(void **state)
+{
+	struct board *b = *state;
+
+	assert_int_equal(debug_exit_create(b->bus, NULL), 0);
+	assert_int_equal(debug_console_create(b->bus, NULL, NULL), 0);
+	assert_int_equal(inb(b, 0xe9), 0xe9);
+	outb(b, 0xe9, 'x');
+	outb(b, 0xf4, 0x10);
+	assert_int_equal(b->requests[BUS_REQUEST_EXIT], 1);
+	assert_int_equal(b->bus->exit_code, 0x21);
+	outl(b, 0xf4, 0xffffffff);
+	assert_int_equal(b->bus->exit_code, 0xff);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		BOARD_TEST(allowed_sizes_arrive_whole),
+		BOARD_TEST(others_are_split),
+		BOARD_TEST(larger_than_asked_is_not_answered),
+		BOARD_TEST(across_the_edge_of_a_range),
+		BOARD_TEST(nobody_reads_as_ones),
+		BOARD_TEST(bad_and_overlapping_ranges_are_refused),
+		cmocka_unit_test(devices_are_numbered_reset_and_destroyed_in_order),
+		BOARD_TEST(debug_ports),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
