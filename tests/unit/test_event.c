@@ -444,6 +444,40 @@ static void test_protected_bad_stacks(void **state)
 	}
 }
 
+/* Beyond the code segment; a stack that grows down to its limit, and wraps its 16-bit pointer above it. */
+static void test_protected_limits(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	protected_mode(b, 0);
+	descriptor(b, CODE_CONFORMING, ATTR_DB | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE, HANDLER - 1);
+	gate32(b, 0x80, CODE_CONFORMING, HANDLER, 14, 0);
+	gate32(b, EXC_GP, CODE0, HANDLER + EXC_GP, 14, 0);
+	gate32(b, EXC_DF, CODE0, HANDLER + EXC_DF, 14, 0);
+	assert_true(cpu_deliver_interrupt(v, 0x80, false));
+	assert_int_equal(v->s.rip, HANDLER + EXC_GP);
+	assert_int_equal(get(b, v->s.gpr[RSP], 4), 1);
+	descriptor(b, CODE_CONFORMING, ATTR_DB | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE, HANDLER);
+	assert_true(cpu_deliver_interrupt(v, 0x80, false));
+	assert_int_equal(v->s.rip, HANDLER);
+
+	v->s.seg_attr[SS] |= ATTR_EXPAND_DOWN;
+	v->s.seg_limit[SS] = STACK - 13;
+	start(b);
+	assert_true(cpu_deliver_interrupt(v, 0x80, false));
+	assert_int_equal(v->s.gpr[RSP], STACK - 12);
+	v->s.seg_limit[SS] = STACK - 12;
+	start(b);
+	assert_false(cpu_deliver_interrupt(v, 0x80, false)); /* no room for any handler */
+	v->s.seg_attr[SS] &= (uint16_t)~ATTR_DB;
+	v->s.seg_limit[SS] = 0xff;
+	cpu_update_mode(v);
+	start(b);
+	v->s.gpr[RSP] = 0x10002;
+	assert_false(cpu_deliver_interrupt(v, 0x80, false));
+}
+
 static void test_virtual_8086(void **state)
 {
 	struct bare_cpu *b = *state;
@@ -547,6 +581,35 @@ static void test_interrupts_and_shadow(void **state)
 	vcpu_post(v, EVENT_INTERRUPT);
 	assert_true(cpu_handle_events(v));
 	assert_int_equal(v->s.rip, HANDLER);
+}
+
+/* After a load of SS neither debug traps nor NMIs may see half a stack. */
+static void test_stack_shadow(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	long_mode(b, 0);
+	gate64(b, EXC_DB, CODE0, HANDLER + EXC_DB, 14, 0, 0);
+	gate64(b, EXC_NMI, CODE0, HANDLER + EXC_NMI, 14, 0, 0);
+	v->s.shadow = SHADOW_MOV_SS;
+	v->s.pending_debug = BIT(0);
+	vcpu_post(v, EVENT_STEP | EVENT_NMI);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->s.rip, RIP);
+	cpu_after_step(v);
+	assert_true(cpu_handle_events(v));
+	/* The trap first; the NMI interrupts its handler. */
+	assert_int_equal(v->s.rip, HANDLER + EXC_NMI);
+	assert_int_equal(get(b, v->s.gpr[RSP], 8), HANDLER + EXC_DB);
+	assert_int_equal(v->s.dr[6] & 0xf, BIT(0));
+	/* STI's shadow does not hold NMIs off. */
+	start(b);
+	v->s.nmi_blocked = 0;
+	v->s.shadow = SHADOW_STI;
+	vcpu_post(v, EVENT_NMI);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->s.rip, HANDLER + EXC_NMI);
 }
 
 static void test_halt(void **state)
@@ -668,6 +731,16 @@ static void test_breakpoints(void **state)
 	assert_int_equal(v->s.rip, HANDLER);
 	assert_int_equal(v->s.dr[6] & 0xf, BIT(1) | BIT(2));
 
+	/* An instruction that faults after it met one does not trap. */
+	start(b);
+	v->s.rip = RIP + 4;
+	gate64(b, EXC_UD, CODE0, HANDLER + EXC_UD, 14, 0, 0);
+	cpu_store(v, 0x50004, 0, 4, false);
+	assert_true(fault(b, EXC_UD, false, 0));
+	cpu_after_step(v);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->s.rip, HANDLER + EXC_UD);
+
 	/* Without breakpoints RF has nothing to do. */
 	v->s.dr[7] = 0x400;
 	cpu_set_rflags(v, FLAG_RF | 2);
@@ -693,6 +766,10 @@ static void test_reset_init_sipi(void **state)
 	long_mode(b, 3);
 	v->index = 1;
 	v->s.vec[5] = 77;
+	v->s.mxcsr = 0x1f00;
+	v->s.fcw = 0x27f;
+	v->s.st_mantissa[7] = 66;
+	v->s.tsc_offset = 55;
 	v->s.mtrr_var[3] = 88;
 	v->s.gpr[RAX] = 99;
 	v->s.icount = 1000;
@@ -705,6 +782,10 @@ static void test_reset_init_sipi(void **state)
 	assert_int_equal(v->s.activity, CPU_WAIT_SIPI);
 	assert_int_equal(v->events, EVENT_HALTED);
 	assert_int_equal(v->s.vec[5], 77);
+	assert_int_equal(v->s.mxcsr, 0x1f00);
+	assert_int_equal(v->s.fcw, 0x27f);
+	assert_int_equal(v->s.st_mantissa[7], 66);
+	assert_int_equal(v->s.tsc_offset, 55);
 	assert_int_equal(v->s.mtrr_var[3], 88);
 	assert_int_equal(v->s.gpr[RAX], 0);
 	assert_int_equal(v->s.efer, 0);
@@ -731,8 +812,8 @@ int main(void)
 		TEST(test_long_same_level), TEST(test_long_from_user), TEST(test_long_ist),
 		TEST(test_long_bad_gates),  TEST(test_software),       TEST(test_double_fault),
 		TEST(test_triple_fault),    TEST(test_protected),      TEST(test_protected_bad_stacks),
-		TEST(test_virtual_8086),    TEST(test_real_mode),      TEST(test_interrupts_and_shadow),
-		TEST(test_halt),	    TEST(test_single_step),    TEST(test_breakpoints),
+		TEST(test_protected_limits), TEST(test_virtual_8086),    TEST(test_real_mode),      TEST(test_interrupts_and_shadow),
+		TEST(test_stack_shadow), TEST(test_halt),	    TEST(test_single_step),    TEST(test_breakpoints),
 		TEST(test_reset_init_sipi),
 	};
 

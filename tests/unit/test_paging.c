@@ -3,6 +3,8 @@
  */
 #include "lib/bare_cpu.h"
 
+#include "cpu/private.h"
+
 #define P   BIT(0)
 #define W   BIT(1)
 #define U   BIT(2)
@@ -402,6 +404,82 @@ static void test_tlb_asids_run_out(void **state)
 		if (n % 1000 == 0)
 			assert_int_equal(cpu_load(b->v, LIN, 1, false), 0x77);
 	}
+	/* The same tag, one round later: the entry must not be taken for a new one. */
+	cpu_load(b->v, LIN, 1, false);
+	put(b, slot(PT, LIN, 12), 0, 8);
+	for (uint64_t asid = b->v->asid, n = 0; n == 0 || b->v->asid != asid; n++)
+		cpu_tlb_flush(b->v);
+	assert_true(RAISES(b->v, cpu_load(b->v, LIN, 1, false)));
+}
+
+static void test_pcids_when_asids_run_out(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+	uint64_t first;
+
+	map_4k(b, FRAME | P | W);
+	v->s.cr4 |= CR4_PCIDE;
+	v->s.cr3 = PML4 | 1;
+	cpu_tlb_switch(v, false);
+	first = v->address_space;
+	cpu_load(v, LIN, 1, false);
+	v->s.cr3 = PML4 | 2;
+	put(b, slot(PT, LIN, 12), 0, 8);
+	for (unsigned n = 0; n < TLB_ASIDS + 10; n++)
+		cpu_tlb_switch(v, false);
+	/* PCID 1's tag may be another's by now. */
+	v->s.cr3 = PML4 | 1;
+	cpu_tlb_switch(v, true);
+	assert_int_not_equal(v->address_space, first);
+	assert_true(RAISES(v, cpu_load(v, LIN, 1, false)));
+}
+
+static void test_flush_of_one_pcid(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+	uint64_t one, two;
+
+	map_4k(b, FRAME | P | W);
+	v->s.cr4 |= CR4_PCIDE;
+	v->s.cr3 = PML4 | 1;
+	cpu_tlb_switch(v, false);
+	one = v->address_space;
+	v->s.cr3 = PML4 | 2;
+	cpu_tlb_switch(v, false);
+	two = v->address_space;
+	cpu_tlb_flush_pcid(v, 1);
+	assert_int_equal(v->address_space, two);
+	v->s.cr3 = PML4 | 1;
+	cpu_tlb_switch(v, true);
+	assert_int_not_equal(v->address_space, one);
+	one = v->address_space;
+	cpu_tlb_flush_pcid(v, 1);
+	assert_int_not_equal(v->address_space, one);
+	v->s.cr3 = PML4 | 2;
+	cpu_tlb_switch(v, true);
+	assert_int_equal(v->address_space, two);
+}
+
+/* A dirty page that may only be read, by whom: the entry of a read must not let writes through. */
+static void test_dirty_is_not_writable(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	map_4k(b, FRAME | P | U | D);
+	cpu_load(v, LIN, 1, false);
+	assert_true(RAISES(v, cpu_store(v, LIN, 1, 1, false)));
+	assert_int_equal(v->fault.error, PF_P | PF_W);
+	v->s.cr0 &= ~CR0_WP;
+	cpu_tlb_flush(v);
+	cpu_load(v, LIN, 1, false);
+	assert_int_not_equal(tlb_slot(v, LIN)->write_tag, 0);
+	set_cpl(v, 3);
+	cpu_load(v, LIN, 1, false);
+	assert_true(RAISES(v, cpu_store(v, LIN, 1, 1, false)));
+	assert_int_equal(v->fault.error, PF_P | PF_W | PF_U);
 }
 
 static void test_pcid(void **state)
@@ -599,6 +677,15 @@ static void test_code_writes(void **state)
 	assert_int_equal(code_written_calls, 1);
 	assert_int_equal(v->count[COUNT_CODE_WRITES], 1);
 
+	/* Stores of bytes and across pages are noticed as well. */
+	generation = cpu_code_begin(v, page, gpa(0x5000), 16);
+	cpu_store_bytes(v, 0x5000, &generation, 3, false);
+	assert_int_not_equal(page->code_gen, generation);
+	generation = cpu_code_begin(v, page, gpa(0x5000), 16);
+	cpu_store(v, 0x4ffe, 0, 4, false);
+	assert_int_not_equal(page->code_gen, generation);
+	assert_int_equal(code_written_calls, 3);
+
 	/* A write between marking and protecting must not leave the page unmarked. */
 	b->in_exclusive = write_while_protecting;
 	generation = cpu_code_begin(v, page, gpa(0x5040), 16);
@@ -681,6 +768,7 @@ int main(void)
 		TEST(test_tlb),		   TEST(test_tlb_asids_run_out),   TEST(test_pcid),
 		TEST(test_invlpg_of_large_page), TEST(test_fetch),	   TEST(test_page_crossing),
 		TEST(test_devices_and_rom), TEST(test_code_writes),	   TEST(test_byte_runs),
+		TEST(test_pcids_when_asids_run_out), TEST(test_flush_of_one_pcid), TEST(test_dirty_is_not_writable),
 		TEST(test_smap_views),	   TEST(test_alignment),
 	};
 
