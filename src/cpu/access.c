@@ -21,20 +21,11 @@ static _Noreturn void raise_walk_fault(struct vcpu *v, struct fault fault, bool 
 }
 
 /* Outside long mode linear addresses wrap at 4 GiB, in 64-bit mode at 2^64. */
-static uint64_t linear(const struct vcpu *v, uint64_t lin)
-{
-	return in_long_mode(v) ? lin : (uint32_t)lin;
-}
+static uint64_t linear(const struct vcpu *v, uint64_t lin) { return in_long_mode(v) ? lin : (uint32_t)lin; }
 
-static uint64_t next_page(const struct vcpu *v, uint64_t lin)
-{
-	return linear(v, (lin & PAGE_MASK) + PAGE_SIZE);
-}
+static uint64_t next_page(const struct vcpu *v, uint64_t lin) { return linear(v, (lin & PAGE_MASK) + PAGE_SIZE); }
 
-static bool crosses_page(uint64_t lin, unsigned size)
-{
-	return (lin & ~PAGE_MASK) + size > PAGE_SIZE;
-}
+static bool crosses_page(uint64_t lin, unsigned size) { return (lin & ~PAGE_MASK) + size > PAGE_SIZE; }
 
 /*
  * Translate for one access within a page, raising its faults, and enter RAM and ROM into the TLB: for reading always, for
@@ -251,10 +242,7 @@ static void check_alignment(struct vcpu *v, uint64_t lin, unsigned size)
 		cpu_raise_error(v, EXC_AC, 0);
 }
 
-static bool accesses_are_checked(const struct vcpu *v)
-{
-	return unlikely(v->tlb == v->tlb_never);
-}
+static bool accesses_are_checked(const struct vcpu *v) { return unlikely(v->tlb == v->tlb_never); }
 
 /* After the access, which did not fault: debug traps come when the instruction is done. */
 static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum access access)

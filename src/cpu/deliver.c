@@ -26,23 +26,17 @@ struct stack {
 	uint8_t sp_size; /* 2, 4, 8 */
 	uint8_t width;	 /* of a push */
 	bool user;
-	uint32_t error;	 /* of #SS when it is too small */
+	uint32_t error; /* of #SS when it is too small */
 };
 
-static uint32_t external(const struct delivery *d)
-{
-	return d->kind != DELIVERY_SOFTWARE;
-}
+static uint32_t external(const struct delivery *d) { return d->kind != DELIVERY_SOFTWARE; }
 
 static uint32_t selector_error(const struct delivery *d, uint16_t selector)
 {
 	return (selector & 0xfffcu) | external(d);
 }
 
-static uint32_t vector_error(const struct delivery *d)
-{
-	return d->vector * 8u + 2 + external(d);
-}
+static uint32_t vector_error(const struct delivery *d) { return d->vector * 8u + 2 + external(d); }
 
 /* ---- gates ---- */
 
@@ -216,8 +210,8 @@ static void push_frame(struct vcpu *v, const struct delivery *d, struct stack *s
 		push(v, stack, d->error);
 }
 
-static void enter_handler(struct vcpu *v, const struct delivery *d, const struct gate *gate, const struct descriptor *cs,
-			  unsigned cpl)
+static void enter_handler(struct vcpu *v, const struct delivery *d, const struct gate *gate,
+			  const struct descriptor *cs, unsigned cpl)
 {
 	uint64_t clear = FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM;
 

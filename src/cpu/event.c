@@ -4,7 +4,7 @@
  */
 #include "cpu/private.h"
 
-#define DR6_B	    0xfull
+#define DR6_B 0xfull
 #define DR7_ENABLES 0xffull
 
 /* ---- raising ---- */
@@ -15,10 +15,7 @@ _Noreturn static void raise_fault(struct vcpu *v, struct fault fault)
 	longjmp(v->fault_jmp, 1);
 }
 
-void cpu_raise(struct vcpu *v, enum vector vector)
-{
-	raise_fault(v, (struct fault){ .vector = (uint8_t)vector });
-}
+void cpu_raise(struct vcpu *v, enum vector vector) { raise_fault(v, (struct fault){ .vector = (uint8_t)vector }); }
 
 void cpu_raise_error(struct vcpu *v, enum vector vector, uint32_t error)
 {
@@ -39,12 +36,13 @@ static enum fault_class fault_class(const struct delivery *d)
 	if (d->kind != DELIVERY_EXCEPTION)
 		return BENIGN;
 	switch (d->vector) {
-	case EXC_DE: case EXC_TS: case EXC_NP: case EXC_SS: case EXC_GP:
-		return CONTRIBUTORY;
-	case EXC_PF:
-		return PAGE_FAULT;
-	default:
-		return BENIGN;
+	case EXC_DE:
+	case EXC_TS:
+	case EXC_NP:
+	case EXC_SS:
+	case EXC_GP: return CONTRIBUTORY;
+	case EXC_PF: return PAGE_FAULT;
+	default: return BENIGN;
 	}
 }
 
@@ -211,10 +209,7 @@ void cpu_after_step(struct vcpu *v)
 /* ---- events ---- */
 
 /* True if it was there. */
-static bool take_event(struct vcpu *v, uint32_t event)
-{
-	return atomic_fetch_and(&v->events, ~event) & event;
-}
+static bool take_event(struct vcpu *v, uint32_t event) { return atomic_fetch_and(&v->events, ~event) & event; }
 
 static void start_at_sipi(struct vcpu *v)
 {
@@ -308,14 +303,11 @@ bool cpu_has_work(struct vcpu *v)
 	uint32_t events = atomic_load(&v->events);
 
 	switch (v->s.activity) {
-	case CPU_WAIT_SIPI:
-		return events & (EVENT_INIT | EVENT_SIPI);
-	case CPU_SHUTDOWN:
-		return events & EVENT_INIT;
+	case CPU_WAIT_SIPI: return events & (EVENT_INIT | EVENT_SIPI);
+	case CPU_SHUTDOWN: return events & EVENT_INIT;
 	case CPU_HALTED:
 		return (events & (EVENT_INIT | EVENT_NMI | EVENT_INTERRUPT)) ||
 		       (v->s.nmi_pending && !v->s.nmi_blocked) || v->s.pending_debug;
-	default:
-		return true;
+	default: return true;
 	}
 }

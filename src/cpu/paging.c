@@ -5,17 +5,17 @@
 #include "cpu/private.h"
 
 /* A page-table entry of any format; the same bits in all of them. */
-#define PTE_P	   BIT(0)
-#define PTE_W	   BIT(1)
-#define PTE_U	   BIT(2)
-#define PTE_A	   BIT(5)
-#define PTE_D	   BIT(6)
-#define PTE_PS	   BIT(7)
-#define PTE_G	   BIT(8)
-#define PTE_NX	   BIT(63)
-#define PTE_FRAME  (CPU_PHYS_MASK & PAGE_MASK)
-#define PTE_HIGH   (BIT(52) - BIT(CPU_PHYS_BITS)) /* reserved: above MAXPHYADDR */
-#define PDPTE_RESERVED (~CPU_PHYS_MASK | 0x1e6)	  /* PAE, table 4-8 */
+#define PTE_P BIT(0)
+#define PTE_W BIT(1)
+#define PTE_U BIT(2)
+#define PTE_A BIT(5)
+#define PTE_D BIT(6)
+#define PTE_PS BIT(7)
+#define PTE_G BIT(8)
+#define PTE_NX BIT(63)
+#define PTE_FRAME (CPU_PHYS_MASK & PAGE_MASK)
+#define PTE_HIGH (BIT(52) - BIT(CPU_PHYS_BITS)) /* reserved: above MAXPHYADDR */
+#define PDPTE_RESERVED (~CPU_PHYS_MASK | 0x1e6) /* PAE, table 4-8 */
 
 /* ---- the walk ---- */
 
@@ -29,10 +29,10 @@ struct step {
 /* The result of reading the tables, before rights are checked. */
 struct tables {
 	struct step steps[4];
-	unsigned count;	   /* steps used */
-	unsigned size;	   /* bytes of an entry */
-	unsigned shift;	   /* of the mapping */
-	uint64_t frame;	   /* base of the mapping */
+	unsigned count; /* steps used */
+	unsigned size;	/* bytes of an entry */
+	unsigned shift; /* of the mapping */
+	uint64_t frame; /* base of the mapping */
 	bool user, writable, executable;
 };
 
@@ -149,7 +149,7 @@ static bool mark_entry(struct vcpu *v, const struct tables *t, struct step *step
 	if (t->size == 4) {
 		uint32_t expected = (uint32_t)step->entry;
 
-		if (!__atomic_compare_exchange_n((uint32_t *)step->host, &expected, (uint32_t)new, false,
+		if (!__atomic_compare_exchange_n((uint32_t *)step->host, &expected, (uint32_t) new, false,
 						 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 			return false;
 	} else {
@@ -191,14 +191,14 @@ static bool access_allowed(const struct vcpu *v, const struct tables *t, enum ac
 	return access == ACCESS_READ || t->writable || !(v->s.cr0 & CR0_WP);
 }
 
-static int page_fault(const struct vcpu *v, uint64_t a, enum access access, bool user, uint32_t error, struct fault *fault)
+static int page_fault(const struct vcpu *v, uint64_t a, enum access access, bool user, uint32_t error,
+		      struct fault *fault)
 {
 	if (access == ACCESS_WRITE)
 		error |= PF_W;
 	if (user)
 		error |= PF_U;
-	if (access == ACCESS_FETCH &&
-	    ((v->s.cr4 & CR4_SMEP) || ((v->s.cr4 & CR4_PAE) && (v->s.efer & EFER_NXE))))
+	if (access == ACCESS_FETCH && ((v->s.cr4 & CR4_SMEP) || ((v->s.cr4 & CR4_PAE) && (v->s.efer & EFER_NXE))))
 		error |= PF_I;
 	*fault = (struct fault){ .vector = EXC_PF, .has_error = true, .error = error, .address = a };
 	return -1;
@@ -218,8 +218,12 @@ int cpu_walk(struct vcpu *v, gva_t address, enum access access, bool user, bool 
 		return -1;
 	}
 	if (!(v->s.cr0 & CR0_PG)) {
-		*walk = (struct page_walk){ .page = gpa(a & PAGE_MASK), .shift = 12, .user = true, .writable = true,
-					    .executable = true, .dirty = true };
+		*walk = (struct page_walk){ .page = gpa(a & PAGE_MASK),
+					    .shift = 12,
+					    .user = true,
+					    .writable = true,
+					    .executable = true,
+					    .dirty = true };
 		return 0;
 	}
 
@@ -414,7 +418,8 @@ gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 			v->fault = fault;
 			longjmp(v->fault_jmp, 1);
 		}
-		*e = (struct fetch_entry){ .tag = tag, .gpa = walk.page.v,
+		*e = (struct fetch_entry){ .tag = tag,
+					   .gpa = walk.page.v,
 					   .host = mem_map(v->mem, walk.page, PAGE_SIZE, false) };
 		v->fetched[number % FETCHED_BITS / 64] |= BIT(number % 64);
 	}

@@ -36,10 +36,10 @@ static void print_flags(const struct vcpu *v, FILE *out)
 		uint64_t bit;
 		const char *name;
 	} flags[] = {
-		{ FLAG_CF, "CF" }, { FLAG_PF, "PF" }, { FLAG_AF, "AF" }, { FLAG_ZF, "ZF" }, { FLAG_SF, "SF" },
-		{ FLAG_TF, "TF" }, { FLAG_IF, "IF" }, { FLAG_DF, "DF" }, { FLAG_OF, "OF" }, { FLAG_NT, "NT" },
-		{ FLAG_RF, "RF" }, { FLAG_VM, "VM" }, { FLAG_AC, "AC" }, { FLAG_VIF, "VIF" }, { FLAG_VIP, "VIP" },
-		{ FLAG_ID, "ID" },
+		{ FLAG_CF, "CF" }, { FLAG_PF, "PF" },	{ FLAG_AF, "AF" },   { FLAG_ZF, "ZF" },
+		{ FLAG_SF, "SF" }, { FLAG_TF, "TF" },	{ FLAG_IF, "IF" },   { FLAG_DF, "DF" },
+		{ FLAG_OF, "OF" }, { FLAG_NT, "NT" },	{ FLAG_RF, "RF" },   { FLAG_VM, "VM" },
+		{ FLAG_AC, "AC" }, { FLAG_VIF, "VIF" }, { FLAG_VIP, "VIP" }, { FLAG_ID, "ID" },
 	};
 	uint64_t rflags = cpu_rflags(v);
 

@@ -14,7 +14,7 @@
 
 #define DR6_RESET 0xffff0ff0u
 #define DR7_RESET 0x400u
-#define DR7_ENABLES 0xffu		/* L0, G0 ... L3, G3 */
+#define DR7_ENABLES 0xffu /* L0, G0 ... L3, G3 */
 #define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AIBRSE)
 
 /* What a range cannot say of a loaded state: combinations that no processor can be in. */
@@ -27,11 +27,13 @@ static int cpu_state_loaded(void *object, struct error *err)
 	if (s->efer & ~EFER_KNOWN)
 		return error_set(err, EINVAL, "cpu: EFER is %#lx; expected no bits but %#llx", s->efer, EFER_KNOWN);
 	if (!!(s->efer & EFER_LMA) != ((s->efer & EFER_LME) && (s->cr0 & CR0_PG)))
-		return error_set(err, EINVAL, "cpu: EFER is %#lx with CR0 %#lx; LMA must be LME and paging", s->efer, s->cr0);
+		return error_set(err, EINVAL, "cpu: EFER is %#lx with CR0 %#lx; LMA must be LME and paging", s->efer,
+				 s->cr0);
 	if ((s->efer & EFER_LMA) && !(s->cr4 & CR4_PAE))
 		return error_set(err, EINVAL, "cpu: CR4 is %#lx; long mode needs PAE", s->cr4);
 	if ((s->efer & EFER_LMA) && (s->rflags & FLAG_VM))
-		return error_set(err, EINVAL, "cpu: RFLAGS is %#lx; there is no virtual-8086 mode in long mode", s->rflags);
+		return error_set(err, EINVAL, "cpu: RFLAGS is %#lx; there is no virtual-8086 mode in long mode",
+				 s->rflags);
 	if (!(s->xcr0 & XCR0_X87) || (s->xcr0 & ~(XCR0_X87 | XCR0_SSE | XCR0_AVX)) ||
 	    ((s->xcr0 & XCR0_AVX) && !(s->xcr0 & XCR0_SSE)))
 		return error_set(err, EINVAL, "cpu: XCR0 is %#lx; expected 1, 3 or 7", s->xcr0);
@@ -63,10 +65,7 @@ struct vcpu *vcpu_create(unsigned index, const struct cpu_model *model, struct g
 	return v;
 }
 
-void vcpu_destroy(struct vcpu *v)
-{
-	free(v);
-}
+void vcpu_destroy(struct vcpu *v) { free(v); }
 
 static void set_segment(struct vcpu *v, enum seg seg, uint16_t selector, uint64_t base, uint16_t attr)
 {
@@ -218,7 +217,8 @@ void cpu_update_mode(struct vcpu *v)
 		/* Real mode keeps the D and B bits of the segments it was entered with until they are loaded. */
 		v->code_mode = (cs & ATTR_DB) && !v86 ? MODE_32 : MODE_16;
 		v->stack_size = (v->s.seg_attr[SS] & ATTR_DB) && !v86 ? 4 : 2;
-		v->flat = in_protected_mode(v) && flat_code(v) && flat_data(v, DS) && flat_data(v, ES) && flat_data(v, SS);
+		v->flat = in_protected_mode(v) && flat_code(v) && flat_data(v, DS) && flat_data(v, ES) &&
+			  flat_data(v, SS);
 		code_segment = (v->s.seg_base[CS] == 0) | (v->s.seg_limit[CS] == UINT32_MAX) << 1;
 	}
 	v->stack_64 = v->stack_size == 8;
@@ -237,10 +237,7 @@ void cpu_update_mode(struct vcpu *v)
 		      (uint32_t)v->stack_size << 4 | (uint32_t)in_protected_mode(v) << 8 | code_segment << 9;
 }
 
-uint64_t cpu_rflags(const struct vcpu *v)
-{
-	return (v->s.rflags & ~FLAGS_STATUS) | cpu_status(v) | RFLAGS_ONE;
-}
+uint64_t cpu_rflags(const struct vcpu *v) { return (v->s.rflags & ~FLAGS_STATUS) | cpu_status(v) | RFLAGS_ONE; }
 
 void cpu_set_rflags(struct vcpu *v, uint64_t rflags)
 {

@@ -21,11 +21,11 @@ struct bare_cpu {
 	struct guest_mem *mem;
 	struct trace trace;
 	struct cpu_model model;
-	int interrupt;		/* what interrupt_take answers; -1 none */
+	int interrupt; /* what interrupt_take answers; -1 none */
 	unsigned interrupts_taken;
-	gpa_t device_address;	/* of the last device access */
+	gpa_t device_address; /* of the last device access */
 	unsigned device_size, device_accesses;
-	uint64_t device_value;	/* last one written */
+	uint64_t device_value; /* last one written */
 	unsigned exclusive_sections;
 	void (*in_exclusive)(struct bare_cpu *); /* runs before the section */
 };

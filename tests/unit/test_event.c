@@ -4,24 +4,24 @@
  */
 #include "lib/bare_cpu.h"
 
-#define IDT	0x1000ull
-#define GDT	0x2000ull
-#define TSS	0x3000ull
-#define PML4	0x10000ull
-#define STACK   0x80000ull /* of the interrupted code */
-#define RSP0	0x90000ull
-#define IST1	0xa0ff0ull - 0x10000
+#define IDT 0x1000ull
+#define GDT 0x2000ull
+#define TSS 0x3000ull
+#define PML4 0x10000ull
+#define STACK 0x80000ull /* of the interrupted code */
+#define RSP0 0x90000ull
+#define IST1 0xa0ff0ull - 0x10000
 #define HANDLER 0x45000ull
-#define RIP	0x7123ull
+#define RIP 0x7123ull
 
 /* Selectors */
-#define CODE0	0x08 /* the mode's own code segment */
-#define DATA0	0x10
-#define CODE3	0x1b
-#define DATA3	0x23
-#define ABSENT	0x28 /* code, not present */
+#define CODE0 0x08 /* the mode's own code segment */
+#define DATA0 0x10
+#define CODE3 0x1b
+#define DATA3 0x23
+#define ABSENT 0x28 /* code, not present */
 #define CODE_CONFORMING 0x30
-#define SMALL	0x38 /* data, 16 bytes */
+#define SMALL 0x38   /* data, 16 bytes */
 #define STRANGE 0x40 /* code of another size than the mode's */
 #define TSS_SELECTOR 0x48
 #define GDT_LIMIT 0x57
@@ -57,8 +57,8 @@ static void segment(struct vcpu *v, enum seg seg, uint16_t selector, uint16_t at
 	v->s.seg_sel[seg] = selector;
 	v->s.seg_base[seg] = 0;
 	v->s.seg_limit[seg] = UINT32_MAX;
-	v->s.seg_attr[seg] = attr | ATTR_P | ATTR_S | ATTR_ACCESSED | ATTR_WRITABLE |
-			     (uint16_t)((selector & 3) << ATTR_DPL_SHIFT);
+	v->s.seg_attr[seg] =
+		attr | ATTR_P | ATTR_S | ATTR_ACCESSED | ATTR_WRITABLE | (uint16_t)((selector & 3) << ATTR_DPL_SHIFT);
 }
 
 static void set_code(struct vcpu *v, unsigned cpl, uint16_t size)
@@ -197,11 +197,11 @@ static void test_long_ist(void **state)
 	long_mode(b, 0);
 	gate64(b, EXC_NMI, CODE0, HANDLER, 14, 0, 1);
 	assert_true(cpu_deliver_interrupt(v, EXC_NMI, true));
-	assert_int_equal(v->s.gpr[RSP], (IST1) - 40);
-	assert_int_equal(get(b, (IST1) - 16, 8), STACK);
+	assert_int_equal(v->s.gpr[RSP], (IST1)-40);
+	assert_int_equal(get(b, (IST1)-16, 8), STACK);
 	assert_int_equal(v->s.seg_sel[SS], DATA0); /* no change of level */
 	assert_int_equal(v->s.nmi_blocked, 1);
-	assert_int_equal(get(b, (IST1) - 24, 8) & FLAG_RF, 0);
+	assert_int_equal(get(b, (IST1)-24, 8) & FLAG_RF, 0);
 }
 
 /* A gate for `vector` that cannot be used must become this exception with this error. */
@@ -306,8 +306,9 @@ static void test_double_fault(void **state)
 		uint8_t first, second;
 		bool is_double;
 	} cases[] = {
-		{ EXC_UD, EXC_GP, false }, { EXC_UD, EXC_PF, false }, { EXC_GP, EXC_GP, true }, { EXC_GP, EXC_PF, false },
-		{ EXC_PF, EXC_GP, true },  { EXC_PF, EXC_PF, true },  { EXC_DE, EXC_NP, true },
+		{ EXC_UD, EXC_GP, false }, { EXC_UD, EXC_PF, false }, { EXC_GP, EXC_GP, true },
+		{ EXC_GP, EXC_PF, false }, { EXC_PF, EXC_GP, true },  { EXC_PF, EXC_PF, true },
+		{ EXC_DE, EXC_NP, true },
 	};
 	struct bare_cpu *b = *state;
 	struct vcpu *v = b->v;
@@ -321,7 +322,11 @@ static void test_double_fault(void **state)
 		if (second != first)
 			gate64(b, second, CODE0, HANDLER + second, 14, 0, 1);
 		/* The first one's gate faults with the second. */
-		gate64(b, first, second == EXC_GP ? DATA0 : second == EXC_NP ? ABSENT : CODE0, HANDLER + first, 14, 0, 0);
+		gate64(b, first,
+		       second == EXC_GP	  ? DATA0
+		       : second == EXC_NP ? ABSENT
+					  : CODE0,
+		       HANDLER + first, 14, 0, 0);
 		if (second == EXC_PF)
 			v->s.gpr[RSP] = 0x1000100; /* not mapped */
 		assert_true(fault(b, (enum vector)first, first != EXC_UD && first != EXC_DE, 0));
@@ -482,8 +487,9 @@ static void test_virtual_8086(void **state)
 {
 	struct bare_cpu *b = *state;
 	struct vcpu *v = b->v;
-	static const uint16_t selectors[] = { [ES] = 0x1111, [CS] = 0x2222, [SS] = 0x3333,
-					      [DS] = 0x4444, [FS] = 0x5555, [GS] = 0x6666 };
+	static const uint16_t selectors[] = {
+		[ES] = 0x1111, [CS] = 0x2222, [SS] = 0x3333, [DS] = 0x4444, [FS] = 0x5555, [GS] = 0x6666
+	};
 
 	protected_mode(b, 3);
 	for (enum seg seg = ES; seg <= GS; seg++) {
@@ -499,8 +505,9 @@ static void test_virtual_8086(void **state)
 	gate32(b, EXC_GP, CODE0, HANDLER, 14, 0);
 	assert_true(fault(b, EXC_GP, true, 0));
 	assert_int_equal(v->s.gpr[RSP], RSP0 - 40);
-	static const uint32_t frame[] = { 0, RIP, 0x2222, FLAG_VM | FLAG_IF | FLAG_IOPL | FLAG_RF | 2, 0x4321, 0x3333, 0x1111,
-					  0x4444, 0x5555, 0x6666 };
+	static const uint32_t frame[] = { 0,	  RIP,	  0x2222, FLAG_VM | FLAG_IF | FLAG_IOPL | FLAG_RF | 2,
+					  0x4321, 0x3333, 0x1111, 0x4444,
+					  0x5555, 0x6666 };
 	for (unsigned n = 0; n < ARRAY_SIZE(frame); n++)
 		assert_int_equal(get(b, RSP0 - 40 + 4 * n, 4), frame[n]);
 	assert_int_equal(v->s.seg_sel[DS], 0);
@@ -809,12 +816,12 @@ static void test_reset_init_sipi(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_long_same_level), TEST(test_long_from_user), TEST(test_long_ist),
-		TEST(test_long_bad_gates),  TEST(test_software),       TEST(test_double_fault),
-		TEST(test_triple_fault),    TEST(test_protected),      TEST(test_protected_bad_stacks),
-		TEST(test_protected_limits), TEST(test_virtual_8086),    TEST(test_real_mode),      TEST(test_interrupts_and_shadow),
-		TEST(test_stack_shadow), TEST(test_halt),	    TEST(test_single_step),    TEST(test_breakpoints),
-		TEST(test_reset_init_sipi),
+		TEST(test_long_same_level),	  TEST(test_long_from_user), TEST(test_long_ist),
+		TEST(test_long_bad_gates),	  TEST(test_software),	     TEST(test_double_fault),
+		TEST(test_triple_fault),	  TEST(test_protected),	     TEST(test_protected_bad_stacks),
+		TEST(test_protected_limits),	  TEST(test_virtual_8086),   TEST(test_real_mode),
+		TEST(test_interrupts_and_shadow), TEST(test_stack_shadow),   TEST(test_halt),
+		TEST(test_single_step),		  TEST(test_breakpoints),    TEST(test_reset_init_sipi),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -5,29 +5,26 @@
 
 #include "cpu/private.h"
 
-#define P   BIT(0)
-#define W   BIT(1)
-#define U   BIT(2)
-#define A   BIT(5)
-#define D   BIT(6)
-#define PS  BIT(7)
-#define G   BIT(8)
-#define NX  BIT(63)
+#define P BIT(0)
+#define W BIT(1)
+#define U BIT(2)
+#define A BIT(5)
+#define D BIT(6)
+#define PS BIT(7)
+#define G BIT(8)
+#define NX BIT(63)
 
 /* Tables; the pages that they map are elsewhere. */
 #define PML4 0x10000ull
 #define PDPT 0x11000ull
-#define PD   0x12000ull
-#define PT   0x13000ull
+#define PD 0x12000ull
+#define PT 0x13000ull
 #define PML4_OTHER 0x14000ull
 
-#define LIN   0xffff800012345678ull
+#define LIN 0xffff800012345678ull
 #define FRAME 0x345000ull /* the page of LIN */
 
-static uint64_t slot(uint64_t table, uint64_t lin, unsigned shift)
-{
-	return table + bits(lin, shift + 8, shift) * 8;
-}
+static uint64_t slot(uint64_t table, uint64_t lin, unsigned shift) { return table + bits(lin, shift + 8, shift) * 8; }
 
 static void long_mode(struct bare_cpu *b)
 {
@@ -110,8 +107,9 @@ static void test_4k_rights(void **state)
 			for (unsigned n = 0; n < 3; n++) {
 				unsigned base = PF_P | (all[n] == ACCESS_WRITE ? PF_W : 0) |
 						(all[n] == ACCESS_FETCH ? PF_I : 0);
-				bool right = all[n] == ACCESS_WRITE ? entry & W :
-					     all[n] == ACCESS_FETCH ? !(entry & NX) : true;
+				bool right = all[n] == ACCESS_WRITE   ? entry & W
+					     : all[n] == ACCESS_FETCH ? !(entry & NX)
+								      : true;
 
 				if (right && (entry & U))
 					expect_ok(b, LIN, all[n], true, false, FRAME);
@@ -761,15 +759,32 @@ static void test_alignment(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_no_paging),	   TEST(test_4k_rights),	   TEST(test_not_present),
-		TEST(test_reserved),	   TEST(test_large_pages),	   TEST(test_accessed_dirty),
-		TEST(test_debug_translation), TEST(test_canonical),	   TEST(test_wp_smep_smap),
-		TEST(test_tables_outside_ram), TEST(test_legacy),	   TEST(test_pae),
-		TEST(test_tlb),		   TEST(test_tlb_asids_run_out),   TEST(test_pcid),
-		TEST(test_invlpg_of_large_page), TEST(test_fetch),	   TEST(test_page_crossing),
-		TEST(test_devices_and_rom), TEST(test_code_writes),	   TEST(test_byte_runs),
-		TEST(test_pcids_when_asids_run_out), TEST(test_flush_of_one_pcid), TEST(test_dirty_is_not_writable),
-		TEST(test_smap_views),	   TEST(test_alignment),
+		TEST(test_no_paging),
+		TEST(test_4k_rights),
+		TEST(test_not_present),
+		TEST(test_reserved),
+		TEST(test_large_pages),
+		TEST(test_accessed_dirty),
+		TEST(test_debug_translation),
+		TEST(test_canonical),
+		TEST(test_wp_smep_smap),
+		TEST(test_tables_outside_ram),
+		TEST(test_legacy),
+		TEST(test_pae),
+		TEST(test_tlb),
+		TEST(test_tlb_asids_run_out),
+		TEST(test_pcid),
+		TEST(test_invlpg_of_large_page),
+		TEST(test_fetch),
+		TEST(test_page_crossing),
+		TEST(test_devices_and_rom),
+		TEST(test_code_writes),
+		TEST(test_byte_runs),
+		TEST(test_pcids_when_asids_run_out),
+		TEST(test_flush_of_one_pcid),
+		TEST(test_dirty_is_not_writable),
+		TEST(test_smap_views),
+		TEST(test_alignment),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
