@@ -4,12 +4,6 @@
  */
 #include "cpu/segment.h"
 
-static void check_privileged(struct vcpu *v)
-{
-	if (v->cpl)
-		cpu_raise_error(v, EXC_GP, 0);
-}
-
 /* ---- CR0 ---- */
 
 #define CR0_KNOWN (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)

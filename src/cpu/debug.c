@@ -1,14 +1,13 @@
 /*
  * MOV to and from debug registers: SDM vol. 3B 17.2. What the registers do is found in access.c and event.c.
  */
-#include "cpu/private.h"
+#include "cpu/segment.h"
 
 #define DR6_WRITABLE 0xe00fu /* B0..B3, BD, BS, BT */
 #define DR6_ONES 0xffff0ff0u
 #define DR6_BD BIT(13)
 #define DR7_WRITABLE 0xffff23ffu /* without RTM */
 #define DR7_ONES 0x400u
-#define DR7_GD BIT(13)
 
 /* DR4 and DR5 are names of DR6 and DR7 unless CR4.DE makes them undefined. */
 static unsigned register_number(struct vcpu *v, unsigned number)
@@ -44,8 +43,7 @@ void op_mov_dr(struct vcpu *v, const struct insn *i)
 {
 	unsigned size = v->code_mode == MODE_64 ? 8 : 4, number;
 
-	if (v->cpl)
-		cpu_raise_error(v, EXC_GP, 0);
+	check_privileged(v);
 	number = register_number(v, i->sreg);
 	if (v->s.dr[7] & DR7_GD) {
 		v->s.dr[7] &= ~DR7_GD;

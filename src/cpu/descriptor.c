@@ -6,12 +6,6 @@
 
 /* ---- GDTR, IDTR ---- */
 
-static void check_privileged(struct vcpu *v)
-{
-	if (v->cpl)
-		cpu_raise_error(v, EXC_GP, 0);
-}
-
 /* SGDT, SIDT, SLDT, STR, SMSW tell user code about the system unless CR4.UMIP is set. */
 void cpu_check_umip(struct vcpu *v)
 {

@@ -1,15 +1,14 @@
 /*
  * INVLPG and INVPCID: SDM vol. 3A 4.10.4.1.
  */
-#include "cpu/private.h"
+#include "cpu/segment.h"
 
 /* INVLPG takes an address, not an operand: no limit, no type, and a non-canonical one does nothing. */
 void op_invlpg(struct vcpu *v, const struct insn *i)
 {
 	uint64_t lin = cpu_ea(v, i);
 
-	if (v->cpl)
-		cpu_raise_error(v, EXC_GP, 0);
+	check_privileged(v);
 	if (v->code_mode != MODE_64)
 		lin = (uint32_t)(lin + v->s.seg_base[i->seg]);
 	else if (i->seg >= FS)
@@ -25,8 +24,7 @@ void op_invpcid(struct vcpu *v, const struct insn *i)
 {
 	uint64_t type = cpu_reg(v, i->reg, v->code_mode == MODE_64 ? 8 : 4), lin, pcid, address;
 
-	if (v->cpl)
-		cpu_raise_error(v, EXC_GP, 0);
+	check_privileged(v);
 	lin = cpu_operand(v, i, 16, ACCESS_READ);
 	pcid = cpu_load(v, lin, 8, i->seg == SS);
 	address = cpu_load(v, lin + 8, 8, i->seg == SS);

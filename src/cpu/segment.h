@@ -49,6 +49,13 @@ static inline bool attr_is_readable(uint16_t attr)
 	return (attr & ATTR_S) && (!(attr & ATTR_CODE) || (attr & ATTR_WRITABLE));
 }
 
+/* Instructions of ring 0. */
+static inline void check_privileged(struct vcpu *v)
+{
+	if (v->cpl)
+		cpu_raise_error(v, EXC_GP, 0);
+}
+
 /* segment.c */
 
 /* Are [offset, offset + size) within the limit, whichever way the segment grows? */
