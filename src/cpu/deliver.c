@@ -5,8 +5,6 @@
  */
 #include "cpu/segment.h"
 
-#define DR7_GD BIT(13)
-
 /* Gate types, with the S bit (0) above: SDM vol. 3A table 3-2. */
 enum gate_type { GATE_TASK = 5, GATE_INTERRUPT_16 = 6, GATE_TRAP_16 = 7, GATE_INTERRUPT_32 = 14, GATE_TRAP_32 = 15 };
 

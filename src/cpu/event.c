@@ -5,7 +5,6 @@
 #include "cpu/private.h"
 
 #define DR6_B 0xfull
-#define DR7_ENABLES 0xffull
 
 /* ---- raising ---- */
 

@@ -142,24 +142,24 @@ static enum walk_result walk_tables(struct vcpu *v, uint64_t a, struct tables *t
 /* Set bits in an entry that still is as it was read. False: it changed meanwhile, walk again. */
 static bool mark_entry(struct vcpu *v, const struct tables *t, struct step *step, uint64_t marks)
 {
-	uint64_t new = step->entry | marks;
+	uint64_t marked = step->entry | marks;
 
-	if (new == step->entry || !step->host)
+	if (marked == step->entry || !step->host)
 		return true;
 	if (t->size == 4) {
 		uint32_t expected = (uint32_t)step->entry;
 
-		if (!__atomic_compare_exchange_n((uint32_t *)step->host, &expected, (uint32_t) new, false,
+		if (!__atomic_compare_exchange_n((uint32_t *)step->host, &expected, (uint32_t)marked, false,
 						 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 			return false;
 	} else {
 		uint64_t expected = step->entry;
 
-		if (!__atomic_compare_exchange_n((uint64_t *)step->host, &expected, new, false, __ATOMIC_SEQ_CST,
+		if (!__atomic_compare_exchange_n((uint64_t *)step->host, &expected, marked, false, __ATOMIC_SEQ_CST,
 						 __ATOMIC_SEQ_CST))
 			return false;
 	}
-	step->entry = new;
+	step->entry = marked;
 	cpu_note_write(v, step->address, t->size);
 	return true;
 }

@@ -35,7 +35,9 @@ void cpu_note_write(struct vcpu *, gpa_t, unsigned size);
 
 /* ---- event.c ---- */
 
-#define DR6_BS BIT(14) /* single step, in pending_debug too */
+#define DR6_BS	    BIT(14)  /* single step, in pending_debug too */
+#define DR7_ENABLES 0xffull  /* L0, G0 ... L3, G3 */
+#define DR7_GD	    BIT(13) /* general detect */
 
 /* ---- deliver.c: delivery through the IDT ---- */
 

@@ -14,7 +14,6 @@
 
 #define DR6_RESET 0xffff0ff0u
 #define DR7_RESET 0x400u
-#define DR7_ENABLES 0xffu /* L0, G0 ... L3, G3 */
 #define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AIBRSE)
 
 /* What a range cannot say of a loaded state: combinations that no processor can be in. */
