@@ -144,7 +144,7 @@ guests: $(GUESTS)
 helpers: $(HELPERS)
 
 packages:
-	@scripts/packages.sh
+	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS))
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
@@ -181,7 +181,7 @@ bench: all
 C_FILES = $(shell find src tests bench -name '*.[ch]')
 SHELL_FILES = $(shell grep -rlE '^\#!/bin/(ba)?sh' scripts tests bench .ci)
 
-lint:
+lint: packages
 	$(Q)scripts/check-includes src
 	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
 	$(Q)if command -v shellcheck >/dev/null; then shellcheck $(SHELL_FILES); fi
@@ -193,7 +193,8 @@ format:
 install: all
 	install -D -m 755 $(DOPPEL) $(DESTDIR)$(PREFIX)/bin/doppel
 	install -D -m 644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1
-	install -D -m 644 scripts/doppel.bash-completion $(DESTDIR)$(PREFIX)/share/bash-completion/completions/doppel
+	mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(DOPPEL) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/doppel
 
 clean:
 	rm -rf $(BUILD)

@@ -209,22 +209,39 @@ int boot_load_bytes(const struct boot_config *config, const uint8_t *kernel, siz
 	return kernel_error(&image, err, ENOEXEC, "neither a Linux bzImage nor an ELF executable");
 }
 
+/* A folder or a device is as little a kernel as any other wrong file: not the caller's mistake, so not EINVAL. */
+static int read_file(const char *what, const char *path, size_t max, uint8_t **data, size_t *size, struct error *err)
+{
+	int rc = host_file_read(path, max, data, size, err);
+
+	if (!rc)
+		return 0;
+	error_prefix(err, "%s", what);
+	if (rc == -EINVAL && err)
+		err->code = ENOEXEC;
+	return rc == -EINVAL ? -ENOEXEC : rc;
+}
+
+/* More than memory holds is not even read. */
+static int read_initrd(const struct boot_config *config, const struct guest_mem *mem, uint8_t **data, size_t *size,
+		       struct error *err)
+{
+	int rc = read_file("initrd", config->initrd, mem->ram_size, data, size, err);
+
+	if (rc == -EFBIG)
+		error_set(err, EFBIG, "initrd '%s' is larger than the machine's %" PRIu64 " MiB of memory", config->initrd,
+			  mem->ram_size / MIB);
+	return rc;
+}
+
 int boot_load(const struct boot_config *config, struct guest_mem *mem, struct cpu_state *state, struct error *err)
 {
 	uint8_t *kernel = NULL, *initrd = NULL;
 	size_t kernel_size = 0, initrd_size = 0;
-	int rc = host_file_read(config->kernel, KERNEL_FILE_MAX, &kernel, &kernel_size, err);
+	int rc = read_file("kernel", config->kernel, KERNEL_FILE_MAX, &kernel, &kernel_size, err);
 
-	if (rc)
-		return error_prefix(err, "kernel");
-	if (config->initrd) {
-		rc = host_file_read(config->initrd, mem->ram_size, &initrd, &initrd_size, err);
-		if (rc == -EFBIG)
-			error_set(err, EFBIG, "initrd '%s' is larger than the machine's %" PRIu64 " MiB of memory",
-				  config->initrd, mem->ram_size / MIB);
-		else if (rc)
-			error_prefix(err, "initrd");
-	}
+	if (!rc && config->initrd)
+		rc = read_initrd(config, mem, &initrd, &initrd_size, err);
 	if (!rc)
 		rc = boot_load_bytes(config, kernel, kernel_size, initrd, initrd_size, mem, state, err);
 	free(kernel);

@@ -10,6 +10,7 @@
 /* Offsets in the file and, alike, in the zero page. */
 #define HDR_START	     0x1f1
 #define HDR_SETUP_SECTS	     0x1f1
+#define HDR_SYSSIZE	     0x1f4 /* of the protected-mode part, in paragraphs of 16 bytes */
 #define HDR_VID_MODE	     0x1fa
 #define HDR_BOOT_FLAG	     0x1fe
 #define HDR_JUMP_LENGTH	     0x201 /* the header ends at 0x202 + this byte */
@@ -48,6 +49,7 @@ struct linux_header {
 	uint16_t version, xloadflags;
 	uint32_t setup_size;	/* bytes of boot sector and real-mode code, in front of the kernel */
 	uint32_t header_end;
+	uint64_t payload_size;	/* that the header promises; what follows it in the file, e.g. a signature, is loaded too */
 	uint32_t initrd_addr_max, alignment, cmdline_size, init_size;
 	uint64_t pref_address;
 	bool relocatable;
@@ -86,6 +88,7 @@ static int parse_header(const struct boot_image *image, struct linux_header *h, 
 		.version = load_le16(k + HDR_VERSION),
 		.xloadflags = load_le16(k + HDR_XLOADFLAGS),
 		.setup_size = (setup_sects + 1) * 512,
+		.payload_size = (uint64_t)load_le32(k + HDR_SYSSIZE) * 16,
 		.header_end = MIN(0x202u + k[HDR_JUMP_LENGTH], HDR_MAX_END),
 		.initrd_addr_max = load_le32(k + HDR_INITRD_ADDR_MAX),
 		.alignment = load_le32(k + HDR_KERNEL_ALIGNMENT),
@@ -96,10 +99,14 @@ static int parse_header(const struct boot_image *image, struct linux_header *h, 
 	rc = check_kind(image, h, err);
 	if (rc)
 		return rc;
-	/* The kernel's first 0x200 bytes are its 32-bit entry: there must be something at the 64-bit one. */
-	if (image->kernel_size <= (uint64_t)h->setup_size + ENTRY_64_OFFSET || image->kernel_size < h->header_end)
-		return kernel_error(image, err, ENOEXEC, "truncated: %zu bytes, of which %u are real-mode code",
-				    image->kernel_size, h->setup_size);
+	/*
+	 * The first 0x200 bytes are the 32-bit entry: there must be something at the 64-bit one. The last paragraph need not be
+	 * complete.
+	 */
+	if (image->kernel_size <= (uint64_t)h->setup_size + ENTRY_64_OFFSET ||
+	    image->kernel_size + 15 < h->setup_size + h->payload_size)
+		return kernel_error(image, err, ENOEXEC, "truncated: the file has %zu bytes, its header promises %" PRIu64,
+				    image->kernel_size, h->setup_size + MAX(h->payload_size, ENTRY_64_OFFSET + 1));
 	if (h->version >= 0x20a) {
 		if (h->header_end < HDR_INIT_SIZE + 4)
 			return kernel_error(image, err, ENOEXEC, "setup header ends at 0x%x, before init_size",

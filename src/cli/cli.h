@@ -16,9 +16,9 @@ struct cli_option {
 	const char *help;
 	/* value: NULL for a switch. -EINVAL with a sentence when it is wrong. */
 	int (*set)(void *target, const char *value, struct error *);
-	/* What completion offers for the argument: words, or CLI_COMPLETE_FILES; NULL: nothing. */
-	const char *const *(*words)(void);
-	bool files;
+	/* For help and completion: the n-th word that the argument can be, NULL behind the last; or NULL: anything. */
+	const char *(*word)(unsigned n);
+	bool files;	/* completion offers files */
 };
 
 struct cli_command {

@@ -6,7 +6,7 @@
 const struct cli_command cli_commands[] = {
 	{ "run", "--kernel FILE [OPTION...]", "boot a kernel in a new virtual machine", run_options, command_run,
 	  "With --serial stdio, Ctrl-A x ends doppel and Ctrl-A h shows the other keys.\n"
-	  "SIZE is a number with K, M, G or T. SPEC is stdio, pty, file:PATH, unix:PATH or null.\n"
+	  "SIZE is a number with K, M, G or T. file: and unix: are followed by a path.\n"
 	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure;\n"
 	  "with --debug-exit, what the guest said (always odd)." },
 	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor, NULL },

@@ -3,10 +3,10 @@
  */
 #include "cli/cli.h"
 
-static void print_words(const char *const *words)
+static void print_words(const struct cli_option *option)
 {
-	for (; *words; words++)
-		printf("%s%s", *words, words[1] ? " " : "");
+	for (unsigned n = 0; option->word(n); n++)
+		printf("%s%s", n ? " " : "", option->word(n));
 }
 
 /* One case of what can follow an option. */
@@ -17,9 +17,9 @@ static void print_argument_case(const struct cli_command *command, const struct 
 	printf("\t'%s %s') ", command->name, option->name);
 	if (option->files) {
 		printf("COMPREPLY=($(compgen -f -- \"$word\"))");
-	} else if (option->words) {
+	} else if (option->word) {
 		printf("COMPREPLY=($(compgen -W '");
-		print_words(option->words());
+		print_words(option);
 		printf("' -- \"$word\"))");
 	} else {
 		printf("COMPREPLY=()");

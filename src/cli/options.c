@@ -60,6 +60,19 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *ta
 	return 0;
 }
 
+#define WORDS_IN_HELP 6 /* longer lists are for completion only */
+
+static void print_words(const struct cli_option *option, FILE *out)
+{
+	if (!option->word)
+		return;
+	for (unsigned n = 0; option->word(n); n++)
+		if (n == WORDS_IN_HELP)
+			return;
+	for (unsigned n = 0; option->word(n); n++)
+		fprintf(out, "%s%s", n ? ", " : ": ", option->word(n));
+}
+
 void cli_print_help(const struct cli_command *command, FILE *out)
 {
 	fprintf(out, "usage: doppel %s%s%s\n%s\n", command->name, *command->synopsis ? " " : "", command->synopsis,
@@ -70,7 +83,9 @@ void cli_print_help(const struct cli_command *command, FILE *out)
 		char left[64];
 
 		snprintf(left, sizeof(left), "%s%s%s", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
-		fprintf(out, "  %-26s %s\n", left, o->help);
+		fprintf(out, "  %-24s %s", left, o->help);
+		print_words(o, out);
+		fputc('\n', out);
 	}
 	if (command->notes)
 		fprintf(out, "\n%s\n", command->notes);

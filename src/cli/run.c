@@ -115,23 +115,35 @@ SET_SWITCH(no_reboot)
 SET_SWITCH(debug_exit)
 SET_SWITCH(stats)
 
-/* ---- words for completion ---- */
+/* ---- words for help and completion ---- */
 
-static const char *const *clock_words(void)
+static const char *engine_word(unsigned n)
+{
+	if (n == 0)
+		return "auto";
+	return engines[n - 1] ? engines[n - 1]->name : NULL;
+}
+
+static const char *cpu_word(unsigned n)
+{
+	return cpu_models[n].name;
+}
+
+static const char *clock_word(unsigned n)
 {
 	static const char *const words[] = { "host", "virtual", NULL };
 
-	return words;
+	return words[n];
 }
 
-static const char *const *chardev_words(void)
+static const char *chardev_word(unsigned n)
 {
 	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "null", NULL };
 
-	return words;
+	return words[n];
 }
 
-static const char *const *trace_words(void)
+static const char *trace_word(unsigned n)
 {
 	static const char *const words[] = {
 		"all", "help",
@@ -141,7 +153,7 @@ static const char *const *trace_words(void)
 		NULL,
 	};
 
-	return words;
+	return words[n];
 }
 
 /* ---- the command ---- */
@@ -152,18 +164,18 @@ const struct cli_option run_options[] = {
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },
-	{ "--engine", "NAME", "what executes the guest: auto, interp (default auto)", set_engine, NULL, false },
-	{ "--cpu", "MODEL", "CPU that the guest sees: host, v2, v3 (default host)", set_cpu_model, NULL, false },
-	{ "--clock", "KIND", "guest time: host, or virtual, which counts instructions (default host)", set_clock, clock_words,
-	  false },
+	{ "--engine", "NAME", "what executes the guest (default auto)", set_engine, engine_word, false },
+	{ "--cpu", "MODEL", "CPU that the guest sees (default host)", set_cpu_model, cpu_word, false },
+	{ "--clock", "KIND", "guest time: the host's, or virtual, which counts instructions (default host)", set_clock,
+	  clock_word, false },
 	{ "--pure", NULL, "tell the guest nothing of doppel: no paravirtual interface", set_pure, NULL, false },
-	{ "--serial", "SPEC", "where COM1 goes (default stdio); again for COM2 to COM4", set_serial, chardev_words, false },
+	{ "--serial", "SPEC", "where COM1 goes (default stdio); again for COM2 to COM4", set_serial, chardev_word, false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
-	{ "--trace", "LIST", "trace points, with commas between; 'help' lists them", set_trace, trace_words, false },
+	{ "--trace", "LIST", "trace points, with commas between; 'help' lists them", set_trace, trace_word, false },
 	{ "--trace-file", "FILE", "where traces go (default standard error)", set_trace_file, NULL, true },
 	{ "--stats", NULL, "print statistics at the end", set_stats, NULL, false },
 	{ "--debug-exit", NULL, "port 0xf4: a byte n written there ends doppel with status 2n + 1", set_debug_exit, NULL, false },
-	{ "--debug-console", "SPEC", "port 0xe9: where bytes written there go", set_debug_console, chardev_words, false },
+	{ "--debug-console", "SPEC", "port 0xe9: where bytes written there go", set_debug_console, chardev_word, false },
 	{ NULL, NULL, NULL, NULL, NULL, false },
 };
 
