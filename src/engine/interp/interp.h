@@ -61,7 +61,7 @@ typedef const struct insn *handler_fn(struct vcpu *, const struct insn *);
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(INTERP_NO_TAILCALLS)
 #define CONTINUE(v, insn) return ((handler_fn *)(insn)->handler)(v, insn)
 #else
-#define CONTINUE(v, insn) return (insn)
+#define CONTINUE(v, insn) return ((void)(v), (insn))
 #endif
 #define NEXT CONTINUE(v, i + 1)
 
