@@ -120,7 +120,7 @@ fuzzers:
 endif
 
 # Bare-metal guests: tests/guest/test_<name>.c or .S with everything in tests/guest/lib.
-GUEST_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -ffreestanding -fno-pic -no-pie -nostdlib -static -mno-red-zone \
+GUEST_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wno-override-init -fno-strict-aliasing -ffreestanding -fno-pic -no-pie -nostdlib -static -mno-red-zone \
 	-mgeneral-regs-only -mcmodel=small -fno-stack-protector -fno-asynchronous-unwind-tables \
 	-fcf-protection=none -Itests/guest -Itests/guest/lib
 GUEST_LIB := $(sort $(wildcard tests/guest/lib/*.c tests/guest/lib/*.S))
@@ -132,11 +132,11 @@ $(BUILD)/guest/%.o: tests/guest/% $(wildcard tests/guest/lib/*.h) Makefile
 	$(Q)gcc $(GUEST_CFLAGS) -c -o $@ $<
 
 $(BUILD)/guest/%.elf: $(BUILD)/guest/%.c.o $(GUEST_OBJ) tests/guest/guest.ld
-	$(Q)gcc $(GUEST_CFLAGS) -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096 \
+	$(Q)gcc $(GUEST_CFLAGS) -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments \
 		-o $@ $< $(GUEST_OBJ)
 
 $(BUILD)/guest/%.elf: $(BUILD)/guest/%.S.o $(GUEST_OBJ) tests/guest/guest.ld
-	$(Q)gcc $(GUEST_CFLAGS) -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096 \
+	$(Q)gcc $(GUEST_CFLAGS) -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments \
 		-o $@ $< $(GUEST_OBJ)
 
 unit: $(UNIT)

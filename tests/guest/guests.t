@@ -1,0 +1,48 @@
+#!/bin/sh
+# The bare-metal guests under every engine and both clocks. A guest prints TAP of its own; here one line stands for each run.
+#   ENGINES   words NAME[,OPTION...]: engines, with options of doppel's behind commas (default interp)
+#   GUESTS    names of the guests to run (default all)
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/tap.sh
+doppel=${DOPPEL:-build/release/doppel}
+guest_dir=${GUEST_DIR:-build/guest}
+
+# run_guest NAME [doppel's options]: fine when it ends by itself, with all of its checks made and none failed.
+run_guest() {
+	name=$1
+	shift
+	status=0
+	timeout 60 "$doppel" run --kernel "$guest_dir/test_$name.elf" --memory 64M --serial null --debug-console stdio \
+		--debug-exit "$@" >"$scratch/tap" 2>"$scratch/errors" </dev/null || status=$?
+	grep -A 3 -e '^not ok' -e '^Bail out' "$scratch/tap"
+	cat "$scratch/errors"
+	plan=$(sed -n 's/^1\.\.//p' "$scratch/tap")
+	results=$(grep -c -e '^ok ' -e '^not ok ' "$scratch/tap")
+	[ "$status" = 1 ] || echo "exit status $status, not 1"
+	[ "${plan:-0}" = "$results" ] || echo "$results results, ${plan:-no} planned; the last: $(tail -n 1 "$scratch/tap")"
+	[ "$status" = 1 ] && [ "${plan:-0}" = "$results" ]
+}
+
+# How many processors a guest is run with.
+cpu_counts() {
+	case $1 in
+	smp*) echo "2 4" ;;
+	smc*) echo "1 2" ;;
+	*) echo 1 ;;
+	esac
+}
+
+names=${GUESTS:-$(for f in tests/guest/test_*.c; do basename "$f" .c | sed s/^test_//; done)}
+for engine in ${ENGINES:-interp}; do
+	options=$(echo "$engine" | tr , ' ' | cut -s -d' ' -f2-)
+	for clock in host virtual; do
+		for guest in $names; do
+			for cpus in $(cpu_counts "$guest"); do
+				# shellcheck disable=SC2086  # options are words
+				check "$guest: $engine, $clock clock, $cpus CPUs" \
+					run_guest "$guest" --engine "${engine%%,*}" --clock "$clock" --cpus "$cpus" $options
+			done
+		done
+	done
+done
+finish

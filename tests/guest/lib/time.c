@@ -1,0 +1,45 @@
+/*
+ * Waiting, by the ACPI power-management timer: the one clock of a PC that needs no set-up and has a known frequency.
+ */
+#include "guest.h"
+
+#define FADT_PM_TIMER 76 /* PM_TMR_BLK */
+
+static u16 port;
+
+bool pm_timer_init(void)
+{
+	u64 fadt = acpi_table("FACP");
+
+	port = fadt ? (u16) * (u32 *)(fadt + FADT_PM_TIMER) : 0;
+	return port;
+}
+
+u32 pm_timer(void)
+{
+	if (!port && !pm_timer_init())
+		die("no PM timer in the ACPI tables");
+	return in32(port) & 0xffffff;
+}
+
+bool wait_for(volatile u32 *flag, u64 us)
+{
+	u64 ticks = us * PM_TIMER_HZ / 1000000 + 1, passed = 0;
+	u32 last = pm_timer();
+
+	while (passed < ticks && !*flag) {
+		u32 now = pm_timer();
+
+		passed += (now - last) & 0xffffff;
+		last = now;
+		cpu_pause();
+	}
+	return *flag;
+}
+
+void delay_us(u64 us)
+{
+	u32 never = 0;
+
+	wait_for(&never, us);
+}
