@@ -1,0 +1,60 @@
+#!/bin/sh
+# help, version, completion and doctor say what they should; every option is in the manual page.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/tap.sh
+doppel=${DOPPEL:-build/release/doppel}
+
+says() {
+	text=$1
+	shift
+	"$doppel" "$@" >"$scratch/out" || return 1
+	cat "$scratch/out"
+	grep -q -e "$text" "$scratch/out"
+}
+check "help" says '^  run ' help
+check "no command at all is help" says '^  run '
+check "--help" says '^  run ' --help
+check "help run" says '^  --memory SIZE ' help run
+check "version" says '^doppel [0-9]' version
+check "--version" says '^doppel [0-9]' --version
+
+full_disk() {
+	status=0
+	"$doppel" "$@" >/dev/full 2>"$scratch/err" || status=$?
+	cat "$scratch/err"
+	[ "$status" = 1 ]
+}
+check "a full disk is an error" full_disk help
+
+# Everything in the tables is in the manual page, and nothing else.
+manual_agrees() {
+	for c in run doctor; do
+		"$doppel" help "$c" | grep -o '^  --[a-z-]*'
+	done | tr -d ' ' | sort -u >"$scratch/help"
+	sed 's/\\-/-/g' docs/doppel.1 | grep -E '^\.BI? --' | grep -o -e '--[a-z-]*' | sort -u >"$scratch/manual"
+	diff "$scratch/help" "$scratch/manual"
+}
+check "help and manual page have the same options" manual_agrees
+
+completes() {
+	want=$1
+	shift
+	"$doppel" completion bash >"$scratch/completion" || return 1
+	bash -c '. "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _doppel; echo "${COMPREPLY[*]}"' "$scratch/completion" \
+		doppel "$@" >"$scratch/words"
+	cat "$scratch/words"
+	[ "$(cat "$scratch/words")" = "$want" ]
+}
+check "completion of commands" completes "run" ru
+check "completion of options" completes "--memory" run --me
+check "completion of arguments" completes "virtual" run --clock v
+check "completion of models" completes "v2 v3" run --cpu v
+
+check "doctor" says 'engine interp' doctor
+json() { "$doppel" doctor --json | python3 -c 'import json, sys; r = json.load(sys.stdin); assert r["usable"] and r["findings"]'; }
+if command -v python3 >/dev/null; then
+	check "doctor --json is JSON" json
+else
+	skip "doctor --json is JSON" "no python3"
+fi
+finish

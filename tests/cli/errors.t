@@ -1,0 +1,51 @@
+#!/bin/sh
+# Wrong usage: one line on standard error that says what was wrong, and the right exit status.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/tap.sh
+doppel=${DOPPEL:-build/release/doppel}
+
+# refused STATUS TEXT ARGUMENT...: nothing on standard output, one line with TEXT in it on standard error.
+refused() {
+	want=$1 text=$2
+	shift 2
+	status=0
+	"$doppel" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null || status=$?
+	cat "$scratch/out" "$scratch/err"
+	[ "$status" = "$want" ] || { echo "status $status, not $want"; return 1; }
+	grep -q -F -e "$text" "$scratch/err" || { echo "nothing about '$text'"; return 1; }
+	[ "$(wc -l <"$scratch/err")" = 1 ] || { echo "not one line"; return 1; }
+	[ ! -s "$scratch/out" ] || { echo "something on standard output"; return 1; }
+}
+kernel=$scratch/kernel
+echo "not a kernel" >"$kernel"
+
+check "unknown command" refused 2 "'walk'" walk
+check "run without a kernel" refused 2 "--kernel" run
+check "unknown option" refused 2 "'--colour'" run --kernel "$kernel" --colour
+check "unknown option with a value" refused 2 "'--colour'" run --kernel "$kernel" --colour=red
+check "an argument that belongs to nothing" refused 2 "'stray'" run --kernel "$kernel" stray
+check "an option's argument is missing" refused 2 "--kernel" run --kernel
+check "a switch with a value" refused 2 "'--pure'" run --kernel "$kernel" --pure=yes
+for m in "" x 12Q 0 -1 1.5G 512MB 99999999999999999999 1000K 512K 2T 17000000T; do
+	check "memory '$m'" refused 2 "--memory: '$m'" run --kernel "$kernel" --memory "$m"
+done
+for n in "" 0 65 x 2x -1 99999999999999999999; do
+	check "cpus '$n'" refused 2 "--cpus: '$n'" run --kernel "$kernel" --cpus "$n"
+done
+check "unknown clock" refused 2 "--clock: 'wall'" run --kernel "$kernel" --clock wall
+check "unknown engine: says which there are" refused 2 "interp" run --kernel "$kernel" --engine steam
+check "unknown model: says which there are" refused 2 "v2" run --kernel "$kernel" --cpu 486
+check "unknown trace point" refused 2 "dreams" run --kernel "$kernel" --trace dreams
+check "unknown kind of serial port" refused 2 "carrier-pigeon" run --kernel "$kernel" --serial carrier-pigeon
+check "more serial ports than there can be" refused 2 "--serial" run --kernel "$kernel" --serial null --serial null \
+	--serial null --serial null --serial null
+check "no such kernel" refused 1 "$scratch/none" run --kernel "$scratch/none"
+check "not a kernel" refused 1 "neither a Linux bzImage nor an ELF" run --kernel "$kernel"
+check "a folder as kernel" refused 1 "$scratch" run --kernel "$scratch"
+check "no such initrd" refused 1 "$scratch/none" run --kernel "$kernel" --initrd "$scratch/none"
+check "a serial file that cannot be made" refused 1 "$scratch/no/file" run --kernel "$kernel" --serial "file:$scratch/no/file"
+check "help about nothing" refused 2 "'walk'" help walk
+check "version takes no arguments" refused 2 "'now'" version now
+check "completion for an unknown shell" refused 2 "'cmd'" completion cmd
+check "doctor: unknown option" refused 2 "'--loud'" doctor --loud
+finish
