@@ -25,7 +25,7 @@ check "an empty file" refused 1 empty --kernel "$scratch/empty"
 echo "not a kernel, whatever you say, and long enough to have a header if it were one" >"$scratch/text"
 check "a text file" refused 1 text --kernel "$scratch/text"
 check "no such file" refused 1 'none-such' --kernel "$scratch/none-such"
-check "a folder" refused 2 "$scratch" --kernel "$scratch"
+check "a folder" refused 1 "$scratch" --kernel "$scratch"
 
 truncate -s 200M "$scratch/large"
 check "an initrd larger than memory" refused 1 large --kernel "$cloud" --initrd "$scratch/large" --memory 128M

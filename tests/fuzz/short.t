@@ -1,0 +1,13 @@
+#!/bin/sh
+# Every fuzz target for a fixed number of inputs from a fixed seed: seconds each, the same inputs every time.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/tap.sh
+runs=${FUZZ_RUNS:-20000}
+
+# Where the Makefile does not say which: all that were built.
+for target in ${FUZZERS-build/fuzz/tests/fuzz/fuzz_*}; do
+	case $target in *.d) continue ;; esac
+	check "${target##*/}: $runs inputs" "$target" -runs="$runs" -seed=1 -max_total_time=30 -timeout=10 -rss_limit_mb=4096 \
+		-artifact_prefix="$scratch/"
+done
+finish
