@@ -92,9 +92,9 @@ done
 
 # shellcheck disable=SC2016  # awk's
 awk -v peers="$*" '
-function geometric(a, b,   k, n, sum) {	# mean of a over b where both are
+function geometric(a, b,   k, n, sum) {	# mean of a over b where both are; on a virtual host CPUID is the host above at work
 	for (k = 1; k <= names; k++)
-		if ((a, name[k]) in cost && (b, name[k]) in cost && cost[a, name[k]] > 0 && cost[b, name[k]] > 0) {
+		if (name[k] != "cpuid" && (a, name[k]) in cost && (b, name[k]) in cost && cost[a, name[k]] > 0 && cost[b, name[k]] > 0) {
 			sum += log(cost[a, name[k]] / cost[b, name[k]])
 			n++
 		}
