@@ -222,7 +222,6 @@ void dsdt_build(struct aml *aml, unsigned cpu_count)
 	processors(aml, cpu_count);
 	root_bus = aml_device(aml, "PCI0");
 	aml_name_eisa_id(aml, "_HID", "PNP0A03");
-	aml_name_integer(aml, "_ADR", 0);
 	aml_name_integer(aml, "_UID", 0);
 	root_bus_windows(aml);
 	isa_bridge(aml);

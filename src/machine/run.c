@@ -70,12 +70,15 @@ static void end(struct machine *m, int status)
 static void handle_requests(void *machine)
 {
 	struct machine *m = machine;
-	unsigned requests = atomic_exchange(&m->requests, 0);
 	struct error err = { 0 };
+	unsigned requests;
 
-	if (!requests)
+	if (!atomic_load(&m->requests))
 		return;
+	/* Once more: a request that came before machine_run(), or while another was carried out, has been resumed over. */
+	start_pause(m);
 	wait_until_parked(m);
+	requests = atomic_exchange(&m->requests, 0);
 	if (requests & REQUEST_QUIT) {
 		end(m, MACHINE_QUIT);
 	} else if (requests & REQUEST_ENGINE_ERROR) {
