@@ -3,7 +3,7 @@
  */
 #include "guest.h"
 
-#define APIC_PAGE   0xfee00000ull
+#define APIC_PAGE 0xfee00000ull
 #define IOAPIC_PAGE 0xfec00000ull
 
 static bool x2apic(void) { return read_msr(MSR_APIC_BASE) & BIT(10); }
@@ -74,7 +74,10 @@ void pic_mask(u16 mask)
 
 void pic_init(void)
 {
-	static const struct { u16 port; u8 value; } sequence[] = {
+	static const struct {
+		u16 port;
+		u8 value;
+	} sequence[] = {
 		{ 0x20, 0x11 }, { 0xa0, 0x11 }, { 0x21, 0x20 }, { 0xa1, 0x28 }, /* ICW1, ICW2: vectors */
 		{ 0x21, 0x04 }, { 0xa1, 0x02 }, { 0x21, 0x01 }, { 0xa1, 0x01 }, /* cascade, 8086 mode */
 	};

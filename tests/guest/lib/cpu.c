@@ -62,7 +62,10 @@ void reset_gate(u8 vector)
 
 void load_idt(u64 base, u16 limit)
 {
-	struct { u16 limit; u64 base; } __attribute__((packed)) pointer = { limit, base };
+	struct {
+		u16 limit;
+		u64 base;
+	} __attribute__((packed)) pointer = { limit, base };
 
 	asm volatile("lidt %0" ::"m"(pointer) : "memory");
 }
@@ -76,7 +79,10 @@ void idt_init(void)
 
 void cpu_init(unsigned number)
 {
-	struct { u16 limit; u64 base; } __attribute__((packed)) pointer = { sizeof(gdt) - 1, (u64)gdt };
+	struct {
+		u16 limit;
+		u64 base;
+	} __attribute__((packed)) pointer = { sizeof(gdt) - 1, (u64)gdt };
 	struct cpu *c = &cpus[number];
 	u64 base = (u64)&c->tss;
 
@@ -103,8 +109,8 @@ void trap_entry(struct frame *f)
 		return;
 	}
 	if (!c->jump)
-		die("cpu %u: vector %lu error 0x%lx at 0x%lx:0x%lx, cr2 0x%lx, stack 0x%lx:0x%lx, rflags 0x%lx", this_cpu(),
-		    f->vector, f->error, f->cs, f->rip, read_cr2(), f->ss, f->rsp, f->rflags);
+		die("cpu %u: vector %lu error 0x%lx at 0x%lx:0x%lx, cr2 0x%lx, stack 0x%lx:0x%lx, rflags 0x%lx",
+		    this_cpu(), f->vector, f->error, f->cs, f->rip, read_cr2(), f->ss, f->rsp, f->rflags);
 	memcpy(&c->trap, f, sizeof(*f));
 	c->trap.cr2 = read_cr2();
 	c->trap.dr6 = read_dr6();

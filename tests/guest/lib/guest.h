@@ -15,30 +15,30 @@
 #define END_VECTOR 0x40
 
 /* Selectors: see gdt in lib/cpu.c. SYSCALL, SYSRET, SYSENTER and SYSEXIT want this order. */
-#define KERNEL_CS32  0x08
-#define KERNEL_CS    0x10
-#define KERNEL_DS    0x18
-#define USER_CS32    0x23
-#define USER_DS	     0x2b
-#define USER_CS	     0x33
-#define USER_DS2     0x3b
-#define KERNEL_CS16  0x40
-#define KERNEL_DS16  0x48
-#define USER_CS16    0x53
-#define GDT_FREE     0x58 /* to 0xf8: the tests' own */
-#define GDT_TSS	     0x100 /* 16 bytes a CPU */
+#define KERNEL_CS32 0x08
+#define KERNEL_CS 0x10
+#define KERNEL_DS 0x18
+#define USER_CS32 0x23
+#define USER_DS 0x2b
+#define USER_CS 0x33
+#define USER_DS2 0x3b
+#define KERNEL_CS16 0x40
+#define KERNEL_DS16 0x48
+#define USER_CS16 0x53
+#define GDT_FREE 0x58 /* to 0xf8: the tests' own */
+#define GDT_TSS 0x100 /* 16 bytes a CPU */
 
-#define MAX_CPUS     8
-#define STACK_SIZE   0x4000
+#define MAX_CPUS 8
+#define STACK_SIZE 0x4000
 
 /*
  * Linear addresses. The first GiB is identity-mapped for the supervisor; USER() is the same memory for everybody. Devices are
  * where they are. What is from FREE_BASE to DEVICES is not mapped: the tests' own.
  */
-#define USER_WINDOW  0x40000000ull
-#define USER(p)	     ((u64)(p) + USER_WINDOW)
-#define FREE_BASE    0x80000000ull
-#define DEVICES	     0xc0000000ull
+#define USER_WINDOW 0x40000000ull
+#define USER(p) ((u64)(p) + USER_WINDOW)
+#define FREE_BASE 0x80000000ull
+#define DEVICES 0xc0000000ull
 
 #ifndef __ASSEMBLER__
 
@@ -52,10 +52,10 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-#define BIT(n)	      (1ull << (n))
+#define BIT(n) (1ull << (n))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define noinline      __attribute__((noinline))
-#define unused	      __attribute__((unused))
+#define noinline __attribute__((noinline))
+#define unused __attribute__((unused))
 
 void guest(void); /* each test's */
 
@@ -119,8 +119,24 @@ _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2))
 #define EFER_LME BIT(8)
 #define EFER_LMA BIT(10)
 #define EFER_NXE BIT(11)
-enum { EXC_DE, EXC_DB, EXC_NMI, EXC_BP, EXC_OF, EXC_BR, EXC_UD, EXC_NM, EXC_DF, EXC_TS = 10, EXC_NP, EXC_SS, EXC_GP, EXC_PF,
-       EXC_MF = 16, EXC_AC };
+enum {
+	EXC_DE,
+	EXC_DB,
+	EXC_NMI,
+	EXC_BP,
+	EXC_OF,
+	EXC_BR,
+	EXC_UD,
+	EXC_NM,
+	EXC_DF,
+	EXC_TS = 10,
+	EXC_NP,
+	EXC_SS,
+	EXC_GP,
+	EXC_PF,
+	EXC_MF = 16,
+	EXC_AC
+};
 
 #define READ_REGISTER(name, mnemonic)                                                                                  \
 	static inline u64 name(void)                                                                                   \
@@ -166,7 +182,9 @@ static inline u64 read_tsc(void)
 	asm volatile("rdtsc" : "=a"(low), "=d"(high)::"memory");
 	return (u64)high << 32 | low;
 }
-struct cpuid { u32 a, b, c, d; };
+struct cpuid {
+	u32 a, b, c, d;
+};
 static inline struct cpuid cpuid(u32 leaf, u32 subleaf)
 {
 	struct cpuid r;
@@ -218,20 +236,25 @@ struct trap {
  * The stacks are the CPU's own scratch stacks.
  */
 struct trap run(const struct frame *start);
-u64 kernel_stack(void), user_stack(void); /* tops of the scratch stacks; user_stack() is in the user window */
+u64 kernel_stack(void) __attribute__((pure)),
+	user_stack(void) __attribute__((pure)); /* tops of the scratch stacks; user_stack() is in the user window */
 #define KERNEL(at, ...)                                                                                                \
-	run(&(struct frame){ .rip = (u64)(at), .cs = KERNEL_CS, .ss = KERNEL_DS, .rsp = kernel_stack(), .rflags = 2,   \
+	run(&(struct frame){ .rip = (u64)(at),                                                                         \
+			     .cs = KERNEL_CS,                                                                          \
+			     .ss = KERNEL_DS,                                                                          \
+			     .rsp = kernel_stack(),                                                                    \
+			     .rflags = 2,                                                                              \
 			     ##__VA_ARGS__ })
 #define USER_MODE(at, ...)                                                                                             \
-	run(&(struct frame){ .rip = USER(at), .cs = USER_CS, .ss = USER_DS, .rsp = user_stack(), .rflags = 2,          \
-			     ##__VA_ARGS__ })
+	run(&(struct frame){                                                                                           \
+		.rip = USER(at), .cs = USER_CS, .ss = USER_DS, .rsp = user_stack(), .rflags = 2, ##__VA_ARGS__ })
 
 /*
  * A few instructions, position-independent, that end with INT END_VECTOR; `name` is their first byte. Labels inside are
  * `name`_<something> and global by LABEL().
  */
 #define CODE(name, text)                                                                                               \
-	asm(".pushsection .text\n.balign 16\n.globl " #name "\n" #name ": " text "\nint $0x40\n.popsection\n");         \
+	asm(".pushsection .text\n.balign 16\n.globl " #name "\n" #name ": " text "\nint $0x40\n.popsection\n");        \
 	extern const u8 name[];
 #define CODE32(name, text) CODE(name, ".code32\n" text "\nint $0x40\n.code64\n")
 #define CODE16(name, text) CODE(name, ".code16\n" text "\nint $0x40\n.code64\n")
@@ -239,7 +262,8 @@ u64 kernel_stack(void), user_stack(void); /* tops of the scratch stacks; user_st
 
 /* What run() must have come back with. */
 bool check_end(const struct trap *, const char *name, ...) __attribute__((format(printf, 2, 3)));
-bool check_fault(const struct trap *, u64 vector, u64 error, const char *name, ...) __attribute__((format(printf, 4, 5)));
+bool check_fault(const struct trap *, u64 vector, u64 error, const char *name, ...)
+	__attribute__((format(printf, 4, 5)));
 bool check_page_fault(const struct trap *, u64 error, u64 address, const char *name, ...)
 	__attribute__((format(printf, 4, 5)));
 
@@ -247,12 +271,14 @@ bool check_page_fault(const struct trap *, u64 error, u64 address, const char *n
 typedef void handler_fn(struct frame *);
 void set_handler(u8 vector, handler_fn *);
 /* The gate of a vector: present, interrupt gate, the library's stub. */
-struct gate { u64 low, high; };
+struct gate {
+	u64 low, high;
+};
 struct gate *idt_gate(u8 vector);
 void set_gate(u8 vector, u64 offset, u16 selector, unsigned type, unsigned dpl, unsigned ist);
 void reset_gate(u8 vector);
 #define GATE_INTERRUPT 14
-#define GATE_TRAP      15
+#define GATE_TRAP 15
 u64 *gdt_entry(u16 selector);
 void load_idt(u64 base, u16 limit);
 extern u64 idt_base;
@@ -268,15 +294,15 @@ unsigned this_cpu(void);
 /* Descriptors: bits 40..55 as attributes. */
 static inline u64 descriptor(u32 base, u32 limit, u32 attributes)
 {
-	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)attributes << 40 | (u64)(limit >> 16 & 0xf) << 48 |
-	       (u64)(base >> 24) << 56;
+	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)attributes << 40 |
+	       (u64)(limit >> 16 & 0xf) << 48 | (u64)(base >> 24) << 56;
 }
 #define ATTR_CODE64 0xa09b
 #define ATTR_CODE32 0xc09b
 #define ATTR_CODE16 0x009b
 #define ATTR_DATA32 0xc093
 #define ATTR_DATA16 0x0093
-#define ATTR_DPL3   0x0060
+#define ATTR_DPL3 0x0060
 
 /* ---- paging (page.c) ---- */
 
@@ -307,22 +333,43 @@ void paging_init(void);
 
 /* ---- local APIC, I/O APIC, 8259 (apic.c) ---- */
 
-enum apic_register { APIC_ID = 0x02, APIC_VERSION = 0x03, APIC_TPR = 0x08, APIC_PPR = 0x0a, APIC_EOI = 0x0b, APIC_LDR = 0x0d,
-		     APIC_DFR = 0x0e, APIC_SVR = 0x0f, APIC_ISR = 0x10, APIC_TMR = 0x18, APIC_IRR = 0x20, APIC_ESR = 0x28,
-		     APIC_ICR = 0x30, APIC_ICR_HIGH = 0x31, APIC_LVT_TIMER = 0x32, APIC_LVT_THERMAL, APIC_LVT_PERF,
-		     APIC_LVT_LINT0, APIC_LVT_LINT1, APIC_LVT_ERROR, APIC_TIMER_INITIAL = 0x38, APIC_TIMER_CURRENT = 0x39,
-		     APIC_TIMER_DIVIDE = 0x3e, APIC_SELF_IPI = 0x3f };
-#define ICR_NMI	      (4 << 8)
-#define ICR_INIT      (5 << 8)
-#define ICR_SIPI      (6 << 8)
-#define ICR_LOGICAL   BIT(11)
-#define ICR_ASSERT    BIT(14)
-#define ICR_LEVEL     BIT(15)
-#define ICR_SELF      (1 << 18)
-#define ICR_ALL	      (2 << 18)
-#define ICR_OTHERS    (3 << 18)
-#define LVT_MASKED    BIT(16)
-#define LVT_PERIODIC  BIT(17)
+enum apic_register {
+	APIC_ID = 0x02,
+	APIC_VERSION = 0x03,
+	APIC_TPR = 0x08,
+	APIC_PPR = 0x0a,
+	APIC_EOI = 0x0b,
+	APIC_LDR = 0x0d,
+	APIC_DFR = 0x0e,
+	APIC_SVR = 0x0f,
+	APIC_ISR = 0x10,
+	APIC_TMR = 0x18,
+	APIC_IRR = 0x20,
+	APIC_ESR = 0x28,
+	APIC_ICR = 0x30,
+	APIC_ICR_HIGH = 0x31,
+	APIC_LVT_TIMER = 0x32,
+	APIC_LVT_THERMAL,
+	APIC_LVT_PERF,
+	APIC_LVT_LINT0,
+	APIC_LVT_LINT1,
+	APIC_LVT_ERROR,
+	APIC_TIMER_INITIAL = 0x38,
+	APIC_TIMER_CURRENT = 0x39,
+	APIC_TIMER_DIVIDE = 0x3e,
+	APIC_SELF_IPI = 0x3f
+};
+#define ICR_NMI (4 << 8)
+#define ICR_INIT (5 << 8)
+#define ICR_SIPI (6 << 8)
+#define ICR_LOGICAL BIT(11)
+#define ICR_ASSERT BIT(14)
+#define ICR_LEVEL BIT(15)
+#define ICR_SELF (1 << 18)
+#define ICR_ALL (2 << 18)
+#define ICR_OTHERS (3 << 18)
+#define LVT_MASKED BIT(16)
+#define LVT_PERIODIC BIT(17)
 #define LVT_TSC_DEADLINE BIT(18)
 u32 apic_read(unsigned reg); /* in whichever of the two modes the APIC is in */
 void apic_write(unsigned reg, u32 value);
@@ -339,7 +386,7 @@ void pic_mask(u16 mask);
 
 /* ---- time (time.c): all by the TSC's frequency, measured once against the PM timer ---- */
 
-#define PIT_HZ	    1193182
+#define PIT_HZ 1193182
 #define PM_TIMER_HZ 3579545
 bool pm_timer_init(void); /* found through the ACPI tables */
 u32 pm_timer(void);	  /* 24 bits */
@@ -353,7 +400,7 @@ bool wait_for(volatile u32 *flag, u64 us);
 unsigned smp_start(void);
 void smp_run(unsigned cpu, void (*fn)(u64), u64 argument); /* there; does not wait */
 void smp_wait(unsigned cpu);				   /* until it is done; dies after a long time */
-void smp_run_all(void (*fn)(u64 cpu)); /* on every CPU, this too, and waits */
+void smp_run_all(void (*fn)(u64 cpu));			   /* on every CPU, this too, and waits */
 unsigned cpus_online(void);
 u32 apic_id_of(unsigned cpu);
 

@@ -50,7 +50,9 @@ u64 address_space(void)
 
 void paging_init(void)
 {
-	static const struct { u64 linear, physical, flags; } map[] = {
+	static const struct {
+		u64 linear, physical, flags;
+	} map[] = {
 		{ 0, 0, PTE_P | PTE_W },
 		{ USER_WINDOW, 0, PTE_P | PTE_W | PTE_U },
 		{ DEVICES, DEVICES, PTE_P | PTE_W },

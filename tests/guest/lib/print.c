@@ -4,7 +4,7 @@
 #include "guest.h"
 
 #define CONSOLE_PORT 0xe9
-#define EXIT_PORT    0xf4
+#define EXIT_PORT 0xf4
 
 static unsigned checks, failures;
 
@@ -109,8 +109,8 @@ static void print_trap(const struct trap *t)
 {
 	print("#   got vector %lu error 0x%lx cs:rip 0x%lx:0x%lx rflags 0x%lx ss:rsp 0x%lx:0x%lx cr2 0x%lx dr6 0x%lx\n",
 	      t->vector, t->error, t->cs, t->rip, t->rflags, t->ss, t->rsp, t->cr2, t->dr6);
-	print("#   rax 0x%lx rcx 0x%lx rdx 0x%lx rbx 0x%lx rbp 0x%lx rsi 0x%lx rdi 0x%lx\n", t->rax, t->rcx, t->rdx, t->rbx,
-	      t->rbp, t->rsi, t->rdi);
+	print("#   rax 0x%lx rcx 0x%lx rdx 0x%lx rbx 0x%lx rbp 0x%lx rsi 0x%lx rdi 0x%lx\n", t->rax, t->rcx, t->rdx,
+	      t->rbx, t->rbp, t->rsi, t->rdi);
 }
 
 bool check_end(const struct trap *t, const char *name, ...)

@@ -4,7 +4,7 @@
 #include "private.h"
 
 #define TRAMPOLINE_PAGE 0x8000
-#define LONG_TIME	20000000 /* us */
+#define LONG_TIME 20000000 /* us */
 
 extern const u8 trampoline[], trampoline_end[], trampoline_cr3[];
 extern u32 ap_next;
