@@ -153,7 +153,9 @@ uint64_t bench_heap(long n)
 uint64_t bench_hash(long n)
 {
 	enum { SLOTS = 1 << 17, KEYS = 1 << 16 };
-	struct slot { uint64_t key, value; } *slots = memory_take(SLOTS * sizeof(*slots));
+	struct slot {
+		uint64_t key, value;
+	} *slots = memory_take(SLOTS * sizeof(*slots));
 	uint64_t sum = 0;
 
 	timer_start();
@@ -185,7 +187,10 @@ uint64_t bench_hash(long n)
 
 static uint64_t chase(long n, size_t size)
 {
-	struct cell { struct cell *next; char rest[56]; } *cells = memory_take(size), *p;
+	struct cell {
+		struct cell *next;
+		char rest[56];
+	} *cells = memory_take(size), *p;
 	size_t count = size / sizeof(*cells), length = 0;
 	uint32_t *order = memory_take(count * sizeof(*order)), state = 99;
 
@@ -215,15 +220,9 @@ static uint64_t chase(long n, size_t size)
 	return length;
 }
 
-uint64_t bench_chase(long n)
-{
-	return chase(n, 256 << 10);
-}
+uint64_t bench_chase(long n) { return chase(n, 256 << 10); }
 
-uint64_t bench_chase_far(long n)
-{
-	return chase(n, 32 << 20);
-}
+uint64_t bench_chase_far(long n) { return chase(n, 32 << 20); }
 
 /* ---- tokens and pack: text ---- */
 
@@ -231,8 +230,9 @@ enum { TEXT = 128 << 10 };
 
 static void text_make(uint8_t *text, size_t size)
 {
-	static const char *const words[] = { "mov ", "page", "0x3f8", " 1976 ", "/* vm */", "\n", "interrupt ", "cr3", ", ",
-					     "the ", "guest ", "-12.5e3 ", "and ", "\"string\" ", "of ", "translated " };
+	static const char *const words[] = { "mov ",	   "page",	  "0x3f8", " 1976 ",	 "/* vm */", "\n",
+					     "interrupt ", "cr3",	  ", ",	   "the ",	 "guest ",   "-12.5e3 ",
+					     "and ",	   "\"string\" ", "of ",   "translated " };
 	uint32_t state = 5;
 
 	for (size_t at = 0; at < size;) {
@@ -258,11 +258,15 @@ static NOINLINE uint64_t tokens_count(const uint8_t *text, size_t size)
 		if (state == COMMENT && !(c == '/' && text[i - 1] == '*'))
 			continue;
 		switch (c) {
-		case ' ': case '\n': case ',': state = BLANK; continue;
+		case ' ':
+		case '\n':
+		case ',': state = BLANK; continue;
 		case '"': state = STRING; break;
 		case '*': state = i && text[i - 1] == '/' ? COMMENT : OTHER; break;
 		case '/': state = state == COMMENT ? BLANK : OTHER; continue;
-		case '0' ... '9': case '-': case '.':
+		case '0' ... '9':
+		case '-':
+		case '.':
 			if (state == WORD || state == NUMBER)
 				continue;
 			state = NUMBER;
@@ -311,7 +315,8 @@ static NOINLINE size_t pack(const uint8_t *in, size_t size, uint8_t *out, uint32
 			slot = four * 2246822519u >> 20;
 			distance = at - last[slot];
 			if (last[slot] != UINT32_MAX && distance < 65536)
-				while (length < 127 && at + length < size && in[at + length] == in[at + length - distance])
+				while (length < 127 && at + length < size &&
+				       in[at + length] == in[at + length - distance])
 					length++;
 			last[slot] = (uint32_t)at;
 		}
@@ -380,10 +385,7 @@ uint64_t bench_pack(long n)
 
 /* ---- sha256, FIPS 180-4; the constants are the roots of the first primes ---- */
 
-static uint32_t rotate_right(uint32_t x, int n)
-{
-	return x >> n | x << (32 - n);
-}
+static uint32_t rotate_right(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 /* The first 32 fraction bits of the cube root of p: the integer cube root of p * 2^96, bit by bit. */
 static uint32_t cube_root_fraction(uint32_t p)
@@ -429,9 +431,10 @@ static NOINLINE void sha256_block(uint32_t hash[8], const uint32_t k[64], const 
 	memcpy(v, hash, sizeof(v));
 	for (int t = 0; t < 64; t++) {
 		uint32_t e = v[4], a = v[0];
-		uint32_t t1 = v[7] + (rotate_right(e, 6) ^ rotate_right(e, 11) ^ rotate_right(e, 25)) + (v[6] ^ (e & (v[5] ^ v[6]))) +
-			      k[t] + w[t];
-		uint32_t t2 = (rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22)) + ((a & v[1]) | (v[2] & (a | v[1])));
+		uint32_t t1 = v[7] + (rotate_right(e, 6) ^ rotate_right(e, 11) ^ rotate_right(e, 25)) +
+			      (v[6] ^ (e & (v[5] ^ v[6]))) + k[t] + w[t];
+		uint32_t t2 = (rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22)) +
+			      ((a & v[1]) | (v[2] & (a | v[1])));
 
 		memmove(v + 1, v, 7 * sizeof(*v));
 		v[4] += t1;
@@ -499,13 +502,13 @@ static NOINLINE uint64_t machine_run(const uint8_t *program, long steps)
 	unsigned top = 0;
 	const uint8_t *p = program;
 
-#define NEXT()                                                                                                                 \
-	do {                                                                                                                   \
-		if (steps-- == 0)                                                                                              \
-			return stack[0] ^ stack[top];                                                                          \
-		if (p >= program + 1000)                                                                                       \
-			p -= 1000;                                                                                             \
-		goto *labels[*p++];                                                                                            \
+#define NEXT()                                                                                                         \
+	do {                                                                                                           \
+		if (steps-- == 0)                                                                                      \
+			return stack[0] ^ stack[top];                                                                  \
+		if (p >= program + 1000)                                                                               \
+			p -= 1000;                                                                                     \
+		goto *labels[*p++];                                                                                    \
 	} while (0)
 	NEXT();
 push:
@@ -585,7 +588,8 @@ uint64_t bench_locked(long n)
 		uint64_t expected = flag;
 
 		__atomic_fetch_add(&counter, 2, __ATOMIC_SEQ_CST);
-		swaps += __atomic_compare_exchange_n(&flag, &expected, !expected, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		swaps +=
+			__atomic_compare_exchange_n(&flag, &expected, !expected, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 	}
 	timer_stop();
 	return counter - 2 * swaps;

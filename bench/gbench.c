@@ -28,7 +28,8 @@ static const struct bench {
 	long operations;
 	uint64_t want;
 } benches[] = {
-#define _(name_, ops_, want_, what_) { .name = #name_, .what = what_, .run = bench_##name_, .operations = ops_, .want = want_ },
+#define _(name_, ops_, want_, what_)                                                                                   \
+	{ .name = #name_, .what = what_, .run = bench_##name_, .operations = ops_, .want = want_ },
 	BENCHES(_)
 #undef _
 };
@@ -59,10 +60,7 @@ void timer_start(void)
 	started = now_ns();
 }
 
-void timer_stop(void)
-{
-	elapsed = now_ns() - started;
-}
+void timer_stop(void) { elapsed = now_ns() - started; }
 
 void die(const char *what)
 {
@@ -79,10 +77,7 @@ void *memory_take(size_t size)
 	return p;
 }
 
-void memory_give(void *p, size_t size)
-{
-	munmap(p, size);
-}
+void memory_give(void *p, size_t size) { munmap(p, size); }
 
 static bool run(const struct bench *b, double percent)
 {

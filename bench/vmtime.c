@@ -60,7 +60,8 @@ static void take_line(struct measure *m, const char *line)
 		m->wall = wall;
 		m->cpu = cpu;
 	} else if (sscanf(line, "%63s %lf ns", name, &ns) == 2 && !strcmp(name, m->name)) {
-		printf("%s %.2f %.2f %.2f\n", name, ns, (wall - m->wall) * 1e9 / m->operations, (cpu - m->cpu) * 1e9 / m->operations);
+		printf("%s %.2f %.2f %.2f\n", name, ns, (wall - m->wall) * 1e9 / m->operations,
+		       (cpu - m->cpu) * 1e9 / m->operations);
 		m->name[0] = 0;
 	} else if (!strncmp(line, "WRONG", 5)) {
 		puts(line);

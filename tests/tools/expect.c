@@ -36,12 +36,12 @@
 
 struct session {
 	pid_t pid;
-	int in, out;		/* to and from the command; -1 when closed */
+	int in, out; /* to and from the command; -1 when closed */
 	bool pty;
-	int terminal;		/* our own handle of the pty's other end: keeps its settings readable */
-	char *text;		/* all it printed */
+	int terminal; /* our own handle of the pty's other end: keeps its settings readable */
+	char *text;   /* all it printed */
 	size_t size, capacity;
-	size_t searched;	/* end of what the last wait found */
+	size_t searched; /* end of what the last wait found */
 	FILE *log;
 	double deadline;
 	bool ended;
