@@ -120,7 +120,10 @@ static int parse_header(const struct boot_image *image, struct linux_header *h, 
 	return 0;
 }
 
-/* Where the protected-mode part goes: *size bytes from *start on are the kernel's until it has unpacked itself. */
+/*
+ * Where the protected-mode part goes: *size bytes from *start on are the kernel's until it has unpacked itself. Relocatable
+ * kernels can go higher than their preferred address, never lower (boot.rst, init_size): there is nothing to gain.
+ */
 static int choose_place(const struct boot_image *image, const struct linux_header *h, uint64_t *start, uint64_t *size,
 			struct error *err)
 {
@@ -128,14 +131,9 @@ static int choose_place(const struct boot_image *image, const struct linux_heade
 
 	/* Before protocol 2.10 nothing said how much room unpacking takes: be generous. */
 	*size = MAX(h->init_size ? h->init_size : payload * 6, payload);
-	*start = h->pref_address;
+	*start = h->relocatable ? align_up(h->pref_address, h->alignment) : h->pref_address;
 	if (*start >= FIRMWARE_END && boot_range_usable(image->mem, *start, *size))
 		return 0;
-	if (h->relocatable) {
-		*start = align_up(FIRMWARE_END, h->alignment);
-		if (boot_range_usable(image->mem, *start, *size))
-			return 0;
-	}
 	return kernel_error(image, err, ENOMEM,
 			    "needs %" PRIu64 " MiB of memory from 0x%" PRIx64 " on; the machine has %" PRIu64 " MiB",
 			    (*size >> 20) + 1, *start, image->mem->ram_size >> 20);

@@ -156,20 +156,24 @@ static void test_linux(void **state)
 	mem_destroy(g.mem);
 }
 
-static void test_linux_moves_where_there_is_room(void **state)
+static void test_linux_place(void **state)
 {
+	static const uint64_t impossible[] = { 0, 0x1000, 0xe0000, 16 * MIB - 0x8000, 1ull << 40, UINT64_MAX, UINT64_MAX - 0x1fffff };
 	struct guest g;
 
 	(void)state;
 	setup(&g, 16 * MIB);
 	make_linux(&g);
-	store_le64(g.kernel + 0x258, 1ull << 40);
+	store_le64(g.kernel + 0x258, LOAD_AT + 0x1000);
 	assert_int_equal(load(&g), 0);
-	assert_true(g.state.rip == 0x200000 + 0x200);
-	g.kernel[0x234] = 0; /* not relocatable */
-	assert_refused(&g, "16 MiB");
-	store_le64(g.kernel + 0x258, 0x1000); /* on top of the zero page */
-	assert_refused(&g, "memory");
+	assert_true(g.state.rip == LOAD_AT + 0x200000 + 0x200); /* aligned, upwards */
+	g.kernel[0x234] = 0; /* not relocatable: exactly there */
+	assert_int_equal(load(&g), 0);
+	assert_true(g.state.rip == LOAD_AT + 0x1000 + 0x200);
+	for (unsigned i = 0; i < ARRAY_SIZE(impossible); i++) {
+		store_le64(g.kernel + 0x258, impossible[i]);
+		assert_refused(&g, "the machine has 16 MiB");
+	}
 	mem_destroy(g.mem);
 }
 
@@ -438,7 +442,7 @@ static void test_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_linux), cmocka_unit_test(test_linux_moves_where_there_is_room),
+		cmocka_unit_test(test_linux), cmocka_unit_test(test_linux_place),
 		cmocka_unit_test(test_linux_truncated), cmocka_unit_test(test_linux_wrong),
 		cmocka_unit_test(test_linux_any_header), cmocka_unit_test(test_initrd_too_large),
 		cmocka_unit_test(test_command_line_too_long), cmocka_unit_test(test_elf), cmocka_unit_test(test_pvh),
