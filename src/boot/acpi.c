@@ -76,11 +76,11 @@ struct acpi_fadt {
 		x_gpe0_blk, x_gpe1_blk, sleep_control_reg, sleep_status_reg;
 } __attribute__((packed));
 
-#define FADT_WBINVD	   BIT(0)
-#define FADT_PROC_C1	   BIT(2)
-#define FADT_SLP_BUTTON	   BIT(5) /* no fixed sleep button; the power button is fixed, its bit 4 stays clear */
-#define FADT_FIX_RTC	   BIT(6) /* the RTC does not wake through PM1 */
-#define FADT_RESET_REG_SUP BIT(10)
+#define FADT_WBINVD		 BIT(0)
+#define FADT_PROC_C1		 BIT(2)
+#define FADT_SLP_BUTTON		 BIT(5) /* no fixed sleep button; the power button is fixed, its bit 4 stays clear */
+#define FADT_FIX_RTC		 BIT(6) /* the RTC does not wake through PM1 */
+#define FADT_RESET_REG_SUP	 BIT(10)
 #define BOOT_ARCH_LEGACY_DEVICES BIT(0)
 #define BOOT_ARCH_NO_VGA	 BIT(2)
 #define NO_C2			 0xfff /* latencies beyond what C2 and C3 may have: they do not exist */
@@ -113,7 +113,10 @@ static uint32_t place_table(struct tables *t, const char *signature, unsigned re
 	struct acpi_header *h = table;
 
 	*h = (struct acpi_header){
-		.length = (uint32_t)size, .revision = (uint8_t)revision, .oem_revision = 1, .creator_revision = 1,
+		.length = (uint32_t)size,
+		.revision = (uint8_t)revision,
+		.oem_revision = 1,
+		.creator_revision = 1,
 	};
 	memcpy(h->signature, signature, 4);
 	memcpy(h->oem_id, "DOPPEL", 6);
@@ -143,26 +146,38 @@ static uint32_t place_facs(struct tables *t)
 static struct acpi_address io_register(uint32_t port, unsigned bytes)
 {
 	return (struct acpi_address){
-		.space = 1, .bit_width = (uint8_t)(bytes * 8), .access_size = bytes == 1 ? 1 : bytes == 2 ? 2 : 3, .address = port,
+		.space = 1,
+		.bit_width = (uint8_t)(bytes * 8),
+		.access_size = bytes == 1   ? 1
+			       : bytes == 2 ? 2
+					    : 3,
+		.address = port,
 	};
 }
 
 static uint32_t place_fadt(struct tables *t, uint32_t facs, uint32_t dsdt)
 {
 	struct acpi_fadt fadt = {
-		.firmware_ctrl = facs, .dsdt = dsdt,
+		.firmware_ctrl = facs,
+		.dsdt = dsdt,
 		.preferred_pm_profile = 1, /* desktop */
 		.sci_int = ACPI_SCI_IRQ,
 		/* SMI_CMD 0: always in ACPI mode */
-		.pm1a_evt_blk = ACPI_PM_BASE, .pm1_evt_len = 4,
-		.pm1a_cnt_blk = ACPI_PM_BASE + 4, .pm1_cnt_len = 2,
-		.pm_tmr_blk = ACPI_PM_BASE + 8, .pm_tmr_len = 4,
-		.gpe0_blk = ACPI_GPE0_BASE, .gpe0_blk_len = 4,
-		.p_lvl2_lat = NO_C2, .p_lvl3_lat = NO_C3,
+		.pm1a_evt_blk = ACPI_PM_BASE,
+		.pm1_evt_len = 4,
+		.pm1a_cnt_blk = ACPI_PM_BASE + 4,
+		.pm1_cnt_len = 2,
+		.pm_tmr_blk = ACPI_PM_BASE + 8,
+		.pm_tmr_len = 4,
+		.gpe0_blk = ACPI_GPE0_BASE,
+		.gpe0_blk_len = 4,
+		.p_lvl2_lat = NO_C2,
+		.p_lvl3_lat = NO_C3,
 		.century = CMOS_CENTURY,
 		.iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_NO_VGA,
 		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_RESET_REG_SUP,
-		.reset_reg = io_register(ACPI_RESET_PORT, 1), .reset_value = ACPI_RESET_VALUE,
+		.reset_reg = io_register(ACPI_RESET_PORT, 1),
+		.reset_value = ACPI_RESET_VALUE,
 		.x_dsdt = dsdt, /* X_FIRMWARE_CTRL stays 0 when the 32-bit one is used */
 		.x_pm1a_evt_blk = io_register(ACPI_PM_BASE, 4),
 		.x_pm1a_cnt_blk = io_register(ACPI_PM_BASE + 4, 2),
@@ -177,11 +192,11 @@ static uint32_t place_fadt(struct tables *t, uint32_t facs, uint32_t dsdt)
 }
 
 /* MADT flags of an interrupt source: MPS INTI, ACPI 6.4 table 5.26 */
-#define INTI_CONFORMS	     0
-#define INTI_LEVEL_HIGH	     0xd
-#define MADT_LAPIC_ENABLED   1
-#define MADT_PCAT_COMPAT     1
-#define MADT_ALL_PROCESSORS  0xff
+#define INTI_CONFORMS	    0
+#define INTI_LEVEL_HIGH	    0xd
+#define MADT_LAPIC_ENABLED  1
+#define MADT_PCAT_COMPAT    1
+#define MADT_ALL_PROCESSORS 0xff
 
 static void madt_local_apics(struct aml *out, unsigned cpu_count)
 {
@@ -246,7 +261,9 @@ static uint32_t place_root(struct tables *t, const uint32_t *addresses, unsigned
 gpa_t acpi_build(struct guest_mem *mem, unsigned cpu_count)
 {
 	struct acpi_rsdp rsdp = { .signature = { 'R', 'S', 'D', ' ', 'P', 'T', 'R', ' ' },
-				  .oem_id = { 'D', 'O', 'P', 'P', 'E', 'L' }, .revision = 2, .length = sizeof(rsdp) };
+				  .oem_id = { 'D', 'O', 'P', 'P', 'E', 'L' },
+				  .revision = 2,
+				  .length = sizeof(rsdp) };
 	struct tables t = { .mem = mem, .next = FIRMWARE_START + sizeof(rsdp) };
 	uint32_t dsdt = place_dsdt(&t, cpu_count);
 	uint32_t facs = place_facs(&t);

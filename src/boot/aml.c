@@ -93,10 +93,7 @@ void aml_name_integer(struct aml *aml, const char *path, uint32_t value)
 	aml_integer(aml, value);
 }
 
-static unsigned hex_digit(char c)
-{
-	return c <= '9' ? (unsigned)(c - '0') : (unsigned)(c - 'A' + 10);
-}
+static unsigned hex_digit(char c) { return c <= '9' ? (unsigned)(c - '0') : (unsigned)(c - 'A' + 10); }
 
 /* Three letters of five bits and four hexadecimal digits, big-endian. */
 void aml_name_eisa_id(struct aml *aml, const char *path, const char *id)
@@ -298,10 +295,7 @@ static void word_window(struct aml *aml, unsigned type, unsigned type_flags, uns
 	aml_word(aml, last - first + 1);
 }
 
-void aml_resource_bus_numbers(struct aml *aml, unsigned first, unsigned last)
-{
-	word_window(aml, 2, 0, first, last);
-}
+void aml_resource_bus_numbers(struct aml *aml, unsigned first, unsigned last) { word_window(aml, 2, 0, first, last); }
 
 void aml_resource_io_window(struct aml *aml, unsigned first, unsigned last)
 {

@@ -89,8 +89,8 @@ int boot_place_command_line(const struct boot_image *image, size_t max, struct e
 
 	max = MIN(max, COMMAND_LINE_ROOM - 1);
 	if (length > max)
-		return error_set(err, E2BIG, "the kernel command line has %zu bytes; kernel '%s' takes at most %zu", length,
-				 image->name, max);
+		return error_set(err, E2BIG, "the kernel command line has %zu bytes; kernel '%s' takes at most %zu",
+				 length, image->name, max);
 	boot_write(image->mem, LOW_COMMAND_LINE, image->config->command_line, length + 1);
 	return 0;
 }
@@ -98,16 +98,13 @@ int boot_place_command_line(const struct boot_image *image, size_t max, struct e
 /* ---- CPU states ---- */
 
 /* Segment attributes as in a descriptor (SDM vol. 3A 3.4.5): access byte, G, D/B and L. */
-#define ATTR_CODE_64 (ATTR_G | ATTR_L | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_ACCESSED)
-#define ATTR_CODE_32 (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_ACCESSED)
-#define ATTR_DATA    (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED)
+#define ATTR_CODE_64  (ATTR_G | ATTR_L | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_ACCESSED)
+#define ATTR_CODE_32  (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_ACCESSED)
+#define ATTR_DATA     (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED)
 #define ATTR_TSS_BUSY (ATTR_P | 0xb)
 
 /* A descriptor with base 0 and a limit of 4 GiB. */
-static uint64_t flat_descriptor(unsigned attr)
-{
-	return 0x000f00000000ffffull | (uint64_t)attr << 40;
-}
+static uint64_t flat_descriptor(unsigned attr) { return 0x000f00000000ffffull | (uint64_t)attr << 40; }
 
 static void set_flat_segments(struct guest_mem *mem, struct cpu_state *s, unsigned code_attr)
 {
@@ -196,8 +193,13 @@ int boot_load_bytes(const struct boot_config *config, const uint8_t *kernel, siz
 		    size_t initrd_size, struct guest_mem *mem, struct cpu_state *state, struct error *err)
 {
 	struct boot_image image = {
-		.config = config, .name = config->kernel, .kernel = kernel, .kernel_size = kernel_size,
-		.initrd = initrd_size ? initrd : NULL, .initrd_size = initrd_size, .mem = mem,
+		.config = config,
+		.name = config->kernel,
+		.kernel = kernel,
+		.kernel_size = kernel_size,
+		.initrd = initrd_size ? initrd : NULL,
+		.initrd_size = initrd_size,
+		.mem = mem,
 	};
 
 	write_bios_data(mem);
@@ -229,8 +231,8 @@ static int read_initrd(const struct boot_config *config, const struct guest_mem 
 	int rc = read_file("initrd", config->initrd, mem->ram_size, data, size, err);
 
 	if (rc == -EFBIG)
-		error_set(err, EFBIG, "initrd '%s' is larger than the machine's %" PRIu64 " MiB of memory", config->initrd,
-			  mem->ram_size / MIB);
+		error_set(err, EFBIG, "initrd '%s' is larger than the machine's %" PRIu64 " MiB of memory",
+			  config->initrd, mem->ram_size / MIB);
 	return rc;
 }
 

@@ -10,8 +10,8 @@
 #include "mem/mem.h"
 
 struct boot_config {
-	const char *kernel;	/* path: bzImage, or ELF with a PVH note, or an ELF64/ELF32 for bare-metal tests */
-	const char *initrd;	/* path or NULL */
+	const char *kernel;	  /* path: bzImage, or ELF with a PVH note, or an ELF64/ELF32 for bare-metal tests */
+	const char *initrd;	  /* path or NULL */
 	const char *command_line; /* "" if none */
 	unsigned cpu_count;
 };
@@ -26,8 +26,8 @@ struct boot_config {
 int boot_load(const struct boot_config *, struct guest_mem *, struct cpu_state *, struct error *);
 
 /* The same on bytes in memory, for the fuzzers. */
-int boot_load_bytes(const struct boot_config *, const uint8_t *kernel, size_t kernel_size, const uint8_t *initrd, size_t initrd_size,
-		    struct guest_mem *, struct cpu_state *, struct error *);
+int boot_load_bytes(const struct boot_config *, const uint8_t *kernel, size_t kernel_size, const uint8_t *initrd,
+		    size_t initrd_size, struct guest_mem *, struct cpu_state *, struct error *);
 
 /* RSDP in 0xe0000..0xfffff, the tables near it: FADT, FACS, DSDT, MADT. Returns the RSDP's address. */
 gpa_t acpi_build(struct guest_mem *, unsigned cpu_count);

@@ -15,7 +15,10 @@
 static const char *const link_names[PCI_PINS] = { "LNKA", "LNKB", "LNKC", "LNKD" };
 static const char *const link_fields[PCI_PINS] = { "PRQ0", "PRQ1", "PRQ2", "PRQ3" };
 static const char *const link_paths[PCI_PINS] = {
-	"\\_SB_.PCI0.ISA_.PRQ0", "\\_SB_.PCI0.ISA_.PRQ1", "\\_SB_.PCI0.ISA_.PRQ2", "\\_SB_.PCI0.ISA_.PRQ3",
+	"\\_SB_.PCI0.ISA_.PRQ0",
+	"\\_SB_.PCI0.ISA_.PRQ1",
+	"\\_SB_.PCI0.ISA_.PRQ2",
+	"\\_SB_.PCI0.ISA_.PRQ3",
 };
 #define LINK_DISABLED 0x80 /* bit 7 of a PIIX3's PIRQ route control register */
 

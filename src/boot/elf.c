@@ -50,7 +50,8 @@ static int check_segment(const struct boot_image *image, unsigned i, const struc
 		return 0;
 	if (!range_ok(s->offset, s->file_size, image->kernel_size))
 		return kernel_error(image, err, ENOEXEC,
-				    "segment %u (0x%" PRIx64 " bytes at file offset 0x%" PRIx64 ") goes beyond the file's end",
+				    "segment %u (0x%" PRIx64 " bytes at file offset 0x%" PRIx64
+				    ") goes beyond the file's end",
 				    i, s->file_size, s->offset);
 	if (s->type == PT_NOTE || !s->memory_size)
 		return 0;
@@ -71,8 +72,8 @@ static int read_segments(const struct boot_image *image, struct elf *elf, uint64
 
 	if (entry_size != expected || !count || count > SEGMENTS_MAX)
 		return kernel_error(image, err, ENOEXEC,
-				    "%u program headers of %u bytes, expected 1 to %u headers of %u bytes", count, entry_size,
-				    SEGMENTS_MAX, expected);
+				    "%u program headers of %u bytes, expected 1 to %u headers of %u bytes", count,
+				    entry_size, SEGMENTS_MAX, expected);
 	if (!range_ok(offset, (uint64_t)count * entry_size, image->kernel_size))
 		return kernel_error(image, err, ENOEXEC, "program headers go beyond the file's end");
 	elf->start = UINT64_MAX;
@@ -199,8 +200,9 @@ int elf_load(const struct boot_image *image, struct cpu_state *state, struct err
 	pvh = find_pvh_entry(image, &elf, &pvh_entry);
 	entry = pvh ? pvh_entry : elf.entry;
 	if (!pvh && !elf.wide)
-		return kernel_error(image, err, ENOTSUP,
-				    "a 32-bit ELF file without a PVH entry note; a PVH kernel or an x86-64 one is needed");
+		return kernel_error(
+			image, err, ENOTSUP,
+			"a 32-bit ELF file without a PVH entry note; a PVH kernel or an x86-64 one is needed");
 	if (!in_segments(&elf, entry))
 		return kernel_error(image, err, ENOEXEC, "entry point 0x%" PRIx64 " is not in a loaded segment", entry);
 	rc = boot_place_command_line(image, COMMAND_LINE_ROOM - 1, err);

@@ -47,9 +47,10 @@
 
 struct linux_header {
 	uint16_t version, xloadflags;
-	uint32_t setup_size;	/* bytes of boot sector and real-mode code, in front of the kernel */
+	uint32_t setup_size; /* bytes of boot sector and real-mode code, in front of the kernel */
 	uint32_t header_end;
-	uint64_t payload_size;	/* that the header promises; what follows it in the file, e.g. a signature, is loaded too */
+	uint64_t
+		payload_size; /* that the header promises; what follows it in the file, e.g. a signature, is loaded too */
 	uint32_t initrd_addr_max, alignment, cmdline_size, init_size;
 	uint64_t pref_address;
 	bool relocatable;
@@ -105,7 +106,8 @@ static int parse_header(const struct boot_image *image, struct linux_header *h, 
 	 */
 	if (image->kernel_size <= (uint64_t)h->setup_size + ENTRY_64_OFFSET ||
 	    image->kernel_size + 15 < h->setup_size + h->payload_size)
-		return kernel_error(image, err, ENOEXEC, "truncated: the file has %zu bytes, its header promises %" PRIu64,
+		return kernel_error(image, err, ENOEXEC,
+				    "truncated: the file has %zu bytes, its header promises %" PRIu64,
 				    image->kernel_size, h->setup_size + MAX(h->payload_size, ENTRY_64_OFFSET + 1));
 	if (h->version >= 0x20a) {
 		if (h->header_end < HDR_INIT_SIZE + 4)
@@ -154,7 +156,8 @@ static void write_e820(const struct guest_mem *mem, uint8_t *zero_page)
 	}
 }
 
-static void write_zero_page(const struct boot_image *image, const struct linux_header *h, uint64_t start, uint64_t initrd)
+static void write_zero_page(const struct boot_image *image, const struct linux_header *h, uint64_t start,
+			    uint64_t initrd)
 {
 	uint8_t page[PAGE_SIZE] = { 0 };
 

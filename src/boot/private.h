@@ -11,18 +11,18 @@
  * Low memory as a loader leaves it. Kernels' own images may lie anywhere above LOW_END (and outside of what firmware
  * keeps): everything below is ours until the kernel has taken over.
  */
-#define LOW_BDA		   0x400u   /* BIOS data area: a few words that kernels look at */
-#define LOW_GDT		   0x500u
-#define LOW_START_INFO	   0x6000u  /* PVH: struct hvm_start_info, its module list and memory map */
-#define LOW_ZERO_PAGE	   0x7000u  /* Linux: struct boot_params */
-#define LOW_PAGE_TABLES	   0x9000u  /* PML4, PDPT, 4 page directories */
-#define LOW_COMMAND_LINE   0x20000u
-#define COMMAND_LINE_ROOM  0x10000u
-#define LOW_END		   0x30000u
-#define EBDA_START	   0x9fc00u /* where base memory ends on a PC with 1 KiB of extended BIOS data */
-#define BASE_MEMORY_END	   0xa0000u
-#define FIRMWARE_START	   0xe0000u /* ACPI tables */
-#define FIRMWARE_END	   0x100000u
+#define LOW_BDA		  0x400u /* BIOS data area: a few words that kernels look at */
+#define LOW_GDT		  0x500u
+#define LOW_START_INFO	  0x6000u /* PVH: struct hvm_start_info, its module list and memory map */
+#define LOW_ZERO_PAGE	  0x7000u /* Linux: struct boot_params */
+#define LOW_PAGE_TABLES	  0x9000u /* PML4, PDPT, 4 page directories */
+#define LOW_COMMAND_LINE  0x20000u
+#define COMMAND_LINE_ROOM 0x10000u
+#define LOW_END		  0x30000u
+#define EBDA_START	  0x9fc00u /* where base memory ends on a PC with 1 KiB of extended BIOS data */
+#define BASE_MEMORY_END	  0xa0000u
+#define FIRMWARE_START	  0xe0000u /* ACPI tables */
+#define FIRMWARE_END	  0x100000u
 
 /* Selectors of the GDT at LOW_GDT: the numbers are the Linux boot protocol's __BOOT_CS and __BOOT_DS. */
 #define BOOT_CS 0x10
@@ -40,18 +40,17 @@ struct memory_range {
 /* All that a loader gets. */
 struct boot_image {
 	const struct boot_config *config;
-	const char *name;	/* the kernel's path, for errors */
+	const char *name; /* the kernel's path, for errors */
 	const uint8_t *kernel;
 	size_t kernel_size;
-	const uint8_t *initrd;	/* NULL: none */
+	const uint8_t *initrd; /* NULL: none */
 	size_t initrd_size;
 	struct guest_mem *mem;
 	gpa_t rsdp;
 };
 
 /* Every error about the kernel file starts alike. */
-#define kernel_error(image, err, code, fmt, ...)                                                                       \
-	error_set(err, code, "kernel '%s': " fmt, (image)->name, ##__VA_ARGS__)
+#define kernel_error(image, err, code, fmt, ...) error_set(err, code, "kernel '%s': " fmt, (image)->name, ##__VA_ARGS__)
 
 unsigned boot_memory_map(const struct guest_mem *, struct memory_range map[MEMORY_RANGES_MAX]);
 /* End of the RAM that starts at 1 MiB, or 1 MiB when there is none. */

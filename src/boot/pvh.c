@@ -31,9 +31,14 @@ void pvh_write_start_info(const struct boot_image *image, uint64_t initrd)
 	unsigned entries = boot_memory_map(image->mem, map);
 	struct start_info_module module = { .start = initrd, .size = image->initrd_size };
 	struct start_info info = {
-		.magic = START_INFO_MAGIC, .version = START_INFO_VERSION, .module_count = initrd != 0,
-		.modules = initrd ? MODULES_AT : 0, .command_line = LOW_COMMAND_LINE, .rsdp = image->rsdp.v,
-		.memory_map = MEMORY_MAP_AT, .memory_map_entries = entries,
+		.magic = START_INFO_MAGIC,
+		.version = START_INFO_VERSION,
+		.module_count = initrd != 0,
+		.modules = initrd ? MODULES_AT : 0,
+		.command_line = LOW_COMMAND_LINE,
+		.rsdp = image->rsdp.v,
+		.memory_map = MEMORY_MAP_AT,
+		.memory_map_entries = entries,
 	};
 
 	boot_write(image->mem, LOW_START_INFO, &info, sizeof(info));

@@ -11,21 +11,21 @@
 
 /* An option of a command. One table a command makes its parser, its help and its completion. */
 struct cli_option {
-	const char *name;	/* "--memory" */
-	const char *argument;	/* "SIZE"; NULL: a switch */
+	const char *name;     /* "--memory" */
+	const char *argument; /* "SIZE"; NULL: a switch */
 	const char *help;
 	/* value: NULL for a switch. -EINVAL with a sentence when it is wrong. */
 	int (*set)(void *target, const char *value, struct error *);
 	/* For help and completion: the n-th word that the argument can be, NULL behind the last; or NULL: anything. */
 	const char *(*word)(unsigned n);
-	bool files;	/* completion offers files */
+	bool files; /* completion offers files */
 };
 
 struct cli_command {
 	const char *name, *synopsis, *what;
-	const struct cli_option *options; /* ended by a row without a name; NULL: none */
+	const struct cli_option *options;  /* ended by a row without a name; NULL: none */
 	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
-	const char *notes; /* more paragraphs for help, or NULL */
+	const char *notes;		   /* more paragraphs for help, or NULL */
 };
 
 extern const struct cli_command cli_commands[]; /* ended by a row without a name */

@@ -9,7 +9,8 @@ const struct cli_command cli_commands[] = {
 	  "SIZE is a number with K, M, G or T. file: and unix: are followed by a path.\n"
 	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure;\n"
 	  "with --debug-exit, what the guest said (always odd)." },
-	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor, NULL },
+	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor,
+	  NULL },
 	{ "help", "[COMMAND]", "this list, or a command's options", NULL, command_help, NULL },
 	{ "version", "", "doppel's version", NULL, command_version, NULL },
 	{ "completion", "bash", "a completion script for a shell", NULL, command_completion,

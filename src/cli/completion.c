@@ -58,8 +58,8 @@ static void print_bash(void)
 int command_completion(int argc, char **argv)
 {
 	if (argc != 2 || strcmp(argv[1], "bash")) {
-		fprintf(stderr, "doppel completion: %s%s%s; expected: doppel completion bash\n", argc < 2 ? "no shell" : "shell '",
-			argc < 2 ? "" : argv[1], argc < 2 ? "" : "' is unknown");
+		fprintf(stderr, "doppel completion: %s%s%s; expected: doppel completion bash\n",
+			argc < 2 ? "no shell" : "shell '", argc < 2 ? "" : argv[1], argc < 2 ? "" : "' is unknown");
 		return EXIT_USAGE;
 	}
 	print_bash();

@@ -17,11 +17,11 @@ enum verdict { GOOD, FAIR, BAD };
 static const char *const verdict_names[] = { [GOOD] = "ok", [FAIR] = "fair", [BAD] = "bad" };
 
 struct finding {
-	const char *topic;	/* "engine" */
-	char name[32];		/* "kvm" */
+	const char *topic; /* "engine" */
+	char name[32];	   /* "kvm" */
 	enum verdict verdict;
 	char text[256];
-	char advice[256];	/* empty: none */
+	char advice[256]; /* empty: none */
 };
 
 struct report {
@@ -30,10 +30,11 @@ struct report {
 	bool engine_works;
 };
 
-static struct finding *add(struct report *r, const char *topic, const char *name, enum verdict verdict, const char *fmt, ...)
-	printf_like(5, 6);
+static struct finding *add(struct report *r, const char *topic, const char *name, enum verdict verdict, const char *fmt,
+			   ...) printf_like(5, 6);
 
-static struct finding *add(struct report *r, const char *topic, const char *name, enum verdict verdict, const char *fmt, ...)
+static struct finding *add(struct report *r, const char *topic, const char *name, enum verdict verdict, const char *fmt,
+			   ...)
 {
 	struct finding *f = &r->findings[r->count++];
 	va_list args;
@@ -48,10 +49,7 @@ static struct finding *add(struct report *r, const char *topic, const char *name
 	return f;
 }
 
-static void advise(struct finding *f, const char *advice)
-{
-	snprintf(f->advice, sizeof(f->advice), "%s", advice);
-}
+static void advise(struct finding *f, const char *advice) { snprintf(f->advice, sizeof(f->advice), "%s", advice); }
 
 /* ---- processor ---- */
 
@@ -95,14 +93,15 @@ static void look_at_kvm(struct report *r)
 	}
 	if (kvm_measure(&t, &err)) {
 		advise(add(r, "kvm", "timed run", FAIR, "%s", err.text),
-		       err.code == EACCES ? "add yourself to the group that owns /dev/kvm (usually kvm)" :
-					    "KVM is of no use on this host");
+		       err.code == EACCES ? "add yourself to the group that owns /dev/kvm (usually kvm)"
+					  : "KVM is of no use on this host");
 		return;
 	}
 	ratio = t.arithmetic_ns / t.native_ns;
 	f = add(r, "kvm", "timed run", ratio <= KVM_ARITHMETIC_LIMIT && t.cr3_ns <= KVM_CR3_LIMIT_NS ? GOOD : FAIR,
-		"kernel-mode arithmetic %.1f times native time (up to %.0f is good), a CR3 load %.0f ns (up to %.0f is good)", ratio,
-		KVM_ARITHMETIC_LIMIT, t.cr3_ns, KVM_CR3_LIMIT_NS);
+		"kernel-mode arithmetic %.1f times native time (up to %.0f is good), a CR3 load %.0f ns (up to %.0f is "
+		"good)",
+		ratio, KVM_ARITHMETIC_LIMIT, t.cr3_ns, KVM_CR3_LIMIT_NS);
 	if (f->verdict != GOOD)
 		advise(f, "/dev/kvm is there, but something underneath emulates it: slower than doppel without it");
 }
@@ -113,7 +112,8 @@ static void look_at_engines(struct report *r)
 		struct error err = { 0 };
 		bool usable = !engines[i]->probe(&err);
 
-		add(r, "engine", engines[i]->name, usable ? GOOD : FAIR, "%s: %s", usable ? "usable" : "not usable", err.text);
+		add(r, "engine", engines[i]->name, usable ? GOOD : FAIR, "%s: %s", usable ? "usable" : "not usable",
+		    err.text);
 		r->engine_works |= usable;
 	}
 }
@@ -136,7 +136,8 @@ static void look_at_memory(struct report *r)
 	if (limit == UINT64_MAX)
 		limit = read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes"); /* cgroup version 1 */
 	if (limit < total)
-		f = add(r, "limit", "memory", GOOD, "%" PRIu64 " MiB, of which this control group may use %" PRIu64 " MiB", total >> 20,
+		f = add(r, "limit", "memory", GOOD,
+			"%" PRIu64 " MiB, of which this control group may use %" PRIu64 " MiB", total >> 20,
 			limit >> 20);
 	else
 		f = add(r, "limit", "memory", GOOD, "%" PRIu64 " MiB", total >> 20);
@@ -149,7 +150,8 @@ static void look_at_memory(struct report *r)
 static void look_at_mappings(struct report *r)
 {
 	int64_t maps = host_proc_number("/proc/sys/vm/max_map_count");
-	struct finding *f = add(r, "limit", "vm.max_map_count", maps >= 65530 ? GOOD : FAIR, "%" PRId64 " mappings a process", maps);
+	struct finding *f = add(r, "limit", "vm.max_map_count", maps >= 65530 ? GOOD : FAIR,
+				"%" PRId64 " mappings a process", maps);
 
 	if (maps < 65530)
 		advise(f, "sysctl vm.max_map_count=65530 or more; engines that translate will need it");

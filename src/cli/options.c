@@ -25,22 +25,25 @@ static const struct cli_option *find_option(const struct cli_option *options, co
 }
 
 /* Takes the option at argv[*i], and its argument. */
-static int parse_option(const struct cli_command *command, int argc, char **argv, int *i, void *target, struct error *err)
+static int parse_option(const struct cli_command *command, int argc, char **argv, int *i, void *target,
+			struct error *err)
 {
 	const char *word = argv[*i], *value;
 	const struct cli_option *option = find_option(command->options, word, &value);
 	int rc;
 
 	if (!option && word[0] != '-')
-		return error_set(err, EINVAL, "unexpected argument '%s'; 'doppel help %s' shows the usage", word, command->name);
-	if (!option)
-		return error_set(err, EINVAL, "unknown option '%.*s'; 'doppel help %s' lists them", (int)strcspn(word, "="), word,
+		return error_set(err, EINVAL, "unexpected argument '%s'; 'doppel help %s' shows the usage", word,
 				 command->name);
+	if (!option)
+		return error_set(err, EINVAL, "unknown option '%.*s'; 'doppel help %s' lists them",
+				 (int)strcspn(word, "="), word, command->name);
 	if (!option->argument && value)
 		return error_set(err, EINVAL, "option '%s' takes no argument", option->name);
 	if (option->argument && !value) {
 		if (*i + 1 >= argc)
-			return error_set(err, EINVAL, "option '%s' needs an argument: %s", option->name, option->argument);
+			return error_set(err, EINVAL, "option '%s' needs an argument: %s", option->name,
+					 option->argument);
 		value = argv[++*i];
 	}
 	rc = option->set(target, value, err);

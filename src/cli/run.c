@@ -30,7 +30,8 @@ static int parse_size(const char *text, uint64_t *size, struct error *err)
 			shift = 10 * (unsigned)(suffix - suffixes + 1);
 	}
 	if (*text < '0' || *text > '9' || errno || (*rest && !shift))
-		return error_set(err, EINVAL, "'%s' is no size; expected a number with K, M, G or T, such as 512M", text);
+		return error_set(err, EINVAL, "'%s' is no size; expected a number with K, M, G or T, such as 512M",
+				 text);
 	if (number > UINT64_MAX >> shift)
 		return error_set(err, EINVAL, "'%s' is too large", text);
 	*size = number << shift;
@@ -46,7 +47,8 @@ static int set_memory(void *target, const char *value, struct error *err)
 	if (rc)
 		return rc;
 	if (size < MEM_MIN || size > MEM_MAX || size % (1 << 20))
-		return error_set(err, EINVAL, "'%s' is not possible; expected a whole number of megabytes from 1M to 1T", value);
+		return error_set(err, EINVAL,
+				 "'%s' is not possible; expected a whole number of megabytes from 1M to 1T", value);
 	run->config.memory = size;
 	return 0;
 }
@@ -58,7 +60,8 @@ static int set_cpus(void *target, const char *value, struct error *err)
 	unsigned long number = strtoul(value, &rest, 10);
 
 	if (*value < '0' || *value > '9' || *rest || number < 1 || number > MACHINE_MAX_CPUS)
-		return error_set(err, EINVAL, "'%s' is not possible; expected a number from 1 to %d", value, MACHINE_MAX_CPUS);
+		return error_set(err, EINVAL, "'%s' is not possible; expected a number from 1 to %d", value,
+				 MACHINE_MAX_CPUS);
 	run->config.cpus = (unsigned)number;
 	return 0;
 }
@@ -124,10 +127,7 @@ static const char *engine_word(unsigned n)
 	return engines[n - 1] ? engines[n - 1]->name : NULL;
 }
 
-static const char *cpu_word(unsigned n)
-{
-	return cpu_models[n].name;
-}
+static const char *cpu_word(unsigned n) { return cpu_models[n].name; }
 
 static const char *clock_word(unsigned n)
 {
@@ -146,11 +146,12 @@ static const char *chardev_word(unsigned n)
 static const char *trace_word(unsigned n)
 {
 	static const char *const words[] = {
-		"all", "help",
+		"all",
+		"help",
 #define _(id, name, what) name,
 		TRACE_CATEGORIES(_)
 #undef _
-		NULL,
+			NULL,
 	};
 
 	return words[n];
@@ -169,13 +170,16 @@ const struct cli_option run_options[] = {
 	{ "--clock", "KIND", "guest time: the host's, or virtual, which counts instructions (default host)", set_clock,
 	  clock_word, false },
 	{ "--pure", NULL, "tell the guest nothing of doppel: no paravirtual interface", set_pure, NULL, false },
-	{ "--serial", "SPEC", "where COM1 goes (default stdio); again for COM2 to COM4", set_serial, chardev_word, false },
+	{ "--serial", "SPEC", "where COM1 goes (default stdio); again for COM2 to COM4", set_serial, chardev_word,
+	  false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--trace", "LIST", "trace points, with commas between; 'help' lists them", set_trace, trace_word, false },
 	{ "--trace-file", "FILE", "where traces go (default standard error)", set_trace_file, NULL, true },
 	{ "--stats", NULL, "print statistics at the end", set_stats, NULL, false },
-	{ "--debug-exit", NULL, "port 0xf4: a byte n written there ends doppel with status 2n + 1", set_debug_exit, NULL, false },
-	{ "--debug-console", "SPEC", "port 0xe9: where bytes written there go", set_debug_console, chardev_word, false },
+	{ "--debug-exit", NULL, "port 0xf4: a byte n written there ends doppel with status 2n + 1", set_debug_exit,
+	  NULL, false },
+	{ "--debug-console", "SPEC", "port 0xe9: where bytes written there go", set_debug_console, chardev_word,
+	  false },
 	{ NULL, NULL, NULL, NULL, NULL, false },
 };
 
@@ -189,7 +193,11 @@ static int report(const struct error *err, int rc)
 int command_run(int argc, char **argv)
 {
 	struct run_arguments run = {
-		.config = { .memory = 512ull << 20, .cpus = 1, .engine = "auto", .cpu_model = "host", .clock = CLOCK_HOST },
+		.config = { .memory = 512ull << 20,
+			    .cpus = 1,
+			    .engine = "auto",
+			    .cpu_model = "host",
+			    .clock = CLOCK_HOST },
 	};
 	struct error err = { 0 };
 	struct machine *machine;

@@ -11,11 +11,11 @@
  * one instruction may make several.
  */
 enum exit_kind {
-	EXIT_HALT,	/* activity is not CPU_RUNNING and nothing is pending: sleep until there is */
-	EXIT_KICK,	/* EVENT_EXIT or EVENT_EXCLUSIVE was posted */
-	EXIT_BUDGET,	/* vcpu->budget is used up */
-	EXIT_SHUTDOWN,	/* triple fault */
-	EXIT_ERROR,	/* the engine cannot go on; see struct exit */
+	EXIT_HALT,     /* activity is not CPU_RUNNING and nothing is pending: sleep until there is */
+	EXIT_KICK,     /* EVENT_EXIT or EVENT_EXCLUSIVE was posted */
+	EXIT_BUDGET,   /* vcpu->budget is used up */
+	EXIT_SHUTDOWN, /* triple fault */
+	EXIT_ERROR,    /* the engine cannot go on; see struct exit */
 };
 
 struct exit {
@@ -51,12 +51,12 @@ const struct engine_ops *engine_find(const char *name, struct error *);
 /* ---- kvm/probe.c: whether KVM runs kernel-mode code at speed, found by running some ---- */
 
 struct kvm_timing {
-	double native_ns;	/* an iteration of a loop of plain arithmetic, in this process */
-	double arithmetic_ns;	/* the same in a guest's ring 0 */
-	double cr3_ns;		/* a guest's reload of CR3 */
+	double native_ns;     /* an iteration of a loop of plain arithmetic, in this process */
+	double arithmetic_ns; /* the same in a guest's ring 0 */
+	double cr3_ns;	      /* a guest's reload of CR3 */
 };
 /* Beyond these a hypervisor underneath emulates or traps what the processor should do. */
-#define KVM_ARITHMETIC_LIMIT 3.0	/* times native */
+#define KVM_ARITHMETIC_LIMIT 3.0 /* times native */
 #define KVM_CR3_LIMIT_NS     2000.0
 /* Takes milliseconds, at most some seconds. 0, or -errno when it does not work at all. */
 int kvm_measure(struct kvm_timing *, struct error *);

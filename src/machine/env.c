@@ -78,20 +78,11 @@ static int env_interrupt_take(struct vcpu *v)
 	return lapic_take(cpu_of(v)->lapic);
 }
 
-static bool env_interrupt_pending(struct vcpu *v)
-{
-	return lapic_pending(cpu_of(v)->lapic);
-}
+static bool env_interrupt_pending(struct vcpu *v) { return lapic_pending(cpu_of(v)->lapic); }
 
-static uint8_t env_tpr_read(struct vcpu *v)
-{
-	return lapic_tpr(cpu_of(v)->lapic);
-}
+static uint8_t env_tpr_read(struct vcpu *v) { return lapic_tpr(cpu_of(v)->lapic); }
 
-static void env_tpr_write(struct vcpu *v, uint8_t cr8)
-{
-	lapic_set_tpr(cpu_of(v)->lapic, cr8);
-}
+static void env_tpr_write(struct vcpu *v, uint8_t cr8) { lapic_set_tpr(cpu_of(v)->lapic, cr8); }
 
 static int env_apic_msr_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 {
@@ -142,20 +133,11 @@ const struct vcpu_env machine_env = {
 
 /* ---- from the local APIC, any thread ---- */
 
-static void lapic_interrupt(void *cpu)
-{
-	machine_post(cpu, EVENT_INTERRUPT);
-}
+static void lapic_interrupt(void *cpu) { machine_post(cpu, EVENT_INTERRUPT); }
 
-static void lapic_nmi(void *cpu)
-{
-	machine_post(cpu, EVENT_NMI);
-}
+static void lapic_nmi(void *cpu) { machine_post(cpu, EVENT_NMI); }
 
-static void lapic_init(void *cpu)
-{
-	machine_post(cpu, EVENT_INIT);
-}
+static void lapic_init(void *cpu) { machine_post(cpu, EVENT_INIT); }
 
 static void lapic_sipi(void *cpu, uint8_t vector)
 {

@@ -15,7 +15,7 @@
 #define CPUID_ADDRESS_WIDTHS 0x80000008u
 
 /* Eight fields of one byte. */
-#define ALL_FIELDS(type) ((type) * 0x0101010101010101ull)
+#define ALL_FIELDS(type) ((type)*0x0101010101010101ull)
 
 /* Write-back, but for the VGA's window and what is between low memory and 4 GiB. The same on all CPUs. */
 static void set_memory_types(struct vcpu *v, struct cpu_state *s)

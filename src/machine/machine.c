@@ -31,30 +31,15 @@ static int add_interrupt_controllers(struct machine *m, struct error *err)
 	return rc;
 }
 
-static int add_pci(struct machine *m, struct error *err)
-{
-	return pci_bus_create(m->bus, err);
-}
+static int add_pci(struct machine *m, struct error *err) { return pci_bus_create(m->bus, err); }
 
-static int add_piix(struct machine *m, struct error *err)
-{
-	return piix_create(m->bus, err);
-}
+static int add_piix(struct machine *m, struct error *err) { return piix_create(m->bus, err); }
 
-static int add_pit(struct machine *m, struct error *err)
-{
-	return pit_create(m->bus, err);
-}
+static int add_pit(struct machine *m, struct error *err) { return pit_create(m->bus, err); }
 
-static int add_rtc(struct machine *m, struct error *err)
-{
-	return rtc_create(m->bus, err);
-}
+static int add_rtc(struct machine *m, struct error *err) { return rtc_create(m->bus, err); }
 
-static int add_keyboard_controller(struct machine *m, struct error *err)
-{
-	return kbc_create(m->bus, err);
-}
+static int add_keyboard_controller(struct machine *m, struct error *err) { return kbc_create(m->bus, err); }
 
 /* COM1 is always there, as firmware and kernels expect. */
 static int add_serial(struct machine *m, struct error *err)
@@ -86,15 +71,8 @@ static int add_debug_console(struct machine *m, struct error *err)
 
 /* The PC, in order of creation: of reset, and of records in a snapshot. */
 static int (*const pc_devices[])(struct machine *, struct error *) = {
-	add_interrupt_controllers,
-	add_pci,
-	add_piix,
-	add_pit,
-	add_rtc,
-	add_keyboard_controller,
-	add_serial,
-	add_debug_exit,
-	add_debug_console,
+	add_interrupt_controllers, add_pci,    add_piix,       add_pit,		  add_rtc,
+	add_keyboard_controller,   add_serial, add_debug_exit, add_debug_console,
 };
 
 /* ---- creation ---- */

@@ -9,30 +9,31 @@
 #include "cpu/cpu.h"
 #include "engine/engine.h"
 
-#define MACHINE_MAX_CPUS 64
+#define MACHINE_MAX_CPUS   64
 #define MACHINE_MAX_SERIAL 4
 
 struct machine_config {
 	const char *kernel, *initrd, *append; /* kernel is required */
-	uint64_t memory;		/* bytes */
+	uint64_t memory;		      /* bytes */
 	unsigned cpus;
-	const char *engine;		/* "auto", "interp" */
-	const char *cpu_model;		/* "host", "v2", "v3" */
+	const char *engine;    /* "auto", "interp" */
+	const char *cpu_model; /* "host", "v2", "v3" */
 	enum clock_kind clock;
-	bool pure;			/* the guest is told nothing of doppel */
-	const char *serial[MACHINE_MAX_SERIAL]; /* chardev specs; NULL: that UART does not exist (COM1: exists, unconnected) */
-	bool no_reboot;			/* a reset powers off */
-	bool debug_exit;		/* port 0xf4 */
-	const char *debug_console;	/* chardev spec for port 0xe9, or NULL */
-	const char *trace;		/* categories, or NULL */
-	const char *trace_file;		/* NULL: standard error */
+	bool pure; /* the guest is told nothing of doppel */
+	const char *serial
+		[MACHINE_MAX_SERIAL]; /* chardev specs; NULL: that UART does not exist (COM1: exists, unconnected) */
+	bool no_reboot;		      /* a reset powers off */
+	bool debug_exit;	      /* port 0xf4 */
+	const char *debug_console;    /* chardev spec for port 0xe9, or NULL */
+	const char *trace;	      /* categories, or NULL */
+	const char *trace_file;	      /* NULL: standard error */
 	bool stats;
 };
 
 /* What ended a run; also doppel's exit status. */
 enum machine_end {
 	MACHINE_POWEROFF = 0,
-	MACHINE_QUIT = 0,	/* the user's Ctrl-A x */
+	MACHINE_QUIT = 0, /* the user's Ctrl-A x */
 	MACHINE_TRIPLE_FAULT = 3,
 	MACHINE_ENGINE_ERROR = 4,
 	/* debug-exit: value << 1 | 1 (odd, as QEMU's) */

@@ -34,10 +34,10 @@ struct machine_cpu {
 	pthread_t thread;
 	bool started;
 	struct sleeper sleeper;
-	unsigned pauses;	/* PAUSEs since the last sched_yield() */
+	unsigned pauses; /* PAUSEs since the last sched_yield() */
 	/* virtual time, see turn.c: guest time is turn_base + s.icount while this vCPU has its turn */
 	uint64_t turn_base;
-	bool turn_over;		/* it gives the rest of its turn away */
+	bool turn_over; /* it gives the rest of its turn away */
 	pthread_cond_t turn_begins;
 };
 
@@ -63,44 +63,41 @@ struct machine {
 	struct chardev *serial[MACHINE_MAX_SERIAL], *debug_console;
 
 	struct machine_cpu *cpus;
-	struct vcpu **vcpus;	/* cpus[i].cpu: the vCPUs' peers */
-	unsigned cpu_count;	/* created so far */
+	struct vcpu **vcpus; /* cpus[i].cpu: the vCPUs' peers */
+	unsigned cpu_count;  /* created so far */
 	bool virtual_time;
 
 	/* Stopping: vCPU threads park while `paused`. */
 	pthread_mutex_t run_lock;
 	pthread_cond_t run_changed;
-	_Atomic bool paused;	/* written under run_lock */
+	_Atomic bool paused; /* written under run_lock */
 	bool ending;
 	unsigned parked;
 
 	_Atomic unsigned requests;
 	int status;
-	struct vcpu *failed;	/* of REQUEST_TRIPLE_FAULT and REQUEST_ENGINE_ERROR; under run_lock */
+	struct vcpu *failed; /* of REQUEST_TRIPLE_FAULT and REQUEST_ENGINE_ERROR; under run_lock */
 	struct error failure;
 
 	/* Exclusive sections, see exclusive.c. */
 	struct {
 		pthread_mutex_t lock;
 		pthread_cond_t changed;
-		unsigned running;	/* vCPUs inside engine->run() that do not wait for a section of their own */
-		unsigned waiting;	/* vCPUs that want or have a section */
-		bool active;		/* one has it */
+		unsigned running; /* vCPUs inside engine->run() that do not wait for a section of their own */
+		unsigned waiting; /* vCPUs that want or have a section */
+		bool active;	  /* one has it */
 	} exclusive;
 
 	/* Virtual time: who may run. */
 	struct {
 		pthread_mutex_t lock;
 		_Atomic unsigned holder;
-		_Atomic vtime_t end;	/* of what the holder runs now */
-		struct sleeper idle;	/* the holder's, when no vCPU has anything to do */
+		_Atomic vtime_t end; /* of what the holder runs now */
+		struct sleeper idle; /* the holder's, when no vCPU has anything to do */
 	} turn;
 };
 
-static inline struct machine_cpu *cpu_of(const struct vcpu *v)
-{
-	return v->env_opaque;
-}
+static inline struct machine_cpu *cpu_of(const struct vcpu *v) { return v->env_opaque; }
 
 /* ---- env.c ---- */
 extern const struct vcpu_env machine_env;

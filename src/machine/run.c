@@ -116,15 +116,9 @@ void machine_bus_request(void *machine, enum bus_request request)
 	machine_request(machine, requests[request]);
 }
 
-void machine_quit(struct machine *m)
-{
-	machine_request(m, REQUEST_QUIT);
-}
+void machine_quit(struct machine *m) { machine_request(m, REQUEST_QUIT); }
 
-void machine_power_button(struct machine *m)
-{
-	piix_power_button(m->bus);
-}
+void machine_power_button(struct machine *m) { piix_power_button(m->bus); }
 
 /* ---- running ---- */
 

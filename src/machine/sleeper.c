@@ -25,10 +25,7 @@ void sleeper_wait(struct sleeper *s, uint32_t sequence)
 	atomic_store(&s->waiting, false);
 }
 
-void sleeper_cancel(struct sleeper *s)
-{
-	atomic_store(&s->waiting, false);
-}
+void sleeper_cancel(struct sleeper *s) { atomic_store(&s->waiting, false); }
 
 void sleeper_wake(struct sleeper *s)
 {

@@ -17,11 +17,8 @@ void machine_cpu_exit(struct machine_cpu *mc, enum exit_kind kind, const struct 
 
 	switch (kind) {
 	case EXIT_HALT:
-	case EXIT_BUDGET:
-		break;
-	case EXIT_KICK:
-		atomic_fetch_and(&mc->cpu->events, ~(EVENT_EXIT | EVENT_EXCLUSIVE));
-		break;
+	case EXIT_BUDGET: break;
+	case EXIT_KICK: atomic_fetch_and(&mc->cpu->events, ~(EVENT_EXIT | EVENT_EXCLUSIVE)); break;
 	case EXIT_SHUTDOWN:
 	case EXIT_ERROR:
 		pthread_mutex_lock(&m->run_lock);

@@ -10,7 +10,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct boot_config config = { .kernel = "k", .initrd = "i", .command_line = "console=ttyS0", .cpu_count = 1 };
+	const struct boot_config config = {
+		.kernel = "k", .initrd = "i", .command_line = "console=ttyS0", .cpu_count = 1
+	};
 	struct guest_mem *mem = mem_create(8 << 20, NULL);
 	struct cpu_state state;
 	struct error err = { 0 };

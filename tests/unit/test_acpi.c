@@ -267,8 +267,7 @@ static void check_madt(unsigned cpu_count)
 			assert_int_equal(p[2], 0xff);
 			assert_int_equal(p[5], 1);
 			break;
-		default:
-			fail_msg("MADT entry of type %u", p[0]);
+		default: fail_msg("MADT entry of type %u", p[0]);
 		}
 	}
 	assert_ptr_equal(p, end);

@@ -42,7 +42,8 @@ static int load(struct guest *g)
 	int rc;
 
 	memset(&g->err, 0, sizeof(g->err));
-	rc = boot_load_bytes(&g->config, g->kernel, g->kernel_size, g->initrd, g->initrd_size, g->mem, &g->state, &g->err);
+	rc = boot_load_bytes(&g->config, g->kernel, g->kernel_size, g->initrd, g->initrd_size, g->mem, &g->state,
+			     &g->err);
 	assert_int_equal(rc, -g->err.code);
 	if (rc)
 		assert_true(*g->err.text && !strchr(g->err.text, '\n'));
@@ -158,7 +159,9 @@ static void test_linux(void **state)
 
 static void test_linux_place(void **state)
 {
-	static const uint64_t impossible[] = { 0, 0x1000, 0xe0000, 16 * MIB - 0x8000, 1ull << 40, UINT64_MAX, UINT64_MAX - 0x1fffff };
+	static const uint64_t impossible[] = {
+		0, 0x1000, 0xe0000, 16 * MIB - 0x8000, 1ull << 40, UINT64_MAX, UINT64_MAX - 0x1fffff
+	};
 	struct guest g;
 
 	(void)state;
@@ -167,7 +170,7 @@ static void test_linux_place(void **state)
 	store_le64(g.kernel + 0x258, LOAD_AT + 0x1000);
 	assert_int_equal(load(&g), 0);
 	assert_true(g.state.rip == LOAD_AT + 0x200000 + 0x200); /* aligned, upwards */
-	g.kernel[0x234] = 0; /* not relocatable: exactly there */
+	g.kernel[0x234] = 0;					/* not relocatable: exactly there */
 	assert_int_equal(load(&g), 0);
 	assert_true(g.state.rip == LOAD_AT + 0x1000 + 0x200);
 	for (unsigned i = 0; i < ARRAY_SIZE(impossible); i++) {
@@ -199,10 +202,12 @@ static void test_linux_wrong(void **state)
 		uint64_t value;
 		const char *what;
 	} wrong[] = {
-		{ 0x1fe, 2, 0x1234, "0xaa55" },	    { 0x202, 4, 0, "neither" },		{ 0x206, 2, 0x205, "2.05" },
-		{ 0x211, 1, 0, "bzImage" },	    { 0x236, 2, 0, "64-bit entry" },	{ 0x1f1, 1, 0xff, "truncated" },
-		{ 0x1f4, 4, 0xffffffff, "truncated" }, { 0x201, 1, 0, "init_size" }, { 0x230, 4, 0, "kernel_alignment" },
-		{ 0x230, 4, 0x3000, "kernel_alignment" }, { 0x260, 4, 0xffffffff, "memory" }, { 0x238, 4, 2, "command line" },
+		{ 0x1fe, 2, 0x1234, "0xaa55" },	       { 0x202, 4, 0, "neither" },
+		{ 0x206, 2, 0x205, "2.05" },	       { 0x211, 1, 0, "bzImage" },
+		{ 0x236, 2, 0, "64-bit entry" },       { 0x1f1, 1, 0xff, "truncated" },
+		{ 0x1f4, 4, 0xffffffff, "truncated" }, { 0x201, 1, 0, "init_size" },
+		{ 0x230, 4, 0, "kernel_alignment" },   { 0x230, 4, 0x3000, "kernel_alignment" },
+		{ 0x260, 4, 0xffffffff, "memory" },    { 0x238, 4, 2, "command line" },
 	};
 	struct guest g;
 
@@ -287,17 +292,25 @@ static void test_command_line_too_long(void **state)
 static void make_elf(struct guest *g, bool note)
 {
 	Elf64_Ehdr h = {
-		.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT }, .e_type = ET_EXEC,
-		.e_machine = EM_X86_64, .e_entry = LOAD_AT + 0x10, .e_phoff = sizeof(h), .e_phentsize = sizeof(Elf64_Phdr),
+		.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
+		.e_type = ET_EXEC,
+		.e_machine = EM_X86_64,
+		.e_entry = LOAD_AT + 0x10,
+		.e_phoff = sizeof(h),
+		.e_phentsize = sizeof(Elf64_Phdr),
 		.e_phnum = note ? 2 : 1,
 	};
 	Elf64_Phdr p[2] = {
-		{ .p_type = PT_LOAD, .p_offset = SEGMENT_OFFSET, .p_paddr = LOAD_AT, .p_vaddr = LOAD_AT,
-		  .p_filesz = SEGMENT_SIZE, .p_memsz = 2 * SEGMENT_SIZE },
+		{ .p_type = PT_LOAD,
+		  .p_offset = SEGMENT_OFFSET,
+		  .p_paddr = LOAD_AT,
+		  .p_vaddr = LOAD_AT,
+		  .p_filesz = SEGMENT_SIZE,
+		  .p_memsz = 2 * SEGMENT_SIZE },
 		{ .p_type = PT_NOTE, .p_offset = NOTE_OFFSET, .p_filesz = 16 + 20 },
 	};
 	static const uint8_t notes[] = {
-		4, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 'X', 'e', 'n', 0, /* another note, empty */
+		4, 0, 0, 0, 0, 0, 0, 0, 6,  0, 0, 0, 'X', 'e', 'n', 0, /* another note, empty */
 		4, 0, 0, 0, 4, 0, 0, 0, 18, 0, 0, 0, 'X', 'e', 'n', 0, 0x20, 0, 0x40, 0,
 	};
 
@@ -442,11 +455,18 @@ static void test_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_linux), cmocka_unit_test(test_linux_place),
-		cmocka_unit_test(test_linux_truncated), cmocka_unit_test(test_linux_wrong),
-		cmocka_unit_test(test_linux_any_header), cmocka_unit_test(test_initrd_too_large),
-		cmocka_unit_test(test_command_line_too_long), cmocka_unit_test(test_elf), cmocka_unit_test(test_pvh),
-		cmocka_unit_test(test_elf_wrong), cmocka_unit_test(test_elf_truncated), cmocka_unit_test(test_hostile_notes),
+		cmocka_unit_test(test_linux),
+		cmocka_unit_test(test_linux_place),
+		cmocka_unit_test(test_linux_truncated),
+		cmocka_unit_test(test_linux_wrong),
+		cmocka_unit_test(test_linux_any_header),
+		cmocka_unit_test(test_initrd_too_large),
+		cmocka_unit_test(test_command_line_too_long),
+		cmocka_unit_test(test_elf),
+		cmocka_unit_test(test_pvh),
+		cmocka_unit_test(test_elf_wrong),
+		cmocka_unit_test(test_elf_truncated),
+		cmocka_unit_test(test_hostile_notes),
 		cmocka_unit_test(test_files),
 	};
 

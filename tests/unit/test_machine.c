@@ -29,10 +29,19 @@ struct run {
 static void setup(struct run *r, const void *code, size_t size)
 {
 	Elf64_Ehdr h = {
-		.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT }, .e_type = ET_EXEC,
-		.e_machine = EM_X86_64, .e_entry = LOAD_AT, .e_phoff = sizeof(h), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 1,
+		.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
+		.e_type = ET_EXEC,
+		.e_machine = EM_X86_64,
+		.e_entry = LOAD_AT,
+		.e_phoff = sizeof(h),
+		.e_phentsize = sizeof(Elf64_Phdr),
+		.e_phnum = 1,
 	};
-	Elf64_Phdr p = { .p_type = PT_LOAD, .p_offset = sizeof(h) + sizeof(p), .p_paddr = LOAD_AT, .p_filesz = size, .p_memsz = size };
+	Elf64_Phdr p = { .p_type = PT_LOAD,
+			 .p_offset = sizeof(h) + sizeof(p),
+			 .p_paddr = LOAD_AT,
+			 .p_filesz = size,
+			 .p_memsz = size };
 	int fd;
 
 	memset(r, 0, sizeof(*r));
@@ -44,7 +53,12 @@ static void setup(struct run *r, const void *code, size_t size)
 	assert_int_equal(host_write_all(fd, code, size), 0);
 	close(fd);
 	r->config = (struct machine_config){
-		.kernel = r->kernel, .memory = 16 << 20, .cpus = 1, .engine = "interp", .cpu_model = "host", .debug_exit = true,
+		.kernel = r->kernel,
+		.memory = 16 << 20,
+		.cpus = 1,
+		.engine = "interp",
+		.cpu_model = "host",
+		.debug_exit = true,
 	};
 }
 
@@ -99,13 +113,10 @@ static int run_code(const void *code, size_t size, void (*change)(struct machine
 	return status;
 }
 
-#define OUT(port, value) 0xb0, value, 0x66, 0xba, (port) & 0xff, (port) >> 8, 0xee /* mov al; mov dx; out dx, al */
+#define OUT(port, value) 0xb0, value, 0x66, 0xba, (port)&0xff, (port) >> 8, 0xee /* mov al; mov dx; out dx, al */
 #define HLT		 0xf4
 
-static void use_virtual_time(struct machine_config *config)
-{
-	config->clock = CLOCK_VIRTUAL;
-}
+static void use_virtual_time(struct machine_config *config) { config->clock = CLOCK_VIRTUAL; }
 
 static void test_debug_exit(void **state)
 {
@@ -140,22 +151,16 @@ static void test_triple_fault(void **state)
 
 /* incl 0x300000, which no file covers; out of 0xcf9 until it is 3 */
 static const uint8_t reset_code[] = {
-	0xff, 0x04, 0x25, 0x00, 0x00, 0x30, 0x00,		 /* incl 0x300000 */
-	0x83, 0x3c, 0x25, 0x00, 0x00, 0x30, 0x00, 0x03,		 /* cmpl $3, 0x300000 */
-	0x74, 0x09,						 /* je exit */
+	0xff,	       0x04, 0x25, 0x00, 0x00, 0x30, 0x00,	 /* incl 0x300000 */
+	0x83,	       0x3c, 0x25, 0x00, 0x00, 0x30, 0x00, 0x03, /* cmpl $3, 0x300000 */
+	0x74,	       0x09,					 /* je exit */
 	OUT(0xcf9, 6), 0xeb, 0xfe,				 /* reset; jmp . */
-	OUT(0xf4, 1), HLT,
+	OUT(0xf4, 1),  HLT,
 };
 
-static void without_reboot(struct machine_config *config)
-{
-	config->no_reboot = true;
-}
+static void without_reboot(struct machine_config *config) { config->no_reboot = true; }
 
-static void with_four_cpus(struct machine_config *config)
-{
-	config->cpus = 4;
-}
+static void with_four_cpus(struct machine_config *config) { config->cpus = 4; }
 
 static void test_reset_starts_afresh_and_keeps_memory(void **state)
 {
@@ -223,12 +228,12 @@ static void test_quit(void **state)
 static void test_virtual_time_counts_instructions(void **state)
 {
 	static const uint8_t code[] = {
-		0x0f, 0x31, 0x89, 0xc3,			/* rdtsc; mov ebx, eax */
-		0xb9, 0xe8, 0x03, 0x00, 0x00,		/* mov ecx, 1000 */
-		0xff, 0xc9, 0x75, 0xfc,			/* 1: dec ecx; jnz 1b */
-		0x0f, 0x31, 0x29, 0xd8,			/* rdtsc; sub eax, ebx */
-		0x2d, 0xd2, 0x07, 0x00, 0x00,		/* sub eax, 2002: mov, mov, 2000, and one of the two RDTSCs; */
-		0x66, 0xba, 0xf4, 0x00, 0xee, HLT,	/* out 0xf4, al: off by how many */
+		0x0f, 0x31, 0x89, 0xc3,		   /* rdtsc; mov ebx, eax */
+		0xb9, 0xe8, 0x03, 0x00, 0x00,	   /* mov ecx, 1000 */
+		0xff, 0xc9, 0x75, 0xfc,		   /* 1: dec ecx; jnz 1b */
+		0x0f, 0x31, 0x29, 0xd8,		   /* rdtsc; sub eax, ebx */
+		0x2d, 0xd2, 0x07, 0x00, 0x00,	   /* sub eax, 2002: mov, mov, 2000, and one of the two RDTSCs; */
+		0x66, 0xba, 0xf4, 0x00, 0xee, HLT, /* out 0xf4, al: off by how many */
 	};
 
 	(void)state;
@@ -257,9 +262,9 @@ static char *stats_of(const void *code, size_t size)
 static void test_virtual_time_repeats(void **state)
 {
 	static const uint8_t code[] = {
-		0xb9, 0x88, 0x13, 0x00, 0x00,	       /* mov ecx, 5000 */
+		0xb9, 0x88, 0x13, 0x00, 0x00,			/* mov ecx, 5000 */
 		0xe4, 0x40, 0x01, 0xc3, 0xff, 0xc9, 0x75, 0xf8, /* 1: in al, 0x40; add ebx, eax; dec ecx; jnz 1b */
-		0x88, 0xd8, 0xe6, 0xf4, HLT,	       /* mov al, bl; out 0xf4, al */
+		0x88, 0xd8, 0xe6, 0xf4, HLT,			/* mov al, bl; out 0xf4, al */
 	};
 	char *first = stats_of(code, sizeof(code)), *second = stats_of(code, sizeof(code));
 
@@ -299,10 +304,15 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_debug_exit), cmocka_unit_test(test_poweroff), cmocka_unit_test(test_triple_fault),
-		cmocka_unit_test(test_reset_starts_afresh_and_keeps_memory), cmocka_unit_test(test_reset_without_the_kernel),
-		cmocka_unit_test(test_quit), cmocka_unit_test(test_virtual_time_counts_instructions),
-		cmocka_unit_test(test_virtual_time_repeats), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_debug_exit),
+		cmocka_unit_test(test_poweroff),
+		cmocka_unit_test(test_triple_fault),
+		cmocka_unit_test(test_reset_starts_afresh_and_keeps_memory),
+		cmocka_unit_test(test_reset_without_the_kernel),
+		cmocka_unit_test(test_quit),
+		cmocka_unit_test(test_virtual_time_counts_instructions),
+		cmocka_unit_test(test_virtual_time_repeats),
+		cmocka_unit_test(test_refused),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -19,19 +19,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define GUEST_SIZE	 (2u << 20)
-#define PAGE_TABLES	 0x1000u /* PML4, PDPT, PD */
-#define CODE		 0x8000u
-#define FIRST_LOOPS	 100u
-#define LOOPS_GROWTH	 4u
-#define LONG_ENOUGH_NS	 2000000u /* for the cost of entering the guest not to matter */
-#define NATIVE_LOOPS	 4000000u
-#define TIMEOUT_MS	 3000
+#define GUEST_SIZE     (2u << 20)
+#define PAGE_TABLES    0x1000u /* PML4, PDPT, PD */
+#define CODE	       0x8000u
+#define FIRST_LOOPS    100u
+#define LOOPS_GROWTH   4u
+#define LONG_ENOUGH_NS 2000000u /* for the cost of entering the guest not to matter */
+#define NATIVE_LOOPS   4000000u
+#define TIMEOUT_MS     3000
 
 /* mov eax, imm32 patched in: loops; 1: add rdx, rcx; xor rbx, rdx; dec eax; jnz 1b; hlt */
-static const uint8_t arithmetic_code[] = { 0xb8, 0, 0, 0, 0, 0x48, 0x01, 0xca, 0x48, 0x31, 0xd3, 0xff, 0xc8, 0x75, 0xf6, 0xf4 };
+static const uint8_t arithmetic_code[] = { 0xb8, 0,    0,    0,	   0,	 0x48, 0x01, 0xca,
+					   0x48, 0x31, 0xd3, 0xff, 0xc8, 0x75, 0xf6, 0xf4 };
 /* mov eax, imm32; 1: mov rcx, cr3; mov cr3, rcx; dec eax; jnz 1b; hlt */
-static const uint8_t cr3_code[] = { 0xb8, 0, 0, 0, 0, 0x0f, 0x20, 0xd9, 0x0f, 0x22, 0xd9, 0xff, 0xc8, 0x75, 0xf6, 0xf4 };
+static const uint8_t cr3_code[] = {
+	0xb8, 0, 0, 0, 0, 0x0f, 0x20, 0xd9, 0x0f, 0x22, 0xd9, 0xff, 0xc8, 0x75, 0xf6, 0xf4
+};
 
 struct probe_vm {
 	int kvm, vm, vcpu;
@@ -79,8 +82,12 @@ static int open_vm(struct probe_vm *p, struct error *err)
 /* Long mode, ring 0, the first 2 MiB identity-mapped. */
 static int set_registers(struct probe_vm *p, struct error *err)
 {
-	struct kvm_segment code = { .limit = UINT32_MAX, .selector = 0x10, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1 };
-	struct kvm_segment data = { .limit = UINT32_MAX, .selector = 0x18, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+	struct kvm_segment code = {
+		.limit = UINT32_MAX, .selector = 0x10, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1
+	};
+	struct kvm_segment data = {
+		.limit = UINT32_MAX, .selector = 0x18, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1
+	};
 	struct kvm_regs regs = { .rip = CODE, .rflags = 2 };
 	struct kvm_sregs sregs;
 
@@ -101,7 +108,8 @@ static int set_registers(struct probe_vm *p, struct error *err)
 }
 
 /* Runs the code until its HLT; ns in all. */
-static int time_run(struct probe_vm *p, const uint8_t *code, size_t size, uint32_t loops, uint64_t *ns, struct error *err)
+static int time_run(struct probe_vm *p, const uint8_t *code, size_t size, uint32_t loops, uint64_t *ns,
+		    struct error *err)
 {
 	uint64_t start;
 	int rc = set_registers(p, err);
@@ -188,7 +196,9 @@ static int read_answer(int fd, struct probe_answer *answer, struct error *err)
 		rc = poll(&ready, 1, TIMEOUT_MS);
 	while (rc < 0 && errno == EINTR);
 	if (!rc)
-		return error_set(err, ETIMEDOUT, "KVM: a few milliseconds' worth of kernel-mode code was not done after %d ms", TIMEOUT_MS);
+		return error_set(err, ETIMEDOUT,
+				 "KVM: a few milliseconds' worth of kernel-mode code was not done after %d ms",
+				 TIMEOUT_MS);
 	/* Less than PIPE_BUF: it comes whole or not at all. */
 	if (read(fd, answer, sizeof(*answer)) != (ssize_t)sizeof(*answer))
 		return error_set(err, EIO, "KVM: the process that tried it died");
