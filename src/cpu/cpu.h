@@ -410,7 +410,10 @@ struct insn {
 	uint8_t store;		/* MOV_SREG, MOV_CR, MOV_DR: 1 when the special register is the source */
 };
 
-/* What an engine must know to run an INSN_HOST instruction with the host's own. Filled on request by decoding. */
+/*
+ * How an instruction is encoded and which registers it uses: for engines that run it with the host's own instruction. Filled on
+ * request by decoding, for all but string instructions.
+ */
 struct insn_host {
 	uint16_t vec_read, vec_written; /* bit n: XMM/YMM n */
 	bool x87, mmx;			/* touches that unit; MMX registers alias ST mantissas */
@@ -540,6 +543,18 @@ struct vcpu_env {
 	void (*time_sync)(struct vcpu *);
 };
 
+/*
+ * For an engine that keeps translations of its own (bt's windows): called by paging.c after each change of this vCPU's TLB, in
+ * its thread, or in an exclusive section for protect. What each allows to go on being used is what the architecture allows.
+ */
+struct tlb_hooks {
+	void (*flush)(struct vcpu *);			 /* everything, global pages too */
+	void (*flush_page)(struct vcpu *, gva_t);	 /* INVLPG: this page in the current PCID, global or not; a whole large page */
+	void (*switched)(struct vcpu *, bool keep);	 /* CR3 was written; keep: nothing of the new PCID became invalid */
+	void (*flush_pcid)(struct vcpu *, uint16_t pcid); /* INVPCID of another or the current PCID's non-global pages */
+	void (*protect)(struct vcpu *, gpa_t page);	 /* this physical page now holds code: no write may go unnoticed */
+};
+
 struct engine_ops;
 
 /* A direct-mapped statistics row set; see CPU_COUNTERS. */
@@ -615,6 +630,7 @@ struct vcpu {
 	void *engine_data;
 	/* Called after a store of this vCPU changed a page's code generation (the store is done, the instruction maybe not). */
 	void (*code_written)(struct vcpu *, gpa_t page);
+	const struct tlb_hooks *tlb_hooks; /* the engine's, NULL: none */
 	/* The engine's: make s.icount exact in the middle of a block. The environment calls it before it looks at icount. */
 	void (*sync_icount)(struct vcpu *);
 

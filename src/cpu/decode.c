@@ -589,6 +589,7 @@ static void init_decoder(ZydisDecoder *d, const struct cpu_model *model, enum co
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES, model && !strcmp(model->vendor, "AuthenticAMD"));
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_LZCNT, !model || model->features[FEATURE_ABM]);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_TZCNT, !model || model->features[FEATURE_BMI1]);
@@ -642,7 +643,7 @@ unsigned cpu_decode(const struct cpu_model *model, enum code_mode mode, const ui
 	set_special(i, &in, o, mode);
 	if (i->op == OP_HOST || i->op == OP_GATHER || i->op == OP_MASKMOV)
 		i->form = FORM_HOST;
-	if (host && i->op == OP_HOST)
+	if (host)
 		fill_host(host, i, &in, o);
 	return i->len;
 }
@@ -656,6 +657,7 @@ void cpu_disassemble(enum code_mode mode, const uint8_t *bytes, size_t avail, ui
 
 	init_decoder(&decoder, NULL, mode);
 	ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+	ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_FORCE_SIZE, ZYAN_TRUE);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, avail, &in, o)) ||
 	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &in, o, in.operand_count_visible, text, size, rip,
 							   NULL)))

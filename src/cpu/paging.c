@@ -312,7 +312,7 @@ static uint64_t new_space(struct vcpu *v)
 	return v->last_space;
 }
 
-void cpu_tlb_flush(struct vcpu *v)
+static void flush_all(struct vcpu *v)
 {
 	v->count[COUNT_TLB_FLUSHES]++;
 	memset(v->fetched, 0, sizeof(v->fetched));
@@ -324,6 +324,13 @@ void cpu_tlb_flush(struct vcpu *v)
 		v->pcids[0] = (struct pcid_slot){ .pcid = v->s.cr3 & 0xfff, .space = v->address_space };
 }
 
+void cpu_tlb_flush(struct vcpu *v)
+{
+	flush_all(v);
+	if (v->tlb_hooks)
+		v->tlb_hooks->flush(v);
+}
+
 static struct pcid_slot *find_pcid(struct vcpu *v, uint16_t pcid)
 {
 	for (unsigned n = 0; n < PCID_SLOTS; n++)
@@ -333,14 +340,14 @@ static struct pcid_slot *find_pcid(struct vcpu *v, uint16_t pcid)
 }
 
 /* Global translations may go with the others: a processor is free to drop any at any time (4.10.2). */
-void cpu_tlb_switch(struct vcpu *v, bool keep)
+static void switch_space(struct vcpu *v, bool keep)
 {
 	uint16_t pcid = v->s.cr3 & 0xfff;
 	struct pcid_slot *slot;
 	uint64_t space;
 
 	if (!(v->s.cr4 & CR4_PCIDE)) {
-		cpu_tlb_flush(v);
+		flush_all(v);
 		return;
 	}
 	slot = find_pcid(v, pcid);
@@ -356,14 +363,23 @@ void cpu_tlb_switch(struct vcpu *v, bool keep)
 	enter_space(v, space);
 }
 
+void cpu_tlb_switch(struct vcpu *v, bool keep)
+{
+	switch_space(v, keep);
+	if (v->tlb_hooks)
+		v->tlb_hooks->switched(v, keep && (v->s.cr4 & CR4_PCIDE));
+}
+
 void cpu_tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
 {
 	struct pcid_slot *slot = find_pcid(v, pcid);
 
 	if (!(v->s.cr4 & CR4_PCIDE) || pcid == (v->s.cr3 & 0xfff))
-		cpu_tlb_switch(v, false);
+		switch_space(v, false);
 	else if (slot)
 		slot->space = 0;
+	if (v->tlb_hooks)
+		v->tlb_hooks->flush_pcid(v, pcid);
 }
 
 static void drop_data_entry(struct tlb_entry *e, uint64_t page)
@@ -385,11 +401,14 @@ void cpu_tlb_flush_page(struct vcpu *v, gva_t address)
 	if ((v->huge_pages & BIT((a >> 30) % 64)) ||
 	    (v->large_pages[region % LARGE_PAGE_BITS / 64] & BIT(region % 64)) ||
 	    (v->fetched[number % FETCHED_BITS / 64] & BIT(number % 64))) {
-		cpu_tlb_flush(v);
-		return;
+		flush_all(v);
+		goto tell;
 	}
 	for (unsigned view = 0; view < TLB_VIEWS; view++)
 		drop_data_entry(&v->tlbs[view][number % TLB_SIZE], page);
+tell:
+	if (v->tlb_hooks)
+		v->tlb_hooks->flush_page(v, gva(a));
 }
 
 void cpu_tlb_protect(struct vcpu *v, gpa_t page)
@@ -399,6 +418,8 @@ void cpu_tlb_protect(struct vcpu *v, gpa_t page)
 	for (unsigned n = 0; n < TLB_VIEWS * TLB_SIZE; n++, e++)
 		if (e->write_tag && e->gpa == page.v)
 			e->write_tag = 0;
+	if (v->tlb_hooks)
+		v->tlb_hooks->protect(v, page);
 }
 
 /* ---- instruction fetch ---- */

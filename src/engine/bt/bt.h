@@ -1,0 +1,139 @@
+/*
+ * Private to the translator, engine `bt`: 64-bit guest code becomes host code that runs with the guest's registers in the
+ * host's.
+ *
+ * Registers while translated code runs:
+ *   - all general registers but R10, R11, R15 hold the guest's (RSP too: nothing of the host's may be pushed);
+ *   - the guest's R10, R11, R15 are in vcpu.s.gpr[];
+ *   - R15 = slot table + 39 (struct slot_table), R10 and R11 are scratch;
+ *   - GS base = the vCPU: state is addressed as %gs:offset (struct vcpu, struct bt_cpu behind it);
+ *   - status flags are the host's; DF is 0, TF is 0, AC is 0; the guest's other flags are in vcpu.s.rflags;
+ *   - x87, MMX, YMM and MXCSR are the guest's.
+ *
+ * Memory: the 48-bit linear space is 512 slots of 512 GiB. A slot that is in use has a window: 512 GiB of the host's address
+ * space with guard zones of WINDOW_GUARD around, into which guest pages are mapped as they are touched. A translated access is
+ *
+ *	sarx  ea, r15, r11		r11 = slot number, sign-extended (the count is r15 mod 64 = 39)
+ *	mov   -39(r15,r11,8), r11	r11 = window's host address minus the slot's linear address
+ *	op    disp(ea,r11)
+ *
+ * What no window maps gives SIGSEGV: the handler fills the window, or ends in bt_fault(), which has the interpreter run
+ * that one instruction.
+ */
+#ifndef DOPPEL_BT_H
+#define DOPPEL_BT_H
+
+#include "engine/engine.h"
+
+#define SLOT_SHIFT	39
+#define WINDOW_SIZE	(1ull << SLOT_SHIFT)
+/*
+ * Every access adds at most a 32-bit displacement and an operand to an address inside the slot: 4 GiB on either side is
+ * more than that can reach.
+ */
+#define WINDOW_GUARD	(4ull << 30)
+
+/* ---- slot tables (window.c) ---- */
+
+/*
+ * Entry n (-256..255, as SARX leaves it) of a slot table: what is added to a linear address of slot n. Absent slots hold
+ * an offset that leads into a reserved, never mapped window. The table lies in the middle of 256 MiB of reserved address
+ * space, since the slot number of a non-canonical address has 25 bits: looking it up faults.
+ */
+struct slot_table {
+	int64_t *entry;		/* entry[-256..255] */
+	uint64_t r15;		/* (uintptr_t)entry + 39 */
+};
+
+struct bt_windows;		/* a machine's: shared by its vCPUs */
+
+/* What a fault in translated code turned out to be. */
+enum window_result {
+	WINDOW_FILLED,	/* the access will work now: retry */
+	WINDOW_SLOW,	/* let the interpreter do this instruction: guest fault, device, code page, another slot ... */
+};
+
+/* One a machine: the first vCPU creates it, the last one destroys it. */
+struct bt_windows *bt_windows_create(struct guest_mem *, struct error *);
+void bt_windows_destroy(struct bt_windows *);
+
+/*
+ * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC), WP. Creates it empty if need be.
+ * NULL when translated code must not run in this state (paging off, not 4-level, CR0.WP = 0, alignment checks or data
+ * breakpoints on): then the interpreter goes on.
+ */
+const struct slot_table *bt_windows_table(struct bt_windows *, struct vcpu *);
+
+/*
+ * In the SIGSEGV handler of v's thread (translated code only, never inside C code): host address `at` was accessed. Uses only
+ * async-signal-safe calls.
+ */
+enum window_result bt_windows_fault(struct bt_windows *, struct vcpu *, uint64_t at, bool write);
+
+/*
+ * Before the interpreter does an instruction for translated code: a hint that linear address lin is used; makes a window
+ * for its slot in the current table if the slot has none, and fills the page if that is allowed. Must not raise, must not
+ * set accessed or dirty bits if the access would fault.
+ */
+void bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
+
+/* TLB maintenance of v, called by cpu/ through vcpu.tlb_hooks; see there. */
+extern const struct tlb_hooks bt_tlb_hooks;
+
+struct bt_window_stats {
+	uint64_t windows, spaces, fills, pages_filled, faults, slow, revalidations, pages_dropped, evictions, mappings;
+};
+void bt_windows_stats(struct bt_windows *, struct bt_window_stats *);
+
+/* ---- emitting (emit.c) ---- */
+
+/* Where code is written: the writable view; the host runs it at exec. */
+struct emitter {
+	uint8_t *at, *end;	/* end: leave EMIT_SLACK free */
+	int64_t to_exec;	/* exec address = at + to_exec */
+	bool full;		/* something did not fit: nothing more was written */
+	/* The slot that R11 holds the window of: linear base register (0..15) whose value it was computed from, or -1. */
+	int window_base;
+};
+#define EMIT_SLACK 64
+
+/* How emit_insn() dealt with an instruction. */
+enum emit_result {
+	EMIT_DONE,	/* translated; falls through to what follows */
+	EMIT_CALLOUT,	/* nothing was emitted: the caller lets C do it */
+};
+
+/*
+ * Translate one instruction of 64-bit code that does not end a block (branches are the caller's, see translate.c) at linear
+ * address rip. Everything it emits keeps the invariants at the head of this file at every host instruction that may fault:
+ * guest registers (as defined above) have the values they had before the guest instruction, so that it can be restarted.
+ */
+enum emit_result emit_insn(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
+
+/* Pieces that translate.c uses for branches. Host registers are numbered as the guest's. */
+void emit_bytes(struct emitter *, const void *, size_t);
+/* mov reg, imm: the shortest form. */
+void emit_mov_imm(struct emitter *, unsigned reg, uint64_t imm);
+/* mov %gs:offset -> reg, 64 bits; and the other way. offset: from the start of struct vcpu. */
+void emit_load_state(struct emitter *, unsigned reg, uint32_t offset);
+void emit_store_state(struct emitter *, unsigned reg, uint32_t offset);
+/* lea disp(base) -> reg, 64 bits, no flags. */
+void emit_lea(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+/* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
+void emit_window(struct emitter *, unsigned base);
+/* mov disp(base + R11) -> reg and reg -> disp(base + R11), 64 bits, after emit_window. */
+void emit_load_windowed(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+void emit_store_windowed(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+/*
+ * The 64-bit value of an instruction's only operand (register or memory, e.g. of an indirect JMP or CALL, or the r/m of
+ * PUSH) into R10. EMIT_CALLOUT if it cannot.
+ */
+enum emit_result emit_operand_r10(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
+/* jmp/jcc rel32 to an exec address; returns where the rel32 is (writable view), NULL when full. cc: 0..15 as in the opcode, -1 for jmp */
+uint8_t *emit_jump(struct emitter *, int cc, const void *exec_target);
+
+/* The three guest registers that live in memory. */
+static inline bool bt_spilled(unsigned reg) { return reg == R10 || reg == R11 || reg == R15; }
+#define BT_GPR(reg) ((uint32_t)(offsetof(struct vcpu, s.gpr) + 8 * (reg)))
+
+#endif
