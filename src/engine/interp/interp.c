@@ -310,16 +310,18 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 	for (b = *hash_slot(in, at.v, v->mode_key); b; b = b->hash_next) {
 		if (b->gpa != at.v || b->mode_key != v->mode_key)
 			continue;
-		if (b->page[1]) {
-			uint8_t *host2;
-			uint64_t next_page = (linear | (PAGE_SIZE - 1)) + 1;
-
-			if (cpu_fetch_translate(v, gva(next_page), &host2).v != b->gpa2)
-				continue;
+		/* First: what the bytes are now may no longer reach into the next page, which then must not fault. */
+		if (!block_fresh(b) || b->page[0] == &no_page) {
+			stale = b;
+			continue;
 		}
-		if (block_fresh(b) && b->page[0] != &no_page)
+		if (!b->page[1])
 			break;
-		stale = b;
+		uint8_t *host2;
+		uint64_t next_page = (linear | (PAGE_SIZE - 1)) + 1;
+
+		if (cpu_fetch_translate(v, gva(next_page), &host2).v == b->gpa2)
+			break;
 	}
 	if (!b) {
 		decode_block(v, in->scratch, linear, INTERP_MAX_INSNS);
