@@ -1,0 +1,393 @@
+/*
+ * operands: what an instruction asks for, beyond random values, to do something else than fault: addresses in string
+ * registers, divisors that divide, bit offsets that stay near, selectors, return addresses, images to restore.
+ */
+#include "cases.h"
+
+#define XSAVE_IMAGE 832
+
+/* As Linux and guest.c lay out the GDT: null, user data and code, kernel code and data, TSS, empty, beyond the limit, LDT. */
+static uint16_t selector(struct rng *r)
+{
+	static const uint16_t selectors[] = { 0,    1,	  2,	3,    0x2b, 0x2a, 0x28, 0x23, 0x20, 0x33, 0x30,	  0x10,
+					      0x13, 0x18, 0x1b, 0x40, 0x43, 0x48, 0x60, 0x63, 0x80, 0xfff8, 0x2f, 0x2b };
+
+	return selectors[rng_below(r, ARRAY_SIZE(selectors))];
+}
+
+/* Where a branch may go: filler in the code area, no code at all, nowhere. */
+static uint64_t branch_target(struct rng *r, const struct test_case *t)
+{
+	uint64_t at;
+
+	switch (rng_below(r, 12)) {
+	case 0: return rng_next(r);
+	case 1: return (uint64_t)sign_extend(rng_next(r), 48);
+	case 2: return 0x7ffffffff000ull + rng_below(r, 0x2000);
+	case 3: return edge_value(r);
+	default: at = CODE + rng_below(r, CODE_SIZE);
+	}
+	return at - t->before.rip < 15 ? at + 15 : at;
+}
+
+/* What an image of the x87 environment may hold, so that it can be loaded. */
+static void fix_environment(struct cases *c, uint64_t at, unsigned step)
+{
+	struct rng *r = &c->rng;
+	uint16_t fcw = (uint16_t)(rng_one_in(r, 4) ? rng_next(r) : (rng_next(r) & 0xf00) | 0x7f);
+
+	put_value(c, at, fcw, 2);
+	put_value(c, at + step, rng_next(r) & (rng_one_in(r, 4) ? 0xffff : 0x7f40), 2);
+}
+
+static void fix_fxsave(struct cases *c, uint64_t at)
+{
+	struct rng *r = &c->rng;
+
+	fix_environment(c, at, 2);
+	put_value(c, at + 24, rng_next(r) & (rng_one_in(r, 8) ? UINT32_MAX : 0xffff), 4);
+}
+
+static void fix_xsave(struct cases *c, uint64_t at)
+{
+	static const uint8_t zeros[48];
+	struct rng *r = &c->rng;
+	bool compacted = rng_one_in(r, 3), bad = rng_one_in(r, 8);
+
+	fix_fxsave(c, at);
+	put_value(c, at + 512, rng_next(r) & (bad ? 15 : 7), 8);
+	put_value(c, at + 520, compacted ? BIT(63) | (rng_next(r) & 7) | (rng_one_in(r, 2) ? 7 : 0) : rng_one_in(r, 16), 8);
+	if (!rng_one_in(r, 12))
+		put_bytes(c, at + 528, zeros, sizeof(zeros));
+}
+
+unsigned operand_alignment(const struct test_case *t)
+{
+	switch (t->insn.op) {
+	case OP_HOST: return MAX(t->host.mem_align, 1);
+	case OP_CMPXCHG16B:
+	case OP_FXSAVE:
+	case OP_FXSAVE64:
+	case OP_FXRSTOR:
+	case OP_FXRSTOR64: return 16;
+	case OP_XSAVE:
+	case OP_XSAVE64:
+	case OP_XSAVEC:
+	case OP_XSAVEC64:
+	case OP_XSAVEOPT:
+	case OP_XSAVEOPT64:
+	case OP_XRSTOR:
+	case OP_XRSTOR64: return 64;
+	default: return 1;
+	}
+}
+
+static void set_low(uint64_t *reg, uint64_t value, unsigned size)
+{
+	uint64_t mask = size == 8 ? UINT64_MAX : BIT(8 * size) - 1;
+
+	*reg = (*reg & ~mask) | (value & mask);
+}
+
+/* Indices of a gather near zero, in the lanes that the opcode says. */
+static void gather_indices(struct cases *c, struct test_case *t)
+{
+	const uint8_t *p = t->bytes;
+	unsigned vex = 0, vector;
+	bool quads;
+
+	while (p[vex] != 0xc4)
+		vex++;
+	quads = p[vex + 3] & 1; /* opcodes 90, 92 have dword indices, 91, 93 qword */
+	vector = (p[vex + 5] >> 3 & 7) | (p[vex + 1] & 0x40 ? 0 : 8);
+	for (unsigned n = 0; n < 4; n++) {
+		uint64_t a = (uint64_t)sign_extend(rng_next(&c->rng), rng_one_in(&c->rng, 30) ? 40 : 8);
+		uint32_t b = (uint32_t)sign_extend(rng_next(&c->rng), 8);
+
+		t->before.vec[vector][n] = quads ? a : (uint64_t)b << 32 | (uint32_t)a;
+	}
+}
+
+static bool is_string(enum op op)
+{
+	return (op >= OP_MOVSB && op <= OP_SCASQ) || op == OP_MOVSD_STRING || op == OP_CMPSD_STRING;
+}
+
+static void string_registers(struct cases *c, struct test_case *t)
+{
+	struct user_state *s = &t->before;
+	struct rng *r = &c->rng;
+	unsigned seg = t->insn.seg;
+	uint64_t base = seg == FS ? s->fs_base : seg == GS ? s->gs_base : 0, count;
+	uint64_t high = t->insn.addrsize == 4 ? rng_next(r) << 32 : 0, low = t->insn.addrsize == 4 ? UINT32_MAX : UINT64_MAX;
+
+	s->gpr[RSI] = ((data_address(r, 1) - base) & low) | high;
+	s->gpr[RDI] = rng_one_in(r, 4) ? s->gpr[RSI] + base + rng_below(r, 32) : (data_address(r, 1) & low) | high;
+	count = rng_one_in(r, 6) ? rng_below(r, 300) : rng_below(r, 24);
+	if (t->mode != RUN_TRAP && rng_one_in(r, 16))
+		count = rng_one_in(r, 2) ? rng_below(r, 6000) : edge_value(r);
+	s->gpr[RCX] = (count & low) | high;
+}
+
+/* Elements that compare equal for a while. */
+static void string_contents(struct cases *c, struct test_case *t)
+{
+	struct user_state *s = &t->before;
+	uint64_t rsi = s->gpr[RSI], rdi = s->gpr[RDI], value = rng_next(&c->rng);
+
+	if (t->insn.addrsize == 4) {
+		rsi = (uint32_t)rsi;
+		rdi = (uint32_t)rdi;
+	}
+	if (rng_one_in(&c->rng, 3))
+		return;
+	for (unsigned n = 0; n < 16 + rng_below(&c->rng, 100); n++) {
+		uint64_t step = 8 * n * (s->rflags & FLAG_DF ? -1ull : 1);
+
+		put_value(c, rsi + step, value, 8);
+		put_value(c, rdi + step, value, 8);
+	}
+	value = (value & 0xff) * 0x0101010101010101;
+	if (t->insn.op >= OP_SCASB && t->insn.op <= OP_SCASQ) {
+		s->gpr[RAX] = value;
+		for (unsigned n = 0; n < rng_below(&c->rng, 30); n++)
+			put_value(c, rdi + 8 * n * (s->rflags & FLAG_DF ? -1ull : 1), value, 8);
+	}
+}
+
+void operands_before(struct cases *c, struct test_case *t)
+{
+	struct user_state *s = &t->before;
+	struct insn *i = &t->insn;
+	struct rng *r = &c->rng;
+
+	if (is_string(i->op)) {
+		string_registers(c, t);
+		string_contents(c, t);
+		return;
+	}
+	switch (i->op) {
+	case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC:
+		if (i->form == FORM_MR && !rng_one_in(r, 10))
+			set_low(&s->gpr[i->reg / 8], (uint64_t)sign_extend(rng_next(r), 12), i->opsize);
+		break;
+	case OP_DIV: case OP_IDIV:
+		if (!rng_one_in(r, 3))
+			s->gpr[RDX] = i->op == OP_IDIV && rng_one_in(r, 2) ? UINT64_MAX : rng_next(r) >> (48 + rng_below(r, 16));
+		if (i->opsize == 1)
+			s->gpr[RAX] &= 0xfff;
+		break;
+	case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHL: case OP_SHR: case OP_SAR: case OP_SHLD: case OP_SHRD:
+	case OP_BEXTR: case OP_BZHI: case OP_SARX: case OP_SHLX: case OP_SHRX:
+		if (!rng_one_in(r, 3))
+			set_low(&s->gpr[RCX], rng_below(r, 70), 1);
+		if (i->op >= OP_BEXTR && !rng_one_in(r, 3))
+			set_low(&s->gpr[i->reg2 / 8], (uint64_t)rng_below(r, 70) << 8 | rng_below(r, 70), 2);
+		break;
+	case OP_JCXZ: case OP_JECXZ: case OP_JRCXZ: case OP_LOOP: case OP_LOOPE: case OP_LOOPNE:
+		if (!rng_one_in(r, 3))
+			s->gpr[RCX] = rng_below(r, 3) | (rng_one_in(r, 2) ? rng_next(r) << 32 : 0);
+		break;
+	case OP_XLAT: {
+		uint64_t base = i->seg == FS ? s->fs_base : i->seg == GS ? s->gs_base : 0;
+
+		s->gpr[RBX] = data_address(r, 1) - base - (s->gpr[RAX] & 0xff);
+		break;
+	}
+	case OP_MASKMOV:
+		if (t->form->name[0] != 'v' || strstr(t->form->name, "dqu"))
+			s->gpr[RDI] = data_address(r, 1) -
+				      (i->seg == FS ? s->fs_base : i->seg == GS ? s->gs_base : 0);
+		break;
+	case OP_GATHER:
+		gather_indices(c, t);
+		break;
+	case OP_LEAVE: case OP_ENTER:
+		s->gpr[RBP] = stack_address(r);
+		break;
+	case OP_MOV_SREG: case OP_VERR: case OP_VERW:
+		if (i->form == FORM_R && !i->store)
+			set_low(&s->gpr[i->reg / 8], selector(r), 2);
+		break;
+	case OP_LAR: case OP_LSL:
+		if (!(i->flags & INSN_MEM))
+			set_low(&s->gpr[i->rm / 8], selector(r), 2);
+		break;
+	case OP_WRFSBASE: case OP_WRGSBASE:
+		if (!rng_one_in(r, 6))
+			s->gpr[i->reg / 8] = (uint64_t)sign_extend(s->gpr[i->reg / 8], 48);
+		break;
+	case OP_XSAVE: case OP_XSAVE64: case OP_XSAVEC: case OP_XSAVEC64: case OP_XSAVEOPT: case OP_XSAVEOPT64:
+	case OP_XRSTOR: case OP_XRSTOR64:
+		s->gpr[RAX] = rng_one_in(r, 2) ? 7 : rng_next(r) & 7;
+		s->gpr[RDX] = 0;
+		break;
+	case OP_CALL: case OP_JMP:
+		if (i->form == FORM_R)
+			s->gpr[i->reg / 8] = branch_target(r, t);
+		break;
+	case OP_HOST: /* lengths of PCMPESTRI and PCMPESTRM */
+		if (strstr(t->form->name, "pcmpestr")) {
+			s->gpr[RAX] = (uint64_t)sign_extend(rng_next(r), 6);
+			s->gpr[RDX] = (uint64_t)sign_extend(rng_next(r), 6);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- branches ---- */
+
+/* An offset, then for far transfers a selector, of `size` bytes each or as memory operands have them. */
+static void far_pointer(struct cases *c, struct test_case *t, uint64_t at, unsigned selector_at)
+{
+	put_value(c, at, branch_target(&c->rng, t), selector_at);
+	put_value(c, at + selector_at, rng_one_in(&c->rng, 2) ? t->before.sel[CS] : selector(&c->rng), 2);
+}
+
+/* Flags that POPF and IRET may meet: single step is the one that ends cases elsewhere. */
+static uint64_t popped_flags(struct rng *r) { return rng_next(r) & 0x3fffff & ~(rng_one_in(r, 8) ? 0 : FLAG_TF); }
+
+static void iret_frame(struct cases *c, struct test_case *t)
+{
+	struct rng *r = &c->rng;
+	unsigned n = t->insn.opsize;
+	uint64_t at = t->before.gpr[RSP];
+
+	put_value(c, at, branch_target(r, t), n);
+	put_value(c, at + n, rng_one_in(r, 4) ? selector(r) : t->before.sel[CS], n);
+	put_value(c, at + 2 * n, popped_flags(r) & ~(FLAG_VM | FLAG_TF), n);
+	put_value(c, at + 3 * n, stack_address(r), n);
+	put_value(c, at + 4 * n, rng_one_in(r, 4) ? selector(r) : t->before.sel[SS], n);
+}
+
+/* A direct branch: not onto the instruction itself. */
+static bool branch_direct(struct cases *c, struct test_case *t)
+{
+	struct insn *i = &t->insn;
+	uint64_t target;
+
+	if (t->len - c->body > 1 && !rng_one_in(&c->rng, 3)) {
+		uint32_t offset = (uint32_t)(branch_target(&c->rng, t) - (t->before.rip + t->len));
+
+		memcpy(t->bytes + c->body, &offset, t->len - c->body);
+		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, i, NULL);
+	}
+	target = t->before.rip + t->len + i->imm;
+	return target - t->before.rip >= t->len && (uint16_t)(target - t->before.rip) >= t->len;
+}
+
+static bool is_direct_branch(const struct insn *i)
+{
+	return i->form == FORM_I && i->op >= OP_CALL && i->op <= OP_LOOPNE && i->op != OP_RET;
+}
+
+/* ---- the rest ---- */
+
+static void compare_equal(struct cases *c, struct test_case *t)
+{
+	struct user_state *s = &t->before;
+	const struct insn *i = &t->insn;
+	bool mem = i->flags & INSN_MEM;
+
+	if (rng_one_in(&c->rng, 2))
+		return;
+	if (i->op == OP_CMPXCHG) {
+		uint64_t value = mem ? peek_value(c, c->target, i->opsize) : s->gpr[i->reg / 8] >> 8 * (i->reg & 7);
+
+		if (!mem && i->reg / 8 == RAX)
+			return;
+		set_low(&s->gpr[RAX], value, i->opsize);
+		return;
+	}
+	unsigned half = i->op == OP_CMPXCHG8B ? 4 : 8;
+	uint64_t lo = s->gpr[RAX], hi = s->gpr[RDX];
+
+	put_value(c, c->target, lo, half);
+	put_value(c, c->target + half, hi, half);
+}
+
+static void element_values(struct cases *c)
+{
+	enum lanes kind = rng_below(&c->rng, LANES_KINDS);
+
+	for (unsigned n = 0; n < 8; n++)
+		put_value(c, c->target + 8 * n, lane_value(&c->rng, kind), 8);
+}
+
+bool operands_after(struct cases *c, struct test_case *t)
+{
+	struct user_state *s = &t->before;
+	const struct insn *i = &t->insn;
+	struct rng *r = &c->rng;
+	uint64_t sp = s->gpr[RSP];
+
+	if (is_direct_branch(i))
+		return branch_direct(c, t);
+	if ((i->flags & INSN_MEM) && !is_string(i->op))
+		element_values(c);
+	switch (i->op) {
+	case OP_CMPXCHG: case OP_CMPXCHG8B: case OP_CMPXCHG16B:
+		compare_equal(c, t);
+		break;
+	case OP_MOV:
+		if (i->form == FORM_OTHER && !rng_one_in(r, 8)) { /* an absolute address */
+			store_le64(t->bytes + c->body, c->target);
+			cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
+		}
+		break;
+	case OP_CALL: case OP_JMP:
+		if (i->flags & INSN_MEM)
+			put_value(c, c->target, branch_target(r, t), 8);
+		break;
+	case OP_RET:
+		put_value(c, sp, branch_target(r, t), i->opsize);
+		break;
+	case OP_JMP_FAR: case OP_CALL_FAR: case OP_LFS: case OP_LGS: case OP_LSS:
+		far_pointer(c, t, c->target, i->opsize);
+		break;
+	case OP_RET_FAR:
+		far_pointer(c, t, sp, i->opsize);
+		break;
+	case OP_IRET: case OP_IRETD: case OP_IRETQ:
+		iret_frame(c, t);
+		break;
+	case OP_POPF: case OP_POPFD: case OP_POPFQ:
+		put_value(c, sp, popped_flags(r), i->opsize);
+		break;
+	case OP_PUSHF: case OP_PUSHFD: case OP_PUSHFQ:
+		if (t->mode == RUN_TRAP) /* TF would be among them */
+			t->mode = RUN_BUDGET;
+		break;
+	case OP_ENTER:
+		store_le16(t->bytes + c->body, (uint16_t)(rng_one_in(r, 4) ? rng_next(r) : rng_below(r, 600)));
+		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
+		break;
+	case OP_INT:
+		return (i->imm & 0xff) != 0x80; /* the host's system calls */
+	case OP_MOV_SREG: case OP_LAR: case OP_LSL: case OP_VERR: case OP_VERW:
+		if (i->flags & INSN_MEM)
+			put_value(c, c->target, selector(r), 2);
+		break;
+	case OP_POP_SREG:
+		put_value(c, sp, selector(r), 2);
+		break;
+	case OP_LDMXCSR: case OP_VLDMXCSR:
+		if (!rng_one_in(r, 4))
+			put_value(c, c->target, rng_next(r) & 0xffff, 4);
+		break;
+	case OP_FLDENV: case OP_FRSTOR:
+		fix_environment(c, c->target, i->opsize == 2 ? 2 : 4);
+		break;
+	case OP_FXRSTOR: case OP_FXRSTOR64:
+		fix_fxsave(c, c->target);
+		break;
+	case OP_XRSTOR: case OP_XRSTOR64:
+		fix_xsave(c, c->target);
+		break;
+	default:
+		break;
+	}
+	return true;
+}

@@ -1,0 +1,224 @@
+/*
+ * oracle: every instruction that user mode can execute, executed twice: by the host's processor (native.c) and by an engine
+ * (guest.c), from the same state and with the same memory at the same addresses; then compared (compare.c). What there is to
+ * execute comes out of the encoding space itself (forms.c), operands out of a seed (cases.c).
+ */
+#ifndef DOPPEL_ORACLE_H
+#define DOPPEL_ORACLE_H
+
+#include "cpu/cpu.h"
+#include "engine/engine.h"
+
+/* ---- the memory that both sides have ---- */
+
+/* Areas of pages at the same linear addresses on both sides; nothing else below 4 GiB is mapped. */
+#define CODE_AREA  0x10000000ull /* not present, two pages of code, not present */
+#define DATA_AREA  0x20000000ull /* not present, two pages to write, one to read only, not present */
+#define STACK_AREA 0x30000000ull /* not present, one page, not present */
+#define CODE	   (CODE_AREA + PAGE_SIZE)
+#define DATA	   (DATA_AREA + PAGE_SIZE)
+#define READ_ONLY  (DATA + 2 * PAGE_SIZE)
+#define STACK	   (STACK_AREA + PAGE_SIZE)
+#define CODE_SIZE  (2 * PAGE_SIZE)
+#define DATA_SIZE  (3 * PAGE_SIZE)
+#define STACK_SIZE PAGE_SIZE
+
+/* All of CODE that is not the instruction: PUSH ES, which is undefined in 64-bit mode. Arriving at one ends a case. */
+#define FILLER 0x06
+
+/* Where one side sees those areas. */
+struct areas {
+	uint8_t *code, *data, *stack;
+};
+
+/* ---- what user mode sees of the processor ---- */
+
+struct user_state {
+	uint64_t gpr[16], rip, rflags;
+	uint64_t fs_base, gs_base;
+	uint16_t sel[6]; /* enum seg */
+	uint32_t mxcsr;
+	uint64_t vec[16][4]; /* as cpu_state.vec */
+	uint16_t fcw, fsw, fop;
+	uint8_t tags; /* one bit a physical register: in use */
+	uint64_t fip, fdp;
+	uint64_t st_mantissa[8];
+	uint16_t st_exponent[8];
+};
+
+/* How a case ended: vector -1 behind the instruction, at whatever place it went to. */
+struct outcome {
+	struct user_state s;
+	int vector;
+	uint32_t error;
+	uint64_t cr2; /* of a page fault */
+};
+
+/* ---- native.c ---- */
+
+struct native;
+/* One a process. After the engines were created: it takes their signal handlers' place, and calls them for what is not its. */
+struct native *native_create(struct error *);
+const struct areas *native_areas(struct native *);
+/* Selectors, segment bases and control bits that user mode starts with here. */
+void native_start_state(struct native *, struct user_state *);
+/* What of this host is not the same everywhere. */
+struct host_traits {
+	bool bases;    /* FS and GS bases can be set */
+	bool pointers; /* the x87 pointers are kept while no exception is pending: not on AMD's */
+};
+struct host_traits native_traits(struct native *);
+void native_run(struct native *, const struct user_state *, struct outcome *);
+
+/* ---- guest.c ---- */
+
+enum run_mode {
+	RUN_BUDGET, /* one instruction at a time, by the budget */
+	RUN_BLOCK,  /* until something stops it: what follows the instruction is undefined */
+	RUN_TRAP,   /* RFLAGS.TF */
+	RUN_MODES
+};
+
+struct guest;
+struct guest *guest_create(const char *engine, struct error *);
+const struct cpu_model *guest_model(const struct guest *);
+const struct areas *guest_areas(struct guest *);
+/* The code area was written. */
+void guest_code_changed(struct guest *);
+/* -EIO when the engine itself fails. */
+int guest_run(struct guest *, const struct user_state *, enum run_mode, struct outcome *, struct error *);
+
+/* Bytes of code at this address, NULL outside of the code area. */
+static inline const uint8_t *code_at(const struct areas *a, uint64_t rip)
+{
+	return rip - CODE < CODE_SIZE ? a->code + (rip - CODE) : NULL;
+}
+
+/*
+ * Both sides go on behind the instruction until something stops them. When that is not the instruction itself, it is the
+ * filler, or the absence of code where a branch went: then the case has no fault of its own.
+ */
+static inline void outcome_settle(struct outcome *o, const struct areas *a, uint64_t start)
+{
+	const uint8_t *code = code_at(a, o->s.rip);
+	bool filler = o->vector == EXC_UD && code && *code == FILLER;
+	bool absent = o->vector == EXC_PF && o->cr2 == o->s.rip && !code;
+
+	if (o->s.rip != start && (filler || absent)) {
+		o->vector = -1;
+		o->s.rflags &= ~FLAG_RF;
+	}
+}
+
+/* ---- random numbers ---- */
+
+struct rng {
+	uint64_t state;
+};
+
+/* SplitMix64 */
+static inline uint64_t rng_next(struct rng *r)
+{
+	uint64_t z = r->state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+/* 0 .. n-1 */
+static inline unsigned rng_below(struct rng *r, unsigned n)
+{
+	return (unsigned)((rng_next(r) >> 32) * n >> 32);
+}
+static inline bool rng_one_in(struct rng *r, unsigned n) { return rng_below(r, n) == 0; }
+
+/* ---- forms.c ---- */
+
+enum opcode_map { MAP_ONE_BYTE, MAP_0F, MAP_0F38, MAP_0F3A, MAP_COUNT };
+
+/* An encoding, complete but for what does not choose the instruction: registers, addresses, immediates. */
+struct encoding {
+	uint8_t prefixes[4]; /* of 66, F2, F3, F0; 0 ends */
+	uint8_t map;	     /* enum opcode_map */
+	uint8_t opcode;
+	bool vex, w, l;
+	uint8_t vex_pp;
+	bool vvvv_used; /* any VEX.vvvv is right, not only 1111 */
+	bool modrm, memory;
+	uint8_t reg, rm;
+	bool rm_fixed;
+};
+
+struct insn_form {
+	char name[64];	    /* "lock add m32, r32" */
+	const char *reason; /* not executed, because: */
+	bool undefined;	    /* encodings that the model does not have: "(bad)", or a name the disassembler knows and " ?" */
+	bool host_has;	    /* but the host has */
+	uint16_t op;
+	bool host;
+	struct encoding *encodings;
+	unsigned encoding_count;
+	uint64_t cases, faults, failures, undefined_flags;
+};
+
+struct forms {
+	struct insn_form *form;
+	unsigned count;
+	uint32_t *index; /* open addressing by name: place in form[] + 1 */
+	uint64_t decoded;
+};
+
+#define FORMS_INDEX 16384u
+
+/* All forms that the model can decode in 64-bit mode, by name; and one of the encodings that it cannot. */
+int forms_find(struct forms *, const struct cpu_model *, struct error *);
+void forms_free(struct forms *);
+/* The form of these bytes, or NULL. */
+struct insn_form *forms_of(struct forms *, const uint8_t *bytes, size_t len);
+/* Bytes of an encoding with given register numbers (0..15): a template, or a case. Returns their number. */
+struct encoding_fields {
+	uint8_t reg, rm, vvvv;	  /* reg and rm beyond 7 need a REX prefix or VEX */
+	uint8_t mod, index, base; /* memory: base 16 none (disp32), 17 RIP-relative; index 16 none */
+	uint8_t scale;
+	int32_t disp;
+	bool addr32, rex_always, short_vex, sib;
+	uint8_t segment; /* override prefix, 0 none */
+};
+size_t encode(const struct encoding *, const struct encoding_fields *, uint8_t bytes[15]);
+
+/* ---- cases.c ---- */
+
+struct test_case {
+	struct insn_form *form;
+	uint8_t bytes[15];
+	unsigned len;
+	struct insn insn;
+	struct insn_host host;
+	struct user_state before;
+	enum run_mode mode;
+	struct host_traits traits;
+};
+
+struct cases;
+struct cases *cases_create(struct forms *, const struct cpu_model *, const struct user_state *start,
+			   struct host_traits, uint64_t seed);
+void cases_destroy(struct cases *);
+/*
+ * Case `number` of a form: writes both sides' memory. Which it is depends on the seed, the form's name and the number only.
+ * false: there is no such case.
+ */
+bool cases_make(struct cases *, struct insn_form *, uint64_t number, struct test_case *, const struct areas *sides[2]);
+
+/* ---- compare.c ---- */
+
+/* Status flags that the manuals leave undefined after this instruction on these operands. */
+uint64_t undefined_flags(const struct test_case *);
+
+struct difference {
+	bool found, undefined_flags;
+	char text[1024]; /* a line each, "# " in front */
+};
+void compare(const struct test_case *, const struct outcome *native, const struct outcome *guest,
+	     const struct areas *sides[2], struct difference *);
+
+#endif
