@@ -98,7 +98,7 @@ static void advance(struct pit *pit, unsigned c, vtime_t t)
 
 static uint16_t counter(struct pit *pit, unsigned c, vtime_t t)
 {
-	uint32_t count = pit->count[c], modulus = pit->bcd[c] ? 10000 : 0x10000, value;
+	uint32_t count, modulus = pit->bcd[c] ? 10000 : 0x10000, value;
 	uint64_t ticks;
 
 	advance(pit, c, t);

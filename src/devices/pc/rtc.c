@@ -181,14 +181,14 @@ static unsigned periodic_ticks(const struct rtc *rtc)
 	return 1u << ((rate < 3 ? rate + 7 : rate) - 1);
 }
 
-static uint64_t periods(const struct rtc *rtc, vtime_t t)
+static uint64_t periods(vtime_t t, unsigned period)
 {
-	return (uint64_t)((unsigned __int128)t * 32768 / NS_PER_S) / periodic_ticks(rtc);
+	return (uint64_t)((unsigned __int128)t * 32768 / NS_PER_S) / period;
 }
 
-static vtime_t next_periodic(const struct rtc *rtc, vtime_t t)
+static vtime_t next_periodic(vtime_t t, unsigned period)
 {
-	uint64_t ticks = (periods(rtc, t) + 1) * periodic_ticks(rtc);
+	uint64_t ticks = (periods(t, period) + 1) * period;
 
 	return (vtime_t)(((unsigned __int128)ticks * NS_PER_S + 32767) / 32768);
 }
@@ -239,12 +239,13 @@ static vtime_t next_alarm(struct rtc *rtc, vtime_t t)
 static void update_flags(struct rtc *rtc)
 {
 	vtime_t t = now(rtc), since = rtc->seen;
+	unsigned period = periodic_ticks(rtc);
 	uint8_t *flags = &rtc->cmos[RTC_C];
 
 	rtc->seen = t;
 	if (since >= t)
 		return;
-	if (periodic_ticks(rtc) && periods(rtc, since) != periods(rtc, t))
+	if (period && periods(since, period) != periods(t, period))
 		*flags |= C_PF;
 	if (!stopped(rtc)) {
 		if (boundary(rtc, since, 1) <= t)
@@ -265,8 +266,10 @@ static void update_irq(struct rtc *rtc)
 	irq_set(&rtc->irq, active);
 	/* While the line is up nothing more can happen until the guest reads register C. */
 	if (!active) {
-		if ((wanted & B_PIE) && periodic_ticks(rtc))
-			next = next_periodic(rtc, t);
+		unsigned period = periodic_ticks(rtc);
+
+		if ((wanted & B_PIE) && period)
+			next = next_periodic(t, period);
 		if ((wanted & B_UIE) && !stopped(rtc))
 			next = MIN(next, boundary(rtc, t, 1));
 		if ((wanted & B_AIE) && !stopped(rtc))
