@@ -102,6 +102,7 @@ make_initrd() {
 if command -v flock >/dev/null; then
 	exec 9>"$cache/.lock"
 	flock 9
+	rm -rf "$cache"/.new.* # of a run that was killed
 fi
 unpack linux-image-cloud-amd64 cloud 'boot/vmlinuz-*'
 unpack linux-image-amd64 generic 'boot/vmlinuz-*'

@@ -15,10 +15,8 @@ fi
 
 missing=
 for p in $wanted; do
-	case $(dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null) in
-	*installed*) ;;
-	*) missing="$missing $p" ;;
-	esac
+	# There may be a line for each architecture.
+	dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || missing="$missing $p"
 done
 [ -n "$missing" ] || exit 0
 
