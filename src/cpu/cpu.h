@@ -663,6 +663,19 @@ struct vcpu {
 	bool step_trap;	      /* RFLAGS.TF */
 	bool step_resume;     /* RFLAGS.RF */
 	uint8_t step_shadow;  /* s.shadow */
+
+	/* engine/bt: what translated code reaches by %gs: (see bt.h) */
+	uint64_t slot_r15;	 /* R15 of translated code: the current slot table */
+	struct {
+		void *self;	 /* this vCPU */
+		uint64_t host_rsp; /* of the C code that entered translated code */
+		uint64_t resume; /* where to enter it */
+		uint64_t exit_arg; /* why it was left */
+		uint64_t jump;	 /* the current jump table, or the one where nothing is found */
+		void *exit_glue; /* bt_exit_asm, bt_lookup_asm: too far away for a direct jump */
+		void *lookup_glue;
+	} bt_frame;
+	struct bt_cpu *bt;
 };
 
 #define X87_UNMASKED BIT(0) /* FCW unmasks an exception: look at FSW after every x87 instruction */

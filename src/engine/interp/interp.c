@@ -179,31 +179,37 @@ static bool beyond_limit(struct vcpu *v, unsigned offset, unsigned len)
 	return v->code_mode != MODE_64 && last > v->s.seg_limit[CS];
 }
 
-/* Decode up to max instructions at linear into b, without marking the page as code. -ENOSPC: no room for host stubs. */
-static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const uint8_t *host, unsigned max)
+/*
+ * Decode up to max instructions at linear into b, without marking the page as code. prepare: for running them here; -ENOSPC if
+ * there is no room for host stubs.
+ */
+static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const uint8_t *host, unsigned max, bool prepare)
 {
+	struct insn_host *hosts = interp_of(v)->hosts;
 	size_t avail = PAGE_SIZE - (linear & (PAGE_SIZE - 1)), offset = 0;
 
 	b->count = 0;
 	b->page[1] = NULL;
 	while (b->count < max && offset < avail) {
 		struct insn *i = &b->insns[b->count];
-		struct insn_host h;
-		unsigned len = cpu_decode(v->model, v->code_mode, host + offset, avail - offset, (unsigned)offset, i, &h);
+		struct insn_host *h = &hosts[b->count];
+		unsigned len = cpu_decode(v->model, v->code_mode, host + offset, avail - offset, (unsigned)offset, i, h);
 
 		if (!len) {
 			if (b->count)
 				break;
-			len = decode_crossing(v, b, linear, host, avail, i, &h);
+			len = decode_crossing(v, b, linear, host, avail, i, h);
 		}
 		if (beyond_limit(v, (unsigned)offset, len)) {
 			if (b->count)
 				break;
 			cpu_raise_error(v, EXC_GP, 0);
 		}
-		if ((i->flags & INSN_HOST) && interp_host_prepare(v, i, &h) == -ENOSPC)
-			return -ENOSPC;
-		i->handler = (const void *)interp_select(v, i);
+		if (prepare) {
+			if ((i->flags & INSN_HOST) && interp_host_prepare(v, i, h) == -ENOSPC)
+				return -ENOSPC;
+			i->handler = (const void *)interp_select(v, i);
+		}
 		offset += len;
 		b->count++;
 		if ((i->flags & INSN_ENDS) || b->page[1])
@@ -226,7 +232,7 @@ static bool bytes_unchanged(const struct block *b, const uint8_t *host)
  * Decode a block at s.rip into b. The page is marked as code before the bytes that count are read (mem.h), but how many
  * count is only known after decoding them: so decode, mark, and if they changed meanwhile do it again with all marked.
  */
-static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsigned max)
+static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsigned max, bool prepare)
 {
 	uint8_t *host;
 	gpa_t at;
@@ -243,14 +249,14 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 		b->mode_key = v->mode_key;
 		b->page[0] = page;
 		if (!host) { /* code in device memory: nothing that could run */
-			decode_run(v, b, linear, nothing, 1);
+			decode_run(v, b, linear, nothing, 1, prepare);
 			b->insns[0].handler = (const void *)op_undefined;
 			b->gen[0] = 0;
 			return;
 		}
 		if (attempt)
 			b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, rest);
-		if (decode_run(v, b, linear, host, max) == -ENOSPC) {
+		if (decode_run(v, b, linear, host, max, prepare) == -ENOSPC) {
 			flush_blocks(v);
 			interp_host_reset(v);
 			continue;
@@ -261,7 +267,7 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 
 			b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, rest);
 			b->gen[1] = b->page[1] == &no_page ? 0 : cpu_code_begin(v, (struct mem_page *)b->page[1], second, 16);
-			if (decode_run(v, b, linear, host, max) == -ENOSPC)
+			if (decode_run(v, b, linear, host, max, prepare) == -ENOSPC)
 				continue;
 			return;
 		}
@@ -271,6 +277,41 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 		if (bytes_unchanged(b, host))
 			return;
 	}
+}
+
+const struct block *interp_decode(struct vcpu *v, uint64_t linear, const struct insn_host **hosts)
+{
+	struct interp *in = interp_of(v);
+
+	decode_block(v, in->scratch, linear, INTERP_MAX_INSNS, false);
+	*hosts = in->hosts;
+	return in->scratch;
+}
+
+/* Behind an instruction that is run alone: control goes back to the caller. */
+static HANDLER(op_stop)
+{
+	v->s.rip = this_rip(v, i);
+	return NULL;
+}
+
+int interp_single(struct vcpu *v, struct block *b, const struct insn *i)
+{
+	struct insn_host h;
+
+	*b = (struct block){ .mode_key = v->mode_key, .page = { &no_page }, .count = 1, .capacity = 2, .bytes = i->len };
+	b->insns[0] = *i;
+	/* Decoded once more for the offset, which RIP-relative operands contain. */
+	if (i->op != OP_INVALID && i->op != OP_TOO_LONG)
+		cpu_decode(v->model, v->code_mode, i->bytes, i->len, 0, &b->insns[0], &h);
+	if ((b->insns[0].flags & INSN_HOST) && interp_host_prepare(v, &b->insns[0], &h) == -ENOSPC) {
+		flush_blocks(v);
+		interp_host_reset(v);
+		return -ENOSPC;
+	}
+	b->insns[0].handler = (const void *)interp_select(v, &b->insns[0]);
+	b->insns[1] = (struct insn){ .handler = (const void *)op_stop, .offset = i->len };
+	return 0;
 }
 
 /* Keep a decoded block: in the place of a stale one of the same address where it fits. */
@@ -324,7 +365,7 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 			break;
 	}
 	if (!b) {
-		decode_block(v, in->scratch, linear, INTERP_MAX_INSNS);
+		decode_block(v, in->scratch, linear, INTERP_MAX_INSNS, true);
 		b = keep_block(v, in->scratch, stale);
 		TRACE(v->trace, BLOCKS, "cpu %u: %#llx (physical %#llx): %u instructions, %u bytes", v->index,
 		      (unsigned long long)linear, (unsigned long long)b->gpa, b->count, b->bytes);
@@ -354,7 +395,7 @@ static const struct insn *start_step(struct vcpu *v, uint64_t linear)
 {
 	struct interp *in = interp_of(v);
 
-	decode_block(v, in->step, linear, 1);
+	decode_block(v, in->step, linear, 1, true);
 	in->stepping = true;
 	in->saved_budget = v->budget;
 	in->saved_icount_end = in->icount_end;

@@ -48,6 +48,7 @@ struct interp {
 	struct jump_entry jump[1u << INTERP_JUMP_BITS];
 	struct block *step;	/* block of one instruction, reused */
 	struct block *scratch;	/* decoded into, then copied to the arena */
+	struct insn_host hosts[INTERP_MAX_INSNS]; /* of the block decoded last */
 	uint64_t flushes;
 	uint64_t op_count[OP_COUNT]; /* callouts, for --stats */
 };
@@ -127,6 +128,24 @@ handler_fn *select_flow(const struct vcpu *, const struct insn *);
 
 /* flow.c */
 handler_fn interp_op_fall_through, interp_op_poisoned;
+/*
+ * interp.c, for other engines that let it do what they cannot: a decoded block at linear (s.rip), page marked as code, in
+ * scratch memory that the next call overwrites; hosts[n] describes insns[n]. Raises what fetching raises.
+ */
+const struct block *interp_decode(struct vcpu *v, uint64_t linear, const struct insn_host **hosts);
+/*
+ * Fill b, which has room for 2, with the one instruction at offset `offset` of a decoded block, as a block of its own.
+ * 0, or -ENOSPC: host stubs are full; they have been reset, and all such blocks of this vCPU must be made anew.
+ */
+int interp_single(struct vcpu *v, struct block *b, const struct insn *i);
+/* Run such a block's instruction at s.rip; v->budget must be 0. s.rip is then the next one's. Raises. */
+static inline void interp_run_single(struct vcpu *v, struct block *b)
+{
+	interp_of(v)->current = b;
+	v->s.ip_base = v->s.rip;
+	((handler_fn *)b->insns[0].handler)(v, b->insns);
+	v->current = NULL;
+}
 /* interp.c: instructions of the current block from i on will not run: give them back to the budget. */
 void interp_refund(struct vcpu *, const struct insn *i);
 

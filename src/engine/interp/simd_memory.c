@@ -103,6 +103,9 @@ void interp_gather(struct vcpu *v, const struct insn *i)
 	if (f.reg == f.vvvv || f.reg == f.index || f.vvvv == f.index)
 		cpu_raise(v, EXC_UD);
 	base = REG64(v, i->base) + (uint64_t)(int64_t)i->disp;
+	/* The mask first becomes all ones or zeros an element: what a fault on the way leaves is seen. */
+	for (unsigned n = 0; n < count; n++)
+		set_element(v, f.vvvv, n, data_size, mask_bit(v, f.vvvv, n, data_size) ? UINT64_MAX : 0);
 	for (unsigned n = 0; n < count; n++) {
 		uint64_t offset, address;
 
