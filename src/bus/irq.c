@@ -70,8 +70,9 @@ void irq_msi(struct bus *bus, uint64_t address, uint32_t data)
 
 void irq_pic_output(struct irq_chip *chip, bool level)
 {
-	atomic_store(&chip->intr, level);
-	if (!level)
+	bool was_high = atomic_exchange(&chip->intr, level);
+
+	if (!level || was_high)
 		return;
 	for (unsigned i = 0; i < chip->cpu_count; i++)
 		lapic_intr(chip->lapics[i]);

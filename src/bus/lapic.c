@@ -190,10 +190,13 @@ int lapic_take(struct lapic *lapic)
 	return vector;
 }
 
+/* The output is wired to LINT0, whose LVT may as well make it a fixed interrupt or an NMI; then its edge counts. */
 void lapic_intr(struct lapic *lapic)
 {
 	if (external_pending(lapic))
 		lapic->ops->interrupt(lapic->cpu);
+	else
+		lapic_local_interrupt(lapic, LVT_LINT0);
 }
 
 void lapic_eoi(struct lapic *lapic)
