@@ -398,7 +398,7 @@ struct insn {
 	uint8_t len;		/* 1..15 */
 	uint8_t form;		/* enum form */
 	uint8_t opsize;		/* bytes of the (first) operand: 1, 2, 4, 8, 16, 32; memory operand size for LEA-like: 0 */
-	uint8_t srcsize;	/* bytes of the source of MOVZX, MOVSX, MOVSXD, CRC32; else opsize */
+	uint8_t srcsize;	/* bytes of the source of MOVZX, MOVSX, MOVSXD, CRC32, of a far pointer's offset; else opsize */
 	uint8_t addrsize;	/* 2, 4, 8 */
 	uint8_t seg;		/* enum seg of the memory operand, defaults applied */
 	uint8_t reg, rm, reg2;	/* byte offsets */
@@ -670,7 +670,9 @@ struct vcpu {
 		void *self;	 /* this vCPU */
 		uint64_t host_rsp; /* of the C code that entered translated code */
 		uint64_t resume; /* where to enter it */
+		uint64_t r11;	 /* R11 to enter with */
 		uint64_t exit_arg; /* why it was left */
+		uint64_t target; /* a computed target that was not found */
 		uint64_t jump;	 /* the current jump table, or the one where nothing is found */
 		void *exit_glue; /* bt_exit_asm, bt_lookup_asm: too far away for a direct jump */
 		void *lookup_glue;

@@ -2,7 +2,7 @@
  * Decoding: the only file that knows the decoding library (Zydis). It turns bytes into struct insn, refuses what the
  * processor model does not offer, and describes MMX, SSE, AVX and x87 instructions for those who run them natively.
  */
-#include "cpu/cpu.h"
+#include "cpu/private.h"
 
 #include <Zydis/Zydis.h>
 
@@ -17,7 +17,7 @@
 	_(LONGMODE, FEATURE_LM) _(FAT_NOP, ALWAYS) _(PREFETCH_NOP, ALWAYS) _(PAUSE, ALWAYS) _(LAHF, ALWAYS)            \
 	_(AMD, FEATURE_SYSCALL) _(CMOV, FEATURE_CMOV) _(FCMOV, FEATURE_CMOV) _(CMPXCHG16B, FEATURE_CX16)               \
 	_(X87, FEATURE_FPU) _(RDPMC, ALWAYS) _(FXSAVE, FEATURE_FXSR) _(FXSAVE64, FEATURE_FXSR)                         \
-	_(SSE, FEATURE_SSE) _(SSEMXCSR, FEATURE_SSE) _(SSE_PREFETCH, FEATURE_SSE) _(SSE2, FEATURE_SSE2)                \
+	_(SSE, FEATURE_SSE) _(SSEMXCSR, FEATURE_SSE) _(SSE_PREFETCH, FEATURE_SSE) _(PREFETCHWT1, ALWAYS) _(SSE2, FEATURE_SSE2)                \
 	_(SSE2MMX, FEATURE_SSE2) _(SSE3, FEATURE_SSE3) _(SSE3X87, FEATURE_SSE3) _(SSSE3, FEATURE_SSSE3)                \
 	_(SSSE3MMX, FEATURE_SSSE3) _(SSE4, FEATURE_SSE41) _(SSE42, FEATURE_SSE42) _(POPCNT, FEATURE_POPCNT)            \
 	_(AES, FEATURE_AES) _(PCLMULQDQ, FEATURE_PCLMULQDQ) _(SHA, FEATURE_SHA) _(AVX, FEATURE_AVX)                    \
@@ -42,6 +42,10 @@ static bool offered(const struct cpu_model *model, const ZydisDecodedInstruction
 {
 	unsigned feature = set_feature[in->meta.isa_set];
 
+	/* PREFETCH and PREFETCHW of a register: Intel's do nothing. */
+	if (in->opcode_map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d && in->raw.modrm.mod == 3 && model && is_amd(model))
+		return false;
+
 	if (!feature)
 		return false;
 	return feature - 1 == ALWAYS || model->features[feature - 1];
@@ -55,6 +59,7 @@ static const uint16_t op_of[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
 #undef _
 		[ZYDIS_MNEMONIC_VZEROUPPER] = OP_VZERO,
 	[ZYDIS_MNEMONIC_VZEROALL] = OP_VZERO,
+	[ZYDIS_MNEMONIC_PREFETCHWT1] = OP_PREFETCH, /* 0F 0D /2: any prefetch where it is not announced */
 	[ZYDIS_MNEMONIC_MASKMOVQ] = OP_MASKMOV,
 	[ZYDIS_MNEMONIC_MASKMOVDQU] = OP_MASKMOV,
 	[ZYDIS_MNEMONIC_VMASKMOVDQU] = OP_MASKMOV,
@@ -354,6 +359,20 @@ static uint8_t special_register(const ZydisDecodedOperand *o)
 	return NO_REG;
 }
 
+/*
+ * Where AMD's processors decode 64-bit code otherwise than Intel's (APM vol. 3 1.2.7, JMP far, LSS): near branches obey the
+ * operand-size prefix, far pointers in memory have offsets of 32 bits at most.
+ */
+static void set_amd_sizes(struct insn *i, const ZydisDecodedInstruction *in)
+{
+	bool small = in->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE;
+
+	if (i->op >= OP_CALL && i->op <= OP_LOOPNE)
+		i->opsize = small && !in->raw.rex.W ? 2 : 8;
+	else if (i->op == OP_JMP_FAR || i->op == OP_CALL_FAR || i->op == OP_LFS || i->op == OP_LGS || i->op == OP_LSS)
+		i->srcsize = MIN(i->opsize, 4);
+}
+
 /* Instructions whose operands do not fit the general rules. */
 static void set_special(struct insn *i, const ZydisDecodedInstruction *in, const ZydisDecodedOperand *o,
 			enum code_mode mode)
@@ -376,13 +395,17 @@ static void set_special(struct insn *i, const ZydisDecodedInstruction *in, const
 		i->sreg = special_register(&o[0]);
 		i->form = FORM_NONE;
 		break;
-	case OP_LDS: i->sreg = DS; break;
-	case OP_LES: i->sreg = ES; break;
-	case OP_LFS: i->sreg = FS; break;
-	case OP_LGS: i->sreg = GS; break;
-	case OP_LSS: i->sreg = SS; break;
+	case OP_LDS:
+	case OP_LES:
+	case OP_LFS:
+	case OP_LGS:
+	case OP_LSS:
+		i->sreg = i->op == OP_LDS ? DS : i->op == OP_LES ? ES : i->op == OP_LFS ? FS : i->op == OP_LGS ? GS : SS;
+		i->srcsize = i->opsize;
+		break;
 	case OP_JMP_FAR:
 	case OP_CALL_FAR:
+		i->srcsize = i->opsize;
 		if (o[0].type == ZYDIS_OPERAND_TYPE_POINTER) {
 			i->form = FORM_OTHER;
 			i->imm = (uint64_t)o[0].ptr.segment << 32 | o[0].ptr.offset;
@@ -442,6 +465,22 @@ static void set_special(struct insn *i, const ZydisDecodedInstruction *in, const
 		if (i->form == FORM_RM)
 			i->form = FORM_MR;
 		break;
+	case OP_RDFSBASE:
+	case OP_RDGSBASE:
+	case OP_WRFSBASE:
+	case OP_WRGSBASE: /* the operand-size prefix means nothing to them */
+		i->opsize = in->raw.rex.W ? 8 : 4;
+		break;
+	case OP_PAUSE:
+		if (in->raw.rex.B) { /* XCHG of r8 and rAX: only 90 without REX.B is special */
+			i->op = OP_XCHG;
+			i->form = FORM_RR;
+			i->reg = 8 * RAX;
+			i->rm = 8 * R8;
+			i->opsize = in->raw.rex.W ? 8 : in->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE ? 2 : 4;
+			i->srcsize = i->opsize;
+		}
+		break;
 	default:
 		break;
 	}
@@ -451,9 +490,12 @@ static void set_special(struct insn *i, const ZydisDecodedInstruction *in, const
 
 /* ---- what native execution must know ---- */
 
-static bool alignment_free(ZydisMnemonic m)
+static bool alignment_free(const struct cpu_model *model, const ZydisDecodedInstruction *in)
 {
-	switch (m) {
+	/* AMD's processors do not ask it of SHA instructions. */
+	if (in->meta.isa_set == ZYDIS_ISA_SET_SHA)
+		return model && is_amd(model);
+	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
 	case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
 	case ZYDIS_MNEMONIC_PCMPISTRM:
@@ -480,7 +522,8 @@ static bool x87_no_wait(ZydisMnemonic m)
 	return x87_control(m) && m != ZYDIS_MNEMONIC_FLDCW;
 }
 
-static void host_operand(struct insn_host *h, const ZydisDecodedOperand *o, const ZydisDecodedInstruction *in)
+static void host_operand(struct insn_host *h, const ZydisDecodedOperand *o, const ZydisDecodedInstruction *in,
+			 const struct cpu_model *model)
 {
 	bool read = o->actions & ZYDIS_OPERAND_ACTION_MASK_READ, written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
@@ -491,7 +534,7 @@ static void host_operand(struct insn_host *h, const ZydisDecodedOperand *o, cons
 		if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
 			if (in->meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX1)
 				h->mem_align = h->mem_size;
-		} else if (h->mem_size == 16 && !alignment_free(in->mnemonic)) {
+		} else if (h->mem_size == 16 && !alignment_free(model, in)) {
 			h->mem_align = 16;
 		}
 		return;
@@ -546,13 +589,13 @@ static bool is_legacy_prefix(uint8_t b)
 }
 
 static void fill_host(struct insn_host *h, const struct insn *i, const ZydisDecodedInstruction *in,
-		      const ZydisDecodedOperand *o)
+		      const ZydisDecodedOperand *o, const struct cpu_model *model)
 {
 	*h = (struct insn_host){ .mem_align = 1, .mnemonic = (uint16_t)in->mnemonic };
 	h->vex = in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	h->x87 = in->meta.isa_ext == ZYDIS_ISA_EXT_X87 || in->meta.isa_set == ZYDIS_ISA_SET_SSE3X87;
 	for (unsigned n = 0; n < in->operand_count; n++)
-		host_operand(h, &o[n], in);
+		host_operand(h, &o[n], in, model);
 	/* A legacy destination may be written in part; a VEX one that keeps something is said to be read. */
 	if (!h->vex)
 		h->vec_read |= h->vec_written;
@@ -590,7 +633,8 @@ static void init_decoder(ZydisDecoder *d, const struct cpu_model *model, enum co
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
-	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES, model && !strcmp(model->vendor, "AuthenticAMD"));
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES, model && is_amd(model));
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_LZCNT, !model || model->features[FEATURE_ABM]);
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_TZCNT, !model || model->features[FEATURE_BMI1]);
 }
@@ -641,10 +685,12 @@ unsigned cpu_decode(const struct cpu_model *model, enum code_mode mode, const ui
 	}
 	set_operands(i, &in, o, mode);
 	set_special(i, &in, o, mode);
+	if (mode == MODE_64 && model && is_amd(model))
+		set_amd_sizes(i, &in);
 	if (i->op == OP_HOST || i->op == OP_GATHER || i->op == OP_MASKMOV)
 		i->form = FORM_HOST;
 	if (host)
-		fill_host(host, i, &in, o);
+		fill_host(host, i, &in, o, model);
 	return i->len;
 }
 

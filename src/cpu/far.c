@@ -83,9 +83,9 @@ static struct far_pointer far_operand(struct vcpu *v, const struct insn *i)
 
 	if (i->form != FORM_M)
 		return (struct far_pointer){ (uint16_t)(i->imm >> 32), (uint32_t)i->imm };
-	lin = cpu_operand(v, i, i->opsize + 2u, ACCESS_READ);
-	p.offset = cpu_load(v, lin, i->opsize, i->seg == SS);
-	p.selector = (uint16_t)cpu_load(v, lin + i->opsize, 2, i->seg == SS);
+	lin = cpu_operand(v, i, i->srcsize + 2u, ACCESS_READ);
+	p.offset = cpu_load(v, lin, i->srcsize, i->seg == SS);
+	p.selector = (uint16_t)cpu_load(v, lin + i->srcsize, 2, i->seg == SS);
 	return p;
 }
 

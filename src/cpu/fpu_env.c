@@ -76,8 +76,24 @@ static void decode(struct vcpu *v, const struct insn *i, const uint8_t *p)
 	s->fcs = s->fds = 0; /* the addresses are linear */
 }
 
+/* ST(i) names a physical register by FSW.TOP: what the names become when TOP does, the physical registers being kept. */
+static void turn_stack(struct cpu_state *s, unsigned new_top)
+{
+	unsigned turn = (new_top - (s->fsw >> 11)) & 7;
+	uint64_t mantissa[8];
+	uint16_t exponent[8];
+
+	memcpy(mantissa, s->st_mantissa, sizeof(mantissa));
+	memcpy(exponent, s->st_exponent, sizeof(exponent));
+	for (unsigned n = 0; n < 8; n++) {
+		s->st_mantissa[n] = mantissa[(n + turn) & 7];
+		s->st_exponent[n] = exponent[(n + turn) & 7];
+	}
+}
+
 static void reset_x87(struct cpu_state *s)
 {
+	turn_stack(s, 0);
 	s->fcw = FCW_DEFAULT;
 	s->fsw = 0;
 	s->ftw = TAGS_EMPTY;
@@ -118,19 +134,8 @@ static void load_environment(struct vcpu *v, const struct insn *i, bool register
 	cpu_fpu_check_x87(v, true);
 	cpu_load_bytes(v, cpu_operand(v, i, size, ACCESS_READ), image, size, i->seg == SS);
 	fpu_sync(v);
-	if (!registers) {
-		/* ST(i) names a physical register by FSW.TOP, which changes: the physical ones keep their contents. */
-		unsigned turn = ((load_le16(image + (i->opsize == 2 ? 2 : 4)) >> 11) - (v->s.fsw >> 11)) & 7;
-		uint64_t mantissa[8];
-		uint16_t exponent[8];
-
-		memcpy(mantissa, v->s.st_mantissa, sizeof(mantissa));
-		memcpy(exponent, v->s.st_exponent, sizeof(exponent));
-		for (unsigned n = 0; n < 8; n++) {
-			v->s.st_mantissa[n] = mantissa[(n + turn) & 7];
-			v->s.st_exponent[n] = exponent[(n + turn) & 7];
-		}
-	}
+	if (!registers)
+		turn_stack(&v->s, load_le16(image + (i->opsize == 2 ? 2 : 4)) >> 11);
 	decode(v, i, image);
 	for (unsigned n = 0; registers && n < 8; n++) {
 		v->s.st_mantissa[n] = load_le64(image + environment + 10 * n);

@@ -89,7 +89,14 @@ static uint64_t ins_step(struct vcpu *v, const struct insn *i, uint64_t max, boo
 	return 1;
 }
 
-void op_ins(struct vcpu *v, const struct insn *i) { string_repeat(v, i, ins_step); }
+/* Whether the port may be used at all is found before the count: also when that is 0. */
+static void repeat_io(struct vcpu *v, const struct insn *i, string_step_fn *step)
+{
+	check_permission(v, REG16(v, OFF_RDX), i->opsize);
+	string_repeat(v, i, step);
+}
+
+void op_ins(struct vcpu *v, const struct insn *i) { repeat_io(v, i, ins_step); }
 
 static uint64_t outs_step(struct vcpu *v, const struct insn *i, uint64_t max, bool *stop)
 {
@@ -103,4 +110,4 @@ static uint64_t outs_step(struct vcpu *v, const struct insn *i, uint64_t max, bo
 	return 1;
 }
 
-void op_outs(struct vcpu *v, const struct insn *i) { string_repeat(v, i, outs_step); }
+void op_outs(struct vcpu *v, const struct insn *i) { repeat_io(v, i, outs_step); }

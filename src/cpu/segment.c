@@ -321,9 +321,9 @@ void op_load_far_pointer(struct vcpu *v, const struct insn *i)
 
 	if (!(i->flags & INSN_MEM))
 		cpu_raise(v, EXC_UD);
-	lin = cpu_operand(v, i, i->opsize + 2u, ACCESS_READ);
-	offset = cpu_load(v, lin, i->opsize, i->seg == SS);
-	selector = (uint16_t)cpu_load(v, lin + i->opsize, 2, i->seg == SS);
+	lin = cpu_operand(v, i, i->srcsize + 2u, ACCESS_READ);
+	offset = cpu_load(v, lin, i->srcsize, i->seg == SS);
+	selector = (uint16_t)cpu_load(v, lin + i->srcsize, 2, i->seg == SS);
 	cpu_load_segment(v, i->sreg, selector);
 	cpu_set_reg(v, i->reg, i->opsize, offset);
 	v->s.rip = cpu_next_rip(v, i);

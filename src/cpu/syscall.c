@@ -121,9 +121,9 @@ void op_sysexit(struct vcpu *v, const struct insn *i)
 	uint16_t cs = v->s.msr_sysenter_cs & 0xfffc;
 	bool to_64 = i->opsize == 8;
 
-	check_sysenter(v);
-	if (v->cpl)
+	if (v->cpl) /* before anything else, also on AMD's */
 		cpu_raise_error(v, EXC_GP, 0);
+	check_sysenter(v);
 	if (to_64 && (!is_canonical(v->s.gpr[RCX]) || !is_canonical(v->s.gpr[RDX])))
 		cpu_raise_error(v, EXC_GP, 0);
 	if (to_64) {

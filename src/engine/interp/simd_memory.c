@@ -92,6 +92,8 @@ static uint64_t element_address(struct vcpu *v, const struct insn *i, uint8_t se
 
 /* ---- gathers: SDM vol. 2, VPGATHERDD and after ---- */
 
+static bool vendor_is_amd(const struct vcpu *v) { return v->model->vendor[0] == 'A'; }
+
 void interp_gather(struct vcpu *v, const struct insn *i)
 {
 	struct fields f = parse(v, i);
@@ -103,14 +105,19 @@ void interp_gather(struct vcpu *v, const struct insn *i)
 	if (f.reg == f.vvvv || f.reg == f.index || f.vvvv == f.index)
 		cpu_raise(v, EXC_UD);
 	base = REG64(v, i->base) + (uint64_t)(int64_t)i->disp;
-	/* The mask first becomes all ones or zeros an element: what a fault on the way leaves is seen. */
-	for (unsigned n = 0; n < count; n++)
+	/*
+	 * What a fault on the way leaves of the mask is seen: Intel's processors first make each element all ones or zeros,
+	 * AMD's clear one after the other.
+	 */
+	for (unsigned n = 0; n < count && !vendor_is_amd(v); n++)
 		set_element(v, f.vvvv, n, data_size, mask_bit(v, f.vvvv, n, data_size) ? UINT64_MAX : 0);
 	for (unsigned n = 0; n < count; n++) {
 		uint64_t offset, address;
 
-		if (!mask_bit(v, f.vvvv, n, data_size))
+		if (!mask_bit(v, f.vvvv, n, data_size)) {
+			set_element(v, f.vvvv, n, data_size, 0);
 			continue;
+		}
 		offset = (uint64_t)sign_extend(element(v, f.index, n, index_size), 8 * index_size);
 		address = element_address(v, i, i->seg, base + (offset << f.scale), data_size, ACCESS_READ);
 		set_element(v, f.reg, n, data_size, cpu_load(v, address, data_size, i->seg == SS));
