@@ -355,6 +355,11 @@ static void place_operand(struct cases *c, const struct encoding *e, struct enco
 	uint64_t segment = f->segment == 0x64 ? s->fs_base : f->segment == 0x65 ? s->gs_base : 0, offset = at - segment;
 	uint64_t index = 0, base;
 
+	/* An offset that is not canonical by itself faults on AMD's processors, whatever the sum. */
+	if ((uint64_t)sign_extend(offset, 48) != offset) {
+		s->fs_base = s->gs_base = 0;
+		offset = at;
+	}
 	if (f->base == BASE_RIP) {
 		f->disp = (int32_t)(offset - (s->rip + t->len));
 		encode_again(e, f, t, c->model);
@@ -425,7 +430,8 @@ bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct
 	t->mode = rng_below(&c->rng, RUN_MODES);
 	make_state(c, &t->before);
 	make_memory(c);
-	t->before.rip = code_address(&c->rng, t->len);
+	/* Where an undefined instruction ends nobody can say: all of it is there to be fetched. */
+	t->before.rip = form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1 ? CODE + rng_below(&c->rng, CODE_SIZE - 64) : code_address(&c->rng, t->len);
 	c->target = data_address(&c->rng, operand_alignment(t));
 	operands_before(c, t);
 	if (e->memory && !form->undefined)

@@ -60,6 +60,32 @@ static bool result_undefined(const struct test_case *t)
 	return (t->insn.op == OP_SHLD || t->insn.op == OP_SHRD) && (undefined_flags(t) & FLAG_ZF);
 }
 
+/*
+ * Several accesses or checks, in an order that is the processor's own business, so that it may be another of their faults
+ * that comes, or from another byte.
+ */
+static bool order_undefined(enum op op)
+{
+	switch (op) {
+	case OP_FXSAVE: case OP_FXSAVE64: case OP_FXRSTOR: case OP_FXRSTOR64:
+	case OP_XSAVE: case OP_XSAVE64: case OP_XSAVEC: case OP_XSAVEC64: case OP_XSAVEOPT: case OP_XSAVEOPT64:
+	case OP_XRSTOR: case OP_XRSTOR64: case OP_FNSAVE: case OP_FRSTOR: case OP_FNSTENV: case OP_FLDENV:
+	case OP_CMPSB: case OP_CMPSW: case OP_CMPSD_STRING: case OP_CMPSQ: case OP_MASKMOV:
+	case OP_CALL: case OP_RET_FAR: case OP_IRET: case OP_IRETD: case OP_IRETQ:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* MASKMOVQ and MASKMOVDQU may fault for bytes that they do not store. */
+static bool may_fault_more(const struct test_case *t)
+{
+	const char *name = t->form->name;
+
+	return t->insn.op == OP_MASKMOV && (strstr(name, "maskmovdqu") || strstr(name, "maskmovq mm"));
+}
+
 /* ---- differences ---- */
 
 static void say(struct difference *d, const char *fmt, ...) printf_like(2, 3);
@@ -91,8 +117,9 @@ static void compare_general(const struct test_case *t, const struct user_state *
 
 	for (unsigned k = 0; k < 16; k++)
 		check(d, gpr[k], b->gpr[k], n->gpr[k], g->gpr[k]);
+	/* Null selectors become 0 on the host's way through its kernel. */
 	for (unsigned k = 0; k < 6; k++)
-		check(d, seg[k], b->sel[k], n->sel[k], g->sel[k]);
+		check(d, seg[k], b->sel[k], n->sel[k], g->sel[k] > 3 ? g->sel[k] : 0);
 	check(d, "rip", b->rip, n->rip, g->rip);
 	check(d, "fsbase", b->fs_base, n->fs_base, g->fs_base);
 	check(d, "gsbase", b->gs_base, n->gs_base, g->gs_base);
@@ -131,7 +158,13 @@ static void compare_x87(const struct test_case *t, const struct user_state *n, c
 	check(d, "fdp", b->fdp, n->fdp, g->fdp);
 }
 
-static void compare_memory(const struct areas *sides[2], struct difference *d)
+/* The mask of MXCSR that FXSAVE and XSAVE store says what the processor has. */
+static bool stores_mxcsr_mask(const struct test_case *t)
+{
+	return t->insn.op >= OP_FXSAVE && t->insn.op <= OP_XSAVEOPT64;
+}
+
+static void compare_memory(const struct test_case *t, const struct areas *sides[2], struct difference *d)
 {
 	const struct {
 		const uint8_t *native, *guest;
@@ -144,7 +177,8 @@ static void compare_memory(const struct areas *sides[2], struct difference *d)
 		if (!memcmp(areas[n].native, areas[n].guest, areas[n].size))
 			continue;
 		for (unsigned k = 0; k < areas[n].size; k++)
-			if (areas[n].native[k] != areas[n].guest[k])
+			if (areas[n].native[k] != areas[n].guest[k] && !(stores_mxcsr_mask(t) && (areas[n].native[k] ^
+										     areas[n].guest[k]) == 2))
 				say(d, "#   [%#llx] host %02x engine %02x\n", (unsigned long long)(areas[n].at + k),
 				    areas[n].native[k], areas[n].guest[k]);
 	}
@@ -163,6 +197,8 @@ void compare(const struct test_case *t, const struct outcome *native, const stru
 	const struct user_state *n = &native->s, *g = &guest->s;
 
 	*d = (struct difference){ 0 };
+	if (native->vector == EXC_PF && (may_fault_more(t) || (order_undefined(t->insn.op) && guest->vector != -1)))
+		return;
 	if (native->vector != guest->vector) {
 		say(d, "#   host: vector %d error %#x cr2 %#llx, engine: vector %d error %#x cr2 %#llx\n", native->vector,
 		    native->error, (unsigned long long)native->cr2, guest->vector, guest->error,
@@ -182,5 +218,5 @@ void compare(const struct test_case *t, const struct outcome *native, const stru
 	compare_vectors(t, n, g, d);
 	compare_x87(t, n, g, d);
 	if (!result_undefined(t))
-		compare_memory(sides, d);
+		compare_memory(t, sides, d);
 }

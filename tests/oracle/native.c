@@ -1,5 +1,5 @@
 /*
- * native: one instruction (and what undefined ones follow) on the host's processor with a complete user-mode state.
+ * native: one instruction (and the halt that follows) on the host's processor with a complete user-mode state.
  *
  * A signal frame is written by hand and handed to rt_sigreturn: the kernel loads every register from it, the stack pointer,
  * flags and XSAVE area too, and continues at the instruction. What ends it is an exception, which the kernel makes a
@@ -327,5 +327,6 @@ struct host_traits native_traits(struct native *n)
 	n->areas.code[0] = 0x90;
 	n->areas.code[1] = FILLER;
 	native_run(n, &s, &o);
-	return (struct host_traits){ .bases = native_entry.bases, .pointers = o.s.fip == CODE };
+	return (struct host_traits){ .bases = native_entry.bases, .pointers = o.s.fip == CODE,
+				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4) };
 }

@@ -45,7 +45,9 @@ static void fix_fxsave(struct cases *c, uint64_t at)
 	struct rng *r = &c->rng;
 
 	fix_environment(c, at, 2);
-	put_value(c, at + 24, rng_next(r) & (rng_one_in(r, 8) ? UINT32_MAX : 0xffff), 4);
+	put_value(c, at + 8, (uint64_t)sign_extend(rng_next(r), 48), 8);
+	put_value(c, at + 16, (uint64_t)sign_extend(rng_next(r), 48), 8);
+	put_value(c, at + 24, rng_next(r) & (rng_one_in(r, 8) ? ~c->traits.mxcsr_mask | 0xffff : 0xffff), 4);
 }
 
 static void fix_xsave(struct cases *c, uint64_t at)
@@ -222,6 +224,9 @@ void operands_before(struct cases *c, struct test_case *t)
 		s->gpr[RAX] = rng_one_in(r, 2) ? 7 : rng_next(r) & 7;
 		s->gpr[RDX] = 0;
 		break;
+	case OP_CALL_FAR: case OP_JMP_FAR: /* perhaps to 32-bit code, which knows half of RSP */
+		s->gpr[RSP] = STACK + 1024 + rng_below(r, 2048);
+		break;
 	case OP_CALL: case OP_JMP:
 		if (i->form == FORM_R)
 			s->gpr[i->reg / 8] = branch_target(r, t);
@@ -278,6 +283,15 @@ static bool branch_direct(struct cases *c, struct test_case *t)
 	return target - t->before.rip >= t->len && (uint16_t)(target - t->before.rip) >= t->len;
 }
 
+/* LOOPE and LOOPNE with F2 or F3 are beyond the manuals, and AMD's processors take them for each other. */
+static bool reserved_prefix(const struct insn *i)
+{
+	for (unsigned n = 0; n + 1u < i->len && i->op >= OP_LOOPE && i->op <= OP_LOOPNE; n++)
+		if (i->bytes[n] == 0xf2 || i->bytes[n] == 0xf3)
+			return true;
+	return false;
+}
+
 static bool is_direct_branch(const struct insn *i)
 {
 	return i->form == FORM_I && i->op >= OP_CALL && i->op <= OP_LOOPNE && i->op != OP_RET;
@@ -324,7 +338,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 	uint64_t sp = s->gpr[RSP];
 
 	if (is_direct_branch(i))
-		return branch_direct(c, t);
+		return !reserved_prefix(i) && branch_direct(c, t);
 	if ((i->flags & INSN_MEM) && !is_string(i->op))
 		element_values(c);
 	switch (i->op) {
@@ -345,9 +359,12 @@ bool operands_after(struct cases *c, struct test_case *t)
 		put_value(c, sp, branch_target(r, t), i->opsize);
 		break;
 	case OP_JMP_FAR: case OP_CALL_FAR: case OP_LFS: case OP_LGS: case OP_LSS:
-		far_pointer(c, t, c->target, i->opsize);
+		far_pointer(c, t, c->target, i->srcsize);
 		break;
 	case OP_RET_FAR:
+		if (t->len - c->body == 2)
+			store_le16(t->bytes + c->body, (uint16_t)rng_below(r, 600));
+		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
 		far_pointer(c, t, sp, i->opsize);
 		break;
 	case OP_IRET: case OP_IRETD: case OP_IRETQ:
@@ -374,8 +391,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 		put_value(c, sp, selector(r), 2);
 		break;
 	case OP_LDMXCSR: case OP_VLDMXCSR:
-		if (!rng_one_in(r, 4))
-			put_value(c, c->target, rng_next(r) & 0xffff, 4);
+		put_value(c, c->target, rng_next(r) & (rng_one_in(r, 4) ? ~c->traits.mxcsr_mask | 0xffff : 0xffff), 4);
 		break;
 	case OP_FLDENV: case OP_FRSTOR:
 		fix_environment(c, c->target, i->opsize == 2 ? 2 : 4);

@@ -15,7 +15,7 @@
 #define BATCH 4		    /* cases of a form in a round */
 #define BATCH_UNDEFINED 400 /* "(bad)" is most of the encoding space */
 #define SHOWN_OF_FORM 2	    /* failures printed of a form */
-#define SHOWN 60	    /* and in all */
+#define SHOWN 400	    /* and in all */
 
 #define KINDS(_)                                                                                                       \
 	_(INTEGER, "integer and branches") _(STRING, "string instructions")                                            \

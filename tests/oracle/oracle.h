@@ -23,8 +23,8 @@
 #define DATA_SIZE  (3 * PAGE_SIZE)
 #define STACK_SIZE PAGE_SIZE
 
-/* All of CODE that is not the instruction: PUSH ES, which is undefined in 64-bit mode. Arriving at one ends a case. */
-#define FILLER 0x06
+/* All of CODE that is not the instruction: HLT, which user mode may not, whatever the code segment. Arriving there ends a case. */
+#define FILLER 0xf4
 
 /* Where one side sees those areas. */
 struct areas {
@@ -66,6 +66,7 @@ void native_start_state(struct native *, struct user_state *);
 struct host_traits {
 	bool bases;    /* FS and GS bases can be set */
 	bool pointers; /* the x87 pointers are kept while no exception is pending: not on AMD's */
+	uint32_t mxcsr_mask; /* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
 };
 struct host_traits native_traits(struct native *);
 void native_run(struct native *, const struct user_state *, struct outcome *);
@@ -74,7 +75,7 @@ void native_run(struct native *, const struct user_state *, struct outcome *);
 
 enum run_mode {
 	RUN_BUDGET, /* one instruction at a time, by the budget */
-	RUN_BLOCK,  /* until something stops it: what follows the instruction is undefined */
+	RUN_BLOCK,  /* until something stops it: what follows the instruction does */
 	RUN_TRAP,   /* RFLAGS.TF */
 	RUN_MODES
 };
@@ -101,7 +102,7 @@ static inline const uint8_t *code_at(const struct areas *a, uint64_t rip)
 static inline void outcome_settle(struct outcome *o, const struct areas *a, uint64_t start)
 {
 	const uint8_t *code = code_at(a, o->s.rip);
-	bool filler = o->vector == EXC_UD && code && *code == FILLER;
+	bool filler = o->vector == EXC_GP && code && *code == FILLER;
 	bool absent = o->vector == EXC_PF && o->cr2 == o->s.rip && !code;
 
 	if (o->s.rip != start && (filler || absent)) {
