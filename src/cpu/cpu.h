@@ -644,6 +644,7 @@ struct vcpu {
 	 * unfinished, so that an event gets its turn: the engine clears it, ends the block and leaves s.rip at the instruction.
 	 */
 	bool restart;
+	bool repeating; /* it is such an instruction that is left: an interrupt taken now pushes RF set (SDM vol. 3B 17.3.1.1) */
 
 	/* paging.c: translations of instruction fetches, [cpl == 3]; filters of what the TLBs may hold */
 	struct fetch_entry fetch_tlb[2][FETCH_TLB_SIZE];

@@ -98,6 +98,8 @@ static bool deliver(struct vcpu *v, struct delivery d)
 	bool alive = true;
 
 	memcpy(&outer, &v->fault_jmp, sizeof(outer));
+	d.resume |= v->repeating;
+	v->repeating = false;
 	v->delivering = true;
 	v->delivered = (struct fault){ .vector = d.vector, .has_error = d.has_error, .error = d.error };
 	while (alive && !try_delivery(v, &d)) {

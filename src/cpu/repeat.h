@@ -52,6 +52,8 @@ static inline __attribute__((always_inline)) void string_repeat(struct vcpu *v, 
 	}
 	/* A single-step trap comes after each element, SDM vol. 3B 18.3.1.4. */
 	bool trap = v->s.rflags & FLAG_TF;
+
+	v->repeating = false;
 	for (;;) {
 		uint64_t count = cpu_reg(v, OFF_RCX, i->addrsize);
 		if (!count)
@@ -61,7 +63,7 @@ static inline __attribute__((always_inline)) void string_repeat(struct vcpu *v, 
 		if (stop || n == count)
 			return;
 		if (trap || atomic_load_explicit(&v->events, memory_order_relaxed) & REPEAT_STOP_EVENTS) {
-			v->restart = true;
+			v->restart = v->repeating = true;
 			return;
 		}
 	}
