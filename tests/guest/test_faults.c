@@ -53,6 +53,7 @@ CODE(cx16, "lock cmpxchg16b (%rdi)")
 CODE(fnop, "fnop")
 CODE(do_xgetbv, "xgetbv")
 CODE(int3, "int3")
+CODE(nop_int3, "nop; int3")
 CODE(int_0x50, "int $0x50")
 CODE(do_rdtsc, "rdtsc")
 CODE(do_rdpmc, "rdpmc")
@@ -214,6 +215,8 @@ static void test_frames(void)
 	check_fault(&t, EXC_BP, 0, "3A 6.15: INT3");
 	check(t.rip == (u64)int3 + 1 && !(t.rflags & FLAG_RF),
 	      "3A 6.5: a trap: RIP is that of the next instruction, RF clear");
+	t = KERNEL(nop_int3, .rflags = 2 | FLAG_RF);
+	check(t.vector == EXC_BP && !(t.rflags & FLAG_RF), "3B 17.3.1.1: RF that IRET loads lasts for one instruction");
 	t = KERNEL(int_0x50);
 	check_fault(&t, 0x50, 0, "3A 6.4.4: INT n");
 	check(t.rip == (u64)int_0x50 + 2 && t.cs == KERNEL_CS && t.ss == KERNEL_DS, "3A 6.4.4: with RIP, CS and SS");
