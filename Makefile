@@ -65,7 +65,7 @@ help:
 	@echo 'run       boot a stock Debian kernel to a shell on this terminal'
 	@echo 'test      build and run every test'
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
-	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_SEED, ORACLE_RUNS)'
+	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_ARGS)'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
 	@echo 'lint      formatting, clang-tidy, include rule, shell scripts'
@@ -150,7 +150,7 @@ packages:
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
-	FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' ORACLE_RUNS='$(ORACLE_RUNS)' ORACLE_SEED='$(ORACLE_SEED)'
+	FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -168,10 +168,9 @@ run: packages
 	$(Q)scripts/get-guest.sh
 	$(Q)DOPPEL='$(DOPPEL)' scripts/run-guest.sh $(ARGS)
 
-ORACLE_RUNS ?=
-ORACLE_SEED ?=
+# Until interrupted, unless ORACLE_ARGS says e.g. --seconds 600 or --seed 1.
 oracle: $(ORACLE)
-	$(Q)ORACLE_RUNS='$(or $(ORACLE_RUNS),1000000)' ORACLE_SEED='$(ORACLE_SEED)' $(ORACLE)
+	$(Q)$(ORACLE) $(ORACLE_ARGS)
 
 FUZZ_SECONDS ?= 60
 fuzz: fuzzers
