@@ -243,6 +243,7 @@ NOT(8) NOT(16) NOT(32) NOT(64)
 		store_product_##N(v, lo, hi);                                                                          \
 	}
 
+/* What MUL leaves in rAX and rDX, or DIV. */
 static inline void store_product_8(struct vcpu *v, uint64_t lo, uint64_t hi)
 {
 	(void)hi;
@@ -319,68 +320,57 @@ SIZES(MULTIPLY, imul1, "imul")
 	}
 IMUL(16) IMUL(32) IMUL(64)
 
-/* #DE for a zero divisor and for a quotient that does not fit. Flags are left alone, as the host leaves them. */
-#define DIVIDE_SMALL(N, wide, swide, GET, PUT)                                                                         \
-	static inline void div_##N(struct vcpu *v, u##N d)                                                             \
+/*
+ * Division: the host's own, once it is known not to overflow there, with the guest's status flags going in: all of them are
+ * undefined afterwards.
+ */
+#define CALC_DIVIDE(name, N)                                                                                           \
+	static inline void host_##name##_##N(struct vcpu *v, u##N d)                                                   \
 	{                                                                                                              \
-		wide n = GET, q = d ? (wide)(n / d) : 0;                                                                       \
-		if (!d || q != (u##N)q)                                                                                \
-			cpu_raise(v, EXC_DE);                                                                          \
-		PUT(q, n % d);                                                                                         \
-	}                                                                                                              \
-	static inline void idiv_##N(struct vcpu *v, u##N ud)                                                           \
-	{                                                                                                              \
-		swide n = (swide)GET, d = (s##N)ud, q;                                                                 \
-		if (!d || (d == -1 && n == (swide)((wide)1 << (2 * N - 1))))                                           \
-			cpu_raise(v, EXC_DE);                                                                          \
-		q = (swide)(n / d);                                                                                    \
-		if (q != (s##N)q)                                                                                      \
-			cpu_raise(v, EXC_DE);                                                                          \
-		PUT(q, n % d);                                                                                         \
+		uint64_t lo = REG64(v, 8 * RAX), hi = REG64(v, 8 * RDX);                                               \
+		uint32_t st = v->status;                                                                               \
+		__asm__("movl %[st], %%eax\n\taddb $0x7f, %%al\n\tsahf\n\tmovq %[lo], %%rax\n\t" #name SUFFIX_##N      \
+			" %" OPERAND_##N "[d]\n\tmovq %%rax, %[lo]\n\t" SAVE_FLAGS "\n\tmovl %%eax, %[st]"            \
+			: [st] "+&r"(st), [lo] "+&r"(lo), "+&d"(hi)                                                    \
+			: [d] "r"(d)                                                                                   \
+			: "rax", "cc");                                                                                \
+		v->status = (u16)st;                                                                                   \
+		store_product_##N(v, lo, hi);                                                                          \
 	}
 
-#define PUT_8(q, r) (REG16(v, 8 * RAX) = (u16)((u8)(q) | (u16)(u8)(r) << 8))
-#define PUT_16(q, r) (REG16(v, 8 * RAX) = (u16)(q), REG16(v, 8 * RDX) = (u16)(r))
-#define PUT_32(q, r) (REG64(v, 8 * RAX) = (u32)(q), REG64(v, 8 * RDX) = (u32)(r))
-DIVIDE_SMALL(8, u16, s16, REG16(v, 8 * RAX), PUT_8)
-DIVIDE_SMALL(16, u32, s32, ((u32)REG16(v, 8 * RDX) << 16 | REG16(v, 8 * RAX)), PUT_16)
-DIVIDE_SMALL(32, u64, s64, (REG64(v, 8 * RDX) << 32 | REG32(v, 8 * RAX)), PUT_32)
+/*
+ * #DE when the quotient does not fit, which a divisor of 0 is a case of: when the dividend is at least the divisor times the
+ * first quotient that is too large.
+ */
+#define DIVIDE(N, wide, DIVIDEND)                                                                                      \
+	CALC_DIVIDE(div, N)                                                                                            \
+	CALC_DIVIDE(idiv, N)                                                                                           \
+	static inline void div_##N(struct vcpu *v, u##N d)                                                             \
+	{                                                                                                              \
+		wide n = DIVIDEND;                                                                                     \
+		if ((n >> N) >= d)                                                                                     \
+			cpu_raise(v, EXC_DE);                                                                          \
+		host_div_##N(v, d);                                                                                    \
+	}                                                                                                              \
+	static inline void idiv_##N(struct vcpu *v, u##N d)                                                            \
+	{                                                                                                              \
+		wide n = DIVIDEND, limit = (wide)1 << (N - 1);                                                         \
+		bool n_negative = n >> (2 * N - 1), d_negative = d >> (N - 1);                                         \
+		wide n_size = n_negative ? (wide)-n : n, d_size = d_negative ? (u##N)-d : d;                           \
+		if (n_negative != d_negative)                                                                          \
+			limit++;                                                                                       \
+		if (n_size >= (wide)(limit * d_size))                                                                  \
+			cpu_raise(v, EXC_DE);                                                                          \
+		host_idiv_##N(v, d);                                                                                   \
+	}                                                                                                              \
+	READ_ONE(div, N)                                                                                               \
+	READ_ONE(idiv, N)
 
-static inline void divide_64(uint64_t hi, uint64_t lo, uint64_t d, uint64_t *q, uint64_t *r)
-{
-	__asm__("divq %[d]" : "=a"(*q), "=d"(*r) : "a"(lo), "d"(hi), [d] "r"(d) : "cc");
-}
-
-static inline void div_64(struct vcpu *v, u64 d)
-{
-	uint64_t q, r;
-
-	if (REG64(v, 8 * RDX) >= d) /* also when d is 0 */
-		cpu_raise(v, EXC_DE);
-	divide_64(REG64(v, 8 * RDX), REG64(v, 8 * RAX), d, &q, &r);
-	REG64(v, 8 * RAX) = q;
-	REG64(v, 8 * RDX) = r;
-}
-
-static inline void idiv_64(struct vcpu *v, u64 ud)
-{
-	unsigned __int128 n = (unsigned __int128)REG64(v, 8 * RDX) << 64 | REG64(v, 8 * RAX);
-	bool n_negative = (s64)REG64(v, 8 * RDX) < 0, d_negative = (s64)ud < 0;
-	uint64_t d = d_negative ? -ud : ud, q, r;
-
-	if (n_negative)
-		n = -n;
-	if ((uint64_t)(n >> 64) >= d)
-		cpu_raise(v, EXC_DE);
-	divide_64((uint64_t)(n >> 64), (uint64_t)n, d, &q, &r);
-	if (q > (n_negative != d_negative ? BIT(63) : BIT(63) - 1))
-		cpu_raise(v, EXC_DE);
-	REG64(v, 8 * RAX) = n_negative != d_negative ? -q : q;
-	REG64(v, 8 * RDX) = n_negative ? -r : r;
-}
-
-#define DIVIDE(N) READ_ONE(div, N) READ_ONE(idiv, N)
-DIVIDE(8) DIVIDE(16) DIVIDE(32) DIVIDE(64)
+typedef unsigned __int128 u128;
+DIVIDE(8, u16, REG16(v, 8 * RAX))
+DIVIDE(16, u32, ((u32)REG16(v, 8 * RDX) << 16 | REG16(v, 8 * RAX)))
+DIVIDE(32, u64, (REG64(v, 8 * RDX) << 32 | REG32(v, 8 * RAX)))
+DIVIDE(64, u128, ((u128)REG64(v, 8 * RDX) << 64 | REG64(v, 8 * RAX)))
 
 /* ---- selection ---- */
 
