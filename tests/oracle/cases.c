@@ -215,6 +215,16 @@ uint64_t stack_address(struct rng *r)
 	}
 }
 
+uint64_t segment_offset(struct user_state *s, unsigned seg, uint64_t at)
+{
+	uint64_t offset = at - (seg == FS ? s->fs_base : seg == GS ? s->gs_base : 0);
+
+	if ((uint64_t)sign_extend(offset, 48) == offset)
+		return offset;
+	s->fs_base = s->gs_base = 0;
+	return at;
+}
+
 /* ---- memory ---- */
 
 static uint8_t *side_at(const struct areas *a, uint64_t at, unsigned len)
@@ -313,6 +323,15 @@ static void choose_fields(struct cases *c, const struct insn_form *form, const s
 		f->segment = segments[rng_below(r, c->traits.bases ? 6 : 4)];
 }
 
+/* VMCALL and VMMCALL with prefixes that make them undefined: hypervisors answer all the same. */
+static bool is_hypercall(const uint8_t bytes[15])
+{
+	for (unsigned n = 0; n < 12; n++)
+		if (bytes[n] == 0x0f && bytes[n + 1] == 0x01 && (bytes[n + 2] == 0xc1 || bytes[n + 2] == 0xd9))
+			return true;
+	return false;
+}
+
 static bool make_instruction(struct cases *c, const struct insn_form *form, const struct encoding *e,
 			     struct encoding_fields *f, struct test_case *t)
 {
@@ -329,7 +348,7 @@ static bool make_instruction(struct cases *c, const struct insn_form *form, cons
 	memcpy(t->bytes, bytes, 15);
 	if (form->undefined) {
 		t->len = 15;
-		return t->insn.op == OP_INVALID;
+		return t->insn.op == OP_INVALID && !is_hypercall(bytes);
 	}
 	return t->insn.op != OP_INVALID && t->insn.op != OP_TOO_LONG;
 }
@@ -352,14 +371,8 @@ static void encode_again(const struct encoding *e, const struct encoding_fields 
 static void place_operand(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t, uint64_t at)
 {
 	struct user_state *s = &t->before;
-	uint64_t segment = f->segment == 0x64 ? s->fs_base : f->segment == 0x65 ? s->gs_base : 0, offset = at - segment;
-	uint64_t index = 0, base;
+	uint64_t offset = segment_offset(s, f->segment == 0x64 ? FS : f->segment == 0x65 ? GS : DS, at), index = 0, base;
 
-	/* An offset that is not canonical by itself faults on AMD's processors, whatever the sum. */
-	if ((uint64_t)sign_extend(offset, 48) != offset) {
-		s->fs_base = s->gs_base = 0;
-		offset = at;
-	}
 	if (f->base == BASE_RIP) {
 		f->disp = (int32_t)(offset - (s->rip + t->len));
 		encode_again(e, f, t, c->model);

@@ -31,6 +31,12 @@ uint64_t lane_value(struct rng *, enum lanes);
 uint64_t data_address(struct rng *, unsigned align);
 uint64_t stack_address(struct rng *);
 
+/*
+ * The offset in this segment that reaches a linear address. One that is not canonical by itself faults on AMD's processors,
+ * whatever the sum: then the bases become 0.
+ */
+uint64_t segment_offset(struct user_state *, unsigned seg, uint64_t at);
+
 /* Both sides' memory, by linear address; nothing happens unless all of it is data or stack. */
 void put_bytes(struct cases *, uint64_t at, const void *, unsigned len);
 void put_value(struct cases *, uint64_t at, uint64_t value, unsigned len);

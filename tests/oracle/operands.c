@@ -30,6 +30,8 @@ static uint64_t branch_target(struct rng *r, const struct test_case *t)
 	return at - t->before.rip < 15 ? at + 15 : at;
 }
 
+static uint64_t good_target(struct rng *r) { return CODE_AREA + rng_below(r, PAGE_SIZE); }
+
 /* What an image of the x87 environment may hold, so that it can be loaded. */
 static void fix_environment(struct cases *c, uint64_t at, unsigned step)
 {
@@ -119,12 +121,11 @@ static void string_registers(struct cases *c, struct test_case *t)
 {
 	struct user_state *s = &t->before;
 	struct rng *r = &c->rng;
-	unsigned seg = t->insn.seg;
-	uint64_t base = seg == FS ? s->fs_base : seg == GS ? s->gs_base : 0, count;
+	uint64_t from = data_address(r, 1), count;
 	uint64_t high = t->insn.addrsize == 4 ? rng_next(r) << 32 : 0, low = t->insn.addrsize == 4 ? UINT32_MAX : UINT64_MAX;
 
-	s->gpr[RSI] = ((data_address(r, 1) - base) & low) | high;
-	s->gpr[RDI] = rng_one_in(r, 4) ? s->gpr[RSI] + base + rng_below(r, 32) : (data_address(r, 1) & low) | high;
+	s->gpr[RSI] = (segment_offset(s, t->insn.seg, from) & low) | high;
+	s->gpr[RDI] = rng_one_in(r, 4) ? from + rng_below(r, 32) : (data_address(r, 1) & low) | high;
 	count = rng_one_in(r, 6) ? rng_below(r, 300) : rng_below(r, 24);
 	if (t->mode != RUN_TRAP && rng_one_in(r, 16))
 		count = rng_one_in(r, 2) ? rng_below(r, 6000) : edge_value(r);
@@ -190,16 +191,12 @@ void operands_before(struct cases *c, struct test_case *t)
 		if (!rng_one_in(r, 3))
 			s->gpr[RCX] = rng_below(r, 3) | (rng_one_in(r, 2) ? rng_next(r) << 32 : 0);
 		break;
-	case OP_XLAT: {
-		uint64_t base = i->seg == FS ? s->fs_base : i->seg == GS ? s->gs_base : 0;
-
-		s->gpr[RBX] = data_address(r, 1) - base - (s->gpr[RAX] & 0xff);
+	case OP_XLAT:
+		s->gpr[RBX] = segment_offset(s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff);
 		break;
-	}
 	case OP_MASKMOV:
 		if (t->form->name[0] != 'v' || strstr(t->form->name, "dqu"))
-			s->gpr[RDI] = data_address(r, 1) -
-				      (i->seg == FS ? s->fs_base : i->seg == GS ? s->gs_base : 0);
+			s->gpr[RDI] = segment_offset(s, DS, data_address(r, 1));
 		break;
 	case OP_GATHER:
 		gather_indices(c, t);
@@ -244,27 +241,31 @@ void operands_before(struct cases *c, struct test_case *t)
 
 /* ---- branches ---- */
 
-/* An offset, then for far transfers a selector, of `size` bytes each or as memory operands have them. */
-static void far_pointer(struct cases *c, struct test_case *t, uint64_t at, unsigned selector_at)
+/* An offset of `size` bytes, then a selector. Only one of them is bad: which is found first is the processor's business. */
+static void far_pointer(struct cases *c, struct test_case *t, uint64_t at, unsigned size)
 {
-	put_value(c, at, branch_target(&c->rng, t), selector_at);
-	put_value(c, at + selector_at, rng_one_in(&c->rng, 2) ? t->before.sel[CS] : selector(&c->rng), 2);
+	bool good = rng_one_in(&c->rng, 2);
+
+	put_value(c, at, good ? branch_target(&c->rng, t) : good_target(&c->rng), size);
+	put_value(c, at + size, good ? t->before.sel[CS] : selector(&c->rng), 2);
 }
 
 /* Flags that POPF and IRET may meet: single step is the one that ends cases elsewhere. */
 static uint64_t popped_flags(struct rng *r) { return rng_next(r) & 0x3fffff & ~(rng_one_in(r, 8) ? 0 : FLAG_TF); }
 
+/* A frame with one bad thing at most. */
 static void iret_frame(struct cases *c, struct test_case *t)
 {
+	enum { RIP_ANY = 4, CS_ANY, SS_ANY, RSP_ANY };
 	struct rng *r = &c->rng;
-	unsigned n = t->insn.opsize;
+	unsigned n = t->insn.opsize, what = rng_below(r, 8);
 	uint64_t at = t->before.gpr[RSP];
 
-	put_value(c, at, branch_target(r, t), n);
-	put_value(c, at + n, rng_one_in(r, 4) ? selector(r) : t->before.sel[CS], n);
+	put_value(c, at, what == RIP_ANY ? branch_target(r, t) : good_target(r), n);
+	put_value(c, at + n, what == CS_ANY ? selector(r) : t->before.sel[CS], n);
 	put_value(c, at + 2 * n, popped_flags(r) & ~(FLAG_VM | FLAG_TF), n);
-	put_value(c, at + 3 * n, stack_address(r), n);
-	put_value(c, at + 4 * n, rng_one_in(r, 4) ? selector(r) : t->before.sel[SS], n);
+	put_value(c, at + 3 * n, what == RSP_ANY ? edge_value(r) : STACK + rng_below(r, STACK_SIZE), n);
+	put_value(c, at + 4 * n, what == SS_ANY ? selector(r) : t->before.sel[SS], n);
 }
 
 /* A direct branch: not onto the instruction itself. */
