@@ -42,7 +42,7 @@ struct engine_ops {
 	void (*destroy)(struct vcpu *);
 };
 
-extern const struct engine_ops interp_engine;
+extern const struct engine_ops interp_engine, bt_engine;
 
 /* NULL-terminated, best last; "auto" takes the best whose probe succeeds. */
 extern const struct engine_ops *const engines[];

@@ -56,6 +56,8 @@ struct guest_mem {
 	 */
 	void (*code_changed)(void *opaque, gpa_t page);
 	void *code_changed_opaque;
+	void *engine_shared;	/* the engine's: what all its vCPUs share, and how many of them there are */
+	unsigned engine_users;
 };
 
 /*

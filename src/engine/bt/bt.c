@@ -1,0 +1,524 @@
+/*
+ * The translator, engine `bt`: the loop between translated blocks. It handles events, finds or translates the block at RIP,
+ * enters it, and does what translated code left to C. Code in modes that are not translated is run by the interpreter.
+ */
+#include "engine/bt/runtime.h"
+
+#include "engine/interp/host_exec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* How many instructions the interpreter runs before the translator looks again whether it could. */
+#define INTERP_TURN 2000
+
+/* ---- what cpu/ tells about the TLB ---- */
+
+static void tlb_flush(struct vcpu *v)
+{
+	bt_tlb_hooks.flush(v);
+	v->bt->tlb_changed = true;
+	bt_unlink_other_pages(v);
+}
+
+static void tlb_flush_page(struct vcpu *v, gva_t a)
+{
+	bt_tlb_hooks.flush_page(v, a);
+	v->bt->tlb_changed = true;
+}
+
+static void tlb_switched(struct vcpu *v, bool keep)
+{
+	bt_tlb_hooks.switched(v, keep);
+	v->bt->tlb_changed = true;
+}
+
+static void tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
+{
+	bt_tlb_hooks.flush_pcid(v, pcid);
+	v->bt->tlb_changed = true;
+}
+
+static void tlb_protect(struct vcpu *v, gpa_t page)
+{
+	bt_tlb_hooks.protect(v, page);
+}
+
+static const struct tlb_hooks hooks = {
+	.flush = tlb_flush,
+	.flush_page = tlb_flush_page,
+	.switched = tlb_switched,
+	.flush_pcid = tlb_flush_pcid,
+	.protect = tlb_protect,
+};
+
+/* ---- code that changes ---- */
+
+static void invalidate_everywhere(struct vcpu *v, void *arg)
+{
+	const gpa_t *page = arg;
+
+	for (unsigned n = 0; n < v->peer_count; n++)
+		bt_invalidate_page(v->peers[n], page->v);
+	if (!v->peer_count)
+		bt_invalidate_page(v, page->v);
+}
+
+/* Before the instruction that wrote ends, no vCPU runs what it overwrote. */
+static void code_written(struct vcpu *v, gpa_t page)
+{
+	page.v &= PAGE_MASK;
+	v->env->exclusive(v, invalidate_everywhere, &page);
+	v->bt->interp_code_written(v, page);
+}
+
+static bool block_is_fresh(const struct bt_block *b)
+{
+	return atomic_load(&b->page[0]->code_gen) == b->gen[0] &&
+	       (!b->crosses || atomic_load(&b->page[1]->code_gen) == b->gen[1]);
+}
+
+/* ---- finding code ---- */
+
+static struct bt_block *find_or_translate(struct vcpu *v)
+{
+	uint8_t *host, *host2;
+	gpa_t at = cpu_fetch_translate(v, gva(v->s.rip), &host);
+	struct bt_block *b = bt_find(v, at.v, v->s.rip, bt_key(v));
+
+	v->count[COUNT_BLOCK_LOOKUPS]++;
+	if (b && !block_is_fresh(b)) {
+		bt_invalidate_block(v, b);
+		b = NULL;
+	}
+	if (b && b->crosses && cpu_fetch_translate(v, gva((v->s.rip | (PAGE_SIZE - 1)) + 1), &host2).v != b->gpa2) {
+		bt_invalidate_block(v, b);
+		b = NULL;
+	}
+	while (!b && !(b = bt_translate(v, at.v)))
+		bt_code_flush(v);
+	bt_jump_insert(v, bt_jump_table(v, b->key), v->s.rip, b);
+	return b;
+}
+
+/* ---- one instruction in C ---- */
+
+static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_insn *record)
+{
+	struct bt_cpu *bt = v->bt;
+	uint8_t bytes[16] = { 0 }, *host;
+	struct insn i;
+	struct insn_host h;
+	size_t avail;
+
+	if (record->single)
+		return record->single;
+	/* The bytes are still what was translated: writes to them would have invalidated the block. */
+	cpu_fetch_translate(v, gva(v->s.rip), &host);
+	avail = MIN(15u, PAGE_SIZE - (v->s.rip & (PAGE_SIZE - 1)));
+	if (host)
+		memcpy(bytes, host, avail);
+	if (b->crosses && avail < 15) {
+		cpu_fetch_translate(v, gva(v->s.rip + avail), &host);
+		if (host)
+			memcpy(bytes + avail, host, 15 - avail);
+		avail = 15;
+	}
+	cpu_decode(v->model, v->code_mode, bytes, avail, 0, &i, &h);
+	struct block *single = bt_meta_alloc(bt, sizeof(*single) + 2 * sizeof(struct insn));
+	if (!single)
+		return NULL;
+	if (interp_single(v, single, &i) == -ENOSPC && interp_single(v, single, &i) == -ENOSPC)
+		return NULL;
+	return record->single = single;
+}
+
+/* Where R11's window would be for this register now; false if its value is no address. */
+static bool window_of(struct vcpu *v, unsigned reg, uint64_t *r11)
+{
+	int64_t slot = (int64_t)v->s.gpr[reg] >> SLOT_SHIFT;
+
+	if (slot < -256 || slot > 255)
+		return false;
+	*r11 = *(uint64_t *)(uintptr_t)(v->slot_r15 - SLOT_SHIFT + (uint64_t)(slot * 8));
+	return true;
+}
+
+static uint64_t data_address(struct vcpu *v, const struct insn *i)
+{
+	if (!(i->flags & INSN_MEM))
+		return v->s.gpr[RSP] - (i->op == OP_PUSH || i->op == OP_CALL ? 8 : 0);
+	return cpu_ea(v, i) + (i->seg >= FS ? v->s.seg_base[i->seg] : 0);
+}
+
+/*
+ * Run instruction n of b by the interpreter. True when translated code can go on behind it: resume and r11 are set.
+ */
+static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_kind kind)
+{
+	struct bt_cpu *bt = v->bt;
+	struct bt_insn *record = &b->insns[n], *following = record + 1;
+	struct block *single;
+	uint32_t epoch;
+	uint64_t next;
+
+	v->s.rip = b->rip + record->guest;
+	next = v->s.rip + record->len;
+	single = single_of(v, b, record);
+	if (!single) {
+		bt_code_flush(v);
+		return false;
+	}
+	epoch = bt->code_epoch;
+	if (kind == BT_EXIT_CALLOUT) {
+		bt->stats.callouts[single->insns[0].op]++;
+	} else {
+		bt->stats.fault_ops[single->insns[0].op]++;
+		bt_windows_touch(bt->windows, v, data_address(v, &single->insns[0]), kind == BT_EXIT_FAULT_WRITE);
+	}
+	interp_run_single(v, single);
+	if (v->restart) {
+		v->restart = false;
+		return false;
+	}
+	if (kind != BT_EXIT_CALLOUT && ++record->faults >= BT_FAULTS_FORCED && !b->dead) {
+		bt_force(bt, b->gpa + record->guest);
+		bt_invalidate_block(v, b);
+	}
+	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed)
+		return false;
+	if (kind == BT_EXIT_CALLOUT) {
+		v->bt_frame.resume = bt_exec(bt, b) + following->host;
+		return true;
+	}
+	v->bt_frame.resume = bt_exec(bt, b) + following->host;
+	return following->window_base < 0 || window_of(v, (unsigned)following->window_base, &v->bt_frame.r11);
+}
+
+/* ---- the loop ---- */
+
+enum bt_next { BT_GO_ON, BT_INTERPRET, BT_STEP, BT_LEAVE };
+
+static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
+{
+	uint32_t events = atomic_load(&v->events);
+
+	if (events & (EVENT_EXIT | EVENT_EXCLUSIVE)) {
+		atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
+		*kind = EXIT_KICK;
+		return BT_LEAVE;
+	}
+	if (events) {
+		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_CODE);
+		if (!cpu_handle_events(v)) {
+			*kind = EXIT_SHUTDOWN;
+			return BT_LEAVE;
+		}
+	}
+	if (v->s.activity != CPU_RUNNING) {
+		*kind = EXIT_HALT;
+		return BT_LEAVE;
+	}
+	return atomic_load(&v->events) & EVENT_STEP ? BT_STEP : BT_GO_ON;
+}
+
+/* The slot table for the state the vCPU is in. False: let the interpreter run it. */
+static bool ready_to_translate(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+	const struct slot_table *table;
+
+	if (v->code_mode != MODE_64)
+		return false;
+	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never)
+		return true;
+	bt->tlb_changed = false;
+	table = bt_windows_table(bt->windows, v);
+	if (!table) {
+		bt->tlb_changed = true;
+		return false;
+	}
+	bt->last_view = v->tlb_view;
+	v->slot_r15 = table->r15;
+	return true;
+}
+
+/* What translated code came back with. True: resume it at once. */
+static bool handle_exit(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+	uint64_t arg = v->bt_frame.exit_arg;
+	struct bt_block *b = bt->blocks[arg >> 9];
+	unsigned n = (arg >> 3) & 63;
+	enum bt_exit_kind kind = arg & 7;
+
+	switch (kind) {
+	case BT_EXIT_LINK0:
+	case BT_EXIT_LINK1:
+		bt->pending = &b->links[kind - BT_EXIT_LINK0];
+		v->s.rip = bt->pending->target;
+		return false;
+	case BT_EXIT_LOOKUP0:
+	case BT_EXIT_LOOKUP1:
+		v->s.rip = b->links[kind - BT_EXIT_LOOKUP0].target;
+		return false;
+	case BT_EXIT_INDIRECT:
+		v->s.rip = v->bt_frame.target;
+		return false;
+	default:
+		return run_single(v, b, n, kind);
+	}
+}
+
+/* After cpu_raise: as the interpreter does. */
+static bool deliver_fault(struct vcpu *v)
+{
+	if (v->current) {
+		v->s.rip = v->s.ip_base;
+		v->current = NULL;
+	}
+	interp_of(v)->current = NULL;
+	v->restart = false;
+	return cpu_deliver_fault(v);
+}
+
+static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
+{
+	struct bt_cpu *bt = v->bt;
+	struct bt_block *b;
+	enum bt_next next;
+
+	v->current = NULL;
+	v->budget = 0;
+	bt_signals_enter(v);
+	interp_host_enter(v);
+	cpu_fpu_load(v);
+	if (setjmp(v->fault_jmp) && !deliver_fault(v)) {
+		*kind = EXIT_SHUTDOWN;
+		return BT_LEAVE;
+	}
+	for (;;) {
+		bt->entering = NULL;
+		bt->kicked = 0;
+		next = handle_events(v, kind);
+		if (next != BT_GO_ON)
+			return next;
+		if (!ready_to_translate(v))
+			return BT_INTERPRET;
+		/* A fault that is raised while fetching must not leave a link pending for another target. */
+		struct bt_link *pending = bt->pending;
+		uint32_t epoch = bt->code_epoch;
+		bt->pending = NULL;
+		b = find_or_translate(v);
+		if (pending && epoch == bt->code_epoch && !pending->from->dead && pending->from->key == b->key)
+			bt_link(v, pending, b);
+		v->bt_frame.resume = bt_exec(bt, b);
+		do {
+			v->bt_frame.jump = (uint64_t)(uintptr_t)bt_jump_table(v, b->key);
+			bt->entering = b;
+			if (bt->kicked || atomic_load(&v->events))
+				break;
+			bt->stats.enters++;
+			bt->enter(v);
+		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v));
+	}
+}
+
+/* ---- the engine's operations ---- */
+
+static void no_icount(struct vcpu *v)
+{
+	(void)v; /* translated code does not count; under virtual time the interpreter runs everything */
+}
+
+static enum exit_kind run_interpreter(struct vcpu *v, int64_t budget, struct exit *exit)
+{
+	enum exit_kind kind;
+
+	v->sync_icount = v->bt->interp_sync_icount;
+	v->budget = budget;
+	kind = interp_engine.run(v, exit);
+	v->sync_icount = no_icount;
+	return kind;
+}
+
+static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
+{
+	int64_t budget = v->budget;
+	enum exit_kind kind = EXIT_BUDGET;
+
+	if (clock_kind(v->clock) == CLOCK_VIRTUAL)
+		return run_interpreter(v, budget, exit);
+	while (kind == EXIT_BUDGET) {
+		switch (run_translated(v, &kind)) {
+		case BT_STEP: kind = run_interpreter(v, 1, exit); break;
+		case BT_INTERPRET: kind = run_interpreter(v, INTERP_TURN, exit); break;
+		default: break;
+		}
+	}
+	v->bt->entering = NULL;
+	bt_signals_leave(v);
+	cpu_fpu_save(v);
+	v->current = NULL;
+	v->budget = budget;
+	v->count[COUNT_EXIT_HALT] += kind == EXIT_HALT;
+	v->count[COUNT_EXIT_KICK] += kind == EXIT_KICK;
+	return kind;
+}
+
+static int bt_probe(struct error *err)
+{
+	if (!__builtin_cpu_supports("bmi2")) {
+		error_set(err, ENOTSUP, "translates blocks of guest code: needs a processor with BMI2");
+		return -ENOTSUP;
+	}
+	error_set(err, 0, "translates blocks of guest code to this processor's own instructions");
+	return 0;
+}
+
+static void bt_destroy(struct vcpu *v)
+{
+	if (v->bt) {
+		bt_code_destroy(v);
+		if (v->bt->windows && !--v->mem->engine_users) {
+			bt_windows_destroy(v->mem->engine_shared);
+			v->mem->engine_shared = NULL;
+		}
+		free(v->bt->signal_stack);
+		free(v->bt);
+		v->bt = NULL;
+	}
+	v->tlb_hooks = NULL;
+	interp_engine.destroy(v);
+}
+
+static int share_windows(struct vcpu *v, struct error *err)
+{
+	if (!v->mem->engine_shared)
+		v->mem->engine_shared = bt_windows_create(v->mem, err);
+	if (!v->mem->engine_shared)
+		return -ENOMEM;
+	v->bt->windows = v->mem->engine_shared;
+	v->mem->engine_users++;
+	return 0;
+}
+
+static int bt_create(struct vcpu *v, struct error *err)
+{
+	bool avx = __builtin_cpu_supports("avx");
+	int ret = interp_engine.create(v, err);
+
+	if (ret)
+		return ret;
+	v->bt = calloc(1, sizeof(*v->bt));
+	if (!v->bt) {
+		interp_engine.destroy(v);
+		return error_set(err, ENOMEM, "no memory for the translator");
+	}
+	if ((ret = bt_code_create(v, err)) || (ret = share_windows(v, err)) || (ret = bt_signals_install(err))) {
+		bt_destroy(v);
+		return ret;
+	}
+	v->bt->enter = avx ? bt_enter_avx : bt_enter_sse;
+	v->bt->interp_code_written = v->code_written;
+	v->bt->interp_sync_icount = v->sync_icount;
+	v->bt->tlb_changed = true;
+	v->bt_frame.self = v;
+	v->bt_frame.exit_glue = (void *)(avx ? bt_exit_avx : bt_exit_sse);
+	v->bt_frame.lookup_glue = (void *)bt_lookup_asm;
+	v->code_written = code_written;
+	v->tlb_hooks = &hooks;
+	return 0;
+}
+
+static void bt_kick(struct vcpu *v)
+{
+	bt_signals_kick(v);
+}
+
+static int bt_pull(struct vcpu *v, struct cpu_state *s)
+{
+	return interp_engine.pull(v, s);
+}
+
+static int bt_push(struct vcpu *v, const struct cpu_state *s)
+{
+	return interp_engine.push(v, s);
+}
+
+static void bt_invalidate(struct vcpu *v, gpa_t start, size_t size)
+{
+	interp_engine.invalidate(v, start, size);
+	bt_code_flush(v);
+}
+
+static void print_ops(FILE *out, const char *title, const uint64_t *count)
+{
+	bool shown[OP_COUNT] = { false };
+
+	for (unsigned n = 0; n < 14; n++) {
+		unsigned best = OP_COUNT;
+
+		for (unsigned op = 0; op < OP_COUNT; op++)
+			if (!shown[op] && count[op] && (best == OP_COUNT || count[op] > count[best]))
+				best = op;
+		if (best == OP_COUNT)
+			break;
+		shown[best] = true;
+		fprintf(out, "  %s %-20s %12llu\n", title, cpu_op_name(best), (unsigned long long)count[best]);
+	}
+}
+
+static void bt_stats(struct vcpu *v, FILE *out)
+{
+	const struct bt_cpu *bt = v->bt;
+	const struct bt_stats *s = &bt->stats;
+	struct bt_window_stats w;
+
+	bt_windows_stats(bt->windows, &w);
+	const struct {
+		const char *what;
+		uint64_t n;
+	} rows[] = {
+		{ "blocks translated", s->translated },
+		{ "guest instructions in them", s->guest_insns },
+		{ "KiB of code now", bt->code_used >> 10 },
+		{ "KiB about blocks now", bt->meta_used >> 10 },
+		{ "code cache flushes", s->flushes - 1 },
+		{ "links made", s->links },
+		{ "links undone", s->unlinked },
+		{ "blocks invalidated", s->invalidated },
+		{ "instructions sent to C", s->forced },
+		{ "times entered from C", s->enters },
+		{ "faults in translated code", s->faults },
+		{ "windows (machine)", w.windows },
+		{ "address spaces (machine)", w.spaces },
+		{ "window fills (machine)", w.fills },
+		{ "pages filled (machine)", w.pages_filled },
+		{ "faults not filled (machine)", w.slow },
+		{ "revalidations (machine)", w.revalidations },
+		{ "pages dropped (machine)", w.pages_dropped },
+		{ "evictions (machine)", w.evictions },
+		{ "host mappings (machine)", w.mappings },
+	};
+
+	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++)
+		fprintf(out, "  %-32s %12llu\n", rows[n].what, (unsigned long long)rows[n].n);
+	print_ops(out, "callout", s->callouts);
+	print_ops(out, "fault  ", s->fault_ops);
+	interp_engine.stats(v, out);
+}
+
+const struct engine_ops bt_engine = {
+	.name = "bt",
+	.what = "binary translation to this processor's own instructions",
+	.probe = bt_probe,
+	.create = bt_create,
+	.run = bt_run,
+	.kick = bt_kick,
+	.pull = bt_pull,
+	.push = bt_push,
+	.invalidate = bt_invalidate,
+	.stats = bt_stats,
+	.destroy = bt_destroy,
+};

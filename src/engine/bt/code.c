@@ -1,0 +1,289 @@
+/* The code cache: blocks by physical and linear address, links between them, and forgetting them in time. */
+#include "engine/bt/runtime.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static unsigned hash_of(uint64_t a, uint64_t b)
+{
+	return (unsigned)((a ^ b * 0x9e3779b97f4a7c15ull) * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS));
+}
+
+/* Besides cpu/'s mode: may the guest use its floating-point units, or must each such instruction be looked at? */
+uint32_t bt_key(const struct vcpu *v)
+{
+	bool x87 = !(v->s.cr0 & (CR0_EM | CR0_TS)) && !v->x87_watch;
+	bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && (v->s.cr4 & CR4_OSFXSR);
+	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
+
+	return v->mode_key | (uint32_t)x87 << 16 | (uint32_t)sse << 17 | (uint32_t)avx << 18;
+}
+
+/* ---- jump tables ---- */
+
+static void clear_table(struct jump_table *t)
+{
+	/* No linear address has its negation here, but 0, whose negated key is 0: so bit 63 alone, which is no canonical address. */
+	for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++)
+		t->nkey[n] = BIT(63);
+}
+
+struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
+{
+	struct bt_cpu *bt = v->bt;
+	struct jump_table *oldest = &bt->tables[0];
+
+	if (bt->jump && bt->jump->space == v->address_space && bt->jump->key == key)
+		return bt->jump;
+	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+		struct jump_table *t = &bt->tables[n];
+
+		if (t->space == v->address_space && t->key == key) {
+			t->used = ++bt->table_clock;
+			return bt->jump = t;
+		}
+		if (t->used < oldest->used)
+			oldest = t;
+	}
+	clear_table(oldest);
+	oldest->space = v->address_space;
+	oldest->key = key;
+	oldest->used = ++bt->table_clock;
+	return bt->jump = oldest;
+}
+
+void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, const struct bt_block *b)
+{
+	unsigned n = bt_jump_index(rip);
+
+	t->nkey[n] = -rip;
+	t->code[n] = bt_exec(v->bt, b);
+}
+
+static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
+{
+	unsigned n = bt_jump_index(b->rip);
+
+	for (unsigned k = 0; k < BT_JUMP_TABLES; k++)
+		if (bt->tables[k].code[n] == bt_exec(bt, b))
+			bt->tables[k].nkey[n] = BIT(63);
+}
+
+/* ---- links ---- */
+
+static void point(struct bt_cpu *bt, struct bt_link *l, uint32_t code_offset)
+{
+	int64_t next = l->rel32 + 4 - bt->cache.memory.base;
+
+	store_le32(l->rel32, (uint32_t)((int64_t)code_offset - next));
+}
+
+void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
+{
+	if (l->to)
+		bt_unlink(v, l);
+	l->to = to;
+	list_append(&to->incoming, &l->node);
+	point(v->bt, l, to->code);
+	v->bt->stats.links++;
+}
+
+void bt_unlink(struct vcpu *v, struct bt_link *l)
+{
+	if (!l->to)
+		return;
+	point(v->bt, l, l->stub);
+	list_remove(&l->node);
+	l->to = NULL;
+	v->bt->stats.unlinked++;
+}
+
+/* `to` and the lists stay: the code alone is changed, and the next exit through the stub puts it back. */
+void bt_unlink_exits(struct vcpu *v, struct bt_block *b)
+{
+	for (unsigned n = 0; n < b->link_count; n++)
+		point(v->bt, &b->links[n], b->links[n].stub);
+}
+
+void bt_unlink_other_pages(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+
+	for (uint32_t n = 0; n < bt->block_count; n++)
+		for (unsigned k = 0; k < bt->blocks[n]->link_count; k++)
+			if (bt->blocks[n]->links[k].other_page)
+				bt_unlink(v, &bt->blocks[n]->links[k]);
+}
+
+/* ---- blocks ---- */
+
+struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t key)
+{
+	struct bt_block *b = v->bt->hash[hash_of(gpa, rip)];
+
+	while (b && (b->gpa != gpa || b->rip != rip || b->key != key))
+		b = b->hash_next;
+	return b;
+}
+
+static struct bt_block **page_list(struct bt_cpu *bt, uint64_t page) { return &bt->pages[hash_of(page & PAGE_MASK, 0)]; }
+
+void bt_insert(struct vcpu *v, struct bt_block *b)
+{
+	struct bt_cpu *bt = v->bt;
+	struct bt_block **slot = &bt->hash[hash_of(b->gpa, b->rip)];
+
+	b->hash_next = *slot;
+	*slot = b;
+	slot = page_list(bt, b->gpa);
+	b->page_next[0] = *slot;
+	*slot = b;
+	if (b->crosses && page_list(bt, b->gpa2) != slot) {
+		slot = page_list(bt, b->gpa2);
+		b->page_next[1] = *slot;
+		*slot = b;
+	}
+	bt->blocks[bt->block_count++] = b;
+}
+
+/* In a list of this page, a block hangs by its first or its second page. */
+static struct bt_block **next_in_page(struct bt_cpu *bt, struct bt_block *b, struct bt_block **list)
+{
+	return page_list(bt, b->gpa) == list ? &b->page_next[0] : &b->page_next[1];
+}
+
+void bt_invalidate_block(struct vcpu *v, struct bt_block *b)
+{
+	struct bt_cpu *bt = v->bt;
+	struct bt_block **slot = &bt->hash[hash_of(b->gpa, b->rip)];
+	struct bt_link *l, *next;
+
+	if (b->dead)
+		return;
+	b->dead = true;
+	bt->stats.invalidated++;
+	while (*slot != b)
+		slot = &(*slot)->hash_next;
+	*slot = b->hash_next;
+	for (unsigned n = 0; n < b->link_count; n++)
+		bt_unlink(v, &b->links[n]);
+	list_for_each_safe(l, next, &b->incoming, node)
+		bt_unlink(v, l);
+	jump_remove(bt, b);
+	/* Its page lists still hold it; the next invalidation of the page takes it out. */
+}
+
+void bt_invalidate_page(struct vcpu *v, uint64_t page)
+{
+	struct bt_cpu *bt = v->bt;
+	struct bt_block **list = page_list(bt, page), **slot = list;
+
+	page &= PAGE_MASK;
+	while (*slot) {
+		struct bt_block *b = *slot;
+		struct bt_block **next = next_in_page(bt, b, list);
+
+		if ((b->gpa & PAGE_MASK) == page || (b->crosses && (b->gpa2 & PAGE_MASK) == page))
+			bt_invalidate_block(v, b);
+		if (b->dead)
+			*slot = *next;
+		else
+			slot = next;
+	}
+}
+
+struct bt_block *bt_block_at(struct bt_cpu *bt, uint64_t exec)
+{
+	uint64_t offset = exec - (uint64_t)(uintptr_t)bt->cache.exec;
+	uint32_t low = 0, high = bt->block_count;
+
+	if (offset >= bt->code_used)
+		return NULL;
+	while (high - low > 1) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (bt->blocks[middle]->code <= offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	if (low < bt->block_count && offset - bt->blocks[low]->code < bt->blocks[low]->code_size)
+		return bt->blocks[low];
+	return NULL;
+}
+
+void *bt_meta_alloc(struct bt_cpu *bt, size_t size)
+{
+	void *p = bt->meta + bt->meta_used;
+
+	size = align_up(size, 16);
+	if (bt->meta_used + size > BT_META_SIZE)
+		return NULL;
+	bt->meta_used += size;
+	return p;
+}
+
+/* ---- instructions that C does better ---- */
+
+static uint64_t *forced_slot(const struct bt_cpu *bt, uint64_t gpa)
+{
+	return (uint64_t *)&bt->forced[hash_of(gpa, 1) % BT_FORCED];
+}
+
+bool bt_is_forced(const struct bt_cpu *bt, uint64_t gpa) { return *forced_slot(bt, gpa) == gpa; }
+
+void bt_force(struct bt_cpu *bt, uint64_t gpa)
+{
+	*forced_slot(bt, gpa) = gpa;
+	bt->stats.forced++;
+}
+
+/* ---- creation, forgetting ---- */
+
+void bt_code_flush(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+
+	memset(bt->hash, 0, sizeof(bt->hash));
+	memset(bt->pages, 0, sizeof(bt->pages));
+	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+		clear_table(&bt->tables[n]);
+		bt->tables[n].space = 0;
+	}
+	bt->jump = NULL;
+	bt->code_used = bt->meta_used = 0;
+	bt->block_count = 0;
+	bt->pending = NULL;
+	bt->entering = NULL;
+	bt->code_epoch++;
+	bt->stats.flushes++;
+}
+
+void bt_code_destroy(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+
+	host_code_destroy(&bt->cache);
+	free(bt->meta);
+	free(bt->blocks);
+	free(bt->tables);
+	free(bt->nothing);
+}
+
+int bt_code_create(struct vcpu *v, struct error *err)
+{
+	struct bt_cpu *bt = v->bt;
+	int ret = host_code_create(&bt->cache, BT_CODE_SIZE, err);
+
+	if (ret)
+		return ret;
+	bt->meta = aligned_alloc(64, BT_META_SIZE);
+	bt->blocks = calloc(BT_MAX_BLOCKS, sizeof(struct bt_block *));
+	bt->tables = calloc(BT_JUMP_TABLES, sizeof(struct jump_table));
+	bt->nothing = calloc(1, sizeof(struct jump_table));
+	if (!bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
+		return error_set(err, ENOMEM, "no memory for the translator");
+	clear_table(bt->nothing);
+	bt_code_flush(v);
+	return 0;
+}

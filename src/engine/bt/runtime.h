@@ -1,0 +1,168 @@
+/* Private to the translator: blocks, the code cache, what goes on between C and translated code. */
+#ifndef DOPPEL_BT_RUNTIME_H
+#define DOPPEL_BT_RUNTIME_H
+
+#include "engine/bt/bt.h"
+#include "engine/interp/interp.h"
+
+#include <signal.h>
+
+#define BT_CODE_SIZE	(32u << 20)	/* bytes of translated code a vCPU keeps; then all is forgotten */
+#define BT_META_SIZE	(24u << 20)	/* bytes about blocks */
+#define BT_HASH_BITS	14
+#define BT_JUMP_BITS	12
+#define BT_JUMP_TABLES	24
+#define BT_MAX_BLOCKS	(1u << 21)	/* what an exit argument can name */
+#define BT_FORCED	4096		/* instructions that are better done in C: slots of a hash table */
+
+/* Why translated code came back: exit_arg = block index << 9 | instruction << 3 | this. */
+enum bt_exit_kind {
+	BT_EXIT_LINK0,	 /* direct exit 0 of the block, not linked yet */
+	BT_EXIT_LINK1,
+	BT_EXIT_LOOKUP0, /* direct exit 0 to another page: not in the jump table */
+	BT_EXIT_LOOKUP1,
+	BT_EXIT_INDIRECT, /* computed target not in the jump table */
+	BT_EXIT_CALLOUT, /* the instruction is C's business */
+	BT_EXIT_FAULT,	 /* the instruction's host code faulted (set by the signal handler) */
+	BT_EXIT_FAULT_WRITE,
+};
+#define BT_EXIT_ARG(block, insn, kind) ((block) << 9 | (insn) << 3 | (kind))
+
+struct bt_block;
+
+struct bt_link {
+	struct list node;	/* in to->incoming while linked */
+	struct bt_block *from, *to;
+	uint64_t target;	/* linear address */
+	uint8_t *rel32;		/* in the jump; writable view */
+	uint32_t stub;		/* code offset to which it jumps when not linked */
+	bool other_page;
+};
+
+struct bt_insn {
+	uint16_t host;		/* offset of its host code from the block's */
+	uint16_t guest;		/* offset of its bytes */
+	int8_t window_base;	/* register whose window R11 holds there, -1 none */
+	uint8_t len;
+	uint8_t faults;		/* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
+	struct block *single;	/* the interpreter's form, made when first needed */
+};
+#define BT_FAULTS_FORCED 8
+
+struct bt_block {
+	struct bt_block *hash_next;
+	struct bt_block *page_next[2]; /* blocks of the same physical page */
+	uint64_t gpa, gpa2;	/* first byte's; second page's if it crosses */
+	uint64_t rip;
+	uint32_t key;
+	uint32_t index;
+	uint32_t code, code_size; /* offsets in the cache */
+	uint8_t count, link_count;
+	bool dead;		/* the guest's code changed; not in any table any more */
+	bool crosses;
+	const struct mem_page *page[2];
+	uint32_t gen[2];
+	struct list incoming;
+	struct bt_link links[2];
+	struct bt_insn insns[];
+};
+
+/* Linear address -> code in one address space and mode. nkey holds the negated address: see bt_lookup_asm. */
+struct jump_table {
+	uint64_t nkey[1u << BT_JUMP_BITS];
+	uint64_t code[1u << BT_JUMP_BITS];
+	uint64_t space;		/* vcpu.address_space and key it is for */
+	uint32_t key;
+	uint64_t used;		/* for choosing which to reuse */
+};
+
+struct bt_stats {
+	uint64_t translated, guest_insns, code_bytes, links, unlinked, flushes, invalidated, forced, enters, lookups, faults;
+	uint64_t callouts[OP_COUNT];
+	uint64_t fault_ops[OP_COUNT];
+};
+
+struct bt_cpu {
+	struct bt_windows *windows;
+	struct host_code cache;
+	size_t code_used;
+	uint8_t *meta;
+	size_t meta_used;
+	struct bt_block *hash[1u << BT_HASH_BITS];
+	struct bt_block *pages[1u << BT_HASH_BITS]; /* by physical page */
+	struct bt_block **blocks; /* by index, which is also the order of code */
+	uint32_t block_count;
+	struct jump_table *jump;  /* current */
+	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
+	uint64_t table_clock;
+	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
+
+	void (*enter)(struct vcpu *);
+	void (*interp_code_written)(struct vcpu *, gpa_t page); /* the interpreter's hooks, */
+	void (*interp_sync_icount)(struct vcpu *);		/* which this engine's stand in front of */
+	bool tlb_changed;	  /* the slot table must be asked for again */
+	uint8_t last_view;
+	struct bt_link *pending;  /* link this to the block that comes next */
+	uint32_t code_epoch;	  /* counts flushes of the cache */
+
+	/* shared with the signal handlers of this thread */
+	volatile sig_atomic_t kicked;
+	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
+	pthread_t thread;
+	_Atomic bool thread_known;
+	void *signal_stack;
+
+	struct bt_stats stats;
+};
+
+/* glue.c */
+void bt_enter_avx(struct vcpu *);
+void bt_enter_sse(struct vcpu *);
+void bt_exit_avx(void);
+void bt_exit_sse(void);
+void bt_lookup_asm(void);
+extern const char bt_lookup_restart[], bt_lookup_end[];
+
+/* code.c: the cache of blocks */
+int bt_code_create(struct vcpu *, struct error *);
+void bt_code_destroy(struct vcpu *);
+void bt_code_flush(struct vcpu *);
+uint32_t bt_key(const struct vcpu *);
+struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
+/* The block that contains this exec address, or NULL. Async-signal-safe. */
+struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
+void *bt_meta_alloc(struct bt_cpu *, size_t); /* NULL when full */
+void bt_insert(struct vcpu *, struct bt_block *);
+void bt_link(struct vcpu *, struct bt_link *, struct bt_block *to);
+void bt_unlink(struct vcpu *, struct bt_link *);
+/* Point a block's direct exits at its stubs, so that it comes back to C. Async-signal-safe for the thread that runs it. */
+void bt_unlink_exits(struct vcpu *, struct bt_block *);
+void bt_unlink_other_pages(struct vcpu *);
+void bt_invalidate_page(struct vcpu *, uint64_t page);
+void bt_invalidate_block(struct vcpu *, struct bt_block *);
+struct jump_table *bt_jump_table(struct vcpu *, uint32_t key);
+void bt_jump_insert(struct vcpu *, struct jump_table *, uint64_t rip, const struct bt_block *);
+bool bt_is_forced(const struct bt_cpu *, uint64_t gpa);
+void bt_force(struct bt_cpu *, uint64_t gpa);
+
+static inline uint64_t bt_exec(const struct bt_cpu *bt, const struct bt_block *b)
+{
+	return (uint64_t)(uintptr_t)bt->cache.exec + b->code;
+}
+static inline unsigned bt_jump_index(uint64_t rip)
+{
+	/* as bt_lookup_asm computes it */
+	return (unsigned)(((rip >> 8 | rip << 56) + rip) & ((1u << BT_JUMP_BITS) - 1));
+}
+
+/* translate.c: the block at s.rip; NULL when the cache had to be flushed for room: try again. Raises what fetching raises. */
+struct bt_block *bt_translate(struct vcpu *, uint64_t gpa);
+
+/* signal.c */
+int bt_signals_install(struct error *);
+/* In the vCPU's thread, before translated code runs. */
+void bt_signals_enter(struct vcpu *);
+void bt_signals_leave(struct vcpu *);
+void bt_signals_kick(struct vcpu *);
+
+#endif

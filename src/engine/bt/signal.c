@@ -1,0 +1,155 @@
+/*
+ * Signals while translated code runs: faults of its memory accesses and arithmetic, and kicks from other threads. Handlers run
+ * on a stack of their own, because RSP is the guest's. Outside translated code a fault is the monitor's own and goes to
+ * whoever handled it before.
+ */
+#define _GNU_SOURCE /* names of registers in a signal frame */
+#include "engine/bt/runtime.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define KICK_SIGNAL	  SIGRTMIN
+#define SIGNAL_STACK_SIZE (64u << 10)
+
+static _Thread_local struct vcpu *thread_vcpu; /* whose translated code this thread runs */
+static struct sigaction previous[3];	       /* of SIGSEGV, SIGBUS, SIGFPE: process-wide by nature */
+
+enum { PREVIOUS_SEGV, PREVIOUS_BUS, PREVIOUS_FPE };
+
+static unsigned insn_at(const struct bt_block *b, uint64_t offset)
+{
+	unsigned n = 0;
+
+	while (n + 1 < b->count && b->insns[n + 1].host <= offset)
+		n++;
+	return n;
+}
+
+static void pass_on(int signal, siginfo_t *info, void *context)
+{
+	struct sigaction *p = &previous[signal == SIGSEGV ? PREVIOUS_SEGV : signal == SIGBUS ? PREVIOUS_BUS : PREVIOUS_FPE];
+
+	if (p->sa_flags & SA_SIGINFO)
+		p->sa_sigaction(signal, info, context);
+	else if (p->sa_handler != SIG_DFL && p->sa_handler != SIG_IGN)
+		p->sa_handler(signal);
+	else
+		sigaction(signal, p, NULL); /* happens again, and ends the process */
+}
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	struct vcpu *v = thread_vcpu;
+	struct bt_block *b = v ? bt_block_at(v->bt, (uint64_t)regs[REG_RIP]) : NULL;
+	bool page_fault = signal == SIGSEGV && regs[REG_TRAPNO] == EXC_PF, write = page_fault && (regs[REG_ERR] & PF_W);
+	int saved_errno = errno;
+	unsigned n;
+
+	if (!b) {
+		pass_on(signal, info, context);
+		return;
+	}
+	v->bt->stats.faults++;
+	if (page_fault && bt_windows_fault(v->bt->windows, v, (uint64_t)(uintptr_t)info->si_addr, write) == WINDOW_FILLED) {
+		errno = saved_errno;
+		return;
+	}
+	/* Leave translated code with the guest's registers as they are before this instruction. */
+	n = insn_at(b, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
+	regs[REG_R11] = BT_EXIT_ARG(b->index, n, write ? BT_EXIT_FAULT_WRITE : BT_EXIT_FAULT);
+	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
+	errno = saved_errno;
+}
+
+/*
+ * Make translated code come back to C soon: nothing is found in jump tables any more, and the direct exits of the block that
+ * runs, or is about to, lead to stubs.
+ */
+static void on_kick(int signal, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	struct vcpu *v = thread_vcpu;
+	struct bt_block *b;
+	uint64_t rip = (uint64_t)regs[REG_RIP];
+
+	(void)signal, (void)info;
+	if (!v)
+		return;
+	v->bt->kicked = 1;
+	v->bt_frame.jump = (uint64_t)(uintptr_t)v->bt->nothing;
+	if ((b = v->bt->entering))
+		bt_unlink_exits(v, b);
+	if ((b = bt_block_at(v->bt, rip)))
+		bt_unlink_exits(v, b);
+	/* In the middle of a lookup: look up again. What R11 was is in the frame as soon as it is overwritten. */
+	if (rip > (uint64_t)(uintptr_t)bt_lookup_restart && rip < (uint64_t)(uintptr_t)bt_lookup_end) {
+		regs[REG_R11] = (greg_t)v->bt_frame.exit_arg;
+		regs[REG_RIP] = (greg_t)(uintptr_t)bt_lookup_restart;
+	}
+}
+
+static int install(int signal, void (*handler)(int, siginfo_t *, void *), struct sigaction *old, struct error *err)
+{
+	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART };
+
+	/* A kick must not come between the parts of another handler's work. */
+	sigaddset(&action.sa_mask, KICK_SIGNAL);
+	return sigaction(signal, &action, old) ? error_set_errno(err, errno, "signal handler") : 0;
+}
+
+/* Again for each vCPU: the interpreter, made before it, has put its own SIGFPE handler in front. */
+int bt_signals_install(struct error *err)
+{
+	static const int signals[] = { [PREVIOUS_SEGV] = SIGSEGV, [PREVIOUS_BUS] = SIGBUS, [PREVIOUS_FPE] = SIGFPE };
+
+	for (unsigned n = 0; n < ARRAY_SIZE(signals); n++) {
+		struct sigaction now;
+		int ret;
+
+		if (sigaction(signals[n], NULL, &now))
+			return error_set_errno(err, errno, "signal handler");
+		if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_fault)
+			continue;
+		if ((ret = install(signals[n], on_fault, &previous[n], err)))
+			return ret;
+	}
+	return install(KICK_SIGNAL, on_kick, NULL, err);
+}
+
+void bt_signals_enter(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+	sigset_t set;
+
+	thread_vcpu = v;
+	if (bt->thread_known && pthread_equal(bt->thread, pthread_self()))
+		return;
+	if (!bt->signal_stack)
+		bt->signal_stack = malloc(SIGNAL_STACK_SIZE);
+	BUG_ON(!bt->signal_stack);
+	sigaltstack(&(stack_t){ .ss_sp = bt->signal_stack, .ss_size = SIGNAL_STACK_SIZE }, NULL);
+	BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, v));
+	sigemptyset(&set);
+	sigaddset(&set, KICK_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	bt->thread = pthread_self();
+	atomic_store(&bt->thread_known, true);
+}
+
+void bt_signals_leave(struct vcpu *v)
+{
+	(void)v;
+	thread_vcpu = NULL;
+}
+
+void bt_signals_kick(struct vcpu *v)
+{
+	if (atomic_load(&v->bt->thread_known))
+		pthread_kill(v->bt->thread, KICK_SIGNAL);
+}

@@ -1,0 +1,222 @@
+/* Translating a block: its instructions one after the other, then how it goes on. */
+#include "engine/bt/runtime.h"
+
+/* mov $arg, %r11d; jmp *%gs:glue. What each exit and callout consists of. */
+static void emit_leave(struct emitter *e, uint32_t arg, uint32_t glue_offset)
+{
+	uint8_t code[14] = { 0x41, 0xbb, 0, 0, 0, 0, 0x65, 0xff, 0x24, 0x25 };
+
+	store_le32(code + 2, arg);
+	store_le32(code + 10, glue_offset);
+	emit_bytes(e, code, sizeof(code));
+}
+
+#define EXIT_GLUE   ((uint32_t)offsetof(struct vcpu, bt_frame.exit_glue))
+#define LOOKUP_GLUE ((uint32_t)offsetof(struct vcpu, bt_frame.lookup_glue))
+
+struct translation {
+	struct vcpu *v;
+	struct bt_cpu *bt;
+	struct bt_block *b;
+	struct emitter e;
+	uint64_t rip;	/* of the instruction at hand */
+	uint64_t next;	/* and of the one behind it */
+	unsigned n;	/* its number */
+};
+
+/* A direct way out, jumping to its stub, which is emitted later. */
+static void add_link(struct translation *t, int cc, uint64_t target)
+{
+	struct bt_link *l = &t->b->links[t->b->link_count++];
+
+	*l = (struct bt_link){ .from = t->b, .target = target };
+	l->other_page = (target ^ t->b->rip) & PAGE_MASK;
+	list_init(&l->node);
+	l->rel32 = emit_jump(&t->e, cc, t->e.at + t->e.to_exec);
+}
+
+static void emit_stubs(struct translation *t)
+{
+	for (unsigned k = 0; k < t->b->link_count && !t->e.full; k++) {
+		struct bt_link *l = &t->b->links[k];
+
+		l->stub = (uint32_t)(t->e.at - t->bt->cache.memory.base);
+		store_le32(l->rel32, (uint32_t)(t->e.at - (l->rel32 + 4)));
+		if (l->other_page) {
+			emit_mov_imm(&t->e, R10, l->target);
+			emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LOOKUP0 + k), LOOKUP_GLUE);
+		} else {
+			emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LINK0 + k), EXIT_GLUE);
+		}
+	}
+}
+
+static void emit_callout(struct translation *t)
+{
+	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT), EXIT_GLUE);
+	t->e.window_base = -1;
+}
+
+/* Go on at the linear address in R10. */
+static void emit_indirect(struct translation *t)
+{
+	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_INDIRECT), LOOKUP_GLUE);
+}
+
+/* Push the return address; R10 is used and lost unless it is kept in memory by the caller. */
+static void emit_push_next(struct translation *t)
+{
+	emit_window(&t->e, RSP);
+	emit_mov_imm(&t->e, R10, t->next);
+	emit_store_windowed(&t->e, R10, RSP, -8);
+	emit_lea(&t->e, RSP, RSP, -8);
+}
+
+static bool canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
+
+/* The block's last instruction if it ends the block; false: C does it. */
+static bool emit_end(struct translation *t, const struct insn *i, const struct insn_host *h)
+{
+	uint64_t target = t->next + i->imm;
+
+	if ((i->op == OP_JMP || i->op == OP_CALL || i->op == OP_RET) && i->opsize != 8)
+		return false;
+	switch (i->op) {
+	case OP_JMP:
+		if (i->form == FORM_I) {
+			if (!canonical(target))
+				return false;
+			add_link(t, -1, target);
+			return true;
+		}
+		if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
+			return false;
+		emit_indirect(t);
+		return true;
+	case OP_CALL:
+		if (i->form == FORM_I) {
+			if (!canonical(target))
+				return false;
+			emit_push_next(t);
+			add_link(t, -1, target);
+			return true;
+		}
+		/* The target waits in the state while R10 and R11 push the return address. */
+		if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
+			return false;
+		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.target));
+		t->e.window_base = -1;
+		emit_push_next(t);
+		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.target));
+		emit_indirect(t);
+		return true;
+	case OP_RET:
+		emit_window(&t->e, RSP);
+		emit_load_windowed(&t->e, R10, RSP, 0);
+		emit_lea(&t->e, RSP, RSP, 8 + (int32_t)(i->imm & 0xffff));
+		emit_indirect(t);
+		return true;
+	default:
+		break;
+	}
+	if (i->op >= OP_JO && i->op <= OP_JNLE && i->opsize == 8 && canonical(target) && canonical(t->next)) {
+		add_link(t, i->op - OP_JO, target);
+		add_link(t, -1, t->next);
+		return true;
+	}
+	return false;
+}
+
+/* May this instruction of a floating-point or vector unit run as it is? */
+static bool unit_usable(uint32_t key, const struct insn *i, const struct insn_host *h)
+{
+	if (i->op == OP_VZERO)
+		return key & BIT(18);
+	if (!(i->flags & INSN_HOST))
+		return true;
+	if (h->x87 || h->mmx)
+		return (key & BIT(16)) && (!h->vec_read || (key & BIT(17))) && !h->x87;
+	return h->vex ? key & BIT(18) : key & BIT(17);
+}
+
+static void translate_insn(struct translation *t, const struct insn *i, const struct insn_host *h)
+{
+	struct bt_insn *record = &t->b->insns[t->n];
+
+	*record = (struct bt_insn){
+		.host = (uint16_t)(t->e.at - (t->bt->cache.memory.base + t->b->code)),
+		.guest = i->offset,
+		.window_base = (int8_t)t->e.window_base,
+		.len = i->len,
+	};
+	t->rip = t->b->rip + i->offset;
+	t->next = t->rip + i->len;
+	if (i->flags & INSN_ENDS) {
+		if (!emit_end(t, i, h))
+			emit_callout(t);
+		return;
+	}
+	if (bt_is_forced(t->bt, t->b->gpa + i->offset) || !unit_usable(t->b->key, i, h) ||
+	    emit_insn(&t->e, i, h, t->rip) != EMIT_DONE)
+		emit_callout(t);
+}
+
+static struct bt_block *new_block(struct vcpu *v, const struct block *decoded)
+{
+	struct bt_cpu *bt = v->bt;
+	struct bt_block *b;
+
+	if (bt->block_count >= BT_MAX_BLOCKS)
+		return NULL;
+	b = bt_meta_alloc(bt, sizeof(*b) + (decoded->count + 1u) * sizeof(struct bt_insn));
+	if (!b)
+		return NULL;
+	*b = (struct bt_block){
+		.gpa = decoded->gpa,
+		.gpa2 = decoded->gpa2,
+		.rip = v->s.rip,
+		.key = bt_key(v),
+		.index = bt->block_count,
+		.code = (uint32_t)bt->code_used,
+		.count = (uint8_t)decoded->count,
+		.crosses = decoded->page[1],
+		.page = { decoded->page[0], decoded->page[1] },
+		.gen = { decoded->gen[0], decoded->gen[1] },
+	};
+	list_init(&b->incoming);
+	return b;
+}
+
+struct bt_block *bt_translate(struct vcpu *v, uint64_t gpa)
+{
+	struct bt_cpu *bt = v->bt;
+	const struct insn_host *hosts;
+	const struct block *decoded = interp_decode(v, v->s.rip, &hosts);
+	struct translation t = { .v = v, .bt = bt };
+	uint8_t *base = bt->cache.memory.base;
+
+	(void)gpa;
+	t.b = new_block(v, decoded);
+	if (!t.b)
+		return NULL;
+	t.e = (struct emitter){
+		.at = base + bt->code_used,
+		.end = base + BT_CODE_SIZE,
+		.to_exec = bt->cache.exec - base,
+		.window_base = -1,
+	};
+	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++)
+		translate_insn(&t, &decoded->insns[t.n], &hosts[t.n]);
+	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))
+		add_link(&t, -1, v->s.rip + decoded->bytes);
+	t.n = decoded->count ? decoded->count - 1u : 0;
+	emit_stubs(&t);
+	if (t.e.full)
+		return NULL;
+	t.b->code_size = (uint32_t)(t.e.at - base - t.b->code);
+	bt->code_used = align_up((uint64_t)(t.e.at - base), 16);
+	bt_insert(v, t.b);
+	bt->stats.translated++;
+	bt->stats.guest_insns += decoded->count;
+	return t.b;
+}
