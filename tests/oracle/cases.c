@@ -11,8 +11,20 @@
 
 uint64_t edge_value(struct rng *r)
 {
-	static const uint64_t limits[] = { 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, INT32_MAX, 0x80000000, UINT32_MAX,
-					   INT64_MAX, BIT(63), UINT64_MAX, 0xffffffff80000000, 0x100000000 };
+	static const uint64_t limits[] = { 0x7f,
+					   0x80,
+					   0xff,
+					   0x7fff,
+					   0x8000,
+					   0xffff,
+					   INT32_MAX,
+					   0x80000000,
+					   UINT32_MAX,
+					   INT64_MAX,
+					   BIT(63),
+					   UINT64_MAX,
+					   0xffffffff80000000,
+					   0x100000000 };
 	uint64_t v = rng_next(r);
 
 	switch (rng_below(r, 10)) {
@@ -30,9 +42,10 @@ uint64_t edge_value(struct rng *r)
 
 static uint64_t float_value(struct rng *r)
 {
-	static const uint32_t special[] = { 0,		0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000,
-					    0x7fa00001, 1,	    0x807fffff, 0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000,
-					    0x5f000000, 0x3f000000, 0x3fc00000, 0x33800000, 0x477fe000, 0x38800000 };
+	static const uint32_t special[] = { 0,		0x80000000, 0x3f800000, 0xbf800000, 0x7f800000,
+					    0xff800000, 0x7fc00000, 0x7fa00001, 1,	    0x807fffff,
+					    0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x5f000000,
+					    0x3f000000, 0x3fc00000, 0x33800000, 0x477fe000, 0x38800000 };
 	uint64_t v = 0;
 
 	for (unsigned n = 0; n < 2; n++) {
@@ -98,13 +111,15 @@ static void extended_value(struct rng *r, uint16_t *exponent, uint64_t *mantissa
 	*mantissa = m | BIT(63);
 	switch (rng_below(r, 12)) {
 	case 0: *exponent = sign, *mantissa = 0; break;
-	case 1: *exponent = sign, *mantissa = m & ~BIT(63); break;	   /* denormal */
-	case 2: *exponent = 0x7fff | sign, *mantissa = BIT(63); break;	   /* infinity */
-	case 3: *exponent = 0x7fff | sign; break;			   /* NaN, quiet or not */
+	case 1: *exponent = sign, *mantissa = m & ~BIT(63); break;     /* denormal */
+	case 2: *exponent = 0x7fff | sign, *mantissa = BIT(63); break; /* infinity */
+	case 3: *exponent = 0x7fff | sign; break;		       /* NaN, quiet or not */
 	case 4: *exponent = (uint16_t)x; break;
 	case 5: *exponent = (uint16_t)x, *mantissa = m & ~BIT(63); break; /* often no number at all */
 	case 6: *exponent = 0x3fff | sign, *mantissa = BIT(63); break;
-	case 7: *exponent = (uint16_t)(0x3fff + (x & 63)) | sign, *mantissa &= ~0ull << (63 - (x & 63)); break; /* integer */
+	case 7:
+		*exponent = (uint16_t)(0x3fff + (x & 63)) | sign, *mantissa &= ~0ull << (63 - (x & 63));
+		break; /* integer */
 	default: *exponent = (uint16_t)(0x3ff0 + (x & 31)) | sign; break;
 	}
 }
@@ -141,7 +156,7 @@ static void make_x87(struct cases *c, struct user_state *s)
 	s->fsw = (uint16_t)(rng_next(r) & 0x7f7f);
 	/* Exceptions that are pending already, rarely. */
 	if (!rng_one_in(r, 8))
-		s->fsw &= (uint16_t)~(~s->fcw & 0x3f);
+		s->fsw &= (uint16_t) ~(~s->fcw & 0x3f);
 	if (s->fsw & ~s->fcw & 0x3f)
 		s->fsw |= 0x8080;
 	s->tags = rng_one_in(r, 3) ? (uint8_t)rng_next(r) : rng_one_in(r, 8) ? 0 : 0xff;
@@ -302,7 +317,8 @@ static void choose_memory(struct cases *c, const struct insn_form *form, struct 
 	f->addr32 = rng_one_in(r, 12);
 }
 
-static void choose_fields(struct cases *c, const struct insn_form *form, const struct encoding *e, struct encoding_fields *f)
+static void choose_fields(struct cases *c, const struct insn_form *form, const struct encoding *e,
+			  struct encoding_fields *f)
 {
 	static const uint8_t segments[] = { 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65 };
 	struct rng *r = &c->rng;
@@ -368,10 +384,16 @@ static void encode_again(const struct encoding *e, const struct encoding_fields 
  * Make the memory operand lie at `at`, by registers or displacement. Registers are set, not solved for, where one of them is
  * base and index at once.
  */
-static void place_operand(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t, uint64_t at)
+static void place_operand(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t,
+			  uint64_t at)
 {
 	struct user_state *s = &t->before;
-	uint64_t offset = segment_offset(s, f->segment == 0x64 ? FS : f->segment == 0x65 ? GS : DS, at), index = 0, base;
+	uint64_t offset = segment_offset(s,
+					 f->segment == 0x64   ? FS
+					 : f->segment == 0x65 ? GS
+							      : DS,
+					 at),
+		 index = 0, base;
 
 	if (f->base == BASE_RIP) {
 		f->disp = (int32_t)(offset - (s->rip + t->len));
@@ -420,7 +442,8 @@ static uint64_t case_seed(uint64_t seed, const char *name, uint64_t number)
 	return h ^ number * 0x9e3779b97f4a7c15ull;
 }
 
-bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct test_case *t, const struct areas *sides[2])
+bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct test_case *t,
+		const struct areas *sides[2])
 {
 	const struct encoding *e = &form->encodings[number % form->encoding_count];
 	struct encoding_fields f;
@@ -444,7 +467,9 @@ bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct
 	make_state(c, &t->before);
 	make_memory(c);
 	/* Where an undefined instruction ends nobody can say: all of it is there to be fetched. */
-	t->before.rip = form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1 ? CODE + rng_below(&c->rng, CODE_SIZE - 64) : code_address(&c->rng, t->len);
+	t->before.rip = form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1
+				? CODE + rng_below(&c->rng, CODE_SIZE - 64)
+				: code_address(&c->rng, t->len);
 	c->target = data_address(&c->rng, operand_alignment(t));
 	operands_before(c, t);
 	if (e->memory && !form->undefined)

@@ -31,26 +31,38 @@ static uint64_t shift_undefined(const struct test_case *t)
 uint64_t undefined_flags(const struct test_case *t)
 {
 	switch (t->insn.op) {
-	case OP_AND: case OP_OR: case OP_XOR: case OP_TEST:
-		return FLAG_AF;
-	case OP_MUL: case OP_IMUL:
-		return FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF;
-	case OP_DIV: case OP_IDIV:
-		return FLAGS_STATUS;
-	case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHL: case OP_SHR: case OP_SAR: case OP_SHLD: case OP_SHRD:
-		return shift_undefined(t);
-	case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC:
-		return FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF;
-	case OP_BSF: case OP_BSR:
-		return FLAG_CF | FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF;
-	case OP_TZCNT: case OP_LZCNT:
-		return FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF;
-	case OP_ANDN: case OP_BLSI: case OP_BLSMSK: case OP_BLSR: case OP_BZHI:
-		return FLAG_AF | FLAG_PF;
-	case OP_BEXTR:
-		return FLAG_AF | FLAG_SF | FLAG_PF;
-	default:
-		return 0;
+	case OP_AND:
+	case OP_OR:
+	case OP_XOR:
+	case OP_TEST: return FLAG_AF;
+	case OP_MUL:
+	case OP_IMUL: return FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF;
+	case OP_DIV:
+	case OP_IDIV: return FLAGS_STATUS;
+	case OP_ROL:
+	case OP_ROR:
+	case OP_RCL:
+	case OP_RCR:
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR:
+	case OP_SHLD:
+	case OP_SHRD: return shift_undefined(t);
+	case OP_BT:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC: return FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF;
+	case OP_BSF:
+	case OP_BSR: return FLAG_CF | FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF;
+	case OP_TZCNT:
+	case OP_LZCNT: return FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF;
+	case OP_ANDN:
+	case OP_BLSI:
+	case OP_BLSMSK:
+	case OP_BLSR:
+	case OP_BZHI: return FLAG_AF | FLAG_PF;
+	case OP_BEXTR: return FLAG_AF | FLAG_SF | FLAG_PF;
+	default: return 0;
 	}
 }
 
@@ -67,14 +79,35 @@ static bool result_undefined(const struct test_case *t)
 static bool order_undefined(enum op op)
 {
 	switch (op) {
-	case OP_FXSAVE: case OP_FXSAVE64: case OP_FXRSTOR: case OP_FXRSTOR64:
-	case OP_XSAVE: case OP_XSAVE64: case OP_XSAVEC: case OP_XSAVEC64: case OP_XSAVEOPT: case OP_XSAVEOPT64:
-	case OP_XRSTOR: case OP_XRSTOR64: case OP_FNSAVE: case OP_FRSTOR: case OP_FNSTENV: case OP_FLDENV:
-	case OP_CMPSB: case OP_CMPSW: case OP_CMPSD_STRING: case OP_CMPSQ: case OP_MASKMOV:
-	case OP_CALL: case OP_CALL_FAR: case OP_JMP_FAR: case OP_RET_FAR: case OP_IRET: case OP_IRETD: case OP_IRETQ:
-		return true;
-	default:
-		return false;
+	case OP_FXSAVE:
+	case OP_FXSAVE64:
+	case OP_FXRSTOR:
+	case OP_FXRSTOR64:
+	case OP_XSAVE:
+	case OP_XSAVE64:
+	case OP_XSAVEC:
+	case OP_XSAVEC64:
+	case OP_XSAVEOPT:
+	case OP_XSAVEOPT64:
+	case OP_XRSTOR:
+	case OP_XRSTOR64:
+	case OP_FNSAVE:
+	case OP_FRSTOR:
+	case OP_FNSTENV:
+	case OP_FLDENV:
+	case OP_CMPSB:
+	case OP_CMPSW:
+	case OP_CMPSD_STRING:
+	case OP_CMPSQ:
+	case OP_MASKMOV:
+	case OP_CALL:
+	case OP_CALL_FAR:
+	case OP_JMP_FAR:
+	case OP_RET_FAR:
+	case OP_IRET:
+	case OP_IRETD:
+	case OP_IRETQ: return true;
+	default: return false;
 	}
 }
 
@@ -137,7 +170,8 @@ static void compare_vectors(const struct test_case *t, const struct user_state *
 	check(d, "mxcsr", t->before.mxcsr, n->mxcsr, g->mxcsr);
 }
 
-static void compare_x87(const struct test_case *t, const struct user_state *n, const struct user_state *g, struct difference *d)
+static void compare_x87(const struct test_case *t, const struct user_state *n, const struct user_state *g,
+			struct difference *d)
 {
 	const struct user_state *b = &t->before;
 	char name[16];
@@ -177,8 +211,8 @@ static void compare_memory(const struct test_case *t, const struct areas *sides[
 		if (!memcmp(areas[n].native, areas[n].guest, areas[n].size))
 			continue;
 		for (unsigned k = 0; k < areas[n].size; k++)
-			if (areas[n].native[k] != areas[n].guest[k] && !(stores_mxcsr_mask(t) && (areas[n].native[k] ^
-										     areas[n].guest[k]) == 2))
+			if (areas[n].native[k] != areas[n].guest[k] &&
+			    !(stores_mxcsr_mask(t) && (areas[n].native[k] ^ areas[n].guest[k]) == 2))
 				say(d, "#   [%#llx] host %02x engine %02x\n", (unsigned long long)(areas[n].at + k),
 				    areas[n].native[k], areas[n].guest[k]);
 	}
@@ -190,8 +224,8 @@ static uint32_t visible_error(const struct outcome *o)
 	return o->vector == EXC_PF && o->cr2 >> 63 ? o->error | PF_P : o->error;
 }
 
-void compare(const struct test_case *t, const struct outcome *native, const struct outcome *guest, const struct areas *sides[2],
-	     struct difference *d)
+void compare(const struct test_case *t, const struct outcome *native, const struct outcome *guest,
+	     const struct areas *sides[2], struct difference *d)
 {
 	uint64_t flags = UINT64_MAX & ~FLAG_TF, undefined = native->vector == -1 ? undefined_flags(t) : 0;
 	const struct user_state *n = &native->s, *g = &guest->s;
@@ -203,8 +237,8 @@ void compare(const struct test_case *t, const struct outcome *native, const stru
 	    (native->vector == EXC_PF || native->vector == EXC_SS || guest->vector == EXC_PF))
 		return;
 	if (native->vector != guest->vector) {
-		say(d, "#   host: vector %d error %#x cr2 %#llx, engine: vector %d error %#x cr2 %#llx\n", native->vector,
-		    native->error, (unsigned long long)native->cr2, guest->vector, guest->error,
+		say(d, "#   host: vector %d error %#x cr2 %#llx, engine: vector %d error %#x cr2 %#llx\n",
+		    native->vector, native->error, (unsigned long long)native->cr2, guest->vector, guest->error,
 		    (unsigned long long)guest->cr2);
 		return;
 	}

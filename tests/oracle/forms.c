@@ -10,7 +10,6 @@
 
 /* ---- encodings into bytes ---- */
 
-
 static size_t put_memory(const struct encoding_fields *f, uint8_t reg, uint8_t *p)
 {
 	uint8_t *start = p, mod = f->mod, rm = f->base & 7;
@@ -140,11 +139,11 @@ static const char *register_kind(const char *r)
 
 static const char *operand_kind(const char *text)
 {
-	static const char *const sizes[][2] = {
-		{ "byte ptr", "m8" },	  { "word ptr", "m16" },  { "dword ptr", "m32" },    { "fword ptr", "m48" },
-		{ "qword ptr", "m64" },	  { "tbyte ptr", "m80" }, { "xmmword ptr", "m128" }, { "ymmword ptr", "m256" },
-		{ "zmmword ptr", "m512" }
-	};
+	static const char *const sizes[][2] = { { "byte ptr", "m8" },	   { "word ptr", "m16" },
+						{ "dword ptr", "m32" },	   { "fword ptr", "m48" },
+						{ "qword ptr", "m64" },	   { "tbyte ptr", "m80" },
+						{ "xmmword ptr", "m128" }, { "ymmword ptr", "m256" },
+						{ "zmmword ptr", "m512" } };
 
 	if (strchr(text, '[')) {
 		for (unsigned n = 0; n < ARRAY_SIZE(sizes); n++)
@@ -256,30 +255,23 @@ static const char *reason_of(enum op op)
 {
 	switch (op) {
 	case OP_SYSCALL:
-	case OP_SYSENTER:
-		return "calls the host's kernel";
-	case OP_INT1:
-		return "its #DB looks like the host's own single step";
+	case OP_SYSENTER: return "calls the host's kernel";
+	case OP_INT1: return "its #DB looks like the host's own single step";
 	case OP_CPUID:
 	case OP_RDPID:
-	case OP_XGETBV:
-		return "what it reads belongs to the model, not to the host: tests/unit";
+	case OP_XGETBV: return "what it reads belongs to the model, not to the host: tests/unit";
 	case OP_RDTSC:
 	case OP_RDTSCP:
 	case OP_RDRAND:
-	case OP_RDSEED:
-		return "not deterministic: tests/unit";
+	case OP_RDSEED: return "not deterministic: tests/unit";
 	case OP_SGDT:
 	case OP_SIDT:
 	case OP_SLDT:
 	case OP_STR:
-	case OP_SMSW:
-		return "the host's kernel emulates it (UMIP)";
+	case OP_SMSW: return "the host's kernel emulates it (UMIP)";
 	case OP_VMCALL:
-	case OP_VMMCALL:
-		return "calls the host's hypervisor";
-	default:
-		return NULL;
+	case OP_VMMCALL: return "calls the host's hypervisor";
+	default: return NULL;
 	}
 }
 
@@ -437,8 +429,10 @@ static bool is_opcode(enum opcode_map map, unsigned b)
 
 static void search_legacy(struct search *s)
 {
-	static const uint8_t prefixes[][4] = { { 0 },	 { 0x66 },	 { 0xf2 },	 { 0xf3 },	 { 0x66, 0xf2 },
-					       { 0x66, 0xf3 }, { 0xf0 }, { 0x66, 0xf0 }, { 0xf2, 0xf0 }, { 0xf3, 0xf0 } };
+	static const uint8_t prefixes[][4] = {
+		{ 0 },		{ 0x66 }, { 0xf2 },	  { 0xf3 },	  { 0x66, 0xf2 },
+		{ 0x66, 0xf3 }, { 0xf0 }, { 0x66, 0xf0 }, { 0xf2, 0xf0 }, { 0xf3, 0xf0 }
+	};
 
 	for (unsigned p = 0; p < ARRAY_SIZE(prefixes); p++)
 		for (unsigned w = 0; w < 2; w++)
@@ -446,7 +440,9 @@ static void search_legacy(struct search *s)
 				for (unsigned opcode = 0; opcode < 256; opcode++) {
 					if (!is_opcode(map, opcode))
 						continue;
-					s->e = (struct encoding){ .map = (uint8_t)map, .opcode = (uint8_t)opcode, .w = w };
+					s->e = (struct encoding){ .map = (uint8_t)map,
+								  .opcode = (uint8_t)opcode,
+								  .w = w };
 					memcpy(s->e.prefixes, prefixes[p], 4);
 					visit_opcode(s);
 				}
@@ -477,8 +473,9 @@ int forms_find(struct forms *f, const struct cpu_model *model, struct error *err
 		return error_set(err, ENOMEM, "no memory for the table of forms");
 	search_legacy(&s);
 	search_vex(&s);
-	return s.status ? error_set(err, -s.status, "cannot keep all forms (%u so far, at most %u)", f->count, FORMS_INDEX / 2) :
-			  0;
+	return s.status ? error_set(err, -s.status, "cannot keep all forms (%u so far, at most %u)", f->count,
+				    FORMS_INDEX / 2)
+			: 0;
 }
 
 void forms_free(struct forms *f)

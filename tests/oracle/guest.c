@@ -26,18 +26,18 @@
 #define RSP0	 0xe000u
 #define USER	 0x200000u /* the areas' pages: code, data, stack */
 
-#define PTE_P	BIT(0)
-#define PTE_W	BIT(1)
-#define PTE_U	BIT(2)
-#define PTE_PS	BIT(7)
-#define PTE_NX	BIT(63)
+#define PTE_P  BIT(0)
+#define PTE_W  BIT(1)
+#define PTE_U  BIT(2)
+#define PTE_PS BIT(7)
+#define PTE_NX BIT(63)
 
 /* Linux's, arch/x86/include/asm/segment.h, as user mode can look at them with LAR and LSL. */
-#define GDT_LIMIT 127
-#define SEL_TSS	  0x40
+#define GDT_LIMIT	127
+#define SEL_TSS		0x40
 #define SEL_KERNEL_CODE 0x10
-#define HANDLER_SIZE 16
-#define HLT 0xf4
+#define HANDLER_SIZE	16
+#define HLT		0xf4
 
 /* One guest_run() may take so many returns of the engine: repeated string instructions. */
 #define RUNS_MAX 20000
@@ -123,7 +123,8 @@ static void map_pages(struct guest *g, uint32_t table, uint64_t linear, unsigned
 {
 	poke(g, PD_LOW + 8 * (linear >> 21), table | PTE_P | PTE_W | PTE_U);
 	for (unsigned n = 0; n < count; n++)
-		poke(g, table + 8 * ((linear >> 12 & 511) + n), (USER + (first + n) * PAGE_SIZE) | rights | PTE_P | PTE_U);
+		poke(g, table + 8 * ((linear >> 12 & 511) + n),
+		     (USER + (first + n) * PAGE_SIZE) | rights | PTE_P | PTE_U);
 }
 
 static void make_page_tables(struct guest *g)
@@ -140,10 +141,7 @@ static void make_page_tables(struct guest *g)
 }
 
 /* A descriptor's second dword without the base; the limit is 4 GiB where G is set. */
-static uint64_t descriptor(uint16_t attr)
-{
-	return (uint64_t)attr << 40 | (attr & ATTR_G ? 0xf00000000ffffull : 0);
-}
+static uint64_t descriptor(uint16_t attr) { return (uint64_t)attr << 40 | (attr & ATTR_G ? 0xf00000000ffffull : 0); }
 
 static void make_gdt(struct guest *g)
 {
@@ -156,8 +154,8 @@ static void make_gdt(struct guest *g)
 	poke(g, GDT + 0x20, descriptor(code | ATTR_DB | ATTR_DPL));
 	poke(g, GDT + 0x28, descriptor(data | ATTR_DB | ATTR_DPL));
 	poke(g, GDT + 0x30, descriptor(code | ATTR_L | ATTR_DPL));
-	poke(g, GDT + SEL_TSS, (uint64_t)(ATTR_P | 11) << 40 | 103 | (tss_base & 0xffffff) << 16 |
-				       (tss_base >> 24 & 0xff) << 56);
+	poke(g, GDT + SEL_TSS,
+	     (uint64_t)(ATTR_P | 11) << 40 | 103 | (tss_base & 0xffffff) << 16 | (tss_base >> 24 & 0xff) << 56);
 	poke(g, GDT + SEL_TSS + 8, tss_base >> 32);
 	poke(g, TSS + 4, SYSTEM + RSP0);
 	poke(g, TSS + 0x60, 104ull << 48); /* no I/O permission bitmap */
@@ -169,8 +167,9 @@ static void make_idt(struct guest *g)
 		uint64_t handler = SYSTEM + HANDLERS + HANDLER_SIZE * n;
 		uint64_t dpl = n == EXC_BP || n == EXC_OF || n == 0x80 ? 3 : 0;
 
-		poke(g, IDT + 16 * n, (handler & 0xffff) | SEL_KERNEL_CODE << 16 | (0x8eull | dpl << 5) << 40 |
-					      (handler >> 16 & 0xffff) << 48);
+		poke(g, IDT + 16 * n,
+		     (handler & 0xffff) | SEL_KERNEL_CODE << 16 | (0x8eull | dpl << 5) << 40 |
+			     (handler >> 16 & 0xffff) << 48);
 		poke(g, IDT + 16 * n + 8, handler >> 32);
 		mem_fill(g->mem, gpa(HANDLERS + HANDLER_SIZE * n), HLT, HANDLER_SIZE);
 	}
@@ -345,7 +344,8 @@ static void read_frame(struct guest *g, const struct cpu_state *s, struct outcom
 
 /* ---- running ---- */
 
-static int run_once(struct guest *g, const struct user_state *in, enum run_mode mode, struct outcome *o, struct error *err)
+static int run_once(struct guest *g, const struct user_state *in, enum run_mode mode, struct outcome *o,
+		    struct error *err)
 {
 	struct cpu_state s;
 	struct exit exit;

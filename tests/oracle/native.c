@@ -18,23 +18,23 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define SIGNAL_STACK (256u << 10)
+#define SIGNAL_STACK	     (256u << 10)
 #define HWCAP2_USER_FSGSBASE BIT(1)
 
 /* Linux's struct _fpx_sw_bytes, in the XSAVE area's legacy region at 464 */
-#define XSAVE_SOFTWARE	464
-#define XSAVE_MAGIC1	0x46505853u
-#define XSAVE_MAGIC2	0x46505845u
-#define XSAVE_HEADER	512
-#define XSAVE_AREA_MAX	16384u
-#define CPUID_XSTATE	0xd
+#define XSAVE_SOFTWARE 464
+#define XSAVE_MAGIC1   0x46505853u
+#define XSAVE_MAGIC2   0x46505845u
+#define XSAVE_HEADER   512
+#define XSAVE_AREA_MAX 16384u
+#define CPUID_XSTATE   0xd
 
 /* What code without a stack or thread of its own needs at hand: offsets are in the assembly below. */
 struct native_entry {
-	uint64_t active;   /* 0: the signal belongs to somebody else */
-	uint64_t rsp;	   /* 8: native_run's */
-	uint64_t fs_base;  /* 16: this thread's */
-	uint64_t bases;	   /* 24: FSGSBASE is there */
+	uint64_t active;	 /* 0: the signal belongs to somebody else */
+	uint64_t rsp;		 /* 8: native_run's */
+	uint64_t fs_base;	 /* 16: this thread's */
+	uint64_t bases;		 /* 24: FSGSBASE is there */
 	uint64_t in_fs, in_gs;	 /* 32, 40: bases for the instruction */
 	uint64_t out_fs, out_gs; /* 48, 56: and after it */
 	uint16_t out_sel[4];	 /* 64: DS, ES, FS, GS */
@@ -151,7 +151,8 @@ static int take_template(struct native *n, struct error *err)
 
 static int install_handlers(struct error *err)
 {
-	struct sigaction action = { .sa_sigaction = native_on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	struct sigaction action = { .sa_sigaction = native_on_signal,
+				    .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
 	stack_t stack = { .ss_size = SIGNAL_STACK };
 
 	stack.ss_sp = mmap(NULL, SIGNAL_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -327,6 +328,7 @@ struct host_traits native_traits(struct native *n)
 	n->areas.code[0] = 0x90;
 	n->areas.code[1] = FILLER;
 	native_run(n, &s, &o);
-	return (struct host_traits){ .bases = native_entry.bases, .pointers = o.s.fip == CODE,
+	return (struct host_traits){ .bases = native_entry.bases,
+				     .pointers = o.s.fip == CODE,
 				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4) };
 }

@@ -9,8 +9,10 @@
 /* As Linux and guest.c lay out the GDT: null, user data and code, kernel code and data, TSS, empty, beyond the limit, LDT. */
 static uint16_t selector(struct rng *r)
 {
-	static const uint16_t selectors[] = { 0,    1,	  2,	3,    0x2b, 0x2a, 0x28, 0x23, 0x20, 0x33, 0x30,	  0x10,
-					      0x13, 0x18, 0x1b, 0x40, 0x43, 0x48, 0x60, 0x63, 0x80, 0xfff8, 0x2f, 0x2b };
+	static const uint16_t selectors[] = {
+		0,    1,    2,	  3,	0x2b, 0x2a, 0x28, 0x23, 0x20, 0x33,   0x30, 0x10,
+		0x13, 0x18, 0x1b, 0x40, 0x43, 0x48, 0x60, 0x63, 0x80, 0xfff8, 0x2f, 0x2b
+	};
 
 	return selectors[rng_below(r, ARRAY_SIZE(selectors))];
 }
@@ -60,7 +62,8 @@ static void fix_xsave(struct cases *c, uint64_t at)
 
 	fix_fxsave(c, at);
 	put_value(c, at + 512, rng_next(r) & (bad ? 15 : 7), 8);
-	put_value(c, at + 520, compacted ? BIT(63) | (rng_next(r) & 7) | (rng_one_in(r, 2) ? 7 : 0) : rng_one_in(r, 16), 8);
+	put_value(c, at + 520, compacted ? BIT(63) | (rng_next(r) & 7) | (rng_one_in(r, 2) ? 7 : 0) : rng_one_in(r, 16),
+		  8);
 	if (!rng_one_in(r, 12))
 		put_bytes(c, at + 528, zeros, sizeof(zeros));
 }
@@ -122,7 +125,8 @@ static void string_registers(struct cases *c, struct test_case *t)
 	struct user_state *s = &t->before;
 	struct rng *r = &c->rng;
 	uint64_t from = data_address(r, 1), count;
-	uint64_t high = t->insn.addrsize == 4 ? rng_next(r) << 32 : 0, low = t->insn.addrsize == 4 ? UINT32_MAX : UINT64_MAX;
+	uint64_t high = t->insn.addrsize == 4 ? rng_next(r) << 32 : 0,
+		 low = t->insn.addrsize == 4 ? UINT32_MAX : UINT64_MAX;
 
 	s->gpr[RSI] = (segment_offset(s, t->insn.seg, from) & low) | high;
 	s->gpr[RDI] = rng_one_in(r, 4) ? from + rng_below(r, 32) : (data_address(r, 1) & low) | high;
@@ -170,61 +174,90 @@ void operands_before(struct cases *c, struct test_case *t)
 		return;
 	}
 	switch (i->op) {
-	case OP_BT: case OP_BTS: case OP_BTR: case OP_BTC:
+	case OP_BT:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC:
 		if (i->form == FORM_MR && !rng_one_in(r, 10))
 			set_low(&s->gpr[i->reg / 8], (uint64_t)sign_extend(rng_next(r), 12), i->opsize);
 		break;
-	case OP_DIV: case OP_IDIV:
+	case OP_DIV:
+	case OP_IDIV:
 		if (!rng_one_in(r, 3))
-			s->gpr[RDX] = i->op == OP_IDIV && rng_one_in(r, 2) ? UINT64_MAX : rng_next(r) >> (48 + rng_below(r, 16));
+			s->gpr[RDX] = i->op == OP_IDIV && rng_one_in(r, 2) ? UINT64_MAX
+									   : rng_next(r) >> (48 + rng_below(r, 16));
 		if (i->opsize == 1)
 			s->gpr[RAX] &= 0xfff;
 		break;
-	case OP_ROL: case OP_ROR: case OP_RCL: case OP_RCR: case OP_SHL: case OP_SHR: case OP_SAR: case OP_SHLD: case OP_SHRD:
-	case OP_BEXTR: case OP_BZHI: case OP_SARX: case OP_SHLX: case OP_SHRX:
+	case OP_ROL:
+	case OP_ROR:
+	case OP_RCL:
+	case OP_RCR:
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR:
+	case OP_SHLD:
+	case OP_SHRD:
+	case OP_BEXTR:
+	case OP_BZHI:
+	case OP_SARX:
+	case OP_SHLX:
+	case OP_SHRX:
 		if (!rng_one_in(r, 3))
 			set_low(&s->gpr[RCX], rng_below(r, 70), 1);
 		if (i->op >= OP_BEXTR && !rng_one_in(r, 3))
 			set_low(&s->gpr[i->reg2 / 8], (uint64_t)rng_below(r, 70) << 8 | rng_below(r, 70), 2);
 		break;
-	case OP_JCXZ: case OP_JECXZ: case OP_JRCXZ: case OP_LOOP: case OP_LOOPE: case OP_LOOPNE:
+	case OP_JCXZ:
+	case OP_JECXZ:
+	case OP_JRCXZ:
+	case OP_LOOP:
+	case OP_LOOPE:
+	case OP_LOOPNE:
 		if (!rng_one_in(r, 3))
 			s->gpr[RCX] = rng_below(r, 3) | (rng_one_in(r, 2) ? rng_next(r) << 32 : 0);
 		break;
-	case OP_XLAT:
-		s->gpr[RBX] = segment_offset(s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff);
-		break;
+	case OP_XLAT: s->gpr[RBX] = segment_offset(s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff); break;
 	case OP_MASKMOV:
 		if (t->form->name[0] != 'v' || strstr(t->form->name, "dqu"))
 			s->gpr[RDI] = segment_offset(s, DS, data_address(r, 1));
 		break;
-	case OP_GATHER:
-		gather_indices(c, t);
-		break;
-	case OP_LEAVE: case OP_ENTER:
-		s->gpr[RBP] = stack_address(r);
-		break;
-	case OP_MOV_SREG: case OP_VERR: case OP_VERW:
+	case OP_GATHER: gather_indices(c, t); break;
+	case OP_LEAVE:
+	case OP_ENTER: s->gpr[RBP] = stack_address(r); break;
+	case OP_MOV_SREG:
+	case OP_VERR:
+	case OP_VERW:
 		if (i->form == FORM_R && !i->store)
 			set_low(&s->gpr[i->reg / 8], selector(r), 2);
 		break;
-	case OP_LAR: case OP_LSL:
+	case OP_LAR:
+	case OP_LSL:
 		if (!(i->flags & INSN_MEM))
 			set_low(&s->gpr[i->rm / 8], selector(r), 2);
 		break;
-	case OP_WRFSBASE: case OP_WRGSBASE:
+	case OP_WRFSBASE:
+	case OP_WRGSBASE:
 		if (!rng_one_in(r, 6))
 			s->gpr[i->reg / 8] = (uint64_t)sign_extend(s->gpr[i->reg / 8], 48);
 		break;
-	case OP_XSAVE: case OP_XSAVE64: case OP_XSAVEC: case OP_XSAVEC64: case OP_XSAVEOPT: case OP_XSAVEOPT64:
-	case OP_XRSTOR: case OP_XRSTOR64:
+	case OP_XSAVE:
+	case OP_XSAVE64:
+	case OP_XSAVEC:
+	case OP_XSAVEC64:
+	case OP_XSAVEOPT:
+	case OP_XSAVEOPT64:
+	case OP_XRSTOR:
+	case OP_XRSTOR64:
 		s->gpr[RAX] = rng_one_in(r, 2) ? 7 : rng_next(r) & 7;
 		s->gpr[RDX] = 0;
 		break;
-	case OP_CALL_FAR: case OP_JMP_FAR: /* perhaps to 32-bit code, which knows half of RSP */
+	case OP_CALL_FAR:
+	case OP_JMP_FAR: /* perhaps to 32-bit code, which knows half of RSP */
 		s->gpr[RSP] = STACK + 1024 + rng_below(r, 2048);
 		break;
-	case OP_CALL: case OP_JMP:
+	case OP_CALL:
+	case OP_JMP:
 		if (i->form == FORM_R)
 			s->gpr[i->reg / 8] = branch_target(r, t);
 		break;
@@ -234,8 +267,7 @@ void operands_before(struct cases *c, struct test_case *t)
 			s->gpr[RDX] = (uint64_t)sign_extend(rng_next(r), 6);
 		}
 		break;
-	default:
-		break;
+	default: break;
 	}
 }
 
@@ -343,38 +375,41 @@ bool operands_after(struct cases *c, struct test_case *t)
 	if ((i->flags & INSN_MEM) && !is_string(i->op))
 		element_values(c);
 	switch (i->op) {
-	case OP_CMPXCHG: case OP_CMPXCHG8B: case OP_CMPXCHG16B:
-		compare_equal(c, t);
-		break;
+	case OP_CMPXCHG:
+	case OP_CMPXCHG8B:
+	case OP_CMPXCHG16B: compare_equal(c, t); break;
 	case OP_MOV:
 		if (i->form == FORM_OTHER && !rng_one_in(r, 8)) { /* an absolute address */
 			store_le64(t->bytes + c->body, c->target);
 			cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
 		}
 		break;
-	case OP_CALL: case OP_JMP:
+	case OP_CALL:
+	case OP_JMP:
 		if (i->flags & INSN_MEM)
 			put_value(c, c->target, branch_target(r, t), 8);
 		break;
-	case OP_RET:
-		put_value(c, sp, branch_target(r, t), i->opsize);
-		break;
-	case OP_JMP_FAR: case OP_CALL_FAR: case OP_LFS: case OP_LGS: case OP_LSS:
-		far_pointer(c, t, c->target, i->srcsize);
-		break;
+	case OP_RET: put_value(c, sp, branch_target(r, t), i->opsize); break;
+	case OP_JMP_FAR:
+	case OP_CALL_FAR:
+	case OP_LFS:
+	case OP_LGS:
+	case OP_LSS: far_pointer(c, t, c->target, i->srcsize); break;
 	case OP_RET_FAR:
 		if (t->len - c->body == 2)
 			store_le16(t->bytes + c->body, (uint16_t)rng_below(r, 600));
 		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
 		far_pointer(c, t, sp, i->opsize);
 		break;
-	case OP_IRET: case OP_IRETD: case OP_IRETQ:
-		iret_frame(c, t);
-		break;
-	case OP_POPF: case OP_POPFD: case OP_POPFQ:
-		put_value(c, sp, popped_flags(r), i->opsize);
-		break;
-	case OP_PUSHF: case OP_PUSHFD: case OP_PUSHFQ:
+	case OP_IRET:
+	case OP_IRETD:
+	case OP_IRETQ: iret_frame(c, t); break;
+	case OP_POPF:
+	case OP_POPFD:
+	case OP_POPFQ: put_value(c, sp, popped_flags(r), i->opsize); break;
+	case OP_PUSHF:
+	case OP_PUSHFD:
+	case OP_PUSHFQ:
 		if (t->mode == RUN_TRAP) /* TF would be among them */
 			t->mode = RUN_BUDGET;
 		break;
@@ -382,29 +417,27 @@ bool operands_after(struct cases *c, struct test_case *t)
 		store_le16(t->bytes + c->body, (uint16_t)(rng_one_in(r, 4) ? rng_next(r) : rng_below(r, 600)));
 		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
 		break;
-	case OP_INT:
-		return (i->imm & 0xff) != 0x80; /* the host's system calls */
-	case OP_MOV_SREG: case OP_LAR: case OP_LSL: case OP_VERR: case OP_VERW:
+	case OP_INT: return (i->imm & 0xff) != 0x80; /* the host's system calls */
+	case OP_MOV_SREG:
+	case OP_LAR:
+	case OP_LSL:
+	case OP_VERR:
+	case OP_VERW:
 		if (i->flags & INSN_MEM)
 			put_value(c, c->target, selector(r), 2);
 		break;
-	case OP_POP_SREG:
-		put_value(c, sp, selector(r), 2);
-		break;
-	case OP_LDMXCSR: case OP_VLDMXCSR:
+	case OP_POP_SREG: put_value(c, sp, selector(r), 2); break;
+	case OP_LDMXCSR:
+	case OP_VLDMXCSR:
 		put_value(c, c->target, rng_next(r) & (rng_one_in(r, 4) ? ~c->traits.mxcsr_mask | 0xffff : 0xffff), 4);
 		break;
-	case OP_FLDENV: case OP_FRSTOR:
-		fix_environment(c, c->target, i->opsize == 2 ? 2 : 4);
-		break;
-	case OP_FXRSTOR: case OP_FXRSTOR64:
-		fix_fxsave(c, c->target);
-		break;
-	case OP_XRSTOR: case OP_XRSTOR64:
-		fix_xsave(c, c->target);
-		break;
-	default:
-		break;
+	case OP_FLDENV:
+	case OP_FRSTOR: fix_environment(c, c->target, i->opsize == 2 ? 2 : 4); break;
+	case OP_FXRSTOR:
+	case OP_FXRSTOR64: fix_fxsave(c, c->target); break;
+	case OP_XRSTOR:
+	case OP_XRSTOR64: fix_xsave(c, c->target); break;
+	default: break;
 	}
 	return true;
 }

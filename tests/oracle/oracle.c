@@ -12,21 +12,26 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define BATCH 4		    /* cases of a form in a round */
+#define BATCH		4   /* cases of a form in a round */
 #define BATCH_UNDEFINED 400 /* "(bad)" is most of the encoding space */
-#define SHOWN_OF_FORM 2	    /* failures printed of a form */
-#define SHOWN 400	    /* and in all */
+#define SHOWN_OF_FORM	2   /* failures printed of a form */
+#define SHOWN		400 /* and in all */
 
 #define KINDS(_)                                                                                                       \
-	_(INTEGER, "integer and branches") _(STRING, "string instructions")                                            \
-	_(SYSTEM, "system instructions, faults of privileged ones") _(X87, "x87") _(MMX, "MMX") _(SSE, "SSE")          \
-	_(AVX, "AVX") _(UNDEFINED, "undefined encodings")
+	_(INTEGER, "integer and branches")                                                                             \
+	_(STRING, "string instructions")                                                                               \
+	_(SYSTEM, "system instructions, faults of privileged ones")                                                    \
+	_(X87, "x87")                                                                                                  \
+	_(MMX, "MMX")                                                                                                  \
+	_(SSE, "SSE")                                                                                                  \
+	_(AVX, "AVX")                                                                                                  \
+	_(UNDEFINED, "undefined encodings")
 
 enum kind {
 #define _(id, what) KIND_##id,
 	KINDS(_)
 #undef _
-	KIND_COUNT
+		KIND_COUNT
 };
 
 static const char *const kind_names[] = {
@@ -97,7 +102,10 @@ static enum kind kind_of(const struct insn_form *f)
 	if (f->op == OP_MASKMOV)
 		return strstr(f->name, "xmm") ? KIND_SSE : KIND_MMX;
 	if (f->host)
-		return f->name[0] == 'f' ? KIND_X87 : strstr(f->name, "xmm") ? KIND_SSE : strstr(f->name, "mm") ? KIND_MMX : KIND_SSE;
+		return f->name[0] == 'f'	? KIND_X87
+		       : strstr(f->name, "xmm") ? KIND_SSE
+		       : strstr(f->name, "mm")	? KIND_MMX
+						: KIND_SSE;
 	if ((f->op >= OP_MOVSB && f->op <= OP_SCASQ) || f->op == OP_MOVSD_STRING || f->op == OP_CMPSD_STRING)
 		return KIND_STRING;
 	return f->op <= OP_RET_FAR || cpu_system_ops[f->op] ? KIND_SYSTEM : KIND_INTEGER;
@@ -158,8 +166,8 @@ static int run_case(struct oracle *o, struct insn_form *form, uint64_t number, s
 	guest_code_changed(o->guest);
 	native_run(o->native, &t.before, &native);
 	if (guest_run(o->guest, &t.before, t.mode, &guest, err))
-		return error_prefix(err, "--seed %llu --form '%s' --case %llu", (unsigned long long)o->options.seed, form->name,
-				    (unsigned long long)number);
+		return error_prefix(err, "--seed %llu --form '%s' --case %llu", (unsigned long long)o->options.seed,
+				    form->name, (unsigned long long)number);
 	count(o, &t, number, &native, &guest);
 	return 0;
 }
@@ -228,13 +236,15 @@ static bool report_kinds(struct oracle *o)
 			failures += f->failures;
 			failing += f->failures != 0;
 			if (f->failures)
-				fprintf(stderr, "# %s: %llu of %llu cases differ\n", f->name, (unsigned long long)f->failures,
-					(unsigned long long)f->cases);
+				fprintf(stderr, "# %s: %llu of %llu cases differ\n", f->name,
+					(unsigned long long)f->failures, (unsigned long long)f->cases);
 		}
 		printf("%sok %d - %s: %llu forms, %llu cases, %llu of them faults", failures ? "not " : "", kind + 1,
-		       kind_names[kind], (unsigned long long)forms, (unsigned long long)cases, (unsigned long long)faults);
+		       kind_names[kind], (unsigned long long)forms, (unsigned long long)cases,
+		       (unsigned long long)faults);
 		if (failures)
-			printf("; %llu cases of %llu forms differ", (unsigned long long)failures, (unsigned long long)failing);
+			printf("; %llu cases of %llu forms differ", (unsigned long long)failures,
+			       (unsigned long long)failing);
 		printf("\n");
 		good &= !failures;
 	}
@@ -275,10 +285,12 @@ static void report_not_covered(const struct oracle *o)
 		else if (f->reason)
 			printf("# not covered: %s: %s\n", f->name, f->reason);
 		else if (!f->cases && selected(o, f))
-			printf("# not covered: %s: the time was over before its turn, or no case could be made\n", f->name);
+			printf("# not covered: %s: the time was over before its turn, or no case could be made\n",
+			       f->name);
 	}
-	printf("# %u forms of the model; %u more are known to the disassembler and not offered, %u of them this host has\n", forms,
-	       not_had, host_has);
+	printf("# %u forms of the model; %u more are known to the disassembler and not offered, %u of them this host "
+	       "has\n",
+	       forms, not_had, host_has);
 }
 
 static bool report(struct oracle *o)
@@ -294,8 +306,8 @@ static bool report(struct oracle *o)
 		covered += o->forms.form[n].cases != 0;
 		cases += o->forms.form[n].cases;
 	}
-	printf("# covered: %llu forms with %llu cases, seed %llu\n", (unsigned long long)covered, (unsigned long long)cases,
-	       (unsigned long long)o->options.seed);
+	printf("# covered: %llu forms with %llu cases, seed %llu\n", (unsigned long long)covered,
+	       (unsigned long long)cases, (unsigned long long)o->options.seed);
 	return good;
 }
 
@@ -357,7 +369,8 @@ int main(int argc, char **argv)
 	bool good;
 
 	if (!o || parse(&o->options, argc, argv)) {
-		fprintf(stderr, "usage: oracle [--engine NAME] [--seed N] [--seconds N] [--cases N] [--form NAME [--case N]]\n");
+		fprintf(stderr, "usage: oracle [--engine NAME] [--seed N] [--seconds N] [--cases N] [--form NAME "
+				"[--case N]]\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);

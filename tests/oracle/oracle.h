@@ -64,8 +64,8 @@ const struct areas *native_areas(struct native *);
 void native_start_state(struct native *, struct user_state *);
 /* What of this host is not the same everywhere. */
 struct host_traits {
-	bool bases;    /* FS and GS bases can be set */
-	bool pointers; /* the x87 pointers are kept while no exception is pending: not on AMD's */
+	bool bases;	     /* FS and GS bases can be set */
+	bool pointers;	     /* the x87 pointers are kept while no exception is pending: not on AMD's */
 	uint32_t mxcsr_mask; /* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
 };
 struct host_traits native_traits(struct native *);
@@ -127,10 +127,7 @@ static inline uint64_t rng_next(struct rng *r)
 	return z ^ z >> 31;
 }
 /* 0 .. n-1 */
-static inline unsigned rng_below(struct rng *r, unsigned n)
-{
-	return (unsigned)((rng_next(r) >> 32) * n >> 32);
-}
+static inline unsigned rng_below(struct rng *r, unsigned n) { return (unsigned)((rng_next(r) >> 32) * n >> 32); }
 static inline bool rng_one_in(struct rng *r, unsigned n) { return rng_below(r, n) == 0; }
 
 /* ---- forms.c ---- */
@@ -153,8 +150,8 @@ struct encoding {
 struct insn_form {
 	char name[64];	    /* "lock add m32, r32" */
 	const char *reason; /* not executed, because: */
-	bool undefined;	    /* encodings that the model does not have: "(bad)", or a name the disassembler knows and " ?" */
-	bool host_has;	    /* but the host has */
+	bool undefined; /* encodings that the model does not have: "(bad)", or a name the disassembler knows and " ?" */
+	bool host_has;	/* but the host has */
 	uint16_t op;
 	bool host;
 	struct encoding *encodings;
@@ -201,8 +198,8 @@ struct test_case {
 };
 
 struct cases;
-struct cases *cases_create(struct forms *, const struct cpu_model *, const struct user_state *start,
-			   struct host_traits, uint64_t seed);
+struct cases *cases_create(struct forms *, const struct cpu_model *, const struct user_state *start, struct host_traits,
+			   uint64_t seed);
 void cases_destroy(struct cases *);
 /*
  * Case `number` of a form: writes both sides' memory. Which it is depends on the seed, the form's name and the number only.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every form of every instruction of user mode against the host's CPU, a fixed number of cases each. The seed is in the output;
-# `make oracle` goes on for as long as one likes.
+# Every form of every instruction of user mode against the host's CPU, for ten seconds. The seed is in the output, and ORACLE_SEED
+# repeats one; `make oracle` goes on for as long as one likes.
 cd "$(dirname "$0")/../.." || exit 1
-exec "${ORACLE:-build/release/tests/oracle/oracle}" --cases "${ORACLE_CASES:-200}"
+exec "${ORACLE:-build/release/tests/oracle/oracle}" --seconds "${ORACLE_SECONDS:-10}" ${ORACLE_SEED:+--seed "$ORACLE_SEED"}
