@@ -151,5 +151,7 @@ bool has_tsc_deadline(void) { return feature(1, 'c', 24); }
 bool has_cx16(void) { return feature(1, 'c', 13); }
 bool has_umip(void) { return feature(7, 'c', 2); }
 bool has_fsgsbase(void) { return feature(7, 'b', 0); }
+bool has_bmi2(void) { return feature(7, 'b', 8); }
+bool has_movbe(void) { return feature(1, 'c', 22); }
 bool has_monitor(void) { return feature(1, 'c', 3); }
 bool vendor_is_amd(void) { return cpuid(0, 0).b == 0x68747541; } /* "Auth" */

@@ -213,7 +213,7 @@ static inline void flush_tlb(void) { write_cr3(read_cr3() & ~BIT(63)); }
 /* Features that guests ask for. */
 bool has_nx(void), has_1g_pages(void), has_pge(void), has_pcid(void), has_invpcid(void), has_smep(void), has_smap(void);
 bool has_x2apic(void), has_tsc_deadline(void), has_cx16(void), has_umip(void), has_fsgsbase(void), has_monitor(void);
-bool vendor_is_amd(void);
+bool has_bmi2(void), has_movbe(void), vendor_is_amd(void);
 
 /* ---- exceptions and interrupts (cpu.c) ---- */
 
