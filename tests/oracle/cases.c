@@ -167,7 +167,13 @@ static void make_x87(struct cases *c, struct user_state *s)
 	s->fdp = (uint64_t)sign_extend(rng_next(r), 48);
 }
 
-static void make_state(struct cases *c, struct user_state *s)
+/* Alignment checks of vectors are the processor's business: SDM vol. 2 leaves it open, AMD's check all of 16 and 32 bytes. */
+static bool checks_alignment(const struct insn *i)
+{
+	return !(i->flags & (INSN_HOST | INSN_SYSTEM)) && i->op != OP_GATHER && i->op != OP_MASKMOV;
+}
+
+static void make_state(struct cases *c, const struct insn *i, struct user_state *s)
 {
 	struct rng *r = &c->rng;
 
@@ -178,6 +184,8 @@ static void make_state(struct cases *c, struct user_state *s)
 	s->rflags |= rng_next(r) & FLAGS_STATUS;
 	if (rng_one_in(r, 3))
 		s->rflags |= FLAG_DF;
+	if (checks_alignment(i) && rng_one_in(r, 16))
+		s->rflags |= FLAG_AC;
 	if (c->traits.bases) {
 		s->fs_base = rng_one_in(r, 2) ? rng_next(r) & 0x7ffff000 : (uint64_t)sign_extend(rng_next(r), 48);
 		s->gs_base = rng_one_in(r, 2) ? rng_next(r) & 0x7ffff000 : (uint64_t)sign_extend(rng_next(r), 48);
@@ -464,7 +472,7 @@ bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct
 	if (!t->form || t->form->reason)
 		return false;
 	t->mode = rng_below(&c->rng, RUN_MODES);
-	make_state(c, &t->before);
+	make_state(c, &t->insn, &t->before);
 	make_memory(c);
 	/* Where an undefined instruction ends nobody can say: all of it is there to be fetched. */
 	t->before.rip = form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1

@@ -407,10 +407,11 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_POPF:
 	case OP_POPFD:
 	case OP_POPFQ: put_value(c, sp, popped_flags(r), i->opsize); break;
+	case OP_INT1: /* its #DB would look like the single step's */
 	case OP_PUSHF:
 	case OP_PUSHFD:
 	case OP_PUSHFQ:
-		if (t->mode == RUN_TRAP) /* TF would be among them */
+		if (t->mode == RUN_TRAP) /* TF is among them */
 			t->mode = RUN_BUDGET;
 		break;
 	case OP_ENTER:
