@@ -27,7 +27,8 @@ Q := $(if $(V),,@)
 flags.release := -O2 -g -fno-plt -fcf-protection=none -fomit-frame-pointer
 flags.debug := -O0 -g
 flags.asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-flags.tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+# -Wno-tsan: the guest's own fences are fences of the host, which TSan does not model.
+flags.tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread $(if $(filter gcc%,$(CC)),-Wno-tsan)
 flags.fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 link.asan := -fsanitize=address,undefined
 link.tsan := -fsanitize=thread
@@ -50,6 +51,8 @@ ORACLE := $(if $(shell grep -l '^int main' $(ORACLE_SOURCES) /dev/null),$(OUT)/t
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
+# Those that start threads.
+TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(shell grep -lE 'thread_create|machine_run' $(wildcard tests/unit/*.c) /dev/null))
 GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.c)))
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
@@ -160,8 +163,9 @@ check: all unit guests helpers
 test: packages
 	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) fuzzers
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit
+	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
-	$(Q)$(TEST_ENV) DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' $(PROVE) $(SCRIPTS) $(UNIT) $(ASAN_UNIT)
+	$(Q)$(TEST_ENV) DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' $(PROVE) $(SCRIPTS) $(UNIT) $(ASAN_UNIT) $(TSAN_UNIT)
 
 run: packages
 	$(Q)$(MAKE) $(JOBS) all
