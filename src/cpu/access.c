@@ -217,8 +217,7 @@ static void probe_in_view(struct vcpu *v, uint64_t lin, unsigned len, enum acces
 
 /* ---- what is looked at while v->tlb is tlb_never ---- */
 
-/* Data breakpoints that [lin, lin+size) touches, SDM vol. 3A 17.2.5: R/W 01 for writes, 11 for either. */
-static uint64_t matching_breakpoints(const struct vcpu *v, uint64_t lin, unsigned size, enum access access)
+uint64_t cpu_matching_breakpoints(const struct vcpu *v, uint64_t address, unsigned size, unsigned kinds)
 {
 	static const uint8_t lengths[4] = { 1, 2, 8, 4 };
 	uint64_t hit = 0;
@@ -228,9 +227,9 @@ static uint64_t matching_breakpoints(const struct vcpu *v, uint64_t lin, unsigne
 		unsigned len = lengths[bits(v->s.dr[7], 19 + 4 * n, 18 + 4 * n)];
 		uint64_t start = v->s.dr[n] & ~(uint64_t)(len - 1);
 
-		if (!bits(v->s.dr[7], 2 * n + 1, 2 * n) || !(kind == 3 || (kind == 1 && access == ACCESS_WRITE)))
+		if (!bits(v->s.dr[7], 2 * n + 1, 2 * n) || !(kinds & BIT(kind)))
 			continue;
-		if (lin < start + len && start < lin + size)
+		if (address < start + len && start < address + size)
 			hit |= BIT(n);
 	}
 	return hit;
@@ -247,7 +246,9 @@ static bool accesses_are_checked(const struct vcpu *v) { return unlikely(v->tlb 
 /* After the access, which did not fault: debug traps come when the instruction is done. */
 static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum access access)
 {
-	v->s.pending_debug |= matching_breakpoints(v, lin, size, access);
+	unsigned kinds = BIT(BREAK_ACCESS) | (access == ACCESS_WRITE ? BIT(BREAK_WRITE) : 0);
+
+	v->s.pending_debug |= cpu_matching_breakpoints(v, lin, size, kinds);
 }
 
 /* ---- the public accesses: in the current view ---- */

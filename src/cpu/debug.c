@@ -4,10 +4,10 @@
 #include "cpu/segment.h"
 
 #define DR6_WRITABLE 0xe00fu /* B0..B3, BD, BS, BT */
-#define DR6_ONES 0xffff0ff0u
-#define DR6_BD BIT(13)
+#define DR6_ONES     0xffff0ff0u
+#define DR6_BD	     BIT(13)
 #define DR7_WRITABLE 0xffff23ffu /* without RTM */
-#define DR7_ONES 0x400u
+#define DR7_ONES     0x400u
 
 /* DR4 and DR5 are names of DR6 and DR7 unless CR4.DE makes them undefined. */
 static unsigned register_number(struct vcpu *v, unsigned number)
@@ -21,6 +21,7 @@ static unsigned register_number(struct vcpu *v, unsigned number)
 	return number + 2;
 }
 
+/* DR0 to DR3 take any address: one that is not canonical only never matches (17.2.6). */
 static void write_debug(struct vcpu *v, unsigned number, uint64_t value)
 {
 	if (number >= 6 && value >> 32)
@@ -29,14 +30,18 @@ static void write_debug(struct vcpu *v, unsigned number, uint64_t value)
 		value = (value & DR6_WRITABLE) | DR6_ONES;
 	else if (number == 7)
 		value = (value & DR7_WRITABLE) | DR7_ONES;
-	else if (!is_canonical(value))
-		cpu_raise_error(v, EXC_GP, 0);
 	TRACE(v->trace, CONTROL, "cpu%u DR%u %#lx -> %#lx at rip %#lx", v->index, number, v->s.dr[number], value,
 	      v->s.rip);
 	v->s.dr[number] = value;
 	cpu_update_mode(v);
 	if (number == 7)
 		vcpu_post(v, EVENT_STEP);
+}
+
+void cpu_note_port_breakpoints(struct vcpu *v, uint16_t port, unsigned size)
+{
+	if (unlikely(v->s.dr[7] & DR7_ENABLES) && (v->s.cr4 & CR4_DE))
+		v->s.pending_debug |= cpu_matching_breakpoints(v, port, size, BIT(BREAK_PORT));
 }
 
 void op_mov_dr(struct vcpu *v, const struct insn *i)

@@ -3,10 +3,10 @@
  */
 #include "cpu/repeat.h"
 
-#define TSS_TYPE_32	     0x9 /* available; busy is 0xb */
-#define TSS_TYPE_BUSY	     0x2
-#define TSS_IO_MAP_BASE	     102
-#define TSS_MIN_LIMIT	     103
+#define TSS_TYPE_32	0x9 /* available; busy is 0xb */
+#define TSS_TYPE_BUSY	0x2
+#define TSS_IO_MAP_BASE 102
+#define TSS_MIN_LIMIT	103
 
 /* Two bytes are always read, so that any run of up to four ports is covered: the last one must be within the limit. */
 static bool io_map_allows(struct vcpu *v, uint16_t port, unsigned size)
@@ -42,6 +42,7 @@ static uint32_t read_port(struct vcpu *v, uint16_t port, unsigned size)
 
 	v->count[COUNT_PIO_READS]++;
 	TRACE(v->trace, PIO, "cpu%u in  %#x/%u = %#x", v->index, port, size, value);
+	cpu_note_port_breakpoints(v, port, size);
 	return value;
 }
 
@@ -50,6 +51,7 @@ static void write_port(struct vcpu *v, uint16_t port, unsigned size, uint32_t va
 	v->count[COUNT_PIO_WRITES]++;
 	TRACE(v->trace, PIO, "cpu%u out %#x/%u = %#x", v->index, port, size, value);
 	v->env->pio_write(v, port, size, value);
+	cpu_note_port_breakpoints(v, port, size);
 }
 
 /* The immediate is one byte, sign-extended like all of them. */

@@ -32,6 +32,15 @@ void cpu_tlb_flush_pcid(struct vcpu *, uint16_t pcid);
 
 /* After a store through a host pointer that no TLB write entry allowed: invalidates decoded code, tells the engine. */
 void cpu_note_write(struct vcpu *, gpa_t, unsigned size);
+/* DR6 bits of the enabled breakpoints of these kinds (bits by enum break_kind) that [address, address+size) touches, SDM vol. 3B 17.2.5. */
+uint64_t cpu_matching_breakpoints(const struct vcpu *, uint64_t address, unsigned size, unsigned kinds);
+
+/* ---- debug.c ---- */
+
+/* R/W0 to R/W3 of DR7 */
+enum break_kind { BREAK_EXECUTE, BREAK_WRITE, BREAK_PORT, BREAK_ACCESS };
+/* After an access to a port: debug traps come when the instruction is done. */
+void cpu_note_port_breakpoints(struct vcpu *, uint16_t port, unsigned size);
 
 /* ---- event.c ---- */
 

@@ -42,7 +42,8 @@ static inline uint64_t string_load(struct vcpu *v, const struct insn *i, enum se
 typedef uint64_t string_step_fn(struct vcpu *, const struct insn *, uint64_t max, bool *stop);
 
 /* After each step all registers are right, so that the instruction can be left there, by a fault or for an event, and resumed. */
-static inline __attribute__((always_inline)) void string_repeat(struct vcpu *v, const struct insn *i, string_step_fn *step)
+static inline __attribute__((always_inline)) void string_repeat(struct vcpu *v, const struct insn *i,
+								string_step_fn *step)
 {
 	bool stop = false;
 
@@ -50,19 +51,20 @@ static inline __attribute__((always_inline)) void string_repeat(struct vcpu *v, 
 		step(v, i, 1, &stop);
 		return;
 	}
-	/* A single-step trap comes after each element, SDM vol. 3B 18.3.1.4. */
-	bool trap = v->s.rflags & FLAG_TF;
+	/* Single-step traps and those of data breakpoints come after each element, SDM vol. 3B 17.3.1.2 and 17.3.1.4. */
+	bool trap = v->s.rflags & FLAG_TF, alone = trap || (v->s.dr[7] & DR7_ENABLES);
 
 	v->repeating = false;
 	for (;;) {
 		uint64_t count = cpu_reg(v, OFF_RCX, i->addrsize);
 		if (!count)
 			return;
-		uint64_t n = step(v, i, trap ? 1 : count, &stop);
+		uint64_t n = step(v, i, alone ? 1 : count, &stop);
 		cpu_set_reg(v, OFF_RCX, i->addrsize, count - n);
 		if (stop || n == count)
 			return;
-		if (trap || atomic_load_explicit(&v->events, memory_order_relaxed) & REPEAT_STOP_EVENTS) {
+		if (trap || v->s.pending_debug ||
+		    atomic_load_explicit(&v->events, memory_order_relaxed) & REPEAT_STOP_EVENTS) {
 			v->restart = v->repeating = true;
 			return;
 		}
