@@ -186,9 +186,12 @@ static void make_state(struct cases *c, const struct insn *i, struct user_state 
 		s->rflags |= FLAG_DF;
 	if (checks_alignment(i) && rng_one_in(r, 16))
 		s->rflags |= FLAG_AC;
-	if (c->traits.bases) {
+	if (c->traits.bases && c->mode == MODE_64) {
 		s->fs_base = rng_one_in(r, 2) ? rng_next(r) & 0x7ffff000 : (uint64_t)sign_extend(rng_next(r), 48);
 		s->gs_base = rng_one_in(r, 2) ? rng_next(r) & 0x7ffff000 : (uint64_t)sign_extend(rng_next(r), 48);
+	} else if (c->traits.bases) {
+		s->fs_base = (uint32_t)rng_next(r);
+		s->gs_base = (uint32_t)rng_next(r);
 	}
 	make_vectors(r, s);
 	make_x87(c, s);
@@ -238,10 +241,12 @@ uint64_t stack_address(struct rng *r)
 	}
 }
 
-uint64_t segment_offset(struct user_state *s, unsigned seg, uint64_t at)
+uint64_t segment_offset(enum code_mode mode, struct user_state *s, unsigned seg, uint64_t at)
 {
 	uint64_t offset = at - (seg == FS ? s->fs_base : seg == GS ? s->gs_base : 0);
 
+	if (mode != MODE_64)
+		return (uint32_t)offset;
 	if ((uint64_t)sign_extend(offset, 48) == offset)
 		return offset;
 	s->fs_base = s->gs_base = 0;
@@ -311,7 +316,7 @@ static void choose_memory(struct cases *c, const struct insn_form *form, struct 
 	unsigned how = rng_below(r, 12);
 
 	f->mod = (uint8_t)rng_below(r, 3);
-	f->base = (uint8_t)(how == 0 ? BASE_NONE : how == 1 ? BASE_RIP : rng_below(r, 16));
+	f->base = (uint8_t)(how == 0 ? BASE_NONE : how == 1 && c->mode == MODE_64 ? BASE_RIP : rng_below(r, 16));
 	f->index = (uint8_t)(rng_one_in(r, 2) ? BASE_NONE : rng_below(r, 16));
 	f->scale = (uint8_t)rng_below(r, 4);
 	f->sib = rng_one_in(r, 8);
@@ -322,7 +327,7 @@ static void choose_memory(struct cases *c, const struct insn_form *form, struct 
 		f->index = BASE_NONE;
 	}
 	f->disp = f->mod == 1 ? (int8_t)rng_next(r) : (int32_t)edge_value(r);
-	f->addr32 = rng_one_in(r, 12);
+	f->address_size = rng_one_in(r, 12);
 }
 
 static void choose_fields(struct cases *c, const struct insn_form *form, const struct encoding *e,
@@ -342,9 +347,19 @@ static void choose_fields(struct cases *c, const struct insn_form *form, const s
 	if (e->memory)
 		choose_memory(c, form, f);
 	else
-		f->addr32 = rng_one_in(r, 24);
+		f->address_size = rng_one_in(r, 24);
 	if (rng_one_in(r, 8))
 		f->segment = segments[rng_below(r, c->traits.bases ? 6 : 4)];
+	if (c->mode == MODE_64)
+		return;
+	f->reg &= 7;
+	f->rm &= 7;
+	f->vvvv &= 7;
+	f->rex_always = false;
+	if (f->base != BASE_NONE)
+		f->base &= 7;
+	if (f->index != BASE_NONE)
+		f->index = f->index == 8 + RSP ? BASE_NONE : f->index & 7;
 }
 
 /* VMCALL and VMMCALL with prefixes that make them undefined: hypervisors answer all the same. */
@@ -363,12 +378,12 @@ static bool make_instruction(struct cases *c, const struct insn_form *form, cons
 	size_t len;
 
 	choose_fields(c, form, e, f);
-	len = encode(e, f, bytes);
+	len = encode(c->mode, e, f, bytes);
 	c->body = (unsigned)len; /* what follows is immediate */
 	store_le64(bytes + len, edge_value(&c->rng));
 	if (rng_one_in(&c->rng, 2))
 		bytes[len] = (uint8_t)rng_next(&c->rng);
-	t->len = cpu_decode(c->model, MODE_64, bytes, 15, 0, &t->insn, &t->host);
+	t->len = cpu_decode(c->model, c->mode, bytes, 15, 0, &t->insn, &t->host);
 	memcpy(t->bytes, bytes, 15);
 	if (form->undefined) {
 		t->len = 15;
@@ -378,34 +393,46 @@ static bool make_instruction(struct cases *c, const struct insn_form *form, cons
 }
 
 /* Same memory operand with other displacement: for RIP-relative ones, and where nothing but the displacement can be chosen. */
-static void encode_again(const struct encoding *e, const struct encoding_fields *f, struct test_case *t,
-			 const struct cpu_model *model)
+static void encode_again(const struct cases *c, const struct encoding *e, const struct encoding_fields *f,
+			 struct test_case *t)
 {
 	uint8_t bytes[15];
-	size_t len = encode(e, f, bytes);
+	size_t len = encode(c->mode, e, f, bytes);
 
 	memcpy(t->bytes, bytes, len);
-	cpu_decode(model, MODE_64, t->bytes, 15, 0, &t->insn, &t->host);
+	cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, &t->host);
+}
+
+/* 16-bit addresses cannot reach the data area: only a segment base can. */
+static void place_by_segment(const struct encoding_fields *f, struct test_case *t, uint64_t at)
+{
+	struct user_state *s = &t->before;
+	uint64_t base = t->insn.base == 8 * REG_NONE ? 0 : s->gpr[t->insn.base / 8];
+	uint64_t index = t->insn.index == 8 * REG_NONE ? 0 : s->gpr[t->insn.index / 8];
+	uint64_t *segment = f->segment == 0x64 ? &s->fs_base : f->segment == 0x65 ? &s->gs_base : NULL;
+
+	if (segment)
+		*segment = (uint32_t)(at - (uint16_t)(base + index + (uint64_t)(int64_t)t->insn.disp));
 }
 
 /*
- * Make the memory operand lie at `at`, by registers or displacement. Registers are set, not solved for, where one of them is
- * base and index at once.
+ * Make the memory operand lie at `at`, by registers or displacement. Where one register is base and index at once, only
+ * nearly.
  */
 static void place_operand(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t,
 			  uint64_t at)
 {
 	struct user_state *s = &t->before;
-	uint64_t offset = segment_offset(s,
-					 f->segment == 0x64   ? FS
-					 : f->segment == 0x65 ? GS
-							      : DS,
-					 at),
-		 index = 0, base;
+	unsigned segment = f->segment == 0x64 ? FS : f->segment == 0x65 ? GS : DS;
+	uint64_t offset = segment_offset(c->mode, s, segment, at), index = 0, base;
 
+	if (t->insn.addrsize == 2) {
+		place_by_segment(f, t, at);
+		return;
+	}
 	if (f->base == BASE_RIP) {
 		f->disp = (int32_t)(offset - (s->rip + t->len));
-		encode_again(e, f, t, c->model);
+		encode_again(c, e, f, t);
 		return;
 	}
 	if (f->index != BASE_NONE && t->insn.op != OP_GATHER) {
@@ -415,15 +442,22 @@ static void place_operand(struct cases *c, const struct encoding *e, struct enco
 	}
 	if (f->base == BASE_NONE) {
 		f->disp = (int32_t)(offset - index);
-		encode_again(e, f, t, c->model);
+		encode_again(c, e, f, t);
 		return;
 	}
 	base = offset - index - (uint64_t)(int64_t)t->insn.disp;
 	if (f->base == f->index && t->insn.op != OP_GATHER)
 		base = (offset - (uint64_t)(int64_t)t->insn.disp) / (1 + (1u << f->scale));
-	if (f->addr32)
+	if (f->address_size)
 		base = (uint32_t)base | rng_next(&c->rng) << 32;
 	s->gpr[f->base] = base;
+}
+
+/* 32-bit code has eight registers of 32 bits; what becomes of the rest no manual says. */
+static void narrow_registers(struct user_state *s)
+{
+	for (unsigned n = 0; n < 16; n++)
+		s->gpr[n] = n < 8 ? (uint32_t)s->gpr[n] : 0;
 }
 
 static void put_code(struct cases *c, const struct test_case *t)
@@ -466,6 +500,7 @@ bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct
 	if (!made)
 		return false;
 	t->traits = c->traits;
+	t->code_mode = c->mode;
 	t->form = form;
 	if (!form->undefined)
 		t->form = forms_of(c->forms, t->bytes, t->len);
@@ -473,6 +508,8 @@ bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct
 		return false;
 	t->mode = rng_below(&c->rng, RUN_MODES);
 	make_state(c, &t->insn, &t->before);
+	if (c->mode != MODE_64)
+		narrow_registers(&t->before);
 	make_memory(c);
 	/* Where an undefined instruction ends nobody can say: all of it is there to be fetched. */
 	t->before.rip = form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1
@@ -484,6 +521,8 @@ bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct
 		place_operand(c, e, &f, t, c->target);
 	if (!form->undefined && !operands_after(c, t))
 		return false;
+	if (c->mode != MODE_64)
+		narrow_registers(&t->before);
 	put_code(c, t);
 	return true;
 }
@@ -499,6 +538,7 @@ struct cases *cases_create(struct forms *forms, const struct cpu_model *model, c
 	if (!c)
 		return NULL;
 	c->forms = forms;
+	c->mode = forms->mode;
 	c->model = model;
 	c->start = *start;
 	c->traits = traits;

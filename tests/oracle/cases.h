@@ -13,6 +13,7 @@ enum lanes { LANES_RANDOM, LANES_EDGE, LANES_FLOAT, LANES_DOUBLE, LANES_SMALL, L
 
 struct cases {
 	struct forms *forms;
+	enum code_mode mode;
 	const struct cpu_model *model;
 	struct user_state start;
 	struct host_traits traits;
@@ -35,7 +36,7 @@ uint64_t stack_address(struct rng *);
  * The offset in this segment that reaches a linear address. One that is not canonical by itself faults on AMD's processors,
  * whatever the sum: then the bases become 0.
  */
-uint64_t segment_offset(struct user_state *, unsigned seg, uint64_t at);
+uint64_t segment_offset(enum code_mode, struct user_state *, unsigned seg, uint64_t at);
 
 /* Both sides' memory, by linear address; nothing happens unless all of it is data or stack. */
 void put_bytes(struct cases *, uint64_t at, const void *, unsigned len);

@@ -8,92 +8,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* ---- encodings into bytes ---- */
-
-static size_t put_memory(const struct encoding_fields *f, uint8_t reg, uint8_t *p)
-{
-	uint8_t *start = p, mod = f->mod, rm = f->base & 7;
-	bool sib = f->sib || f->index != BASE_NONE || rm == RSP;
-	unsigned disp_len;
-
-	if (f->base == BASE_RIP) {
-		*p++ = (uint8_t)(reg << 3 | 5);
-		store_le32(p, (uint32_t)f->disp);
-		return 5;
-	}
-	if (f->base == BASE_NONE) {
-		rm = 5;
-		mod = 0;
-		sib = true;
-		disp_len = 4;
-	} else {
-		if (mod == 0 && rm == RBP)
-			mod = 1;
-		disp_len = mod == 0 ? 0 : mod == 1 ? 1 : 4;
-	}
-	*p++ = (uint8_t)(mod << 6 | reg << 3 | (sib ? 4 : rm));
-	if (sib)
-		*p++ = (uint8_t)(f->scale << 6 | (f->index == BASE_NONE ? 4 : f->index & 7) << 3 | rm);
-	if (disp_len == 4)
-		store_le32(p, (uint32_t)f->disp);
-	else if (disp_len)
-		*p = (uint8_t)f->disp;
-	return (size_t)(p - start) + disp_len;
-}
-
-static uint8_t *put_vex(const struct encoding *e, const struct encoding_fields *f, unsigned r, unsigned x, unsigned b,
-			uint8_t *p)
-{
-	unsigned vvvv = (e->vvvv_used ? ~f->vvvv & 15u : 15u) << 3, tail = vvvv | (unsigned)e->l << 2 | e->vex_pp;
-
-	if (f->short_vex && e->map == MAP_0F && !e->w && !x && !b) {
-		*p++ = 0xc5;
-		*p++ = (uint8_t)(!r << 7 | tail);
-	} else {
-		*p++ = 0xc4;
-		*p++ = (uint8_t)(!r << 7 | !x << 6 | !b << 5 | e->map);
-		*p++ = (uint8_t)(e->w << 7 | tail);
-	}
-	return p;
-}
-
-size_t encode(const struct encoding *e, const struct encoding_fields *f, uint8_t bytes[15])
-{
-	static const uint8_t escapes[MAP_COUNT][2] = {
-		[MAP_0F] = { 0x0f }, [MAP_0F38] = { 0x0f, 0x38 }, [MAP_0F3A] = { 0x0f, 0x3a }
-	};
-	unsigned r = f->reg >> 3 & 1, x = 0, b;
-	uint8_t *p = bytes;
-
-	if (e->modrm && e->memory) {
-		x = f->index != BASE_NONE && f->index >= 8;
-		b = f->base < BASE_NONE && f->base >= 8;
-	} else {
-		b = f->rm >> 3 & 1;
-	}
-	if (f->segment)
-		*p++ = f->segment;
-	if (f->addr32)
-		*p++ = 0x67;
-	for (unsigned n = 0; n < sizeof(e->prefixes) && e->prefixes[n]; n++)
-		*p++ = e->prefixes[n];
-	if (e->vex) {
-		p = put_vex(e, f, r, x, b, p);
-	} else {
-		if (e->w || r || x || b || f->rex_always)
-			*p++ = (uint8_t)(0x40 | e->w << 3 | r << 2 | x << 1 | b);
-		for (unsigned n = 0; n < 2 && escapes[e->map][n]; n++)
-			*p++ = escapes[e->map][n];
-	}
-	*p++ = e->opcode;
-	if (!e->modrm)
-		return (size_t)(p - bytes);
-	if (e->memory)
-		return (size_t)(p - bytes) + put_memory(f, f->reg & 7, p);
-	*p++ = (uint8_t)(0xc0 | (f->reg & 7) << 3 | (f->rm & 7));
-	return (size_t)(p - bytes);
-}
-
 /* ---- names ---- */
 
 static bool in_list(const char *list, const char *word)
@@ -155,13 +69,13 @@ static const char *operand_kind(const char *text)
 }
 
 /* "lock add dword ptr [rax], 0x05" -> "lock add m32, i" */
-static void form_name(const uint8_t *bytes, size_t len, char *name, size_t size)
+static void form_name(enum code_mode mode, const uint8_t *bytes, size_t len, char *name, size_t size)
 {
 	static const char *const prefixes = "lock rep repe repne repz repnz bnd xacquire xrelease notrack data16";
 	char text[160], *p = text, *word, *rest;
 	size_t at = 0;
 
-	cpu_disassemble(MODE_64, bytes, len, CODE, text, sizeof(text));
+	cpu_disassemble(mode, bytes, len, CODE, text, sizeof(text));
 	for (;;) {
 		rest = strchr(p, ' ');
 		if (rest)
@@ -210,7 +124,7 @@ struct insn_form *forms_of(struct forms *f, const uint8_t *bytes, size_t len)
 	char name[sizeof(f->form->name)];
 	uint32_t *slot;
 
-	form_name(bytes, len, name, sizeof(name));
+	form_name(f->mode, bytes, len, name, sizeof(name));
 	slot = find_slot(f, name);
 	return *slot ? &f->form[*slot - 1] : NULL;
 }
@@ -296,9 +210,9 @@ static unsigned decode(struct search *s, const struct encoding *e, const struct 
 		       struct insn *i)
 {
 	memset(bytes, 0, 32);
-	encode(e, f, bytes);
+	encode(s->forms->mode, e, f, bytes);
 	s->forms->decoded++;
-	return cpu_decode(s->model, MODE_64, bytes, 15, 0, i, NULL);
+	return cpu_decode(s->model, s->forms->mode, bytes, 15, 0, i, NULL);
 }
 
 /* VEX.vvvv must be 1111 where it is not an operand. */
@@ -339,7 +253,7 @@ static void visit(struct search *s)
 	len = decode(s, &s->e, &f, bytes, &i);
 	if (s->status || i.op == OP_TOO_LONG)
 		return;
-	form_name(bytes, i.op == OP_INVALID ? 15 : len, name, sizeof(name));
+	form_name(s->forms->mode, bytes, i.op == OP_INVALID ? 15 : len, name, sizeof(name));
 	undefined = !strcmp(name, "(bad)");
 	if (i.op == OP_INVALID && !undefined)
 		strncat(name, " ?", sizeof(name) - strlen(name) - 1); /* a name apart from what is offered */
@@ -387,11 +301,19 @@ static bool rm_chooses(const struct encoding *e)
 	return e->map == MAP_0F && (e->opcode == 0x01 || e->opcode == 0xae || e->opcode == 0x1e);
 }
 
+/* LES, LDS, BOUND outside 64-bit mode: what would be their register forms are VEX and EVEX prefixes. */
+static bool is_vex_prefix(const struct search *s)
+{
+	uint8_t opcode = s->e.opcode;
+
+	return !s->e.vex && s->e.map == MAP_ONE_BYTE && (opcode == 0xc4 || opcode == 0xc5 || opcode == 0x62);
+}
+
 static void visit_opcode(struct search *s)
 {
-	bool lock = memchr(s->e.prefixes, 0xf0, sizeof(s->e.prefixes));
+	bool lock = memchr(s->e.prefixes, 0xf0, sizeof(s->e.prefixes)), memory_only = is_vex_prefix(s);
 
-	s->e.modrm = has_modrm(s);
+	s->e.modrm = memory_only || has_modrm(s);
 	s->e.memory = s->e.rm_fixed = false;
 	s->e.reg = s->e.rm = 0;
 	if (!s->e.modrm) {
@@ -405,7 +327,7 @@ static void visit_opcode(struct search *s)
 		s->e.rm = 0;
 		s->e.rm_fixed = false;
 		visit(s);
-		if (lock)
+		if (lock || memory_only)
 			continue;
 		s->e.memory = false;
 		s->e.rm_fixed = rm_chooses(&s->e);
@@ -418,13 +340,15 @@ static void visit_opcode(struct search *s)
 }
 
 /* Bytes that are no opcodes of their map: prefixes, escapes; and 3DNow!'s, whose opcode comes last. */
-static bool is_opcode(enum opcode_map map, unsigned b)
+static bool is_opcode(enum code_mode mode, enum opcode_map map, unsigned b)
 {
-	static const char prefixes[] = "\x0f\x26\x2e\x36\x3e\x62\x64\x65\x66\x67\xc4\xc5\xf0\xf2\xf3";
+	static const char prefixes[] = "\x0f\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3";
 
-	if (map == MAP_ONE_BYTE)
-		return !memchr(prefixes, (int)b, sizeof(prefixes) - 1) && (b & 0xf0) != 0x40;
-	return map != MAP_0F || (b != 0x38 && b != 0x3a && b != 0x0f);
+	if (map != MAP_ONE_BYTE)
+		return map != MAP_0F || (b != 0x38 && b != 0x3a && b != 0x0f);
+	if (mode == MODE_64 && (b == 0x62 || b == 0xc4 || b == 0xc5 || (b & 0xf0) == 0x40))
+		return false;
+	return !memchr(prefixes, (int)b, sizeof(prefixes) - 1);
 }
 
 static void search_legacy(struct search *s)
@@ -435,10 +359,10 @@ static void search_legacy(struct search *s)
 	};
 
 	for (unsigned p = 0; p < ARRAY_SIZE(prefixes); p++)
-		for (unsigned w = 0; w < 2; w++)
+		for (unsigned w = 0; w < (s->forms->mode == MODE_64 ? 2 : 1); w++)
 			for (enum opcode_map map = 0; map < MAP_COUNT; map++)
 				for (unsigned opcode = 0; opcode < 256; opcode++) {
-					if (!is_opcode(map, opcode))
+					if (!is_opcode(s->forms->mode, map, opcode))
 						continue;
 					s->e = (struct encoding){ .map = (uint8_t)map,
 								  .opcode = (uint8_t)opcode,
@@ -463,11 +387,12 @@ static void search_vex(struct search *s)
 			}
 }
 
-int forms_find(struct forms *f, const struct cpu_model *model, struct error *err)
+int forms_find(struct forms *f, const struct cpu_model *model, enum code_mode mode, struct error *err)
 {
 	struct search s = { .forms = f, .model = model };
 
 	memset(f, 0, sizeof(*f));
+	f->mode = mode;
 	f->index = calloc(FORMS_INDEX, sizeof(*f->index));
 	if (!f->index)
 		return error_set(err, ENOMEM, "no memory for the table of forms");

@@ -1,5 +1,5 @@
 /*
- * guest: the same instruction under an engine. A vCPU in 64-bit mode at CPL 3, with descriptor tables like Linux's, the
+ * guest: the same instruction under an engine. A vCPU in long mode at CPL 3, with descriptor tables like Linux's, the
  * areas mapped where the host has them, and an IDT whose every handler halts: an exception is read from the frame it pushed.
  */
 #include "oracle.h"
@@ -175,6 +175,19 @@ static void make_idt(struct guest *g)
 	}
 }
 
+/* Of a segment that user mode has loaded, as make_gdt() has them. */
+static uint16_t user_attributes(uint16_t selector)
+{
+	const uint16_t user = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED | ATTR_DPL | ATTR_G;
+
+	switch (selector & ~3) {
+	case 0x20: return user | ATTR_CODE | ATTR_DB;
+	case 0x28: return user | ATTR_DB;
+	case 0x30: return user | ATTR_CODE | ATTR_L;
+	default: return 0;
+	}
+}
+
 static void set_segment(struct cpu_state *s, enum seg seg, uint16_t sel, uint16_t attr)
 {
 	s->seg_sel[seg] = sel;
@@ -185,7 +198,6 @@ static void set_segment(struct cpu_state *s, enum seg seg, uint16_t sel, uint16_
 
 static void make_base_state(struct guest *g)
 {
-	const uint16_t user = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED | ATTR_DPL | ATTR_G;
 	struct cpu_state *s = &g->base;
 
 	*s = g->v->s;
@@ -201,10 +213,6 @@ static void make_base_state(struct guest *g)
 	s->gdtr_limit = GDT_LIMIT;
 	s->idtr_base = SYSTEM + IDT;
 	s->idtr_limit = 0xfff;
-	for (enum seg seg = ES; seg <= GS; seg++)
-		set_segment(s, seg, 0, 0);
-	set_segment(s, CS, 0x33, user | ATTR_CODE | ATTR_L);
-	set_segment(s, SS, 0x2b, user | ATTR_DB);
 	set_segment(s, LDTR, 0, 0);
 	set_segment(s, TR, SEL_TSS, ATTR_P | 11);
 	s->seg_base[TR] = SYSTEM + TSS;
@@ -288,6 +296,8 @@ static void put_state(const struct guest *g, struct cpu_state *s, const struct u
 	memcpy(s->gpr, u->gpr, sizeof(s->gpr));
 	s->rip = u->rip;
 	s->rflags = u->rflags;
+	for (enum seg seg = ES; seg <= GS; seg++)
+		set_segment(s, seg, u->sel[seg], user_attributes(u->sel[seg]));
 	s->seg_base[FS] = u->fs_base;
 	s->seg_base[GS] = u->gs_base;
 	memcpy(s->vec, u->vec, sizeof(s->vec));

@@ -38,6 +38,7 @@ struct native_entry {
 	uint64_t in_fs, in_gs;	 /* 32, 40: bases for the instruction */
 	uint64_t out_fs, out_gs; /* 48, 56: and after it */
 	uint16_t out_sel[4];	 /* 64: DS, ES, FS, GS */
+	uint16_t in_sel[4];	 /* 72 */
 };
 
 struct native_entry native_entry;
@@ -54,9 +55,11 @@ __asm__(".pushsection .text\n"
 	"cmpl $0, 24(%rbx)\n\t"
 	"je 1f\n\t"
 	"rdfsbase %rax\n\tmov %rax, 16(%rbx)\n\t"
+	"mov 76(%rbx), %fs\n\tmov 78(%rbx), %gs\n\t"
 	"mov 32(%rbx), %rax\n\twrfsbase %rax\n\t"
 	"mov 40(%rbx), %rax\n\twrgsbase %rax\n"
-	"1:\tmovl $1, (%rbx)\n\t"
+	"1:\tmov 72(%rbx), %ds\n\tmov 74(%rbx), %es\n\t"
+	"movl $1, (%rbx)\n\t"
 	"mov %rdi, %rsp\n\t"
 	"mov $15, %eax\n\t" /* rt_sigreturn */
 	"syscall\n\t"
@@ -209,11 +212,16 @@ struct native *native_create(struct error *err)
 
 const struct areas *native_areas(struct native *n) { return &n->areas; }
 
-void native_start_state(struct native *n, struct user_state *s)
+/* Linux's GDT, arch/x86/include/asm/segment.h */
+#define SEL_CODE_32 0x23
+
+void native_start_state(struct native *n, enum code_mode mode, struct user_state *s)
 {
 	memset(s, 0, sizeof(*s));
-	s->sel[CS] = n->cs;
+	s->sel[CS] = mode == MODE_64 ? n->cs : SEL_CODE_32;
 	s->sel[SS] = n->ss;
+	if (mode != MODE_64)
+		s->sel[DS] = s->sel[ES] = s->sel[FS] = s->sel[GS] = n->ss;
 	s->rflags = FLAG_IF | BIT(1);
 }
 
@@ -273,6 +281,9 @@ static void get_area(const struct native *n, const uint8_t *area, struct user_st
 	}
 }
 
+/* In the order of native_entry. */
+static const uint8_t data_segments[4] = { DS, ES, FS, GS };
+
 static void get_outcome(const struct native *n, const ucontext_t *u, struct outcome *o)
 {
 	const greg_t *g = u->uc_mcontext.gregs;
@@ -287,10 +298,8 @@ static void get_outcome(const struct native *n, const ucontext_t *u, struct outc
 	s->gs_base = native_entry.out_gs;
 	s->sel[CS] = (uint16_t)g[REG_CSGSFS];
 	s->sel[SS] = (uint16_t)(g[REG_CSGSFS] >> 48);
-	s->sel[DS] = native_entry.out_sel[0];
-	s->sel[ES] = native_entry.out_sel[1];
-	s->sel[FS] = native_entry.out_sel[2];
-	s->sel[GS] = native_entry.out_sel[3];
+	for (unsigned k = 0; k < ARRAY_SIZE(data_segments); k++)
+		s->sel[data_segments[k]] = native_entry.out_sel[k];
 	get_area(n, (const uint8_t *)u->uc_mcontext.fpregs, s);
 	o->vector = (int)g[REG_TRAPNO];
 	o->error = (uint32_t)g[REG_ERR];
@@ -306,10 +315,13 @@ void native_run(struct native *n, const struct user_state *s, struct outcome *o)
 		g[greg_of[k]] = (greg_t)s->gpr[k];
 	g[REG_RIP] = (greg_t)s->rip;
 	g[REG_EFL] = (greg_t)s->rflags;
+	g[REG_CSGSFS] = (greg_t)((uint64_t)s->sel[SS] << 48 | s->sel[CS]);
 	put_area(n, n->area, s);
 	frame.uc_mcontext.fpregs = (fpregset_t)n->area;
 	native_entry.in_fs = s->fs_base;
 	native_entry.in_gs = s->gs_base;
+	for (unsigned k = 0; k < ARRAY_SIZE(data_segments); k++)
+		native_entry.in_sel[k] = s->sel[data_segments[k]];
 	get_outcome(n, native_enter(&frame), o);
 	outcome_settle(o, &n->areas, s->rip);
 }
@@ -320,7 +332,7 @@ struct host_traits native_traits(struct native *n)
 	struct user_state s;
 	struct outcome o;
 
-	native_start_state(n, &s);
+	native_start_state(n, MODE_64, &s);
 	s.rip = CODE;
 	s.fcw = 0x37f;
 	s.mxcsr = 0x1f80;

@@ -125,10 +125,10 @@ static void string_registers(struct cases *c, struct test_case *t)
 	struct user_state *s = &t->before;
 	struct rng *r = &c->rng;
 	uint64_t from = data_address(r, 1), count;
-	uint64_t high = t->insn.addrsize == 4 ? rng_next(r) << 32 : 0,
-		 low = t->insn.addrsize == 4 ? UINT32_MAX : UINT64_MAX;
+	uint64_t low = t->insn.addrsize == 8 ? UINT64_MAX : t->insn.addrsize == 4 ? UINT32_MAX : 0xffff;
+	uint64_t high = rng_next(r) & ~low;
 
-	s->gpr[RSI] = (segment_offset(s, t->insn.seg, from) & low) | high;
+	s->gpr[RSI] = (segment_offset(c->mode, s, t->insn.seg, from) & low) | high;
 	s->gpr[RDI] = rng_one_in(r, 4) ? from + rng_below(r, 32) : (data_address(r, 1) & low) | high;
 	count = rng_one_in(r, 6) ? rng_below(r, 300) : rng_below(r, 24);
 	if (t->mode != RUN_TRAP && rng_one_in(r, 16))
@@ -217,10 +217,10 @@ void operands_before(struct cases *c, struct test_case *t)
 		if (!rng_one_in(r, 3))
 			s->gpr[RCX] = rng_below(r, 3) | (rng_one_in(r, 2) ? rng_next(r) << 32 : 0);
 		break;
-	case OP_XLAT: s->gpr[RBX] = segment_offset(s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff); break;
+	case OP_XLAT: s->gpr[RBX] = segment_offset(c->mode, s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff); break;
 	case OP_MASKMOV:
 		if (t->form->name[0] != 'v' || strstr(t->form->name, "dqu"))
-			s->gpr[RDI] = segment_offset(s, DS, data_address(r, 1));
+			s->gpr[RDI] = segment_offset(c->mode, s, DS, data_address(r, 1));
 		break;
 	case OP_GATHER: gather_indices(c, t); break;
 	case OP_LEAVE:
@@ -282,6 +282,17 @@ static void far_pointer(struct cases *c, struct test_case *t, uint64_t at, unsig
 	put_value(c, at + size, good ? t->before.sel[CS] : selector(&c->rng), 2);
 }
 
+/* The same, in the instruction. */
+static void far_immediate(struct cases *c, struct test_case *t)
+{
+	bool good = rng_one_in(&c->rng, 2);
+	uint64_t target = good ? branch_target(&c->rng, t) : good_target(&c->rng);
+
+	memcpy(t->bytes + c->body, &target, t->insn.opsize);
+	store_le16(t->bytes + c->body + t->insn.opsize, good ? t->before.sel[CS] : selector(&c->rng));
+	cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, NULL);
+}
+
 /* Flags that POPF and IRET may meet: single step is the one that ends cases elsewhere. */
 static uint64_t popped_flags(struct rng *r) { return rng_next(r) & 0x3fffff & ~(rng_one_in(r, 8) ? 0 : FLAG_TF); }
 
@@ -310,9 +321,11 @@ static bool branch_direct(struct cases *c, struct test_case *t)
 		uint32_t offset = (uint32_t)(branch_target(&c->rng, t) - (t->before.rip + t->len));
 
 		memcpy(t->bytes + c->body, &offset, t->len - c->body);
-		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, i, NULL);
+		cpu_decode(c->model, c->mode, t->bytes, 15, 0, i, NULL);
 	}
 	target = t->before.rip + t->len + i->imm;
+	if (c->mode != MODE_64)
+		target = (uint32_t)target;
 	return target - t->before.rip >= t->len && (uint16_t)(target - t->before.rip) >= t->len;
 }
 
@@ -381,7 +394,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_MOV:
 		if (i->form == FORM_OTHER && !rng_one_in(r, 8)) { /* an absolute address */
 			store_le64(t->bytes + c->body, c->target);
-			cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
+			cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, NULL);
 		}
 		break;
 	case OP_CALL:
@@ -398,7 +411,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_RET_FAR:
 		if (t->len - c->body == 2)
 			store_le16(t->bytes + c->body, (uint16_t)rng_below(r, 600));
-		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
+		cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, NULL);
 		far_pointer(c, t, sp, i->opsize);
 		break;
 	case OP_IRET:
@@ -416,7 +429,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 		break;
 	case OP_ENTER:
 		store_le16(t->bytes + c->body, (uint16_t)(rng_one_in(r, 4) ? rng_next(r) : rng_below(r, 600)));
-		cpu_decode(c->model, MODE_64, t->bytes, 15, 0, &t->insn, NULL);
+		cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, NULL);
 		break;
 	case OP_INT: return (i->imm & 0xff) != 0x80; /* the host's system calls */
 	case OP_MOV_SREG:

@@ -1,8 +1,9 @@
 /*
- * oracle [--engine NAME] [--seed N] [--seconds N] [--cases N] [--form NAME [--case N]]
+ * oracle [--engine NAME] [--bits 32|64] [--seed N] [--seconds N] [--cases N] [--form NAME [--case N]]
  *
  * Round after round, a few cases of every form, until the time is over or every form had its number of cases; no limit: until
- * interrupted. Results are TAP lines, one for each kind of instruction. A failure says what repeats it.
+ * interrupted. 64-bit code, then 32-bit code. Results are TAP lines, one for each
+ * kind of instruction. A failure says what repeats it.
  */
 #include "oracle.h"
 
@@ -45,14 +46,22 @@ struct options {
 	uint64_t seed, cases, number;
 	double seconds;
 	bool one_case;
+	unsigned bits; /* 0: both */
+};
+
+/* One mode's instructions. */
+struct pass {
+	enum code_mode mode;
+	unsigned bits;
+	struct forms forms;
+	struct cases *cases;
 };
 
 struct oracle {
 	struct options options;
 	struct native *native;
 	struct guest *guest;
-	struct forms forms;
-	struct cases *cases;
+	struct pass pass[2];
 	const struct areas *sides[2];
 	double end; /* 0: none */
 	uint64_t run, skipped;
@@ -113,23 +122,24 @@ static enum kind kind_of(const struct insn_form *f)
 
 /* ---- one case ---- */
 
-static void show(struct oracle *o, const struct test_case *t, uint64_t number, const struct difference *d)
+static void show(struct oracle *o, const struct pass *p, const struct test_case *t, uint64_t number,
+		 const struct difference *d)
 {
 	static const char *const modes[] = { "one instruction", "a block", "single step" };
 	char text[128];
 
 	if (t->form->failures > SHOWN_OF_FORM || o->shown++ >= SHOWN)
 		return;
-	cpu_disassemble(MODE_64, t->bytes, t->len, t->before.rip, text, sizeof(text));
-	fprintf(stderr, "# %s\n#   --seed %llu --form '%s' --case %llu (%s), at %#llx:", text,
-		(unsigned long long)o->options.seed, t->form->name, (unsigned long long)number, modes[t->mode],
+	cpu_disassemble(p->mode, t->bytes, t->len, t->before.rip, text, sizeof(text));
+	fprintf(stderr, "# %s\n#   --bits %u --seed %llu --form '%s' --case %llu (%s), at %#llx:", text,
+		p->bits, (unsigned long long)o->options.seed, t->form->name, (unsigned long long)number, modes[t->mode],
 		(unsigned long long)t->before.rip);
 	for (unsigned n = 0; n < t->len; n++)
 		fprintf(stderr, " %02x", t->bytes[n]);
 	fprintf(stderr, "\n%s", d->text);
 }
 
-static void count(struct oracle *o, struct test_case *t, uint64_t number, const struct outcome *native,
+static void count(struct oracle *o, const struct pass *p, struct test_case *t, uint64_t number, const struct outcome *native,
 		  const struct outcome *guest)
 {
 	struct insn_form *form = t->form;
@@ -151,15 +161,15 @@ static void count(struct oracle *o, struct test_case *t, uint64_t number, const 
 		return;
 	}
 	form->failures++;
-	show(o, t, number, &d);
+	show(o, p, t, number, &d);
 }
 
-static int run_case(struct oracle *o, struct insn_form *form, uint64_t number, struct error *err)
+static int run_case(struct oracle *o, struct pass *p, struct insn_form *form, uint64_t number, struct error *err)
 {
 	struct test_case t;
 	struct outcome native, guest;
 
-	if (!cases_make(o->cases, form, number, &t, o->sides)) {
+	if (!cases_make(p->cases, form, number, &t, o->sides)) {
 		o->skipped++;
 		return 0;
 	}
@@ -168,7 +178,7 @@ static int run_case(struct oracle *o, struct insn_form *form, uint64_t number, s
 	if (guest_run(o->guest, &t.before, t.mode, &guest, err))
 		return error_prefix(err, "--seed %llu --form '%s' --case %llu", (unsigned long long)o->options.seed,
 				    form->name, (unsigned long long)number);
-	count(o, &t, number, &native, &guest);
+	count(o, p, &t, number, &native, &guest);
 	return 0;
 }
 
@@ -179,17 +189,17 @@ static bool selected(const struct oracle *o, const struct insn_form *form)
 	return !form->reason && (!o->options.form || !strcmp(o->options.form, form->name));
 }
 
-/* A few cases of every form. 1 when it is time to stop. */
-static int run_round(struct oracle *o, uint64_t round, struct error *err)
+/* A few cases of every form of a mode. 1 when it is time to stop. */
+static int run_pass(struct oracle *o, struct pass *p, uint64_t round, struct error *err)
 {
-	for (unsigned n = 0; n < o->forms.count; n++) {
-		struct insn_form *form = &o->forms.form[n];
+	for (unsigned n = 0; n < p->forms.count; n++) {
+		struct insn_form *form = &p->forms.form[n];
 		unsigned batch = strcmp(form->name, "(bad)") ? BATCH : BATCH_UNDEFINED;
 
 		if (!selected(o, form))
 			continue;
 		for (unsigned k = 0; k < batch; k++) {
-			int ret = run_case(o, form, round * batch + k, err);
+			int ret = run_case(o, p, form, round * batch + k, err);
 
 			if (ret)
 				return ret;
@@ -197,58 +207,70 @@ static int run_round(struct oracle *o, uint64_t round, struct error *err)
 		if (interrupted() || (o->end != 0 && now() > o->end))
 			return 1;
 	}
-	return o->options.cases && (round + 1) * BATCH >= o->options.cases;
+	return 0;
+}
+
+static int run_one(struct oracle *o, struct error *err)
+{
+	int ret = 0;
+
+	for (struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass); p++)
+		for (unsigned n = 0; n < p->forms.count && !ret; n++)
+			if (selected(o, &p->forms.form[n]))
+				ret = run_case(o, p, &p->forms.form[n], o->options.number, err);
+	return ret;
 }
 
 static int run_all(struct oracle *o, struct error *err)
 {
 	int ret = 0;
 
-	if (o->options.one_case) {
-		for (unsigned n = 0; n < o->forms.count; n++)
-			if (selected(o, &o->forms.form[n]))
-				ret = run_case(o, &o->forms.form[n], o->options.number, err);
-		return ret;
-	}
+	if (o->options.one_case)
+		return run_one(o, err);
 	o->end = o->options.seconds > 0 ? now() + o->options.seconds : 0;
-	for (uint64_t round = 0; !ret; round++)
-		ret = run_round(o, round, err);
+	for (uint64_t round = 0; !ret && (!o->options.cases || round * BATCH < o->options.cases); round++)
+		for (struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass) && !ret; p++)
+			ret = run_pass(o, p, round, err);
 	return ret < 0 ? ret : 0;
 }
 
 /* ---- the report ---- */
 
-static bool report_kinds(struct oracle *o)
+static bool report_kind(const struct pass *p, enum kind kind, unsigned line)
 {
+	uint64_t forms = 0, cases = 0, faults = 0, failures = 0, failing = 0;
+
+	for (unsigned n = 0; n < p->forms.count; n++) {
+		const struct insn_form *f = &p->forms.form[n];
+
+		if (!f->cases || kind_of(f) != kind)
+			continue;
+		forms++;
+		cases += f->cases;
+		faults += f->faults;
+		failures += f->failures;
+		failing += f->failures != 0;
+		if (f->failures)
+			fprintf(stderr, "# %u-bit code, %s: %llu of %llu cases differ\n", p->bits, f->name,
+				(unsigned long long)f->failures, (unsigned long long)f->cases);
+	}
+	printf("%sok %u - %u-bit code, %s: %llu forms, %llu cases, %llu of them faults", failures ? "not " : "", line, p->bits,
+	       kind_names[kind], (unsigned long long)forms, (unsigned long long)cases, (unsigned long long)faults);
+	if (failures)
+		printf("; %llu cases of %llu forms differ", (unsigned long long)failures, (unsigned long long)failing);
+	printf("\n");
+	return !failures;
+}
+
+static bool report_kinds(const struct oracle *o)
+{
+	unsigned line = 0;
 	bool good = true;
 
-	for (enum kind kind = 0; kind < KIND_COUNT; kind++) {
-		uint64_t forms = 0, cases = 0, faults = 0, failures = 0, failing = 0;
-
-		for (unsigned n = 0; n < o->forms.count; n++) {
-			const struct insn_form *f = &o->forms.form[n];
-
-			if (!f->cases || kind_of(f) != kind)
-				continue;
-			forms++;
-			cases += f->cases;
-			faults += f->faults;
-			failures += f->failures;
-			failing += f->failures != 0;
-			if (f->failures)
-				fprintf(stderr, "# %s: %llu of %llu cases differ\n", f->name,
-					(unsigned long long)f->failures, (unsigned long long)f->cases);
-		}
-		printf("%sok %d - %s: %llu forms, %llu cases, %llu of them faults", failures ? "not " : "", kind + 1,
-		       kind_names[kind], (unsigned long long)forms, (unsigned long long)cases,
-		       (unsigned long long)faults);
-		if (failures)
-			printf("; %llu cases of %llu forms differ", (unsigned long long)failures,
-			       (unsigned long long)failing);
-		printf("\n");
-		good &= !failures;
-	}
-	printf("1..%d\n", KIND_COUNT);
+	for (const struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass); p++)
+		for (enum kind kind = 0; kind < KIND_COUNT && p->forms.count; kind++)
+			good &= report_kind(p, kind, ++line);
+	printf("1..%u\n", line);
 	return good;
 }
 
@@ -266,14 +288,12 @@ static void report_undefined_flags(const struct oracle *o)
 	printf(any ? "\n" : "# undefined flags are this host's in every case\n");
 }
 
-static void report_not_covered(const struct oracle *o)
+static void report_not_covered(const struct oracle *o, const struct pass *p)
 {
-	unsigned forms = 0, not_had = 0, host_has = 0;
+	unsigned not_had = 0, host_has = 0;
 
-	for (unsigned n = 0; n < o->forms.count; n++)
-		forms += !o->forms.form[n].undefined;
-	for (unsigned n = 0; n < o->forms.count; n++) {
-		const struct insn_form *f = &o->forms.form[n];
+	for (unsigned n = 0; n < p->forms.count; n++) {
+		const struct insn_form *f = &p->forms.form[n];
 
 		if (f->undefined) {
 			not_had += strcmp(f->name, "(bad)") != 0;
@@ -288,26 +308,37 @@ static void report_not_covered(const struct oracle *o)
 			printf("# not covered: %s: the time was over before its turn, or no case could be made\n",
 			       f->name);
 	}
-	printf("# %u forms of the model; %u more are known to the disassembler and not offered, %u of them this host "
-	       "has\n",
-	       forms, not_had, host_has);
+	printf("# %u more forms are known to the disassembler and not offered: undefined here, too, but for %u\n", not_had,
+	       host_has);
 }
 
-static bool report(struct oracle *o)
+static void report_covered(const struct oracle *o, const struct pass *p)
 {
-	uint64_t covered = 0, cases = 0;
+	uint64_t forms = 0, covered = 0, cases = 0;
+
+	for (unsigned n = 0; n < p->forms.count; n++) {
+		if (p->forms.form[n].undefined)
+			continue;
+		forms++;
+		covered += p->forms.form[n].cases != 0;
+		cases += p->forms.form[n].cases;
+	}
+	printf("# %u-bit code: %llu of %llu forms covered with %llu cases, seed %llu\n", p->bits, (unsigned long long)covered,
+	       (unsigned long long)forms, (unsigned long long)cases, (unsigned long long)o->options.seed);
+}
+
+static bool report(const struct oracle *o)
+{
 	bool good = report_kinds(o);
 
-	report_undefined_flags(o);
-	report_not_covered(o);
-	for (unsigned n = 0; n < o->forms.count; n++) {
-		if (o->forms.form[n].undefined)
+	for (const struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass); p++) {
+		if (!p->forms.count)
 			continue;
-		covered += o->forms.form[n].cases != 0;
-		cases += o->forms.form[n].cases;
+		printf("# %u-bit code:\n", p->bits);
+		report_not_covered(o, p);
+		report_covered(o, p);
 	}
-	printf("# covered: %llu forms with %llu cases, seed %llu\n", (unsigned long long)covered,
-	       (unsigned long long)cases, (unsigned long long)o->options.seed);
+	report_undefined_flags(o);
 	return good;
 }
 
@@ -319,6 +350,7 @@ static int parse(struct options *o, int argc, char **argv)
 						 { "seed", required_argument, NULL, 's' },
 						 { "seconds", required_argument, NULL, 't' },
 						 { "cases", required_argument, NULL, 'n' },
+						 { "bits", required_argument, NULL, 'b' },
 						 { "form", required_argument, NULL, 'f' },
 						 { "case", required_argument, NULL, 'c' },
 						 { 0 } };
@@ -331,6 +363,7 @@ static int parse(struct options *o, int argc, char **argv)
 		case 's': o->seed = strtoull(optarg, NULL, 0); break;
 		case 't': o->seconds = strtod(optarg, NULL); break;
 		case 'n': o->cases = strtoull(optarg, NULL, 0); break;
+		case 'b': o->bits = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'f': o->form = optarg; break;
 		case 'c':
 			o->number = strtoull(optarg, NULL, 0);
@@ -339,12 +372,27 @@ static int parse(struct options *o, int argc, char **argv)
 		default: return -EINVAL;
 		}
 	}
-	return optind == argc ? 0 : -EINVAL;
+	return optind == argc && (!o->bits || o->bits == 32 || o->bits == 64) ? 0 : -EINVAL;
+}
+
+static int prepare_pass(struct oracle *o, struct pass *p, enum code_mode mode, struct error *err)
+{
+	struct user_state start;
+
+	p->mode = mode;
+	p->bits = mode == MODE_64 ? 64 : 32;
+	if (o->options.bits && o->options.bits != p->bits)
+		return 0;
+	if (forms_find(&p->forms, guest_model(o->guest), mode, err))
+		return -err->code;
+	native_start_state(o->native, mode, &start);
+	p->cases = cases_create(&p->forms, guest_model(o->guest), &start, native_traits(o->native), o->options.seed);
+	return p->cases ? 0 : error_set(err, ENOMEM, "no memory for cases");
 }
 
 static int prepare(struct oracle *o, struct error *err)
 {
-	struct user_state start;
+	int ret;
 
 	block_interrupts();
 	o->guest = guest_create(o->options.engine, err);
@@ -355,11 +403,8 @@ static int prepare(struct oracle *o, struct error *err)
 		return -err->code;
 	o->sides[0] = native_areas(o->native);
 	o->sides[1] = guest_areas(o->guest);
-	if (forms_find(&o->forms, guest_model(o->guest), err))
-		return -err->code;
-	native_start_state(o->native, &start);
-	o->cases = cases_create(&o->forms, guest_model(o->guest), &start, native_traits(o->native), o->options.seed);
-	return o->cases ? 0 : error_set(err, ENOMEM, "no memory for cases");
+	ret = prepare_pass(o, &o->pass[0], MODE_64, err);
+	return ret ? ret : prepare_pass(o, &o->pass[1], MODE_32, err);
 }
 
 int main(int argc, char **argv)
@@ -369,7 +414,7 @@ int main(int argc, char **argv)
 	bool good;
 
 	if (!o || parse(&o->options, argc, argv)) {
-		fprintf(stderr, "usage: oracle [--engine NAME] [--seed N] [--seconds N] [--cases N] [--form NAME "
+		fprintf(stderr, "usage: oracle [--engine NAME] [--bits 32|64] [--seed N] [--seconds N] [--cases N] [--form NAME "
 				"[--case N]]\n");
 		return 2;
 	}
@@ -378,15 +423,17 @@ int main(int argc, char **argv)
 		printf("Bail out! %s\n", err.text);
 		return 1;
 	}
-	printf("# engine %s against %s: seed %llu, %u kinds of encodings out of %llu\n", o->options.engine,
-	       guest_model(o->guest)->brand, (unsigned long long)o->options.seed, o->forms.count,
-	       (unsigned long long)o->forms.decoded);
+	printf("# engine %s against %s: seed %llu\n", o->options.engine, guest_model(o->guest)->brand,
+	       (unsigned long long)o->options.seed);
 	if (run_all(o, &err)) {
 		printf("Bail out! %s\n", err.text);
 		return 1;
 	}
 	good = report(o);
-	cases_destroy(o->cases);
-	forms_free(&o->forms);
+	for (struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass); p++) {
+		cases_destroy(p->cases);
+		forms_free(&p->forms);
+	}
+	free(o);
 	return !good;
 }

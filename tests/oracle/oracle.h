@@ -60,8 +60,8 @@ struct native;
 /* One a process. After the engines were created: it takes their signal handlers' place, and calls them for what is not its. */
 struct native *native_create(struct error *);
 const struct areas *native_areas(struct native *);
-/* Selectors, segment bases and control bits that user mode starts with here. */
-void native_start_state(struct native *, struct user_state *);
+/* Selectors and flags that user mode starts with. 32-bit code has flat data segments; its upper registers are not to be used. */
+void native_start_state(struct native *, enum code_mode, struct user_state *);
 /* What of this host is not the same everywhere. */
 struct host_traits {
 	bool bases;	     /* FS and GS bases can be set */
@@ -160,6 +160,7 @@ struct insn_form {
 };
 
 struct forms {
+	enum code_mode mode;
 	struct insn_form *form;
 	unsigned count;
 	uint32_t *index; /* open addressing by name: place in form[] + 1 */
@@ -168,8 +169,8 @@ struct forms {
 
 #define FORMS_INDEX 16384u
 
-/* All forms that the model can decode in 64-bit mode, by name; and one of the encodings that it cannot. */
-int forms_find(struct forms *, const struct cpu_model *, struct error *);
+/* All forms that the model can decode in 64-bit or 32-bit code, by name; and one of the encodings that it cannot. */
+int forms_find(struct forms *, const struct cpu_model *, enum code_mode, struct error *);
 void forms_free(struct forms *);
 /* The form of these bytes, or NULL. */
 struct insn_form *forms_of(struct forms *, const uint8_t *bytes, size_t len);
@@ -179,10 +180,11 @@ struct encoding_fields {
 	uint8_t mod, index, base; /* memory: base 16 none (disp32), 17 RIP-relative; index 16 none */
 	uint8_t scale;
 	int32_t disp;
-	bool addr32, rex_always, short_vex, sib;
+	bool address_size; /* prefix */
+	bool rex_always, short_vex, sib;
 	uint8_t segment; /* override prefix, 0 none */
 };
-size_t encode(const struct encoding *, const struct encoding_fields *, uint8_t bytes[15]);
+size_t encode(enum code_mode, const struct encoding *, const struct encoding_fields *, uint8_t bytes[15]);
 
 /* ---- cases.c ---- */
 
@@ -193,6 +195,7 @@ struct test_case {
 	struct insn insn;
 	struct insn_host host;
 	struct user_state before;
+	enum code_mode code_mode;
 	enum run_mode mode;
 	struct host_traits traits;
 };
