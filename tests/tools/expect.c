@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -92,6 +93,7 @@ static void start(struct session *s, char **command)
 	s->pid = fork();
 	if (s->pid == 0) {
 		signal(SIGPIPE, SIG_DFL);
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* whoever kills us does not leave a machine behind */
 		setsid();
 		if (s->pty) {
 			int fd = open(name, O_RDWR);
