@@ -65,6 +65,12 @@ void bt_windows_destroy(struct bt_windows *);
 const struct slot_table *bt_windows_table(struct bt_windows *, struct vcpu *);
 
 /*
+ * v is outside translated code until it asks for a table again: before it waits, and before run() returns. Windows that are given
+ * a new meaning wait for vCPUs that are neither outside nor have asked for a table since.
+ */
+void bt_windows_leave(struct bt_windows *, struct vcpu *);
+
+/*
  * In the SIGSEGV handler of v's thread (translated code only, never inside C code): host address `at` was accessed. Uses only
  * async-signal-safe calls.
  */

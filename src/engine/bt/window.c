@@ -1,0 +1,202 @@
+/*
+ * Windows of a machine: the reserved address space, creation and end, and what the engine calls when translated code faulted.
+ */
+#define _GNU_SOURCE /* MAP_ANONYMOUS */
+#include "engine/bt/window.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/*
+ * Linux allows a process this many mappings if nothing else is known. A quarter of what it allows is left to everybody else, and
+ * the tables' and some of our own come off as well.
+ */
+#define HOST_MAPPINGS	 65530
+#define RESERVED_MAPPINGS 2048
+
+/* Neighbouring windows share the guard zone between them: an access leaves a window by less than WINDOW_GUARD. */
+#define WINDOW_STRIDE (WINDOW_SIZE + WINDOW_GUARD)
+
+/* ---- memory ---- */
+
+static uint64_t reserve(uint64_t size)
+{
+	void *at = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return at == MAP_FAILED ? 0 : (uint64_t)(uintptr_t)at;
+}
+
+/* So many windows, or as many as the host has address space for; one more is never used: absent slots lead there. */
+static int reserve_arena(struct bt_windows *w, unsigned count, struct error *err)
+{
+	for (;; count -= MAX(count / 8, 1u)) {
+		w->arena_size = (count + 1) * WINDOW_STRIDE + WINDOW_GUARD;
+		w->arena = reserve(w->arena_size);
+		if (w->arena)
+			break;
+		if (count <= MIN_WINDOWS)
+			return error_set_errno(err, errno,
+					       "cannot reserve %llu GiB of address space for translation (is there a limit "
+					       "on virtual memory, ulimit -v?)",
+					       (unsigned long long)(w->arena_size >> 30));
+	}
+	w->window_count = count;
+	w->first = w->arena + WINDOW_GUARD;
+	w->absent = w->first + count * WINDOW_STRIDE;
+	for (unsigned n = 0; n < count; n++) {
+		w->window[n].base = w->first + n * WINDOW_STRIDE;
+		list_init(&w->window[n].local_regions);
+		list_init(&w->window[n].global_regions);
+	}
+	return 0;
+}
+
+/* The arrays that records are found by; host pages that are never touched cost nothing. */
+static int create_index(struct bt_windows *w, struct error *err)
+{
+	const struct mem_region *last = &w->mem->regions[w->mem->region_count - 1];
+	uint64_t ram_pages = w->mem->ram.size >> PAGE_SHIFT;
+	uint64_t large = (last->start + last->size + BIT(REGION_SHIFT) - 1) >> REGION_SHIFT;
+	size_t hash = sizeof(*w->hash) << REGION_HASH_BITS, pages = align_up(ram_pages * sizeof(*w->page_mappings), 8);
+	size_t larges = align_up(large * sizeof(*w->large_mappings), 8), guarded = align_up(ram_pages, 64) / 8;
+	uint8_t *at;
+
+	w->index_size = hash + pages + larges + guarded;
+	at = mmap(NULL, w->index_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at == MAP_FAILED)
+		return error_set_errno(err, errno, "cannot map %zu bytes for windows' records", w->index_size);
+	w->index_memory = at;
+	w->hash = (pool_index *)at;
+	w->page_mappings = (uint32_t *)(at += hash);
+	w->large_mappings = (pool_index *)(at += pages);
+	w->guarded = (uint64_t *)(at + larges);
+	return 0;
+}
+
+static uint64_t default_mapping_limit(void)
+{
+	int64_t host = host_proc_number("/proc/sys/vm/max_map_count");
+
+	if (host <= 0)
+		host = HOST_MAPPINGS;
+	host = host / 4 * 3 - RESERVED_MAPPINGS;
+	return (uint64_t)MAX(MIN(host, 1 << 20), 1024);
+}
+
+/* Every span takes at least two host mappings; whole regions may take none of their own. */
+static int create_pools(struct bt_windows *w, struct error *err)
+{
+	uint64_t spans = w->mapping_limit / 2 + 64, whole = w->mem->ram.size >> REGION_SHIFT;
+	int rc = pool_create(&w->spans, sizeof(struct span), (uint32_t)spans, err);
+
+	return rc ? rc : pool_create(&w->regions, sizeof(struct region), (uint32_t)(spans + 2 * whole + 1024), err);
+}
+
+struct bt_windows *windows_create(struct guest_mem *mem, const struct window_limits *limits, struct error *err)
+{
+	struct bt_windows *w = calloc(1, sizeof(*w));
+	unsigned windows = limits->windows ? limits->windows : MAX_WINDOWS;
+
+	if (!w) {
+		error_set_errno(err, ENOMEM, "cannot create translation windows");
+		return NULL;
+	}
+	pthread_mutex_init(&w->lock, NULL);
+	w->mem = mem;
+	w->epoch = 1;
+	w->space_count = limits->spaces ? limits->spaces : MAX_SPACES;
+	w->mapping_limit = limits->mappings ? limits->mappings : default_mapping_limit();
+	if (reserve_arena(w, windows, err) || create_index(w, err) || create_pools(w, err))
+		goto fail;
+	w->tables_size = windows_tables_size(w->space_count);
+	w->tables = reserve(w->tables_size);
+	if (!w->tables) {
+		error_set_errno(err, errno, "cannot reserve %llu GiB of address space for translation",
+				(unsigned long long)(w->tables_size >> 30));
+		goto fail;
+	}
+	return w;
+fail:
+	bt_windows_destroy(w);
+	return NULL;
+}
+
+struct bt_windows *bt_windows_create(struct guest_mem *mem, struct error *err)
+{
+	return windows_create(mem, &(struct window_limits){ 0 }, err);
+}
+
+static void unmap(uint64_t at, uint64_t size)
+{
+	if (at)
+		munmap((void *)(uintptr_t)at, size);
+}
+
+void bt_windows_destroy(struct bt_windows *w)
+{
+	if (!w)
+		return;
+	unmap(w->arena, w->arena_size);
+	unmap(w->tables, w->tables_size);
+	unmap((uint64_t)(uintptr_t)w->index_memory, w->index_size);
+	pool_destroy(&w->regions);
+	pool_destroy(&w->spans);
+	for (unsigned n = 0; n < w->cpu_count; n++)
+		free(w->cpu[n]);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+}
+
+/* ---- accesses ---- */
+
+/* The window with this host address, and where in it; NULL for guard zones, the absent window and everything else. */
+static struct window *window_at(struct bt_windows *w, uint64_t at, uint64_t *offset)
+{
+	uint64_t number = (at - w->first) / WINDOW_STRIDE;
+
+	*offset = (at - w->first) % WINDOW_STRIDE;
+	if (at < w->first || number >= w->window_count || *offset >= WINDOW_SIZE)
+		return NULL;
+	return &w->window[number];
+}
+
+/*
+ * A window that this vCPU can still reach is not given a new meaning meanwhile, so its slot can be read without the lock; whether
+ * its table leads there now is looked at under it.
+ */
+enum window_result bt_windows_fault(struct bt_windows *w, struct vcpu *v, uint64_t at, bool write)
+{
+	struct window_cpu *c = windows_cpu(w, v);
+	uint64_t offset;
+	struct window *window = window_at(w, at, &offset);
+
+	if (!c || !c->current || !window || !window->pml4e) {
+		atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&w->slow, 1, memory_order_relaxed);
+		return WINDOW_SLOW;
+	}
+	return windows_fill(w, c, window, slot_start(window->slot) + offset, write);
+}
+
+/* v is in C code, so no window's address is in its registers. */
+void bt_windows_touch(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write)
+{
+	struct window_cpu *c = windows_cpu(w, v);
+
+	if (c && c->current && (uint64_t)sign_extend(lin, SLOT_SHIFT + 9) == lin)
+		windows_fill(w, c, NULL, lin, write);
+}
+
+void bt_windows_stats(struct bt_windows *w, struct bt_window_stats *out)
+{
+	windows_lock(w);
+	*out = w->stats;
+	out->faults = atomic_load(&w->faults);
+	out->slow = atomic_load(&w->slow);
+	for (unsigned n = 0; n < w->window_count; n++)
+		out->windows += w->window[n].pml4e != 0;
+	for (unsigned n = 0; n < w->space_count; n++)
+		out->spaces += w->space[n].key != 0;
+	windows_unlock(w);
+}

@@ -1,0 +1,304 @@
+/*
+ * Private to window*.c: the windows of a machine, what is mapped in them, and the address spaces whose slot tables name them.
+ *
+ * Windows are a TLB that is made of host mappings. As a TLB, they may go on using what the guest's tables said some time ago,
+ * until the guest does what the architecture (SDM vol. 3A 4.10.4) says invalidates it. Then nothing is thrown away, but looked at
+ * again: each mapping remembers the entries of the guest's tables that it came from, and stays if they are what they were.
+ *
+ * Time is counted by windows.clock, which every flush of every vCPU advances. A window has the time when all of it was last
+ * compared with the guest's tables (`validated`; mappings made later are younger), a vCPU the time of its last flush. Before
+ * a vCPU uses a table, its windows are brought up to that time. What one vCPU looked at again is good for the others too,
+ * and what it drops they fault in again.
+ *
+ * One lock holds all of it. A vCPU's SIGSEGV handler takes it as well: that is no different from a call, since the fault came
+ * from translated code, never from code that holds the lock or is inside a C library function. Only translated code uses
+ * windows; C reaches guest memory through mem/, so nobody who holds the lock faults into one.
+ */
+#ifndef DOPPEL_BT_WINDOW_H
+#define DOPPEL_BT_WINDOW_H
+
+#include "engine/bt/bt.h"
+
+#include <pthread.h>
+
+/* Page-table entries of 4-level paging, SDM vol. 3A 4.5. */
+#define PTE_P	  BIT(0)
+#define PTE_W	  BIT(1)
+#define PTE_U	  BIT(2)
+#define PTE_A	  BIT(5)
+#define PTE_D	  BIT(6)
+#define PTE_PS	  BIT(7)
+#define PTE_G	  BIT(8)
+#define PTE_NX	  BIT(63)
+#define PTE_FRAME 0x000ffffffffff000ull
+/* Bits 51..40 of an address are reserved with 40 bits of physical address. */
+#define PHYSICAL_BITS 40
+
+#define SLOTS		 512
+#define REGION_SHIFT	 21
+#define PAGES_PER_SPAN	 64
+#define SPANS_PER_REGION 8
+
+/* The most of each that a machine has. */
+#define MAX_WINDOWS 128
+#define MIN_WINDOWS 8
+#define MAX_SPACES  64
+#define MAX_CPUS    256
+
+/* A window holds pages that user mode may use, or those it may not: user mode's table must not lead to the others. */
+enum window_kind { WINDOW_USER, WINDOW_SUPERVISOR, WINDOW_KINDS };
+
+/* Index into a pool, from 1; 0: none. */
+typedef uint32_t pool_index;
+
+struct pool {
+	uint8_t *items;
+	size_t item_size;
+	uint32_t capacity, taken, fresh; /* items from `fresh` on were never used */
+	pool_index free;		 /* linked through the items' first bytes */
+};
+
+/*
+ * 64 pages of a window that are mapped one by one or in runs. A page that is mapped writable is on the list of its physical page
+ * (windows.page_mappings), by its identifier: span * 64 + page.
+ */
+struct span {
+	uint64_t filled, writable; /* bit n: page n */
+	pool_index region;
+	uint16_t mappings;		/* host mappings this takes at most */
+	uint8_t number;			/* in the region */
+	uint32_t frame[PAGES_PER_SPAN]; /* guest physical page numbers */
+	uint32_t next[PAGES_PER_SPAN], previous[PAGES_PER_SPAN];
+};
+
+/* Which level of the guest's tables maps the pages of a region. */
+enum leaf { LEAF_4K, LEAF_2M, LEAF_1G };
+
+/* 2 MiB of a window: what one page table maps, or one large page, or 2 MiB of a huge one. */
+struct region {
+	pool_index hash_next;
+	uint32_t number; /* in the window */
+	struct list node; /* in the window's list: by `local` */
+	struct window *window;
+	const uint64_t *page_table; /* LEAF_4K */
+	const uint64_t *pde_at;	    /* all but LEAF_1G */
+	uint64_t pdpte, pde;	    /* as they were */
+	uint8_t leaf;
+	bool user_above;      /* all entries above the leaf allow user mode */
+	bool whole, writable; /* all 2 MiB are one mapping, which may be written (but for holes) */
+	bool local, global;   /* has pages that are not global, that are */
+	uint16_t holes;	      /* pages of a whole, writable mapping that are read-only: windows.guarded */
+	uint32_t mappings;
+	uint32_t frame;			 /* whole: first page's guest physical page number */
+	pool_index large_next, large_previous; /* whole: on the list of its physical 2 MiB */
+	pool_index span[SPANS_PER_REGION];
+};
+
+/* 512 GiB of host addresses for one top-level entry of the guest, shared by all address spaces that have this entry. */
+struct window {
+	uint64_t base;	    /* host address */
+	uint64_t pml4e;	    /* the entry it is for, 0: the window is free */
+	const uint64_t *pdpt;
+	uint16_t slot;	    /* 0..511 */
+	uint8_t kind;	    /* enum window_kind */
+	bool nxe;	    /* EFER.NXE: bit 63 of entries is not reserved */
+	unsigned references; /* slots of address spaces that name it */
+	uint64_t removed;   /* epoch in which it left the last table */
+	uint64_t used;	    /* time of last use: for eviction */
+	uint64_t validated, validated_local; /* all pages; those that are not global */
+	struct list local_regions, global_regions; /* with any page that is not global; others */
+	unsigned global_count; /* regions with global pages */
+	unsigned huge_count;   /* regions that 1 GiB pages map */
+	uint64_t mappings;
+};
+
+enum table_view { TABLE_USER, TABLE_SUPERVISOR, TABLE_BOTH, TABLE_VIEWS };
+
+/* What one CR3 stands for. */
+struct space {
+	uint64_t key;		    /* see space_key(); 0: free */
+	const uint64_t *pml4;	    /* in guest RAM */
+	struct slot_table table[TABLE_VIEWS];
+	uint64_t in_use[SLOTS / 64];		/* slots with a window of either kind */
+	uint8_t window[SLOTS][WINDOW_KINDS];	/* number + 1 */
+	bool nxe;
+	uint64_t used;
+	uint64_t created, fills;
+};
+
+/* A vCPU's part. */
+struct window_cpu {
+	struct vcpu *vcpu;
+	struct space *space; /* whose table it may be using; protected by the lock */
+	bool current;	     /* the table it got last is still the right one */
+	_Atomic uint64_t entered; /* epoch when it last was not in translated code */
+	uint64_t flushed;    /* time of the last flush of everything */
+	struct {
+		uint64_t flushed; /* time of the last flush of what is not global */
+		uint64_t cr3;
+	} pcid[4096];
+	uint64_t repeat_at;  /* a fault where everything was right already, and how often */
+	unsigned repeated;
+};
+
+struct bt_windows {
+	pthread_mutex_t lock;
+	struct guest_mem *mem;
+	uint64_t arena, arena_size, first, absent; /* host addresses */
+	uint64_t tables, tables_size;
+	_Atomic uint64_t clock; /* of flushes */
+	_Atomic uint64_t epoch; /* of windows leaving tables */
+	uint64_t page_flushed;	/* time of the last INVLPG of any vCPU */
+	uint64_t uses;		/* counts what `used` is set to */
+	uint64_t mapping_limit;
+
+	struct window window[MAX_WINDOWS];
+	unsigned window_count;
+	struct space space[MAX_SPACES];
+	unsigned space_count;
+	struct window_cpu *cpu[MAX_CPUS];
+	unsigned cpu_count;
+	unsigned slot_global[SLOTS]; /* regions with global pages in this slot's windows */
+
+	struct pool regions, spans;
+	pool_index *hash; /* of regions */
+	uint32_t *page_mappings;   /* [page of RAM]: writable mappings of it in spans, first identifier */
+	pool_index *large_mappings; /* [physical address >> 21]: whole regions */
+	uint64_t *guarded;	   /* bit a page of RAM: read-only in every writable whole region that has it */
+	void *index_memory;	   /* all of the arrays above */
+	size_t index_size;
+
+	_Atomic uint64_t faults, slow; /* counted without the lock */
+	struct bt_window_stats stats;
+};
+
+/* How much of everything; 0 takes the default. Tests make it small. */
+struct window_limits {
+	unsigned windows, spaces;
+	uint64_t mappings; /* of the host */
+};
+
+#define REGION_HASH_BITS 14
+
+struct bt_windows *windows_create(struct guest_mem *, const struct window_limits *, struct error *);
+
+static inline void windows_lock(struct bt_windows *w) { pthread_mutex_lock(&w->lock); }
+static inline void windows_unlock(struct bt_windows *w) { pthread_mutex_unlock(&w->lock); }
+
+/* ---- window_walk.c: reading the guest's tables ---- */
+
+/* What the tables say about one address. Entries were read once, from the top. */
+struct table_walk {
+	uint64_t pml4e, pdpte, pde, pte; /* pde, pte: if leaf is below */
+	const uint64_t *pdpt, *pde_at, *page_table;
+	const uint64_t *at[4]; /* every entry used */
+	unsigned depth;
+	enum leaf leaf;
+	gpa_t page;
+	bool user_above, user, writable, global;
+	bool accessed, dirty; /* accessed: at every level */
+};
+
+/* False when the address is not mapped, or by something that is not in RAM or that faults for any access. */
+bool windows_walk(struct bt_windows *, const struct space *, const struct vcpu *, uint64_t lin, struct table_walk *);
+/* The page of guest RAM that holds a table, NULL when there is none. */
+const uint64_t *windows_table_page(struct bt_windows *, uint64_t entry);
+/* Where RAM is in the machine's memory file: false unless all of it is there. */
+bool windows_ram_offset(struct bt_windows *, gpa_t, uint64_t size, uint64_t *offset);
+
+/* What of an entry that points to a table matters: if this is the same, so is everything below. */
+#define TABLE_ENTRY_BITS (PTE_P | PTE_W | PTE_U | PTE_A | PTE_PS | PTE_FRAME)
+static inline bool table_entry_same(uint64_t now, uint64_t then, bool nxe)
+{
+	return !((now ^ then) & TABLE_ENTRY_BITS) && (nxe || !(now & PTE_NX));
+}
+
+static inline uint64_t entry_read(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+
+/* ---- window_map.c: what is mapped; the lock is held ---- */
+
+int pool_create(struct pool *, size_t item_size, uint32_t capacity, struct error *);
+void pool_destroy(struct pool *);
+static inline void *pool_item(const struct pool *p, pool_index i) { return p->items + (size_t)(i - 1) * p->item_size; }
+static inline uint32_t pool_left(const struct pool *p) { return p->capacity - p->taken; }
+
+static inline struct region *region_of(const struct bt_windows *w, pool_index i)
+{
+	return i ? pool_item(&w->regions, i) : NULL;
+}
+static inline struct span *span_of(const struct bt_windows *w, pool_index i)
+{
+	return i ? pool_item(&w->spans, i) : NULL;
+}
+
+struct region *region_find(struct bt_windows *, const struct window *, uint32_t number);
+struct region *region_add(struct bt_windows *, struct window *, uint32_t number, const struct table_walk *);
+/* Unmaps what it has. */
+void region_drop(struct bt_windows *, struct region *);
+/* Say that the region has pages that are global, or not. */
+void region_note_global(struct bt_windows *, struct region *, bool global);
+/* Pages [first, first + count) of a span: frames from `frame` on. 0 or -errno, then they are not mapped. */
+int span_map(struct bt_windows *, struct region *, unsigned number, unsigned first, unsigned count, uint32_t frame,
+	     bool writable);
+/* Pages of the region's spans, by number 0..511, that must go, or lose the right to be written. */
+struct page_set {
+	uint64_t bits[SPANS_PER_REGION];
+};
+void region_unmap_pages(struct bt_windows *, struct region *, const struct page_set *);
+void region_protect_pages(struct bt_windows *, struct region *, const struct page_set *);
+/* Regions [number, number + count) of a window, all new and added, as whole mappings from guest page `frame` on. */
+int regions_map_whole(struct bt_windows *, struct window *, uint32_t number, unsigned count, uint32_t frame, bool writable,
+		      bool populate);
+/* Take write access from a whole region. */
+void region_protect_whole(struct bt_windows *, struct region *);
+/* No mapping of this page may be written any more; or those of whole regions may again. */
+bool page_is_guarded(const struct bt_windows *, uint64_t ram_offset);
+void page_guard(struct bt_windows *, gpa_t);
+void page_unguard(struct bt_windows *, gpa_t);
+/* Unmap all of a window. */
+void window_clear(struct bt_windows *, struct window *);
+
+/* ---- window_check.c: comparing with the guest's tables; the lock is held ---- */
+
+/* Everything, or all that is not global, was compared at time `now` or later. */
+void window_validate(struct bt_windows *, struct window *, bool all);
+/* The page (the region, if that is one mapping) with this address. */
+void window_validate_page(struct bt_windows *, struct window *, uint64_t lin);
+bool region_matches(const struct region *, const struct table_walk *);
+
+/* ---- window_fill.c ---- */
+
+/*
+ * Map what the access needs, and more that is alike. `at`: the window that the access went to, NULL if it is still to be found
+ * out (then a window is made if need be).
+ */
+enum window_result windows_fill(struct bt_windows *, struct window_cpu *, struct window *at, uint64_t lin, bool write);
+
+/* ---- window_table.c ---- */
+
+/* Bytes of reserved address space for the tables of so many address spaces, at bt_windows.tables. */
+uint64_t windows_tables_size(unsigned spaces);
+
+struct window_cpu *windows_cpu(struct bt_windows *, const struct vcpu *);
+enum table_view windows_view(const struct vcpu *);
+/* The lock is held for these. */
+struct window *space_window(struct bt_windows *, const struct space *, unsigned slot, enum window_kind);
+/* The window of this slot and kind for the entry that the walk found; NULL when there is none and `make` is false or none is free. */
+struct window *space_get_window(struct bt_windows *, struct window_cpu *, unsigned slot, enum window_kind,
+				const struct table_walk *, bool make);
+/* Does this view's table lead to this window? */
+bool table_names(const struct space *, enum table_view, const struct window *);
+/* Let this view's table lead to this window, if it may. */
+void table_name(struct bt_windows *, struct space *, enum table_view, const struct window *);
+/* Host mappings and pool items for one fill. False: there is no room, whatever is evicted. */
+bool windows_make_room(struct bt_windows *, struct window *keep, unsigned mappings, unsigned regions);
+
+static inline unsigned slot_of(uint64_t lin) { return bits(lin, 47, SLOT_SHIFT); }
+static inline uint64_t slot_start(unsigned slot)
+{
+	return (uint64_t)sign_extend((uint64_t)slot << SLOT_SHIFT, SLOT_SHIFT + 9);
+}
+static inline uint32_t region_number(uint64_t lin) { return (uint32_t)bits(lin, SLOT_SHIFT - 1, REGION_SHIFT); }
+static inline unsigned page_number(uint64_t lin) { return (unsigned)bits(lin, REGION_SHIFT - 1, PAGE_SHIFT); }
+
+#endif

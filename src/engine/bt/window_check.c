@@ -1,0 +1,173 @@
+/*
+ * After a flush: is what windows map still what the guest's tables say? Compared is what decides where an access goes and
+ * whether it may: frames, rights, and that accessed and dirty bits are still set, since no access will set them while the page is
+ * mapped. Pages that differ are unmapped; those that only may not be written any more become read-only.
+ */
+#include "engine/bt/window.h"
+
+/* What the entry that maps a page of this region must have, and must not have. */
+struct leaf_rule {
+	uint64_t needed, forbidden;
+};
+
+static struct leaf_rule leaf_rule(const struct region *r)
+{
+	bool user = r->window->kind == WINDOW_USER;
+	struct leaf_rule rule = { .needed = PTE_P | PTE_A, .forbidden = r->window->nxe ? 0 : PTE_NX };
+
+	if (user)
+		rule.needed |= PTE_U;
+	else if (r->user_above)
+		rule.forbidden |= PTE_U;
+	return rule;
+}
+
+/* ---- pages mapped one by one ---- */
+
+static bool check_span(const struct region *r, const struct span *s, const struct leaf_rule rule, struct page_set *gone,
+		       struct page_set *unwritable)
+{
+	const uint64_t *table = r->page_table + s->number * PAGES_PER_SPAN;
+	uint64_t drop = 0, protect = 0;
+
+	for (uint64_t left = s->filled; left; left &= left - 1) {
+		unsigned n = (unsigned)__builtin_ctzll(left);
+		uint64_t entry = __atomic_load_n(&table[n], __ATOMIC_RELAXED);
+		uint64_t wrong = ((entry ^ (uint64_t)s->frame[n] << PAGE_SHIFT) & PTE_FRAME) | (~entry & rule.needed) |
+				 (entry & rule.forbidden);
+
+		if (unlikely(wrong))
+			drop |= BIT(n);
+		else if (unlikely(~entry & (PTE_W | PTE_D)))
+			protect |= BIT(n);
+	}
+	gone->bits[s->number] = drop;
+	unwritable->bits[s->number] = protect &= s->writable;
+	return drop | protect;
+}
+
+#define ALL_SPANS 0xffu
+
+static void check_pages(struct bt_windows *w, struct region *r, unsigned spans)
+{
+	const struct leaf_rule rule = leaf_rule(r);
+	struct page_set gone = { { 0 } }, unwritable = { { 0 } };
+	bool differs = false;
+
+	for (unsigned n = 0; n < SPANS_PER_REGION; n++)
+		if (r->span[n] && (spans & BIT(n)))
+			differs |= check_span(r, span_of(w, r->span[n]), rule, &gone, &unwritable);
+	if (!differs)
+		return;
+	region_protect_pages(w, r, &unwritable);
+	region_unmap_pages(w, r, &gone);
+}
+
+/* ---- what a large page maps ---- */
+
+/* The bits of a large page's frame; those below it are reserved, but for PAT. */
+#define LARGE_FRAME (PTE_FRAME & ~(uint64_t)0x1000)
+
+enum verdict { LEAF_SAME, LEAF_UNWRITABLE, LEAF_GONE };
+
+static enum verdict check_large(const struct region *r, uint64_t then, uint64_t now)
+{
+	const struct leaf_rule rule = leaf_rule(r);
+
+	if (((now ^ then) & (LARGE_FRAME | PTE_PS)) || (~now & rule.needed) || (now & rule.forbidden))
+		return LEAF_GONE;
+	return now & PTE_W && now & PTE_D ? LEAF_SAME : LEAF_UNWRITABLE;
+}
+
+static void make_unwritable(struct bt_windows *w, struct region *r)
+{
+	struct page_set all;
+
+	if (r->whole && r->writable) {
+		region_protect_whole(w, r);
+	} else if (!r->whole) {
+		memset(&all, 0xff, sizeof(all));
+		region_protect_pages(w, r, &all);
+	}
+}
+
+static void apply(struct bt_windows *w, struct region *r, enum verdict verdict)
+{
+	if (verdict == LEAF_GONE)
+		region_drop(w, r);
+	else if (verdict == LEAF_UNWRITABLE)
+		make_unwritable(w, r);
+}
+
+/* ---- regions ---- */
+
+static void check_region(struct bt_windows *w, struct region *r, unsigned spans)
+{
+	const struct window *window = r->window;
+	uint64_t pdpte = entry_read(&window->pdpt[r->number >> 9]), pde;
+
+	if (r->leaf == LEAF_1G) {
+		apply(w, r, check_large(r, r->pdpte, pdpte));
+		return;
+	}
+	pde = entry_read(r->pde_at);
+	if (!table_entry_same(pdpte, r->pdpte, window->nxe))
+		region_drop(w, r);
+	else if (r->leaf == LEAF_2M)
+		apply(w, r, check_large(r, r->pde, pde));
+	else if (!table_entry_same(pde, r->pde, window->nxe))
+		region_drop(w, r);
+	else
+		check_pages(w, r, spans);
+}
+
+/*
+ * A fill found other entries than the region was made from: then the region must go first. The large leaf's dirty and writable bits
+ * may have come since, or may have been there when the mapping was made read-only.
+ */
+bool region_matches(const struct region *r, const struct table_walk *t)
+{
+	bool nxe = r->window->nxe;
+
+	if (r->leaf != t->leaf)
+		return false;
+	if (r->leaf == LEAF_1G)
+		return check_large(r, r->pdpte, t->pdpte) != LEAF_GONE;
+	if (!table_entry_same(t->pdpte, r->pdpte, nxe))
+		return false;
+	return r->leaf == LEAF_2M ? check_large(r, r->pde, t->pde) != LEAF_GONE : table_entry_same(t->pde, r->pde, nxe);
+}
+
+void window_validate(struct bt_windows *w, struct window *window, bool all)
+{
+	uint64_t now = atomic_load(&w->clock);
+	struct region *r, *next;
+
+	w->stats.revalidations++;
+	list_for_each_safe(r, next, &window->local_regions, node)
+		check_region(w, r, ALL_SPANS);
+	window->validated_local = now;
+	if (!all)
+		return;
+	list_for_each_safe(r, next, &window->global_regions, node)
+		check_region(w, r, ALL_SPANS);
+	window->validated = now;
+}
+
+/*
+ * INVLPG. The other pages of the span are looked at too, which costs less than to pick one out; so is all of a large page, of
+ * which any address stands for all of it.
+ */
+void window_validate_page(struct bt_windows *w, struct window *window, uint64_t lin)
+{
+	uint32_t number = region_number(lin), first = number & ~511u;
+	struct region *r = region_find(w, window, number);
+
+	if (r && r->leaf != LEAF_1G)
+		check_region(w, r, 1u << (page_number(lin) / PAGES_PER_SPAN));
+	for (uint32_t n = first; window->huge_count && n < first + 512; n++) {
+		r = region_find(w, window, n);
+		if (r && r->leaf == LEAF_1G)
+			check_region(w, r, ALL_SPANS);
+	}
+}

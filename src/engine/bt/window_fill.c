@@ -1,0 +1,326 @@
+/*
+ * Filling windows: what an access needs is mapped, together with neighbours that are alike, because the cost is one of calls to
+ * the host more than one of pages.
+ */
+#include "engine/bt/window.h"
+
+/* A fill adds at most this many whole regions: 64 MiB of a kernel's map of all memory. */
+#define FILL_REGIONS 32u
+/* Host mappings that one fill may take: a page splits what is around it; pages with code split a whole region. */
+#define FILL_MAPPINGS 16u
+/* Faults in a row where everything was right already: then something else is wrong. */
+#define REPEAT_LIMIT 8
+#define REGION_PAGES (1u << (REGION_SHIFT - PAGE_SHIFT))
+
+struct fill {
+	struct bt_windows *w;
+	struct window_cpu *cpu;
+	struct window *window;
+	struct table_walk walk;
+	uint64_t lin;
+	bool write;    /* the access */
+	bool writable; /* the mapping, but for pages with code */
+};
+
+/* ---- may it be mapped? ---- */
+
+/* 4.6; CR0.WP is set whenever windows are used. */
+static bool access_allowed(const struct fill *f)
+{
+	const struct vcpu *v = f->cpu->vcpu;
+
+	if (f->write && !f->walk.writable)
+		return false;
+	switch (windows_view(v)) {
+	case TABLE_USER: return f->walk.user;
+	case TABLE_SUPERVISOR: return !f->walk.user;
+	default: return true;
+	}
+}
+
+static bool is_marked(const struct fill *f) { return f->walk.accessed && (!f->write || f->walk.dirty); }
+
+static bool tables_hold_code(const struct fill *f)
+{
+	for (unsigned n = 0; n < f->walk.depth; n++) {
+		size_t offset = (size_t)((const uint8_t *)f->walk.at[n] - f->w->mem->ram.base);
+
+		if (atomic_load(&f->w->mem->ram_pages[offset >> PAGE_SHIFT].code_chunks))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Accessed and dirty bits, without the lock: setting them in a page that holds code would call into the engine, so that is left
+ * to the slow way.
+ */
+static bool mark_tables(struct fill *f)
+{
+	struct vcpu *v = f->cpu->vcpu;
+	enum table_view view = windows_view(v);
+	struct page_walk walk;
+	struct fault fault;
+
+	if (!windows_walk(f->w, f->cpu->space, v, f->lin, &f->walk) || !access_allowed(f))
+		return false;
+	if (is_marked(f))
+		return true;
+	return !tables_hold_code(f) && !cpu_walk(v, gva(f->lin), f->write ? ACCESS_WRITE : ACCESS_READ,
+						 view == TABLE_USER, v->tlb_view == TLB_KERNEL_AC, &walk, &fault);
+}
+
+/* What is mapped must have been read under the lock: windows are younger than their `validated` says. */
+static bool read_tables(struct fill *f)
+{
+	if (!windows_walk(f->w, f->cpu->space, f->cpu->vcpu, f->lin, &f->walk) || !access_allowed(f) || !is_marked(f))
+		return false;
+	f->writable = f->walk.writable && f->walk.dirty;
+	return true;
+}
+
+static bool has_code(const struct fill *f, uint64_t page)
+{
+	return atomic_load(&mem_page(f->w->mem, gpa(page))->code_chunks);
+}
+
+/* ---- a fault where nothing was missing ---- */
+
+/*
+ * Another vCPU was faster, or changed the mapping for a moment. Should it happen again and again the records are wrong, which
+ * must not hang the guest.
+ */
+static enum window_result nothing_to_do(struct fill *f, struct region *r, const struct window *at)
+{
+	struct window_cpu *c = f->cpu;
+
+	if (!at)
+		return WINDOW_FILLED;
+	c->repeated = c->repeat_at == f->lin ? c->repeated + 1 : 0;
+	c->repeat_at = f->lin;
+	if (c->repeated < REPEAT_LIMIT)
+		return WINDOW_FILLED;
+	c->repeated = 0;
+	region_drop(f->w, r);
+	return WINDOW_SLOW;
+}
+
+/* ---- pages ---- */
+
+/* How a page of the same page table may be mapped. */
+struct candidate {
+	uint64_t frame; /* its address */
+	bool mappable, writable, global;
+};
+
+static struct candidate candidate(const struct fill *f, const struct mem_region *ram, unsigned page)
+{
+	const struct table_walk *t = &f->walk;
+	unsigned here = page_number(f->lin);
+	struct candidate c = { .global = t->global, .writable = f->writable };
+	uint64_t entry;
+
+	if (t->leaf == LEAF_4K && page != here) {
+		entry = entry_read(&t->page_table[page]);
+		c.frame = entry & PTE_FRAME;
+		/* The entries above are the same, so the rights that they give are too. */
+		c.mappable = !((~entry & (PTE_P | PTE_A)) || ((entry ^ t->pte) & (PTE_U | PTE_NX)));
+		c.writable = (entry & PTE_D) && (entry & PTE_W) && f->writable;
+		if ((entry ^ t->pte) & (PTE_W | PTE_D | PTE_G))
+			c.mappable = false;
+	} else {
+		c.frame = t->page.v + ((uint64_t)page - here) * PAGE_SIZE;
+		c.mappable = true;
+	}
+	c.mappable &= c.frame - ram->start < ram->size;
+	if (c.mappable && c.writable && has_code(f, c.frame))
+		c.writable = false;
+	return c;
+}
+
+static bool is_mapped(const struct span *s, unsigned n, uint64_t frame, bool writable)
+{
+	return s && (s->filled & BIT(n)) && s->frame[n] == frame >> PAGE_SHIFT && (!writable || (s->writable & BIT(n)));
+}
+
+/* Does the page continue the run, and is it worth it? */
+static bool belongs(const struct fill *f, const struct mem_region *ram, const struct span *s, unsigned page, uint64_t frame,
+		    bool writable)
+{
+	struct candidate c = candidate(f, ram, page);
+
+	return c.mappable && c.frame == frame && c.writable == writable &&
+	       !is_mapped(s, page % PAGES_PER_SPAN, frame, writable);
+}
+
+static enum window_result fill_pages(struct fill *f, struct region *r, const struct window *at)
+{
+	unsigned here = page_number(f->lin), number = here / PAGES_PER_SPAN, first = here, last = here;
+	const struct mem_region *ram = mem_find(f->w->mem, f->walk.page);
+	struct candidate c = candidate(f, ram, here);
+	const struct span *s = r ? span_of(f->w, r->span[number]) : NULL;
+
+	if (is_mapped(s, here % PAGES_PER_SPAN, c.frame, c.writable))
+		return nothing_to_do(f, r, at);
+	if (!r && !(r = region_add(f->w, f->window, region_number(f->lin), &f->walk)))
+		return WINDOW_SLOW;
+	while (first > number * PAGES_PER_SPAN &&
+	       belongs(f, ram, s, first - 1, c.frame - (uint64_t)(here - first + 1) * PAGE_SIZE, c.writable))
+		first--;
+	while (last + 1 < (number + 1) * PAGES_PER_SPAN &&
+	       belongs(f, ram, s, last + 1, c.frame + (uint64_t)(last + 1 - here) * PAGE_SIZE, c.writable))
+		last++;
+	region_note_global(f->w, r, c.global);
+	if (span_map(f->w, r, number, first % PAGES_PER_SPAN, last - first + 1,
+		     (uint32_t)(c.frame >> PAGE_SHIFT) - (here - first), c.writable)) {
+		region_drop(f->w, r);
+		return WINDOW_SLOW;
+	}
+	f->w->stats.fills++;
+	f->cpu->space->fills++;
+	return WINDOW_FILLED;
+}
+
+/* ---- large pages ---- */
+
+/* Is region `number`, in the same table as the one at hand, mapped by an entry just like it, and not in the window yet? */
+static bool region_belongs(const struct fill *f, uint32_t number, uint64_t frame)
+{
+	const struct table_walk *t = &f->walk;
+	uint32_t here = region_number(f->lin);
+	uint64_t entry;
+
+	if (region_find(f->w, f->window, number))
+		return false;
+	if (t->leaf == LEAF_1G)
+		return true;
+	entry = entry_read(t->pde_at + (number - here)) & ~(uint64_t)0x1000; /* PAT */
+	return entry == ((t->pde & ~PTE_FRAME) | frame);
+}
+
+/* The run of regions around `here` that can be mapped at once: in *first its first; returns how many. */
+static unsigned whole_run(const struct fill *f, uint32_t here, uint64_t frame, uint32_t *first)
+{
+	uint32_t start = here & ~(FILL_REGIONS - 1), end = start + FILL_REGIONS, last = here;
+	uint64_t offset, unused;
+
+	*first = here;
+	if (f->window->kind == WINDOW_USER || !windows_ram_offset(f->w, gpa(frame), BIT(REGION_SHIFT), &offset))
+		return 1;
+	while (*first > start) {
+		uint64_t before = frame - ((uint64_t)(here - *first + 1) << REGION_SHIFT);
+
+		if (before > frame || !windows_ram_offset(f->w, gpa(before), frame - before, &unused) ||
+		    !region_belongs(f, *first - 1, before))
+			break;
+		--*first;
+	}
+	while (last + 1 < end) {
+		uint64_t count = last + 2 - here, after = frame + ((count - 1) << REGION_SHIFT);
+
+		if (!windows_ram_offset(f->w, gpa(frame), count << REGION_SHIFT, &unused) ||
+		    !region_belongs(f, last + 1, after))
+			break;
+		last++;
+	}
+	return last - *first + 1;
+}
+
+static enum window_result map_whole(struct fill *f)
+{
+	uint32_t here = region_number(f->lin), first;
+	uint64_t frame = f->walk.page.v & ~(BIT(REGION_SHIFT) - 1);
+	unsigned count = whole_run(f, here, frame, &first);
+	struct table_walk t = f->walk;
+
+	frame -= (uint64_t)(here - first) << REGION_SHIFT;
+	for (unsigned n = 0; n < count; n++) {
+		struct region *r;
+
+		if (t.leaf == LEAF_2M) {
+			t.pde_at = f->walk.pde_at + (int32_t)(first + n - here);
+			t.pde = (f->walk.pde & ~PTE_FRAME) | (frame + ((uint64_t)n << REGION_SHIFT));
+		}
+		r = region_add(f->w, f->window, first + n, &t);
+		BUG_ON(!r); /* room was made */
+		region_note_global(f->w, r, t.global);
+	}
+	/* A user's large page was just cleared by the guest, and will be used. A kernel's map of memory is mostly never touched. */
+	if (regions_map_whole(f->w, f->window, first, count, (uint32_t)(frame >> PAGE_SHIFT), f->writable,
+			      f->window->kind == WINDOW_USER))
+		return WINDOW_SLOW;
+	f->w->stats.fills++;
+	f->cpu->space->fills++;
+	return WINDOW_FILLED;
+}
+
+static enum window_result fill_whole(struct fill *f, struct region *r, const struct window *at)
+{
+	uint64_t offset;
+
+	if (r && (r->writable || !f->write)) {
+		windows_ram_offset(f->w, f->walk.page, PAGE_SIZE, &offset);
+		if (!f->write || !page_is_guarded(f->w, offset))
+			return nothing_to_do(f, r, at);
+		page_unguard(f->w, f->walk.page);
+		f->w->stats.fills++;
+		return WINDOW_FILLED;
+	}
+	if (r)
+		region_drop(f->w, r);
+	return map_whole(f);
+}
+
+/* ---- one access ---- */
+
+static enum window_result fill(struct fill *f, struct window *at)
+{
+	enum window_kind kind;
+	struct region *r;
+	uint64_t offset;
+
+	if (!f->cpu->current || !read_tables(f))
+		return WINDOW_SLOW;
+	if (!windows_ram_offset(f->w, f->walk.page, PAGE_SIZE, &offset) || (f->write && has_code(f, f->walk.page.v)))
+		return WINDOW_SLOW;
+	kind = f->walk.user ? WINDOW_USER : WINDOW_SUPERVISOR;
+	f->window = space_get_window(f->w, f->cpu, slot_of(f->lin), kind, &f->walk, !at);
+	if (!f->window)
+		return WINDOW_SLOW;
+	if (f->window != at || !table_names(f->cpu->space, windows_view(f->cpu->vcpu), f->window)) {
+		table_name(f->w, f->cpu->space, windows_view(f->cpu->vcpu), f->window);
+		if (at)
+			return WINDOW_SLOW; /* what has its address must be done again from the start */
+		if (!table_names(f->cpu->space, windows_view(f->cpu->vcpu), f->window))
+			return WINDOW_SLOW;
+	}
+	if (!windows_make_room(f->w, f->window, FILL_MAPPINGS, FILL_REGIONS))
+		return WINDOW_SLOW;
+	r = region_find(f->w, f->window, region_number(f->lin));
+	if (r && !region_matches(r, &f->walk)) {
+		region_drop(f->w, r);
+		r = NULL;
+	}
+	if (f->walk.leaf != LEAF_4K &&
+	    windows_ram_offset(f->w, gpa(f->walk.page.v & ~(BIT(REGION_SHIFT) - 1)), BIT(REGION_SHIFT), &offset))
+		return fill_whole(f, r, at);
+	return fill_pages(f, r, at);
+}
+
+enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, struct window *at, uint64_t lin, bool write)
+{
+	struct fill f = { .w = w, .cpu = c, .lin = lin, .write = write };
+	enum window_result result = WINDOW_SLOW;
+
+	if (mark_tables(&f)) {
+		windows_lock(w);
+		result = fill(&f, at);
+		windows_unlock(w);
+	}
+	if (at) {
+		atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);
+		if (result == WINDOW_SLOW)
+			atomic_fetch_add_explicit(&w->slow, 1, memory_order_relaxed);
+	}
+	return result;
+}

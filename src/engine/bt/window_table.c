@@ -1,0 +1,594 @@
+/*
+ * Address spaces, their slot tables, which windows those name, and what flushes mean for them.
+ *
+ * A window may be named by the tables of several address spaces. When the last one stops naming it, a vCPU may still have its
+ * address in a register, until it leaves translated code. Hence a window is given a new meaning only when every vCPU has been
+ * outside translated code since: epochs.
+ */
+#define _GNU_SOURCE /* MAP_ANONYMOUS */
+#include "engine/bt/window.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* ---- slot tables ---- */
+
+/*
+ * A slot number that SARX makes of a non-canonical address has 25 bits: 128 MiB of table on either side. Neighbouring tables
+ * share what is between them, and are just out of each other's reach.
+ */
+#define TABLE_REACH  (8ull << 24)
+#define TABLE_STRIDE (TABLE_REACH + PAGE_SIZE)
+
+/* Sign-extended, as tables are indexed. */
+static int slot_index(unsigned slot) { return slot < SLOTS / 2 ? (int)slot : (int)slot - SLOTS; }
+
+static void set_entry(struct slot_table *table, unsigned slot, uint64_t base)
+{
+	__atomic_store_n(&table->entry[slot_index(slot)], (int64_t)(base - slot_start(slot)), __ATOMIC_RELEASE);
+}
+
+bool table_names(const struct space *space, enum table_view view, const struct window *window)
+{
+	return (uint64_t)space->table[view].entry[slot_index(window->slot)] == window->base - slot_start(window->slot);
+}
+
+static bool is_absent(const struct bt_windows *w, const struct space *space, enum table_view view, unsigned slot)
+{
+	return (uint64_t)space->table[view].entry[slot_index(slot)] == w->absent - slot_start(slot);
+}
+
+/*
+ * Where supervisor code reaches user pages too, a slot that has both kinds leads to the supervisor's, once there is one: what it
+ * has user pages for goes the slow way.
+ */
+void table_name(struct bt_windows *w, struct space *space, enum table_view view, const struct window *window)
+{
+	unsigned slot = window->slot;
+
+	if (window->kind == WINDOW_USER && view == TABLE_SUPERVISOR)
+		return;
+	if (window->kind == WINDOW_SUPERVISOR && view == TABLE_USER)
+		return;
+	if (window->kind == WINDOW_SUPERVISOR || is_absent(w, space, view, slot))
+		set_entry(&space->table[view], slot, window->base);
+}
+
+static int make_tables(struct bt_windows *w, struct space *space)
+{
+	unsigned number = (unsigned)(space - w->space) * TABLE_VIEWS;
+
+	for (enum table_view view = 0; view < TABLE_VIEWS; view++, number++) {
+		uint64_t page = w->tables + TABLE_REACH + number * TABLE_STRIDE;
+		struct slot_table *table = &space->table[view];
+
+		if (mprotect((void *)(uintptr_t)page, PAGE_SIZE, PROT_READ | PROT_WRITE))
+			return -1;
+		table->entry = (int64_t *)(uintptr_t)(page + PAGE_SIZE / 2);
+		table->r15 = page + PAGE_SIZE / 2 + SLOT_SHIFT;
+		for (unsigned slot = 0; slot < SLOTS; slot++)
+			set_entry(table, slot, w->absent);
+	}
+	return 0;
+}
+
+uint64_t windows_tables_size(unsigned spaces)
+{
+	return TABLE_REACH * 2 + (uint64_t)spaces * TABLE_VIEWS * TABLE_STRIDE;
+}
+
+/* ---- slots of address spaces ---- */
+
+struct window *space_window(struct bt_windows *w, const struct space *space, unsigned slot, enum window_kind kind)
+{
+	unsigned number = space->window[slot][kind];
+
+	return number ? &w->window[number - 1] : NULL;
+}
+
+static void slot_set(struct bt_windows *w, struct space *space, struct window *window)
+{
+	space->window[window->slot][window->kind] = (uint8_t)(window - w->window + 1);
+	space->in_use[window->slot / 64] |= BIT(window->slot % 64);
+	window->references++;
+	window->used = ++w->uses;
+}
+
+static void slot_remove(struct bt_windows *w, struct space *space, unsigned slot)
+{
+	for (enum table_view view = 0; view < TABLE_VIEWS; view++)
+		set_entry(&space->table[view], slot, w->absent);
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
+		struct window *window = space_window(w, space, slot, kind);
+
+		space->window[slot][kind] = 0;
+		if (window && !--window->references)
+			window->removed = atomic_fetch_add(&w->epoch, 1);
+	}
+	space->in_use[slot / 64] &= ~BIT(slot % 64);
+}
+
+/* ---- eviction ---- */
+
+/* Nobody but self can have this window's address in a register. self is not in translated code. */
+static bool window_quiet(const struct bt_windows *w, const struct window *window, const struct window_cpu *self)
+{
+	for (unsigned n = 0; n < w->cpu_count; n++) {
+		const struct window_cpu *c = w->cpu[n];
+
+		if (c && c != self && c->space && atomic_load(&c->entered) <= window->removed)
+			return false;
+	}
+	return true;
+}
+
+/* Forget what a window was for, when no table names it. */
+static void window_retire(struct bt_windows *w, struct window *window)
+{
+	BUG_ON(window->references);
+	window_clear(w, window);
+	window->pml4e = 0;
+	w->stats.evictions++;
+}
+
+static bool space_in_use(const struct bt_windows *w, const struct space *space)
+{
+	for (unsigned n = 0; n < w->cpu_count; n++)
+		if (w->cpu[n] && w->cpu[n]->space == space)
+			return true;
+	return false;
+}
+
+/* The address space used longest ago, but none that a vCPU is in. NULL: there is none. */
+static struct space *evict_space(struct bt_windows *w)
+{
+	struct space *oldest = NULL;
+
+	for (unsigned n = 0; n < w->space_count; n++) {
+		struct space *space = &w->space[n];
+
+		if (space->key && (!oldest || space->used < oldest->used) && !space_in_use(w, space))
+			oldest = space;
+	}
+	if (!oldest)
+		return NULL;
+	for (unsigned slot = 0; slot < SLOTS; slot++)
+		if (oldest->in_use[slot / 64] & BIT(slot % 64))
+			slot_remove(w, oldest, slot);
+	oldest->key = 0;
+	w->stats.evictions++;
+	return oldest;
+}
+
+static struct window *oldest_orphan(struct bt_windows *w)
+{
+	struct window *oldest = NULL;
+
+	for (unsigned n = 0; n < w->window_count; n++) {
+		struct window *window = &w->window[n];
+
+		if (window->pml4e && !window->references && (!oldest || window->used < oldest->used))
+			oldest = window;
+	}
+	return oldest;
+}
+
+static struct window *find_free_window(struct bt_windows *w, const struct window_cpu *self)
+{
+	for (unsigned n = 0; n < w->window_count; n++)
+		if (!w->window[n].pml4e && window_quiet(w, &w->window[n], self))
+			return &w->window[n];
+	return NULL;
+}
+
+static struct window *take_window(struct bt_windows *w, const struct window_cpu *self)
+{
+	for (;;) {
+		struct window *window = find_free_window(w, self);
+
+		if (window)
+			return window;
+		window = oldest_orphan(w);
+		if (window)
+			window_retire(w, window);
+		else if (!evict_space(w))
+			return NULL;
+	}
+}
+
+/* Has more in it that can be given up than other: nobody names it, or it was used longer ago. */
+static bool better_victim(const struct window *window, const struct window *other)
+{
+	if (!window->references != !other->references)
+		return !window->references;
+	return window->used < other->used;
+}
+
+bool windows_make_room(struct bt_windows *w, struct window *keep, unsigned mappings, unsigned regions)
+{
+	while (w->stats.mappings + mappings > w->mapping_limit || pool_left(&w->regions) < regions ||
+	       !pool_left(&w->spans)) {
+		struct window *victim = NULL;
+
+		for (unsigned n = 0; n < w->window_count; n++) {
+			struct window *window = &w->window[n];
+
+			if (window != keep && window->mappings && (!victim || better_victim(window, victim)))
+				victim = window;
+		}
+		if (!victim && keep->mappings)
+			victim = keep;
+		if (!victim)
+			return false;
+		window_clear(w, victim);
+		w->stats.evictions++;
+	}
+	return true;
+}
+
+/* ---- which window ---- */
+
+/* Times after which a vCPU's translations must have been looked at. */
+struct need {
+	uint64_t all, local;
+};
+
+static unsigned current_pcid(const struct vcpu *v) { return v->s.cr4 & CR4_PCIDE ? v->s.cr3 & 0xfff : 0; }
+
+static struct need need_of(const struct window_cpu *c)
+{
+	return (struct need){ c->flushed, MAX(c->flushed, c->pcid[current_pcid(c->vcpu)].flushed) };
+}
+
+static void bring_up(struct bt_windows *w, struct window *window, struct need need)
+{
+	window->used = ++w->uses;
+	if (window->validated < need.all)
+		window_validate(w, window, true);
+	else if (window->validated_local < need.local)
+		window_validate(w, window, false);
+}
+
+/*
+ * INVLPG looks only into the windows that the current table names and that have global pages. So a window that becomes part of
+ * a table must have been looked at since the last one.
+ */
+static void adopt(struct bt_windows *w, struct window_cpu *c, struct window *window)
+{
+	struct need need = need_of(c);
+
+	need.all = MAX(need.all, w->page_flushed);
+	need.local = MAX(need.local, need.all);
+	bring_up(w, window, need);
+	slot_set(w, c->space, window);
+}
+
+static bool window_is_for(const struct window *window, const struct space *space, unsigned slot, uint64_t pml4e)
+{
+	return window->pml4e && window->slot == slot && window->nxe == space->nxe &&
+	       table_entry_same(pml4e, window->pml4e, window->nxe);
+}
+
+static struct window *find_window(struct bt_windows *w, const struct space *space, unsigned slot, enum window_kind kind,
+				  uint64_t pml4e)
+{
+	for (unsigned n = 0; n < w->window_count; n++) {
+		struct window *window = &w->window[n];
+
+		if (window->kind == kind && window_is_for(window, space, slot, pml4e))
+			return window;
+	}
+	return NULL;
+}
+
+/* The top-level entry is this now: a slot with windows for another one is emptied. */
+static void check_slot(struct bt_windows *w, struct space *space, unsigned slot, uint64_t pml4e)
+{
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
+		const struct window *window = space_window(w, space, slot, kind);
+
+		if (window && !window_is_for(window, space, slot, pml4e)) {
+			slot_remove(w, space, slot);
+			return;
+		}
+	}
+}
+
+struct window *space_get_window(struct bt_windows *w, struct window_cpu *c, unsigned slot, enum window_kind kind,
+				const struct table_walk *t, bool make)
+{
+	struct space *space = c->space;
+	struct window *window;
+
+	check_slot(w, space, slot, t->pml4e);
+	window = space_window(w, space, slot, kind);
+	if (window)
+		return window;
+	window = find_window(w, space, slot, kind, t->pml4e);
+	if (!window) {
+		window = make ? take_window(w, c) : NULL;
+		if (!window)
+			return NULL;
+		window->pml4e = t->pml4e;
+		window->pdpt = t->pdpt;
+		window->slot = (uint16_t)slot;
+		window->kind = (uint8_t)kind;
+		window->nxe = space->nxe;
+		window->validated = window->validated_local = atomic_load(&w->clock);
+	}
+	adopt(w, c, window);
+	return window;
+}
+
+/* ---- address spaces ---- */
+
+/* Never 0: the lowest bit. */
+static uint64_t space_key(const struct vcpu *v)
+{
+	return (v->s.cr3 & PTE_FRAME) | (v->s.efer & EFER_NXE ? 2 : 0) | 1;
+}
+
+static struct space *find_space(struct bt_windows *w, uint64_t key)
+{
+	for (unsigned n = 0; n < w->space_count; n++)
+		if (w->space[n].key == key)
+			return &w->space[n];
+	return NULL;
+}
+
+static struct space *make_space(struct bt_windows *w, const struct vcpu *v)
+{
+	const uint64_t *pml4 = windows_table_page(w, v->s.cr3);
+	struct space *space;
+
+	if (!pml4)
+		return NULL;
+	space = find_space(w, 0);
+	if (!space)
+		space = evict_space(w);
+	if (!space || (!space->table[0].entry && make_tables(w, space)))
+		return NULL;
+	space->key = space_key(v);
+	space->nxe = v->s.efer & EFER_NXE;
+	space->pml4 = pml4;
+	space->fills = 0;
+	return space;
+}
+
+/* A new address space mostly has the kernel's windows, which there are already. */
+static void adopt_known_windows(struct bt_windows *w, struct window_cpu *c)
+{
+	struct space *space = c->space;
+
+	for (unsigned n = 0; n < w->window_count; n++) {
+		struct window *window = &w->window[n];
+
+		if (!window->pml4e || !window_is_for(window, space, window->slot, entry_read(&space->pml4[window->slot])))
+			continue;
+		adopt(w, c, window);
+		for (enum table_view view = 0; view < TABLE_VIEWS; view++)
+			table_name(w, space, view, window);
+	}
+}
+
+/* The top-level entries are few, so they are compared each time, whatever was flushed. */
+static void validate_space(struct bt_windows *w, struct window_cpu *c)
+{
+	struct need need = need_of(c);
+	struct space *space = c->space;
+
+	space->used = ++w->uses;
+	for (unsigned word = 0; word < SLOTS / 64; word++) {
+		for (uint64_t left = space->in_use[word]; left; left &= left - 1) {
+			unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
+
+			check_slot(w, space, slot, entry_read(&space->pml4[slot]));
+			for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
+				struct window *window = space_window(w, space, slot, kind);
+
+				if (window)
+					bring_up(w, window, need);
+			}
+		}
+	}
+}
+
+/* Put the vCPU into the address space of its CR3. */
+static bool enter_space(struct bt_windows *w, struct window_cpu *c)
+{
+	c->space = find_space(w, space_key(c->vcpu));
+	if (c->space) {
+		validate_space(w, c);
+		return true;
+	}
+	c->space = make_space(w, c->vcpu);
+	if (!c->space)
+		return false;
+	c->space->created = atomic_load(&w->clock);
+	c->space->used = ++w->uses;
+	adopt_known_windows(w, c);
+	return true;
+}
+
+/* ---- vCPUs ---- */
+
+struct window_cpu *windows_cpu(struct bt_windows *w, const struct vcpu *v)
+{
+	return v->index < MAX_CPUS ? w->cpu[v->index] : NULL;
+}
+
+/* What windows hold may be older than this vCPU. */
+static struct window_cpu *add_cpu(struct bt_windows *w, struct vcpu *v)
+{
+	struct window_cpu *c;
+
+	if (v->index >= MAX_CPUS)
+		return NULL;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return NULL;
+	c->vcpu = v;
+	c->flushed = atomic_fetch_add(&w->clock, 1) + 1;
+	w->cpu[v->index] = c;
+	w->cpu_count = MAX(w->cpu_count, v->index + 1);
+	return c;
+}
+
+enum table_view windows_view(const struct vcpu *v)
+{
+	if (v->tlb_view == TLB_USER)
+		return TABLE_USER;
+	return v->tlb_view == TLB_KERNEL_AC || !(v->s.cr4 & CR4_SMAP) ? TABLE_BOTH : TABLE_SUPERVISOR;
+}
+
+static bool can_translate(const struct vcpu *v)
+{
+	return in_long_mode(v) && (v->s.cr0 & CR0_PG) && (v->s.cr0 & CR0_WP) && !(v->s.cr4 & CR4_LA57);
+}
+
+const struct slot_table *bt_windows_table(struct bt_windows *w, struct vcpu *v)
+{
+	struct window_cpu *c = windows_cpu(w, v);
+
+	if (v->tlb == v->tlb_never)
+		return NULL;
+	if (c && likely(c->current)) {
+		atomic_store_explicit(&c->entered, atomic_load(&w->epoch), memory_order_relaxed);
+		return &c->space->table[windows_view(v)];
+	}
+	if (!can_translate(v)) {
+		bt_windows_leave(w, v);
+		return NULL;
+	}
+	windows_lock(w);
+	if (!c)
+		c = add_cpu(w, v);
+	if (c) {
+		c->current = enter_space(w, c);
+		atomic_store(&c->entered, atomic_load(&w->epoch));
+	}
+	windows_unlock(w);
+	return c && c->current ? &c->space->table[windows_view(v)] : NULL;
+}
+
+void bt_windows_leave(struct bt_windows *w, struct vcpu *v)
+{
+	struct window_cpu *c = windows_cpu(w, v);
+
+	if (!c || !c->space)
+		return;
+	windows_lock(w);
+	c->space = NULL;
+	c->current = false;
+	windows_unlock(w);
+}
+
+/* ---- TLB maintenance: notes the time; the work is done when a table is asked for ---- */
+
+/* NULL: this vCPU has used no window so far. */
+static struct window_cpu *hook_cpu(const struct vcpu *v)
+{
+	struct bt_windows *w = v->mem->engine_shared;
+
+	return w ? windows_cpu(w, v) : NULL;
+}
+
+static uint64_t next_time(const struct vcpu *v)
+{
+	struct bt_windows *w = v->mem->engine_shared;
+
+	return atomic_fetch_add(&w->clock, 1) + 1;
+}
+
+static void hook_flush(struct vcpu *v)
+{
+	struct window_cpu *c = hook_cpu(v);
+
+	if (!c)
+		return;
+	c->flushed = next_time(v);
+	c->current = false;
+}
+
+/*
+ * Without CR4.PGE nothing is global, whatever was when it was mapped. A PCID that moves to another CR3 without a flush counts as
+ * flushed: INVLPG in the one address space must be felt in the other, but looks into one only.
+ */
+static void hook_switched(struct vcpu *v, bool keep)
+{
+	struct window_cpu *c = hook_cpu(v);
+	unsigned pcid = current_pcid(v);
+
+	if (!c)
+		return;
+	if (!keep || c->pcid[pcid].cr3 != (v->s.cr3 & PTE_FRAME))
+		c->pcid[pcid].flushed = next_time(v);
+	c->pcid[pcid].cr3 = v->s.cr3 & PTE_FRAME;
+	if (!keep && !(v->s.cr4 & CR4_PGE))
+		c->flushed = c->pcid[pcid].flushed;
+	c->current = false;
+}
+
+static void hook_flush_pcid(struct vcpu *v, uint16_t pcid)
+{
+	struct window_cpu *c = hook_cpu(v);
+
+	if (!c)
+		return;
+	if (!(v->s.cr4 & CR4_PCIDE))
+		pcid = 0;
+	c->pcid[pcid & 0xfff].flushed = next_time(v);
+	if (!(v->s.cr4 & CR4_PGE))
+		c->flushed = c->pcid[pcid & 0xfff].flushed;
+	c->current = false;
+}
+
+static void flush_page(struct bt_windows *w, const struct vcpu *v, uint64_t lin)
+{
+	struct space *space = find_space(w, space_key(v));
+	unsigned slot = slot_of(lin);
+
+	for (unsigned n = 0; w->slot_global[slot] && n < w->window_count; n++)
+		if (w->window[n].slot == slot && w->window[n].global_count)
+			window_validate_page(w, &w->window[n], lin);
+	if (!space || !(space->in_use[slot / 64] & BIT(slot % 64)))
+		return;
+	check_slot(w, space, slot, entry_read(&space->pml4[slot]));
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
+		struct window *window = space_window(w, space, slot, kind);
+
+		if (window)
+			window_validate_page(w, window, lin);
+	}
+}
+
+static void hook_flush_page(struct vcpu *v, gva_t a)
+{
+	struct bt_windows *w = v->mem->engine_shared;
+
+	if (!hook_cpu(v))
+		return;
+	windows_lock(w);
+	w->page_flushed = next_time(v);
+	flush_page(w, v, a.v);
+	windows_unlock(w);
+}
+
+static void hook_protect(struct vcpu *v, gpa_t page)
+{
+	struct bt_windows *w = v->mem->engine_shared;
+
+	if (!w)
+		return;
+	windows_lock(w);
+	page_guard(w, page);
+	windows_unlock(w);
+}
+
+const struct tlb_hooks bt_tlb_hooks = {
+	.flush = hook_flush,
+	.flush_page = hook_flush_page,
+	.switched = hook_switched,
+	.flush_pcid = hook_flush_pcid,
+	.protect = hook_protect,
+};
