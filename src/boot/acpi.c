@@ -119,9 +119,10 @@ static uint32_t place_table(struct tables *t, const char *signature, unsigned re
 		.creator_revision = 1,
 	};
 	memcpy(h->signature, signature, 4);
-	memcpy(h->oem_id, "DOPPEL", 6);
-	memcpy(h->oem_table_id, "DOPPELPC", 8);
-	memcpy(h->creator_id, "DPPL", 4);
+	/* The chipset's names, not ours: a pure machine is told nothing of doppel. */
+	memcpy(h->oem_id, "INTEL ", 6);
+	memcpy(h->oem_table_id, "440FX   ", 8);
+	memcpy(h->creator_id, "INTL", 4);
 	h->checksum = checksum(table, size);
 	return place(t, table, size);
 }
@@ -261,7 +262,7 @@ static uint32_t place_root(struct tables *t, const uint32_t *addresses, unsigned
 gpa_t acpi_build(struct guest_mem *mem, unsigned cpu_count)
 {
 	struct acpi_rsdp rsdp = { .signature = { 'R', 'S', 'D', ' ', 'P', 'T', 'R', ' ' },
-				  .oem_id = { 'D', 'O', 'P', 'P', 'E', 'L' },
+				  .oem_id = { 'I', 'N', 'T', 'E', 'L', ' ' },
 				  .revision = 2,
 				  .length = sizeof(rsdp) };
 	struct tables t = { .mem = mem, .next = FIRMWARE_START + sizeof(rsdp) };

@@ -65,7 +65,7 @@ static const uint8_t *table_at(const struct guest *g, uint64_t address, const ch
 	assert_true(length >= HEADER_SIZE);
 	at(g, address, length);
 	assert_int_equal(sum(p, length), 0);
-	assert_memory_equal(p + 10, "DOPPEL", 6);
+	assert_memory_equal(p + 10, "INTEL ", 6);
 	return p;
 }
 
