@@ -588,6 +588,8 @@ static int interp_push(struct vcpu *v, const struct cpu_state *s)
 	v->fpu_live = false;
 	cpu_tlb_flush(v);
 	cpu_update_mode(v);
+	/* Whatever the new state waits for or is in the middle of: have it looked at. */
+	vcpu_post(v, EVENT_STEP | EVENT_INTERRUPT | EVENT_HALTED);
 	return 0;
 }
 
