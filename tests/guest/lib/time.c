@@ -22,6 +22,17 @@ u32 pm_timer(void)
 	return in32(port) & 0xffffff;
 }
 
+/*
+ * Where time is a count of instructions it takes many for a delay, and PAUSE gives the turn to another processor, which is slow:
+ * so a PAUSE only once in a while.
+ */
+static void wait_a_little(void)
+{
+	u64 count = 1000;
+
+	asm volatile("1: loop 1b; pause" : "+c"(count)::"memory");
+}
+
 bool wait_for(volatile u32 *flag, u64 us)
 {
 	u64 ticks = us * PM_TIMER_HZ / 1000000 + 1, passed = 0;
@@ -32,7 +43,7 @@ bool wait_for(volatile u32 *flag, u64 us)
 
 		passed += (now - last) & 0xffffff;
 		last = now;
-		cpu_pause();
+		wait_a_little();
 	}
 	return *flag;
 }
