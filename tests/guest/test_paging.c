@@ -5,9 +5,9 @@
 #include "guest.h"
 
 /* A part of the linear address space with a PML4 entry of its own, so that rights can be taken at every level. */
-#define T 0x8000000000ull
-#define HIGH 0xffff900000000000ull /* the upper half */
-#define PAGE 4096ull
+#define T     0x8000000000ull
+#define HIGH  0xffff900000000000ull /* the upper half */
+#define PAGE  4096ull
 #define LARGE BIT(21)
 
 CODE(load, "mov (%rdi), %rax")

@@ -388,6 +388,37 @@ static void test_tearing(void)
 	check_equal(torn, 0, "3A 8.1.1: aligned quadwords are read and written whole");
 }
 
+/* ---- one time for all (3B 17.17.1) ---- */
+
+static volatile u64 stamp;
+
+static void answer_with_tsc(u64 unused_cpu)
+{
+	(void)unused_cpu;
+	for (u32 n = 1; n <= 200; n++) {
+		while (round_started != n)
+			cpu_pause();
+		forbidden += read_tsc() < stamp;
+		stamp = read_tsc();
+		round_done = n;
+	}
+}
+
+static void test_tsc(void)
+{
+	forbidden = round_started = round_done = 0;
+	smp_run(1, answer_with_tsc, 0);
+	for (u32 n = 1; n <= 200; n++) {
+		stamp = read_tsc();
+		round_started = n;
+		while (round_done != n)
+			cpu_pause();
+		forbidden += read_tsc() < stamp;
+	}
+	smp_wait(1);
+	check_equal(forbidden, 0, "3B 17.17.1: the TSCs of two processors never disagree about what was first");
+}
+
 /* ---- interrupts between processors ---- */
 
 static volatile u32 ipis[MAX_CPUS], order_good;
@@ -526,15 +557,16 @@ static void count_forever(u64 unused_cpu)
 static void test_init(void)
 {
 	unsigned last = cpus_online() - 1;
-	u32 before;
+	u32 before = 0;
 
 	smp_run(last, count_forever, 0);
 	while (!forever_count)
 		cpu_pause();
 	apic_ipi(apic_id_of(last), ICR_INIT | ICR_ASSERT);
-	delay_us(1000);
-	before = forever_count;
-	delay_us(1000);
+	for (unsigned n = 0; n < 1000 && before != forever_count; n++) { /* it may take its time */
+		before = forever_count;
+		delay_us(1000);
+	}
 	check(before && forever_count == before, "3A 9.1: INIT stops a processor");
 }
 
@@ -620,6 +652,7 @@ void guest(void)
 	test_locked_code();
 	test_ordering();
 	test_tearing();
+	test_tsc();
 	test_ipis();
 	test_nmi();
 	test_shootdown();
