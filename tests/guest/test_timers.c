@@ -23,18 +23,47 @@ static bool near(u64 got, u64 wanted, unsigned percent)
 	return got * 100 >= wanted * (100 - percent) && got * 100 <= wanted * (100 + percent);
 }
 
-/* The best of several: measure() gives what should be `wanted`. */
-static bool measures(u64 (*measure)(void), u64 wanted, unsigned percent)
+static u64 loop_time(void)
 {
-	u64 got = 0;
+	u64 start = read_tsc(), count = 1000;
+
+	asm volatile("1: loop 1b" : "+c"(count));
+	return read_tsc() - start;
+}
+
+/* Is time a count of instructions, so that nothing outside can disturb a measurement? */
+static bool time_is_exact(void)
+{
+	u64 first = loop_time();
+	bool exact = true;
+
+	for (unsigned n = 0; n < 10; n++)
+		exact &= loop_time() == first;
+	return exact;
+}
+
+/*
+ * measure() is a duration (or a rate that a busy host makes no larger) that should be `wanted`, or comes near it once in several
+ * times. Timers of a host that has no processor free come late, which makes what is measured longer, seldom shorter.
+ */
+static void check_measure(u64 (*measure)(void), u64 wanted, unsigned percent, const char *name)
+{
+	u64 got = 0, early = 0;
 
 	for (unsigned n = 0; n < TRIES; n++) {
 		got = measure();
-		if (near(got, wanted, percent))
-			return true;
+		if (near(got, wanted, percent)) {
+			check(true, "%s", name);
+			return;
+		}
+		early += got < wanted;
 	}
+	if (early < TRIES && !time_is_exact()) {
+		skip(name, "the host is busy");
+		return;
+	}
+	check(false, "%s", name);
 	print("# measured %lu, expected %lu\n", got, wanted);
-	return false;
 }
 
 static u64 tsc_hz;
@@ -59,10 +88,10 @@ static void test_tsc(void)
 
 	tsc_hz = measure_tsc();
 	check(tsc_hz > 100000000, "2 RDTSC: %lu MHz", tsc_hz / 1000000);
-	check(measures(measure_tsc, tsc_hz, 2), "2 RDTSC: at a constant rate against the PM timer");
+	check_measure(measure_tsc, tsc_hz, 2, "2 RDTSC: at a constant rate against the PM timer");
 	if (cpuid(0, 0).a >= 0x15 && crystal.a && crystal.c)
-		check(measures(measure_tsc, (u64)crystal.c * crystal.b / crystal.a, 2),
-		      "2 CPUID: leaf 0x15 says that rate");
+		check_measure(measure_tsc, (u64)crystal.c * crystal.b / crystal.a, 2,
+			      "2 CPUID: leaf 0x15 says that rate");
 	else
 		skip("2 CPUID: leaf 0x15", "not offered");
 	for (unsigned n = 0; n < 10000; n++) {
@@ -210,12 +239,12 @@ static void test_pit(void)
 {
 	u8 status, count_low;
 
-	check(measures(measure_channel_2, PM_TIMER_HZ / 200, 3), "8254: channel 2, mode 0: 5 ms");
+	check_measure(measure_channel_2, PM_TIMER_HZ / 200, 3, "8254: channel 2, mode 0: 5 ms");
 	pit_write(2, 0, 0x4000);
 	out8(GATE_PORT, (u8)((in8(GATE_PORT) & ~3) | 1));
 	check(!(in8(GATE_PORT) & 0x20), "8254: mode 0: the output is low while it counts");
 	pit_write(2, 2, 0);
-	check(measures(measure_count, 2000, 3), "8254: mode 2: counts at 1.193182 MHz");
+	check_measure(measure_count, 2000, 3, "8254: mode 2: counts at 1.193182 MHz");
 	out8(GATE_PORT, in8(GATE_PORT) & ~1);
 	u16 stopped = pit_read(2);
 	delay_us(200);
@@ -242,9 +271,9 @@ static void test_pit(void)
 	apic_write(APIC_LVT_LINT0, 7 << 8);
 	pic_mask(0xfffe);
 	pit_write(0, 2, PIT_HZ / 1000);
-	check(measures(measure_interrupts, PM_TIMER_HZ / 100, 5), "8254: channel 0, mode 2: 10 interrupts in 10 ms");
+	check_measure(measure_interrupts, PM_TIMER_HZ / 100, 5, "8254: channel 0, mode 2: 10 interrupts in 10 ms");
 	pit_write(0, 3, PIT_HZ / 2000);
-	check(measures(measure_interrupts, PM_TIMER_HZ / 200, 8), "8254: mode 3: 10 in 5 ms");
+	check_measure(measure_interrupts, PM_TIMER_HZ / 200, 8, "8254: mode 3: 10 in 5 ms");
 	pit_write(0, 0, 0xffff);
 	pic_mask(0xffff);
 	apic_write(APIC_LVT_LINT0, LVT_MASKED);
@@ -290,9 +319,9 @@ static void test_rtc(void)
 	cmos_write(0x0a, (a & 0x70) | 6); /* 1,024 Hz */
 	cmos_read(0x0c);
 	cmos_write(0x0b, b | 0x40);
-	check(measures(measure_interrupts, PM_TIMER_HZ * 10ull / 1024, 5), "MC146818: periodic interrupts at 1,024 Hz");
+	check_measure(measure_interrupts, PM_TIMER_HZ * 10ull / 1024, 5, "MC146818: periodic interrupts at 1,024 Hz");
 	cmos_write(0x0a, (a & 0x70) | 4);
-	check(measures(measure_interrupts, PM_TIMER_HZ * 10ull / 4096, 8), "MC146818: and at 4,096 Hz");
+	check_measure(measure_interrupts, PM_TIMER_HZ * 10ull / 4096, 8, "MC146818: and at 4,096 Hz");
 	set_handler(PIC_RTC, count_pic); /* does not read register C */
 	taken = 0;
 	wait_taken(1, LONG);
@@ -324,8 +353,8 @@ static void test_apic_timer(void)
 	set_handler(B, count_apic);
 	apic_write(APIC_LVT_TIMER, B | LVT_PERIODIC);
 	apic_write(APIC_TIMER_INITIAL, (u32)(hz / 1000));
-	check(measures(measure_interrupts, PM_TIMER_HZ / 100, 5),
-	      "3A 11.5.4: 10 periods of 1 ms of the local APIC's timer");
+	check_measure(measure_interrupts, PM_TIMER_HZ / 100, 5,
+		      "3A 11.5.4: 10 periods of 1 ms of the local APIC's timer");
 	apic_write(APIC_LVT_TIMER, LVT_MASKED);
 }
 
@@ -344,7 +373,7 @@ static u64 measure_sleep(void)
 static void test_sleep(void)
 {
 	apic_write(APIC_LVT_TIMER, B);
-	check(measures(measure_sleep, tsc_hz * 1000 / PM_TIMER_HZ, 2), "3B 17.17.1: the TSC goes on in HLT");
+	check_measure(measure_sleep, tsc_hz * 1000 / PM_TIMER_HZ, 2, "3B 17.17.1: the TSC goes on in HLT");
 	apic_write(APIC_LVT_TIMER, LVT_MASKED);
 	set_handler(B, NULL);
 }
