@@ -17,7 +17,7 @@
 #define BOARD_CPUS 4
 
 struct board_cpu {
-	unsigned interrupts, nmis, inits, sipis;
+	atomic_uint interrupts, nmis, inits, sipis; /* from any thread */
 	uint8_t sipi_vector;
 	uint64_t tsc_offset;
 };

@@ -4,6 +4,8 @@
  */
 #include "lib/board.h"
 
+#include <sched.h>
+
 #define TIMER_LVT  0x320
 #define LINT0	   0x350
 #define LVT_ERR	   0x370
@@ -442,6 +444,59 @@ static void x2apic_registers(void **state)
 	assert_int_equal(take(b, 1), 0x91);
 }
 
+/* ---- several threads ---- */
+
+#define SENDERS	 3
+#define MESSAGES 3000
+
+struct sender {
+	struct board *board;
+	uint8_t vector;
+	atomic_uint taken; /* how often CPU 0 took this vector */
+};
+
+/* The next one is sent when the last was taken, so that each must be seen. */
+static void *send_messages(void *opaque)
+{
+	struct sender *sender = opaque;
+
+	for (unsigned i = 0; i < MESSAGES; i++) {
+		irq_msi(sender->board->bus, 0xfee00000, sender->vector);
+		while (atomic_load(&sender->taken) == i)
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void no_interrupt_is_lost_between_threads(void **state)
+{
+	struct board *b = *state;
+	struct sender senders[SENDERS];
+	pthread_t threads[SENDERS];
+
+	for (unsigned i = 0; i < SENDERS; i++) {
+		senders[i].board = b;
+		senders[i].vector = (uint8_t)(0x41 + i); /* all in one register and priority class */
+		atomic_init(&senders[i].taken, 0);
+		assert_int_equal(pthread_create(&threads[i], NULL, send_messages, &senders[i]), 0);
+	}
+	for (unsigned count = 0; count < SENDERS * MESSAGES;) {
+		int vector = take(b, 0);
+
+		if (vector < 0) {
+			sched_yield();
+			continue;
+		}
+		assert_in_range(vector, 0x41, 0x41 + SENDERS - 1);
+		eoi(b, 0);
+		atomic_fetch_add(&senders[vector - 0x41].taken, 1);
+		count++;
+	}
+	for (unsigned i = 0; i < SENDERS; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(take(b, 0), -1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, board_teardown)
@@ -464,6 +519,7 @@ int main(void)
 		TEST(deadline_follows_the_tsc),
 		TEST(ways_between_the_modes),
 		TEST(x2apic_registers),
+		TEST(no_interrupt_is_lost_between_threads),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
