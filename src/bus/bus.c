@@ -19,7 +19,7 @@ void device_init(struct device *device, struct bus *bus, const char *name, const
 	device->ops = ops;
 	device->bus = bus;
 	device->instance = 0;
-	list_for_each(other, &bus->devices, node)
+	list_for_each (other, &bus->devices, node)
 		if (!strcmp(other->name, name))
 			device->instance++;
 	list_append(&bus->devices, &device->node);
@@ -73,7 +73,7 @@ void bus_reset(struct bus *bus)
 	struct device *device;
 
 	pthread_mutex_lock(&bus->lock);
-	list_for_each(device, &bus->devices, node) {
+	list_for_each (device, &bus->devices, node) {
 		if (device->ops->state)
 			state_reset(device->ops->state, device);
 		if (device->ops->reset)
@@ -100,7 +100,7 @@ int bus_map(struct bus *bus, enum bus_space space, struct bus_range *range, stru
 	if (!range->size || last < range->start || (space == BUS_PIO && last >= PIO_PORTS))
 		return error_set(err, EINVAL, "%s: %s 0x%llx, size 0x%llx are no valid range", range->device->name,
 				 space_names[space], (unsigned long long)range->start, (unsigned long long)range->size);
-	list_for_each(other, &bus->ranges[space], node) {
+	list_for_each (other, &bus->ranges[space], node) {
 		if (other->start > last)
 			break;
 		if (range_contains(other, range->start) || range_contains(range, other->start))
@@ -133,7 +133,7 @@ static struct bus_range *find_range(struct bus *bus, enum bus_space space, uint6
 
 	if (space == BUS_PIO)
 		return address < PIO_PORTS ? bus->pio_table[address] : NULL;
-	list_for_each(range, &bus->ranges[BUS_MMIO], node) {
+	list_for_each (range, &bus->ranges[BUS_MMIO], node) {
 		if (range_contains(range, address))
 			return range;
 		if (range->start > address)
@@ -144,10 +144,7 @@ static struct bus_range *find_range(struct bus *bus, enum bus_space space, uint6
 
 /* ---- accesses ---- */
 
-static uint64_t size_mask(unsigned size)
-{
-	return ~0ull >> (64 - 8 * size);
-}
+static uint64_t size_mask(unsigned size) { return ~0ull >> (64 - 8 * size); }
 
 static uint64_t range_access(struct bus_range *range, uint64_t address, unsigned size, bool write, uint64_t value)
 {

@@ -33,11 +33,11 @@ struct device_ops {
 
 /* First member of every device's struct. */
 struct device {
-	const char *name;	/* "rtc", "uart" */
-	unsigned instance;	/* counts devices of one name */
+	const char *name;  /* "rtc", "uart" */
+	unsigned instance; /* counts devices of one name */
 	const struct device_ops *ops;
 	struct bus *bus;
-	struct list node;	/* bus->devices, in order of creation: the order of reset and of records in a snapshot */
+	struct list node; /* bus->devices, in order of creation: the order of reset and of records in a snapshot */
 };
 void device_init(struct device *, struct bus *, const char *name, const struct device_ops *);
 
@@ -48,9 +48,9 @@ enum bus_space { BUS_PIO, BUS_MMIO };
 struct bus_access {
 	enum bus_space space;
 	uint64_t address;
-	uint8_t size;	/* 1, 2, 4; MMIO also 8 */
+	uint8_t size; /* 1, 2, 4; MMIO also 8 */
 	bool write;
-	uint64_t value;	/* in for writes, out for reads; no bits above size */
+	uint64_t value; /* in for writes, out for reads; no bits above size */
 };
 
 /*
@@ -59,7 +59,7 @@ struct bus_access {
  */
 struct bus_range {
 	uint64_t start, size;
-	uint8_t sizes;	/* sum of allowed access sizes: 1 | 2 | 4 | 8 */
+	uint8_t sizes; /* sum of allowed access sizes: 1 | 2 | 4 | 8 */
 	struct device *device;
 	uint64_t (*read)(struct device *, uint64_t offset, unsigned size);
 	void (*write)(struct device *, uint64_t offset, unsigned size, uint64_t value);
@@ -69,23 +69,23 @@ struct bus_range {
 
 /* What a device may ask of the machine; carried out soon, not at once. */
 enum bus_request {
-	BUS_REQUEST_RESET,	/* system reset (keyboard controller, port 0x92, 0xcf9, FADT reset register) */
-	BUS_REQUEST_POWEROFF,	/* ACPI S5 */
-	BUS_REQUEST_EXIT,	/* debug-exit port: exit status in bus->exit_code */
-	BUS_REQUEST_QUIT,	/* the user typed the quit sequence on a character device */
+	BUS_REQUEST_RESET,    /* system reset (keyboard controller, port 0x92, 0xcf9, FADT reset register) */
+	BUS_REQUEST_POWEROFF, /* ACPI S5 */
+	BUS_REQUEST_EXIT,     /* debug-exit port: exit status in bus->exit_code */
+	BUS_REQUEST_QUIT,     /* the user typed the quit sequence on a character device */
 };
 
 struct bus {
 	pthread_mutex_t lock;
 	int exit_code;
 	struct list devices;
-	struct list ranges[2];		/* by bus_space, sorted by start */
-	struct bus_range **pio_table;	/* 65,536 entries, for speed */
+	struct list ranges[2];	      /* by bus_space, sorted by start */
+	struct bus_range **pio_table; /* 65,536 entries, for speed */
 	struct guest_mem *mem;
 	struct clock *clock;
 	struct trace *trace;
-	struct pci_bus *pci;		/* NULL until created */
-	struct irq_chip *irq;		/* NULL until created */
+	struct pci_bus *pci;  /* NULL until created */
+	struct irq_chip *irq; /* NULL until created */
 	/* Requests to the machine, any thread, bus->lock held or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
@@ -118,7 +118,15 @@ static inline void irq_set(const struct irq_line *line, bool level)
 }
 
 /* Interrupt delivery modes, SDM vol. 3A 11.5.1 */
-enum delivery_mode { DELIVER_FIXED, DELIVER_LOWEST, DELIVER_SMI, DELIVER_NMI = 4, DELIVER_INIT, DELIVER_SIPI, DELIVER_EXTINT };
+enum delivery_mode {
+	DELIVER_FIXED,
+	DELIVER_LOWEST,
+	DELIVER_SMI,
+	DELIVER_NMI = 4,
+	DELIVER_INIT,
+	DELIVER_SIPI,
+	DELIVER_EXTINT
+};
 
 /* ---- local APICs (lapic.c): xAPIC and x2APIC, timer with TSC-deadline ---- */
 
@@ -126,11 +134,11 @@ struct lapic;
 
 /* What a local APIC does to its CPU; any thread. */
 struct lapic_ops {
-	void (*interrupt)(void *cpu);			/* something may be deliverable: ask lapic_take */
+	void (*interrupt)(void *cpu); /* something may be deliverable: ask lapic_take */
 	void (*nmi)(void *cpu);
 	void (*init)(void *cpu);
 	void (*sipi)(void *cpu, uint8_t vector);
-	uint64_t (*tsc_offset)(void *cpu);		/* guest TSC - vtime_t now */
+	uint64_t (*tsc_offset)(void *cpu); /* guest TSC - vtime_t now */
 };
 
 /* Created with the irq chip, one a vCPU: */
@@ -139,7 +147,7 @@ struct lapic *irq_lapic(struct bus *, unsigned index);
  * INTA) when LVT LINT0 is ExtINT and unmasked or the APIC is disabled; -1 none. */
 int lapic_take(struct lapic *);
 bool lapic_pending(struct lapic *);
-uint8_t lapic_tpr(struct lapic *);	/* CR8: bits 7..4 of TPR */
+uint8_t lapic_tpr(struct lapic *); /* CR8: bits 7..4 of TPR */
 void lapic_set_tpr(struct lapic *, uint8_t cr8);
 /* IA32_APIC_BASE 0x1b, 0x6e0, 0x800..0x8ff: 0, or -1 for #GP */
 int lapic_msr_read(struct lapic *, uint32_t msr, uint64_t *);
@@ -174,16 +182,16 @@ struct pci_device {
 	struct device device;
 	uint8_t devfn;
 	uint8_t config[256];
-	uint8_t config_mask[256];	/* bits the guest may write */
-	uint8_t config_w1c[256];	/* bits that a written 1 clears */
-	uint8_t config_reset[256];	/* as it was when pci_add was called */
+	uint8_t config_mask[256];  /* bits the guest may write */
+	uint8_t config_w1c[256];   /* bits that a written 1 clears */
+	uint8_t config_reset[256]; /* as it was when pci_add was called */
 	struct {
-		uint64_t size;		/* 0: absent; power of two */
+		uint64_t size; /* 0: absent; power of two */
 		bool io;
 		bool wide;		/* 64-bit: uses the next BAR too */
-		struct bus_range range;	/* mapped when enabled by the command register */
+		struct bus_range range; /* mapped when enabled by the command register */
 	} bars[6];
-	struct irq_line intx;		/* routed by the PIIX3's PIRQ registers */
+	struct irq_line intx; /* routed by the PIIX3's PIRQ registers */
 	/* After a config write was merged; NULL: nothing special. */
 	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);
 };
@@ -197,8 +205,8 @@ struct pci_device {
 /* Ports 0xcf8..0xcff; the host bridge. */
 int pci_bus_create(struct bus *, struct error *);
 /* Fill config[] and the masks of the standard header (type 0). class_revision: class code << 8 | revision. interrupt_pin 1 = A. */
-void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint32_t class_revision, uint16_t subsystem_vendor,
-		     uint16_t subsystem, uint8_t interrupt_pin);
+void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint32_t class_revision,
+		     uint16_t subsystem_vendor, uint16_t subsystem, uint8_t interrupt_pin);
 /*
  * Plug a device after device_init, pci_init_config and setting its bars (type bits and masks of their registers are filled in
  * here; range.read, .write, .sizes are the device's). Sets intx. -EBUSY when the place is taken.

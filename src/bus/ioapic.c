@@ -100,10 +100,8 @@ static uint32_t read_register(struct ioapic *ioapic)
 
 	switch (n) {
 	case 0: /* IOAPICID */
-	case 2: /* IOAPICARB: loaded with the ID */
-		return ioapic->id;
-	case 1: /* IOAPICVER */
-		return IOAPIC_VERSION | (IRQ_PINS - 1) << 16;
+	case 2: /* IOAPICARB: loaded with the ID */ return ioapic->id;
+	case 1: /* IOAPICVER */ return IOAPIC_VERSION | (IRQ_PINS - 1) << 16;
 	}
 	if (n >= 0x10 && n < 0x10 + 2 * IRQ_PINS)
 		return (uint32_t)(ioapic->entries[(n - 0x10) / 2] >> (n & 1 ? 32 : 0));

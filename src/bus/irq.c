@@ -57,7 +57,8 @@ void irq_msi(struct bus *bus, uint64_t address, uint32_t data)
 	};
 
 	if (address >> 20 != 0xfee) {
-		log_guest("message-signalled interrupt to 0x%llx ignored: expected 0xfeexxxxx", (unsigned long long)address);
+		log_guest("message-signalled interrupt to 0x%llx ignored: expected 0xfeexxxxx",
+			  (unsigned long long)address);
 		return;
 	}
 	/* With the redirection hint, one of several addressed CPUs takes it. */
@@ -151,7 +152,8 @@ static const struct device_ops irq_chip_ops = {
 	.destroy = irq_chip_destroy,
 };
 
-int irq_chip_create(struct bus *bus, unsigned cpu_count, const struct lapic_ops *ops, void *const cpus[], struct error *err)
+int irq_chip_create(struct bus *bus, unsigned cpu_count, const struct lapic_ops *ops, void *const cpus[],
+		    struct error *err)
 {
 	struct irq_chip *chip = calloc(1, sizeof(*chip));
 	struct lapic **lapics = calloc(cpu_count, sizeof(struct lapic *));

@@ -84,11 +84,8 @@ bool lapic_accept(struct lapic *lapic, const struct irq_message *message)
 		return false;
 	switch (message->mode) {
 	case DELIVER_FIXED:
-	case DELIVER_LOWEST:
-		return accept_vector(lapic, message->vector, message->level);
-	case DELIVER_NMI:
-		lapic->ops->nmi(lapic->cpu);
-		return true;
+	case DELIVER_LOWEST: return accept_vector(lapic, message->vector, message->level);
+	case DELIVER_NMI: lapic->ops->nmi(lapic->cpu); return true;
 	case DELIVER_INIT:
 		TRACE(lapic->device.bus->trace, APIC, "cpu %u: INIT", lapic->id);
 		lapic->ops->init(lapic->cpu);
@@ -101,8 +98,7 @@ bool lapic_accept(struct lapic *lapic, const struct irq_message *message)
 		lapic_put(lapic->extint, true);
 		lapic->ops->interrupt(lapic->cpu);
 		return true;
-	default:
-		return false;
+	default: return false;
 	}
 }
 
@@ -161,10 +157,7 @@ static int deliverable(struct lapic *lapic)
 	return vector >= 0 && vector >> 4 > lapic_ppr(lapic) >> 4 && lapic_hardware_enabled(lapic) ? vector : -1;
 }
 
-bool lapic_pending(struct lapic *lapic)
-{
-	return unlikely(external_pending(lapic)) || deliverable(lapic) >= 0;
-}
+bool lapic_pending(struct lapic *lapic) { return unlikely(external_pending(lapic)) || deliverable(lapic) >= 0; }
 
 int lapic_take(struct lapic *lapic)
 {
@@ -216,10 +209,7 @@ void lapic_eoi(struct lapic *lapic)
 	lapic_notify(lapic);
 }
 
-uint8_t lapic_tpr(struct lapic *lapic)
-{
-	return (uint8_t)(lapic_get(lapic->tpr) >> 4);
-}
+uint8_t lapic_tpr(struct lapic *lapic) { return (uint8_t)(lapic_get(lapic->tpr) >> 4); }
 
 void lapic_set_tpr(struct lapic *lapic, uint8_t cr8)
 {
@@ -289,10 +279,7 @@ void lapic_reset(struct lapic *lapic, bool init)
 		virtual_wire(lapic);
 }
 
-static void lapic_power_on(struct device *device)
-{
-	lapic_reset((struct lapic *)device, false);
-}
+static void lapic_power_on(struct device *device) { lapic_reset((struct lapic *)device, false); }
 
 static void lapic_destroy(struct device *device)
 {
@@ -321,7 +308,8 @@ static const struct device_ops lapic_device_ops = {
 	.destroy = lapic_destroy,
 };
 
-struct lapic *lapic_create(struct irq_chip *chip, unsigned index, const struct lapic_ops *ops, void *cpu, struct error *err)
+struct lapic *lapic_create(struct irq_chip *chip, unsigned index, const struct lapic_ops *ops, void *cpu,
+			   struct error *err)
 {
 	struct lapic *lapic = calloc(1, sizeof(*lapic));
 

@@ -39,12 +39,12 @@ enum lapic_register {
 /* The local vector table in the order of its registers. */
 enum lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
 
-#define LVT_MASKED	BIT(16)
-#define LVT_MODE(lvt)	bits(lvt, 10, 8)
-#define SVR_ENABLE	BIT(8)
-#define APIC_BASE_BSP	BIT(8)
-#define APIC_BASE_EXTD	BIT(10)
-#define APIC_BASE_EN	BIT(11)
+#define LVT_MASKED	  BIT(16)
+#define LVT_MODE(lvt)	  bits(lvt, 10, 8)
+#define SVR_ENABLE	  BIT(8)
+#define APIC_BASE_BSP	  BIT(8)
+#define APIC_BASE_EXTD	  BIT(10)
+#define APIC_BASE_EN	  BIT(11)
 #define APIC_BASE_ADDRESS bits(~0ull, 51, 12) << 12
 
 /* Error status register, 11.5.3 */
@@ -64,17 +64,17 @@ enum timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 	_(T, uint32_t, isr, 8, 6, 0, UINT32_MAX)                                                                       \
 	_(T, uint32_t, tmr, 8, 7, 0, UINT32_MAX)                                                                       \
 	_(T, uint32_t, irr, 8, 8, 0, UINT32_MAX)                                                                       \
-	_(T, uint32_t, esr, 1, 9, 0, 0xff)	    /* as last latched by a write */                                   \
-	_(T, uint32_t, errors, 1, 10, 0, 0xff)	    /* since then */                                                   \
+	_(T, uint32_t, esr, 1, 9, 0, 0xff)     /* as last latched by a write */                                        \
+	_(T, uint32_t, errors, 1, 10, 0, 0xff) /* since then */                                                        \
 	_(T, uint32_t, icr_low, 1, 11, 0, UINT32_MAX)                                                                  \
 	_(T, uint32_t, icr_high, 1, 12, 0, UINT32_MAX)                                                                 \
 	_(T, uint32_t, lvt, 6, 13, LVT_MASKED, UINT32_MAX)                                                             \
 	_(T, uint32_t, timer_initial, 1, 14, 0, UINT32_MAX)                                                            \
 	_(T, uint32_t, timer_divide, 1, 15, 0, 0xb)                                                                    \
-	_(T, uint64_t, timer_start, 1, 16, 0, UINT64_MAX)   /* vtime at which the count was the initial one */         \
+	_(T, uint64_t, timer_start, 1, 16, 0, UINT64_MAX)	   /* vtime at which the count was the initial one */  \
 	_(T, uint64_t, timer_next, 1, 17, VTIME_NEVER, UINT64_MAX) /* vtime at which the timer fires */                \
 	_(T, uint64_t, tsc_deadline, 1, 18, 0, UINT64_MAX)                                                             \
-	_(T, bool, extint, 1, 19, 0, 1)		    /* an ExtINT message came: the next INTA goes to the 8259 */
+	_(T, bool, extint, 1, 19, 0, 1) /* an ExtINT message came: the next INTA goes to the 8259 */
 
 struct lapic {
 	struct device device;
@@ -90,10 +90,7 @@ struct lapic {
 #define lapic_get(field)	__atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define lapic_put(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
 
-static inline bool lapic_x2(const struct lapic *lapic)
-{
-	return lapic_get(lapic->apic_base) & APIC_BASE_EXTD;
-}
+static inline bool lapic_x2(const struct lapic *lapic) { return lapic_get(lapic->apic_base) & APIC_BASE_EXTD; }
 
 static inline bool lapic_hardware_enabled(const struct lapic *lapic)
 {

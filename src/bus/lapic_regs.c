@@ -112,8 +112,7 @@ static uint32_t xapic_read(struct lapic *lapic, unsigned reg)
 static void xapic_write(struct lapic *lapic, unsigned reg, uint32_t value)
 {
 	switch (reg) {
-	case LAPIC_ID: /* read-only on processors of this kind */
-		return;
+	case LAPIC_ID: /* read-only on processors of this kind */ return;
 	case LAPIC_LDR: lapic_put(lapic->ldr, value & 0xff000000); return;
 	case LAPIC_DFR: lapic_put(lapic->dfr, value | 0x0fffffff); return;
 	case LAPIC_ICR_HIGH: lapic->icr_high = value & 0xff000000; return;
@@ -167,8 +166,10 @@ static int x2apic_read(struct lapic *lapic, unsigned reg, uint64_t *value)
 static uint64_t x2apic_writable(unsigned reg)
 {
 	switch (reg) {
-	case LAPIC_TPR: case LAPIC_SELF_IPI: return 0xff;
-	case LAPIC_EOI: case LAPIC_ESR: return 0;
+	case LAPIC_TPR:
+	case LAPIC_SELF_IPI: return 0xff;
+	case LAPIC_EOI:
+	case LAPIC_ESR: return 0;
 	case LAPIC_SVR: return 0x3ff;
 	case LAPIC_ICR_LOW: return 0xffffffff000ccfff;
 	case LAPIC_LVT ... LAPIC_LVT + LVT_COUNT - 1: return lvt_writable[reg - LAPIC_LVT] | BIT(12) | BIT(14);
@@ -187,9 +188,7 @@ static int x2apic_write(struct lapic *lapic, unsigned reg, uint64_t value)
 		lapic->icr_high = (uint32_t)(value >> 32);
 		lapic_send(lapic, value);
 		return 0;
-	case LAPIC_SELF_IPI:
-		lapic_send(lapic, SHORTHAND_SELF << 18 | value);
-		return 0;
+	case LAPIC_SELF_IPI: lapic_send(lapic, SHORTHAND_SELF << 18 | value); return 0;
 	}
 	return write_register(lapic, reg, (uint32_t)value);
 }

@@ -12,10 +12,7 @@
  */
 #define MIN_PERIOD 10000
 
-static enum timer_mode mode(const struct lapic *lapic)
-{
-	return TIMER_MODE(lapic->lvt[LVT_TIMER]);
-}
+static enum timer_mode mode(const struct lapic *lapic) { return TIMER_MODE(lapic->lvt[LVT_TIMER]); }
 
 /* Divide configuration register, figure 11-10: 2, 4, ... 128, 1. */
 static unsigned divide_shift(const struct lapic *lapic)
@@ -25,10 +22,7 @@ static unsigned divide_shift(const struct lapic *lapic)
 	return (n + 1) & 7;
 }
 
-static uint64_t period(const struct lapic *lapic)
-{
-	return (uint64_t)lapic->timer_initial << divide_shift(lapic);
-}
+static uint64_t period(const struct lapic *lapic) { return (uint64_t)lapic->timer_initial << divide_shift(lapic); }
 
 static void arm(struct lapic *lapic, vtime_t deadline)
 {
@@ -48,10 +42,7 @@ static vtime_t next_expiry(const struct lapic *lapic, vtime_t now)
 	return lapic->timer_start + (earliest - lapic->timer_start + step - 1) / step * step;
 }
 
-static uint64_t guest_tsc(struct lapic *lapic, vtime_t now)
-{
-	return now + lapic->ops->tsc_offset(lapic->cpu);
-}
+static uint64_t guest_tsc(struct lapic *lapic, vtime_t now) { return now + lapic->ops->tsc_offset(lapic->cpu); }
 
 /* Arm for tsc_deadline; true when it has passed already: the caller delivers, without timer_lock. */
 static bool arm_deadline(struct lapic *lapic)
@@ -85,9 +76,7 @@ static void timer_fired(void *opaque)
 		arm(lapic, lapic->timer_next);
 	} else if (lapic->timer_next != VTIME_NEVER) {
 		switch (mode(lapic)) {
-		case TIMER_TSC_DEADLINE:
-			deliver = arm_deadline(lapic);
-			break;
+		case TIMER_TSC_DEADLINE: deliver = arm_deadline(lapic); break;
 		case TIMER_PERIODIC:
 			deliver = true;
 			arm(lapic, next_expiry(lapic, now));
@@ -216,7 +205,4 @@ void lapic_timer_set_deadline(struct lapic *lapic, uint64_t tsc)
 		lapic_local_interrupt(lapic, LVT_TIMER);
 }
 
-void lapic_tsc_changed(struct lapic *lapic)
-{
-	lapic_timer_set_deadline(lapic, lapic_timer_deadline(lapic));
-}
+void lapic_tsc_changed(struct lapic *lapic) { lapic_timer_set_deadline(lapic, lapic_timer_deadline(lapic)); }

@@ -42,8 +42,8 @@ struct pci_bus {
 	struct device device;
 	STATE_FIELDS(PCI_BUS_STATE)
 	struct pci_device *functions[PCI_FUNCTIONS];
-	int pirq_route[PIRQS];			/* ISA line or -1; the PIIX3 saves its registers */
-	struct irq_line isa_lines[ISA_LINES];	/* one source in each */
+	int pirq_route[PIRQS];		      /* ISA line or -1; the PIIX3 saves its registers */
+	struct irq_line isa_lines[ISA_LINES]; /* one source in each */
 	struct bus_range ranges[2];
 	const struct bus_range *byte_ports;
 };
@@ -155,7 +155,7 @@ static void init_bars(struct pci_device *pci)
 			continue;
 		BUG_ON(size & (size - 1) || size < (pci->bars[n].io ? 4 : 16));
 		store_le32(config, pci->bars[n].io ? 1 : pci->bars[n].wide ? 4 : 0);
-		store_le32(mask, (uint32_t)~(size - 1) & (pci->bars[n].io ? ~3u : ~15u));
+		store_le32(mask, (uint32_t) ~(size - 1) & (pci->bars[n].io ? ~3u : ~15u));
 		if (pci->bars[n].wide) {
 			BUG_ON(n == 5 || pci->bars[n].io || pci->bars[n + 1].size);
 			store_le32(mask + 4, (uint32_t)(~(size - 1) >> 32));
@@ -247,15 +247,12 @@ static void address_write(struct device *device, uint64_t offset, unsigned size,
 		range->write(range->device, CONFIG_ADDRESS + offset - range->start, 1, value);
 }
 
-void pci_set_byte_ports(struct bus *bus, const struct bus_range *range)
-{
-	bus->pci->byte_ports = range;
-}
+void pci_set_byte_ports(struct bus *bus, const struct bus_range *range) { bus->pci->byte_ports = range; }
 
 /* ---- functions ---- */
 
-void pci_init_config(struct pci_device *pci, uint16_t vendor, uint16_t device, uint32_t class_revision, uint16_t subsystem_vendor,
-		     uint16_t subsystem, uint8_t interrupt_pin)
+void pci_init_config(struct pci_device *pci, uint16_t vendor, uint16_t device, uint32_t class_revision,
+		     uint16_t subsystem_vendor, uint16_t subsystem, uint8_t interrupt_pin)
 {
 	store_le16(&pci->config[PCI_VENDOR], vendor);
 	store_le16(&pci->config[PCI_DEVICE], device);
@@ -275,8 +272,8 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 	BUG_ON(slot > 31 || function > 7);
 	pci->devfn = (uint8_t)(slot << 3 | function);
 	if (bus->pci->functions[pci->devfn])
-		return error_set(err, EBUSY, "%s: PCI function 00:%02x.%u is taken by %s", pci->device.name, slot, function,
-				 bus->pci->functions[pci->devfn]->device.name);
+		return error_set(err, EBUSY, "%s: PCI function 00:%02x.%u is taken by %s", pci->device.name, slot,
+				 function, bus->pci->functions[pci->devfn]->device.name);
 	init_bars(pci);
 	memcpy(pci->config_reset, pci->config, sizeof(pci->config));
 	if (pci->config[PCI_INTERRUPT_PIN])
@@ -298,9 +295,10 @@ int pci_loaded(struct pci_device *pci, struct error *err)
 		uint8_t variable = pci->config_mask[i] | pci->config_w1c[i] | (i == PCI_STATUS ? STATUS_INTERRUPT : 0);
 
 		if ((pci->config[i] ^ pci->config_reset[i]) & ~variable)
-			return error_set(err, EINVAL, "%s: PCI configuration byte 0x%02x is 0x%02x; expected 0x%02x in the "
-					 "bits that are read-only (mask 0x%02x)", pci->device.name, i, pci->config[i],
-					 pci->config_reset[i], (uint8_t)~variable);
+			return error_set(err, EINVAL,
+					 "%s: PCI configuration byte 0x%02x is 0x%02x; expected 0x%02x in the "
+					 "bits that are read-only (mask 0x%02x)",
+					 pci->device.name, i, pci->config[i], pci->config_reset[i], (uint8_t)~variable);
 	}
 	update_bars(pci);
 	return 0;
@@ -325,10 +323,7 @@ struct host_bridge {
 #define PAM0  0x59 /* programmable attribute map, seven registers */
 #define SMRAM 0x72
 
-static void host_bridge_reset(struct device *device)
-{
-	pci_reset((struct pci_device *)device);
-}
+static void host_bridge_reset(struct device *device) { pci_reset((struct pci_device *)device); }
 
 static void host_bridge_destroy(struct device *device)
 {
@@ -336,10 +331,7 @@ static void host_bridge_destroy(struct device *device)
 	free(device);
 }
 
-static int host_bridge_loaded(void *object, struct error *err)
-{
-	return pci_loaded(object, err);
-}
+static int host_bridge_loaded(void *object, struct error *err) { return pci_loaded(object, err); }
 
 STATE_DESC(host_bridge_state_desc, "i440fx", 1, struct host_bridge, PCI_CONFIG_STATE, .loaded = host_bridge_loaded);
 
@@ -394,10 +386,18 @@ int pci_bus_create(struct bus *bus, struct error *err)
 		pci_bus->pirq_route[i] = -1;
 	for (unsigned i = 0; bus->irq && i < ISA_LINES; i++)
 		pci_bus->isa_lines[i] = irq_isa_line(bus, i);
-	pci_bus->ranges[0] = (struct bus_range){ .start = CONFIG_ADDRESS, .size = 4, .sizes = 1 | 4,
-						 .device = &pci_bus->device, .read = address_read, .write = address_write };
-	pci_bus->ranges[1] = (struct bus_range){ .start = CONFIG_DATA, .size = 4, .sizes = 1 | 2 | 4,
-						 .device = &pci_bus->device, .read = data_read, .write = data_write };
+	pci_bus->ranges[0] = (struct bus_range){ .start = CONFIG_ADDRESS,
+						 .size = 4,
+						 .sizes = 1 | 4,
+						 .device = &pci_bus->device,
+						 .read = address_read,
+						 .write = address_write };
+	pci_bus->ranges[1] = (struct bus_range){ .start = CONFIG_DATA,
+						 .size = 4,
+						 .sizes = 1 | 2 | 4,
+						 .device = &pci_bus->device,
+						 .read = data_read,
+						 .write = data_write };
 	result = bus_map(bus, BUS_PIO, &pci_bus->ranges[0], err);
 	if (!result)
 		result = bus_map(bus, BUS_PIO, &pci_bus->ranges[1], err);

@@ -11,21 +11,21 @@
 
 /* Per chip: [0] master, [1] slave. */
 #define PIC_STATE(_, T)                                                                                                \
-	_(T, uint8_t, lines, 2, 1, 0, 0xff)	    /* levels of the inputs */                                         \
+	_(T, uint8_t, lines, 2, 1, 0, 0xff) /* levels of the inputs */                                                 \
 	_(T, uint8_t, irr, 2, 2, 0, 0xff)                                                                              \
-	_(T, uint8_t, imr, 2, 3, 0xff, 0xff)	    /* no firmware has set up vectors yet: quiet until the guest does */ \
+	_(T, uint8_t, imr, 2, 3, 0xff, 0xff) /* no firmware has set up vectors yet: quiet until the guest does */      \
 	_(T, uint8_t, isr, 2, 4, 0, 0xff)                                                                              \
 	_(T, uint8_t, elcr, 2, 5, 0, 0xff)                                                                             \
 	_(T, uint8_t, icw1, 2, 6, 0, 0x1f)                                                                             \
 	_(T, uint8_t, icw2, 2, 7, 0, 0xf8)                                                                             \
 	_(T, uint8_t, icw3, 2, 8, 0, 0xff)                                                                             \
 	_(T, uint8_t, icw4, 2, 9, 0, 0x1f)                                                                             \
-	_(T, uint8_t, init_step, 2, 10, 0, 4)	    /* next ICW expected: 2, 3, 4; 0: operational */                   \
-	_(T, uint8_t, read_isr, 2, 11, 0, 1)	    /* OCW3 RR/RIS */                                                  \
+	_(T, uint8_t, init_step, 2, 10, 0, 4) /* next ICW expected: 2, 3, 4; 0: operational */                         \
+	_(T, uint8_t, read_isr, 2, 11, 0, 1)  /* OCW3 RR/RIS */                                                        \
 	_(T, uint8_t, poll, 2, 12, 0, 1)                                                                               \
 	_(T, uint8_t, special_mask, 2, 13, 0, 1)                                                                       \
 	_(T, uint8_t, rotate_on_aeoi, 2, 14, 0, 1)                                                                     \
-	_(T, uint8_t, top, 2, 15, 0, 7)		    /* input with the highest priority */
+	_(T, uint8_t, top, 2, 15, 0, 7) /* input with the highest priority */
 
 struct pic {
 	struct device device;
@@ -160,9 +160,7 @@ static void write_ocw2(struct pic *pic, unsigned c, uint8_t value)
 
 	switch (value >> 5) {
 	case 0: /* rotation in automatic EOI mode off and on */
-	case 4:
-		pic->rotate_on_aeoi[c] = rotate;
-		break;
+	case 4: pic->rotate_on_aeoi[c] = rotate; break;
 	case 1: /* non-specific EOI; in special mask mode it passes over masked inputs */
 	case 5:
 		if (pic->special_mask[c])
@@ -172,14 +170,9 @@ static void write_ocw2(struct pic *pic, unsigned c, uint8_t value)
 			end_of_interrupt(pic, c, (highest + pic->top[c]) & 7, rotate);
 		break;
 	case 3: /* specific EOI */
-	case 7:
-		end_of_interrupt(pic, c, value & 7, rotate);
-		break;
-	case 6: /* set priority: the given input becomes the lowest */
-		pic->top[c] = (value + 1) & 7;
-		break;
-	default:
-		break;
+	case 7: end_of_interrupt(pic, c, value & 7, rotate); break;
+	case 6: /* set priority: the given input becomes the lowest */ pic->top[c] = (value + 1) & 7; break;
+	default: break;
 	}
 }
 
@@ -224,9 +217,7 @@ static void write_data(struct pic *pic, unsigned c, uint8_t value)
 		pic->icw4[c] = value & 0x1f;
 		pic->init_step[c] = 0;
 		break;
-	default:
-		pic->imr[c] = value;
-		break;
+	default: pic->imr[c] = value; break;
 	}
 }
 

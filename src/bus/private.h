@@ -17,12 +17,12 @@ struct ioapic;
 struct irq_message {
 	uint32_t destination;
 	uint8_t vector;
-	uint8_t mode;		/* enum delivery_mode; 3 (reserved) goes nowhere */
+	uint8_t mode; /* enum delivery_mode; 3 (reserved) goes nowhere */
 	bool logical;
-	bool level;		/* trigger mode: the receiver's TMR bit */
-	bool wide;		/* destination has 32 bits (x2APIC), otherwise 8 */
-	uint8_t shorthand;	/* enum shorthand */
-	struct lapic *sender;	/* for shorthands */
+	bool level;	      /* trigger mode: the receiver's TMR bit */
+	bool wide;	      /* destination has 32 bits (x2APIC), otherwise 8 */
+	uint8_t shorthand;    /* enum shorthand */
+	struct lapic *sender; /* for shorthands */
 };
 
 /* ICR bits 19:18, SDM vol. 3A figure 11-12 */

@@ -28,11 +28,11 @@ int debug_console_create(struct bus *, struct chardev *, struct error *);
 
 /* Fixed places that boot/'s ACPI tables and the devices agree on. */
 #define ACPI_PM_BASE	 0x600	/* PM1a_EVT 0x600, PM1a_CNT 0x604, PM_TMR 0x608 */
-#define ACPI_GPE0_BASE	 0xafe0	/* 4 bytes */
+#define ACPI_GPE0_BASE	 0xafe0 /* 4 bytes */
 #define ACPI_SCI_IRQ	 9
 #define ACPI_RESET_PORT	 0xcf9
 #define ACPI_RESET_VALUE 0x06
-#define ACPI_SLP_TYP_S5	 0	/* as in the DSDT's \_S5 */
+#define ACPI_SLP_TYP_S5	 0 /* as in the DSDT's \_S5 */
 #define ACPI_PM_TIMER_HZ 3579545
 
 #endif

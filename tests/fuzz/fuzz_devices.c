@@ -9,10 +9,10 @@
 
 #include <stdlib.h>
 
-#define CPUS	   2
+#define CPUS	    2
 #define MAX_ACTIONS 4096
-#define MAX_STEP   10000000 /* ns of guest time run at once */
-#define MAX_TIMERS 4000	    /* callbacks in that time: each device bounds how often it fires */
+#define MAX_STEP    10000000 /* ns of guest time run at once */
+#define MAX_TIMERS  4000     /* callbacks in that time: each device bounds how often it fires */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -37,10 +37,7 @@ size_t chardev_write(struct chardev *chardev, const void *data, size_t size)
 	return chardev->room;
 }
 
-void chardev_resume(struct chardev *chardev)
-{
-	(void)chardev;
-}
+void chardev_resume(struct chardev *chardev) { (void)chardev; }
 
 /* ---- CPUs that nothing impresses ---- */
 
@@ -75,10 +72,7 @@ static uint64_t card_read(struct device *device, uint64_t offset, unsigned size)
 	return offset;
 }
 
-static void card_reset(struct device *device)
-{
-	pci_reset((struct pci_device *)device);
-}
+static void card_reset(struct device *device) { pci_reset((struct pci_device *)device); }
 
 static void card_destroy(struct device *device)
 {
@@ -86,10 +80,7 @@ static void card_destroy(struct device *device)
 	free(device);
 }
 
-static int card_loaded(void *object, struct error *err)
-{
-	return pci_loaded(object, err);
-}
+static int card_loaded(void *object, struct error *err) { return pci_loaded(object, err); }
 
 STATE_DESC(card_state_desc, "card", 1, struct card, PCI_CONFIG_STATE, .loaded = card_loaded);
 
@@ -140,8 +131,8 @@ static void pc_create(struct pc *pc)
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->bus = bus = bus_create(NULL, pc->clock, &pc->trace, NULL);
 	bus->request = request;
-	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) || piix_create(bus, NULL) ||
-		 pit_create(bus, NULL) || rtc_create(bus, NULL) || kbc_create(bus, NULL) ||
+	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
+		 piix_create(bus, NULL) || pit_create(bus, NULL) || rtc_create(bus, NULL) || kbc_create(bus, NULL) ||
 		 uart_create(bus, 0, &pc->serial, NULL) || uart_create(bus, 2, NULL, NULL) ||
 		 debug_exit_create(bus, NULL) || debug_console_create(bus, NULL, NULL);
 	if (failed)
@@ -161,10 +152,12 @@ static uint64_t take(struct pc *pc, size_t bytes)
 /* Most accesses go where a device is. */
 static void access_port(struct pc *pc, bool write)
 {
-	static const struct { uint16_t start, size; } places[] = {
-		{ 0x20, 2 }, { 0xa0, 2 }, { 0x4d0, 2 }, { 0x40, 4 }, { 0x61, 1 }, { 0x70, 2 }, { 0x60, 1 }, { 0x64, 1 },
-		{ 0x92, 1 }, { 0x3f8, 8 }, { 0x3e8, 8 }, { 0xcf8, 8 }, { ACPI_PM_BASE, 16 }, { ACPI_GPE0_BASE, 4 },
-		{ 0xf4, 4 }, { 0xe9, 1 },
+	static const struct {
+		uint16_t start, size;
+	} places[] = {
+		{ 0x20, 2 },	      { 0xa0, 2 },	     { 0x4d0, 2 }, { 0x40, 4 },	 { 0x61, 1 },  { 0x70, 2 },
+		{ 0x60, 1 },	      { 0x64, 1 },	     { 0x92, 1 },  { 0x3f8, 8 }, { 0x3e8, 8 }, { 0xcf8, 8 },
+		{ ACPI_PM_BASE, 16 }, { ACPI_GPE0_BASE, 4 }, { 0xf4, 4 },  { 0xe9, 1 },
 	};
 	unsigned place = (unsigned)take(pc, 1);
 	struct bus_access access = { .space = BUS_PIO, .size = (uint8_t)(1 << take(pc, 1) % 3), .write = write };
@@ -263,7 +256,7 @@ static void reload(struct pc *pc)
 	struct reader reader;
 	struct error error;
 
-	list_for_each(device, &pc->bus->devices, node)
+	list_for_each (device, &pc->bus->devices, node)
 		if (!n--)
 			break;
 	if (&device->node == &pc->bus->devices || !device->ops->state)
@@ -295,7 +288,10 @@ static void act(struct pc *pc, unsigned action)
 	case 104: lapic_mmio_write(lapic, 0xb0, 4, 0); break;
 	case 105: lapic_set_tpr(lapic, (uint8_t)take(pc, 1)); break;
 	case 106: irq_msi(pc->bus, 0xfee00000 | take(pc, 3), (uint32_t)take(pc, 2)); break;
-	case 107: pc->tsc_offsets[action >> 7] = take(pc, 8); lapic_tsc_changed(lapic); break;
+	case 107:
+		pc->tsc_offsets[action >> 7] = take(pc, 8);
+		lapic_tsc_changed(lapic);
+		break;
 	case 108 ... 111: run_timers(pc, clock_now(pc->clock) + take(pc, 2)); break;
 	case 112 ... 114: run_timers(pc, clock_now(pc->clock) + take(pc, 4) % MAX_STEP); break;
 	case 115: clock_set(pc->clock, clock_now(pc->clock) + take(pc, 5)); break; /* late, as on a busy host */

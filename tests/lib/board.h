@@ -90,10 +90,7 @@ static inline void board_run_until(struct board *board, vtime_t t)
 	clock_set(board->clock, t);
 }
 
-static inline void board_run(struct board *board, vtime_t ns)
-{
-	board_run_until(board, clock_now(board->clock) + ns);
-}
+static inline void board_run(struct board *board, vtime_t ns) { board_run_until(board, clock_now(board->clock) + ns); }
 
 static inline uint64_t board_read(struct board *board, enum bus_space space, uint64_t address, unsigned size)
 {
@@ -103,9 +100,12 @@ static inline uint64_t board_read(struct board *board, enum bus_space space, uin
 	return access.value;
 }
 
-static inline void board_write(struct board *board, enum bus_space space, uint64_t address, unsigned size, uint64_t value)
+static inline void board_write(struct board *board, enum bus_space space, uint64_t address, unsigned size,
+			       uint64_t value)
 {
-	struct bus_access access = { .space = space, .address = address, .size = (uint8_t)size, .write = true, .value = value };
+	struct bus_access access = {
+		.space = space, .address = address, .size = (uint8_t)size, .write = true, .value = value
+	};
 
 	bus_access(board->bus, &access);
 }

@@ -17,8 +17,8 @@ static void note(struct probe *probe, char what, uint64_t offset, unsigned size,
 {
 	size_t used = strlen(probe->journal);
 
-	snprintf(probe->journal + used, sizeof(probe->journal) - used, "%c%llu.%u=%llx ", what, (unsigned long long)offset, size,
-		 (unsigned long long)value);
+	snprintf(probe->journal + used, sizeof(probe->journal) - used, "%c%llu.%u=%llx ", what,
+		 (unsigned long long)offset, size, (unsigned long long)value);
 }
 
 static uint64_t probe_read(struct device *device, uint64_t offset, unsigned size)
@@ -34,10 +34,7 @@ static void probe_write(struct device *device, uint64_t offset, unsigned size, u
 	note((struct probe *)device, 'w', offset, size, value);
 }
 
-static void probe_reset(struct device *device)
-{
-	((struct probe *)device)->resets++;
-}
+static void probe_reset(struct device *device) { ((struct probe *)device)->resets++; }
 
 static void probe_destroy(struct device *device)
 {
@@ -61,8 +58,12 @@ static struct probe *probe_create(struct board *b)
 
 static int map(struct probe *probe, uint64_t start, uint64_t size, uint8_t sizes, struct error *err)
 {
-	probe->range = (struct bus_range){ .start = start, .size = size, .sizes = sizes, .device = &probe->device,
-					   .read = probe_read, .write = probe_write };
+	probe->range = (struct bus_range){ .start = start,
+					   .size = size,
+					   .sizes = sizes,
+					   .device = &probe->device,
+					   .read = probe_read,
+					   .write = probe_write };
 	return bus_map(probe->device.bus, BUS_PIO, &probe->range, err);
 }
 

@@ -3,13 +3,13 @@
  */
 #include "lib/board.h"
 
-#define ENABLED	 0x1ff
-#define LEVEL	 BIT(15)
-#define MASKED	 BIT(16)
-#define LOGICAL	 BIT(11)
+#define ENABLED	   0x1ff
+#define LEVEL	   BIT(15)
+#define MASKED	   BIT(16)
+#define LOGICAL	   BIT(11)
 #define REMOTE_IRR BIT(14)
-#define TO(cpu)	 ((uint64_t)(cpu) << 56)
-#define LOWEST	 (1 << 8)
+#define TO(cpu)	   ((uint64_t)(cpu) << 56)
+#define LOWEST	   (1 << 8)
 
 static int setup(void **state)
 {

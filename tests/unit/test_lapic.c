@@ -384,8 +384,8 @@ static void ways_between_the_modes(void **state)
 
 	assert_int_equal(lapic_msr_read(apic(b, 1), X2(0x20), &value), -1); /* not in xAPIC mode */
 	wrmsr_faults(b, 1, X2(0x80), 0);
-	wrmsr_faults(b, 1, APIC_BASE, 0xfee00400);	   /* EXTD without EN */
-	wrmsr_faults(b, 1, APIC_BASE, 0xfee00801);	   /* reserved */
+	wrmsr_faults(b, 1, APIC_BASE, 0xfee00400); /* EXTD without EN */
+	wrmsr_faults(b, 1, APIC_BASE, 0xfee00801); /* reserved */
 	wrmsr_faults(b, 1, APIC_BASE, BIT(52) | 0xfee00800);
 	wrmsr(b, 1, APIC_BASE, 0xfee00c00);
 	assert_false(lapic_claims(apic(b, 1), gpa(0xfee00000)));

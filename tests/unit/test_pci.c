@@ -24,10 +24,7 @@ static void card_write(struct device *device, uint64_t offset, unsigned size, ui
 	((struct card *)device)->written = (uint32_t)value;
 }
 
-static void card_reset(struct device *device)
-{
-	pci_reset((struct pci_device *)device);
-}
+static void card_reset(struct device *device) { pci_reset((struct pci_device *)device); }
 
 static void card_destroy(struct device *device)
 {
@@ -35,10 +32,7 @@ static void card_destroy(struct device *device)
 	free(device);
 }
 
-static int card_loaded(void *object, struct error *err)
-{
-	return pci_loaded(object, err);
-}
+static int card_loaded(void *object, struct error *err) { return pci_loaded(object, err); }
 
 STATE_DESC(card_state_desc, "card", 1, struct card, PCI_CONFIG_STATE, .loaded = card_loaded);
 

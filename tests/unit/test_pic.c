@@ -19,8 +19,16 @@ static int setup(void **state)
 	return 0;
 }
 
-static uint8_t read_irr(struct board *b, uint16_t port) { outb(b, port, 0x0a); return inb(b, port); }
-static uint8_t read_isr(struct board *b, uint16_t port) { outb(b, port, 0x0b); return inb(b, port); }
+static uint8_t read_irr(struct board *b, uint16_t port)
+{
+	outb(b, port, 0x0a);
+	return inb(b, port);
+}
+static uint8_t read_isr(struct board *b, uint16_t port)
+{
+	outb(b, port, 0x0b);
+	return inb(b, port);
+}
 
 static void edge_is_latched_and_delivered_once(void **state)
 {

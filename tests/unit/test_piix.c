@@ -61,7 +61,7 @@ static void power_off(void **state)
 	outw(b, 0x604, 1 << 13 | ACPI_SLP_TYP_S5 << 10 | 1);
 	assert_int_equal(b->requests[BUS_REQUEST_POWEROFF], 1);
 	assert_int_equal(inw(b, 0x604), 1); /* SLP_EN reads as 0, SCI_EN stays */
-	outb(b, 0x605, 1 << 5); /* by bytes */
+	outb(b, 0x605, 1 << 5);		    /* by bytes */
 	assert_int_equal(b->requests[BUS_REQUEST_POWEROFF], 2);
 }
 
@@ -195,15 +195,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, board_teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(identification),
-		TEST(pirq_registers_route),
-		TEST(power_off),
-		TEST(reset_requests),
-		TEST(power_button_is_an_sci),
-		TEST(timer_counts_and_overflows),
-		TEST(gpe_block),
-		TEST(registers_move_with_their_base),
-		TEST(keyboard_controller),
+		TEST(identification), TEST(pirq_registers_route),	    TEST(power_off),
+		TEST(reset_requests), TEST(power_button_is_an_sci),	    TEST(timer_counts_and_overflows),
+		TEST(gpe_block),      TEST(registers_move_with_their_base), TEST(keyboard_controller),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -17,10 +17,7 @@ static int setup(void **state)
 }
 
 /* First moment at which n ticks are over. */
-static vtime_t ticks(uint64_t n)
-{
-	return (n * 1000000000 + HZ - 1) / HZ;
-}
+static vtime_t ticks(uint64_t n) { return (n * 1000000000 + HZ - 1) / HZ; }
 
 static void program(struct board *b, unsigned channel, unsigned mode, uint16_t count)
 {
@@ -55,10 +52,7 @@ static bool interrupt(struct board *b)
 	return true;
 }
 
-static bool output2(struct board *b)
-{
-	return inb(b, 0x61) & 0x20;
-}
+static bool output2(struct board *b) { return inb(b, 0x61) & 0x20; }
 
 static void rate_generator_interrupts_every_period(void **state)
 {

@@ -44,7 +44,8 @@ static void check_date(struct board *b, const uint8_t date[8])
 
 	for (unsigned i = 0; i < 8; i++)
 		if (get(b, registers[i]) != date[i])
-			fail_msg("register 0x%02x is 0x%02x, expected 0x%02x", registers[i], get(b, registers[i]), date[i]);
+			fail_msg("register 0x%02x is 0x%02x, expected 0x%02x", registers[i], get(b, registers[i]),
+				 date[i]);
 }
 
 static bool interrupt(struct board *b)

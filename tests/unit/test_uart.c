@@ -41,17 +41,11 @@ size_t chardev_write(struct chardev *chardev, const void *data, size_t size)
 	return chardev->room;
 }
 
-void chardev_resume(struct chardev *chardev)
-{
-	chardev->resumes++;
-}
+void chardev_resume(struct chardev *chardev) { chardev->resumes++; }
 
 static struct chardev line;
 
-static size_t receive(const char *text)
-{
-	return line.ops->receive(line.opaque, (const uint8_t *)text, strlen(text));
-}
+static size_t receive(const char *text) { return line.ops->receive(line.opaque, (const uint8_t *)text, strlen(text)); }
 
 /* ---- the machine ---- */
 
@@ -159,7 +153,10 @@ static void without_fifo_one_byte_at_a_time(void **state)
 
 static void fifo_trigger_levels(void **state)
 {
-	static const struct { uint8_t fcr; unsigned level; } levels[] = { { 0x01, 1 }, { 0x41, 4 }, { 0x81, 8 }, { 0xc1, 14 } };
+	static const struct {
+		uint8_t fcr;
+		unsigned level;
+	} levels[] = { { 0x01, 1 }, { 0x41, 4 }, { 0x81, 8 }, { 0xc1, 14 } };
 	struct board *b = *state;
 
 	outb(b, IER, 1);

@@ -52,7 +52,9 @@ static void exit_write(struct device *device, uint64_t offset, unsigned size, ui
 
 int debug_exit_create(struct bus *bus, struct error *err)
 {
-	static const struct bus_range range = { .start = EXIT_PORT, .size = 4, .sizes = 1 | 2 | 4, .write = exit_write };
+	static const struct bus_range range = {
+		.start = EXIT_PORT, .size = 4, .sizes = 1 | 2 | 4, .write = exit_write
+	};
 
 	return debug_port_create(bus, "debug-exit", &range, NULL, err);
 }
@@ -78,8 +80,9 @@ static void console_write(struct device *device, uint64_t offset, unsigned size,
 
 int debug_console_create(struct bus *bus, struct chardev *chardev, struct error *err)
 {
-	static const struct bus_range range = { .start = CONSOLE_PORT, .size = 1, .sizes = 1, .read = console_read,
-						.write = console_write };
+	static const struct bus_range range = {
+		.start = CONSOLE_PORT, .size = 1, .sizes = 1, .read = console_read, .write = console_write
+	};
 
 	return debug_port_create(bus, "debug-console", &range, chardev, err);
 }

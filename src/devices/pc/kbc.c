@@ -8,12 +8,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define STATUS_OBF     BIT(0) /* output buffer full */
-#define STATUS_SYSTEM  BIT(2)
-#define STATUS_COMMAND BIT(3) /* the last write was to port 0x64 */
+#define STATUS_OBF	BIT(0) /* output buffer full */
+#define STATUS_SYSTEM	BIT(2)
+#define STATUS_COMMAND	BIT(3) /* the last write was to port 0x64 */
 #define STATUS_UNLOCKED BIT(4)
-#define STATUS_AUX     BIT(5) /* the byte in the output buffer came from the second port */
-#define STATUS_TIMEOUT BIT(6)
+#define STATUS_AUX	BIT(5) /* the byte in the output buffer came from the second port */
+#define STATUS_TIMEOUT	BIT(6)
 
 /* Command byte, RAM byte 0 */
 #define COMMAND_IRQ1	 BIT(0)
@@ -34,9 +34,9 @@
 #define KBC_STATE(_, T)                                                                                                \
 	_(T, uint8_t, ram, 32, 1, 0, 0xff)                                                                             \
 	_(T, uint8_t, status, 1, 2, STATUS_SYSTEM | STATUS_UNLOCKED, 0xff)                                             \
-	_(T, uint8_t, output, 1, 3, 0, 0xff)		/* output buffer */                                            \
+	_(T, uint8_t, output, 1, 3, 0, 0xff) /* output buffer */                                                       \
 	_(T, uint8_t, output_port, 1, 4, OUTPUT_NO_RESET | OUTPUT_A20, 0xff)                                           \
-	_(T, uint8_t, command, 1, 5, 0, 0xff)		/* whose parameter is expected at port 0x60; 0: a keyboard's */ \
+	_(T, uint8_t, command, 1, 5, 0, 0xff) /* whose parameter is expected at port 0x60; 0: a keyboard's */          \
 	_(T, uint8_t, port_a, 1, 6, PORT_A_A20, 0xff)
 
 #define COMMAND_BYTE_RESET (0x40 | COMMAND_SYSTEM | COMMAND_IRQ1)
@@ -93,10 +93,12 @@ static void command(struct kbc *kbc, uint8_t value)
 	kbc->command = 0;
 	switch (value) {
 	case 0x20 ... 0x3f: put(kbc, kbc->ram[value & 0x1f], 0); break;
-	case 0x60 ... 0x7f: case 0xd1 ... 0xd4: kbc->command = value; break; /* a parameter follows */
+	case 0x60 ... 0x7f:
+	case 0xd1 ... 0xd4: kbc->command = value; break; /* a parameter follows */
 	case 0xa7: kbc->ram[0] |= COMMAND_NO_PORT2; break;
 	case 0xa8: kbc->ram[0] &= ~COMMAND_NO_PORT2; break;
-	case 0xa9: case 0xab: put(kbc, 0x00, 0); break; /* interface tests: no error */
+	case 0xa9:
+	case 0xab: put(kbc, 0x00, 0); break; /* interface tests: no error */
 	case 0xaa:
 		kbc->ram[0] |= COMMAND_SYSTEM;
 		kbc->status |= STATUS_SYSTEM;
@@ -115,10 +117,7 @@ static void command(struct kbc *kbc, uint8_t value)
 }
 
 /* A byte for a device that is not there: the controller says so, as the real one does after some milliseconds. */
-static void no_device(struct kbc *kbc, uint8_t flags)
-{
-	put(kbc, 0xfe, STATUS_TIMEOUT | flags);
-}
+static void no_device(struct kbc *kbc, uint8_t flags) { put(kbc, 0xfe, STATUS_TIMEOUT | flags); }
 
 static void data(struct kbc *kbc, uint8_t value)
 {
@@ -129,7 +128,8 @@ static void data(struct kbc *kbc, uint8_t value)
 	case 0x60 ... 0x7f:
 		kbc->ram[to & 0x1f] = value;
 		if (to == 0x60)
-			kbc->status = value & COMMAND_SYSTEM ? kbc->status | STATUS_SYSTEM : kbc->status & ~STATUS_SYSTEM;
+			kbc->status =
+				value & COMMAND_SYSTEM ? kbc->status | STATUS_SYSTEM : kbc->status & ~STATUS_SYSTEM;
 		break;
 	case 0xd1: write_output_port(kbc, value); break;
 	case 0xd2: put(kbc, value, 0); break; /* as if from the keyboard */

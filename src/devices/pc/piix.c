@@ -21,7 +21,7 @@ static void request(struct bus *bus, enum bus_request what)
 #define RCR_HARD      BIT(1)
 #define RCR_RESET     BIT(2)
 
-#define PIIX3_STATE(_, T) _(T, uint8_t, reset_control, 1, 1, 0, 0x06)
+#define PIIX3_STATE(_, T)  _(T, uint8_t, reset_control, 1, 1, 0, 0x06)
 #define PIIX3_RECORD(_, T) PCI_CONFIG_STATE(_, T) PIIX3_STATE(_, T)
 
 struct piix3 {
@@ -31,7 +31,8 @@ struct piix3 {
 };
 
 /* Interrupts that a PIRQ may be steered to; the others are reserved. */
-#define PIRQ_TARGETS (BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14) | BIT(15))
+#define PIRQ_TARGETS                                                                                                   \
+	(BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(14) | BIT(15))
 
 static void update_routes(struct piix3 *piix3)
 {
@@ -100,7 +101,9 @@ static int piix3_loaded(void *object, struct error *err)
 
 STATE_DESC(piix3_state_desc, "piix3", 1, struct piix3, PIIX3_RECORD, .loaded = piix3_loaded);
 
-static const struct device_ops piix3_ops = { .state = &piix3_state_desc, .reset = piix3_reset, .destroy = piix3_destroy };
+static const struct device_ops piix3_ops = { .state = &piix3_state_desc,
+					     .reset = piix3_reset,
+					     .destroy = piix3_destroy };
 
 static int piix3_create(struct bus *bus, struct error *err)
 {
@@ -128,8 +131,12 @@ static int piix3_create(struct bus *bus, struct error *err)
 	result = pci_add(bus, pci, 1, 0, err);
 	if (result)
 		return result;
-	piix3->reset_port = (struct bus_range){ .start = ACPI_RESET_PORT, .size = 1, .sizes = 1, .device = &pci->device,
-						.read = reset_read, .write = reset_write };
+	piix3->reset_port = (struct bus_range){ .start = ACPI_RESET_PORT,
+						.size = 1,
+						.sizes = 1,
+						.device = &pci->device,
+						.read = reset_read,
+						.write = reset_write };
 	pci_set_byte_ports(bus, &piix3->reset_port);
 	piix3_reset(&pci->device);
 	return 0;
@@ -137,25 +144,25 @@ static int piix3_create(struct bus *bus, struct error *err)
 
 /* ---- PIIX4 power management ---- */
 
-#define PMBA	   0x40 /* I/O base of the PM registers */
-#define PMREGMISC  0x80 /* bit 0: they are enabled */
-#define PM_SIZE	   64
-#define GPE0_SIZE  4
+#define PMBA	  0x40 /* I/O base of the PM registers */
+#define PMREGMISC 0x80 /* bit 0: they are enabled */
+#define PM_SIZE	  64
+#define GPE0_SIZE 4
 
 /* Offsets from PMBA */
 enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
 
-#define PM1_TMR	   BIT(0)
-#define PM1_GBL	   BIT(5)
-#define PM1_PWRBTN BIT(8)
-#define PM1_RTC	   BIT(10)
-#define PM1_WAK	   BIT(15)
-#define PM1_STATUSES (PM1_TMR | BIT(4) | PM1_GBL | PM1_PWRBTN | PM1_RTC | PM1_WAK)
-#define PM1_ENABLES  (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_RTC)
-#define CNT_SCI_EN   BIT(0)
+#define PM1_TMR		 BIT(0)
+#define PM1_GBL		 BIT(5)
+#define PM1_PWRBTN	 BIT(8)
+#define PM1_RTC		 BIT(10)
+#define PM1_WAK		 BIT(15)
+#define PM1_STATUSES	 (PM1_TMR | BIT(4) | PM1_GBL | PM1_PWRBTN | PM1_RTC | PM1_WAK)
+#define PM1_ENABLES	 (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_RTC)
+#define CNT_SCI_EN	 BIT(0)
 #define CNT_SLP_TYP(cnt) bits(cnt, 12, 10)
-#define CNT_SLP_EN   BIT(13)
-#define CNT_WRITABLE 0x1c02 /* SLP_TYP, BM_RLD; SLP_EN and GBL_RLS read as 0 */
+#define CNT_SLP_EN	 BIT(13)
+#define CNT_WRITABLE	 0x1c02 /* SLP_TYP, BM_RLD; SLP_EN and GBL_RLS read as 0 */
 
 #define PM_STATE(_, T)                                                                                                 \
 	_(T, uint16_t, status, 1, 1, 0, PM1_STATUSES)                                                                  \
@@ -174,10 +181,7 @@ struct piix4_pm {
 	struct bus_range registers, gpe0;
 };
 
-static uint64_t timer_ticks(vtime_t t)
-{
-	return (uint64_t)((unsigned __int128)t * ACPI_PM_TIMER_HZ / 1000000000);
-}
+static uint64_t timer_ticks(vtime_t t) { return (uint64_t)((unsigned __int128)t * ACPI_PM_TIMER_HZ / 1000000000); }
 
 /* TMR_STS is set whenever bit 23 of the timer changes. */
 static void update_timer_status(struct piix4_pm *pm)
@@ -248,7 +252,8 @@ static uint16_t merge(uint16_t old, uint64_t offset, unsigned size, uint64_t val
 {
 	if (size == 2)
 		return (uint16_t)value;
-	return offset & 1 ? (uint16_t)((old & 0xff) | (value & 0xff) << 8) : (uint16_t)((old & 0xff00) | (value & 0xff));
+	return offset & 1 ? (uint16_t)((old & 0xff) | (value & 0xff) << 8)
+			  : (uint16_t)((old & 0xff00) | (value & 0xff));
 }
 
 static void pm_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
@@ -298,7 +303,7 @@ void piix_power_button(struct bus *bus)
 	struct device *device;
 
 	pthread_mutex_lock(&bus->lock);
-	list_for_each(device, &bus->devices, node) {
+	list_for_each (device, &bus->devices, node) {
 		if (device->ops == &pm_ops) {
 			struct piix4_pm *pm = (struct piix4_pm *)device;
 
@@ -388,10 +393,15 @@ static int pm_create(struct bus *bus, struct error *err)
 	pci->config_mask[PMREGMISC] = 1;
 	pci->config_written = pm_config_written;
 	pm->sci = irq_isa_line(bus, ACPI_SCI_IRQ);
-	pm->registers = (struct bus_range){ .size = PM_SIZE, .sizes = 1 | 2 | 4, .device = &pci->device,
-					    .read = pm_read, .write = pm_write };
-	pm->gpe0 = (struct bus_range){ .start = ACPI_GPE0_BASE, .size = GPE0_SIZE, .sizes = 1, .device = &pci->device,
-				       .read = gpe_read, .write = gpe_write };
+	pm->registers = (struct bus_range){
+		.size = PM_SIZE, .sizes = 1 | 2 | 4, .device = &pci->device, .read = pm_read, .write = pm_write
+	};
+	pm->gpe0 = (struct bus_range){ .start = ACPI_GPE0_BASE,
+				       .size = GPE0_SIZE,
+				       .sizes = 1,
+				       .device = &pci->device,
+				       .read = gpe_read,
+				       .write = gpe_write };
 	result = pci_add(bus, pci, 1, 3, err);
 	if (!result)
 		result = bus_map(bus, BUS_PIO, &pm->gpe0, err);

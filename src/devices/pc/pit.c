@@ -21,24 +21,24 @@
 
 /* Per channel. Times are vtime_t; counts are 1..0x10000. */
 #define PIT_STATE(_, T)                                                                                                \
-	_(T, uint32_t, count, 3, 1, 0x10000, 0x10000)	 /* reload value in use */                                     \
-	_(T, uint32_t, next_count, 3, 2, 0, 0x10000)	 /* from the end of this period, modes 2 and 3; 0: none */     \
-	_(T, uint64_t, start, 3, 3, 0, UINT64_MAX)	 /* when the count was loaded */            \
-	_(T, uint64_t, held, 3, 4, 0, UINT64_MAX)	 /* ticks done when the gate closed */                         \
+	_(T, uint32_t, count, 3, 1, 0x10000, 0x10000) /* reload value in use */                                        \
+	_(T, uint32_t, next_count, 3, 2, 0, 0x10000)  /* from the end of this period, modes 2 and 3; 0: none */        \
+	_(T, uint64_t, start, 3, 3, 0, UINT64_MAX)    /* when the count was loaded */                                  \
+	_(T, uint64_t, held, 3, 4, 0, UINT64_MAX)     /* ticks done when the gate closed */                            \
 	_(T, uint8_t, mode, 3, 5, 0, 5)                                                                                \
-	_(T, uint8_t, access, 3, 6, 3, 3)		 /* 1 low byte, 2 high byte, 3 low then high */                \
+	_(T, uint8_t, access, 3, 6, 3, 3) /* 1 low byte, 2 high byte, 3 low then high */                               \
 	_(T, bool, bcd, 3, 7, 0, 1)                                                                                    \
-	_(T, bool, counting, 3, 8, 0, 1)		 /* a count was loaded (and triggered), and goes on */         \
+	_(T, bool, counting, 3, 8, 0, 1) /* a count was loaded (and triggered), and goes on */                         \
 	_(T, bool, gate, 3, 9, 1, 1)                                                                                   \
-	_(T, bool, null_count, 3, 10, 1, 1)		 /* the written count is not in use yet */                     \
+	_(T, bool, null_count, 3, 10, 1, 1) /* the written count is not in use yet */                                  \
 	_(T, uint16_t, latch, 3, 11, 0, 0xffff)                                                                        \
-	_(T, uint8_t, latched, 3, 12, 0, 3)		 /* latched bytes not read yet: 1 low, 2 high */               \
+	_(T, uint8_t, latched, 3, 12, 0, 3) /* latched bytes not read yet: 1 low, 2 high */                            \
 	_(T, uint8_t, status, 3, 13, 0, 0xff)                                                                          \
 	_(T, bool, status_latched, 3, 14, 0, 1)                                                                        \
-	_(T, bool, read_high, 3, 15, 0, 1)		 /* access 3: the high byte is next */                         \
+	_(T, bool, read_high, 3, 15, 0, 1) /* access 3: the high byte is next */                                       \
 	_(T, bool, write_high, 3, 16, 0, 1)                                                                            \
 	_(T, uint8_t, write_low, 3, 17, 0, 0xff)                                                                       \
-	_(T, bool, output, 3, 18, 0, 1)			 /* output while not counting */                               \
+	_(T, bool, output, 3, 18, 0, 1) /* output while not counting */                                                \
 	_(T, uint8_t, port_b, 1, 19, 0, 0x0f)
 
 struct pit {
@@ -55,15 +55,9 @@ struct pit {
 #define PORT_B_WRITABLE 0x0f
 #define REFRESH_NS	15085
 
-static vtime_t now(const struct pit *pit)
-{
-	return clock_now(pit->device.bus->clock);
-}
+static vtime_t now(const struct pit *pit) { return clock_now(pit->device.bus->clock); }
 
-static uint64_t ns_to_ticks(uint64_t ns)
-{
-	return (uint64_t)((unsigned __int128)ns * PIT_HZ / 1000000000);
-}
+static uint64_t ns_to_ticks(uint64_t ns) { return (uint64_t)((unsigned __int128)ns * PIT_HZ / 1000000000); }
 
 /* Rounded up: that many ticks are over then. */
 static uint64_t ticks_to_ns(uint64_t ticks)
@@ -73,10 +67,7 @@ static uint64_t ticks_to_ns(uint64_t ticks)
 
 /* ---- what a channel does at time t ---- */
 
-static bool is_periodic(const struct pit *pit, unsigned c)
-{
-	return pit->mode[c] == 2 || pit->mode[c] == 3;
-}
+static bool is_periodic(const struct pit *pit, unsigned c) { return pit->mode[c] == 2 || pit->mode[c] == 3; }
 
 static uint64_t elapsed(const struct pit *pit, unsigned c, vtime_t t)
 {
@@ -126,7 +117,8 @@ static bool output(struct pit *pit, unsigned c, vtime_t t)
 	count = pit->count[c];
 	ticks = elapsed(pit, c, t);
 	switch (pit->mode[c]) {
-	case 0: case 1: return ticks >= count;
+	case 0:
+	case 1: return ticks >= count;
 	case 2: return ticks % count != count - 1;
 	case 3: return ticks % count < (count + 1) / 2;
 	default: return ticks != count; /* a strobe of one tick */
@@ -204,7 +196,8 @@ static void load_count(struct pit *pit, unsigned c, uint16_t written, vtime_t t)
 	uint32_t count = written;
 
 	if (pit->bcd[c])
-		count = (written >> 12) * 1000u + (written >> 8 & 15) * 100u + (written >> 4 & 15) * 10u + (written & 15);
+		count = (written >> 12) * 1000u + (written >> 8 & 15) * 100u + (written >> 4 & 15) * 10u +
+			(written & 15);
 	if (!count)
 		count = pit->bcd[c] ? 10000 : 0x10000;
 	pit->null_count[c] = true;
@@ -215,8 +208,8 @@ static void load_count(struct pit *pit, unsigned c, uint16_t written, vtime_t t)
 	}
 	pit->count[c] = count;
 	switch (pit->mode[c]) {
-	case 1: case 5: /* used by the next trigger */
-		break;
+	case 1:
+	case 5: /* used by the next trigger */ break;
 	default:
 		start_count(pit, c, t);
 		if (!pit->gate[c])
@@ -258,7 +251,8 @@ static void set_gate(struct pit *pit, unsigned c, bool gate)
 	advance(pit, c, t);
 	pit->gate[c] = gate;
 	switch (pit->mode[c]) {
-	case 0: case 4: /* the gate stops and continues */
+	case 0:
+	case 4: /* the gate stops and continues */
 		if (fell && pit->counting[c]) {
 			pit->held[c] = elapsed(pit, c, t);
 			pit->counting[c] = false;
@@ -267,7 +261,8 @@ static void set_gate(struct pit *pit, unsigned c, bool gate)
 			pit->counting[c] = true;
 		}
 		break;
-	case 1: case 5: /* it triggers */
+	case 1:
+	case 5: /* it triggers */
 		if (rose)
 			start_count(pit, c, t);
 		break;

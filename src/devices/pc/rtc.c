@@ -12,10 +12,28 @@
 #define NS_PER_S 1000000000ull
 
 enum {
-	RTC_SECONDS, RTC_SECONDS_ALARM, RTC_MINUTES, RTC_MINUTES_ALARM, RTC_HOURS, RTC_HOURS_ALARM,
-	RTC_DAY_OF_WEEK, RTC_DAY, RTC_MONTH, RTC_YEAR, RTC_A, RTC_B, RTC_C, RTC_D,
-	CMOS_EQUIPMENT = 0x14, CMOS_BASE_MEMORY = 0x15, CMOS_EXTENDED = 0x17, CMOS_CHECKSUM = 0x2e, CMOS_EXTENDED_2 = 0x30,
-	RTC_CENTURY = 0x32, CMOS_ABOVE_16M = 0x34, CMOS_ABOVE_4G = 0x5b,
+	RTC_SECONDS,
+	RTC_SECONDS_ALARM,
+	RTC_MINUTES,
+	RTC_MINUTES_ALARM,
+	RTC_HOURS,
+	RTC_HOURS_ALARM,
+	RTC_DAY_OF_WEEK,
+	RTC_DAY,
+	RTC_MONTH,
+	RTC_YEAR,
+	RTC_A,
+	RTC_B,
+	RTC_C,
+	RTC_D,
+	CMOS_EQUIPMENT = 0x14,
+	CMOS_BASE_MEMORY = 0x15,
+	CMOS_EXTENDED = 0x17,
+	CMOS_CHECKSUM = 0x2e,
+	CMOS_EXTENDED_2 = 0x30,
+	RTC_CENTURY = 0x32,
+	CMOS_ABOVE_16M = 0x34,
+	CMOS_ABOVE_4G = 0x5b,
 };
 
 #define A_UIP	 BIT(7)
@@ -45,9 +63,9 @@ enum {
 #define RTC_STATE(_, T)                                                                                                \
 	_(T, uint8_t, cmos, 128, 1, 0, 0xff)                                                                           \
 	_(T, uint8_t, index, 1, 2, 0, 0x7f)                                                                            \
-	_(T, uint64_t, offset_s, 1, 3, 0, UINT64_MAX)	/* guest's date minus UTC, seconds, two's complement */        \
-	_(T, uint32_t, offset_ns, 1, 4, 0, 999999999)	/* and this, 0 unless the divider was reset */                 \
-	_(T, uint64_t, seen, 1, 5, 0, UINT64_MAX)	/* vtime to which the flags of register C are up to date */
+	_(T, uint64_t, offset_s, 1, 3, 0, UINT64_MAX) /* guest's date minus UTC, seconds, two's complement */          \
+	_(T, uint32_t, offset_ns, 1, 4, 0, 999999999) /* and this, 0 unless the divider was reset */                   \
+	_(T, uint64_t, seen, 1, 5, 0, UINT64_MAX)     /* vtime to which the flags of register C are up to date */
 
 struct rtc {
 	struct device device;
@@ -66,20 +84,11 @@ struct rtc {
 
 /* ---- time ---- */
 
-static vtime_t now(const struct rtc *rtc)
-{
-	return clock_now(rtc->device.bus->clock);
-}
+static vtime_t now(const struct rtc *rtc) { return clock_now(rtc->device.bus->clock); }
 
-static bool divider_reset(const struct rtc *rtc)
-{
-	return (rtc->cmos[RTC_A] >> 4 & 6) == 6;
-}
+static bool divider_reset(const struct rtc *rtc) { return (rtc->cmos[RTC_A] >> 4 & 6) == 6; }
 
-static bool stopped(const struct rtc *rtc)
-{
-	return (rtc->cmos[RTC_B] & B_SET) || divider_reset(rtc);
-}
+static bool stopped(const struct rtc *rtc) { return (rtc->cmos[RTC_B] & B_SET) || divider_reset(rtc); }
 
 /* The guest's clock at guest time t: whole seconds since 1970 and ns into the second. */
 struct rtc_time {
@@ -194,10 +203,7 @@ static vtime_t next_periodic(vtime_t t, unsigned period)
 }
 
 /* Does a value of the alarm's register match? 0xc0..0xff match all. */
-static bool alarm_matches(uint8_t alarm, unsigned decoded, unsigned value)
-{
-	return alarm >= 0xc0 || decoded == value;
-}
+static bool alarm_matches(uint8_t alarm, unsigned decoded, unsigned value) { return alarm >= 0xc0 || decoded == value; }
 
 /* Seconds from second-of-day `from` (not counted itself) to the next alarm, 0 if it never comes. */
 static unsigned seconds_to_alarm(const struct rtc *rtc, unsigned from)
@@ -222,10 +228,7 @@ static unsigned seconds_to_alarm(const struct rtc *rtc, unsigned from)
 }
 
 /* The guest time of a second boundary, n >= 1 seconds on from t. */
-static vtime_t boundary(struct rtc *rtc, vtime_t t, unsigned n)
-{
-	return t + n * NS_PER_S - time_at(rtc, t).ns;
-}
+static vtime_t boundary(struct rtc *rtc, vtime_t t, unsigned n) { return t + n * NS_PER_S - time_at(rtc, t).ns; }
 
 static vtime_t next_alarm(struct rtc *rtc, vtime_t t)
 {
@@ -296,10 +299,14 @@ static uint8_t read_register(struct rtc *rtc)
 	uint8_t value;
 
 	switch (rtc->index) {
-	case RTC_SECONDS: case RTC_MINUTES: case RTC_HOURS: case RTC_DAY_OF_WEEK: case RTC_DAY: case RTC_MONTH: case RTC_YEAR:
-	case RTC_CENTURY:
-		refresh_registers(rtc);
-		return rtc->cmos[rtc->index];
+	case RTC_SECONDS:
+	case RTC_MINUTES:
+	case RTC_HOURS:
+	case RTC_DAY_OF_WEEK:
+	case RTC_DAY:
+	case RTC_MONTH:
+	case RTC_YEAR:
+	case RTC_CENTURY: refresh_registers(rtc); return rtc->cmos[rtc->index];
 	case RTC_A:
 		value = rtc->cmos[RTC_A];
 		return !stopped(rtc) && time_at(rtc, now(rtc)).ns >= NS_PER_S - UIP_NS ? value | A_UIP : value;
@@ -310,8 +317,7 @@ static uint8_t read_register(struct rtc *rtc)
 		rtc->cmos[RTC_C] = 0;
 		update_irq(rtc);
 		return value;
-	default:
-		return rtc->cmos[rtc->index];
+	default: return rtc->cmos[rtc->index];
 	}
 }
 
@@ -340,20 +346,23 @@ static void write_register(struct rtc *rtc, uint8_t value)
 {
 	update_flags(rtc);
 	switch (rtc->index) {
-	case RTC_SECONDS: case RTC_MINUTES: case RTC_HOURS: case RTC_DAY: case RTC_MONTH: case RTC_YEAR: case RTC_CENTURY:
+	case RTC_SECONDS:
+	case RTC_MINUTES:
+	case RTC_HOURS:
+	case RTC_DAY:
+	case RTC_MONTH:
+	case RTC_YEAR:
+	case RTC_CENTURY:
 		refresh_registers(rtc);
 		rtc->cmos[rtc->index] = value;
 		if (!stopped(rtc))
 			set_from_registers(rtc);
 		break;
-	case RTC_A: case RTC_B:
-		write_control(rtc, value);
-		break;
-	case RTC_C: case RTC_D: /* read-only */
-		return;
-	default:
-		rtc->cmos[rtc->index] = value;
-		break;
+	case RTC_A:
+	case RTC_B: write_control(rtc, value); break;
+	case RTC_C:
+	case RTC_D: /* read-only */ return;
+	default: rtc->cmos[rtc->index] = value; break;
 	}
 	memcpy(rtc->battery.cmos, rtc->cmos, sizeof(rtc->cmos));
 	rtc->battery.offset_s = rtc->offset_s;
@@ -457,7 +466,8 @@ int rtc_create(struct bus *bus, struct error *err)
 	if (bus->mem)
 		fill_memory_size(rtc, bus->mem);
 	rtc_reset(&rtc->device);
-	rtc->range = (struct bus_range){ .start = 0x70, .size = 2, .sizes = 1, .device = &rtc->device,
-					 .read = rtc_read, .write = rtc_write };
+	rtc->range = (struct bus_range){
+		.start = 0x70, .size = 2, .sizes = 1, .device = &rtc->device, .read = rtc_read, .write = rtc_write
+	};
 	return bus_map(bus, BUS_PIO, &rtc->range, err);
 }

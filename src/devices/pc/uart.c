@@ -8,10 +8,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define FIFO_SIZE   16
-#define TX_ROOM	    4096      /* bytes of room in the queue below which the transmitter stays busy */
-#define TX_RETRY    1000000   /* ns until it looks again */
-#define CHAR_TIME   86806ull  /* ns for 10 bits at divisor 1: 160 cycles of 1.8432 MHz */
+#define FIFO_SIZE 16
+#define TX_ROOM	  4096	   /* bytes of room in the queue below which the transmitter stays busy */
+#define TX_RETRY  1000000  /* ns until it looks again */
+#define CHAR_TIME 86806ull /* ns for 10 bits at divisor 1: 160 cycles of 1.8432 MHz */
 
 /* Registers, by offset; the first two are the divisor while LCR.DLAB is set. */
 enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
@@ -65,8 +65,8 @@ enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 	_(T, uint8_t, lsr, 1, 9, LSR_THRE | LSR_TEMT, 0x7f)                                                            \
 	_(T, uint8_t, msr_deltas, 1, 10, 0, MSR_DELTAS)                                                                \
 	_(T, uint8_t, scr, 1, 11, 0, 0xff)                                                                             \
-	_(T, bool, thre_pending, 1, 12, 0, 1)	/* the transmitter became empty, and IIR did not tell yet */           \
-	_(T, bool, timed_out, 1, 13, 0, 1)	/* bytes below the trigger level have waited */                        \
+	_(T, bool, thre_pending, 1, 12, 0, 1) /* the transmitter became empty, and IIR did not tell yet */             \
+	_(T, bool, timed_out, 1, 13, 0, 1)    /* bytes below the trigger level have waited */                          \
 	_(T, uint64_t, timeout_at, 1, 14, VTIME_NEVER, UINT64_MAX)                                                     \
 	_(T, uint64_t, transmit_at, 1, 15, VTIME_NEVER, UINT64_MAX) /* when a busy transmitter looks again */
 
@@ -90,10 +90,7 @@ static void arm(struct timer *timer, uint64_t *at, vtime_t deadline)
 
 /* ---- interrupts ---- */
 
-static unsigned capacity(const struct uart *uart)
-{
-	return uart->fcr & FCR_ENABLE ? FIFO_SIZE : 1;
-}
+static unsigned capacity(const struct uart *uart) { return uart->fcr & FCR_ENABLE ? FIFO_SIZE : 1; }
 
 static unsigned trigger_level(const struct uart *uart)
 {
@@ -422,8 +419,14 @@ static const struct device_ops uart_ops = { .state = &uart_state_desc, .reset = 
 
 int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct error *err)
 {
-	static const struct { uint16_t port; uint8_t irq; } places[4] = {
-		{ 0x3f8, 4 }, { 0x2f8, 3 }, { 0x3e8, 4 }, { 0x2e8, 3 },
+	static const struct {
+		uint16_t port;
+		uint8_t irq;
+	} places[4] = {
+		{ 0x3f8, 4 },
+		{ 0x2f8, 3 },
+		{ 0x3e8, 4 },
+		{ 0x2e8, 3 },
 	};
 	struct uart *uart = calloc(1, sizeof(*uart));
 
@@ -434,8 +437,12 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 	timer_init(&uart->transmit_timer, bus->clock, "uart-transmit", transmit_retry, uart);
 	device_init(&uart->device, bus, "uart", &uart_ops);
 	uart->irq = irq_isa_line(bus, places[n].irq);
-	uart->range = (struct bus_range){ .start = places[n].port, .size = 8, .sizes = 1, .device = &uart->device,
-					  .read = uart_read, .write = uart_write };
+	uart->range = (struct bus_range){ .start = places[n].port,
+					  .size = 8,
+					  .sizes = 1,
+					  .device = &uart->device,
+					  .read = uart_read,
+					  .write = uart_write };
 	uart->chardev = chardev;
 	if (chardev)
 		chardev_attach(chardev, &uart_chardev_ops, uart);
