@@ -100,7 +100,15 @@ struct emitter {
 	bool full;		/* something did not fit: nothing more was written */
 	/* The slot that R11 holds the window of: linear base register (0..15) whose value it was computed from, or -1. */
 	int window_base;
+	/*
+	 * While window_base >= 0, emit*.c's own: bit n: register n points into that slot too, or less than EMIT_MAX_DRIFT
+	 * beside it; the sum of all distances by which these registers were moved since R11 was computed.
+	 */
+	uint16_t window_regs;
+	uint32_t window_drift;
 };
+/* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
+#define EMIT_MAX_DRIFT (1u << 30)
 #define EMIT_SLACK 64
 
 /* How emit_insn() dealt with an instruction. */

@@ -1,0 +1,227 @@
+/* Instructions that are not copied: those that use the stack, LEA, absolute moves, bit strings; and those that C does. */
+#include "engine/bt/emit.h"
+
+/* ---- the stack ---- */
+
+/* PUSH: stored first, then RSP moves, so that a fault leaves it. */
+static void finish_push(struct emitter *e, unsigned reg)
+{
+	emit_window(e, RSP);
+	emit_store_windowed(e, reg, RSP, -8);
+	emit_lea(e, RSP, RSP, -8);
+}
+
+static void push_imm(struct emitter *e, const struct insn *i)
+{
+	const struct host_memory_operand top = windowed_operand(RSP, -8);
+	struct encoding c = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
+
+	store_le32(c.imm, (uint32_t)i->imm);
+	emit_window(e, RSP);
+	emit_encoding(e, &c, &top);
+	emit_lea(e, RSP, RSP, -8);
+}
+
+static enum special_result emit_push(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	if (i->opsize != 8)
+		return SPECIAL_CALLOUT;
+	if (i->form == FORM_I) {
+		push_imm(e, i);
+	} else if (i->form == FORM_R && !bt_spilled(i->reg / 8u)) {
+		finish_push(e, i->reg / 8u);
+	} else {
+		/* Two accesses to memory: either may fault, since nothing but R10 and R11 is changed before the second. */
+		if (emit_operand_r10(e, i, h, rip) != EMIT_DONE)
+			return SPECIAL_CALLOUT;
+		finish_push(e, R10);
+	}
+	return SPECIAL_DONE;
+}
+
+static enum special_result emit_pop(struct emitter *e, const struct insn *i)
+{
+	unsigned reg = i->reg / 8u;
+
+	if (i->opsize != 8 || i->form != FORM_R)
+		return SPECIAL_CALLOUT;
+	emit_window(e, RSP);
+	if (bt_spilled(reg)) {
+		emit_load_windowed(e, R10, RSP, 0);
+		emit_lea(e, RSP, RSP, 8);
+		emit_store_state(e, R10, BT_GPR(reg));
+	} else {
+		emit_load_windowed(e, reg, RSP, 0);
+		if (reg != RSP)
+			emit_lea(e, RSP, RSP, 8);
+	}
+	return SPECIAL_DONE;
+}
+
+static enum special_result emit_leave(struct emitter *e, const struct insn *i)
+{
+	if (i->opsize != 8)
+		return SPECIAL_CALLOUT;
+	emit_window(e, RBP);
+	emit_load_windowed(e, R10, RBP, 0);
+	emit_lea(e, RSP, RBP, 8);
+	emit_move(e, RBP, R10);
+	return SPECIAL_DONE;
+}
+
+/* ---- LEA ---- */
+
+static enum special_result emit_lea_insn(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	unsigned reg = i->reg / 8u, to = bt_spilled(reg) ? R10 : reg;
+	struct host_memory_operand m;
+	uint64_t constant;
+
+	/* Of 16 bits: rare. */
+	if (i->opsize < 4)
+		return SPECIAL_CALLOUT;
+	if (emit_effective(e, i, h, rip, &m, &constant))
+		emit_lea_operand(e, i->opsize == 8 && i->addrsize == 8, to, &m);
+	else
+		emit_mov_imm(e, to, i->opsize == 8 ? constant : (uint32_t)constant);
+	if (to != reg)
+		emit_store_state(e, to, BT_GPR(reg));
+	return SPECIAL_DONE;
+}
+
+/* ---- MOV between the accumulator and an absolute address ---- */
+
+static enum special_result emit_moffs(struct emitter *e, const struct insn *i)
+{
+	struct encoding c = { .prefixes = i->opsize == 2 ? PREFIX_66 : 0, .w = i->opsize == 8, .opcode_len = 1,
+			      .modrm = true, .reg = RAX };
+	struct address a;
+
+	if (!emit_absolute(e, i, i->imm, &a))
+		return SPECIAL_CALLOUT;
+	c.opcode[0] = (uint8_t)((i->store ? 0x88 : 0x8a) | (i->opsize != 1));
+	emit_encoding(e, &c, &a.operand);
+	if (!i->store)
+		emit_forget(e, RAX);
+	return SPECIAL_DONE;
+}
+
+/* ---- bit strings ---- */
+
+/*
+ * BT, BTS, BTR, BTC of memory with a 64-bit offset in a register reach 2^60 bytes to either side. So 32 bytes times the
+ * offset's bits above 8 are added to the address before its slot is looked up; what is left of the offset reaches 31 bytes.
+ * (Offsets of 32 bits reach 256 MiB, less than the guard; they are copied.)
+ */
+static enum special_result emit_bit_string(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	struct encoding c, shift = { .vex = true, .map = 2, .pp = 2, .w = true, .opcode = { 0xf7 }, .opcode_len = 1,
+				     .modrm = true, .reg = R11, .vvvv = R11 };
+	struct encoding count = { .has_rex = true, .opcode = { 0xb0 }, .opcode_len = 1, .rm = R11, .fields = FIELD_RM,
+				  .imm = { 8 }, .imm_len = 1 };
+	struct encoding low = { .w = false, .has_rex = true, .opcode = { 0x0f, 0xb6 }, .opcode_len = 2, .modrm = true, .reg = R15 };
+	unsigned offset = i->reg / 8u;
+	struct host_memory_operand state = state_operand(BT_GPR(offset)), *place = bt_spilled(offset) ? &state : NULL, m, sum;
+	uint64_t constant;
+
+	if (i->form != FORM_MR || i->opsize != 8 || i->addrsize != 8 || i->seg >= FS)
+		return i->form == FORM_MR && i->opsize == 8 ? SPECIAL_CALLOUT : SPECIAL_NONE;
+	if (!encoding_take(&c, i, h))
+		return SPECIAL_CALLOUT;
+
+	/* R10 = effective address */
+	if (!emit_effective(e, i, h, rip, &m, &constant)) {
+		emit_mov_imm(e, R10, constant);
+		m = based_operand(R10, 0);
+	} else if (m.index != HOST_NONE || m.disp) {
+		emit_lea_operand(e, true, R10, &m);
+		m = based_operand(R10, 0);
+	}
+	/* R11 = offset / 256 * 8 */
+	emit_encoding(e, &count, NULL);
+	shift.rm = (uint8_t)offset;
+	emit_encoding(e, &shift, place);
+	sum = (struct host_memory_operand){ .base = HOST_NONE, .index = R11, .scale = 3 };
+	emit_lea_operand(e, true, R11, &sum);
+	sum = (struct host_memory_operand){ .base = m.base, .index = R11, .scale = 2 };
+	emit_lea_operand(e, true, R10, &sum);
+	emit_window(e, R10);
+	/* R15 = the offset's low 8 bits */
+	low.rm = (uint8_t)offset;
+	emit_encoding(e, &low, place);
+	c.reg = R15;
+	m = windowed_operand(R10, 0);
+	emit_encoding(e, &c, &m);
+	emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, slot_r15));
+	return SPECIAL_DONE;
+}
+
+/* ---- the operand of an indirect branch or PUSH ---- */
+
+enum emit_result emit_operand_r10(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	struct emitter before = *e;
+	unsigned reg = i->reg / 8u;
+	struct address a;
+
+	if (i->opsize != 8 || (i->form != FORM_R && i->form != FORM_M))
+		return EMIT_CALLOUT;
+	if (i->form == FORM_R) {
+		if (bt_spilled(reg))
+			emit_load_state(e, R10, BT_GPR(reg));
+		else
+			emit_move(e, R10, reg);
+		return EMIT_DONE;
+	}
+	if (!emit_address(e, i, h, rip, &a)) {
+		before.full |= e->full;
+		*e = before;
+		return EMIT_CALLOUT;
+	}
+	emit_op(e, true, 0x8b, R10, &a.operand);
+	return EMIT_DONE;
+}
+
+/* ---- which is which ---- */
+
+enum special_result emit_special(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	if (i->flags & (INSN_SYSTEM | INSN_ENDS))
+		return SPECIAL_CALLOUT;
+	switch (i->op) {
+	/* Hints, and branch targets of a feature no model has. */
+	case OP_NOP:
+	case OP_ENDBR32:
+	case OP_ENDBR64:
+	case OP_PREFETCH:
+	case OP_PREFETCHW:
+	case OP_PREFETCHNTA:
+	case OP_PREFETCHT0:
+	case OP_PREFETCHT1:
+	case OP_PREFETCHT2:
+		return SPECIAL_DONE;
+	case OP_PUSH: return emit_push(e, i, h, rip);
+	case OP_POP: return emit_pop(e, i);
+	case OP_LEAVE: return emit_leave(e, i);
+	case OP_LEA: return emit_lea_insn(e, i, h, rip);
+	case OP_MOV: return i->form == FORM_OTHER ? emit_moffs(e, i) : SPECIAL_NONE;
+	case OP_BT:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC: return emit_bit_string(e, i, h, rip);
+	/*
+	 * DF is 0 in translated code; PAUSE lets others run; gathers and masked moves leave out elements, whose addresses may
+	 * be anything; XLAT, ENTER: rare.
+	 */
+	case OP_CLD:
+	case OP_STD:
+	case OP_PAUSE:
+	case OP_GATHER:
+	case OP_MASKMOV:
+	case OP_XLAT:
+	case OP_ENTER:
+		return SPECIAL_CALLOUT;
+	default:
+		return SPECIAL_NONE;
+	}
+}
