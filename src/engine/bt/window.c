@@ -12,7 +12,7 @@
  * Linux allows a process this many mappings if nothing else is known. A quarter of what it allows is left to everybody else, and
  * the tables' and some of our own come off as well.
  */
-#define HOST_MAPPINGS	 65530
+#define HOST_MAPPINGS	  65530
 #define RESERVED_MAPPINGS 2048
 
 /* Neighbouring windows share the guard zone between them: an access leaves a window by less than WINDOW_GUARD. */
@@ -36,10 +36,11 @@ static int reserve_arena(struct bt_windows *w, unsigned count, struct error *err
 		if (w->arena)
 			break;
 		if (count <= MIN_WINDOWS)
-			return error_set_errno(err, errno,
-					       "cannot reserve %llu GiB of address space for translation (is there a limit "
-					       "on virtual memory, ulimit -v?)",
-					       (unsigned long long)(w->arena_size >> 30));
+			return error_set_errno(
+				err, errno,
+				"cannot reserve %llu GiB of address space for translation (is there a limit "
+				"on virtual memory, ulimit -v?)",
+				(unsigned long long)(w->arena_size >> 30));
 	}
 	w->window_count = count;
 	w->first = w->arena + WINDOW_GUARD;

@@ -77,7 +77,7 @@ enum leaf { LEAF_4K, LEAF_2M, LEAF_1G };
 /* 2 MiB of a window: what one page table maps, or one large page, or 2 MiB of a huge one. */
 struct region {
 	pool_index hash_next;
-	uint32_t number; /* in the window */
+	uint32_t number;  /* in the window */
 	struct list node; /* in the window's list: by `local` */
 	struct window *window;
 	const uint64_t *page_table; /* LEAF_4K */
@@ -89,26 +89,26 @@ struct region {
 	bool local, global;   /* has pages that are not global, that are */
 	uint16_t holes;	      /* pages of a whole, writable mapping that are read-only: windows.guarded */
 	uint32_t mappings;
-	uint32_t frame;			 /* whole: first page's guest physical page number */
+	uint32_t frame;			       /* whole: first page's guest physical page number */
 	pool_index large_next, large_previous; /* whole: on the list of its physical 2 MiB */
 	pool_index span[SPANS_PER_REGION];
 };
 
 /* 512 GiB of host addresses for one top-level entry of the guest, shared by all address spaces that have this entry. */
 struct window {
-	uint64_t base;	    /* host address */
-	uint64_t pml4e;	    /* the entry it is for, 0: the window is free */
+	uint64_t base;	/* host address */
+	uint64_t pml4e; /* the entry it is for, 0: the window is free */
 	const uint64_t *pdpt;
-	uint16_t slot;	    /* 0..511 */
-	uint8_t kind;	    /* enum window_kind */
-	bool nxe;	    /* EFER.NXE: bit 63 of entries is not reserved */
-	unsigned references; /* slots of address spaces that name it */
-	uint64_t removed;   /* epoch in which it left the last table */
-	uint64_t used;	    /* time of last use: for eviction */
-	uint64_t validated, validated_local; /* all pages; those that are not global */
+	uint16_t slot;				   /* 0..511 */
+	uint8_t kind;				   /* enum window_kind */
+	bool nxe;				   /* EFER.NXE: bit 63 of entries is not reserved */
+	unsigned references;			   /* slots of address spaces that name it */
+	uint64_t removed;			   /* epoch in which it left the last table */
+	uint64_t used;				   /* time of last use: for eviction */
+	uint64_t validated, validated_local;	   /* all pages; those that are not global */
 	struct list local_regions, global_regions; /* with any page that is not global; others */
-	unsigned global_count; /* regions with global pages */
-	unsigned huge_count;   /* regions that 1 GiB pages map */
+	unsigned global_count;			   /* regions with global pages */
+	unsigned huge_count;			   /* regions that 1 GiB pages map */
 	uint64_t mappings;
 };
 
@@ -116,11 +116,11 @@ enum table_view { TABLE_USER, TABLE_SUPERVISOR, TABLE_BOTH, TABLE_VIEWS };
 
 /* What one CR3 stands for. */
 struct space {
-	uint64_t key;		    /* see space_key(); 0: free */
-	const uint64_t *pml4;	    /* in guest RAM */
+	uint64_t key;	      /* see space_key(); 0: free */
+	const uint64_t *pml4; /* in guest RAM */
 	struct slot_table table[TABLE_VIEWS];
-	uint64_t in_use[SLOTS / 64];		/* slots with a window of either kind */
-	uint8_t window[SLOTS][WINDOW_KINDS];	/* number + 1 */
+	uint64_t in_use[SLOTS / 64];	     /* slots with a window of either kind */
+	uint8_t window[SLOTS][WINDOW_KINDS]; /* number + 1 */
 	bool nxe;
 	uint64_t used;
 	uint64_t created, fills;
@@ -129,15 +129,15 @@ struct space {
 /* A vCPU's part. */
 struct window_cpu {
 	struct vcpu *vcpu;
-	struct space *space; /* whose table it may be using; protected by the lock */
-	bool current;	     /* the table it got last is still the right one */
+	struct space *space;	  /* whose table it may be using; protected by the lock */
+	bool current;		  /* the table it got last is still the right one */
 	_Atomic uint64_t entered; /* epoch when it last was not in translated code */
-	uint64_t flushed;    /* time of the last flush of everything */
+	uint64_t flushed;	  /* time of the last flush of everything */
 	struct {
 		uint64_t flushed; /* time of the last flush of what is not global */
 		uint64_t cr3;
 	} pcid[4096];
-	uint64_t repeat_at;  /* a fault where everything was right already, and how often */
+	uint64_t repeat_at; /* where the last fault was, and how often in a row */
 	unsigned repeated;
 };
 
@@ -161,11 +161,11 @@ struct bt_windows {
 	unsigned slot_global[SLOTS]; /* regions with global pages in this slot's windows */
 
 	struct pool regions, spans;
-	pool_index *hash; /* of regions */
-	uint32_t *page_mappings;   /* [page of RAM]: writable mappings of it in spans, first identifier */
+	pool_index *hash;	    /* of regions */
+	uint32_t *page_mappings;    /* [page of RAM]: writable mappings of it in spans, first identifier */
 	pool_index *large_mappings; /* [physical address >> 21]: whole regions */
-	uint64_t *guarded;	   /* bit a page of RAM: read-only in every writable whole region that has it */
-	void *index_memory;	   /* all of the arrays above */
+	uint64_t *guarded;	    /* bit a page of RAM: read-only in every writable whole region that has it */
+	void *index_memory;	    /* all of the arrays above */
 	size_t index_size;
 
 	_Atomic uint64_t faults, slow; /* counted without the lock */
@@ -247,12 +247,11 @@ struct page_set {
 void region_unmap_pages(struct bt_windows *, struct region *, const struct page_set *);
 void region_protect_pages(struct bt_windows *, struct region *, const struct page_set *);
 /* Regions [number, number + count) of a window, all new and added, as whole mappings from guest page `frame` on. */
-int regions_map_whole(struct bt_windows *, struct window *, uint32_t number, unsigned count, uint32_t frame, bool writable,
-		      bool populate);
+int regions_map_whole(struct bt_windows *, struct window *, uint32_t number, unsigned count, uint32_t frame,
+		      bool writable, bool populate);
 /* Take write access from a whole region. */
 void region_protect_whole(struct bt_windows *, struct region *);
 /* No mapping of this page may be written any more; or those of whole regions may again. */
-bool page_is_guarded(const struct bt_windows *, uint64_t ram_offset);
 void page_guard(struct bt_windows *, gpa_t);
 void page_unguard(struct bt_windows *, gpa_t);
 /* Unmap all of a window. */

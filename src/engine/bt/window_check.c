@@ -144,12 +144,12 @@ void window_validate(struct bt_windows *w, struct window *window, bool all)
 	struct region *r, *next;
 
 	w->stats.revalidations++;
-	list_for_each_safe(r, next, &window->local_regions, node)
+	list_for_each_safe (r, next, &window->local_regions, node)
 		check_region(w, r, ALL_SPANS);
 	window->validated_local = now;
 	if (!all)
 		return;
-	list_for_each_safe(r, next, &window->global_regions, node)
+	list_for_each_safe (r, next, &window->global_regions, node)
 		check_region(w, r, ALL_SPANS);
 	window->validated = now;
 }

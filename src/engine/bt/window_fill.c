@@ -8,7 +8,10 @@
 #define FILL_REGIONS 32u
 /* Host mappings that one fill may take: a page splits what is around it; pages with code split a whole region. */
 #define FILL_MAPPINGS 16u
-/* Faults in a row where everything was right already: then something else is wrong. */
+/*
+ * Faults in a row at one address: should filling not help, because there is too little room or a record is wrong, the guest still
+ * gets on by the slow way.
+ */
 #define REPEAT_LIMIT 8
 #define REGION_PAGES (1u << (REGION_SHIFT - PAGE_SHIFT))
 
@@ -84,27 +87,6 @@ static bool has_code(const struct fill *f, uint64_t page)
 	return atomic_load(&mem_page(f->w->mem, gpa(page))->code_chunks);
 }
 
-/* ---- a fault where nothing was missing ---- */
-
-/*
- * Another vCPU was faster, or changed the mapping for a moment. Should it happen again and again the records are wrong, which
- * must not hang the guest.
- */
-static enum window_result nothing_to_do(struct fill *f, struct region *r, const struct window *at)
-{
-	struct window_cpu *c = f->cpu;
-
-	if (!at)
-		return WINDOW_FILLED;
-	c->repeated = c->repeat_at == f->lin ? c->repeated + 1 : 0;
-	c->repeat_at = f->lin;
-	if (c->repeated < REPEAT_LIMIT)
-		return WINDOW_FILLED;
-	c->repeated = 0;
-	region_drop(f->w, r);
-	return WINDOW_SLOW;
-}
-
 /* ---- pages ---- */
 
 /* How a page of the same page table may be mapped. */
@@ -144,8 +126,8 @@ static bool is_mapped(const struct span *s, unsigned n, uint64_t frame, bool wri
 }
 
 /* Does the page continue the run, and is it worth it? */
-static bool belongs(const struct fill *f, const struct mem_region *ram, const struct span *s, unsigned page, uint64_t frame,
-		    bool writable)
+static bool belongs(const struct fill *f, const struct mem_region *ram, const struct span *s, unsigned page,
+		    uint64_t frame, bool writable)
 {
 	struct candidate c = candidate(f, ram, page);
 
@@ -153,7 +135,7 @@ static bool belongs(const struct fill *f, const struct mem_region *ram, const st
 	       !is_mapped(s, page % PAGES_PER_SPAN, frame, writable);
 }
 
-static enum window_result fill_pages(struct fill *f, struct region *r, const struct window *at)
+static enum window_result fill_pages(struct fill *f, struct region *r)
 {
 	unsigned here = page_number(f->lin), number = here / PAGES_PER_SPAN, first = here, last = here;
 	const struct mem_region *ram = mem_find(f->w->mem, f->walk.page);
@@ -161,7 +143,7 @@ static enum window_result fill_pages(struct fill *f, struct region *r, const str
 	const struct span *s = r ? span_of(f->w, r->span[number]) : NULL;
 
 	if (is_mapped(s, here % PAGES_PER_SPAN, c.frame, c.writable))
-		return nothing_to_do(f, r, at);
+		return WINDOW_FILLED; /* another vCPU was faster, or changed it for a moment */
 	if (!r && !(r = region_add(f->w, f->window, region_number(f->lin), &f->walk)))
 		return WINDOW_SLOW;
 	while (first > number * PAGES_PER_SPAN &&
@@ -194,7 +176,7 @@ static bool region_belongs(const struct fill *f, uint32_t number, uint64_t frame
 		return false;
 	if (t->leaf == LEAF_1G)
 		return true;
-	entry = entry_read(t->pde_at + (number - here)) & ~(uint64_t)0x1000; /* PAT */
+	entry = entry_read(t->pde_at + (int32_t)(number - here)) & ~(uint64_t)0x1000; /* PAT */
 	return entry == ((t->pde & ~PTE_FRAME) | frame);
 }
 
@@ -254,18 +236,10 @@ static enum window_result map_whole(struct fill *f)
 	return WINDOW_FILLED;
 }
 
-static enum window_result fill_whole(struct fill *f, struct region *r, const struct window *at)
+static enum window_result fill_whole(struct fill *f, struct region *r)
 {
-	uint64_t offset;
-
-	if (r && (r->writable || !f->write)) {
-		windows_ram_offset(f->w, f->walk.page, PAGE_SIZE, &offset);
-		if (!f->write || !page_is_guarded(f->w, offset))
-			return nothing_to_do(f, r, at);
-		page_unguard(f->w, f->walk.page);
-		f->w->stats.fills++;
+	if (r && (r->writable || !f->write))
 		return WINDOW_FILLED;
-	}
 	if (r)
 		region_drop(f->w, r);
 	return map_whole(f);
@@ -296,6 +270,8 @@ static enum window_result fill(struct fill *f, struct window *at)
 	}
 	if (!windows_make_room(f->w, f->window, FILL_MAPPINGS, FILL_REGIONS))
 		return WINDOW_SLOW;
+	if (f->write && f->walk.leaf != LEAF_4K)
+		page_unguard(f->w, f->walk.page); /* it holds no code any more */
 	r = region_find(f->w, f->window, region_number(f->lin));
 	if (r && !region_matches(r, &f->walk)) {
 		region_drop(f->w, r);
@@ -303,8 +279,18 @@ static enum window_result fill(struct fill *f, struct window *at)
 	}
 	if (f->walk.leaf != LEAF_4K &&
 	    windows_ram_offset(f->w, gpa(f->walk.page.v & ~(BIT(REGION_SHIFT) - 1)), BIT(REGION_SHIFT), &offset))
-		return fill_whole(f, r, at);
-	return fill_pages(f, r, at);
+		return fill_whole(f, r);
+	return fill_pages(f, r);
+}
+
+static bool is_repeated(struct window_cpu *c, uint64_t lin)
+{
+	c->repeated = c->repeat_at == lin ? c->repeated + 1 : 0;
+	c->repeat_at = lin;
+	if (c->repeated < REPEAT_LIMIT)
+		return false;
+	c->repeated = 0;
+	return true;
 }
 
 enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, struct window *at, uint64_t lin, bool write)
@@ -312,7 +298,7 @@ enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, stru
 	struct fill f = { .w = w, .cpu = c, .lin = lin, .write = write };
 	enum window_result result = WINDOW_SLOW;
 
-	if (mark_tables(&f)) {
+	if (!(at && is_repeated(c, lin)) && mark_tables(&f)) {
 		windows_lock(w);
 		result = fill(&f, at);
 		windows_unlock(w);

@@ -12,8 +12,8 @@
 
 int pool_create(struct pool *p, size_t item_size, uint32_t capacity, struct error *err)
 {
-	void *items = mmap(NULL, item_size * capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			   -1, 0);
+	void *items = mmap(NULL, item_size * capacity, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (items == MAP_FAILED)
 		return error_set_errno(err, errno, "cannot map %zu bytes for windows' records", item_size * capacity);
@@ -63,8 +63,8 @@ static void *host_pointer(uint64_t at) { return (void *)(uintptr_t)at; }
 /* Give addresses of a window back to the reservation. This must work: what was there may not be used any more. */
 static void host_unmap(uint64_t at, uint64_t size)
 {
-	BUG_ON(mmap(host_pointer(at), size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) ==
-	       MAP_FAILED);
+	BUG_ON(mmap(host_pointer(at), size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		    0) == MAP_FAILED);
 }
 
 /* On failure nothing is mapped there. */
@@ -147,10 +147,7 @@ void region_note_global(struct bt_windows *w, struct region *r, bool global)
 	}
 }
 
-static uint64_t region_base(const struct region *r)
-{
-	return r->window->base + ((uint64_t)r->number << REGION_SHIFT);
-}
+static uint64_t region_base(const struct region *r) { return r->window->base + ((uint64_t)r->number << REGION_SHIFT); }
 
 /* Whole regions that continue their neighbour are the same host mapping. */
 static bool continues(struct bt_windows *w, const struct region *r)
@@ -251,11 +248,6 @@ static bool is_guarded(const struct bt_windows *w, uint32_t ram_page)
 	return w->guarded[ram_page / 64] & BIT(ram_page % 64);
 }
 
-bool page_is_guarded(const struct bt_windows *w, uint64_t ram_offset)
-{
-	return is_guarded(w, (uint32_t)(ram_offset >> PAGE_SHIFT));
-}
-
 /* ---- spans ---- */
 
 static uint64_t span_base(const struct bt_windows *w, const struct span *s)
@@ -274,8 +266,7 @@ static void span_recount(struct span *s)
 	for (uint64_t left = s->filled & ~starts; left; left &= left - 1) {
 		unsigned n = (unsigned)__builtin_ctzll(left);
 
-		pieces += s->frame[n] != s->frame[n - 1] + 1 ||
-			  !(s->writable & BIT(n)) != !(s->writable & BIT(n - 1));
+		pieces += s->frame[n] != s->frame[n - 1] + 1 || !(s->writable & BIT(n)) != !(s->writable & BIT(n - 1));
 	}
 	s->mappings += (uint16_t)pieces;
 }
@@ -439,12 +430,13 @@ void region_protect_pages(struct bt_windows *w, struct region *r, const struct p
 /* A page of a mapping that is to be writable: may it be? */
 static bool page_may_be_written(struct bt_windows *w, uint32_t frame, uint32_t ram_page)
 {
-	return !is_guarded(w, ram_page) && !atomic_load(&mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT))->code_chunks);
+	return !is_guarded(w, ram_page) &&
+	       !atomic_load(&mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT))->code_chunks);
 }
 
 /* Pages that hold code are read-only from the start: another vCPU may be writing already. */
-static int map_pieces(struct bt_windows *w, uint64_t base, uint64_t pages, uint32_t frame, uint64_t offset, bool writable,
-		      bool populate)
+static int map_pieces(struct bt_windows *w, uint64_t base, uint64_t pages, uint32_t frame, uint64_t offset,
+		      bool writable, bool populate)
 {
 	uint32_t ram_page = (uint32_t)(offset >> PAGE_SHIFT);
 	uint64_t start = 0, end;
@@ -639,8 +631,8 @@ void window_clear(struct bt_windows *w, struct window *window)
 	if (list_empty(&window->local_regions) && list_empty(&window->global_regions))
 		return;
 	host_unmap(window->base, WINDOW_SIZE);
-	list_for_each_safe(r, next, &window->local_regions, node)
+	list_for_each_safe (r, next, &window->local_regions, node)
 		region_release(w, r);
-	list_for_each_safe(r, next, &window->global_regions, node)
+	list_for_each_safe (r, next, &window->global_regions, node)
 		region_release(w, r);
 }

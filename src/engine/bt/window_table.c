@@ -323,10 +323,7 @@ struct window *space_get_window(struct bt_windows *w, struct window_cpu *c, unsi
 /* ---- address spaces ---- */
 
 /* Never 0: the lowest bit. */
-static uint64_t space_key(const struct vcpu *v)
-{
-	return (v->s.cr3 & PTE_FRAME) | (v->s.efer & EFER_NXE ? 2 : 0) | 1;
-}
+static uint64_t space_key(const struct vcpu *v) { return (v->s.cr3 & PTE_FRAME) | (v->s.efer & EFER_NXE ? 2 : 0) | 1; }
 
 static struct space *find_space(struct bt_windows *w, uint64_t key)
 {
@@ -363,7 +360,8 @@ static void adopt_known_windows(struct bt_windows *w, struct window_cpu *c)
 	for (unsigned n = 0; n < w->window_count; n++) {
 		struct window *window = &w->window[n];
 
-		if (!window->pml4e || !window_is_for(window, space, window->slot, entry_read(&space->pml4[window->slot])))
+		if (!window->pml4e ||
+		    !window_is_for(window, space, window->slot, entry_read(&space->pml4[window->slot])))
 			continue;
 		adopt(w, c, window);
 		for (enum table_view view = 0; view < TABLE_VIEWS; view++)

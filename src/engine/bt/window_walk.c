@@ -33,7 +33,8 @@ static bool read_entry(struct table_walk *t, const uint64_t *table, unsigned ind
 	return true;
 }
 
-static void found_leaf(struct table_walk *t, const struct vcpu *v, enum leaf leaf, uint64_t lin, uint64_t entry, unsigned shift)
+static void found_leaf(struct table_walk *t, const struct vcpu *v, enum leaf leaf, uint64_t lin, uint64_t entry,
+		       unsigned shift)
 {
 	uint64_t offset = (BIT(shift) - 1) & PAGE_MASK;
 
@@ -44,7 +45,8 @@ static void found_leaf(struct table_walk *t, const struct vcpu *v, enum leaf lea
 	t->page = gpa((entry & PTE_FRAME & ~offset) | (lin & offset));
 }
 
-bool windows_walk(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin, struct table_walk *t)
+bool windows_walk(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin,
+		  struct table_walk *t)
 {
 	uint64_t reserved = bits(PTE_FRAME, 51, PHYSICAL_BITS) << PHYSICAL_BITS;
 	const uint64_t *pd;
