@@ -206,15 +206,35 @@ static void access_config(struct pc *pc)
 	bus_access(pc->bus, &data);
 }
 
+/* In whichever mode it is. */
+static void write_lapic(struct lapic *lapic, uint32_t offset, uint32_t value)
+{
+	if (lapic_claims(lapic, gpa(0xfee00000)))
+		lapic_mmio_write(lapic, offset, 4, value);
+	else
+		lapic_msr_write(lapic, 0x800 + (offset >> 4), value);
+}
+
+/* A running timer is too many right writes in a row to be found by chance. */
+static void program_lapic_timer(struct pc *pc, struct lapic *lapic)
+{
+	write_lapic(lapic, 0xf0, 0x1ff);
+	write_lapic(lapic, 0x320, (uint32_t)(take(pc, 1) % 8 << 16 | take(pc, 1)));
+	write_lapic(lapic, 0x3e0, (uint32_t)take(pc, 1) & 0xb);
+	write_lapic(lapic, 0x380, (uint32_t)take(pc, 3));
+}
+
 static void access_lapic(struct pc *pc, struct lapic *lapic, unsigned how)
 {
 	uint64_t value, offset = take(pc, 1) << 4;
 
-	switch (how % 6) {
+	switch (how % 8) {
 	case 0: lapic_mmio_write(lapic, offset, 4, take(pc, 4)); break;
 	case 1: lapic_mmio_read(lapic, take(pc, 2), 1u << take(pc, 1) % 4); break;
 	case 2: lapic_msr_write(lapic, (uint32_t)(0x800 + (offset >> 4)), take(pc, 8)); break;
 	case 3: lapic_msr_read(lapic, (uint32_t)(0x800 + (offset >> 4)), &value); break;
+	case 5: program_lapic_timer(pc, lapic); break;
+	case 6: lapic_mmio_read(lapic, 0x390, 4); break;
 	case 4: lapic_msr_write(lapic, 0x1b, 0xfee00000 | (take(pc, 1) << 4 & 0xd00)); break;
 	default: lapic_msr_write(lapic, 0x6e0, clock_now(pc->clock) + take(pc, 4)); break;
 	}
