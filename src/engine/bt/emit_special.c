@@ -84,7 +84,7 @@ static enum special_result emit_lea_insn(struct emitter *e, const struct insn *i
 		emit_lea_operand(e, i->opsize == 8 && i->addrsize == 8, to, &m);
 	else
 		emit_mov_imm(e, to, i->opsize == 8 ? constant : (uint32_t)constant);
-	if (to != reg)
+	if (bt_spilled(reg))
 		emit_store_state(e, to, BT_GPR(reg));
 	return SPECIAL_DONE;
 }

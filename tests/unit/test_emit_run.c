@@ -1,0 +1,829 @@
+/*
+ * Emitted code, executed: random instructions of the whole encoding space, alone and in sequences, are translated and run on
+ * windows onto guest memory; registers, flags, vector and x87 state and memory must then be what the interpreter leaves. Where
+ * the host faults, everything must still be as before that instruction, and the address inside windows, guards or the
+ * surroundings of the slot table, whatever the registers were.
+ */
+#define _GNU_SOURCE /* REG_RIP */
+#include "engine/bt/runtime.h"
+#include "engine/interp/host_exec.h"
+
+#include <Zydis/Zydis.h>
+#include <asm/prctl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define RAM	  (4u << 20)
+#define TABLES	  0x10000u /* physical: page tables */
+#define DATA	  0x100000u /* physical: what all locations map */
+#define DATA_SIZE (4 * PAGE_SIZE)
+#define MAX_INSNS 6
+#define RESERVED  (256ull << 20) /* around the slot table */
+
+/* ---- random numbers ---- */
+
+static uint64_t rng_state;
+
+static uint64_t rng(void) /* SplitMix64 */
+{
+	uint64_t z = rng_state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+static unsigned below(unsigned n) { return (unsigned)((rng() >> 32) * n >> 32); }
+static bool chance(unsigned percent) { return below(100) < percent; }
+
+static uint64_t edge_value(void)
+{
+	uint64_t v = rng();
+
+	switch (below(8)) {
+	case 0: return v & 31;
+	case 1: return -(v & 15);
+	case 2: return BIT(v & 63);
+	case 3: return ~BIT(v & 63) + (v >> 62);
+	case 4: return v >> (v & 63);
+	case 5: return (uint64_t)((int64_t)v >> (v & 63));
+	default: return v;
+	}
+}
+
+/* ---- the world: a vCPU with windows ---- */
+
+/* Slots with different signs, with and without addresses that fit displacements. */
+static const struct location {
+	uint64_t code, data;
+} locations[] = {
+	{ 0x10000000, 0x20000000 },
+	{ 0x555555554000, 0x555555600000 },
+	{ 0xffffffff81000000, 0xffffffff82000000 },
+	{ 0xffff888001000000, 0xffff888002000000 },
+};
+#define LOCATIONS ARRAY_SIZE(locations)
+
+struct range {
+	uint64_t start, size;
+};
+
+struct world {
+	struct cpu_model model;
+	struct trace trace;
+	struct guest_mem *mem;
+	struct vcpu *v;
+	struct host_code cache;
+	struct block *block; /* one instruction for the interpreter */
+	struct slot_table table;
+	struct range reserved[LOCATIONS + 2]; /* windows with guards, one for absent slots, around the table */
+	uint8_t *data, pristine[DATA_SIZE];
+	uint64_t next_table;
+};
+
+/* What the signal handler must know. */
+static struct {
+	struct world *w;
+	bool faulted;
+	uint64_t offset; /* in the code */
+	uint64_t address;
+	int signal;
+	uint64_t trap;
+} fault;
+
+static void on_signal(int signal, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	uint64_t offset = fault.w ? (uint64_t)regs[REG_RIP] - (uint64_t)(uintptr_t)fault.w->cache.exec : UINT64_MAX;
+
+	if (offset >= PAGE_SIZE) { /* not emitted code: happens again, and ends the program */
+		sigaction(signal, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+		return;
+	}
+	fault.faulted = true;
+	fault.signal = signal;
+	fault.offset = offset;
+	fault.address = (uint64_t)(uintptr_t)info->si_addr;
+	fault.trap = (uint64_t)regs[REG_TRAPNO];
+	regs[REG_RIP] = (greg_t)(uintptr_t)fault.w->v->bt_frame.exit_glue;
+}
+
+static void *reserve(struct world *w, unsigned n, uint64_t size)
+{
+	void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	assert_true(p != MAP_FAILED);
+	w->reserved[n] = (struct range){ (uint64_t)(uintptr_t)p, size };
+	return p;
+}
+
+static void put_entry(struct world *w, uint64_t at, uint64_t value) { mem_write(w->mem, gpa(at), &value, 8); }
+
+static void map_guest_page(struct world *w, uint64_t lin, uint64_t page)
+{
+	uint64_t table = TABLES, entry;
+
+	for (unsigned shift = 39; shift > 12; shift -= 9) {
+		uint64_t at = table + 8 * (lin >> shift & 511);
+
+		mem_read(w->mem, gpa(at), &entry, 8);
+		if (!entry) {
+			entry = w->next_table | 7;
+			w->next_table += PAGE_SIZE;
+			put_entry(w, at, entry);
+		}
+		table = entry & PAGE_MASK;
+	}
+	put_entry(w, table + 8 * (lin >> 12 & 511), page | 7);
+}
+
+static void make_windows(struct world *w)
+{
+	uint64_t size = WINDOW_SIZE + 2 * WINDOW_GUARD, absent;
+	uint8_t *surroundings = reserve(w, LOCATIONS + 1, 2 * RESERVED);
+
+	w->table.entry = (int64_t *)(surroundings + RESERVED);
+	assert_int_equal(mprotect(surroundings + RESERVED - PAGE_SIZE, 2 * PAGE_SIZE,
+				  PROT_READ | PROT_WRITE), 0);
+	w->table.r15 = (uint64_t)(uintptr_t)w->table.entry + SLOT_SHIFT;
+	absent = (uint64_t)(uintptr_t)reserve(w, LOCATIONS, size) + WINDOW_GUARD;
+	for (int64_t slot = -512; slot < 512; slot++) /* as large as the pages are */
+		w->table.entry[slot] = (int64_t)(absent - ((uint64_t)slot << SLOT_SHIFT));
+	for (unsigned n = 0; n < LOCATIONS; n++) {
+		uint64_t lin = locations[n].data, window = (uint64_t)(uintptr_t)reserve(w, n, size) + WINDOW_GUARD;
+		int64_t slot = (int64_t)lin >> SLOT_SHIFT;
+		void *at = (void *)(uintptr_t)(window + (lin & (WINDOW_SIZE - 1)));
+
+		w->table.entry[slot] = (int64_t)(window - ((uint64_t)slot << SLOT_SHIFT));
+		assert_true(mmap(at, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, w->mem->ram.fd,
+				 w->data - w->mem->ram.base) == at);
+		for (unsigned page = 0; page < DATA_SIZE; page += PAGE_SIZE)
+			map_guest_page(w, lin + page, DATA + page);
+	}
+}
+
+static void long_mode(struct vcpu *v)
+{
+	v->s.cr0 = CR0_PE | CR0_MP | CR0_NE | CR0_PG | CR0_ET | CR0_WP;
+	v->s.cr3 = TABLES;
+	v->s.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+	v->s.xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
+	v->s.efer = EFER_LME | EFER_LMA | EFER_NXE;
+	v->s.seg_attr[CS] = ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_L;
+	cpu_update_mode(v);
+}
+
+static void exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
+static const struct vcpu_env no_machine = { .exclusive = exclusive };
+
+/* At the start of each test: cmocka installs its own before. */
+static void catch_signals(void)
+{
+	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+
+	for (unsigned n = 0; n < ARRAY_SIZE(signals); n++)
+		sigaction(signals[n], &(struct sigaction){ .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK }, NULL);
+}
+
+static int setup(void **state)
+{
+	struct world *w = calloc(1, sizeof(*w));
+	stack_t stack = { .ss_sp = malloc(65536), .ss_size = 65536 };
+	struct error err;
+
+	assert_int_equal(cpu_model_init(&w->model, "host", false, 1, &err), 0);
+	w->mem = mem_create(RAM, &err);
+	assert_non_null(w->mem);
+	w->v = vcpu_create(0, &w->model, w->mem, NULL, &w->trace, &no_machine, w, &err);
+	assert_non_null(w->v);
+	assert_int_equal(interp_engine.create(w->v, &err), 0);
+	assert_int_equal(host_code_create(&w->cache, PAGE_SIZE, &err), 0);
+	w->block = calloc(1, sizeof(*w->block) + 2 * sizeof(struct insn));
+	w->data = mem_map(w->mem, gpa(DATA), DATA_SIZE, true);
+	w->next_table = TABLES + PAGE_SIZE;
+	make_windows(w);
+	long_mode(w->v);
+	w->v->slot_r15 = w->table.r15;
+	w->v->bt_frame.self = w->v;
+	w->v->bt_frame.exit_glue = (void *)(uintptr_t)bt_exit_avx;
+	w->v->bt_frame.r11 = 0xdeaddeaddeadull << 16;
+	w->v->bt_frame.resume = (uint64_t)(uintptr_t)w->cache.exec;
+	interp_host_enter(w->v);
+	sigaltstack(&stack, NULL);
+	assert_int_equal(syscall(SYS_arch_prctl, ARCH_SET_GS, w->v), 0);
+	fault.w = w;
+	*state = w;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+	stack_t stack;
+
+	fault.w = NULL;
+	for (unsigned n = 0; n < ARRAY_SIZE(w->reserved); n++)
+		munmap((void *)(uintptr_t)w->reserved[n].start, w->reserved[n].size);
+	interp_engine.destroy(w->v);
+	vcpu_destroy(w->v);
+	mem_destroy(w->mem);
+	host_code_destroy(&w->cache);
+	free(w->block);
+	sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, &stack);
+	free(stack.ss_sp);
+	free(w);
+	return 0;
+}
+
+/* ---- a case: instructions and the state they start from ---- */
+
+struct test_case {
+	struct insn insns[MAX_INSNS];
+	struct insn_host hosts[MAX_INSNS];
+	uint16_t host_at[MAX_INSNS + 1]; /* where the code of each begins */
+	unsigned count;
+	uint64_t rip;
+	struct cpu_state s;
+	uint64_t flags;
+	struct emitter e;
+};
+
+static unsigned decode(struct world *w, struct test_case *c, unsigned n, const uint8_t *bytes)
+{
+	return cpu_decode(&w->model, MODE_64, bytes, 15, 0, &c->insns[n], &c->hosts[n]);
+}
+
+static void random_state(struct world *w, struct test_case *c, const struct location *l)
+{
+	static const uint64_t ordinary[] = { 0x3ff0000000000000, 0xc008000000000000, 0x3f8000003e000000, 0x4045000000000000 };
+
+	c->s = w->v->s;
+	c->flags = rng() & FLAGS_STATUS;
+	for (unsigned n = 0; n < 16; n++)
+		c->s.gpr[n] = chance(30) ? l->data + below(DATA_SIZE) : edge_value();
+	for (unsigned n = 0; n < 2; n++)
+		if (chance(90))
+			c->s.gpr[n ? RSP : RBP] = l->data + 64 + (below(DATA_SIZE - 128) & ~7u);
+	for (unsigned n = 0; n < 64; n++)
+		c->s.vec[n] = chance(50) ? rng() : ordinary[below(4)] ^ rng() >> 20;
+	c->s.mxcsr = 0x1f80 | below(4) << 13 | (chance(10) ? 0x8040 : 0);
+	c->s.fcw = 0x37f;
+	c->s.fsw = 0;
+	c->s.ftw = 0;
+	for (unsigned n = 0; n < 8; n++) {
+		c->s.st_mantissa[n] = rng() | BIT(63);
+		c->s.st_exponent[n] = (uint16_t)(0x3fff + below(8) - 4);
+	}
+	c->s.seg_base[FS] = l->data + below(DATA_SIZE);
+	c->s.seg_base[GS] = chance(50) ? edge_value() : l->data;
+	c->rip = l->code + below(PAGE_SIZE);
+}
+
+static void fill_memory(struct world *w)
+{
+	for (unsigned n = 0; n < DATA_SIZE; n += 8)
+		store_le64(w->pristine + n, chance(70) ? rng() : edge_value());
+}
+
+/* ---- running it ---- */
+
+struct result {
+	struct cpu_state s;
+	uint64_t flags;
+	uint8_t data[DATA_SIZE];
+};
+
+static void start(struct world *w, const struct test_case *c)
+{
+	w->v->s = c->s;
+	w->v->fpu_live = false;
+	cpu_set_status(w->v, c->flags);
+	memcpy(w->data, w->pristine, DATA_SIZE);
+}
+
+static void finish(struct world *w, struct result *r)
+{
+	cpu_fpu_save(w->v);
+	r->s = w->v->s;
+	r->flags = cpu_status(w->v);
+	memcpy(r->data, w->data, DATA_SIZE);
+}
+
+static void run_emitted(struct world *w, struct test_case *c, struct result *r)
+{
+	start(w, c);
+	cpu_fpu_load(w->v);
+	fault.faulted = false;
+	bt_enter_avx(w->v);
+	finish(w, r);
+}
+
+/* Returns how many instructions completed. */
+static unsigned run_interpreted(struct world *w, const struct test_case *c, unsigned count, struct result *r)
+{
+	volatile unsigned done = 0;
+
+	start(w, c);
+	w->v->s.rip = c->rip;
+	w->v->budget = 0;
+	if (!setjmp(w->v->fault_jmp))
+		for (; done < count; done++) {
+			const struct insn *i = &c->insns[done];
+
+			if (interp_single(w->v, w->block, i))
+				assert_int_equal(interp_single(w->v, w->block, i), 0);
+			interp_run_single(w->v, w->block);
+		}
+	w->v->current = NULL;
+	finish(w, r);
+	return done;
+}
+
+/* ---- comparing ---- */
+
+static uint64_t undefined_flags(const struct test_case *c, const struct insn *i)
+{
+	ZydisDecoder decoder;
+	ZydisDecodedInstruction in;
+	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	uint64_t f;
+
+	(void)c;
+	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, i->bytes, i->len, &in, o)) || !in.cpu_flags)
+		return 0;
+	f = in.cpu_flags->undefined & FLAGS_STATUS;
+	/* Shifts by as many bits as there are, or more. */
+	if (i->op >= OP_ROL && i->op <= OP_SHRD)
+		f |= FLAG_OF | (i->op >= OP_SHL ? FLAG_AF | (i->opsize < 4 ? FLAG_CF : 0) : 0);
+	if (i->op == OP_SHLD || i->op == OP_SHRD)
+		f |= i->opsize < 4 ? FLAGS_STATUS : 0;
+	return f;
+}
+
+static void fail_case(const struct test_case *c, const char *what)
+{
+	char text[128];
+	uint8_t *at = c->e.at;
+
+	for (unsigned n = 0; n < c->count; n++) {
+		cpu_disassemble(MODE_64, c->insns[n].bytes, c->insns[n].len, c->rip, text, sizeof(text));
+		print_message("# %s\n", text);
+	}
+	for (uint8_t *p = fault.w->cache.memory.base; p < at;) {
+		struct insn i;
+		unsigned len = cpu_decode(&fault.w->model, MODE_64, p, 15, 0, &i, NULL);
+
+		cpu_disassemble(MODE_64, p, 15, 0, text, sizeof(text));
+		print_message("#     %s\n", text);
+		p += len;
+	}
+	for (unsigned n = 0; n < 16; n++)
+		print_message("# before: r%u %016lx\n", n, c->s.gpr[n]);
+	fail_msg("%s", what);
+}
+
+static void compare(const struct test_case *c, const struct result *emitted, const struct result *interpreted, uint64_t undefined)
+{
+	const struct cpu_state *a = &emitted->s, *b = &interpreted->s;
+	char text[128];
+
+	for (unsigned n = 0; n < 16; n++)
+		if (a->gpr[n] != b->gpr[n]) {
+			snprintf(text, sizeof(text), "r%u is %016lx, expected %016lx", n, a->gpr[n], b->gpr[n]);
+			fail_case(c, text);
+		}
+	if ((emitted->flags ^ interpreted->flags) & ~undefined) {
+		snprintf(text, sizeof(text), "flags are %lx, expected %lx", emitted->flags, interpreted->flags);
+		fail_case(c, text);
+	}
+	for (unsigned n = 0; n < 64; n++)
+		if (a->vec[n] != b->vec[n]) {
+			snprintf(text, sizeof(text), "vec[%u] is %016lx, expected %016lx", n, a->vec[n], b->vec[n]);
+			fail_case(c, text);
+		}
+	if (a->mxcsr != b->mxcsr || a->fcw != b->fcw || a->fsw != b->fsw || a->ftw != b->ftw ||
+	    memcmp(a->st_mantissa, b->st_mantissa, sizeof(a->st_mantissa)) ||
+	    memcmp(a->st_exponent, b->st_exponent, sizeof(a->st_exponent)))
+		fail_case(c, "x87 state or MXCSR");
+	for (unsigned n = 0; n < DATA_SIZE; n++)
+		if (emitted->data[n] != interpreted->data[n]) {
+			snprintf(text, sizeof(text), "memory at %x", n);
+			fail_case(c, text);
+		}
+}
+
+/* ---- translating and checking ---- */
+
+struct counts {
+	unsigned done, faulted, slow, callouts, callout_of[OP_COUNT];
+	bool translated[OP_COUNT];
+	bool seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+	unsigned forms;
+};
+
+/* mov $1, %r11d; jmp *%gs:exit_glue */
+static void emit_exit(struct emitter *e)
+{
+	uint8_t code[14] = { 0x41, 0xbb, 1, 0, 0, 0, 0x65, 0xff, 0x24, 0x25 };
+
+	store_le32(code + 10, offsetof(struct vcpu, bt_frame.exit_glue));
+	emit_bytes(e, code, sizeof(code));
+}
+
+/* False: some instruction is a callout. */
+static bool translate(struct world *w, struct test_case *c, struct counts *counts)
+{
+	uint64_t rip = c->rip;
+
+	c->e = (struct emitter){ .at = w->cache.memory.base,
+				 .end = w->cache.memory.base + PAGE_SIZE,
+				 .to_exec = w->cache.exec - w->cache.memory.base,
+				 .window_base = -1 };
+	for (unsigned n = 0; n < c->count; n++) {
+		uint8_t *before = c->e.at;
+
+		c->host_at[n] = (uint16_t)(c->e.at - w->cache.memory.base);
+		if (emit_insn(&c->e, &c->insns[n], &c->hosts[n], rip) != EMIT_DONE) {
+			assert_ptr_equal(before, c->e.at);
+			counts->callouts++;
+			if (!(c->insns[n].flags & (INSN_SYSTEM | INSN_ENDS)))
+				counts->callout_of[c->insns[n].op]++;
+			return false;
+		}
+		rip += c->insns[n].len;
+	}
+	c->host_at[c->count] = (uint16_t)(c->e.at - w->cache.memory.base);
+	emit_exit(&c->e);
+	assert_false(c->e.full);
+	return true;
+}
+
+static void check_fault_address(struct world *w, const struct test_case *c)
+{
+	if (fault.signal == SIGFPE || fault.trap == EXC_GP || fault.trap == EXC_SS || fault.trap == EXC_AC)
+		return; /* division; not canonical or not aligned */
+	if (fault.signal == SIGSEGV)
+		for (unsigned n = 0; n < ARRAY_SIZE(w->reserved); n++)
+			if (fault.address - w->reserved[n].start < w->reserved[n].size)
+				return;
+	print_message("# signal %d trap %lu at %lx, code offset %lx\n", fault.signal, fault.trap, fault.address, fault.offset);
+	fail_case(c, "an access outside of windows and guards");
+}
+
+static void check(struct world *w, struct test_case *c, struct counts *counts)
+{
+	static struct result emitted, interpreted;
+	unsigned completed = c->count, n;
+
+	if (!translate(w, c, counts))
+		return;
+	run_emitted(w, c, &emitted);
+	if (fault.faulted) {
+		check_fault_address(w, c);
+		for (completed = 0; c->host_at[completed + 1] <= fault.offset; completed++)
+			;
+	}
+	n = run_interpreted(w, c, completed, &interpreted);
+	if (n != completed) {
+		print_message("# instruction %u of %u raised %u\n", n, c->count, w->v->fault.vector);
+		fail_case(c, "the interpreter faults, emitted code does not");
+	}
+	/* What is undefined is in the last instruction: see make_sequence(). */
+	compare(c, &emitted, &interpreted, completed == c->count ? undefined_flags(c, &c->insns[c->count - 1]) : 0);
+	if (fault.faulted) {
+		counts->faulted++;
+		counts->slow += run_interpreted(w, c, completed + 1, &interpreted) > completed;
+	} else {
+		counts->done++;
+		for (n = 0; n < c->count; n++)
+			if (!counts->seen[c->hosts[n].mnemonic]) {
+				counts->seen[c->hosts[n].mnemonic] = true;
+				counts->forms++;
+			}
+	}
+}
+
+/* ---- random instructions ---- */
+
+static unsigned put_prefixes(uint8_t *p)
+{
+	static const struct {
+		uint8_t byte, percent;
+	} prefixes[] = { { 0x66, 25 }, { 0xf2, 8 }, { 0xf3, 10 }, { 0xf0, 8 }, { 0x64, 4 }, { 0x65, 5 }, { 0x3e, 1 }, { 0x67, 6 } };
+	unsigned len = 0;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(prefixes); n++)
+		if (chance(prefixes[n].percent))
+			p[len++] = prefixes[n].byte;
+	return len;
+}
+
+/* Opcode, and random bytes behind it; returns where ModRM is, if the opcode has one. */
+static unsigned put_opcode(uint8_t *p)
+{
+	unsigned at = 0;
+
+	if (chance(20)) {
+		bool two = chance(40);
+
+		p[at++] = two ? 0xc5 : 0xc4;
+		if (!two)
+			p[at++] = (uint8_t)((rng() & 0xe0) | (1 + below(3)));
+		p[at++] = (uint8_t)rng();
+		p[at++] = (uint8_t)rng();
+		return at;
+	}
+	at = put_prefixes(p);
+	if (chance(65))
+		p[at++] = (uint8_t)(0x40 | below(16));
+	switch (below(10)) {
+	case 0: case 1: case 2: case 3: break;
+	case 4: p[at++] = 0x0f; p[at++] = 0x38; break;
+	case 5: p[at++] = 0x0f; p[at++] = 0x3a; break;
+	default: p[at++] = 0x0f; break;
+	}
+	p[at++] = (uint8_t)rng();
+	return at;
+}
+
+static void random_bytes(uint8_t bytes[32])
+{
+	static const uint32_t disps[] = { 0, 8, 0xfffffff8, 0x1000, 0xfffe0000, 0x7fffffff, 0x80000000, 0x82000010, 0x100000 };
+	unsigned at;
+
+	for (unsigned n = 0; n < 32; n += 8)
+		store_le64(bytes + n, rng());
+	at = put_opcode(bytes);
+	if (chance(50))
+		bytes[at] |= 0xc0;
+	/* The place of a displacement with and without SIB. */
+	if (chance(60))
+		store_le32(bytes + at + ((bytes[at] & 7) == 4 ? 2 : 1), disps[below(ARRAY_SIZE(disps))]);
+}
+
+static bool runnable(const struct insn *i, const struct insn_host *h)
+{
+	if (i->op == OP_INVALID || i->op == OP_TOO_LONG)
+		return false;
+	/* Would unmask x87 exceptions: the caller's business (unit_usable). */
+	return !(h->control && h->mem_read);
+}
+
+/* A random instruction that exists. */
+static void make_insn(struct world *w, struct test_case *c, unsigned n)
+{
+	uint8_t bytes[32];
+
+	do
+		random_bytes(bytes);
+	while (!decode(w, c, n, bytes) || !runnable(&c->insns[n], &c->hosts[n]));
+}
+
+/* Make its displacement this. */
+static void patch_displacement(struct world *w, struct test_case *c, unsigned n, uint32_t disp)
+{
+	uint8_t bytes[32] = { 0 };
+
+	memcpy(bytes, c->insns[n].bytes, 15);
+	store_le32(bytes + c->hosts[n].disp_offset, disp);
+	decode(w, c, n, bytes);
+}
+
+/* Bit offsets near, memory equal to what is compared with it: what random values seldom are. */
+static void tune_operands(struct world *w, struct test_case *c, uint64_t target)
+{
+	const struct insn *i = &c->insns[0];
+	unsigned reg = i->reg / 8u;
+	const uint8_t *at = w->pristine + (target & (DATA_SIZE - 1));
+
+	if (i->op >= OP_BT && i->op <= OP_BTC && i->form == FORM_MR && reg != i->base / 8u && reg != i->index / 8u && chance(80)) {
+		uint64_t offset = (uint64_t)(int64_t)((int)below(8000) - 4000);
+
+		c->s.gpr[reg] = i->opsize == 8 ? offset : i->opsize == 4 ? rng() << 32 | (uint32_t)offset : rng() << 16 | (uint16_t)offset;
+	}
+	if (i->op >= OP_CMPXCHG && i->op <= OP_CMPXCHG16B && chance(50)) {
+		if (i->base != 8 * RAX && i->index != 8 * RAX)
+			c->s.gpr[RAX] = load_le64(at);
+		if (i->op != OP_CMPXCHG && i->base != 8 * RDX && i->index != 8 * RDX) {
+			c->s.gpr[RDX] = load_le64(at + (i->op == OP_CMPXCHG8B ? 4 : 8));
+			c->s.gpr[RAX] = i->op == OP_CMPXCHG8B ? (uint32_t)c->s.gpr[RAX] : c->s.gpr[RAX];
+		}
+	}
+	if ((i->op == OP_DIV || i->op == OP_IDIV) && i->base != 8 * RDX && i->index != 8 * RDX && chance(70))
+		c->s.gpr[RDX] = 0;
+}
+
+/* Registers, or the displacement, such that the memory operand of the first instruction is in the data pages. */
+static void direct_operand(struct world *w, struct test_case *c, const struct location *l)
+{
+	const struct insn *i = &c->insns[0];
+	unsigned base = i->base / 8u, index = i->index / 8u;
+	uint64_t target = l->data + 1024 + (below(DATA_SIZE - 2048) & (chance(75) ? ~31u : ~0u)), rest;
+	bool small = i->addrsize == 4;
+
+	if (i->seg >= FS) {
+		struct vcpu *v = w->v;
+
+		v->s = c->s;
+		v->s.ip_base = c->rip;
+		c->s.seg_base[i->seg] = target - cpu_ea(v, i);
+	} else if (i->flags & INSN_RIPREL) {
+		patch_displacement(w, c, 0, (uint32_t)(target - c->rip - i->len));
+	} else if (base >= 16 && index >= 16) {
+		patch_displacement(w, c, 0, (uint32_t)target);
+	} else {
+		rest = target - (uint64_t)(int64_t)i->disp;
+		if (base >= 16) {
+			c->s.gpr[index] = (small ? (uint32_t)rest : rest) >> i->scale;
+		} else if (index >= 16) {
+			c->s.gpr[base] = rest;
+		} else if (base == index) {
+			c->s.gpr[base] = (small ? (uint32_t)rest : rest) / (1 + (1u << i->scale));
+		} else {
+			if (index != RSP)
+				c->s.gpr[index] = (uint64_t)(int16_t)rng();
+			c->s.gpr[base] = rest - (c->s.gpr[index] << i->scale);
+		}
+		if (small && base < 16)
+			c->s.gpr[base] = (uint32_t)c->s.gpr[base] | rng() << 32;
+	}
+	tune_operands(w, c, target);
+}
+
+/* ---- the tests ---- */
+
+static void print_counts(const char *what, const struct counts *counts)
+{
+	print_message("# %s: %u cases ran, of %u mnemonics; %u faulted, %u of which the interpreter does; %u callouts, besides system "
+		      "instructions and branches:",
+		      what, counts->done, counts->forms, counts->faulted, counts->slow, counts->callouts);
+	for (unsigned op = 0; op < OP_COUNT; op++)
+		if (counts->callout_of[op])
+			print_message(" %s %u", cpu_op_name(op), counts->callout_of[op]);
+	print_message("\n");
+}
+
+static unsigned scale(unsigned n)
+{
+	const char *factor = getenv("EMIT_CASES"); /* times as many */
+
+	return factor ? n * (unsigned)atoi(factor) : n;
+}
+
+static void seed_random(unsigned n)
+{
+	const char *seed = getenv("EMIT_SEED");
+
+	rng_state = (seed ? strtoull(seed, NULL, 0) : 1) << 8 | n;
+}
+
+static void test_single(void **state)
+{
+	static struct counts counts;
+	struct world *w = *state;
+	struct test_case c = { .count = 1 };
+
+	catch_signals();
+	seed_random(1);
+	for (unsigned n = 0; n < scale(30000); n++) {
+		const struct location *l;
+
+		make_insn(w, &c, 0);
+		/* Addresses of 32 bits, or by displacement alone, are not everywhere. */
+		l = &locations[c.insns[0].addrsize == 4 ? 0 : below(LOCATIONS)];
+		if (c.insns[0].base >= 8 * 16 && c.insns[0].index >= 8 * 16 && !(c.insns[0].flags & INSN_RIPREL) &&
+		    c.insns[0].addrsize == 8)
+			l = &locations[chance(50) ? 0 : 2];
+		random_state(w, &c, l);
+		if (n % 256 == 0)
+			fill_memory(w);
+		if ((c.insns[0].flags & INSN_MEM) && c.insns[0].form != FORM_OTHER && chance(90))
+			direct_operand(w, &c, l);
+		check(w, &c, &counts);
+	}
+	print_counts("single instructions", &counts);
+	/* Most of what has memory operands must have found its memory. */
+	assert_true(counts.done > counts.faulted * 8);
+	assert_true(counts.forms > 400);
+}
+
+/* The instructions that blocks are made of, where what is known about R11 is kept, changed and lost. */
+static void make_common_insn(struct world *w, struct test_case *c, unsigned n)
+{
+	static const uint8_t opcodes[] = { 0x8b, 0x8b, 0x89, 0x89, 0x01, 0x03, 0x8d, 0x83, 0x83, 0x50, 0x58, 0xc9, 0x87, 0x89, 0xff, 0x6a };
+	uint8_t bytes[32];
+
+	do {
+		uint8_t opcode = opcodes[below(ARRAY_SIZE(opcodes))], *p = bytes;
+
+		for (unsigned k = 0; k < 32; k += 8)
+			store_le64(bytes + k, rng());
+		*p++ = (uint8_t)(0x48 | (chance(30) ? below(8) : 0));
+		*p++ = opcode;
+		if (opcode == 0x50 || opcode == 0x58)
+			p[-1] |= below(8);
+		else if (opcode == 0xc9 || opcode == 0x6a)
+			continue;
+		else if (opcode == 0x83 || opcode == 0xff)
+			*p = chance(50) ? 0xc4 : (uint8_t)(0xc0 | (*p & 0x3f)); /* RSP often */
+		else if (chance(60)) /* disp8(base), the base one of a few */
+			*p = (uint8_t)(0x44 + (*p & 0x38) + below(4)), p[1] = 0x24;
+	} while (!decode(w, c, n, bytes) || !runnable(&c->insns[n], &c->hosts[n]));
+}
+
+static void make_sequence(struct world *w, struct test_case *c)
+{
+	bool common = chance(70);
+
+	c->count = 2 + below(MAX_INSNS - 1);
+	for (unsigned n = 0; n < c->count; n++) {
+		if (common || chance(50))
+			make_common_insn(w, c, n);
+		else
+			make_insn(w, c, n);
+		if (undefined_flags(c, &c->insns[n]))
+			c->count = n + 1;
+	}
+}
+
+static void test_sequences(void **state)
+{
+	static struct counts counts;
+	struct world *w = *state;
+	struct test_case c;
+
+	catch_signals();
+	seed_random(2);
+	for (unsigned n = 0; n < scale(20000); n++) {
+		const struct location *l = &locations[below(LOCATIONS)];
+
+		make_sequence(w, &c);
+		random_state(w, &c, l);
+		/* Nearly all point to memory, some near the ends. */
+		for (unsigned reg = 0; reg < 16; reg++)
+			if (chance(85))
+				c.s.gpr[reg] = l->data + (chance(90) ? 256 + below(DATA_SIZE - 512) : below(DATA_SIZE));
+		if (n % 256 == 0)
+			fill_memory(w);
+		check(w, &c, &counts);
+	}
+	print_counts("sequences", &counts);
+	assert_true(counts.done > counts.faulted);
+}
+
+/* Registers as a hostile guest would have them: no access leaves what is reserved. */
+static void test_hostile(void **state)
+{
+	static struct counts counts;
+	struct world *w = *state;
+	struct test_case c;
+
+	catch_signals();
+	seed_random(3);
+	for (unsigned n = 0; n < scale(20000); n++) {
+		const struct location *l = &locations[below(LOCATIONS)];
+
+		if (chance(50)) {
+			c.count = 1;
+			make_insn(w, &c, 0);
+		} else {
+			make_sequence(w, &c);
+		}
+		random_state(w, &c, l);
+		for (unsigned reg = 0; reg < 16; reg++) {
+			uint64_t slot_edge = (rng() % 520 - 260) << SLOT_SHIFT;
+
+			c.s.gpr[reg] = chance(40) ? slot_edge + (uint64_t)((int64_t)rng() >> (32 + below(31))) : edge_value();
+		}
+		c.s.seg_base[FS] = edge_value();
+		if (n % 256 == 0)
+			fill_memory(w);
+		check(w, &c, &counts);
+	}
+	print_counts("hostile registers", &counts);
+	assert_true(counts.faulted > 1000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_single),
+		cmocka_unit_test(test_sequences),
+		cmocka_unit_test(test_hostile),
+	};
+
+	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx")) {
+		printf("1..0 # SKIP this host cannot run translated code\n");
+		return 0;
+	}
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
