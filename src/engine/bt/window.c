@@ -20,19 +20,12 @@
 
 /* ---- memory ---- */
 
-static uint64_t reserve(uint64_t size)
-{
-	void *at = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return at == MAP_FAILED ? 0 : (uint64_t)(uintptr_t)at;
-}
-
 /* So many windows, or as many as the host has address space for; one more is never used: absent slots lead there. */
 static int reserve_arena(struct bt_windows *w, unsigned count, struct error *err)
 {
 	for (;; count -= MAX(count / 8, 1u)) {
 		w->arena_size = (count + 1) * WINDOW_STRIDE + WINDOW_GUARD;
-		w->arena = reserve(w->arena_size);
+		w->arena = windows_reserve(w->arena_size);
 		if (w->arena)
 			break;
 		if (count <= MIN_WINDOWS)
@@ -111,7 +104,7 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 	if (reserve_arena(w, windows, err) || create_index(w, err) || create_pools(w, err))
 		goto fail;
 	w->tables_size = windows_tables_size(w->space_count);
-	w->tables = reserve(w->tables_size);
+	w->tables = windows_reserve(w->tables_size);
 	if (!w->tables) {
 		error_set_errno(err, errno, "cannot reserve %llu GiB of address space for translation",
 				(unsigned long long)(w->tables_size >> 30));
@@ -128,19 +121,14 @@ struct bt_windows *bt_windows_create(struct guest_mem *mem, struct error *err)
 	return windows_create(mem, &(struct window_limits){ 0 }, err);
 }
 
-static void unmap(uint64_t at, uint64_t size)
-{
-	if (at)
-		munmap((void *)(uintptr_t)at, size);
-}
-
 void bt_windows_destroy(struct bt_windows *w)
 {
 	if (!w)
 		return;
-	unmap(w->arena, w->arena_size);
-	unmap(w->tables, w->tables_size);
-	unmap((uint64_t)(uintptr_t)w->index_memory, w->index_size);
+	windows_release(w->arena, w->arena_size);
+	windows_release(w->tables, w->tables_size);
+	if (w->index_memory)
+		munmap(w->index_memory, w->index_size);
 	pool_destroy(&w->regions);
 	pool_destroy(&w->spans);
 	for (unsigned n = 0; n < w->cpu_count; n++)

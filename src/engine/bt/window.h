@@ -217,6 +217,10 @@ static inline uint64_t entry_read(const uint64_t *at) { return __atomic_load_n(a
 
 /* ---- window_map.c: what is mapped; the lock is held ---- */
 
+/* Addresses that nothing is mapped at; 0 and errno when there are not that many. */
+uint64_t windows_reserve(uint64_t size);
+void windows_release(uint64_t at, uint64_t size);
+
 int pool_create(struct pool *, size_t item_size, uint32_t capacity, struct error *);
 void pool_destroy(struct pool *);
 static inline void *pool_item(const struct pool *p, pool_index i) { return p->items + (size_t)(i - 1) * p->item_size; }

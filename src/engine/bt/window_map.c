@@ -2,11 +2,13 @@
  * What is mapped in windows: host mappings together with the records of them, so that the two always agree. Physical pages
  * know their writable mappings, because those must go when an engine decodes code from a page.
  */
-#define _GNU_SOURCE /* MAP_ANONYMOUS, MAP_POPULATE */
+#define _GNU_SOURCE /* MAP_ANONYMOUS, MAP_POPULATE, syscall */
 #include "engine/bt/window.h"
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* ---- pools: so that nothing is allocated in a signal handler, and there is a limit ---- */
 
@@ -60,24 +62,43 @@ static pool_index pool_index_of(const struct pool *p, const void *item)
 
 static void *host_pointer(uint64_t at) { return (void *)(uintptr_t)at; }
 
+/*
+ * The system call itself: mmap() of a sanitizer keeps a shadow of everything it maps, here of half a terabyte a window. Nothing but
+ * translated code ever uses these addresses.
+ */
+static int host_mmap(uint64_t at, uint64_t size, int protection, int flags, int fd, uint64_t offset)
+{
+	return syscall(SYS_mmap, at, size, protection, flags, fd, offset) == -1 ? -errno : 0;
+}
+
+uint64_t windows_reserve(uint64_t size)
+{
+	long at = syscall(SYS_mmap, 0, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return at == -1 ? 0 : (uint64_t)at;
+}
+
+void windows_release(uint64_t at, uint64_t size)
+{
+	if (at)
+		syscall(SYS_munmap, at, size);
+}
+
 /* Give addresses of a window back to the reservation. This must work: what was there may not be used any more. */
 static void host_unmap(uint64_t at, uint64_t size)
 {
-	BUG_ON(mmap(host_pointer(at), size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-		    0) == MAP_FAILED);
+	BUG_ON(host_mmap(at, size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 }
 
 /* On failure nothing is mapped there. */
 static int host_map(struct bt_windows *w, uint64_t at, uint64_t size, uint64_t offset, bool writable, bool populate)
 {
-	int rc;
+	int rc = host_mmap(at, size, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+			   MAP_FIXED | MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0), w->mem->ram.fd,
+			   offset);
 
-	if (mmap(host_pointer(at), size, writable ? PROT_READ | PROT_WRITE : PROT_READ,
-		 MAP_FIXED | MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0), w->mem->ram.fd,
-		 (off_t)offset) != MAP_FAILED)
-		return 0;
-	rc = -errno;
-	host_unmap(at, size);
+	if (rc)
+		host_unmap(at, size);
 	return rc;
 }
 
