@@ -7,6 +7,8 @@ cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/tap.sh
 doppel=${DOPPEL:-build/release/doppel}
 guest_dir=${GUEST_DIR:-build/guest}
+# For a doppel that was built with the thread sanitizer.
+export TSAN_OPTIONS="${TSAN_OPTIONS:-suppressions=tests/guest/tsan.supp}"
 
 # run_guest NAME [doppel's options]: fine when it ends by itself, with all of its checks made and none failed.
 run_guest() {

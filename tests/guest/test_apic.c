@@ -216,9 +216,13 @@ static void test_timer(const char *mode)
 	check(waits_for(&taken_b, 1, LONG), "3A 11.5.4: one-shot, %s", mode);
 	check(!waits_for(&taken_b, 2, 3000) && apic_read(APIC_TIMER_CURRENT) == 0,
 	      "3A 11.5.4: once, and the count stays 0, %s", mode);
+	/* On a busy host it may be too late. */
+	for (unsigned n = 0; n < 20 && (n == 0 || apic_bit(APIC_IRR, B)); n++) {
+		window();
+		apic_write(APIC_TIMER_INITIAL, ticks);
+		apic_write(APIC_TIMER_INITIAL, 0);
+	}
 	taken_b = 0;
-	apic_write(APIC_TIMER_INITIAL, ticks);
-	apic_write(APIC_TIMER_INITIAL, 0);
 	check(!waits_for(&taken_b, 1, 3000), "3A 11.5.4: an initial count of 0 stops it, %s", mode);
 	apic_write(APIC_LVT_TIMER, B | LVT_MASKED);
 	apic_write(APIC_TIMER_INITIAL, ticks / 4);
@@ -269,11 +273,14 @@ static void test_deadline(const char *mode)
 	check_equal(read_msr(MSR_TSC_DEADLINE), 0, "3A 11.5.4.1: and disarms it, %s", mode);
 	write_msr(MSR_TSC_DEADLINE, 1);
 	check(waits_for(&taken_b, 2, LONG), "3A 11.5.4.1: one that has passed: at once, %s", mode);
-	deadline = read_tsc() + 5 * per_ms;
-	write_msr(MSR_TSC_DEADLINE, deadline);
-	check(read_msr(MSR_TSC_DEADLINE) == deadline || read_tsc() >= deadline, "3A 11.5.4.1: it can be read, %s",
-	      mode);
-	write_msr(MSR_TSC_DEADLINE, 0);
+	for (unsigned n = 0; n < 20 && (n == 0 || apic_bit(APIC_IRR, B)); n++) {
+		window();
+		deadline = read_tsc() + 5 * per_ms;
+		write_msr(MSR_TSC_DEADLINE, deadline);
+		now = read_msr(MSR_TSC_DEADLINE);
+		write_msr(MSR_TSC_DEADLINE, 0);
+	}
+	check_equal(now, deadline, "3A 11.5.4.1: it can be read, %s", mode);
 	u32 before = taken_b;
 	check(!waits_for(&taken_b, before + 1, 8000), "3A 11.5.4.1: 0 disarms it, %s", mode);
 	apic_write(APIC_LVT_TIMER, LVT_MASKED);
