@@ -6,7 +6,7 @@
 #include <errno.h>
 
 /* Best last: "auto" takes the last whose probe succeeds. */
-const struct engine_ops *const engines[] = { &interp_engine, NULL };
+const struct engine_ops *const engines[] = { &bt_engine, &interp_engine, NULL };
 
 static const struct engine_ops *best_engine(struct error *err)
 {

@@ -305,12 +305,13 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			return next;
 		if (!ready_to_translate(v))
 			return BT_INTERPRET;
-		/* A fault that is raised while fetching must not leave a link pending for another target. */
+		/* What was pending may be another's target by now: an event or a fault on the way led elsewhere. */
 		struct bt_link *pending = bt->pending;
 		uint32_t epoch = bt->code_epoch;
 		bt->pending = NULL;
 		b = find_or_translate(v);
-		if (pending && epoch == bt->code_epoch && !pending->from->dead && pending->from->key == b->key)
+		if (pending && epoch == bt->code_epoch && pending->target == b->rip && !pending->from->dead &&
+		    pending->from->key == b->key)
 			bt_link(v, pending, b);
 		v->bt_frame.resume = bt_exec(bt, b);
 		do {
