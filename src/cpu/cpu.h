@@ -928,6 +928,17 @@ static inline __attribute__((always_inline)) uint64_t cpu_operand(struct vcpu *v
 	return cpu_linear(v, i->seg, cpu_ea(v, i), size, access);
 }
 
+/* Of the part of it that begins `delta` bytes in: each access of several wraps at the address size by itself. */
+static inline uint64_t cpu_operand_part(struct vcpu *v, const struct insn *i, unsigned delta, unsigned size,
+					enum access access)
+{
+	uint64_t ea = cpu_ea(v, i) + delta;
+
+	if (i->addrsize != 8)
+		ea = i->addrsize == 4 ? (uint32_t)ea : (uint16_t)ea;
+	return i->ea_flat ? ea : cpu_linear(v, i->seg, ea, size, access);
+}
+
 /* Load a data segment register or SS with a selector, with all of the manual's checks (real, V86 and protected mode). */
 void cpu_load_segment(struct vcpu *, enum seg, uint16_t selector);
 /* Stack pushes and pops of `size` bytes with segment checks; rsp is written after the access succeeded. */

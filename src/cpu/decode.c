@@ -38,12 +38,20 @@ static const uint8_t set_feature[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
 #undef _
 };
 
+/* PREFETCH and PREFETCHW of a register; VPEXTRD and VPINSRD with VEX.W outside 64-bit mode, where Intel's ignore it. */
+static bool undefined_on_amd(const ZydisDecodedInstruction *in)
+{
+	if (in->opcode_map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d)
+		return in->raw.modrm.mod == 3;
+	return in->machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	       in->raw.vex.W && (in->mnemonic == ZYDIS_MNEMONIC_VPEXTRD || in->mnemonic == ZYDIS_MNEMONIC_VPINSRD);
+}
+
 static bool offered(const struct cpu_model *model, const ZydisDecodedInstruction *in)
 {
 	unsigned feature = set_feature[in->meta.isa_set];
 
-	/* PREFETCH and PREFETCHW of a register: Intel's do nothing. */
-	if (in->opcode_map == ZYDIS_OPCODE_MAP_0F && in->opcode == 0x0d && in->raw.modrm.mod == 3 && model && is_amd(model))
+	if (model && is_amd(model) && undefined_on_amd(in))
 		return false;
 
 	if (!feature)

@@ -231,15 +231,12 @@ void op_arpl(struct vcpu *v, const struct insn *i)
 {
 	bool memory = i->flags & INSN_MEM;
 	uint16_t source, destination;
-	uint64_t lin = 0;
 	bool raise;
 
 	check_protected(v);
 	source = REG16(v, memory ? i->reg : i->rm);
 	if (memory) {
-		lin = cpu_operand(v, i, 2, ACCESS_WRITE);
-		cpu_probe_write(v, lin, 2, i->seg == SS);
-		destination = (uint16_t)cpu_load(v, lin, 2, i->seg == SS);
+		destination = (uint16_t)cpu_load(v, cpu_operand(v, i, 2, ACCESS_READ), 2, i->seg == SS);
 	} else {
 		destination = REG16(v, i->reg);
 	}
@@ -247,7 +244,7 @@ void op_arpl(struct vcpu *v, const struct insn *i)
 	if (raise) {
 		destination = (uint16_t)((destination & ~3u) | (source & 3));
 		if (memory)
-			cpu_store(v, lin, destination, 2, i->seg == SS);
+			cpu_store(v, cpu_operand(v, i, 2, ACCESS_WRITE), destination, 2, i->seg == SS);
 		else
 			REG16(v, i->reg) = destination;
 	}

@@ -79,13 +79,11 @@ struct far_pointer {
 static struct far_pointer far_operand(struct vcpu *v, const struct insn *i)
 {
 	struct far_pointer p;
-	uint64_t lin;
 
 	if (i->form != FORM_M)
 		return (struct far_pointer){ (uint16_t)(i->imm >> 32), (uint32_t)i->imm };
-	lin = cpu_operand(v, i, i->srcsize + 2u, ACCESS_READ);
-	p.offset = cpu_load(v, lin, i->srcsize, i->seg == SS);
-	p.selector = (uint16_t)cpu_load(v, lin + i->srcsize, 2, i->seg == SS);
+	p.offset = cpu_load(v, cpu_operand(v, i, i->srcsize, ACCESS_READ), i->srcsize, i->seg == SS);
+	p.selector = (uint16_t)cpu_load(v, cpu_operand_part(v, i, i->srcsize, 2, ACCESS_READ), 2, i->seg == SS);
 	return p;
 }
 

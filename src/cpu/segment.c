@@ -316,14 +316,13 @@ void op_pop_sreg(struct vcpu *v, const struct insn *i)
 
 void op_load_far_pointer(struct vcpu *v, const struct insn *i)
 {
-	uint64_t lin, offset;
+	uint64_t offset;
 	uint16_t selector;
 
 	if (!(i->flags & INSN_MEM))
 		cpu_raise(v, EXC_UD);
-	lin = cpu_operand(v, i, i->srcsize + 2u, ACCESS_READ);
-	offset = cpu_load(v, lin, i->srcsize, i->seg == SS);
-	selector = (uint16_t)cpu_load(v, lin + i->srcsize, 2, i->seg == SS);
+	offset = cpu_load(v, cpu_operand(v, i, i->srcsize, ACCESS_READ), i->srcsize, i->seg == SS);
+	selector = (uint16_t)cpu_load(v, cpu_operand_part(v, i, i->srcsize, 2, ACCESS_READ), 2, i->seg == SS);
 	cpu_load_segment(v, i->sreg, selector);
 	cpu_set_reg(v, i->reg, i->opsize, offset);
 	v->s.rip = cpu_next_rip(v, i);

@@ -344,47 +344,53 @@ static HANDLER(crc32_op)
 
 /* ---- decimal adjustments: 64-bit hosts lack them, so they follow the manual's pseudo-code ---- */
 
-static void set_result_flags(struct vcpu *v, uint8_t al, bool cf, bool af, bool of)
+/* SF and ZF of a result of 8 or 16 bits, PF of its low byte; the rest as said. */
+static void set_result_flags(struct vcpu *v, uint64_t result, unsigned width, bool cf, bool af, bool of)
 {
-	uint64_t f = (cf ? FLAG_CF : 0) | (af ? FLAG_AF : 0) | (of ? FLAG_OF : 0) | (al ? 0 : FLAG_ZF) |
-		     (al & 0x80 ? FLAG_SF : 0) | (__builtin_parity(al) ? 0 : FLAG_PF);
+	uint64_t f = (cf ? FLAG_CF : 0) | (af ? FLAG_AF : 0) | (of ? FLAG_OF : 0) | (result ? 0 : FLAG_ZF) |
+		     (result >> (width - 1) ? FLAG_SF : 0) | (__builtin_parity(result & 0xff) ? 0 : FLAG_PF);
 
 	cpu_set_status(v, f);
 }
 
+/* Did adding or subtracting b overflow? What the manuals leave undefined is as processors have it: of that addition. */
+static bool overflowed(uint8_t a, uint8_t b, uint8_t result, bool add)
+{
+	return ((add ? ~(a ^ b) : a ^ b) & (a ^ result)) & 0x80;
+}
+
 static HANDLER(daa_das)
 {
-	uint8_t al = REG8(v, 8 * RAX), old = al;
-	bool cf = cpu_status(v) & FLAG_CF, af = cpu_status(v) & FLAG_AF, old_cf = cf;
-	bool add = i->op == OP_DAA;
+	uint8_t al = REG8(v, 8 * RAX), adjust = 0, result;
+	bool cf = cpu_status(v) & FLAG_CF, af = cpu_status(v) & FLAG_AF, add = i->op == OP_DAA;
+	bool low = (al & 15) > 9 || af, high = al > 0x99 || cf;
 
-	cf = false;
-	if ((al & 15) > 9 || af) {
-		cf = old_cf || (add ? al > 0xf9 : al < 6);
-		al = (u8)(add ? al + 6 : al - 6);
-		af = true;
+	if (low) {
+		adjust = 6;
+		cf |= add ? al > 0xf9 : al < 6;
 	} else {
-		af = false;
+		cf = false;
 	}
-	if (old > 0x99 || old_cf) {
-		al = (u8)(add ? al + 0x60 : al - 0x60);
+	if (high) {
+		adjust += 0x60;
 		cf = true;
 	}
-	REG8(v, 8 * RAX) = al;
-	set_result_flags(v, al, cf, af, false);
+	result = (u8)(add ? al + adjust : al - adjust);
+	REG8(v, 8 * RAX) = result;
+	set_result_flags(v, result, 8, cf, low, overflowed(al, adjust, result, add));
 	NEXT;
 }
 
 static HANDLER(aaa_aas)
 {
-	uint16_t ax = REG16(v, 8 * RAX);
-	bool adjust = (ax & 15) > 9 || (cpu_status(v) & FLAG_AF);
+	uint16_t ax = REG16(v, 8 * RAX), result = ax;
+	bool adjust = (ax & 15) > 9 || (cpu_status(v) & FLAG_AF), add = i->op == OP_AAA;
 
 	if (adjust)
-		ax = (u16)(i->op == OP_AAA ? ax + 0x106 : ax - 0x106);
-	ax &= 0xff0f;
-	REG16(v, 8 * RAX) = ax;
-	set_result_flags(v, (u8)ax, adjust, adjust, false);
+		result = (u16)(add ? ax + 0x106 : ax - 0x106);
+	REG16(v, 8 * RAX) = result & 0xff0f;
+	/* What is undefined is of the 16-bit addition. */
+	set_result_flags(v, result, 16, adjust, adjust, (add ? ~ax & result : ax & ~result) & 0x8000);
 	NEXT;
 }
 
@@ -396,16 +402,16 @@ static HANDLER(aam)
 	if (!base)
 		cpu_raise(v, EXC_DE);
 	REG16(v, 8 * RAX) = (u16)(al / base << 8 | al % base);
-	set_result_flags(v, REG8(v, 8 * RAX), false, false, false);
+	set_result_flags(v, REG8(v, 8 * RAX), 8, false, false, false);
 	NEXT;
 }
 
 static HANDLER(aad)
 {
-	uint8_t al = (u8)(REG8(v, 8 * RAX) + REG8(v, 8 * RAX + 1) * (u8)i->imm);
+	uint8_t al = REG8(v, 8 * RAX), more = (u8)(REG8(v, 8 * RAX + 1) * (u8)i->imm), sum = (u8)(al + more);
 
-	REG16(v, 8 * RAX) = al;
-	set_result_flags(v, al, false, false, false);
+	REG16(v, 8 * RAX) = sum;
+	set_result_flags(v, sum, 8, sum < al, (al ^ more ^ sum) & 0x10, overflowed(al, more, sum, true));
 	NEXT;
 }
 
@@ -413,9 +419,8 @@ static HANDLER(aad)
 static HANDLER(bound)
 {
 	unsigned n = i->opsize;
-	uint64_t lin = operand(v, i, 2 * n, ACCESS_READ);
-	int64_t lower = sign_extend(cpu_load(v, lin, n, i->seg == SS), 8 * n);
-	int64_t upper = sign_extend(cpu_load(v, lin + n, n, i->seg == SS), 8 * n);
+	int64_t lower = sign_extend(cpu_load(v, operand(v, i, n, ACCESS_READ), n, i->seg == SS), 8 * n);
+	int64_t upper = sign_extend(cpu_load(v, cpu_operand_part(v, i, n, n, ACCESS_READ), n, i->seg == SS), 8 * n);
 	int64_t index = sign_extend(cpu_reg(v, i->reg, n), 8 * n);
 
 	if (index < lower || index > upper)

@@ -72,14 +72,14 @@ out:
 
 /*
  * Opcodes whose VEX.W means a 64-bit general register or memory operand; outside 64-bit mode it is ignored (SDM vol. 2
- * 2.3.5.5): VCVTSI2Sx, VCVT(T)Sx2SI, VMOVD, VPEXTRD, VPINSRD.
+ * 2.3.5.5): VCVTSI2Sx, VCVT(T)Sx2SI, VMOVD, VPEXTRD, VPINSRD; and the lengths of VPCMPESTRx.
  */
 static bool vex_w_selects_gpr(unsigned map, unsigned opcode, unsigned pp)
 {
 	if (map == 1)
 		return ((opcode == 0x2a || opcode == 0x2c || opcode == 0x2d) && pp >= 2) ||
 		       ((opcode == 0x6e || opcode == 0x7e) && pp == 1);
-	return map == 3 && (opcode == 0x16 || opcode == 0x22);
+	return map == 3 && (opcode == 0x16 || opcode == 0x22 || opcode == 0x60 || opcode == 0x61);
 }
 
 /* VBLENDVPS, VBLENDVPD, VPBLENDVB: imm8[7:4] is a register; bit 7 is ignored outside 64-bit mode. */
