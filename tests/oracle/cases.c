@@ -241,13 +241,16 @@ uint64_t stack_address(struct rng *r)
 	}
 }
 
+#define NEAR 0x10000 /* bit offsets, elements of strings and vectors */
+static bool is_canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
+
 uint64_t segment_offset(enum code_mode mode, struct user_state *s, unsigned seg, uint64_t at)
 {
 	uint64_t offset = at - (seg == FS ? s->fs_base : seg == GS ? s->gs_base : 0);
 
 	if (mode != MODE_64)
 		return (uint32_t)offset;
-	if ((uint64_t)sign_extend(offset, 48) == offset)
+	if (is_canonical(offset - NEAR) && is_canonical(offset + NEAR))
 		return offset;
 	s->fs_base = s->gs_base = 0;
 	return at;
@@ -326,6 +329,8 @@ static void choose_memory(struct cases *c, const struct insn_form *form, struct 
 	} else if (f->index == RSP) {
 		f->index = BASE_NONE;
 	}
+	if (f->base == RSP && (form->op == OP_CALL_FAR || form->op == OP_JMP_FAR))
+		f->base = RBX; /* the stack is where operands.c says */
 	f->disp = f->mod == 1 ? (int8_t)rng_next(r) : (int32_t)edge_value(r);
 	f->address_size = rng_one_in(r, 12);
 }
@@ -362,11 +367,14 @@ static void choose_fields(struct cases *c, const struct insn_form *form, const s
 		f->index = f->index == 8 + RSP ? BASE_NONE : f->index & 7;
 }
 
-/* VMCALL and VMMCALL with prefixes that make them undefined: hypervisors answer all the same. */
-static bool is_hypercall(const uint8_t bytes[15])
+/*
+ * VMCALL, INVLPGB and others with prefixes that make them undefined: what hypervisors and hosts do with system instructions
+ * of this group is theirs.
+ */
+static bool is_group_7(const uint8_t bytes[15])
 {
 	for (unsigned n = 0; n < 12; n++)
-		if (bytes[n] == 0x0f && bytes[n + 1] == 0x01 && (bytes[n + 2] == 0xc1 || bytes[n + 2] == 0xd9))
+		if (bytes[n] == 0x0f && bytes[n + 1] == 0x01 && bytes[n + 2] >= 0xc0)
 			return true;
 	return false;
 }
@@ -383,11 +391,13 @@ static bool make_instruction(struct cases *c, const struct insn_form *form, cons
 	store_le64(bytes + len, edge_value(&c->rng));
 	if (rng_one_in(&c->rng, 2))
 		bytes[len] = (uint8_t)rng_next(&c->rng);
+	if (form->undefined) /* whatever the host makes of it, it is to stop there */
+		memset(bytes + len, FILLER, sizeof(bytes) - len);
 	t->len = cpu_decode(c->model, c->mode, bytes, 15, 0, &t->insn, &t->host);
 	memcpy(t->bytes, bytes, 15);
 	if (form->undefined) {
 		t->len = 15;
-		return t->insn.op == OP_INVALID && !is_hypercall(bytes);
+		return t->insn.op == OP_INVALID && (strcmp(form->name, "(bad)") || !is_group_7(bytes));
 	}
 	return t->insn.op != OP_INVALID && t->insn.op != OP_TOO_LONG;
 }
@@ -403,16 +413,33 @@ static void encode_again(const struct cases *c, const struct encoding *e, const 
 	cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, &t->host);
 }
 
-/* 16-bit addresses cannot reach the data area: only a segment base can. */
-static void place_by_segment(const struct encoding_fields *f, struct test_case *t, uint64_t at)
+static uint16_t effective_16(const struct test_case *t)
+{
+	const struct insn *i = &t->insn;
+	uint64_t base = i->base == 8 * REG_NONE ? 0 : t->before.gpr[i->base / 8];
+	uint64_t index = i->index == 8 * REG_NONE ? 0 : t->before.gpr[i->index / 8];
+
+	return (uint16_t)(base + index + (uint64_t)(int64_t)i->disp);
+}
+
+/*
+ * 16-bit addresses cannot reach the data area: only a segment base can. They are kept from wrapping inside an operand, where
+ * it is the processor's business how many accesses that makes.
+ */
+static void place_by_segment(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t,
+			     uint64_t at)
 {
 	struct user_state *s = &t->before;
-	uint64_t base = t->insn.base == 8 * REG_NONE ? 0 : s->gpr[t->insn.base / 8];
-	uint64_t index = t->insn.index == 8 * REG_NONE ? 0 : s->gpr[t->insn.index / 8];
 	uint64_t *segment = f->segment == 0x64 ? &s->fs_base : f->segment == 0x65 ? &s->gs_base : NULL;
 
+	if (effective_16(t) >= 0xf000) {
+		if (t->insn.base != 8 * REG_NONE)
+			s->gpr[t->insn.base / 8] -= 0x1000;
+		f->disp &= t->insn.base == 8 * REG_NONE ? 0xfff : UINT32_MAX;
+		encode_again(c, e, f, t);
+	}
 	if (segment)
-		*segment = (uint32_t)(at - (uint16_t)(base + index + (uint64_t)(int64_t)t->insn.disp));
+		*segment = (uint32_t)(at - effective_16(t));
 }
 
 /*
@@ -427,7 +454,7 @@ static void place_operand(struct cases *c, const struct encoding *e, struct enco
 	uint64_t offset = segment_offset(c->mode, s, segment, at), index = 0, base;
 
 	if (t->insn.addrsize == 2) {
-		place_by_segment(f, t, at);
+		place_by_segment(c, e, f, t, at);
 		return;
 	}
 	if (f->base == BASE_RIP) {
@@ -545,8 +572,13 @@ struct cases *cases_create(struct forms *forms, const struct cpu_model *model, c
 	c->seed = seed;
 	for (unsigned n = 0; n < POOL_SIZE; n += 8)
 		store_le64(c->pool + n, lane_value(&r, (n >> 6) % LANES_KINDS));
-	c->code_len = CODE_SIZE; /* all filler from the first case on */
 	return c;
+}
+
+void cases_begin(struct cases *c)
+{
+	c->code_at = 0;
+	c->code_len = CODE_SIZE;
 }
 
 void cases_destroy(struct cases *c) { free(c); }

@@ -168,9 +168,9 @@ static int add_encoding(struct insn_form *form, const struct encoding *e)
 static const char *reason_of(enum op op)
 {
 	switch (op) {
+	case OP_INT1: return "its #DB is what the host's kernel and hypervisor make of it";
 	case OP_SYSCALL:
 	case OP_SYSENTER: return "calls the host's kernel";
-	case OP_INT1: return "its #DB looks like the host's own single step";
 	case OP_CPUID:
 	case OP_RDPID:
 	case OP_XGETBV: return "what it reads belongs to the model, not to the host: tests/unit";

@@ -217,7 +217,9 @@ void operands_before(struct cases *c, struct test_case *t)
 		if (!rng_one_in(r, 3))
 			s->gpr[RCX] = rng_below(r, 3) | (rng_one_in(r, 2) ? rng_next(r) << 32 : 0);
 		break;
-	case OP_XLAT: s->gpr[RBX] = segment_offset(c->mode, s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff); break;
+	case OP_XLAT:
+		s->gpr[RBX] = segment_offset(c->mode, s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff);
+		break;
 	case OP_MASKMOV:
 		if (t->form->name[0] != 'v' || strstr(t->form->name, "dqu"))
 			s->gpr[RDI] = segment_offset(c->mode, s, DS, data_address(r, 1));
@@ -405,9 +407,20 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_RET: put_value(c, sp, branch_target(r, t), i->opsize); break;
 	case OP_JMP_FAR:
 	case OP_CALL_FAR:
+		if (!(i->flags & INSN_MEM)) {
+			far_immediate(c, t);
+			break;
+		}
+		/* fall through */
+	case OP_LDS:
+	case OP_LES:
 	case OP_LFS:
 	case OP_LGS:
 	case OP_LSS: far_pointer(c, t, c->target, i->srcsize); break;
+	case OP_BOUND:
+		put_value(c, c->target, edge_value(r) >> 33, i->opsize);
+		put_value(c, c->target + i->opsize, edge_value(r) >> 33, i->opsize);
+		break;
 	case OP_RET_FAR:
 		if (t->len - c->body == 2)
 			store_le16(t->bytes + c->body, (uint16_t)rng_below(r, 600));
@@ -420,7 +433,6 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_POPF:
 	case OP_POPFD:
 	case OP_POPFQ: put_value(c, sp, popped_flags(r), i->opsize); break;
-	case OP_INT1: /* its #DB would look like the single step's */
 	case OP_PUSHF:
 	case OP_PUSHFD:
 	case OP_PUSHFQ:

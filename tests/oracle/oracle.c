@@ -12,7 +12,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
+#define GRACE_SECONDS	60  /* beyond --seconds */
 #define BATCH		4   /* cases of a form in a round */
 #define BATCH_UNDEFINED 400 /* "(bad)" is most of the encoding space */
 #define SHOWN_OF_FORM	2   /* failures printed of a form */
@@ -131,16 +133,16 @@ static void show(struct oracle *o, const struct pass *p, const struct test_case 
 	if (t->form->failures > SHOWN_OF_FORM || o->shown++ >= SHOWN)
 		return;
 	cpu_disassemble(p->mode, t->bytes, t->len, t->before.rip, text, sizeof(text));
-	fprintf(stderr, "# %s\n#   --bits %u --seed %llu --form '%s' --case %llu (%s), at %#llx:", text,
-		p->bits, (unsigned long long)o->options.seed, t->form->name, (unsigned long long)number, modes[t->mode],
+	fprintf(stderr, "# %s\n#   --bits %u --seed %llu --form '%s' --case %llu (%s), at %#llx:", text, p->bits,
+		(unsigned long long)o->options.seed, t->form->name, (unsigned long long)number, modes[t->mode],
 		(unsigned long long)t->before.rip);
 	for (unsigned n = 0; n < t->len; n++)
 		fprintf(stderr, " %02x", t->bytes[n]);
 	fprintf(stderr, "\n%s", d->text);
 }
 
-static void count(struct oracle *o, const struct pass *p, struct test_case *t, uint64_t number, const struct outcome *native,
-		  const struct outcome *guest)
+static void count(struct oracle *o, const struct pass *p, struct test_case *t, uint64_t number,
+		  const struct outcome *native, const struct outcome *guest)
 {
 	struct insn_form *form = t->form;
 	struct difference d;
@@ -192,6 +194,8 @@ static bool selected(const struct oracle *o, const struct insn_form *form)
 /* A few cases of every form of a mode. 1 when it is time to stop. */
 static int run_pass(struct oracle *o, struct pass *p, uint64_t round, struct error *err)
 {
+	if (p->forms.count)
+		cases_begin(p->cases);
 	for (unsigned n = 0; n < p->forms.count; n++) {
 		struct insn_form *form = &p->forms.form[n];
 		unsigned batch = strcmp(form->name, "(bad)") ? BATCH : BATCH_UNDEFINED;
@@ -215,9 +219,12 @@ static int run_one(struct oracle *o, struct error *err)
 	int ret = 0;
 
 	for (struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass); p++)
-		for (unsigned n = 0; n < p->forms.count && !ret; n++)
-			if (selected(o, &p->forms.form[n]))
-				ret = run_case(o, p, &p->forms.form[n], o->options.number, err);
+		for (unsigned n = 0; n < p->forms.count && !ret; n++) {
+			if (!selected(o, &p->forms.form[n]))
+				continue;
+			cases_begin(p->cases);
+			ret = run_case(o, p, &p->forms.form[n], o->options.number, err);
+		}
 	return ret;
 }
 
@@ -228,6 +235,8 @@ static int run_all(struct oracle *o, struct error *err)
 	if (o->options.one_case)
 		return run_one(o, err);
 	o->end = o->options.seconds > 0 ? now() + o->options.seconds : 0;
+	if (o->end != 0) /* an instruction that does not end is not to hang the tests */
+		alarm((unsigned)o->options.seconds + GRACE_SECONDS);
 	for (uint64_t round = 0; !ret && (!o->options.cases || round * BATCH < o->options.cases); round++)
 		for (struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass) && !ret; p++)
 			ret = run_pass(o, p, round, err);
@@ -254,8 +263,9 @@ static bool report_kind(const struct pass *p, enum kind kind, unsigned line)
 			fprintf(stderr, "# %u-bit code, %s: %llu of %llu cases differ\n", p->bits, f->name,
 				(unsigned long long)f->failures, (unsigned long long)f->cases);
 	}
-	printf("%sok %u - %u-bit code, %s: %llu forms, %llu cases, %llu of them faults", failures ? "not " : "", line, p->bits,
-	       kind_names[kind], (unsigned long long)forms, (unsigned long long)cases, (unsigned long long)faults);
+	printf("%sok %u - %u-bit code, %s: %llu forms, %llu cases, %llu of them faults", failures ? "not " : "", line,
+	       p->bits, kind_names[kind], (unsigned long long)forms, (unsigned long long)cases,
+	       (unsigned long long)faults);
 	if (failures)
 		printf("; %llu cases of %llu forms differ", (unsigned long long)failures, (unsigned long long)failing);
 	printf("\n");
@@ -308,8 +318,8 @@ static void report_not_covered(const struct oracle *o, const struct pass *p)
 			printf("# not covered: %s: the time was over before its turn, or no case could be made\n",
 			       f->name);
 	}
-	printf("# %u more forms are known to the disassembler and not offered: undefined here, too, but for %u\n", not_had,
-	       host_has);
+	printf("# %u more forms are known to the disassembler and not offered: undefined here, too, but for %u\n",
+	       not_had, host_has);
 }
 
 static void report_covered(const struct oracle *o, const struct pass *p)
@@ -323,8 +333,9 @@ static void report_covered(const struct oracle *o, const struct pass *p)
 		covered += p->forms.form[n].cases != 0;
 		cases += p->forms.form[n].cases;
 	}
-	printf("# %u-bit code: %llu of %llu forms covered with %llu cases, seed %llu\n", p->bits, (unsigned long long)covered,
-	       (unsigned long long)forms, (unsigned long long)cases, (unsigned long long)o->options.seed);
+	printf("# %u-bit code: %llu of %llu forms covered with %llu cases, seed %llu\n", p->bits,
+	       (unsigned long long)covered, (unsigned long long)forms, (unsigned long long)cases,
+	       (unsigned long long)o->options.seed);
 }
 
 static bool report(const struct oracle *o)
@@ -346,14 +357,12 @@ static bool report(const struct oracle *o)
 
 static int parse(struct options *o, int argc, char **argv)
 {
-	static const struct option options[] = { { "engine", required_argument, NULL, 'e' },
-						 { "seed", required_argument, NULL, 's' },
-						 { "seconds", required_argument, NULL, 't' },
-						 { "cases", required_argument, NULL, 'n' },
-						 { "bits", required_argument, NULL, 'b' },
-						 { "form", required_argument, NULL, 'f' },
-						 { "case", required_argument, NULL, 'c' },
-						 { 0 } };
+	static const struct option options[] = {
+		{ "engine", required_argument, NULL, 'e' },  { "seed", required_argument, NULL, 's' },
+		{ "seconds", required_argument, NULL, 't' }, { "cases", required_argument, NULL, 'n' },
+		{ "bits", required_argument, NULL, 'b' },    { "form", required_argument, NULL, 'f' },
+		{ "case", required_argument, NULL, 'c' },    { 0 }
+	};
 	int c;
 
 	*o = (struct options){ .engine = "interp", .seed = (uint64_t)time(NULL) };
@@ -414,7 +423,8 @@ int main(int argc, char **argv)
 	bool good;
 
 	if (!o || parse(&o->options, argc, argv)) {
-		fprintf(stderr, "usage: oracle [--engine NAME] [--bits 32|64] [--seed N] [--seconds N] [--cases N] [--form NAME "
+		fprintf(stderr, "usage: oracle [--engine NAME] [--bits 32|64] [--seed N] [--seconds N] [--cases N] "
+				"[--form NAME "
 				"[--case N]]\n");
 		return 2;
 	}

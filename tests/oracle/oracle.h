@@ -204,6 +204,8 @@ struct cases;
 struct cases *cases_create(struct forms *, const struct cpu_model *, const struct user_state *start, struct host_traits,
 			   uint64_t seed);
 void cases_destroy(struct cases *);
+/* Before the first case, and after somebody else wrote to the code area: all of it becomes filler. */
+void cases_begin(struct cases *);
 /*
  * Case `number` of a form: writes both sides' memory. Which it is depends on the seed, the form's name and the number only.
  * false: there is no such case.
