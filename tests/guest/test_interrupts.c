@@ -276,16 +276,28 @@ static void test_gates(void)
 
 /* ---- HLT ---- */
 
+/* The interrupt of a busy host's timer may come before HLT is reached: then HLT would sleep for ever, so there is another. */
+static void note_or_repeat(struct frame *f)
+{
+	if (f->rip == (u64)hlt_only)
+		apic_write(APIC_TIMER_INITIAL, 200000);
+	else
+		note(f);
+	apic_eoi();
+}
+
 static void test_hlt(void)
 {
-	struct trap t;
+	struct trap t = { 0 };
 
 	apic_write(APIC_LVT_TIMER, B);
-	apic_write(APIC_TIMER_INITIAL, 200000);
-	t = KERNEL(hlt_only, .rflags = 2 | FLAG_IF);
+	for (unsigned n = 0; n < 20 && t.rip != (u64)hlt_only_after; n++) {
+		apic_write(APIC_TIMER_INITIAL, 200000);
+		t = KERNEL(hlt_only, .rflags = 2 | FLAG_IF);
+		apic_eoi();
+	}
 	check(t.vector == B && t.rip == (u64)hlt_only_after, "2 HLT: an interrupt wakes it; RIP is behind it");
-	apic_eoi();
-	set_handler(B, note_and_eoi);
+	set_handler(B, note_or_repeat);
 	taken_count = 0;
 	apic_write(APIC_TIMER_INITIAL, 200000);
 	t = KERNEL(hlt_only, .rflags = 2 | FLAG_IF);
@@ -340,22 +352,35 @@ static void test_nmi(void)
 	set_handler(0x50, NULL);
 }
 
+/* The PIT through the 8259 and LINT0 in NMI mode. */
+static void nmi_soon(void)
+{
+	pic_init();
+	out8(0x43, 0x30);
+	out8(0x40, 0);
+	out8(0x40, 4); /* 0.9 ms */
+	pic_mask(0xfffe);
+}
+
+static void on_waking_nmi(struct frame *f)
+{
+	if (f->rip == (u64)hlt_only_after)
+		nmis++;
+	else
+		nmi_soon(); /* too early */
+}
+
 static void test_nmi_wakes(void)
 {
 	struct trap t;
 
-	/* No interrupt can wake it: IF is clear. The PIT through the 8259 and LINT0 in NMI mode. */
-	set_handler(EXC_NMI, on_nmi);
+	set_handler(EXC_NMI, on_waking_nmi);
 	nmis = 0;
-	pic_mask(0xfffe);
 	apic_write(APIC_LVT_LINT0, 4 << 8);
-	out8(0x43, 0x30);
-	out8(0x40, 0);
-	out8(0x40, 4); /* 0.9 ms */
+	nmi_soon();
 	t = KERNEL(hlt_only);
 	check(t.vector == END_VECTOR && nmis == 1, "3A 6.7: an NMI wakes HLT with IF clear, by LINT0 in NMI mode");
 	apic_write(APIC_LVT_LINT0, LVT_MASKED);
-	pic_mask(0xffff);
 	pic_init();
 	set_handler(EXC_NMI, NULL);
 }
