@@ -181,10 +181,16 @@ uint8_t *emit_jump(struct emitter *e, int cc, const void *exec_target)
 /* R15 is the slot table again. */
 static void restore_table(struct emitter *e) { emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, slot_r15)); }
 
+/* XOR or SUB of a register and itself, 32 or 64 bits. */
+static bool clears(const struct insn *i)
+{
+	return (i->op == OP_XOR || i->op == OP_SUB) && i->form == FORM_RR && i->reg == i->rm && i->opsize >= 4;
+}
+
 /* Does the instruction, if it writes this operand, write all 64 bits of it, whatever it was? */
 static bool writes_whole(const struct insn *i)
 {
-	if (i->flags & INSN_HOST)
+	if ((i->flags & INSN_HOST) || clears(i))
 		return true;
 	if (i->opsize < 4)
 		return false;
@@ -232,7 +238,7 @@ struct stand_ins {
 
 static void add_stand_in(struct stand_ins *list, const struct insn *i, const struct insn_host *h, unsigned guest)
 {
-	bool written = h->gpr_written >> guest & 1, read = h->gpr_read >> guest & 1;
+	bool written = h->gpr_written >> guest & 1, read = h->gpr_read >> guest & 1 && !clears(i);
 
 	if (!bt_spilled(guest))
 		return;
@@ -384,11 +390,47 @@ static bool rm_may_be_memory(const struct insn *i, const struct insn_host *h, un
 	}
 }
 
+/*
+ * Most two-register instructions have two encodings, one with the destination in ModRM.rm and one with the source: that one
+ * with the spilled register there.
+ */
+static void turn_round(struct encoding *c)
+{
+	uint8_t op = c->opcode[0], reg = c->reg;
+	bool both_ways = (op & 0xc4) == 0 || (op & 0xfc) == 0x88; /* ADD ... CMP; MOV */
+
+	if (c->vex || c->opcode_len != 1 || !c->modrm || !bt_spilled(c->reg) || bt_spilled(c->rm))
+		return;
+	if (!both_ways && (op & 0xfe) != 0x84) /* TEST */
+		return;
+	c->opcode[0] ^= both_ways ? 2 : 0;
+	c->reg = c->rm;
+	c->rm = reg;
+}
+
+/* MOV of a small constant to a spilled register: to memory at once. */
+static bool emit_constant(struct emitter *e, const struct encoding *c, const struct insn *i)
+{
+	uint64_t value = i->opsize == 4 ? (uint32_t)i->imm : i->imm;
+	struct encoding mov = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
+	struct host_memory_operand m;
+
+	if (i->op != OP_MOV || i->form != FORM_RI || i->opsize < 4 || !bt_spilled(c->rm) || (uint64_t)(int32_t)value != value)
+		return false;
+	m = state_operand(BT_GPR(c->rm));
+	store_le32(mov.imm, (uint32_t)value);
+	emit_encoding(e, &mov, &m);
+	return true;
+}
+
 static enum emit_result emit_registers(struct emitter *e, const struct insn *i, const struct insn_host *h, struct encoding *c)
 {
 	static const uint8_t hosts[] = { R10, R11, R15 };
 	struct stand_ins list;
 
+	if (emit_constant(e, c, i))
+		return EMIT_DONE;
+	turn_round(c);
 	if (!find_stand_ins(&list, c, i, h))
 		return EMIT_CALLOUT;
 	if (list.count == 1 && (c->fields & FIELD_RM) && bt_spilled(c->rm) && !((c->fields & FIELD_REG) && c->reg == c->rm) &&

@@ -124,16 +124,22 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 	struct host_memory_operand state = state_operand(BT_GPR(offset)), *place = bt_spilled(offset) ? &state : NULL, m, sum;
 	uint64_t constant;
 
-	if (i->form != FORM_MR || i->opsize != 8 || i->addrsize != 8 || i->seg >= FS)
-		return i->form == FORM_MR && i->opsize == 8 ? SPECIAL_CALLOUT : SPECIAL_NONE;
+	if (i->form != FORM_MR)
+		return SPECIAL_NONE;
+	if (i->addrsize != 8)
+		return SPECIAL_CALLOUT; /* the sum is of 32 bits */
+	if (i->opsize != 8)
+		return SPECIAL_NONE;
+	if (i->seg >= FS)
+		return SPECIAL_CALLOUT;
 	if (!encoding_take(&c, i, h))
 		return SPECIAL_CALLOUT;
 
-	/* R10 = effective address */
+	/* A register, or R10 = effective address */
 	if (!emit_effective(e, i, h, rip, &m, &constant)) {
 		emit_mov_imm(e, R10, constant);
 		m = based_operand(R10, 0);
-	} else if (m.index != HOST_NONE || m.disp) {
+	} else if (m.index != HOST_NONE) {
 		emit_lea_operand(e, true, R10, &m);
 		m = based_operand(R10, 0);
 	}
@@ -143,7 +149,7 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 	emit_encoding(e, &shift, place);
 	sum = (struct host_memory_operand){ .base = HOST_NONE, .index = R11, .scale = 3 };
 	emit_lea_operand(e, true, R11, &sum);
-	sum = (struct host_memory_operand){ .base = m.base, .index = R11, .scale = 2 };
+	sum = (struct host_memory_operand){ .base = m.base, .index = R11, .scale = 2, .disp = m.disp };
 	emit_lea_operand(e, true, R10, &sum);
 	emit_window(e, R10);
 	/* R15 = the offset's low 8 bits */

@@ -1,0 +1,558 @@
+/*
+ * Golden listings: what is emitted for each kind of instruction, so that a change is seen in review. Whether it is right is
+ * test_emit_run's question.
+ */
+#include "engine/bt/bt.h"
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+#define RIP 0x555555554000ull
+
+/* clang-format off: guest instructions (AT&T), and the host's (Intel); what gives "callout" ends the listing */
+#define LISTINGS(_)													\
+	/* registers as they are */											\
+	_("mov %rbx, %rax", "mov rax, rbx\n")										\
+	_("add $5, %ecx", "add ecx, 0x05\n")										\
+	_("imul $100, %rdx, %rsi", "imul rsi, rdx, 0x64\n")								\
+	_("mov $-1, %rax", "mov rax, 0xFFFFFFFFFFFFFFFF\n")								\
+	_("movabs $0x123456789abcdef0, %rcx", "mov rcx, 0x123456789ABCDEF0\n")						\
+	_("sete %sil", "setz sil\n")											\
+	_("mov %ah, %bl", "mov bl, ah\n")										\
+	_("cqto; idiv %rcx",												\
+	  "cqo\n"													\
+	  "idiv rcx\n")													\
+	_("addps %xmm9, %xmm2", "addps xmm2, xmm9\n")									\
+	_("vpaddd %ymm1, %ymm2, %ymm3", "vpaddd ymm3, ymm2, ymm1\n")							\
+	_("popcnt %rax, %rcx", "popcnt rcx, rax\n")									\
+	_("nopw 0x200(%rax,%rax,1)", "")										\
+	_("endbr64", "")												\
+	_(".byte 0xf3, 0x90", "callout\n")										\
+	/* guest registers that live in memory */									\
+	_("mov %r10, %rax", "mov rax, qword ptr gs:r10\n")								\
+	_("mov %rax, %r11", "mov qword ptr gs:r11, rax\n")								\
+	_("mov %eax, %r15d",												\
+	  "mov r10d, eax\n"												\
+	  "mov qword ptr gs:r15, r10\n")										\
+	_("add %r10, %r11",												\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "mov r11, qword ptr gs:r11\n"											\
+	  "add r11, r10\n"												\
+	  "mov qword ptr gs:r11, r11\n")										\
+	_("xor %r10d, %r10d",												\
+	  "xor r10d, r10d\n"												\
+	  "mov qword ptr gs:r10, r10\n")										\
+	_("test %r10, %r10",												\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "test r10, r10\n")												\
+	_("inc %r15", "inc qword ptr gs:r15\n")										\
+	_("movb $3, %r10b",												\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "mov r10b, 0x03\n"												\
+	  "mov qword ptr gs:r10, r10\n")										\
+	_("mov $7, %r11d", "mov qword ptr gs:r11, 0x07\n")								\
+	_("mov $-7, %r11d",												\
+	  "mov r10d, 0xFFFFFFF9\n"											\
+	  "mov qword ptr gs:r11, r10\n")										\
+	_("mov %r11d, %eax", "mov eax, dword ptr gs:r11\n")								\
+	_("add %r15, %rcx", "add rcx, qword ptr gs:r15\n")								\
+	_("cmp %ecx, %r10d", "cmp dword ptr gs:r10, ecx\n")								\
+	_("andn %r10, %r11, %r15",											\
+	  "mov r11, qword ptr gs:r10\n"											\
+	  "mov r15, qword ptr gs:r11\n"											\
+	  "andn r10, r15, r11\n"											\
+	  "mov qword ptr gs:r15, r10\n"											\
+	  "mov r15, qword ptr gs:slot_r15\n")										\
+	_("cvtsi2sd %r10, %xmm1",											\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "cvtsi2sd xmm1, r10\n")											\
+	_("xchg %rax, %r15",												\
+	  "mov r10, qword ptr gs:r15\n"											\
+	  "xchg r10, rax\n"												\
+	  "mov qword ptr gs:r15, r10\n")										\
+	/* memory through a register */											\
+	_("mov 8(%rbx), %rax",												\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rax, qword ptr [r11+rbx*1+0x08]\n")									\
+	_("mov %cl, (%r13)",												\
+	  "sarx r11, r13, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov byte ptr [r11+r13*1], cl\n")										\
+	_("mov 8(%rsp), %edx",												\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov edx, dword ptr [rsp+r11*1+0x08]\n")									\
+	_("addl $1, (%rbp)",												\
+	  "sarx r11, rbp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "add dword ptr [r11+rbp*1], 0x01\n")										\
+	_("lock cmpxchg %rcx, 0x40(%rdi)",										\
+	  "sarx r11, rdi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "lock cmpxchg qword ptr [r11+rdi*1+0x40], rcx\n")								\
+	_("xchg %eax, (%rsi)",												\
+	  "sarx r11, rsi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "xchg dword ptr [r11+rsi*1], eax\n")										\
+	_("movaps 16(%rdi), %xmm3",											\
+	  "sarx r11, rdi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "movaps xmm3, xmmword ptr [r11+rdi*1+0x10]\n")								\
+	_("vmovdqu (%rsi), %ymm12",											\
+	  "sarx r11, rsi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "vmovdqu ymm12, ymmword ptr [r11+rsi*1]\n")									\
+	_("cmpxchg16b (%rsi)",												\
+	  "sarx r11, rsi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "cmpxchg16b xmmword ptr [r11+rsi*1]\n")									\
+	_("fldl (%rax)",												\
+	  "sarx r11, rax, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "fld qword ptr [r11+rax*1]\n")										\
+	_("add %r10, 8(%rbx)",												\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "add qword ptr [r11+rbx*1+0x08], r10\n")									\
+	_("mov 8(%rbx), %r10",												\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [r11+rbx*1+0x08]\n"									\
+	  "mov qword ptr gs:r10, r10\n")										\
+	_("mov %r15d, (%r10)",												\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r15, qword ptr gs:r15\n"											\
+	  "mov dword ptr [r11+r10*1], r15d\n"										\
+	  "mov r15, qword ptr gs:slot_r15\n")										\
+	_("mov (%r11), %r11",												\
+	  "mov r10, qword ptr gs:r11\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [r11+r10*1]\n"										\
+	  "mov qword ptr gs:r11, r10\n")										\
+	_("adc (%r15), %r10",												\
+	  "mov r10, qword ptr gs:r15\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r15, qword ptr gs:r10\n"											\
+	  "adc r15, qword ptr [r11+r10*1]\n"										\
+	  "mov qword ptr gs:r10, r15\n"											\
+	  "mov r15, qword ptr gs:slot_r15\n")										\
+	_("mov %ah, (%rbx)",												\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "rorx r10, rax, 0x08\n"											\
+	  "mov byte ptr [r11+rbx*1], r10b\n")										\
+	_("add 1(%rbx), %dh",												\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "rorx r10, rdx, 0x08\n"											\
+	  "add r10b, byte ptr [r11+rbx*1+0x01]\n"									\
+	  "rorx rdx, rdx, 0x08\n"											\
+	  "mov dl, r10b\n"												\
+	  "rorx rdx, rdx, 0x38\n")											\
+	_("cmp %bh, 4(%rdi)",												\
+	  "sarx r11, rdi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "rorx r10, rbx, 0x08\n"											\
+	  "cmp byte ptr [r11+rdi*1+0x04], r10b\n")									\
+	/* addresses that are computed */										\
+	_("mov (%rbx,%rcx,4), %eax",											\
+	  "lea r10, [rbx+rcx*4]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov eax, dword ptr [r11+r10*1]\n")										\
+	_("mov 16(%rbx,%rcx,8), %r10",											\
+	  "lea r10, [rbx+rcx*8]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [r11+r10*1+0x10]\n"									\
+	  "mov qword ptr gs:r10, r10\n")										\
+	_("mov -0x7e000000(,%rax,8), %rax",										\
+	  "lea r10, [rax*8-0x7E000000]\n"										\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rax, qword ptr [r11+r10*1]\n")										\
+	_("mov -0x7e000000(%rax), %rax",										\
+	  "lea r10, [rax-0x7E000000]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rax, qword ptr [r11+r10*1]\n")										\
+	_("movzbl (%r10,%r11), %eax",											\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "mov r11, qword ptr gs:r11\n"											\
+	  "lea r10, [r10+r11*1]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "movzx eax, byte ptr [r11+r10*1]\n")										\
+	_("mov %r15, (%r10,%r11,2)",											\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "mov r11, qword ptr gs:r11\n"											\
+	  "lea r10, [r10+r11*2]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r15, qword ptr gs:r15\n"											\
+	  "mov qword ptr [r11+r10*1], r15\n"										\
+	  "mov r15, qword ptr gs:slot_r15\n")										\
+	_("mov 4(%ebx,%ecx), %eax",											\
+	  "lea r10d, [rbx+rcx*1+0x04]\n"										\
+	  "mov r11, qword ptr [r15-0x27]\n"										\
+	  "mov eax, dword ptr [r11+r10*1]\n")										\
+	_("mov 0x1000(%rip), %rax",											\
+	  "mov r10, 0x555555555007\n"											\
+	  "mov r11, qword ptr [r15+0x529]\n"										\
+	  "mov rax, qword ptr [r11+r10*1]\n")										\
+	_("mov 0x601000, %eax",												\
+	  "mov r11, qword ptr [r15-0x27]\n"										\
+	  "mov eax, dword ptr [r11+0x601000]\n")									\
+	_("movabs 0x123456789abc, %al",											\
+	  "mov r10, 0x123456789ABC\n"											\
+	  "mov r11, qword ptr [r15+0xF9]\n"										\
+	  "mov al, byte ptr [r11+r10*1]\n")										\
+	_("movabs %rax, 0xffffffff82345678",										\
+	  "mov r11, qword ptr [r15-0x2F]\n"										\
+	  "mov qword ptr [r11-0x7DCBA988], rax\n")									\
+	/* segments */													\
+	_("mov %fs:0x28, %rax",												\
+	  "mov r10, qword ptr gs:fs_base\n"										\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rax, qword ptr [r11+r10*1+0x28]\n")									\
+	_("mov %gs:0x1f00(%rax), %ecx",											\
+	  "mov r10, qword ptr gs:gs_base\n"										\
+	  "lea r10, [r10+rax*1]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov ecx, dword ptr [r11+r10*1+0x1F00]\n")									\
+	_("incl %gs:(%rbx,%rcx,4)",											\
+	  "lea r10, [rbx+rcx*4]\n"											\
+	  "mov r11, qword ptr gs:gs_base\n"										\
+	  "lea r10, [r10+r11*1]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "inc dword ptr [r11+r10*1]\n")										\
+	_("mov %fs:(%r10), %r11",											\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "mov r11, qword ptr gs:fs_base\n"										\
+	  "lea r10, [r10+r11*1]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [r11+r10*1]\n"										\
+	  "mov qword ptr gs:r11, r10\n")										\
+	_("mov %gs:-0x7e000000, %eax",											\
+	  "mov r10, qword ptr gs:gs_base\n"										\
+	  "lea r10, [r10-0x7E000000]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov eax, dword ptr [r11+r10*1]\n")										\
+	/* LEA */													\
+	_("lea 8(%rbx,%rcx,4), %rax", "lea rax, [rbx+rcx*4+0x08]\n")							\
+	_("lea 0x1000(%rip), %rdi", "mov rdi, 0x555555555007\n")							\
+	_("lea (%r10,%r11), %r15",											\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "mov r11, qword ptr gs:r11\n"											\
+	  "lea r10, [r10+r11*1]\n"											\
+	  "mov qword ptr gs:r15, r10\n")										\
+	_("lea 1(%ebx), %eax", "lea eax, [rbx+0x01]\n")									\
+	/* the stack */													\
+	_("push %rbp",													\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov qword ptr [rsp+r11*1-0x08], rbp\n"									\
+	  "lea rsp, [rsp-0x08]\n")											\
+	_("push %r10",													\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov qword ptr [rsp+r11*1-0x08], r10\n"									\
+	  "lea rsp, [rsp-0x08]\n")											\
+	_("push $-2",													\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov qword ptr [rsp+r11*1-0x08], 0xFFFFFFFFFFFFFFFE\n"							\
+	  "lea rsp, [rsp-0x08]\n")											\
+	_("push 8(%rax)",												\
+	  "sarx r11, rax, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [r11+rax*1+0x08]\n"									\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov qword ptr [rsp+r11*1-0x08], r10\n"									\
+	  "lea rsp, [rsp-0x08]\n")											\
+	_("pop %rbx",													\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rbx, qword ptr [rsp+r11*1]\n"										\
+	  "lea rsp, [rsp+0x08]\n")											\
+	_("pop %rsp",													\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rsp, qword ptr [rsp+r11*1]\n")										\
+	_("pop %r15",													\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [rsp+r11*1]\n"										\
+	  "lea rsp, [rsp+0x08]\n"											\
+	  "mov qword ptr gs:r15, r10\n")										\
+	_("leave",													\
+	  "sarx r11, rbp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [r11+rbp*1]\n"										\
+	  "lea rsp, [rbp+0x08]\n"											\
+	  "mov rbp, r10\n")												\
+	/* bit strings */												\
+	_("bt %ecx, (%rdi)",												\
+	  "sarx r11, rdi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "bt dword ptr [r11+rdi*1], ecx\n")										\
+	_("lock bts %rax, 8(%rdi)",											\
+	  "mov r11b, 0x08\n"												\
+	  "sarx r11, rax, r11\n"											\
+	  "lea r11, [r11*8]\n"												\
+	  "lea r10, [rdi+r11*4+0x08]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "movzx r15d, al\n"												\
+	  "lock bts qword ptr [r11+r10*1], r15\n"									\
+	  "mov r15, qword ptr gs:slot_r15\n")										\
+	_("btr %r10, (%rdi,%rcx,8)",											\
+	  "lea r10, [rdi+rcx*8]\n"											\
+	  "mov r11b, 0x08\n"												\
+	  "sarx r11, qword ptr gs:r10, r11\n"										\
+	  "lea r11, [r11*8]\n"												\
+	  "lea r10, [r10+r11*4]\n"											\
+	  "sarx r11, r10, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "movzx r15d, byte ptr gs:r10\n"										\
+	  "btr qword ptr [r11+r10*1], r15\n"										\
+	  "mov r15, qword ptr gs:slot_r15\n")										\
+	_("lock btsq $5, (%rdi)",											\
+	  "sarx r11, rdi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "lock bts qword ptr [r11+rdi*1], 0x05\n")									\
+	/* one window for several accesses */										\
+	_("mov (%rbx), %rax; mov 8(%rbx), %rcx",									\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rax, qword ptr [r11+rbx*1]\n"										\
+	  "mov rcx, qword ptr [r11+rbx*1+0x08]\n")									\
+	_("mov (%rbx), %rbx; mov (%rbx), %rbx",										\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rbx, qword ptr [r11+rbx*1]\n"										\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov rbx, qword ptr [r11+rbx*1]\n")										\
+	_("push %rbp; mov %rsp, %rbp; sub $0x20, %rsp; mov %rdi, -8(%rbp)",						\
+	  "sarx r11, rsp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov qword ptr [rsp+r11*1-0x08], rbp\n"									\
+	  "lea rsp, [rsp-0x08]\n"											\
+	  "mov rbp, rsp\n"												\
+	  "sub rsp, 0x20\n"												\
+	  "mov qword ptr [r11+rbp*1-0x08], rdi\n")									\
+	_("mov (%rsi), %al; mov %al, (%rdi); inc %rsi; mov (%rsi), %al",						\
+	  "sarx r11, rsi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov al, byte ptr [r11+rsi*1]\n"										\
+	  "sarx r11, rdi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov byte ptr [r11+rdi*1], al\n"										\
+	  "inc rsi\n"													\
+	  "sarx r11, rsi, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov al, byte ptr [r11+rsi*1]\n")										\
+	_("mov (%rbx), %eax; add $0x40000001, %rbx; mov (%rbx), %eax",							\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov eax, dword ptr [r11+rbx*1]\n"										\
+	  "add rbx, 0x40000001\n"											\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov eax, dword ptr [r11+rbx*1]\n")										\
+	_("mov (%rbx), %eax; mov %r10, %r11; mov 4(%rbx), %eax",							\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov eax, dword ptr [r11+rbx*1]\n"										\
+	  "mov r10, qword ptr gs:r10\n"											\
+	  "mov r11, r10\n"												\
+	  "mov qword ptr gs:r11, r11\n"											\
+	  "sarx r11, rbx, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov eax, dword ptr [r11+rbx*1+0x04]\n")									\
+	_("leave; pop %rcx",												\
+	  "sarx r11, rbp, r15\n"											\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
+	  "mov r10, qword ptr [r11+rbp*1]\n"										\
+	  "lea rsp, [rbp+0x08]\n"											\
+	  "mov rbp, r10\n"												\
+	  "mov rcx, qword ptr [rsp+r11*1]\n"										\
+	  "lea rsp, [rsp+0x08]\n")											\
+	/* left to C */													\
+	_("cld", "callout\n")												\
+	_("rep movsb", "callout\n")											\
+	_("popw %ax", "callout\n")											\
+	_("andn (%r10), %r11, %r15", "callout\n")									\
+	_("mulx (%r10,%r11), %r10, %r15", "callout\n")									\
+	_("rdtsc", "callout\n")												\
+	_("popq (%rax)", "callout\n")
+
+static const struct {
+	const char *guest, *host;
+} listings[] = {
+#define _(guest, host) { guest, host },
+	LISTINGS(_)
+#undef _
+};
+
+extern const uint8_t listing_bytes[];
+__asm__(".pushsection .rodata\n.globl listing_bytes\nlisting_bytes:\n"
+#define _(guest, host) ".byte 2f-1f\n1: " guest "\n2:\n"
+	LISTINGS(_)
+#undef _
+	".popsection");
+/* clang-format on */
+
+static uint8_t code[1024];
+
+/* Offsets in the vCPU change: names instead. */
+static void name_state(char *line, size_t size)
+{
+	static const struct {
+		const char *name;
+		size_t offset;
+	} fields[] = {
+		{ "r10", BT_GPR(R10) },
+		{ "r11", BT_GPR(R11) },
+		{ "r15", BT_GPR(R15) },
+		{ "fs_base", offsetof(struct vcpu, s.seg_base[FS]) },
+		{ "gs_base", offsetof(struct vcpu, s.seg_base[GS]) },
+		{ "slot_r15", offsetof(struct vcpu, slot_r15) },
+	};
+	char *at = strstr(line, "gs:[0x"), rest[64];
+	size_t offset;
+
+	if (!at || sscanf(at, "gs:[%zx]%63[^\n]", &offset, rest) < 1)
+		return;
+	rest[0] = '\0';
+	sscanf(at, "gs:[%zx]%63[^\n]", &offset, rest);
+	for (unsigned n = 0; n < ARRAY_SIZE(fields); n++)
+		if (fields[n].offset == offset)
+			snprintf(at, size - (size_t)(at - line), "gs:%s%s", fields[n].name, rest);
+}
+
+static void list_code(const struct cpu_model *model, const struct emitter *e, char *text, size_t size)
+{
+	size_t used = 0;
+
+	for (const uint8_t *p = code; p < e->at;) {
+		struct insn i;
+		char line[160];
+
+		cpu_disassemble(MODE_64, p, 15, 0, line, sizeof(line));
+		name_state(line, sizeof(line));
+		used += (size_t)snprintf(text + used, size - used, "%s\n", line);
+		p += cpu_decode(model, MODE_64, p, 15, 0, &i, NULL);
+	}
+}
+
+static void list_guest(const struct cpu_model *model, const uint8_t *bytes, unsigned len, char *text, size_t size)
+{
+	struct emitter e = { .at = code, .end = code + sizeof(code), .window_base = -1 };
+	bool callout = false;
+	unsigned at = 0;
+
+	memset(code, 0x90, sizeof(code));
+	while (at < len && !callout) {
+		uint8_t padded[32] = { 0 };
+		struct insn_host h;
+		struct insn i;
+
+		memcpy(padded, bytes + at, len - at);
+		cpu_decode(model, MODE_64, padded, 15, at, &i, &h);
+		assert_int_not_equal(i.op, OP_INVALID);
+		callout = emit_insn(&e, &i, &h, RIP + at) == EMIT_CALLOUT;
+		at += i.len;
+	}
+	text[0] = '\0';
+	list_code(model, &e, text, size);
+	if (callout)
+		strncat(text, "callout\n", size - strlen(text) - 1);
+}
+
+static void test_listings(void **state)
+{
+	static struct cpu_model model;
+	const uint8_t *p = listing_bytes;
+	bool failed = false;
+
+	(void)state;
+	for (unsigned n = 0; n < FEATURE_COUNT; n++)
+		model.features[n] = true;
+	for (unsigned n = 0; n < ARRAY_SIZE(listings); n++) {
+		char text[2048];
+
+		list_guest(&model, p + 1, *p, text, sizeof(text));
+		p += 1 + *p;
+		if (!strcmp(text, listings[n].host))
+			continue;
+		failed = true;
+		print_message("# %s is now:\n", listings[n].guest);
+		for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1)
+			print_message("#\t%.*s\n", (int)(end - line), line);
+	}
+	assert_false(failed);
+}
+
+/* What does not fit is not written, and what was written stays. */
+static void test_full(void **state)
+{
+	static const uint8_t load[] = { 0x48, 0x8b, 0x03 }; /* mov (%rbx), %rax */
+	struct cpu_model model = { .cpu_count = 1 };
+	struct insn_host h;
+	struct insn i;
+
+	(void)state;
+	cpu_decode(&model, MODE_64, load, sizeof(load), 0, &i, &h);
+	for (size_t room = 0; room < 14 + EMIT_SLACK; room++) {
+		struct emitter e = { .at = code, .end = code + room, .window_base = -1 };
+
+		memset(code, 0x90, sizeof(code));
+		emit_insn(&e, &i, &h, RIP);
+		assert_true(e.full);
+		assert_true((size_t)(e.at - code) + EMIT_SLACK <= room || e.at == code);
+		for (uint8_t *p = e.at; p < code + sizeof(code); p++)
+			assert_int_equal(*p, 0x90);
+		assert_null(emit_jump(&e, -1, code));
+	}
+}
+
+static void test_jumps(void **state)
+{
+	struct emitter e = { .at = code, .end = code + sizeof(code), .to_exec = 0x1000, .window_base = -1 };
+	uint8_t *rel32 = emit_jump(&e, 5, code + 0x1000 + 256);
+
+	(void)state;
+	assert_ptr_equal(rel32, code + 2);
+	assert_memory_equal(code, "\x0f\x85\xfa\x00\x00\x00", 6);
+	rel32 = emit_jump(&e, -1, code + 0x1000);
+	assert_ptr_equal(rel32, code + 7);
+	assert_memory_equal(code + 6, "\xe9\xf5\xff\xff\xff", 5);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_listings),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_jumps),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
