@@ -674,6 +674,7 @@ struct vcpu {
 		uint64_t r11;	 /* R11 to enter with */
 		uint64_t exit_arg; /* why it was left */
 		uint64_t target; /* a computed target that was not found */
+		uint32_t x87;	 /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
 		uint64_t jump;	 /* the current jump table, or the one where nothing is found */
 		void *exit_glue; /* bt_exit_asm, bt_lookup_asm: too far away for a direct jump */
 		void *lookup_glue;

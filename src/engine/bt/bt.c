@@ -243,6 +243,20 @@ static bool ready_to_translate(struct vcpu *v)
 	return true;
 }
 
+/* Where the x87 instruction executed last was: translated code only says which one. */
+static void note_x87(struct vcpu *v)
+{
+	const struct bt_block *b = v->bt->blocks[v->bt_frame.x87 >> 9];
+	const struct bt_insn *record = &b->insns[(v->bt_frame.x87 >> 3) & 63];
+
+	v->s.fip = b->rip + record->guest;
+	v->s.fcs = v->s.seg_sel[CS];
+	if (record->data_seg != SEG_COUNT)
+		v->s.fds = v->s.seg_sel[record->data_seg];
+	v->s.fop = record->fop;
+	v->bt_frame.x87 = 0;
+}
+
 /* What translated code came back with. True: resume it at once. */
 static bool handle_exit(struct vcpu *v)
 {
@@ -252,6 +266,8 @@ static bool handle_exit(struct vcpu *v)
 	unsigned n = (arg >> 3) & 63;
 	enum bt_exit_kind kind = arg & 7;
 
+	if (v->bt_frame.x87)
+		note_x87(v);
 	switch (kind) {
 	case BT_EXIT_LINK0:
 	case BT_EXIT_LINK1:
@@ -273,13 +289,31 @@ static bool handle_exit(struct vcpu *v)
 /* After cpu_raise: as the interpreter does. */
 static bool deliver_fault(struct vcpu *v)
 {
+	bool alive, stepping = v->bt->stepping;
+
+	v->bt->stepping = false;
 	if (v->current) {
 		v->s.rip = v->s.ip_base;
 		v->current = NULL;
 	}
 	interp_of(v)->current = NULL;
 	v->restart = false;
-	return cpu_deliver_fault(v);
+	alive = cpu_deliver_fault(v);
+	if (alive && stepping)
+		cpu_after_step(v);
+	return alive;
+}
+
+/* EVENT_STEP: the instruction at s.rip alone. */
+static void step(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+
+	bt->stepping = true;
+	bt->pending = NULL;
+	run_single(v, find_or_translate(v), 0, BT_EXIT_CALLOUT);
+	bt->stepping = false;
+	cpu_after_step(v);
 }
 
 static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
@@ -301,10 +335,14 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 		bt->entering = NULL;
 		bt->kicked = 0;
 		next = handle_events(v, kind);
-		if (next != BT_GO_ON)
+		if (next == BT_LEAVE)
 			return next;
 		if (!ready_to_translate(v))
-			return BT_INTERPRET;
+			return next == BT_STEP ? next : BT_INTERPRET;
+		if (next == BT_STEP) {
+			step(v);
+			continue;
+		}
 		/* What was pending may be another's target by now: an event or a fault on the way led elsewhere. */
 		struct bt_link *pending = bt->pending;
 		uint32_t epoch = bt->code_epoch;

@@ -44,6 +44,8 @@ struct bt_insn {
 	uint16_t guest;		/* offset of its bytes */
 	int8_t window_base;	/* register whose window R11 holds there, -1 none */
 	uint8_t len;
+	uint8_t data_seg;	/* of its memory operand; SEG_COUNT: it has none */
+	uint16_t fop;		/* of an x87 instruction */
 	uint8_t faults;		/* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
 	struct block *single;	/* the interpreter's form, made when first needed */
 };
@@ -100,6 +102,7 @@ struct bt_cpu {
 	void (*enter)(struct vcpu *);
 	void (*interp_code_written)(struct vcpu *, gpa_t page); /* the interpreter's hooks, */
 	void (*interp_sync_icount)(struct vcpu *);		/* which this engine's stand in front of */
+	bool stepping;		  /* one instruction is run for EVENT_STEP */
 	bool tlb_changed;	  /* the slot table must be asked for again */
 	uint8_t last_view;
 	struct bt_link *pending;  /* link this to the block that comes next */

@@ -127,6 +127,20 @@ static bool emit_end(struct translation *t, const struct insn *i, const struct i
 	return false;
 }
 
+/*
+ * x87 instructions that change what a pending exception is go to C (fpu.c keeps track of unmasked ones); of the control
+ * instructions only those that store the control or status word run as they are.
+ */
+static bool x87_usable(const struct insn_host *h, const struct insn *i)
+{
+	unsigned opcode = i->bytes[h->prefix_len], modrm = i->bytes[h->modrm_offset];
+
+	if ((opcode & 0xf8) != 0xd8)
+		opcode = i->bytes[h->prefix_len + 1]; /* behind REX */
+	return !h->control || (opcode == 0xd9 && (modrm & 0x38) == 0x38 && modrm < 0xc0) ||
+	       (opcode == 0xdd && (modrm & 0x38) == 0x38 && modrm < 0xc0) || (opcode == 0xdf && modrm == 0xe0);
+}
+
 /* May this instruction of a floating-point or vector unit run as it is? */
 static bool unit_usable(uint32_t key, const struct insn *i, const struct insn_host *h)
 {
@@ -134,9 +148,60 @@ static bool unit_usable(uint32_t key, const struct insn *i, const struct insn_ho
 		return key & BIT(18);
 	if (!(i->flags & INSN_HOST))
 		return true;
-	if (h->x87 || h->mmx)
-		return (key & BIT(16)) && (!h->vec_read || (key & BIT(17))) && !h->x87;
+	if (h->x87)
+		return (key & BIT(16)) && x87_usable(h, i);
+	if (h->mmx)
+		return (key & BIT(16)) && (!h->vec_read || (key & BIT(17)));
 	return h->vex ? key & BIT(18) : key & BIT(17);
+}
+
+/* FDP: the offset of the memory operand, into the state. False: its address cannot be had from the host's registers alone. */
+static bool emit_data_pointer(struct translation *t, const struct insn *i)
+{
+	unsigned base = i->base / 8, index = i->index / 8;
+	uint8_t code[8] = { 0x4c, 0x8d, 0x94, 0 };
+
+	if (i->addrsize != 8 || (base < 16 && bt_spilled(base)) || (index < 16 && bt_spilled(index)))
+		return false;
+	if ((i->flags & INSN_RIPREL) || (base >= 16 && index >= 16)) {
+		emit_mov_imm(&t->e, R10, (uint64_t)(int64_t)i->disp + (i->flags & INSN_RIPREL ? t->b->rip : 0));
+	} else if (base >= 16) {
+		return false;
+	} else {
+		/* lea disp32(base,index,scale), %r10 */
+		code[0] |= (uint8_t)((index < 16 ? index >> 3 << 1 : 0) | base >> 3);
+		code[3] = (uint8_t)(i->scale << 6 | (index < 16 ? index & 7 : 4) << 3 | (base & 7));
+		store_le32(code + 4, (uint32_t)i->disp);
+		emit_bytes(&t->e, code, 8);
+	}
+	emit_store_state(&t->e, R10, offsetof(struct vcpu, s.fdp));
+	return true;
+}
+
+/* movl $which, %gs:x87: FIP, FCS and FOP are found out when somebody may look, see bt.c. */
+static void emit_x87_note(struct translation *t)
+{
+	uint8_t code[12] = { 0x65, 0xc7, 0x04, 0x25 };
+
+	store_le32(code + 4, (uint32_t)offsetof(struct vcpu, bt_frame.x87));
+	store_le32(code + 8, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
+	emit_bytes(&t->e, code, sizeof(code));
+}
+
+static bool emit_plain(struct translation *t, const struct insn *i, const struct insn_host *h)
+{
+	uint8_t *start = t->e.at;
+
+	if (!unit_usable(t->b->key, i, h) || emit_insn(&t->e, i, h, t->rip) != EMIT_DONE)
+		return false;
+	if (!(i->flags & INSN_HOST) || !h->x87 || h->control)
+		return true;
+	if ((i->flags & INSN_MEM) && !emit_data_pointer(t, i)) {
+		t->e.at = start;
+		return false;
+	}
+	emit_x87_note(t);
+	return true;
 }
 
 static void translate_insn(struct translation *t, const struct insn *i, const struct insn_host *h)
@@ -148,6 +213,8 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		.guest = i->offset,
 		.window_base = (int8_t)t->e.window_base,
 		.len = i->len,
+		.data_seg = i->flags & INSN_MEM ? i->seg : SEG_COUNT,
+		.fop = h->x87 && h->modrm_offset ? (uint16_t)((i->bytes[h->modrm_offset - 1] & 7) << 8 | i->bytes[h->modrm_offset]) : 0,
 	};
 	t->rip = t->b->rip + i->offset;
 	t->next = t->rip + i->len;
@@ -156,8 +223,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 			emit_callout(t);
 		return;
 	}
-	if (bt_is_forced(t->bt, t->b->gpa + i->offset) || !unit_usable(t->b->key, i, h) ||
-	    emit_insn(&t->e, i, h, t->rip) != EMIT_DONE)
+	if (bt_is_forced(t->bt, t->b->gpa + i->offset) || !emit_plain(t, i, h))
 		emit_callout(t);
 }
 

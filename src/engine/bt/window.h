@@ -43,7 +43,7 @@
 #define MAX_WINDOWS 128
 #define MIN_WINDOWS 8
 #define MAX_SPACES  64
-#define MAX_CPUS    256
+#define MAX_CPUS    64
 
 /* A window holds pages that user mode may use, or those it may not: user mode's table must not lead to the others. */
 enum window_kind { WINDOW_USER, WINDOW_SUPERVISOR, WINDOW_KINDS };
@@ -103,7 +103,8 @@ struct window {
 	uint8_t kind;				   /* enum window_kind */
 	bool nxe;				   /* EFER.NXE: bit 63 of entries is not reserved */
 	unsigned references;			   /* slots of address spaces that name it */
-	uint64_t removed;			   /* epoch in which it left the last table */
+	uint64_t holders;   /* bit n: vCPU n was using a table when that stopped naming it, and may have its address */
+	uint64_t removed;   /* epoch in which that happened last */
 	uint64_t used;				   /* time of last use: for eviction */
 	uint64_t validated, validated_local;	   /* all pages; those that are not global */
 	struct list local_regions, global_regions; /* with any page that is not global; others */

@@ -94,6 +94,17 @@ static void slot_set(struct bt_windows *w, struct space *space, struct window *w
 	window->used = ++w->uses;
 }
 
+/* The vCPUs that may be using this address space's tables. */
+static uint64_t space_users(const struct bt_windows *w, const struct space *space)
+{
+	uint64_t users = 0;
+
+	for (unsigned n = 0; n < w->cpu_count; n++)
+		if (w->cpu[n] && w->cpu[n]->space == space)
+			users |= BIT(n);
+	return users;
+}
+
 static void slot_remove(struct bt_windows *w, struct space *space, unsigned slot)
 {
 	for (enum table_view view = 0; view < TABLE_VIEWS; view++)
@@ -102,8 +113,11 @@ static void slot_remove(struct bt_windows *w, struct space *space, unsigned slot
 		struct window *window = space_window(w, space, slot, kind);
 
 		space->window[slot][kind] = 0;
-		if (window && !--window->references)
+		if (window) {
+			window->references--;
 			window->removed = atomic_fetch_add(&w->epoch, 1);
+			window->holders |= space_users(w, space);
+		}
 	}
 	space->in_use[slot / 64] &= ~BIT(slot % 64);
 }
@@ -113,10 +127,10 @@ static void slot_remove(struct bt_windows *w, struct space *space, unsigned slot
 /* Nobody but self can have this window's address in a register. self is not in translated code. */
 static bool window_quiet(const struct bt_windows *w, const struct window *window, const struct window_cpu *self)
 {
-	for (unsigned n = 0; n < w->cpu_count; n++) {
-		const struct window_cpu *c = w->cpu[n];
+	for (uint64_t left = window->holders; left; left &= left - 1) {
+		const struct window_cpu *c = w->cpu[__builtin_ctzll(left)];
 
-		if (c && c != self && c->space && atomic_load(&c->entered) <= window->removed)
+		if (c != self && c->space && atomic_load(&c->entered) <= window->removed)
 			return false;
 	}
 	return true;
@@ -131,14 +145,6 @@ static void window_retire(struct bt_windows *w, struct window *window)
 	w->stats.evictions++;
 }
 
-static bool space_in_use(const struct bt_windows *w, const struct space *space)
-{
-	for (unsigned n = 0; n < w->cpu_count; n++)
-		if (w->cpu[n] && w->cpu[n]->space == space)
-			return true;
-	return false;
-}
-
 /* The address space used longest ago, but none that a vCPU is in. NULL: there is none. */
 static struct space *evict_space(struct bt_windows *w)
 {
@@ -147,7 +153,7 @@ static struct space *evict_space(struct bt_windows *w)
 	for (unsigned n = 0; n < w->space_count; n++) {
 		struct space *space = &w->space[n];
 
-		if (space->key && (!oldest || space->used < oldest->used) && !space_in_use(w, space))
+		if (space->key && (!oldest || space->used < oldest->used) && !space_users(w, space))
 			oldest = space;
 	}
 	if (!oldest)
@@ -160,40 +166,42 @@ static struct space *evict_space(struct bt_windows *w)
 	return oldest;
 }
 
-static struct window *oldest_orphan(struct bt_windows *w)
+/* A window that no table names: a free one, or else the one used longest ago. *waiting: there are some that are not quiet yet. */
+static struct window *find_unnamed(struct bt_windows *w, const struct window_cpu *self, bool *waiting)
 {
-	struct window *oldest = NULL;
+	struct window *best = NULL;
 
+	*waiting = false;
 	for (unsigned n = 0; n < w->window_count; n++) {
 		struct window *window = &w->window[n];
 
-		if (window->pml4e && !window->references && (!oldest || window->used < oldest->used))
-			oldest = window;
+		if (window->references)
+			continue;
+		if (!window_quiet(w, window, self)) {
+			*waiting = true;
+			continue;
+		}
+		if (!window->pml4e)
+			return window;
+		if (!best || window->used < best->used)
+			best = window;
 	}
-	return oldest;
+	return best;
 }
 
-static struct window *find_free_window(struct bt_windows *w, const struct window_cpu *self)
-{
-	for (unsigned n = 0; n < w->window_count; n++)
-		if (!w->window[n].pml4e && window_quiet(w, &w->window[n], self))
-			return &w->window[n];
-	return NULL;
-}
-
+/* A window for a new use. NULL: all are in use, or wait for a vCPU to come out of translated code. */
 static struct window *take_window(struct bt_windows *w, const struct window_cpu *self)
 {
-	for (;;) {
-		struct window *window = find_free_window(w, self);
+	struct window *window;
+	bool waiting;
 
-		if (window)
-			return window;
-		window = oldest_orphan(w);
-		if (window)
-			window_retire(w, window);
-		else if (!evict_space(w))
+	while (!(window = find_unnamed(w, self, &waiting)))
+		if (waiting || !evict_space(w))
 			return NULL;
-	}
+	if (window->pml4e)
+		window_retire(w, window);
+	window->holders = 0;
+	return window;
 }
 
 /* Has more in it that can be given up than other: nobody names it, or it was used longer ago. */
