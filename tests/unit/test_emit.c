@@ -534,15 +534,16 @@ static void test_full(void **state)
 
 static void test_jumps(void **state)
 {
-	struct emitter e = { .at = code, .end = code + sizeof(code), .to_exec = 0x1000, .window_base = -1 };
-	uint8_t *rel32 = emit_jump(&e, 5, code + 0x1000 + 256);
+	static uint8_t pages[2 * PAGE_SIZE]; /* written, and as if it were executed one page further */
+	struct emitter e = { .at = pages, .end = pages + PAGE_SIZE, .to_exec = PAGE_SIZE, .window_base = -1 };
+	uint8_t *rel32 = emit_jump(&e, 5, pages + PAGE_SIZE + 256);
 
 	(void)state;
-	assert_ptr_equal(rel32, code + 2);
-	assert_memory_equal(code, "\x0f\x85\xfa\x00\x00\x00", 6);
-	rel32 = emit_jump(&e, -1, code + 0x1000);
-	assert_ptr_equal(rel32, code + 7);
-	assert_memory_equal(code + 6, "\xe9\xf5\xff\xff\xff", 5);
+	assert_ptr_equal(rel32, pages + 2);
+	assert_memory_equal(pages, "\x0f\x85\xfa\x00\x00\x00", 6);
+	rel32 = emit_jump(&e, -1, pages + PAGE_SIZE);
+	assert_ptr_equal(rel32, pages + 7);
+	assert_memory_equal(pages + 6, "\xe9\xf5\xff\xff\xff", 5);
 }
 
 int main(void)
