@@ -105,6 +105,51 @@ static void test_views(struct bench *b)
 	is_slow(b, user(1), true);
 	is_slow(b, kernel(0), true);
 	reads(b, user(0), 0);
+
+	/* Another address space with the same windows. */
+	poke(b, pml4_entry(PML4_C, USER), PDPT_U | FLAGS_ALL);
+	load_cr3(b, PML4_C);
+	attempt.faults = 0;
+	reads(b, user(0), 0);
+	assert_int_equal(attempt.faults, 0);
+	is_slow(b, user(1), false);
+	is_slow(b, kernel(0), false);
+	set_cpl(b->v, 0);
+	is_slow(b, user(0), false);
+	reads(b, user(1), 1);
+	reads(b, kernel(0), 2);
+
+	/* A supervisor's page that becomes the user's, and back. */
+	poke(b, user_entry(1), data(1) | FLAGS_ALL);
+	cpu_tlb_flush_page(b->v, gva(user(1)));
+	is_slow(b, user(1), false);
+	set_cpl(b->v, 3);
+	reads(b, user(1), 1);
+	poke(b, user_entry(1), data(1) | (FLAGS_ALL & ~PTE_U));
+	cpu_tlb_flush_page(b->v, gva(user(1)));
+	is_slow(b, user(1), false);
+}
+
+/* Translated code may go on with a window's address in a register when a table leads elsewhere already. */
+static void test_old_window(struct bench *b)
+{
+	uint64_t old, value;
+
+	set_cpl(b->v, 3);
+	poke(b, user_entry(0), data(1) | FLAGS_ALL);
+	poke(b, PT_B, data(3) | FLAGS_ALL);
+	reads(b, USER, 1);
+	old = host_address(bt_windows_table(b->w, b->v), USER);
+	poke(b, pml4_entry(PML4, USER), PDPT_B | FLAGS_ALL);
+	reads(b, USER + 0, 1); /* nobody flushed */
+	attempt.faults = 0;
+	assert_false(read_host(old + PAGE_SIZE, &value));
+	assert_int_equal(attempt.faults, 1);
+	bt_windows_touch(b->w, b->v, USER, false);
+	reads(b, USER, 3);
+	attempt.faults = 0;
+	assert_false(read_host(old + PAGE_SIZE, &value));
+	assert_int_equal(attempt.faults, 1);
 }
 
 static void test_access_to_user_pages_with_ac(struct bench *b)
@@ -335,11 +380,14 @@ static void test_upper_levels(struct bench *b)
 		reads(b, USER, 1);
 	}
 	/* A top-level entry that changes and comes back, with INVLPG while it leads elsewhere. */
+	poke(b, user_entry(1), data(7) | FLAGS_ALL);
+	reads(b, user(1), 7);
 	poke(b, pml4_entry(PML4, USER), PDPT_B | FLAGS_ALL);
-	poke(b, user_entry(0), data(9) | FLAGS_ALL);
-	cpu_tlb_flush_page(b->v, gva(USER));
+	poke(b, user_entry(1), data(9) | FLAGS_ALL);
+	cpu_tlb_flush_page(b->v, gva(user(1)));
 	poke(b, pml4_entry(PML4, USER), PDPT_U | FLAGS_ALL);
-	reads(b, USER, 9);
+	reads(b, user(0), 1);
+	reads(b, user(1), 9);
 }
 
 static void test_spaces(struct bench *b)
@@ -415,21 +463,61 @@ static void test_spaces(struct bench *b)
 static void test_global(struct bench *b)
 {
 	poke(b, kernel_entry(0), data(1) | FLAGS_LEAF | PTE_G);
-	poke(b, kernel_entry(100), data(2) | FLAGS_LEAF);
+	poke(b, pd_entry(PD_K, LARGE), PT_K2 | FLAGS_LEAF);
+	poke(b, PT_K2, data(2) | FLAGS_LEAF);
 	reads(b, kernel(0), 1);
-	reads(b, kernel(100), 2);
+	reads(b, LARGE, 2);
 	poke(b, kernel_entry(0), data(3) | FLAGS_LEAF | PTE_G);
-	poke(b, kernel_entry(100), data(4) | FLAGS_LEAF);
+	poke(b, PT_K2, data(4) | FLAGS_LEAF);
 	load_cr3(b, PML4);
-	reads(b, kernel(100), 4);
+	reads(b, LARGE, 4);
 	cpu_tlb_flush(b->v);
 	reads(b, kernel(0), 3);
+	/* The bit is what it was when the page was last looked at. */
+	poke(b, kernel_entry(0), data(3) | FLAGS_LEAF);
+	cpu_tlb_flush(b->v);
+	reads(b, kernel(0), 3);
+	poke(b, kernel_entry(0), data(8) | FLAGS_LEAF);
+	load_cr3(b, PML4);
+	reads(b, kernel(0), 8);
+
+	poke(b, pd_entry(PD_K, LARGE), PT_K2 | FLAGS_LEAF);
+	poke(b, PT_K2, data(3) | FLAGS_LEAF | PTE_G);
+	cpu_tlb_flush(b->v);
+	reads(b, LARGE, 3);
 	b->v->s.cr4 &= ~CR4_PGE;
 	cpu_tlb_flush(b->v);
-	reads(b, kernel(0), 3);
-	poke(b, kernel_entry(0), data(5) | FLAGS_LEAF | PTE_G);
+	reads(b, LARGE, 3);
+	poke(b, PT_K2, data(5) | FLAGS_LEAF | PTE_G);
 	load_cr3(b, PML4);
-	reads(b, kernel(0), 5);
+	reads(b, LARGE, 5);
+}
+
+/* INVLPG of a global page is felt in all address spaces, also when it became global after it was mapped. */
+static void test_global_page_elsewhere(struct bench *b)
+{
+	use_pcids(b);
+	for (unsigned late = 0; late < 2; late++) {
+		/* Address spaces with tables of their own for this address. */
+		poke(b, pml4_entry(PML4_B, KERNEL), PDPT_B | FLAGS_LEAF);
+		poke(b, PDPT_B, PD_B | FLAGS_LEAF);
+		poke(b, pd_entry(PD_B, KERNEL), PT_B | FLAGS_LEAF);
+		poke(b, kernel_entry(0), data(1) | FLAGS_LEAF | (late ? 0 : PTE_G));
+		poke(b, PT_B, data(2) | FLAGS_LEAF | PTE_G);
+		load_cr3(b, PML4_B | 2);
+		cpu_tlb_flush(b->v);
+		reads(b, kernel(0), 2);
+		load_cr3(b, PML4 | 1);
+		reads(b, kernel(0), 1);
+		poke(b, kernel_entry(0), data(1) | FLAGS_LEAF | PTE_G);
+		load_cr3(b, PML4 | 1);
+		reads(b, kernel(0), 1);
+		load_cr3(b, PML4_B | 2 | NO_FLUSH);
+		poke(b, kernel_entry(0), data(3) | FLAGS_LEAF | PTE_G);
+		cpu_tlb_flush_page(b->v, gva(kernel(0)));
+		load_cr3(b, PML4 | 1 | NO_FLUSH);
+		reads(b, kernel(0), 3);
+	}
 }
 
 static void test_aliases(struct bench *b)
@@ -568,6 +656,14 @@ static void test_large_pages(struct bench *b)
 	is_slow(b, LARGE + 0xa14000, true);
 	is_slow(b, LARGE + 0xa15000, true);
 	reads(b, LARGE + 0xa15000, 21);
+
+	/* A page that was code once, in a mapping made before it is code again. */
+	put(b->b, data(20), 20, 8);
+	poke(b, pd_entry(PD_K, LARGE) + 48, DATA | FLAGS_LEAF | PTE_PS | PTE_D | PTE_G);
+	reads(b, LARGE + 0xc00000, 0);
+	decode_from(b, data(20));
+	is_slow(b, LARGE + 0xc14000, true);
+	reads(b, LARGE + 0xc14000, 20);
 
 	/* INVLPG anywhere in the page drops all of it, and nothing else. */
 	poke(b, pd_entry(PD_K, LARGE), (DATA + 0x400000) | FLAGS_LEAF | PTE_PS | PTE_D | PTE_G);
@@ -719,6 +815,7 @@ int main(void)
 		BENCH_TEST(test_tables),
 		BENCH_TEST(test_table_reach),
 		BENCH_TEST(test_views),
+		BENCH_TEST(test_old_window),
 		BENCH_TEST(test_access_to_user_pages_with_ac),
 		BENCH_TEST(test_rights),
 		BENCH_TEST(test_accessed_and_dirty),
@@ -727,6 +824,7 @@ int main(void)
 		BENCH_TEST(test_upper_levels),
 		BENCH_TEST(test_spaces),
 		BENCH_TEST(test_global),
+		BENCH_TEST(test_global_page_elsewhere),
 		BENCH_TEST(test_aliases),
 		BENCH_TEST(test_page_crossing),
 		BENCH_TEST(test_code_pages),

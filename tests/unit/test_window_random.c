@@ -4,7 +4,8 @@
 #define _GNU_SOURCE /* REG_ERR */
 #include "lib/window_bench.h"
 
-#define RANDOM_PAGES 80
+#define RANDOM_PAGES 24
+#define FIRST_PAGE   52
 #define VERSIONS     24 /* of the tables since the last flush of everything */
 #define TABLES_SIZE  (TABLES_END - PML4)
 #define ADDRESSES    (RANDOM_PAGES * 3)
@@ -26,10 +27,10 @@ static uint64_t random_number(struct reference *r, uint64_t below)
 	return (r->seed >> 33) % below;
 }
 
-/* 80 pages of a user's table, 80 of the kernel's, 80 in a large page. */
+/* Pages of a user's table, of the kernel's, and in a large page; on both sides of a span's end. */
 static uint64_t random_address(unsigned n)
 {
-	unsigned page = n % RANDOM_PAGES;
+	unsigned page = FIRST_PAGE + n % RANDOM_PAGES;
 
 	return n < RANDOM_PAGES ? user(page) : n < 2 * RANDOM_PAGES ? kernel(page) : LARGE + (uint64_t)page * PAGE_SIZE;
 }
@@ -152,13 +153,13 @@ static void random_edit(struct reference *r)
 {
 	static const uint64_t tables[] = { PT_U, PT_B, PT_K, PT_U2, PT_K2 };
 	uint64_t table = tables[random_number(r, 5)], leaf = random_leaf(r);
-	unsigned first = (unsigned)random_number(r, RANDOM_PAGES), count = random_number(r, 3) ? 1 : 12;
+	unsigned first = FIRST_PAGE + (unsigned)random_number(r, RANDOM_PAGES), count = random_number(r, 3) ? 1 : 12;
 
 	if (!random_number(r, 6)) {
 		random_upper(r);
 		return;
 	}
-	for (unsigned n = first; n < MIN(first + count, RANDOM_PAGES); n++, leaf += PAGE_SIZE)
+	for (unsigned n = first; n < MIN(first + count, FIRST_PAGE + RANDOM_PAGES); n++, leaf += PAGE_SIZE)
 		poke(r->b, table + 8 * n, leaf);
 }
 
@@ -308,11 +309,124 @@ static void test_random_with_little_room(void **state)
 		random_run(seed, &(struct window_limits){ .windows = 8, .spaces = 2, .mappings = 40 });
 }
 
+/* ---- two vCPUs that take windows away from each other ---- */
+
+#define SMP_SPACES 6
+#define SMP_ROUNDS 400
+#define SMP_TABLES (DATA + 0x400000)
+
+struct smp_cpu {
+	struct bench *b;
+	struct vcpu *v;
+	unsigned number;
+	unsigned wrong, slow, ok;
+};
+
+/* The tables of a CPU's n-th address space: PML4, PDPT, PD, PT, and a page of data in front of which is a number. */
+static uint64_t smp_table(const struct smp_cpu *c, unsigned space, unsigned level)
+{
+	return SMP_TABLES + ((uint64_t)(c->number * SMP_SPACES + space) * 8 + level) * PAGE_SIZE;
+}
+
+static uint64_t smp_slot(unsigned space) { return USER + (uint64_t)(space % 3) * WINDOW_SIZE; }
+
+static void smp_build(struct smp_cpu *c)
+{
+	for (unsigned space = 0; space < SMP_SPACES; space++) {
+		uint64_t lin = smp_slot(space);
+
+		for (unsigned level = 0; level < 4; level++)
+			memset(mem_map(c->b->b->mem, gpa(smp_table(c, space, level)), PAGE_SIZE, true), 0, PAGE_SIZE);
+		poke(c->b, pml4_entry(smp_table(c, space, 0), lin), smp_table(c, space, 1) | FLAGS_ALL);
+		poke(c->b, pml4_entry(smp_table(c, space, 0), KERNEL), PDPT_K | FLAGS_LEAF);
+		poke(c->b, smp_table(c, space, 1) + 8 * bits(lin, 38, 30), smp_table(c, space, 2) | FLAGS_ALL);
+		poke(c->b, pd_entry(smp_table(c, space, 2), lin), smp_table(c, space, 3) | FLAGS_ALL);
+		for (unsigned n = 4; n < 8; n++)
+			poke(c->b, smp_table(c, space, n), (uint64_t)c->number << 32 | space << 8 | n);
+	}
+}
+
+/* One address, held as in a register, used again and again; then the page moves. */
+static void smp_round(struct smp_cpu *c, unsigned space, unsigned page)
+{
+	uint64_t lin = smp_slot(space), value = 0, at;
+	uint64_t expected = (uint64_t)c->number << 32 | space << 8 | page;
+
+	poke(c->b, smp_table(c, space, 3), smp_table(c, space, page) | FLAGS_ALL);
+	cpu_write_cr3(c->v, smp_table(c, space, 0));
+	for (unsigned n = 0; n < 2; n++) {
+		if (!translated_twice(c->b->w, c->v, lin, false, &value)) {
+			c->slow++;
+			continue;
+		}
+		c->wrong += value != expected;
+		c->ok++;
+		at = host_address(bt_windows_table(c->b->w, c->v), lin);
+		for (unsigned k = 0; k < 200; k++) {
+			value = expected;
+			if (k % 2 ? read_host(at, &value) : write_host(at, expected))
+				c->wrong += value != expected;
+		}
+	}
+	if (translated_twice(c->b->w, c->v, KERNEL + page % 2 * PAGE_SIZE, false, &value))
+		c->wrong += value != 10 + page % 2;
+}
+
+static void *smp_thread(void *opaque)
+{
+	struct smp_cpu *c = opaque;
+	stack_t stack = { .ss_sp = malloc(65536), .ss_size = 65536 };
+
+	sigaltstack(&stack, NULL);
+	for (unsigned round = 0; round < SMP_ROUNDS; round++) {
+		set_cpl(c->v, 0);
+		smp_round(c, (round * 5 + c->number) % SMP_SPACES, 4 + round % 4);
+		if (round % 50 == 0)
+			bt_windows_leave(c->b->w, c->v);
+	}
+	bt_windows_leave(c->b->w, c->v);
+	sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, NULL);
+	free(stack.ss_sp);
+	return NULL;
+}
+
+static void test_smp(void **state)
+{
+	struct bench *b = bench_create(&(struct window_limits){ .windows = 8, .spaces = 5, .mappings = 60 });
+	struct smp_cpu cpu[2] = { { .b = b, .v = b->v }, { .b = b, .number = 1 } };
+	pthread_t thread[2];
+	struct error err;
+	(void)state;
+
+	poke(b, kernel_entry(0), data(10) | FLAGS_LEAF | PTE_G);
+	poke(b, kernel_entry(1), data(11) | FLAGS_LEAF | PTE_G);
+	cpu[1].v = vcpu_create(1, &b->b->model, b->b->mem, NULL, &b->b->trace, &bare_env, b->b, &err);
+	assert_non_null(cpu[1].v);
+	cpu[1].v->s = b->v->s;
+	cpu[1].v->tlb_hooks = &bt_tlb_hooks;
+	for (unsigned n = 0; n < 2; n++) {
+		cpu[n].v->s.cr4 &= ~CR4_SMAP;
+		cpu_update_mode(cpu[n].v);
+		cpu_tlb_flush(cpu[n].v);
+		smp_build(&cpu[n]);
+	}
+	for (unsigned n = 0; n < 2; n++)
+		assert_int_equal(pthread_create(&thread[n], NULL, smp_thread, &cpu[n]), 0);
+	for (unsigned n = 0; n < 2; n++) {
+		pthread_join(thread[n], NULL);
+		assert_int_equal(cpu[n].wrong, 0);
+		assert_true(cpu[n].ok > cpu[n].slow);
+	}
+	vcpu_destroy(cpu[1].v);
+	bench_destroy(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_random_with_little_room),
+		cmocka_unit_test(test_smp),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -99,13 +99,13 @@ struct window {
 	uint64_t base;	/* host address */
 	uint64_t pml4e; /* the entry it is for, 0: the window is free */
 	const uint64_t *pdpt;
-	uint16_t slot;				   /* 0..511 */
-	uint8_t kind;				   /* enum window_kind */
-	bool nxe;				   /* EFER.NXE: bit 63 of entries is not reserved */
-	unsigned references;			   /* slots of address spaces that name it */
-	uint64_t holders;   /* bit n: vCPU n was using a table when that stopped naming it, and may have its address */
-	uint64_t removed;   /* epoch in which that happened last */
-	uint64_t used;				   /* time of last use: for eviction */
+	uint16_t slot;	     /* 0..511 */
+	uint8_t kind;	     /* enum window_kind */
+	bool nxe;	     /* EFER.NXE: bit 63 of entries is not reserved */
+	unsigned references; /* slots of address spaces that name it */
+	uint64_t holders;    /* bit n: vCPU n was using a table when that stopped naming it, and may have its address */
+	uint64_t removed;    /* epoch in which that happened last */
+	uint64_t used;	     /* time of last use: for eviction */
 	uint64_t validated, validated_local;	   /* all pages; those that are not global */
 	struct list local_regions, global_regions; /* with any page that is not global; others */
 	unsigned global_count;			   /* regions with global pages */

@@ -24,8 +24,14 @@ static struct leaf_rule leaf_rule(const struct region *r)
 
 /* ---- pages mapped one by one ---- */
 
-static bool check_span(const struct region *r, const struct span *s, const struct leaf_rule rule, struct page_set *gone,
-		       struct page_set *unwritable)
+/* What is to be done with the pages of a region, and what was seen. */
+struct findings {
+	struct page_set gone, unwritable;
+	bool differs;
+	uint64_t any, all; /* bits that any of the entries has, that all have */
+};
+
+static void check_span(const struct region *r, const struct span *s, const struct leaf_rule rule, struct findings *f)
 {
 	const uint64_t *table = r->page_table + s->number * PAGES_PER_SPAN;
 	uint64_t drop = 0, protect = 0;
@@ -40,10 +46,22 @@ static bool check_span(const struct region *r, const struct span *s, const struc
 			drop |= BIT(n);
 		else if (unlikely(~entry & (PTE_W | PTE_D)))
 			protect |= BIT(n);
+		f->any |= entry;
+		f->all &= entry;
 	}
-	gone->bits[s->number] = drop;
-	unwritable->bits[s->number] = protect &= s->writable;
-	return drop | protect;
+	protect &= s->writable;
+	f->gone.bits[s->number] = drop;
+	f->unwritable.bits[s->number] = protect;
+	f->differs |= drop | protect;
+}
+
+/* Entries may have become global since they were mapped, or not global any more. */
+static void note_global(struct bt_windows *w, struct region *r, uint64_t any, uint64_t all)
+{
+	if (unlikely(any & PTE_G) && !r->global)
+		region_note_global(w, r, true);
+	if (!(all & PTE_G) && !r->local)
+		region_note_global(w, r, false);
 }
 
 #define ALL_SPANS 0xffu
@@ -51,16 +69,16 @@ static bool check_span(const struct region *r, const struct span *s, const struc
 static void check_pages(struct bt_windows *w, struct region *r, unsigned spans)
 {
 	const struct leaf_rule rule = leaf_rule(r);
-	struct page_set gone = { { 0 } }, unwritable = { { 0 } };
-	bool differs = false;
+	struct findings f = { .all = UINT64_MAX };
 
 	for (unsigned n = 0; n < SPANS_PER_REGION; n++)
 		if (r->span[n] && (spans & BIT(n)))
-			differs |= check_span(r, span_of(w, r->span[n]), rule, &gone, &unwritable);
-	if (!differs)
+			check_span(r, span_of(w, r->span[n]), rule, &f);
+	note_global(w, r, f.any, f.all);
+	if (!f.differs)
 		return;
-	region_protect_pages(w, r, &unwritable);
-	region_unmap_pages(w, r, &gone);
+	region_protect_pages(w, r, &f.unwritable);
+	region_unmap_pages(w, r, &f.gone);
 }
 
 /* ---- what a large page maps ---- */
@@ -91,8 +109,11 @@ static void make_unwritable(struct bt_windows *w, struct region *r)
 	}
 }
 
-static void apply(struct bt_windows *w, struct region *r, enum verdict verdict)
+static void check_large_region(struct bt_windows *w, struct region *r, uint64_t then, uint64_t now)
 {
+	enum verdict verdict = check_large(r, then, now);
+
+	note_global(w, r, now, now);
 	if (verdict == LEAF_GONE)
 		region_drop(w, r);
 	else if (verdict == LEAF_UNWRITABLE)
@@ -107,14 +128,14 @@ static void check_region(struct bt_windows *w, struct region *r, unsigned spans)
 	uint64_t pdpte = entry_read(&window->pdpt[r->number >> 9]), pde;
 
 	if (r->leaf == LEAF_1G) {
-		apply(w, r, check_large(r, r->pdpte, pdpte));
+		check_large_region(w, r, r->pdpte, pdpte);
 		return;
 	}
 	pde = entry_read(r->pde_at);
 	if (!table_entry_same(pdpte, r->pdpte, window->nxe))
 		region_drop(w, r);
 	else if (r->leaf == LEAF_2M)
-		apply(w, r, check_large(r, r->pde, pde));
+		check_large_region(w, r, r->pde, pde);
 	else if (!table_entry_same(pde, r->pde, window->nxe))
 		region_drop(w, r);
 	else
