@@ -20,15 +20,29 @@ struct cases {
 	uint64_t seed;
 	struct rng rng;
 	const struct areas *sides[2];
-	uint64_t target; /* linear address of the memory operand */
-	unsigned body;	 /* bytes of the instruction without its immediate */
+	bool no_address_registers; /* memory operands have none, because earlier instructions may change them */
+	uint64_t target;	   /* linear address of the memory operand */
+	unsigned body;		   /* bytes of the instruction without its immediate */
 	uint64_t code_at;
 	unsigned code_len;	 /* what the last case left in the code area */
 	uint8_t pool[POOL_SIZE]; /* memory's contents are cut out of this */
 };
 
+/* ---- state.c ---- */
+
+void make_state(struct cases *, const struct insn *, struct user_state *);
+/* 32-bit code: eight registers of 32 bits. */
+void narrow_registers(struct user_state *);
 uint64_t edge_value(struct rng *);
 uint64_t lane_value(struct rng *, enum lanes);
+
+/* ---- instruction.c ---- */
+
+/* Fills in registers and immediate of an encoding, at random. false: it is another instruction then, or none. */
+bool make_instruction(struct cases *, const struct insn_form *, const struct encoding *, struct encoding_fields *,
+		      struct test_case *);
+/* Make the memory operand lie at c->target, by registers or displacement; or near it, then c->target is where. */
+void place_operand(struct cases *, const struct encoding *, struct encoding_fields *, struct test_case *);
 uint64_t data_address(struct rng *, unsigned align);
 uint64_t stack_address(struct rng *);
 
@@ -38,10 +52,20 @@ uint64_t stack_address(struct rng *);
  */
 uint64_t segment_offset(enum code_mode, struct user_state *, unsigned seg, uint64_t at);
 
+/* ---- cases.c ---- */
+
 /* Both sides' memory, by linear address; nothing happens unless all of it is data or stack. */
 void put_bytes(struct cases *, uint64_t at, const void *, unsigned len);
 void put_value(struct cases *, uint64_t at, uint64_t value, unsigned len);
 uint64_t peek_value(struct cases *, uint64_t at, unsigned len);
+
+/* Element values of one kind at the memory operand. operands.c */
+void element_values(struct cases *);
+
+/* ---- sequence.c ---- */
+
+/* Some instructions in a row, none of which should fault or leave the row. */
+bool sequence_make(struct cases *, struct test_case *);
 
 /* ---- operands.c: what an instruction asks for, beyond random values ---- */
 

@@ -199,11 +199,12 @@ static void compare_x87(const struct test_case *t, const struct user_state *n, c
 	check(d, "fcw", b->fcw, n->fcw, g->fcw);
 	check(d, "fsw", b->fsw, n->fsw, g->fsw);
 	check(d, "tags", b->tags, n->tags, g->tags);
-	if (!t->traits.pointers && !(n->fsw & 0x80))
-		return;
-	check(d, "fop", b->fop, n->fop, g->fop);
-	check(d, "fip", b->fip, n->fip, g->fip);
-	check(d, "fdp", b->fdp, n->fdp, g->fdp);
+	if (t->traits.fop || (n->fsw & 0x80))
+		check(d, "fop", b->fop, n->fop, g->fop);
+	if (t->traits.fip || (n->fsw & 0x80))
+		check(d, "fip", b->fip, n->fip, g->fip);
+	if (t->traits.fdp || (n->fsw & 0x80))
+		check(d, "fdp", b->fdp, n->fdp, g->fdp);
 }
 
 /* The mask of MXCSR that FXSAVE and XSAVE store says what the processor has. */

@@ -387,6 +387,16 @@ static void search_vex(struct search *s)
 			}
 }
 
+static void add_sequences(struct search *s)
+{
+	struct insn_form *form = add_form(s->forms, "(sequence)");
+
+	if (form)
+		form->sequence = true;
+	else
+		s->status = -ENOMEM;
+}
+
 int forms_find(struct forms *f, const struct cpu_model *model, enum code_mode mode, struct error *err)
 {
 	struct search s = { .forms = f, .model = model };
@@ -398,6 +408,8 @@ int forms_find(struct forms *f, const struct cpu_model *model, enum code_mode mo
 		return error_set(err, ENOMEM, "no memory for the table of forms");
 	search_legacy(&s);
 	search_vex(&s);
+	if (!s.status)
+		add_sequences(&s);
 	return s.status ? error_set(err, -s.status, "cannot keep all forms (%u so far, at most %u)", f->count,
 				    FORMS_INDEX / 2)
 			: 0;

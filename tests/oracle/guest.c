@@ -380,7 +380,8 @@ static int run_once(struct guest *g, const struct user_state *in, enum run_mode 
 	return 0;
 }
 
-int guest_run(struct guest *g, const struct user_state *in, enum run_mode mode, struct outcome *o, struct error *err)
+int guest_run(struct guest *g, const struct user_state *in, unsigned len, enum run_mode mode, struct outcome *o,
+	      struct error *err)
 {
 	struct user_state again = *in;
 	int ret = 0;
@@ -391,8 +392,8 @@ int guest_run(struct guest *g, const struct user_state *in, enum run_mode mode, 
 			return ret;
 		if (mode == RUN_TRAP && o->vector == EXC_DB)
 			o->vector = -1;
-		/* A repeated string instruction that has more to do, or is about to find out that it has not. */
-		if (o->vector != -1 || o->s.rip != in->rip)
+		/* The next one, or a repeated string instruction that has more to do. */
+		if (o->vector != -1 || o->s.rip - in->rip >= len)
 			break;
 		again = o->s;
 	}

@@ -326,7 +326,7 @@ void native_run(struct native *n, const struct user_state *s, struct outcome *o)
 	outcome_settle(o, &n->areas, s->rip);
 }
 
-/* One NOP tells. */
+/* FLD m32 tells. */
 struct host_traits native_traits(struct native *n)
 {
 	struct user_state s;
@@ -334,13 +334,16 @@ struct host_traits native_traits(struct native *n)
 
 	native_start_state(n, MODE_64, &s);
 	s.rip = CODE;
+	s.gpr[RDI] = DATA;
 	s.fcw = 0x37f;
 	s.mxcsr = 0x1f80;
-	s.fip = s.fdp = CODE;
-	n->areas.code[0] = 0x90;
-	n->areas.code[1] = FILLER;
+	n->areas.code[0] = 0xd9;
+	n->areas.code[1] = 0x07;
+	n->areas.code[2] = FILLER;
 	native_run(n, &s, &o);
 	return (struct host_traits){ .bases = native_entry.bases,
-				     .pointers = o.s.fip == CODE,
+				     .fip = o.s.fip == CODE,
+				     .fdp = o.s.fdp == DATA,
+				     .fop = o.s.fop == 0x107,
 				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4) };
 }

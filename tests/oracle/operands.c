@@ -178,6 +178,8 @@ void operands_before(struct cases *c, struct test_case *t)
 	case OP_BTS:
 	case OP_BTR:
 	case OP_BTC:
+		if (i->form == FORM_MR && i->seg >= FS) /* see segment_offset() */
+			s->fs_base = s->gs_base = 0;
 		if (i->form == FORM_MR && !rng_one_in(r, 10))
 			set_low(&s->gpr[i->reg / 8], (uint64_t)sign_extend(rng_next(r), 12), i->opsize);
 		break;
@@ -370,7 +372,7 @@ static void compare_equal(struct cases *c, struct test_case *t)
 	put_value(c, c->target + half, hi, half);
 }
 
-static void element_values(struct cases *c)
+void element_values(struct cases *c)
 {
 	enum lanes kind = rng_below(&c->rng, LANES_KINDS);
 

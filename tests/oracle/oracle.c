@@ -14,11 +14,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define GRACE_SECONDS	60  /* beyond --seconds */
-#define BATCH		4   /* cases of a form in a round */
-#define BATCH_UNDEFINED 400 /* "(bad)" is most of the encoding space */
-#define SHOWN_OF_FORM	2   /* failures printed of a form */
-#define SHOWN		400 /* and in all */
+#define PASS_SECONDS  600 /* for a round of one mode: an instruction that does not end is not to hang the tests */
+#define BATCH	      4	  /* cases of a form in a round */
+#define BATCH_LARGE   400 /* of sequences and of "(bad)", which is most of the encoding space */
+#define SHOWN_OF_FORM 2	  /* failures printed of a form */
+#define SHOWN	      400 /* and in all */
 
 #define KINDS(_)                                                                                                       \
 	_(INTEGER, "integer and branches")                                                                             \
@@ -28,6 +28,7 @@
 	_(MMX, "MMX")                                                                                                  \
 	_(SSE, "SSE")                                                                                                  \
 	_(AVX, "AVX")                                                                                                  \
+	_(SEQUENCE, "sequences of instructions")                                                                       \
 	_(UNDEFINED, "undefined encodings")
 
 enum kind {
@@ -107,6 +108,8 @@ static enum kind kind_of(const struct insn_form *f)
 {
 	if (f->undefined)
 		return KIND_UNDEFINED;
+	if (f->sequence)
+		return KIND_SEQUENCE;
 	if (f->name[0] == 'v' && (f->host || f->op == OP_GATHER || f->op == OP_MASKMOV || f->op == OP_VZERO ||
 				  f->op == OP_VLDMXCSR || f->op == OP_VSTMXCSR))
 		return KIND_AVX;
@@ -132,8 +135,14 @@ static void show(struct oracle *o, const struct pass *p, const struct test_case 
 
 	if (t->form->failures > SHOWN_OF_FORM || o->shown++ >= SHOWN)
 		return;
-	cpu_disassemble(p->mode, t->bytes, t->len, t->before.rip, text, sizeof(text));
-	fprintf(stderr, "# %s\n#   --bits %u --seed %llu --form '%s' --case %llu (%s), at %#llx:", text, p->bits,
+	for (unsigned at = 0, len; at < t->len && !t->form->undefined; at += len) {
+		struct insn i;
+
+		len = cpu_decode(guest_model(o->guest), p->mode, t->bytes + at, 15, 0, &i, NULL);
+		cpu_disassemble(p->mode, t->bytes + at, len, t->before.rip + at, text, sizeof(text));
+		fprintf(stderr, "# %s\n", text);
+	}
+	fprintf(stderr, "#   --bits %u --seed %llu --form '%s' --case %llu (%s), at %#llx:", p->bits,
 		(unsigned long long)o->options.seed, t->form->name, (unsigned long long)number, modes[t->mode],
 		(unsigned long long)t->before.rip);
 	for (unsigned n = 0; n < t->len; n++)
@@ -177,7 +186,7 @@ static int run_case(struct oracle *o, struct pass *p, struct insn_form *form, ui
 	}
 	guest_code_changed(o->guest);
 	native_run(o->native, &t.before, &native);
-	if (guest_run(o->guest, &t.before, t.mode, &guest, err))
+	if (guest_run(o->guest, &t.before, t.len, t.mode, &guest, err))
 		return error_prefix(err, "--seed %llu --form '%s' --case %llu", (unsigned long long)o->options.seed,
 				    form->name, (unsigned long long)number);
 	count(o, p, &t, number, &native, &guest);
@@ -194,11 +203,12 @@ static bool selected(const struct oracle *o, const struct insn_form *form)
 /* A few cases of every form of a mode. 1 when it is time to stop. */
 static int run_pass(struct oracle *o, struct pass *p, uint64_t round, struct error *err)
 {
+	alarm(PASS_SECONDS);
 	if (p->forms.count)
 		cases_begin(p->cases);
 	for (unsigned n = 0; n < p->forms.count; n++) {
 		struct insn_form *form = &p->forms.form[n];
-		unsigned batch = strcmp(form->name, "(bad)") ? BATCH : BATCH_UNDEFINED;
+		unsigned batch = form->name[0] == '(' ? BATCH_LARGE : BATCH;
 
 		if (!selected(o, form))
 			continue;
@@ -235,8 +245,6 @@ static int run_all(struct oracle *o, struct error *err)
 	if (o->options.one_case)
 		return run_one(o, err);
 	o->end = o->options.seconds > 0 ? now() + o->options.seconds : 0;
-	if (o->end != 0) /* an instruction that does not end is not to hang the tests */
-		alarm((unsigned)o->options.seconds + GRACE_SECONDS);
 	for (uint64_t round = 0; !ret && (!o->options.cases || round * BATCH < o->options.cases); round++)
 		for (struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass) && !ret; p++)
 			ret = run_pass(o, p, round, err);
@@ -327,7 +335,7 @@ static void report_covered(const struct oracle *o, const struct pass *p)
 	uint64_t forms = 0, covered = 0, cases = 0;
 
 	for (unsigned n = 0; n < p->forms.count; n++) {
-		if (p->forms.form[n].undefined)
+		if (p->forms.form[n].undefined || p->forms.form[n].sequence)
 			continue;
 		forms++;
 		covered += p->forms.form[n].cases != 0;

@@ -64,8 +64,9 @@ const struct areas *native_areas(struct native *);
 void native_start_state(struct native *, enum code_mode, struct user_state *);
 /* What of this host is not the same everywhere. */
 struct host_traits {
-	bool bases;	     /* FS and GS bases can be set */
-	bool pointers;	     /* the x87 pointers are kept while no exception is pending: not on AMD's */
+	bool bases; /* FS and GS bases can be set */
+	bool fip, fdp,
+		fop; /* these x87 pointers are kept also while no exception is pending: AMD's have none, Intel's some */
 	uint32_t mxcsr_mask; /* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
 };
 struct host_traits native_traits(struct native *);
@@ -86,8 +87,8 @@ const struct cpu_model *guest_model(const struct guest *);
 const struct areas *guest_areas(struct guest *);
 /* The code area was written. */
 void guest_code_changed(struct guest *);
-/* -EIO when the engine itself fails. */
-int guest_run(struct guest *, const struct user_state *, enum run_mode, struct outcome *, struct error *);
+/* Code of `len` bytes. -EIO when the engine itself fails. */
+int guest_run(struct guest *, const struct user_state *, unsigned len, enum run_mode, struct outcome *, struct error *);
 
 /* Bytes of code at this address, NULL outside of the code area. */
 static inline const uint8_t *code_at(const struct areas *a, uint64_t rip)
@@ -152,6 +153,7 @@ struct insn_form {
 	const char *reason; /* not executed, because: */
 	bool undefined; /* encodings that the model does not have: "(bad)", or a name the disassembler knows and " ?" */
 	bool host_has;	/* but the host has */
+	bool sequence;	/* not a form: sequences of others */
 	uint16_t op;
 	bool host;
 	struct encoding *encodings;
@@ -188,9 +190,11 @@ size_t encode(enum code_mode, const struct encoding *, const struct encoding_fie
 
 /* ---- cases.c ---- */
 
+#define CASE_BYTES 160 /* one instruction, or a sequence of them */
+
 struct test_case {
 	struct insn_form *form;
-	uint8_t bytes[15];
+	uint8_t bytes[CASE_BYTES];
 	unsigned len;
 	struct insn insn;
 	struct insn_host host;
