@@ -126,14 +126,14 @@ static void choose_fields(struct cases *c, const struct insn_form *form, const s
 
 /*
  * Undefined for the disassembler and for doppel, and not always for hosts: VMCALL, INVLPGB and others of their group with
- * prefixes, and LOCK MOV CR0, which is CR8 for AMD's processors.
+ * prefixes; LOCK MOV CR0, which is CR8 for AMD's processors; LOCK VERR and VERW, where they look at memory first.
  */
 static bool host_may_have(const uint8_t bytes[15])
 {
 	for (unsigned n = 0; n < 12; n++) {
 		if (bytes[n] == 0x0f && bytes[n + 1] == 0x01 && bytes[n + 2] >= 0xc0)
 			return true;
-		if (bytes[n] == 0xf0 && bytes[n + 1] == 0x0f && (bytes[n + 2] & 0xfd) == 0x20)
+		if (bytes[n] == 0xf0 && bytes[n + 1] == 0x0f && (bytes[n + 2] == 0 || (bytes[n + 2] & 0xfd) == 0x20))
 			return true;
 	}
 	return false;
