@@ -130,6 +130,22 @@ static void test_views(struct bench *b)
 	is_slow(b, user(1), false);
 }
 
+/* An address space that comes to windows which are there already, seen from every view. */
+static void test_known_windows(struct bench *b)
+{
+	poke(b, user_entry(0), data(1) | FLAGS_ALL);
+	poke(b, pml4_entry(PML4_C, USER), PDPT_U | FLAGS_ALL);
+	set_cpl(b->v, 3);
+	reads(b, USER, 1);
+	load_cr3(b, PML4_C);
+	set_cpl(b->v, 0);
+	is_slow(b, USER, false);
+	set_ac(b->v, true);
+	attempt.faults = 0;
+	reads(b, USER, 1);
+	assert_int_equal(attempt.faults, 0);
+}
+
 /* Translated code may go on with a window's address in a register when a table leads elsewhere already. */
 static void test_old_window(struct bench *b)
 {
@@ -809,12 +825,51 @@ static void test_eviction(void **state)
 		.name = #f, .test_func = on_bench, .initial_state = &(struct bench_test) { f }                         \
 	}
 
+/* A window that one vCPU took out of the table which another is using is not used for anything else meanwhile. */
+static void test_window_held_by_another(void **state)
+{
+	struct bench *b = bench_create(&(struct window_limits){ .windows = 8, .spaces = 4 });
+	struct error err;
+	struct vcpu *other = vcpu_create(1, &b->b->model, b->b->mem, NULL, &b->b->trace, &bare_env, b->b, &err);
+	uint64_t old, value;
+	(void)state;
+
+	assert_non_null(other);
+	other->tlb_hooks = &bt_tlb_hooks;
+	set_cpl(b->v, 3);
+	other->s = b->v->s;
+	cpu_update_mode(other);
+	for (unsigned slot = 0; slot < 12; slot++)
+		poke(b, PML4 + 8 * slot, PDPT_U | FLAGS_ALL);
+	poke(b, user_entry(0), data(1) | FLAGS_ALL);
+	poke(b, PT_B, data(2) | FLAGS_ALL);
+	assert_true(translated_twice(b->w, other, USER, false, &value));
+	old = host_address(bt_windows_table(b->w, other), USER);
+
+	poke(b, PML4, PDPT_B | FLAGS_ALL);
+	cpu_tlb_flush(b->v);
+	for (unsigned slot = 0; slot < 7; slot++)
+		reads(b, slot * WINDOW_SIZE + USER, slot ? 1 : 2);
+	is_slow(b, 7 * WINDOW_SIZE + USER, false);
+	attempt.v = other;
+	assert_true(read_host(old, &value));
+	assert_int_equal(value, 1);
+
+	bt_windows_table(b->w, other);
+	reads(b, 7 * WINDOW_SIZE + USER, 1);
+	attempt.v = other;
+	bt_windows_leave(b->w, other);
+	vcpu_destroy(other);
+	bench_destroy(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BENCH_TEST(test_tables),
 		BENCH_TEST(test_table_reach),
 		BENCH_TEST(test_views),
+		BENCH_TEST(test_known_windows),
 		BENCH_TEST(test_old_window),
 		BENCH_TEST(test_access_to_user_pages_with_ac),
 		BENCH_TEST(test_rights),
@@ -833,6 +888,7 @@ int main(void)
 		BENCH_TEST(test_large_pages_with_holes),
 		BENCH_TEST(test_hostile_tables),
 		cmocka_unit_test(test_eviction),
+		cmocka_unit_test(test_window_held_by_another),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
