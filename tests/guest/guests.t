@@ -10,6 +10,15 @@ guest_dir=${GUEST_DIR:-build/guest}
 # For a doppel that was built with the thread sanitizer.
 export TSAN_OPTIONS="${TSAN_OPTIONS:-suppressions=tests/guest/tsan.supp}"
 
+# A guest without its PVH note is started in 64-bit mode, at its ELF entry.
+plain_elf() {
+	objcopy -R .note "$guest_dir/test_start.elf" "$scratch/plain.elf" || return 1
+	status=0
+	"$doppel" run --kernel "$scratch/plain.elf" --memory 64M --serial null --debug-console stdio --debug-exit </dev/null ||
+		status=$?
+	[ "$status" = 1 ]
+}
+
 # run_guest NAME [doppel's options]: fine when it ends by itself, with all of its checks made and none failed.
 run_guest() {
 	name=$1
@@ -36,6 +45,7 @@ cpu_counts() {
 }
 
 names=${GUESTS:-$(for f in tests/guest/test_*.c; do basename "$f" .c | sed s/^test_//; done)}
+check "start: as a plain ELF64 executable" plain_elf
 for engine in ${ENGINES:-interp}; do
 	options=$(echo "$engine" | tr , ' ' | cut -s -d' ' -f2-)
 	for run in "host host" "virtual v2"; do

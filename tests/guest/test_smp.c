@@ -568,6 +568,21 @@ static void test_init(void)
 		delay_us(1000);
 	}
 	check(before && forever_count == before, "3A 9.1: INIT stops a processor");
+
+	/* It waits for a SIPI now, and comes up as one more; those that run ignore SIPIs. */
+	unsigned online = cpus_online();
+
+	for (unsigned n = 1; n < last; n++)
+		smp_send_sipi(n);
+	smp_send_sipi(last);
+	for (unsigned n = 0; n < 20000 && cpus_online() == online; n++)
+		delay_us(100);
+	delay_us(1000);
+	check_equal(cpus_online(), online + 1, "3A 9.4.4: a SIPI starts it again, and none that runs");
+	check_equal(apic_id_of(online), apic_id_of(last), "3A 9.4.4: it is the same");
+	smp_run(online, look, online);
+	smp_wait(online);
+	check(number_of[online] == online, "3A 9.4.4: and works");
 }
 
 /* ---- shootdown (4.10.5) ---- */

@@ -3,7 +3,7 @@
  */
 #include "guest.h"
 
-#define APIC_PAGE 0xfee00000ull
+#define APIC_PAGE   0xfee00000ull
 #define IOAPIC_PAGE 0xfec00000ull
 
 static bool x2apic(void) { return read_msr(MSR_APIC_BASE) & BIT(10); }

@@ -16,19 +16,19 @@
 
 /* Selectors: see gdt in lib/cpu.c. SYSCALL, SYSRET, SYSENTER and SYSEXIT want this order. */
 #define KERNEL_CS32 0x08
-#define KERNEL_CS 0x10
-#define KERNEL_DS 0x18
-#define USER_CS32 0x23
-#define USER_DS 0x2b
-#define USER_CS 0x33
-#define USER_DS2 0x3b
+#define KERNEL_CS   0x10
+#define KERNEL_DS   0x18
+#define USER_CS32   0x23
+#define USER_DS	    0x2b
+#define USER_CS	    0x33
+#define USER_DS2    0x3b
 #define KERNEL_CS16 0x40
 #define KERNEL_DS16 0x48
-#define USER_CS16 0x53
-#define GDT_FREE 0x58 /* to 0xf8: the tests' own */
-#define GDT_TSS 0x100 /* 16 bytes a CPU */
+#define USER_CS16   0x53
+#define GDT_FREE    0x58  /* to 0xf8: the tests' own */
+#define GDT_TSS	    0x100 /* 16 bytes a CPU */
 
-#define MAX_CPUS 8
+#define MAX_CPUS   8
 #define STACK_SIZE 0x4000
 
 /*
@@ -36,9 +36,9 @@
  * where they are. What is from FREE_BASE to DEVICES is not mapped: the tests' own.
  */
 #define USER_WINDOW 0x40000000ull
-#define USER(p) ((u64)(p) + USER_WINDOW)
-#define FREE_BASE 0x80000000ull
-#define DEVICES 0xc0000000ull
+#define USER(p)	    ((u64)(p) + USER_WINDOW)
+#define FREE_BASE   0x80000000ull
+#define DEVICES	    0xc0000000ull
 
 #ifndef __ASSEMBLER__
 
@@ -52,10 +52,10 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-#define BIT(n) (1ull << (n))
+#define BIT(n)	      (1ull << (n))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define noinline __attribute__((noinline))
-#define unused __attribute__((unused))
+#define noinline      __attribute__((noinline))
+#define unused	      __attribute__((unused))
 
 void guest(void); /* each test's */
 
@@ -71,54 +71,54 @@ _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2))
 
 /* ---- the processor ---- */
 
-#define CR0_PE BIT(0)
-#define CR0_MP BIT(1)
-#define CR0_EM BIT(2)
-#define CR0_TS BIT(3)
-#define CR0_NE BIT(5)
-#define CR0_WP BIT(16)
-#define CR0_AM BIT(18)
-#define CR0_PG BIT(31)
-#define CR4_TSD BIT(2)
-#define CR4_DE BIT(3)
-#define CR4_PAE BIT(5)
-#define CR4_PGE BIT(7)
-#define CR4_UMIP BIT(11)
-#define CR4_FSGSBASE BIT(16)
-#define CR4_PCIDE BIT(17)
-#define CR4_SMEP BIT(20)
-#define CR4_SMAP BIT(21)
-#define FLAG_CF BIT(0)
-#define FLAG_ZF BIT(6)
-#define FLAG_TF BIT(8)
-#define FLAG_IF BIT(9)
-#define FLAG_DF BIT(10)
-#define FLAG_OF BIT(11)
-#define FLAG_IOPL (3ull << 12)
-#define FLAG_NT BIT(14)
-#define FLAG_RF BIT(16)
-#define FLAG_AC BIT(18)
-#define FLAG_ID BIT(21)
-#define MSR_TSC 0x10
-#define MSR_APIC_BASE 0x1b
-#define MSR_TSC_ADJUST 0x3b
-#define MSR_SYSENTER_CS 0x174
-#define MSR_SYSENTER_ESP 0x175
-#define MSR_SYSENTER_EIP 0x176
-#define MSR_TSC_DEADLINE 0x6e0
-#define MSR_X2APIC 0x800
-#define MSR_EFER 0xc0000080
-#define MSR_STAR 0xc0000081
-#define MSR_LSTAR 0xc0000082
-#define MSR_CSTAR 0xc0000083
-#define MSR_FMASK 0xc0000084
-#define MSR_FS_BASE 0xc0000100
-#define MSR_GS_BASE 0xc0000101
+#define CR0_PE		   BIT(0)
+#define CR0_MP		   BIT(1)
+#define CR0_EM		   BIT(2)
+#define CR0_TS		   BIT(3)
+#define CR0_NE		   BIT(5)
+#define CR0_WP		   BIT(16)
+#define CR0_AM		   BIT(18)
+#define CR0_PG		   BIT(31)
+#define CR4_TSD		   BIT(2)
+#define CR4_DE		   BIT(3)
+#define CR4_PAE		   BIT(5)
+#define CR4_PGE		   BIT(7)
+#define CR4_UMIP	   BIT(11)
+#define CR4_FSGSBASE	   BIT(16)
+#define CR4_PCIDE	   BIT(17)
+#define CR4_SMEP	   BIT(20)
+#define CR4_SMAP	   BIT(21)
+#define FLAG_CF		   BIT(0)
+#define FLAG_ZF		   BIT(6)
+#define FLAG_TF		   BIT(8)
+#define FLAG_IF		   BIT(9)
+#define FLAG_DF		   BIT(10)
+#define FLAG_OF		   BIT(11)
+#define FLAG_IOPL	   (3ull << 12)
+#define FLAG_NT		   BIT(14)
+#define FLAG_RF		   BIT(16)
+#define FLAG_AC		   BIT(18)
+#define FLAG_ID		   BIT(21)
+#define MSR_TSC		   0x10
+#define MSR_APIC_BASE	   0x1b
+#define MSR_TSC_ADJUST	   0x3b
+#define MSR_SYSENTER_CS	   0x174
+#define MSR_SYSENTER_ESP   0x175
+#define MSR_SYSENTER_EIP   0x176
+#define MSR_TSC_DEADLINE   0x6e0
+#define MSR_X2APIC	   0x800
+#define MSR_EFER	   0xc0000080
+#define MSR_STAR	   0xc0000081
+#define MSR_LSTAR	   0xc0000082
+#define MSR_CSTAR	   0xc0000083
+#define MSR_FMASK	   0xc0000084
+#define MSR_FS_BASE	   0xc0000100
+#define MSR_GS_BASE	   0xc0000101
 #define MSR_KERNEL_GS_BASE 0xc0000102
-#define EFER_SCE BIT(0)
-#define EFER_LME BIT(8)
-#define EFER_LMA BIT(10)
-#define EFER_NXE BIT(11)
+#define EFER_SCE	   BIT(0)
+#define EFER_LME	   BIT(8)
+#define EFER_LMA	   BIT(10)
+#define EFER_NXE	   BIT(11)
 enum {
 	EXC_DE,
 	EXC_DB,
@@ -258,7 +258,7 @@ u64 kernel_stack(void) __attribute__((pure)),
 	extern const u8 name[];
 #define CODE32(name, text) CODE(name, ".code32\n" text "\nint $0x40\n.code64\n")
 #define CODE16(name, text) CODE(name, ".code16\n" text "\nint $0x40\n.code64\n")
-#define LABEL(name) ".globl " #name "\n" #name ":\n"
+#define LABEL(name)	   ".globl " #name "\n" #name ":\n"
 
 /* What run() must have come back with. */
 bool check_end(const struct trap *, const char *name, ...) __attribute__((format(printf, 2, 3)));
@@ -278,7 +278,7 @@ struct gate *idt_gate(u8 vector);
 void set_gate(u8 vector, u64 offset, u16 selector, unsigned type, unsigned dpl, unsigned ist);
 void reset_gate(u8 vector);
 #define GATE_INTERRUPT 14
-#define GATE_TRAP 15
+#define GATE_TRAP      15
 u64 *gdt_entry(u16 selector);
 void load_idt(u64 base, u16 limit);
 extern u64 idt_base;
@@ -302,24 +302,24 @@ static inline u64 descriptor(u32 base, u32 limit, u32 attributes)
 #define ATTR_CODE16 0x009b
 #define ATTR_DATA32 0xc093
 #define ATTR_DATA16 0x0093
-#define ATTR_DPL3 0x0060
+#define ATTR_DPL3   0x0060
 
 /* ---- paging (page.c) ---- */
 
-#define PTE_P BIT(0)
-#define PTE_W BIT(1)
-#define PTE_U BIT(2)
-#define PTE_A BIT(5)
-#define PTE_D BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_G BIT(8)
-#define PTE_NX BIT(63)
+#define PTE_P	    BIT(0)
+#define PTE_W	    BIT(1)
+#define PTE_U	    BIT(2)
+#define PTE_A	    BIT(5)
+#define PTE_D	    BIT(6)
+#define PTE_PS	    BIT(7)
+#define PTE_G	    BIT(8)
+#define PTE_NX	    BIT(63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
-#define PF_P BIT(0)
-#define PF_W BIT(1)
-#define PF_U BIT(2)
-#define PF_RSVD BIT(3)
-#define PF_I BIT(4)
+#define PF_P	    BIT(0)
+#define PF_W	    BIT(1)
+#define PF_U	    BIT(2)
+#define PF_RSVD	    BIT(3)
+#define PF_I	    BIT(4)
 /* The entry that maps `linear` at a level: 1 for 4 KiB pages, 2 for 2 MiB, 3 for 1 GiB; makes the tables above. */
 u64 *entry_of(u64 linear, unsigned level);
 /* A 4 KiB page of the current tables, and INVLPG. */
@@ -359,17 +359,17 @@ enum apic_register {
 	APIC_TIMER_DIVIDE = 0x3e,
 	APIC_SELF_IPI = 0x3f
 };
-#define ICR_NMI (4 << 8)
-#define ICR_INIT (5 << 8)
-#define ICR_SIPI (6 << 8)
-#define ICR_LOGICAL BIT(11)
-#define ICR_ASSERT BIT(14)
-#define ICR_LEVEL BIT(15)
-#define ICR_SELF (1 << 18)
-#define ICR_ALL (2 << 18)
-#define ICR_OTHERS (3 << 18)
-#define LVT_MASKED BIT(16)
-#define LVT_PERIODIC BIT(17)
+#define ICR_NMI		 (4 << 8)
+#define ICR_INIT	 (5 << 8)
+#define ICR_SIPI	 (6 << 8)
+#define ICR_LOGICAL	 BIT(11)
+#define ICR_ASSERT	 BIT(14)
+#define ICR_LEVEL	 BIT(15)
+#define ICR_SELF	 (1 << 18)
+#define ICR_ALL		 (2 << 18)
+#define ICR_OTHERS	 (3 << 18)
+#define LVT_MASKED	 BIT(16)
+#define LVT_PERIODIC	 BIT(17)
 #define LVT_TSC_DEADLINE BIT(18)
 u32 apic_read(unsigned reg); /* in whichever of the two modes the APIC is in */
 void apic_write(unsigned reg, u32 value);
@@ -386,7 +386,7 @@ void pic_mask(u16 mask);
 
 /* ---- time (time.c): all by the TSC's frequency, measured once against the PM timer ---- */
 
-#define PIT_HZ 1193182
+#define PIT_HZ	    1193182
 #define PM_TIMER_HZ 3579545
 bool pm_timer_init(void); /* found through the ACPI tables */
 u32 pm_timer(void);	  /* 24 bits */
@@ -402,6 +402,7 @@ void smp_run(unsigned cpu, void (*fn)(u64), u64 argument); /* there; does not wa
 void smp_wait(unsigned cpu);				   /* until it is done; dies after a long time */
 void smp_run_all(void (*fn)(u64 cpu));			   /* on every CPU, this too, and waits */
 unsigned cpus_online(void);
+void smp_send_sipi(unsigned cpu); /* after an INIT it comes up anew, as number cpus_online() */
 u32 apic_id_of(unsigned cpu);
 
 /* ---- start information (start.c) ---- */

@@ -4,7 +4,7 @@
 #include "guest.h"
 
 #define CONSOLE_PORT 0xe9
-#define EXIT_PORT 0xf4
+#define EXIT_PORT    0xf4
 
 static unsigned checks, failures;
 

@@ -4,7 +4,7 @@
 #include "private.h"
 
 #define TRAMPOLINE_PAGE 0x8000
-#define LONG_TIME 20000000 /* us */
+#define LONG_TIME	20000000 /* us */
 
 extern const u8 trampoline[], trampoline_end[], trampoline_cr3[];
 extern u32 ap_next;
@@ -79,6 +79,8 @@ unsigned smp_start(void)
 		delay_us(1000);
 	return online;
 }
+
+void smp_send_sipi(unsigned cpu) { apic_ipi(boxes[cpu].apic_id, ICR_SIPI | ICR_ASSERT | TRAMPOLINE_PAGE >> 12); }
 
 void smp_run(unsigned cpu, void (*fn)(u64), u64 argument)
 {

@@ -4,7 +4,7 @@
 #include "private.h"
 
 #define START_INFO_MAGIC 0x336ec578
-#define START_INFO_RSDP 32
+#define START_INFO_RSDP	 32
 
 void *memset(void *to, int value, size_t size)
 {
