@@ -10,7 +10,8 @@
 
 #define RIP 0x555555554000ull
 
-/* clang-format off: guest instructions (AT&T), and the host's (Intel); what gives "callout" ends the listing */
+/* Guest instructions (AT&T), and the host's (Intel); an instruction left to C ends the listing. */
+/* clang-format off */
 #define LISTINGS(_)													\
 	/* registers as they are */											\
 	_("mov %rbx, %rax", "mov rax, rbx\n")										\

@@ -49,7 +49,7 @@ void emit_forget(struct emitter *e, unsigned reg)
 {
 	if (e->window_base < 0)
 		return;
-	e->window_regs &= (uint16_t)~(1u << reg);
+	e->window_regs &= ~(1u << reg);
 	if (reg == R11 || !e->window_regs)
 		e->window_base = -1;
 	else if (e->window_base == (int)reg)
@@ -138,8 +138,16 @@ void emit_lea(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
 void emit_window(struct emitter *e, unsigned base)
 {
 	/* SARX: VEX.LZ.F3.0F38.W1 F7 */
-	const struct encoding sarx = { .vex = true, .map = 2, .pp = 2, .w = true, .opcode = { 0xf7 }, .opcode_len = 1,
-				       .modrm = true, .reg = R11, .rm = (uint8_t)base, .vvvv = R15 };
+	const struct encoding sarx = { .vex = true,
+				       .map = 2,
+				       .pp = 2,
+				       .w = true,
+				       .opcode = { 0xf7 },
+				       .opcode_len = 1,
+				       .modrm = true,
+				       .reg = R11,
+				       .rm = (uint8_t)base,
+				       .vvvv = R15 };
 	const struct host_memory_operand entry = { .base = R15, .index = R11, .scale = 3, .disp = -SLOT_SHIFT };
 
 	if (emit_window_known(e, base))
@@ -215,12 +223,9 @@ static bool writes_whole(const struct insn *i)
 	case OP_RORX:
 	case OP_SARX:
 	case OP_SHLX:
-	case OP_SHRX:
-		return true;
-	case OP_IMUL:
-		return i->form == FORM_RRI || i->form == FORM_RMI;
-	default:
-		return false;
+	case OP_SHRX: return true;
+	case OP_IMUL: return i->form == FORM_RRI || i->form == FORM_RMI;
+	default: return false;
 	}
 }
 
@@ -245,11 +250,13 @@ static void add_stand_in(struct stand_ins *list, const struct insn *i, const str
 	for (unsigned n = 0; n < list->count; n++)
 		if (list->s[n].guest == guest)
 			return;
-	list->s[list->count++] = (struct stand_in){ .guest = (uint8_t)guest, .load = read || !writes_whole(i), .store = written };
+	list->s[list->count++] =
+		(struct stand_in){ .guest = (uint8_t)guest, .load = read || !writes_whole(i), .store = written };
 }
 
 /* The spilled registers that the fields name. False: the decoder knows of others. */
-static bool find_stand_ins(struct stand_ins *list, const struct encoding *c, const struct insn *i, const struct insn_host *h)
+static bool find_stand_ins(struct stand_ins *list, const struct encoding *c, const struct insn *i,
+			   const struct insn_host *h)
 {
 	unsigned named = 0, spilled = 1u << R10 | 1u << R11 | 1u << R15;
 
@@ -287,8 +294,16 @@ static void rename_fields(struct encoding *c, const struct stand_ins *list)
 static void emit_rotate(struct emitter *e, unsigned to, unsigned from, unsigned count)
 {
 	/* VEX.LZ.F2.0F3A.W1 F0 */
-	const struct encoding rorx = { .vex = true, .map = 3, .pp = 3, .w = true, .opcode = { 0xf0 }, .opcode_len = 1,
-				       .modrm = true, .reg = (uint8_t)to, .rm = (uint8_t)from, .imm = { (uint8_t)count },
+	const struct encoding rorx = { .vex = true,
+				       .map = 3,
+				       .pp = 3,
+				       .w = true,
+				       .opcode = { 0xf0 },
+				       .opcode_len = 1,
+				       .modrm = true,
+				       .reg = (uint8_t)to,
+				       .rm = (uint8_t)from,
+				       .imm = { (uint8_t)count },
 				       .imm_len = 1 };
 
 	emit_encoding(e, &rorx, NULL);
@@ -318,8 +333,12 @@ static void store_stand_ins(struct emitter *e, const struct stand_ins *list)
 
 		if (s->high && s->store) {
 			/* mov %r15b, %al between two rotations */
-			const struct encoding mov = { .has_rex = true, .opcode = { 0x88 }, .opcode_len = 1, .modrm = true,
-						      .reg = s->host, .rm = s->guest };
+			const struct encoding mov = { .has_rex = true,
+						      .opcode = { 0x88 },
+						      .opcode_len = 1,
+						      .modrm = true,
+						      .reg = s->host,
+						      .rm = s->guest };
 
 			emit_rotate(e, s->guest, s->guest, 8);
 			emit_encoding(e, &mov, NULL);
@@ -381,12 +400,33 @@ static bool rm_may_be_memory(const struct insn *i, const struct insn_host *h, un
 	if (written && i->opsize == 4)
 		return false;
 	switch (i->op) {
-	case OP_ADD: case OP_OR: case OP_ADC: case OP_SBB: case OP_AND: case OP_SUB: case OP_XOR: case OP_CMP: case OP_TEST:
-	case OP_MOV: case OP_MOVZX: case OP_MOVSX: case OP_MOVSXD: case OP_INC: case OP_DEC: case OP_NOT: case OP_NEG:
-	case OP_MUL: case OP_IMUL: case OP_DIV: case OP_IDIV: case OP_SHL: case OP_SHR: case OP_SAR: case OP_ROL: case OP_ROR:
-		return true;
-	default:
-		return i->op >= OP_SETO && i->op <= OP_CMOVNLE;
+	case OP_ADD:
+	case OP_OR:
+	case OP_ADC:
+	case OP_SBB:
+	case OP_AND:
+	case OP_SUB:
+	case OP_XOR:
+	case OP_CMP:
+	case OP_TEST:
+	case OP_MOV:
+	case OP_MOVZX:
+	case OP_MOVSX:
+	case OP_MOVSXD:
+	case OP_INC:
+	case OP_DEC:
+	case OP_NOT:
+	case OP_NEG:
+	case OP_MUL:
+	case OP_IMUL:
+	case OP_DIV:
+	case OP_IDIV:
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR:
+	case OP_ROL:
+	case OP_ROR: return true;
+	default: return i->op >= OP_SETO && i->op <= OP_CMOVNLE;
 	}
 }
 
@@ -415,7 +455,8 @@ static bool emit_constant(struct emitter *e, const struct encoding *c, const str
 	struct encoding mov = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
 	struct host_memory_operand m;
 
-	if (i->op != OP_MOV || i->form != FORM_RI || i->opsize < 4 || !bt_spilled(c->rm) || (uint64_t)(int32_t)value != value)
+	if (i->op != OP_MOV || i->form != FORM_RI || i->opsize < 4 || !bt_spilled(c->rm) ||
+	    (uint64_t)(int32_t)value != value)
 		return false;
 	m = state_operand(BT_GPR(c->rm));
 	store_le32(mov.imm, (uint32_t)value);
@@ -423,7 +464,8 @@ static bool emit_constant(struct emitter *e, const struct encoding *c, const str
 	return true;
 }
 
-static enum emit_result emit_registers(struct emitter *e, const struct insn *i, const struct insn_host *h, struct encoding *c)
+static enum emit_result emit_registers(struct emitter *e, const struct insn *i, const struct insn_host *h,
+				       struct encoding *c)
 {
 	static const uint8_t hosts[] = { R10, R11, R15 };
 	struct stand_ins list;
@@ -433,8 +475,8 @@ static enum emit_result emit_registers(struct emitter *e, const struct insn *i, 
 	turn_round(c);
 	if (!find_stand_ins(&list, c, i, h))
 		return EMIT_CALLOUT;
-	if (list.count == 1 && (c->fields & FIELD_RM) && bt_spilled(c->rm) && !((c->fields & FIELD_REG) && c->reg == c->rm) &&
-	    c->modrm && rm_may_be_memory(i, h, c->rm)) {
+	if (list.count == 1 && (c->fields & FIELD_RM) && bt_spilled(c->rm) &&
+	    !((c->fields & FIELD_REG) && c->reg == c->rm) && c->modrm && rm_may_be_memory(i, h, c->rm)) {
 		struct host_memory_operand m = state_operand(BT_GPR(c->rm));
 
 		emit_encoding(e, c, &m);
@@ -496,7 +538,8 @@ static enum emit_result emit_memory(struct emitter *e, const struct insn *i, con
 	if (!find_stand_ins(&list, c, i, h) || !emit_address(e, i, h, rip, &a))
 		return EMIT_CALLOUT;
 	if (high_byte(c, i, &guest))
-		list.s[list.count++] = (struct stand_in){ .guest = guest, .high = true, .store = h->gpr_written >> guest & 1 };
+		list.s[list.count++] =
+			(struct stand_in){ .guest = guest, .high = true, .store = h->gpr_written >> guest & 1 };
 	if (!place_stand_ins(&list, a.uses_r10))
 		return EMIT_CALLOUT;
 	if (list.count && list.s[list.count - 1].high)

@@ -14,9 +14,9 @@ struct host_memory_operand {
 };
 
 /* Which fields of an instruction name general registers. */
-#define FIELD_REG    BIT(0) /* ModRM.reg */
-#define FIELD_RM     BIT(1) /* ModRM.rm, a register, or the register in the opcode's low bits */
-#define FIELD_VVVV   BIT(2)
+#define FIELD_REG  BIT(0) /* ModRM.reg */
+#define FIELD_RM   BIT(1) /* ModRM.rm, a register, or the register in the opcode's low bits */
+#define FIELD_VVVV BIT(2)
 
 #define PREFIX_66   BIT(0)
 #define PREFIX_F2   BIT(1)
@@ -27,12 +27,12 @@ struct host_memory_operand {
 struct encoding {
 	uint8_t prefixes; /* PREFIX_*; segments and address size are not kept: addresses are computed before */
 	bool vex;
-	bool has_rex;	/* a REX prefix must be there: SPL, BPL, SIL, DIL */
-	bool w, l;	/* REX.W or VEX.W; VEX.L */
-	uint8_t map, pp; /* VEX.mmmmm, VEX.pp */
+	bool has_rex;		       /* a REX prefix must be there: SPL, BPL, SIL, DIL */
+	bool w, l;		       /* REX.W or VEX.W; VEX.L */
+	uint8_t map, pp;	       /* VEX.mmmmm, VEX.pp */
 	uint8_t opcode[3], opcode_len; /* with the escape bytes unless VEX */
 	bool modrm;
-	bool memory;	/* ModRM names memory */
+	bool memory; /* ModRM names memory */
 	uint8_t reg, rm, vvvv;
 	uint8_t fields; /* FIELD_* */
 	uint8_t imm[8], imm_len;
@@ -66,7 +66,9 @@ void emit_moved(struct emitter *, unsigned reg, unsigned from, uint64_t distance
 
 static inline struct host_memory_operand state_operand(uint32_t offset)
 {
-	return (struct host_memory_operand){ .base = HOST_NONE, .index = HOST_NONE, .state = true, .disp = (int32_t)offset };
+	return (struct host_memory_operand){
+		.base = HOST_NONE, .index = HOST_NONE, .state = true, .disp = (int32_t)offset
+	};
 }
 static inline struct host_memory_operand based_operand(unsigned base, int32_t disp)
 {

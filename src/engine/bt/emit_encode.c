@@ -15,7 +15,8 @@ static bool is_group(const struct encoding *c)
 		return (op >= 0x80 && op <= 0x83) || op == 0x8f || (op & 0xfe) == 0xc0 || (op & 0xfe) == 0xc6 ||
 		       (op & 0xfc) == 0xd0 || (op & 0xf6) == 0xf6;
 	if (c->opcode_len == 2)
-		return (op & 0xf0) == 0x90 || op == 0xba || op == 0xc7 || op == 0xae || op == 0x0d || (op & 0xf8) == 0x18;
+		return (op & 0xf0) == 0x90 || op == 0xba || op == 0xc7 || op == 0xae || op == 0x0d ||
+		       (op & 0xf8) == 0x18;
 	return false;
 }
 
@@ -64,10 +65,8 @@ static bool keeps_repeat(const struct insn *i)
 	case OP_TZCNT:
 	case OP_LZCNT:
 	case OP_CRC32:
-	case OP_ADOX:
-		return true;
-	default:
-		return i->flags & INSN_HOST;
+	case OP_ADOX: return true;
+	default: return i->flags & INSN_HOST;
 	}
 }
 
@@ -84,7 +83,13 @@ static unsigned take_prefixes(struct encoding *c, const struct insn *i, const st
 		case 0xf2: c->prefixes = (c->prefixes & ~PREFIX_F3) | PREFIX_F2; break;
 		case 0xf3: c->prefixes = (c->prefixes & ~PREFIX_F2) | PREFIX_F3; break;
 		case 0xf0: c->prefixes |= PREFIX_LOCK; break;
-		case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x67: break;
+		case 0x26:
+		case 0x2e:
+		case 0x36:
+		case 0x3e:
+		case 0x64:
+		case 0x65:
+		case 0x67: break;
 		default:
 			if ((b & 0xf0) == 0x40 && at + 1u < i->len) {
 				*rex = b;
@@ -96,7 +101,7 @@ static unsigned take_prefixes(struct encoding *c, const struct insn *i, const st
 	}
 out:
 	if (!keeps_repeat(i))
-		c->prefixes &= (uint8_t)~(PREFIX_F2 | PREFIX_F3);
+		c->prefixes &= ~(PREFIX_F2 | PREFIX_F3);
 	if (h->x87)
 		c->prefixes = 0;
 	return at;
@@ -235,7 +240,7 @@ static struct tail memory_tail(unsigned reg, const struct host_memory_operand *m
 
 static uint8_t *put_vex(uint8_t *p, const struct encoding *c, const struct tail *t)
 {
-	uint8_t last = (uint8_t)((~c->vvvv & 15) << 3 | c->l << 2 | c->pp), r = (uint8_t)(~c->reg << 4 & 0x80);
+	uint8_t last = (uint8_t)((~c->vvvv & 15) << 3 | c->l << 2 | c->pp), r = c->reg >> 3 ? 0 : 0x80;
 
 	if (!t->x && !t->b && !c->w && c->map == 1) {
 		*p++ = 0xc5;

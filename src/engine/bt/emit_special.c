@@ -71,7 +71,8 @@ static enum special_result emit_leave(struct emitter *e, const struct insn *i)
 
 /* ---- LEA ---- */
 
-static enum special_result emit_lea_insn(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+static enum special_result emit_lea_insn(struct emitter *e, const struct insn *i, const struct insn_host *h,
+					 uint64_t rip)
 {
 	unsigned reg = i->reg / 8u, to = bt_spilled(reg) ? R10 : reg;
 	struct host_memory_operand m;
@@ -93,8 +94,11 @@ static enum special_result emit_lea_insn(struct emitter *e, const struct insn *i
 
 static enum special_result emit_moffs(struct emitter *e, const struct insn *i)
 {
-	struct encoding c = { .prefixes = i->opsize == 2 ? PREFIX_66 : 0, .w = i->opsize == 8, .opcode_len = 1,
-			      .modrm = true, .reg = RAX };
+	struct encoding c = { .prefixes = i->opsize == 2 ? PREFIX_66 : 0,
+			      .w = i->opsize == 8,
+			      .opcode_len = 1,
+			      .modrm = true,
+			      .reg = RAX };
 	struct address a;
 
 	if (!emit_absolute(e, i, i->imm, &a))
@@ -113,15 +117,31 @@ static enum special_result emit_moffs(struct emitter *e, const struct insn *i)
  * offset's bits above 8 are added to the address before its slot is looked up; what is left of the offset reaches 31 bytes.
  * (Offsets of 32 bits reach 256 MiB, less than the guard; they are copied.)
  */
-static enum special_result emit_bit_string(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+static enum special_result emit_bit_string(struct emitter *e, const struct insn *i, const struct insn_host *h,
+					   uint64_t rip)
 {
-	struct encoding c, shift = { .vex = true, .map = 2, .pp = 2, .w = true, .opcode = { 0xf7 }, .opcode_len = 1,
-				     .modrm = true, .reg = R11, .vvvv = R11 };
-	struct encoding count = { .has_rex = true, .opcode = { 0xb0 }, .opcode_len = 1, .rm = R11, .fields = FIELD_RM,
-				  .imm = { 8 }, .imm_len = 1 };
-	struct encoding low = { .w = false, .has_rex = true, .opcode = { 0x0f, 0xb6 }, .opcode_len = 2, .modrm = true, .reg = R15 };
+	struct encoding c, shift = { .vex = true,
+				     .map = 2,
+				     .pp = 2,
+				     .w = true,
+				     .opcode = { 0xf7 },
+				     .opcode_len = 1,
+				     .modrm = true,
+				     .reg = R11,
+				     .vvvv = R11 };
+	struct encoding count = { .has_rex = true,
+				  .opcode = { 0xb0 },
+				  .opcode_len = 1,
+				  .rm = R11,
+				  .fields = FIELD_RM,
+				  .imm = { 8 },
+				  .imm_len = 1 };
+	struct encoding low = {
+		.w = false, .has_rex = true, .opcode = { 0x0f, 0xb6 }, .opcode_len = 2, .modrm = true, .reg = R15
+	};
 	unsigned offset = i->reg / 8u;
-	struct host_memory_operand state = state_operand(BT_GPR(offset)), *place = bt_spilled(offset) ? &state : NULL, m, sum;
+	struct host_memory_operand state = state_operand(BT_GPR(offset)), *place = bt_spilled(offset) ? &state : NULL,
+				   m, sum;
 	uint64_t constant;
 
 	if (i->form != FORM_MR)
@@ -204,8 +224,7 @@ enum special_result emit_special(struct emitter *e, const struct insn *i, const 
 	case OP_PREFETCHNTA:
 	case OP_PREFETCHT0:
 	case OP_PREFETCHT1:
-	case OP_PREFETCHT2:
-		return SPECIAL_DONE;
+	case OP_PREFETCHT2: return SPECIAL_DONE;
 	case OP_PUSH: return emit_push(e, i, h, rip);
 	case OP_POP: return emit_pop(e, i);
 	case OP_LEAVE: return emit_leave(e, i);
@@ -225,9 +244,7 @@ enum special_result emit_special(struct emitter *e, const struct insn *i, const 
 	case OP_GATHER:
 	case OP_MASKMOV:
 	case OP_XLAT:
-	case OP_ENTER:
-		return SPECIAL_CALLOUT;
-	default:
-		return SPECIAL_NONE;
+	case OP_ENTER: return SPECIAL_CALLOUT;
+	default: return SPECIAL_NONE;
 	}
 }

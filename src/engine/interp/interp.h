@@ -141,9 +141,13 @@ int interp_single(struct vcpu *v, struct block *b, const struct insn *i);
 /* Run such a block's instruction at s.rip; v->budget must be 0. s.rip is then the next one's. Raises. */
 static inline void interp_run_single(struct vcpu *v, struct block *b)
 {
+	const struct insn *i = b->insns;
+
 	interp_of(v)->current = b;
 	v->s.ip_base = v->s.rip;
-	((handler_fn *)b->insns[0].handler)(v, b->insns);
+	do /* once, where handlers chain */
+		i = ((handler_fn *)i->handler)(v, i);
+	while (i);
 	v->current = NULL;
 }
 /* interp.c: instructions of the current block from i on will not run: give them back to the budget. */
