@@ -273,6 +273,38 @@ static void test_accessed_and_dirty(struct bench *b)
 	assert_int_equal(peek(b, user_entry(2)) & (PTE_A | PTE_D), 0);
 }
 
+/* A page that its handler put in place is there before the access is tried again, but nothing that the access must do is done. */
+static void test_after_a_page_fault(struct bench *b)
+{
+	for (unsigned write = 0; write < 2; write++) {
+		poke(b, user_entry(0), 0);
+		poke(b, user_entry(64), 0);
+		cpu_tlb_flush(b->v);
+		set_cpl(b->v, 3);
+		is_slow(b, user(0), write);
+		bt_windows_touch(b->w, b->v, user(0), write);
+		set_cpl(b->v, 0);
+		bt_windows_table(b->w, b->v);
+		poke(b, user_entry(0), data(1) | FLAGS_ALL | (write ? PTE_D : 0));
+		set_cpl(b->v, 3);
+		attempt.faults = 0;
+		if (write)
+			writes(b, user(0), 1);
+		else
+			reads(b, user(0), 1);
+		assert_int_equal(attempt.faults, 0);
+
+		bt_windows_touch(b->w, b->v, user(64), write);
+		set_cpl(b->v, 0);
+		bt_windows_table(b->w, b->v);
+		poke(b, user_entry(64), data(2) | (write ? FLAGS_ALL : FLAGS_ALL & ~PTE_A));
+		set_cpl(b->v, 3);
+		bt_windows_table(b->w, b->v);
+		assert_int_equal(peek(b, user_entry(64)), data(2) | (write ? FLAGS_ALL : FLAGS_ALL & ~PTE_A));
+		reads(b, user(64), 2);
+	}
+}
+
 /* Runs of pages that were used already come in with the first. */
 static void test_runs(struct bench *b)
 {
@@ -874,6 +906,7 @@ int main(void)
 		BENCH_TEST(test_access_to_user_pages_with_ac),
 		BENCH_TEST(test_rights),
 		BENCH_TEST(test_accessed_and_dirty),
+		BENCH_TEST(test_after_a_page_fault),
 		BENCH_TEST(test_runs),
 		BENCH_TEST(test_revalidation),
 		BENCH_TEST(test_upper_levels),

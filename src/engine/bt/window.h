@@ -140,6 +140,13 @@ struct window_cpu {
 	} pcid[4096];
 	uint64_t repeat_at; /* where the last fault was, and how often in a row */
 	unsigned repeated;
+	/* What was missing last: by the time the vCPU is back in this view, the guest may have put it there. */
+	struct {
+		uint64_t lin;
+		const struct space *space; /* NULL: nothing */
+		enum table_view view;
+		bool write;
+	} missed;
 };
 
 struct bt_windows {
@@ -266,7 +273,7 @@ void window_clear(struct bt_windows *, struct window *);
 
 /* Everything, or all that is not global, was compared at time `now` or later. */
 void window_validate(struct bt_windows *, struct window *, bool all);
-/* The page (the region, if that is one mapping) with this address. */
+/* The page with this address. */
 void window_validate_page(struct bt_windows *, struct window *, uint64_t lin);
 bool region_matches(const struct region *, const struct table_walk *);
 
@@ -277,6 +284,8 @@ bool region_matches(const struct region *, const struct table_walk *);
  * out (then a window is made if need be).
  */
 enum window_result windows_fill(struct bt_windows *, struct window_cpu *, struct window *at, uint64_t lin, bool write);
+/* Map what was missed, if the tables allow it now without being changed. */
+void windows_fill_missed(struct bt_windows *, struct window_cpu *);
 
 /* ---- window_table.c ---- */
 

@@ -5,6 +5,8 @@
  */
 #include "engine/bt/window.h"
 
+#include <limits.h>
+
 /* What the entry that maps a page of this region must have, and must not have. */
 struct leaf_rule {
 	uint64_t needed, forbidden;
@@ -31,12 +33,13 @@ struct findings {
 	uint64_t any, all; /* bits that any of the entries has, that all have */
 };
 
-static void check_span(const struct region *r, const struct span *s, const struct leaf_rule rule, struct findings *f)
+static void check_span(const struct region *r, const struct span *s, const struct leaf_rule rule, uint64_t pages,
+		       struct findings *f)
 {
 	const uint64_t *table = r->page_table + s->number * PAGES_PER_SPAN;
 	uint64_t drop = 0, protect = 0;
 
-	for (uint64_t left = s->filled; left; left &= left - 1) {
+	for (uint64_t left = s->filled & pages; left; left &= left - 1) {
 		unsigned n = (unsigned)__builtin_ctzll(left);
 		uint64_t entry = __atomic_load_n(&table[n], __ATOMIC_RELAXED);
 		uint64_t wrong = ((entry ^ (uint64_t)s->frame[n] << PAGE_SHIFT) & PTE_FRAME) | (~entry & rule.needed) |
@@ -64,16 +67,22 @@ static void note_global(struct bt_windows *w, struct region *r, uint64_t any, ui
 		region_note_global(w, r, false);
 }
 
-#define ALL_SPANS 0xffu
+#define ALL_PAGES UINT_MAX
 
-static void check_pages(struct bt_windows *w, struct region *r, unsigned spans)
+/* page: its number in the region, or ALL_PAGES. */
+static void check_pages(struct bt_windows *w, struct region *r, unsigned page)
 {
 	const struct leaf_rule rule = leaf_rule(r);
 	struct findings f = { .all = UINT64_MAX };
+	unsigned n;
 
-	for (unsigned n = 0; n < SPANS_PER_REGION; n++)
-		if (r->span[n] && (spans & BIT(n)))
-			check_span(r, span_of(w, r->span[n]), rule, &f);
+	if (page == ALL_PAGES) {
+		for (n = 0; n < SPANS_PER_REGION; n++)
+			if (r->span[n])
+				check_span(r, span_of(w, r->span[n]), rule, UINT64_MAX, &f);
+	} else if (r->span[page / PAGES_PER_SPAN]) {
+		check_span(r, span_of(w, r->span[page / PAGES_PER_SPAN]), rule, BIT(page % PAGES_PER_SPAN), &f);
+	}
 	note_global(w, r, f.any, f.all);
 	if (!f.differs)
 		return;
@@ -122,7 +131,7 @@ static void check_large_region(struct bt_windows *w, struct region *r, uint64_t 
 
 /* ---- regions ---- */
 
-static void check_region(struct bt_windows *w, struct region *r, unsigned spans)
+static void check_region(struct bt_windows *w, struct region *r, unsigned page)
 {
 	const struct window *window = r->window;
 	uint64_t pdpte = entry_read(&window->pdpt[r->number >> 9]), pde;
@@ -139,7 +148,7 @@ static void check_region(struct bt_windows *w, struct region *r, unsigned spans)
 	else if (!table_entry_same(pde, r->pde, window->nxe))
 		region_drop(w, r);
 	else
-		check_pages(w, r, spans);
+		check_pages(w, r, page);
 }
 
 /*
@@ -166,29 +175,26 @@ void window_validate(struct bt_windows *w, struct window *window, bool all)
 
 	w->stats.revalidations++;
 	list_for_each_safe (r, next, &window->local_regions, node)
-		check_region(w, r, ALL_SPANS);
+		check_region(w, r, ALL_PAGES);
 	window->validated_local = now;
 	if (!all)
 		return;
 	list_for_each_safe (r, next, &window->global_regions, node)
-		check_region(w, r, ALL_SPANS);
+		check_region(w, r, ALL_PAGES);
 	window->validated = now;
 }
 
-/*
- * INVLPG. The other pages of the span are looked at too, which costs less than to pick one out; so is all of a large page, of
- * which any address stands for all of it.
- */
+/* INVLPG: this page, but all of a large page, of which any address stands for all of it. */
 void window_validate_page(struct bt_windows *w, struct window *window, uint64_t lin)
 {
 	uint32_t number = region_number(lin), first = number & ~511u;
 	struct region *r = region_find(w, window, number);
 
 	if (r && r->leaf != LEAF_1G)
-		check_region(w, r, 1u << (page_number(lin) / PAGES_PER_SPAN));
+		check_region(w, r, page_number(lin));
 	for (uint32_t n = first; window->huge_count && n < first + 512; n++) {
 		r = region_find(w, window, n);
 		if (r && r->leaf == LEAF_1G)
-			check_region(w, r, ALL_SPANS);
+			check_region(w, r, ALL_PAGES);
 	}
 }

@@ -293,20 +293,48 @@ static bool is_repeated(struct window_cpu *c, uint64_t lin)
 	return true;
 }
 
+static enum window_result fill_locked(struct fill *f, struct window *at)
+{
+	enum window_result result;
+
+	windows_lock(f->w);
+	result = fill(f, at);
+	windows_unlock(f->w);
+	return result;
+}
+
 enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, struct window *at, uint64_t lin, bool write)
 {
 	struct fill f = { .w = w, .cpu = c, .lin = lin, .write = write };
 	enum window_result result = WINDOW_SLOW;
 
-	if (!(at && is_repeated(c, lin)) && mark_tables(&f)) {
-		windows_lock(w);
-		result = fill(&f, at);
-		windows_unlock(w);
-	}
+	if (!(at && is_repeated(c, lin)) && mark_tables(&f))
+		result = fill_locked(&f, at);
 	if (at) {
 		atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);
 		if (result == WINDOW_SLOW)
 			atomic_fetch_add_explicit(&w->slow, 1, memory_order_relaxed);
+	} else if (result == WINDOW_SLOW) {
+		c->missed.lin = lin;
+		c->missed.space = c->space;
+		c->missed.view = windows_view(c->vcpu);
+		c->missed.write = write;
 	}
 	return result;
+}
+
+/*
+ * After a page fault's handler the access is tried again; its SIGSEGV costs as much as the mapping. Handlers mark what they map as
+ * accessed, and as dirty for a write; where one did not, the access itself has to.
+ */
+void windows_fill_missed(struct bt_windows *w, struct window_cpu *c)
+{
+	struct fill f = { .w = w, .cpu = c, .lin = c->missed.lin, .write = c->missed.write };
+
+	if (c->missed.space != c->space) {
+		c->missed.space = NULL;
+	} else if (c->missed.view == windows_view(c->vcpu)) {
+		c->missed.space = NULL;
+		fill_locked(&f, NULL);
+	}
 }

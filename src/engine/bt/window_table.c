@@ -452,29 +452,37 @@ static bool can_translate(const struct vcpu *v)
 	return in_long_mode(v) && (v->s.cr0 & CR0_PG) && (v->s.cr0 & CR0_WP) && !(v->s.cr4 & CR4_LA57);
 }
 
+/* The slow part of asking for a table: the vCPU is new, or something was flushed. */
+static struct window_cpu *update_cpu(struct bt_windows *w, struct window_cpu *c, struct vcpu *v)
+{
+	windows_lock(w);
+	if (!c)
+		c = add_cpu(w, v);
+	if (c)
+		c->current = enter_space(w, c);
+	windows_unlock(w);
+	return c;
+}
+
 const struct slot_table *bt_windows_table(struct bt_windows *w, struct vcpu *v)
 {
 	struct window_cpu *c = windows_cpu(w, v);
 
 	if (v->tlb == v->tlb_never)
 		return NULL;
-	if (c && likely(c->current)) {
-		atomic_store_explicit(&c->entered, atomic_load(&w->epoch), memory_order_relaxed);
-		return &c->space->table[windows_view(v)];
+	if (unlikely(!c || !c->current)) {
+		if (!can_translate(v)) {
+			bt_windows_leave(w, v);
+			return NULL;
+		}
+		c = update_cpu(w, c, v);
+		if (!c || !c->current)
+			return NULL;
 	}
-	if (!can_translate(v)) {
-		bt_windows_leave(w, v);
-		return NULL;
-	}
-	windows_lock(w);
-	if (!c)
-		c = add_cpu(w, v);
-	if (c) {
-		c->current = enter_space(w, c);
-		atomic_store(&c->entered, atomic_load(&w->epoch));
-	}
-	windows_unlock(w);
-	return c && c->current ? &c->space->table[windows_view(v)] : NULL;
+	if (c->missed.space)
+		windows_fill_missed(w, c);
+	atomic_store_explicit(&c->entered, atomic_load(&w->epoch), memory_order_relaxed);
+	return &c->space->table[windows_view(v)];
 }
 
 void bt_windows_leave(struct bt_windows *w, struct vcpu *v)
