@@ -475,6 +475,80 @@ static void test_rights_changes(void)
 	write_cr0(read_cr0() & ~CR0_WP);
 }
 
+/*
+ * The same once more for a page that has only data on it, which an engine may keep in another way than one with code: all
+ * accesses that a processor tells apart are made first, so that each has its translation, then what is behind it changes.
+ */
+static u64 *three, *four; /* frames that are never executed */
+
+static bool accesses(u64 number, bool smap)
+{
+	u64 there = T + 7 * PAGE, *frame = number == 3 ? three : four;
+	u64 ac = smap ? FLAG_AC : 0;
+	bool good;
+
+	frame[0] = number;
+	good = KERNEL(load, .rdi = there, .rflags = 2 | ac).rax == number &&
+	       USER_MODE(load, .rdi = there).rax == number;
+	KERNEL(store, .rdi = there + 8, .rax = number + 10, .rflags = 2 | ac);
+	USER_MODE(store, .rdi = there + 16, .rax = number + 20);
+	good &= frame[1] == number + 10 && frame[2] == number + 20;
+	frame[1] = frame[2] = 0;
+	return good;
+}
+
+static void test_data_page(bool smap)
+{
+	u64 there = T + 7 * PAGE, cr4 = read_cr4();
+	const char *how = smap ? " with SMAP" : "";
+	struct trap t;
+
+	if (smap)
+		write_cr4(cr4 | CR4_SMAP);
+	map_page(there, (u64)three, PTE_P | PTE_W | PTE_U);
+	accesses(3, smap);
+	*entry_of(there, 1) = (u64)four | PTE_P | PTE_W | PTE_U;
+	invlpg(there);
+	check(accesses(4, smap), "3A 4.10.4.1: INVLPG of a page of data%s", how);
+	*entry_of(there, 1) = (u64)three | PTE_P | PTE_W | PTE_U;
+	write_cr3(read_cr3());
+	check(accesses(3, smap), "3A 4.10.4.1: MOV to CR3%s", how);
+
+	*entry_of(there, 1) &= ~PTE_W;
+	invlpg(there);
+	t = USER_MODE(store, .rdi = there);
+	check_page_fault(&t, PF_P | PF_W | PF_U, there, "3A 4.10.4.2: made read-only: ring 3%s", how);
+	t = KERNEL(store, .rdi = there, .rflags = 2 | (smap ? FLAG_AC : 0));
+	check_end(&t, "3A 4.6.1: ring 0 without WP%s", how);
+	write_cr0(read_cr0() | CR0_WP);
+	t = KERNEL(store, .rdi = there, .rflags = 2 | (smap ? FLAG_AC : 0));
+	check_page_fault(&t, PF_P | PF_W, there, "3A 4.6.1: with WP, at once%s", how);
+	write_cr0(read_cr0() & ~CR0_WP);
+	*entry_of(there, 1) = (u64)three | PTE_P | PTE_W | PTE_U;
+	invlpg(there);
+	accesses(3, smap);
+	if (smap) {
+		t = KERNEL(load, .rdi = there);
+		check_page_fault(&t, PF_P, there, "3A 4.6.1: SMAP without AC, after accesses with it");
+	} else if (has_smap()) {
+		write_cr4(cr4 | CR4_SMAP);
+		t = KERNEL(load, .rdi = there);
+		check_page_fault(&t, PF_P, there, "3A 4.6.1: CR4.SMAP counts at once");
+	}
+	write_cr4(cr4);
+	*entry_of(there, 1) = (u64)three | PTE_P | PTE_W;
+	invlpg(there);
+	t = USER_MODE(load, .rdi = there);
+	check_page_fault(&t, PF_P | PF_U, there, "3A 4.10.4.2: made a supervisor page%s", how);
+	t = USER_MODE(store, .rdi = there);
+	check_page_fault(&t, PF_P | PF_W | PF_U, there, "3A 4.10.4.2: for writes, too%s", how);
+	unmap_page(there);
+	t = KERNEL(load, .rdi = there);
+	check_page_fault(&t, 0, there, "3A 4.10.4.2: unmapped: ring 0%s", how);
+	t = KERNEL(store, .rdi = there);
+	check_page_fault(&t, PF_W, there, "3A 4.10.4.2: for writes, too%s", how);
+}
+
 static void test_cr3(void)
 {
 	u64 old = read_cr3(), other;
@@ -837,6 +911,8 @@ void guest(void)
 {
 	one = frame_alloc();
 	two = frame_alloc();
+	three = frame_alloc();
+	four = frame_alloc();
 	fill(one, 1);
 	fill(two, 2);
 	test_sizes();
@@ -847,6 +923,9 @@ void guest(void)
 	test_marks();
 	test_invlpg();
 	test_rights_changes();
+	test_data_page(false);
+	if (has_smap())
+		test_data_page(true);
 	test_cr3();
 	test_global();
 	test_pcid();
