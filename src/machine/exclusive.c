@@ -43,8 +43,11 @@ void exclusive_section(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *
 	struct machine *m = cpu_of(v)->machine;
 
 	v->count[COUNT_EXCLUSIVE]++;
-	/* Under virtual time the others wait for their turns. */
-	if (m->cpu_count == 1 || m->virtual_time) {
+	/*
+	 * Under virtual time the others wait for their turns. Inside a section of its own (a locked store that changes code) there
+	 * is nobody left to stop; only this thread writes itself there, so reading without the lock is enough.
+	 */
+	if (m->cpu_count == 1 || m->virtual_time || atomic_load(&m->exclusive.owner) == v) {
 		fn(v, arg);
 		return;
 	}
@@ -56,12 +59,14 @@ void exclusive_section(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *
 	while (m->exclusive.active || m->exclusive.running)
 		pthread_cond_wait(&m->exclusive.changed, &m->exclusive.lock);
 	m->exclusive.active = true;
+	atomic_store(&m->exclusive.owner, v);
 	pthread_mutex_unlock(&m->exclusive.lock);
 
 	fn(v, arg);
 
 	pthread_mutex_lock(&m->exclusive.lock);
 	m->exclusive.active = false;
+	atomic_store(&m->exclusive.owner, NULL);
 	m->exclusive.waiting--;
 	pthread_cond_broadcast(&m->exclusive.changed);
 	/* Back into guest code only after those who wait have had theirs. */

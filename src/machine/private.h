@@ -85,7 +85,8 @@ struct machine {
 		pthread_cond_t changed;
 		unsigned running; /* vCPUs inside engine->run() that do not wait for a section of their own */
 		unsigned waiting; /* vCPUs that want or have a section */
-		bool active;	  /* one has it */
+		bool active;	  /* one has it: */
+		struct vcpu *_Atomic owner;
 	} exclusive;
 
 	/* Virtual time: who may run. */
