@@ -479,11 +479,12 @@ static void test_rights_changes(void)
  * The same once more for a page that has only data on it, which an engine may keep in another way than one with code: all
  * accesses that a processor tells apart are made first, so that each has its translation, then what is behind it changes.
  */
+#define DATA_PAGE (T + 0x123 * LARGE + 7 * PAGE) /* far from code and large pages, by the lower bits too */
 static u64 *three, *four; /* frames that are never executed */
 
 static bool accesses(u64 number, bool smap)
 {
-	u64 there = T + 7 * PAGE, *frame = number == 3 ? three : four;
+	u64 there = DATA_PAGE, *frame = number == 3 ? three : four;
 	u64 ac = smap ? FLAG_AC : 0;
 	bool good;
 
@@ -499,7 +500,7 @@ static bool accesses(u64 number, bool smap)
 
 static void test_data_page(bool smap)
 {
-	u64 there = T + 7 * PAGE, cr4 = read_cr4();
+	u64 there = DATA_PAGE, cr4 = read_cr4();
 	const char *how = smap ? " with SMAP" : "";
 	struct trap t;
 
