@@ -52,7 +52,8 @@ HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c
 FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
 # Those that start threads.
-TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(shell grep -lE 'thread_create|machine_run' $(wildcard tests/unit/*.c) /dev/null))
+# Windows reserve more address space than the thread sanitizer leaves.
+TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(filter-out tests/unit/test_window%,$(shell grep -lE 'thread_create|machine_run' $(wildcard tests/unit/*.c) /dev/null)))
 GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.c)))
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
