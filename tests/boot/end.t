@@ -10,7 +10,7 @@ check "Ctrl-A h shows help, Ctrl-A x quits" \
 	boot_terminal wait "$prompt" send '\x01h' wait 'Ctrl-A' send '\x01x' exit 0 cooked --
 
 check "Ctrl-C is the guest's" \
-	boot_terminal wait "$prompt" send 'echo go""ing; sleep 1000\r' wait 'going' send '\x03' wait "$prompt" send '\x01x' exit 0 cooked --
+	boot_terminal wait "$prompt" send 'sh -c "echo go\\ing; exec sleep 1000"\r' wait 'going' send '\x03' wait "$prompt" send '\x01x' exit 0 cooked --
 
 check "SIGTERM ends it and restores the terminal" \
 	boot_terminal wait "$prompt" signal 15 exit 143 cooked --
