@@ -309,9 +309,8 @@ struct window *space_get_window(struct bt_windows *w, struct window_cpu *c, unsi
 	struct window *window;
 
 	check_slot(w, space, slot, t->pml4e);
-	window = space_window(w, space, slot, kind);
-	if (window)
-		return window;
+	if (space->window[slot][kind])
+		return space_window(w, space, slot, kind);
 	window = find_window(w, space, slot, kind, t->pml4e);
 	if (!window) {
 		window = make ? take_window(w, c) : NULL;
@@ -420,7 +419,9 @@ static bool enter_space(struct bt_windows *w, struct window_cpu *c)
 
 struct window_cpu *windows_cpu(struct bt_windows *w, const struct vcpu *v)
 {
-	return v->index < MAX_CPUS ? w->cpu[v->index] : NULL;
+	struct window_cpu *c = v->index < MAX_CPUS ? w->cpu[v->index] : NULL;
+
+	return c && c->vcpu == v ? c : NULL;
 }
 
 /* What windows hold may be older than this vCPU. */
@@ -435,6 +436,7 @@ static struct window_cpu *add_cpu(struct bt_windows *w, struct vcpu *v)
 		return NULL;
 	c->vcpu = v;
 	c->flushed = atomic_fetch_add(&w->clock, 1) + 1;
+	free(w->cpu[v->index]); /* another vCPU's, which is gone */
 	w->cpu[v->index] = c;
 	w->cpu_count = MAX(w->cpu_count, v->index + 1);
 	return c;
