@@ -14,7 +14,7 @@
 
 #define CHARDEV_QUEUE_SIZE ((size_t)1 << 20)
 #define CHARDEV_INPUT_SIZE 4096u
-#define CHARDEV_READ_SIZE 256u
+#define CHARDEV_READ_SIZE  256u
 
 struct chardev_kind {
 	const char *name;

@@ -12,25 +12,29 @@
 #include <stdio.h>
 #include <string.h>
 
-#define likely(x)	__builtin_expect(!!(x), 1)
-#define unlikely(x)	__builtin_expect(!!(x), 0)
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
-#define printf_like(f, a) __attribute__((format(printf, f, a)))
+#define likely(x)			__builtin_expect(!!(x), 1)
+#define unlikely(x)			__builtin_expect(!!(x), 0)
+#define ARRAY_SIZE(a)			(sizeof(a) / sizeof((a)[0]))
+#define printf_like(f, a)		__attribute__((format(printf, f, a)))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-#define MIN(a, b)	((a) < (b) ? (a) : (b))
-#define MAX(a, b)	((a) > (b) ? (a) : (b))
+#define MIN(a, b)			((a) < (b) ? (a) : (b))
+#define MAX(a, b)			((a) > (b) ? (a) : (b))
 
 /* ---- addresses: types that the compiler refuses to mix ---- */
 
-typedef struct { uint64_t v; } gpa_t; /* guest physical */
-typedef struct { uint64_t v; } gva_t; /* guest virtual: a linear address, after segmentation */
+typedef struct {
+	uint64_t v;
+} gpa_t; /* guest physical */
+typedef struct {
+	uint64_t v;
+} gva_t; /* guest virtual: a linear address, after segmentation */
 
 static inline gpa_t gpa(uint64_t v) { return (gpa_t){ v }; }
 static inline gva_t gva(uint64_t v) { return (gva_t){ v }; }
 
-#define PAGE_SHIFT	12
-#define PAGE_SIZE	4096u
-#define PAGE_MASK	(~(uint64_t)0xfff)
+#define PAGE_SHIFT 12
+#define PAGE_SIZE  4096u
+#define PAGE_MASK  (~(uint64_t)0xfff)
 
 /* ---- errors ---- */
 
@@ -39,7 +43,7 @@ static inline gva_t gva(uint64_t v) { return (gva_t){ v }; }
  * `struct error *` they were given (which may be NULL).
  */
 struct error {
-	int code;	/* positive errno */
+	int code; /* positive errno */
 	char text[512];
 };
 
@@ -60,31 +64,37 @@ _Noreturn void bug_report(const char *file, int line, const char *what);
 
 /* ---- bits and ranges ---- */
 
-#define BIT(n)		(1ull << (n))
+#define BIT(n) (1ull << (n))
 
 /* The bits hi..lo of v, shifted down. 63 >= hi >= lo >= 0. */
-static inline uint64_t bits(uint64_t v, unsigned hi, unsigned lo)
-{
-	return (v >> lo) & (~0ull >> (63 - (hi - lo)));
-}
+static inline uint64_t bits(uint64_t v, unsigned hi, unsigned lo) { return (v >> lo) & (~0ull >> (63 - (hi - lo))); }
 
-static inline int64_t sign_extend(uint64_t v, unsigned width)
-{
-	return (int64_t)(v << (64 - width)) >> (64 - width);
-}
+static inline int64_t sign_extend(uint64_t v, unsigned width) { return (int64_t)(v << (64 - width)) >> (64 - width); }
 
 static inline uint64_t align_down(uint64_t v, uint64_t a) { return v & ~(a - 1); }
 static inline uint64_t align_up(uint64_t v, uint64_t a) { return (v + a - 1) & ~(a - 1); }
 
 /* Is [off, off + len) inside [0, cap)? Correct for every value, also those that would overflow. */
-static inline bool range_ok(uint64_t off, uint64_t len, uint64_t cap)
-{
-	return off <= cap && len <= cap - off;
-}
+static inline bool range_ok(uint64_t off, uint64_t len, uint64_t cap) { return off <= cap && len <= cap - off; }
 
-static inline uint16_t load_le16(const void *p) { uint16_t v; memcpy(&v, p, 2); return v; }
-static inline uint32_t load_le32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-static inline uint64_t load_le64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static inline uint16_t load_le16(const void *p)
+{
+	uint16_t v;
+	memcpy(&v, p, 2);
+	return v;
+}
+static inline uint32_t load_le32(const void *p)
+{
+	uint32_t v;
+	memcpy(&v, p, 4);
+	return v;
+}
+static inline uint64_t load_le64(const void *p)
+{
+	uint64_t v;
+	memcpy(&v, p, 8);
+	return v;
+}
 static inline void store_le16(void *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline void store_le32(void *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline void store_le64(void *p, uint64_t v) { memcpy(p, &v, 8); }
@@ -172,23 +182,20 @@ enum trace_category {
 #define _(id, name, what) TRACE_##id,
 	TRACE_CATEGORIES(_)
 #undef _
-	TRACE_COUNT
+		TRACE_COUNT
 };
 
 /* Hangs off a machine; a NULL pointer is never passed, an all-zero one is "off". */
 struct trace {
-	uint32_t mask;	/* bit per category */
-	FILE *out;	/* owned */
+	uint32_t mask; /* bit per category */
+	FILE *out;     /* owned */
 };
 
 /* Parse "exits,pio" (or "all", or "help": fills err with the list) and open the file; 0 or -errno. */
 int trace_open(struct trace *, const char *categories, const char *path, struct error *);
 void trace_close(struct trace *);
 void trace_emit(struct trace *, enum trace_category, const char *fmt, ...) printf_like(3, 4);
-static inline bool trace_on(const struct trace *t, enum trace_category c)
-{
-	return unlikely(t->mask & BIT(c));
-}
+static inline bool trace_on(const struct trace *t, enum trace_category c) { return unlikely(t->mask & BIT(c)); }
 #define TRACE(t, cat, ...)                                                                                             \
 	do {                                                                                                           \
 		if (trace_on(t, TRACE_##cat))                                                                          \

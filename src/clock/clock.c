@@ -12,8 +12,8 @@
 
 /* 2026-01-01 00:00:00 UTC in ns since 1970: what a virtual clock begins with. */
 #define VIRTUAL_WALL_BASE_NS (1767225600ull * 1000000000ull)
-#define NOT_IN_HEAP SIZE_MAX
-#define INITIAL_TIMERS 256
+#define NOT_IN_HEAP	     SIZE_MAX
+#define INITIAL_TIMERS	     256
 
 struct clock {
 	enum clock_kind kind;

@@ -9,7 +9,7 @@
 #define CR0_KNOWN (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 /* A change of these changes what the TLB may hold. */
 #define CR0_TRANSLATION (CR0_PE | CR0_PG | CR0_WP)
-#define CR0_PAE_RELOAD (CR0_PG | CR0_CD | CR0_NW)
+#define CR0_PAE_RELOAD	(CR0_PG | CR0_CD | CR0_NW)
 
 /* Paging goes on with EFER.LME set: into long mode (SDM vol. 3A 9.8.5). */
 static void check_entry_to_long_mode(struct vcpu *v)
@@ -103,7 +103,7 @@ void cpu_write_cr3(struct vcpu *v, uint64_t value)
 	_(CR4_SMAP, SMAP)
 
 #define CR4_TRANSLATION (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)
-#define CR4_PAE_RELOAD (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
+#define CR4_PAE_RELOAD	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
 
 static uint64_t cr4_offered(const struct vcpu *v)
 {

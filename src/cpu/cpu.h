@@ -31,23 +31,23 @@ enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R
 enum seg { ES, CS, SS, DS, FS, GS, LDTR, TR, SEG_COUNT };
 
 /* RFLAGS, SDM vol. 1 3.4.3 */
-#define FLAG_CF	  BIT(0)
-#define FLAG_PF	  BIT(2)
-#define FLAG_AF	  BIT(4)
-#define FLAG_ZF	  BIT(6)
-#define FLAG_SF	  BIT(7)
-#define FLAG_TF	  BIT(8)
-#define FLAG_IF	  BIT(9)
-#define FLAG_DF	  BIT(10)
-#define FLAG_OF	  BIT(11)
-#define FLAG_IOPL (3ull << 12)
-#define FLAG_NT	  BIT(14)
-#define FLAG_RF	  BIT(16)
-#define FLAG_VM	  BIT(17)
-#define FLAG_AC	  BIT(18)
-#define FLAG_VIF  BIT(19)
-#define FLAG_VIP  BIT(20)
-#define FLAG_ID	  BIT(21)
+#define FLAG_CF	     BIT(0)
+#define FLAG_PF	     BIT(2)
+#define FLAG_AF	     BIT(4)
+#define FLAG_ZF	     BIT(6)
+#define FLAG_SF	     BIT(7)
+#define FLAG_TF	     BIT(8)
+#define FLAG_IF	     BIT(9)
+#define FLAG_DF	     BIT(10)
+#define FLAG_OF	     BIT(11)
+#define FLAG_IOPL    (3ull << 12)
+#define FLAG_NT	     BIT(14)
+#define FLAG_RF	     BIT(16)
+#define FLAG_VM	     BIT(17)
+#define FLAG_AC	     BIT(18)
+#define FLAG_VIF     BIT(19)
+#define FLAG_VIP     BIT(20)
+#define FLAG_ID	     BIT(21)
 #define FLAGS_STATUS (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 
 #define CR0_PE BIT(0)
@@ -82,10 +82,10 @@ enum seg { ES, CS, SS, DS, FS, GS, LDTR, TR, SEG_COUNT };
 #define CR4_SMAP       BIT(21)
 #define CR4_PKE	       BIT(22)
 
-#define EFER_SCE BIT(0)
-#define EFER_LME BIT(8)
-#define EFER_LMA BIT(10)
-#define EFER_NXE BIT(11)
+#define EFER_SCE    BIT(0)
+#define EFER_LME    BIT(8)
+#define EFER_LMA    BIT(10)
+#define EFER_NXE    BIT(11)
 #define EFER_AIBRSE BIT(21) /* AMD: automatic IBRS */
 
 #define XCR0_X87 BIT(0)
@@ -93,25 +93,41 @@ enum seg { ES, CS, SS, DS, FS, GS, LDTR, TR, SEG_COUNT };
 #define XCR0_AVX BIT(2)
 
 /* seg_attr: bits 8..23 of a descriptor's second dword shifted down: access byte in 0..7, flags in 12..15. */
-#define ATTR_TYPE	0x000f
-#define ATTR_ACCESSED	0x0001
-#define ATTR_WRITABLE	0x0002 /* data: writable; code: readable */
+#define ATTR_TYPE	 0x000f
+#define ATTR_ACCESSED	 0x0001
+#define ATTR_WRITABLE	 0x0002 /* data: writable; code: readable */
 #define ATTR_EXPAND_DOWN 0x0004 /* data; code: conforming */
-#define ATTR_CODE	0x0008
-#define ATTR_S		0x0010 /* code or data, not a system segment */
-#define ATTR_DPL	0x0060
-#define ATTR_DPL_SHIFT	5
-#define ATTR_P		0x0080
-#define ATTR_AVL	0x1000
-#define ATTR_L		0x2000
-#define ATTR_DB		0x4000
-#define ATTR_G		0x8000
+#define ATTR_CODE	 0x0008
+#define ATTR_S		 0x0010 /* code or data, not a system segment */
+#define ATTR_DPL	 0x0060
+#define ATTR_DPL_SHIFT	 5
+#define ATTR_P		 0x0080
+#define ATTR_AVL	 0x1000
+#define ATTR_L		 0x2000
+#define ATTR_DB		 0x4000
+#define ATTR_G		 0x8000
 /* A null or unusable segment has seg_attr 0 (P clear). */
 
 /* Exceptions, SDM vol. 3A 6.3.1 */
 enum vector {
-	EXC_DE = 0, EXC_DB = 1, EXC_NMI = 2, EXC_BP = 3, EXC_OF = 4, EXC_BR = 5, EXC_UD = 6, EXC_NM = 7, EXC_DF = 8,
-	EXC_TS = 10, EXC_NP = 11, EXC_SS = 12, EXC_GP = 13, EXC_PF = 14, EXC_MF = 16, EXC_AC = 17, EXC_MC = 18, EXC_XM = 19,
+	EXC_DE = 0,
+	EXC_DB = 1,
+	EXC_NMI = 2,
+	EXC_BP = 3,
+	EXC_OF = 4,
+	EXC_BR = 5,
+	EXC_UD = 6,
+	EXC_NM = 7,
+	EXC_DF = 8,
+	EXC_TS = 10,
+	EXC_NP = 11,
+	EXC_SS = 12,
+	EXC_GP = 13,
+	EXC_PF = 14,
+	EXC_MF = 16,
+	EXC_AC = 17,
+	EXC_MC = 18,
+	EXC_XM = 19,
 };
 
 /* Page-fault error code, SDM vol. 3A 4.7 */
@@ -127,6 +143,7 @@ enum activity { CPU_RUNNING, CPU_HALTED, CPU_WAIT_SIPI, CPU_SHUTDOWN };
  * The architectural state: what a snapshot holds, what engines pull and push. Values are those after power-on reset
  * (SDM vol. 3A table 9-1). Columns as in state.h.
  */
+/* clang-format off */
 #define CPU_STATE(_, T)                                                                                                \
 	_(T, uint64_t, gpr, 16, 1, 0, UINT64_MAX)                                                                      \
 	_(T, uint64_t, zero, 1, 2, 0, 0)		 /* gpr-indexed slot REG_NONE: always 0 */                     \
@@ -193,6 +210,7 @@ enum activity { CPU_RUNNING, CPU_HALTED, CPU_WAIT_SIPI, CPU_SHUTDOWN };
 	_(T, uint8_t, shadow, 1, 73, 0, 2)		 /* enum shadow */                                             \
 	_(T, uint64_t, pending_debug, 1, 74, 0, UINT64_MAX) /* DR6 bits of a debug trap due after this instruction */  \
 	_(T, uint64_t, icount, 1, 75, 0, UINT64_MAX)	 /* instructions completed since power-on */
+/* clang-format on */
 
 /* Interrupts are held off for one instruction after STI (interrupts) and after loads of SS (debug traps too). */
 enum shadow { SHADOW_NONE, SHADOW_STI, SHADOW_MOV_SS };
@@ -208,6 +226,7 @@ extern const struct state_desc *const cpu_state_desc;
  * CPUID as the guest sees it. Everything that depends on a feature asks has_feature(): decoding (#UD), CR4 and XCR0
  * reserved bits, MSRs (#GP). Rows: (name, leaf, subleaf, register, bit); register 0..3 = EAX, EBX, ECX, EDX.
  */
+/* clang-format off */
 #define CPU_FEATURES(_)                                                                                                \
 	_(FPU, 1, 0, 3, 0) _(VME, 1, 0, 3, 1) _(DE, 1, 0, 3, 2) _(PSE, 1, 0, 3, 3) _(TSC, 1, 0, 3, 4)                  \
 	_(MSR, 1, 0, 3, 5) _(PAE, 1, 0, 3, 6) _(MCE, 1, 0, 3, 7) _(CX8, 1, 0, 3, 8) _(APIC, 1, 0, 3, 9)                \
@@ -227,12 +246,13 @@ extern const struct state_desc *const cpu_state_desc;
 	_(SYSCALL, 0x80000001, 0, 3, 11) _(NX, 0x80000001, 0, 3, 20) _(PDPE1GB, 0x80000001, 0, 3, 26)                  \
 	_(RDTSCP, 0x80000001, 0, 3, 27) _(LM, 0x80000001, 0, 3, 29) _(LAHF64, 0x80000001, 0, 2, 0)                     \
 	_(ABM, 0x80000001, 0, 2, 5) _(PREFETCHW, 0x80000001, 0, 2, 8) _(INVTSC, 0x80000007, 0, 3, 8)
+/* clang-format on */
 
 enum cpu_feature {
 #define _(name, leaf, sub, reg, bit) FEATURE_##name,
 	CPU_FEATURES(_)
 #undef _
-	FEATURE_COUNT
+		FEATURE_COUNT
 };
 
 struct cpuid_regs {
@@ -240,11 +260,11 @@ struct cpuid_regs {
 };
 
 struct cpu_model {
-	char name[16];		/* "v2", "v3", "host" */
+	char name[16]; /* "v2", "v3", "host" */
 	char vendor[13];
 	char brand[49];
-	uint32_t signature;	/* CPUID.1:EAX */
-	bool kvm_pv;		/* announce KVM's paravirtual interface (not --pure) */
+	uint32_t signature; /* CPUID.1:EAX */
+	bool kvm_pv;	    /* announce KVM's paravirtual interface (not --pure) */
 	unsigned cpu_count;
 	bool features[FEATURE_COUNT];
 };
@@ -255,7 +275,9 @@ struct cpu_model {
  */
 int cpu_model_init(struct cpu_model *, const char *name, bool pure, unsigned cpu_count, struct error *);
 /* Names for help, NULL-terminated, with a line of description each. */
-struct cpu_model_info { const char *name, *what; };
+struct cpu_model_info {
+	const char *name, *what;
+};
 extern const struct cpu_model_info cpu_models[];
 
 /* ---- decoded instructions ---- */
@@ -264,6 +286,7 @@ extern const struct cpu_model_info cpu_models[];
  * Instructions whose semantics live in this folder, called by any engine through cpu_system_ops[]. The first column is
  * the mnemonic (as Zydis spells it), the second the function op_<name>, the third INSN_* flags.
  */
+/* clang-format off */
 #define CPU_SYSTEM_OPS(_)                                                                                              \
 	/* far.c: far transfers, software interrupts, fast system calls */                                             \
 	_(INT, int_n, INSN_ENDS) _(INT1, int1, INSN_ENDS) _(INT3, int3, INSN_ENDS) _(INTO, into, INSN_ENDS)            \
@@ -308,6 +331,7 @@ extern const struct cpu_model_info cpu_models[];
 	_(LDMXCSR, ldmxcsr, 0) _(VLDMXCSR, ldmxcsr, 0) _(STMXCSR, stmxcsr, 0) _(VSTMXCSR, stmxcsr, 0)                  \
 	_(FNSAVE, fnsave, 0) _(FRSTOR, frstor, 0) _(FNSTENV, fnstenv, 0) _(FLDENV, fldenv, 0)                          \
 	_(FWAIT, fwait, 0) _(EMMS, emms, 0)
+/* clang-format on */
 
 #define INSN_LOCK   BIT(0)  /* LOCK prefix, on a memory destination */
 #define INSN_REP    BIT(1)  /* F3 */
@@ -322,6 +346,7 @@ extern const struct cpu_model_info cpu_models[];
 #define INSN_FAR    BIT(10) /* JMP, CALL or RET to another code segment */
 
 /* Everything else that decoding can yield: what an engine implements itself. */
+/* clang-format off */
 #define CPU_INTEGER_OPS(_)                                                                                             \
 	_(ADD) _(ADC) _(AND) _(OR) _(XOR) _(SUB) _(SBB) _(CMP) _(TEST) _(INC) _(DEC) _(NEG) _(NOT) _(MUL) _(IMUL)      \
 	_(DIV) _(IDIV) _(MOV) _(MOVZX) _(MOVSX) _(MOVSXD) _(LEA) _(XCHG) _(XADD) _(CMPXCHG) _(CMPXCHG8B)               \
@@ -340,47 +365,52 @@ extern const struct cpu_model_info cpu_models[];
 	_(PREFETCH) _(PREFETCHW) _(PREFETCHNTA) _(PREFETCHT0) _(PREFETCHT1) _(PREFETCHT2) _(MOVNTI)                    \
 	_(XLAT) _(SALC) _(AAA) _(AAS) _(AAD) _(AAM) _(DAA) _(DAS) _(BOUND) _(UD0) _(UD1) _(UD2)                        \
 	_(ENDBR32) _(ENDBR64)
+/* clang-format on */
 
 enum op {
 	OP_INVALID,	/* #UD */
 	OP_TOO_LONG,	/* over 15 bytes: #GP(0) */
 	OP_FETCH_FAULT, /* the instruction's bytes cannot all be fetched: see cpu_fetch() */
 	/* mnemonics that mean two instructions */
-	OP_MOVSD_STRING, OP_CMPSD_STRING, /* MOVSD, CMPSD of the string kind; run by op_movs, op_cmps */
-	OP_MOV_SREG,	/* MOV to or from a segment register: op_mov_sreg */
-	OP_PUSH_SREG, OP_POP_SREG, /* op_push_sreg, op_pop_sreg */
-	OP_MOV_CR, OP_MOV_DR, /* op_mov_cr, op_mov_dr */
-	OP_JMP_FAR, OP_CALL_FAR, OP_RET_FAR, /* op_jmp_far, op_call_far, op_ret_far */
-	OP_HOST,	/* INSN_HOST: see struct insn_host */
-	OP_GATHER,	/* VPGATHER*, VGATHER* */
-	OP_MASKMOV,	/* VMASKMOV*, VPMASKMOV*, MASKMOVDQU, MASKMOVQ */
-	OP_VZERO,	/* VZEROUPPER, VZEROALL: imm 0 or 1 */
+	OP_MOVSD_STRING,
+	OP_CMPSD_STRING, /* MOVSD, CMPSD of the string kind; run by op_movs, op_cmps */
+	OP_MOV_SREG,	 /* MOV to or from a segment register: op_mov_sreg */
+	OP_PUSH_SREG,
+	OP_POP_SREG, /* op_push_sreg, op_pop_sreg */
+	OP_MOV_CR,
+	OP_MOV_DR, /* op_mov_cr, op_mov_dr */
+	OP_JMP_FAR,
+	OP_CALL_FAR,
+	OP_RET_FAR, /* op_jmp_far, op_call_far, op_ret_far */
+	OP_HOST,    /* INSN_HOST: see struct insn_host */
+	OP_GATHER,  /* VPGATHER*, VGATHER* */
+	OP_MASKMOV, /* VMASKMOV*, VPMASKMOV*, MASKMOVDQU, MASKMOVQ */
+	OP_VZERO,   /* VZEROUPPER, VZEROALL: imm 0 or 1 */
 #define _(mnemonic, ...) OP_##mnemonic,
-	CPU_SYSTEM_OPS(_)
-	CPU_INTEGER_OPS(_)
+	CPU_SYSTEM_OPS(_) CPU_INTEGER_OPS(_)
 #undef _
-	OP_COUNT
+		OP_COUNT
 };
 
 /* How an instruction's explicit operands are laid out in struct insn. */
 enum form {
-	FORM_NONE,	/* no explicit operands (implicit ones as the manual says) */
-	FORM_R,		/* reg */
-	FORM_M,		/* memory */
-	FORM_I,		/* imm */
-	FORM_RR,	/* reg, rm: both registers, reg is the first operand whatever the encoding */
-	FORM_RI,	/* reg, imm */
-	FORM_RM,	/* reg, memory */
-	FORM_MR,	/* memory, reg */
-	FORM_MI,	/* memory, imm */
-	FORM_RRI,	/* reg, rm, imm */
-	FORM_RMI,	/* reg, memory, imm */
-	FORM_MRI,	/* memory, reg, imm */
-	FORM_RRR,	/* reg, rm, reg2: three registers in the order written */
-	FORM_RRM,	/* reg, reg2, memory  (e.g. ANDN, MULX, PDEP: second operand VEX.vvvv) */
-	FORM_RMR,	/* reg, memory, reg2  (e.g. BEXTR, SHLX) */
-	FORM_HOST,	/* see struct insn_host */
-	FORM_OTHER,	/* e.g. far pointers (imm = selector << 32 | offset), ENTER (imm = size | nesting << 16) */
+	FORM_NONE,  /* no explicit operands (implicit ones as the manual says) */
+	FORM_R,	    /* reg */
+	FORM_M,	    /* memory */
+	FORM_I,	    /* imm */
+	FORM_RR,    /* reg, rm: both registers, reg is the first operand whatever the encoding */
+	FORM_RI,    /* reg, imm */
+	FORM_RM,    /* reg, memory */
+	FORM_MR,    /* memory, reg */
+	FORM_MI,    /* memory, imm */
+	FORM_RRI,   /* reg, rm, imm */
+	FORM_RMI,   /* reg, memory, imm */
+	FORM_MRI,   /* memory, reg, imm */
+	FORM_RRR,   /* reg, rm, reg2: three registers in the order written */
+	FORM_RRM,   /* reg, reg2, memory  (e.g. ANDN, MULX, PDEP: second operand VEX.vvvv) */
+	FORM_RMR,   /* reg, memory, reg2  (e.g. BEXTR, SHLX) */
+	FORM_HOST,  /* see struct insn_host */
+	FORM_OTHER, /* e.g. far pointers (imm = selector << 32 | offset), ENTER (imm = size | nesting << 16) */
 };
 
 /*
@@ -388,26 +418,26 @@ enum form {
  * cpu_state.gpr[0]: 8 * number, plus 1 for AH, CH, DH, BH. The implicit CL count of shifts is FORM_RR/FORM_MR with reg/rm 8.
  */
 struct insn {
-	const void *handler;	/* the engine's */
-	const void *aux;	/* the engine's */
-	uint64_t imm;		/* sign-extended to 64 bits; for direct branches the displacement; moffs: the address */
-	int32_t disp;		/* sign-extended; RIP-relative: relative to ip_base, i.e. disp + offset + len */
-	uint16_t op;		/* enum op */
-	uint16_t offset;	/* of the first byte from the start of the block */
-	uint16_t flags;		/* INSN_* */
-	uint8_t len;		/* 1..15 */
-	uint8_t form;		/* enum form */
-	uint8_t opsize;		/* bytes of the (first) operand: 1, 2, 4, 8, 16, 32; memory operand size for LEA-like: 0 */
-	uint8_t srcsize;	/* bytes of the source of MOVZX, MOVSX, MOVSXD, CRC32, of a far pointer's offset; else opsize */
-	uint8_t addrsize;	/* 2, 4, 8 */
-	uint8_t seg;		/* enum seg of the memory operand, defaults applied */
-	uint8_t reg, rm, reg2;	/* byte offsets */
-	uint8_t base, index;	/* byte offsets; 8 * REG_NONE when absent */
-	uint8_t scale;		/* shift: 0..3 */
-	uint8_t sreg;		/* segment, control or debug register number of the MOV/PUSH/POP/L?S forms */
-	uint8_t ea_flat;	/* 1: effective address is base + (index << scale) + disp, 64-bit, no segment base */
+	const void *handler; /* the engine's */
+	const void *aux;     /* the engine's */
+	uint64_t imm;	     /* sign-extended to 64 bits; for direct branches the displacement; moffs: the address */
+	int32_t disp;	     /* sign-extended; RIP-relative: relative to ip_base, i.e. disp + offset + len */
+	uint16_t op;	     /* enum op */
+	uint16_t offset;     /* of the first byte from the start of the block */
+	uint16_t flags;	     /* INSN_* */
+	uint8_t len;	     /* 1..15 */
+	uint8_t form;	     /* enum form */
+	uint8_t opsize;	     /* bytes of the (first) operand: 1, 2, 4, 8, 16, 32; memory operand size for LEA-like: 0 */
+	uint8_t srcsize; /* bytes of the source of MOVZX, MOVSX, MOVSXD, CRC32, of a far pointer's offset; else opsize */
+	uint8_t addrsize;      /* 2, 4, 8 */
+	uint8_t seg;	       /* enum seg of the memory operand, defaults applied */
+	uint8_t reg, rm, reg2; /* byte offsets */
+	uint8_t base, index;   /* byte offsets; 8 * REG_NONE when absent */
+	uint8_t scale;	       /* shift: 0..3 */
+	uint8_t sreg;	       /* segment, control or debug register number of the MOV/PUSH/POP/L?S forms */
+	uint8_t ea_flat;       /* 1: effective address is base + (index << scale) + disp, 64-bit, no segment base */
 	uint8_t bytes[15];
-	uint8_t store;		/* MOV_SREG, MOV_CR, MOV_DR: 1 when the special register is the source */
+	uint8_t store; /* MOV_SREG, MOV_CR, MOV_DR: 1 when the special register is the source */
 };
 
 /*
@@ -426,14 +456,14 @@ struct insn_host {
 	uint8_t gpr_place;		/* explicit one's field: 0 none, 1 ModRM.reg, 2 ModRM.rm */
 	uint8_t mem_size;		/* bytes; 0 without a memory operand */
 	bool mem_read, mem_written;
-	uint8_t mem_align;		/* bytes of alignment required on pain of #GP(0), else 1 */
-	uint8_t prefix_len;		/* legacy prefixes before REX/VEX/opcode */
-	uint8_t modrm_offset;		/* 0: no ModRM */
-	uint8_t disp_offset, disp_len;	/* displacement bytes, to be cut out */
+	uint8_t mem_align;	       /* bytes of alignment required on pain of #GP(0), else 1 */
+	uint8_t prefix_len;	       /* legacy prefixes before REX/VEX/opcode */
+	uint8_t modrm_offset;	       /* 0: no ModRM */
+	uint8_t disp_offset, disp_len; /* displacement bytes, to be cut out */
 	uint8_t imm_offset, imm_len;
-	bool control;			/* x87: FNINIT, FLDCW, FNSTCW, FNCLEX, FNSTSW...: does not set FIP/FDP/FOP */
-	bool waiting;			/* x87/MMX: a pending unmasked exception is reported first (#MF) */
-	uint16_t mnemonic;		/* of the decoding library: for messages and tables only */
+	bool control;	   /* x87: FNINIT, FLDCW, FNSTCW, FNCLEX, FNSTSW...: does not set FIP/FDP/FOP */
+	bool waiting;	   /* x87/MMX: a pending unmasked exception is reported first (#MF) */
+	uint16_t mnemonic; /* of the decoding library: for messages and tables only */
 };
 
 /* Code segment's mode, and what else decoding depends on. */
@@ -475,9 +505,9 @@ struct fault {
 #define TLB_ASIDS 4096u
 
 enum tlb_view {
-	TLB_USER,	  /* CPL 3 */
-	TLB_KERNEL,	  /* CPL 0..2; no user pages when CR4.SMAP */
-	TLB_KERNEL_AC,	  /* the same with RFLAGS.AC: user pages too */
+	TLB_USER,      /* CPL 3 */
+	TLB_KERNEL,    /* CPL 0..2; no user pages when CR4.SMAP */
+	TLB_KERNEL_AC, /* the same with RFLAGS.AC: user pages too */
 	TLB_VIEWS
 };
 
@@ -527,7 +557,7 @@ struct vcpu_env {
 	 * then in service; -1 none. */
 	int (*interrupt_take)(struct vcpu *);
 	bool (*interrupt_pending)(struct vcpu *);
-	uint8_t (*tpr_read)(struct vcpu *);		/* CR8 */
+	uint8_t (*tpr_read)(struct vcpu *); /* CR8 */
 	void (*tpr_write)(struct vcpu *, uint8_t);
 	/* x2APIC registers 0x800..0x8ff, IA32_APIC_BASE 0x1b, IA32_TSC_DEADLINE 0x6e0: 0, or -1 for #GP(0). */
 	int (*apic_msr_read)(struct vcpu *, uint32_t msr, uint64_t *value);
@@ -548,16 +578,19 @@ struct vcpu_env {
  * its thread, or in an exclusive section for protect. What each allows to go on being used is what the architecture allows.
  */
 struct tlb_hooks {
-	void (*flush)(struct vcpu *);			 /* everything, global pages too */
-	void (*flush_page)(struct vcpu *, gva_t);	 /* INVLPG: this page in the current PCID, global or not; a whole large page */
-	void (*switched)(struct vcpu *, bool keep);	 /* CR3 was written; keep: nothing of the new PCID became invalid */
-	void (*flush_pcid)(struct vcpu *, uint16_t pcid); /* INVPCID of another or the current PCID's non-global pages */
-	void (*protect)(struct vcpu *, gpa_t page);	 /* this physical page now holds code: no write may go unnoticed */
+	void (*flush)(struct vcpu *); /* everything, global pages too */
+	void (*flush_page)(struct vcpu *,
+			   gva_t); /* INVLPG: this page in the current PCID, global or not; a whole large page */
+	void (*switched)(struct vcpu *, bool keep); /* CR3 was written; keep: nothing of the new PCID became invalid */
+	void (*flush_pcid)(struct vcpu *,
+			   uint16_t pcid);	    /* INVPCID of another or the current PCID's non-global pages */
+	void (*protect)(struct vcpu *, gpa_t page); /* this physical page now holds code: no write may go unnoticed */
 };
 
 struct engine_ops;
 
 /* A direct-mapped statistics row set; see CPU_COUNTERS. */
+/* clang-format off */
 #define CPU_COUNTERS(_)                                                                                                \
 	_(EXIT_HALT, "halts") _(EXIT_KICK, "kicks") _(INTERRUPTS, "interrupts taken") _(NMIS, "NMIs taken")            \
 	_(EXCEPTIONS, "exceptions") _(PAGE_FAULTS, "page faults") _(PIO_READS, "port reads")                           \
@@ -565,12 +598,13 @@ struct engine_ops;
 	_(MSR_READS, "RDMSR") _(MSR_WRITES, "WRMSR") _(CPUIDS, "CPUID") _(TLB_MISSES, "TLB misses")                    \
 	_(TLB_FLUSHES, "TLB flushes") _(CR3_WRITES, "CR3 writes") _(CODE_WRITES, "writes to code")                     \
 	_(BLOCKS, "blocks decoded") _(BLOCK_LOOKUPS, "block lookups past the jump cache") _(EXCLUSIVE, "exclusive sections")
+/* clang-format on */
 
 enum cpu_counter {
 #define _(id, what) COUNT_##id,
 	CPU_COUNTERS(_)
 #undef _
-	COUNT_COUNT
+		COUNT_COUNT
 };
 
 struct vcpu {
@@ -586,24 +620,24 @@ struct vcpu {
 	int64_t budget;		 /* instructions this vCPU may still run before run() returns EXIT_BUDGET */
 
 	/* derived from s by cpu_update_mode() */
-	uint8_t cpl;		 /* 0..3 */
-	uint8_t code_mode;	 /* enum code_mode */
-	uint8_t tlb_view;	 /* of data accesses now */
-	bool stack_64;		 /* stack pointer size: 8 */
-	uint8_t stack_size;	 /* bytes of the stack pointer: 2, 4, 8 */
-	bool flat;		 /* outside 64-bit mode: CS, DS, ES, SS have base 0, limit 4 GiB, and are usable as what they are */
-	uint32_t mode_key;	 /* everything about the mode that decoding and block lookup depend on; 16 bits */
-	struct tlb_entry *tlb;	 /* the current view's */
-	uint64_t asid;		 /* of the current address space, in tags */
+	uint8_t cpl;	    /* 0..3 */
+	uint8_t code_mode;  /* enum code_mode */
+	uint8_t tlb_view;   /* of data accesses now */
+	bool stack_64;	    /* stack pointer size: 8 */
+	uint8_t stack_size; /* bytes of the stack pointer: 2, 4, 8 */
+	bool flat; /* outside 64-bit mode: CS, DS, ES, SS have base 0, limit 4 GiB, and are usable as what they are */
+	uint32_t mode_key;     /* everything about the mode that decoding and block lookup depend on; 16 bits */
+	struct tlb_entry *tlb; /* the current view's */
+	uint64_t asid;	       /* of the current address space, in tags */
 
 	struct tlb_entry tlbs[TLB_VIEWS][TLB_SIZE];
-	uint64_t address_space;	 /* its number, never used again after a flush: asid is its low bits */
-	uint64_t last_space;	 /* number given last */
+	uint64_t address_space; /* its number, never used again after a flush: asid is its low bits */
+	uint64_t last_space;	/* number given last */
 
-	jmp_buf fault_jmp;	 /* where cpu_raise goes: set by the engine */
-	struct fault fault;	 /* what it raised */
-	bool delivering;	 /* an exception is being delivered: faults now are contributory, double or triple */
-	struct fault delivered;	 /* which one */
+	jmp_buf fault_jmp;	    /* where cpu_raise goes: set by the engine */
+	struct fault fault;	    /* what it raised */
+	bool delivering;	    /* an exception is being delivered: faults now are contributory, double or triple */
+	struct fault delivered;	    /* which one */
 	const struct insn *current; /* the instruction of the callout that runs; NULL outside */
 
 	const struct cpu_model *model;
@@ -611,13 +645,13 @@ struct vcpu {
 	struct clock *clock;
 	struct trace *trace;
 	const struct vcpu_env *env;
-	void *env_opaque;	 /* the environment's */
-	unsigned index;		 /* = initial APIC ID */
-	struct vcpu **peers;	 /* all vCPUs of the machine, this one too */
+	void *env_opaque;    /* the environment's */
+	unsigned index;	     /* = initial APIC ID */
+	struct vcpu **peers; /* all vCPUs of the machine, this one too */
 	unsigned peer_count;
 
 	uint8_t sipi_vector;
-	bool interrupt_wanted;	 /* an interrupt waits for IF: cpu_set_rflags posts EVENT_INTERRUPT when IF rises */
+	bool interrupt_wanted; /* an interrupt waits for IF: cpu_set_rflags posts EVENT_INTERRUPT when IF rises */
 
 	/*
 	 * Host floating-point unit: while fpu_live, the x87/MMX registers, control, status and tags and MXCSR are in this
@@ -648,11 +682,11 @@ struct vcpu {
 
 	/* paging.c: translations of instruction fetches, [cpl == 3]; filters of what the TLBs may hold */
 	struct fetch_entry fetch_tlb[2][FETCH_TLB_SIZE];
-	uint64_t fetched[FETCHED_BITS / 64];	  /* pages fetched from, by number modulo FETCHED_BITS */
+	uint64_t fetched[FETCHED_BITS / 64];	    /* pages fetched from, by number modulo FETCHED_BITS */
 	uint64_t large_pages[LARGE_PAGE_BITS / 64]; /* 2 MiB regions mapped by large pages, modulo LARGE_PAGE_BITS */
-	uint64_t huge_pages;			  /* 1 GiB regions mapped by one page, modulo 64 */
+	uint64_t huge_pages;			    /* 1 GiB regions mapped by one page, modulo 64 */
 	struct pcid_slot pcids[PCID_SLOTS];
-	unsigned next_pcid;			  /* slot to replace */
+	unsigned next_pcid; /* slot to replace */
 
 	/*
 	 * access.c: v->tlb points here, where nothing ever is, while every data access must be looked at: alignment checks
@@ -661,20 +695,21 @@ struct vcpu {
 	struct tlb_entry tlb_never[TLB_SIZE];
 
 	/* event.c: as they were when the instruction that runs alone began; see cpu_after_step() */
-	bool step_trap;	      /* RFLAGS.TF */
-	bool step_resume;     /* RFLAGS.RF */
-	uint8_t step_shadow;  /* s.shadow */
+	bool step_trap;	     /* RFLAGS.TF */
+	bool step_resume;    /* RFLAGS.RF */
+	uint8_t step_shadow; /* s.shadow */
 
 	/* engine/bt: what translated code reaches by %gs: (see bt.h) */
-	uint64_t slot_r15;	 /* R15 of translated code: the current slot table */
+	uint64_t slot_r15; /* R15 of translated code: the current slot table */
 	struct {
-		void *self;	 /* this vCPU */
+		void *self;	   /* this vCPU */
 		uint64_t host_rsp; /* of the C code that entered translated code */
-		uint64_t resume; /* where to enter it */
-		uint64_t r11;	 /* R11 to enter with */
+		uint64_t resume;   /* where to enter it */
+		uint64_t r11;	   /* R11 to enter with */
 		uint64_t exit_arg; /* why it was left */
-		uint64_t target; /* a computed target that was not found */
-		uint32_t x87;	 /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
+		uint64_t target;   /* a computed target that was not found */
+		uint32_t
+			x87; /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
 		uint64_t jump;	 /* the current jump table, or the one where nothing is found */
 		void *exit_glue; /* bt_exit_asm, bt_lookup_asm: too far away for a direct jump */
 		void *lookup_glue;
@@ -687,10 +722,7 @@ struct vcpu {
 
 static inline bool has_feature(const struct vcpu *v, enum cpu_feature f) { return v->model->features[f]; }
 static inline bool in_long_mode(const struct vcpu *v) { return v->s.efer & EFER_LMA; }
-static inline bool in_protected_mode(const struct vcpu *v)
-{
-	return (v->s.cr0 & CR0_PE) && !(v->s.rflags & FLAG_VM);
-}
+static inline bool in_protected_mode(const struct vcpu *v) { return (v->s.cr0 & CR0_PE) && !(v->s.rflags & FLAG_VM); }
 
 /* Parts of registers and guest memory, which alias objects of other types. */
 typedef uint16_t __attribute__((may_alias, aligned(1))) u16_any;
@@ -737,8 +769,9 @@ void cpu_update_mode(struct vcpu *);
 /* Any thread: post events; the vCPU's engine is kicked and its thread woken by the machine (see vcpu.kick). */
 static inline void vcpu_post(struct vcpu *v, uint32_t events) { atomic_fetch_or(&v->events, events); }
 
-uint64_t cpu_rflags(const struct vcpu *);	      /* all of RFLAGS, status flags included */
-void cpu_set_rflags(struct vcpu *, uint64_t rflags);  /* all of it; bit 1 set, reserved bits cleared; updates mode and events */
+uint64_t cpu_rflags(const struct vcpu *); /* all of RFLAGS, status flags included */
+void cpu_set_rflags(struct vcpu *,
+		    uint64_t rflags); /* all of it; bit 1 set, reserved bits cleared; updates mode and events */
 static inline void cpu_set_status(struct vcpu *v, uint64_t f)
 {
 	v->status = (uint16_t)((f & 0xff) << 8 | 0x200 | ((f >> 11) & 1));
@@ -751,7 +784,7 @@ static inline uint64_t cpu_status(const struct vcpu *v) /* just the status flags
 void cpu_print(struct vcpu *, FILE *);
 
 /* ---- faults: never return ---- */
-_Noreturn void cpu_raise(struct vcpu *, enum vector);			     /* no error code */
+_Noreturn void cpu_raise(struct vcpu *, enum vector); /* no error code */
 _Noreturn void cpu_raise_error(struct vcpu *, enum vector, uint32_t error);
 _Noreturn void cpu_raise_page_fault(struct vcpu *, gva_t, uint32_t error);
 
@@ -795,8 +828,8 @@ bool cpu_has_work(struct vcpu *);
 /* ---- paging.c ---- */
 
 struct page_walk {
-	gpa_t page;	 /* guest physical address of the 4 KiB page */
-	unsigned shift;	 /* 12, 21, 22, 30: size of the mapping */
+	gpa_t page;	/* guest physical address of the 4 KiB page */
+	unsigned shift; /* 12, 21, 22, 30: size of the mapping */
 	bool user, writable, executable, dirty, global;
 };
 
@@ -815,10 +848,10 @@ int cpu_translate_debug(struct vcpu *, gva_t, gpa_t *);
  * told more. Data translations may change under the same number (INVLPG of a page that was never fetched from). An asid is
  * used again after TLB_ASIDS flushes.
  */
-void cpu_tlb_flush(struct vcpu *);			/* everything */
-void cpu_tlb_flush_page(struct vcpu *, gva_t);		/* INVLPG */
-void cpu_tlb_switch(struct vcpu *, bool keep);		/* after CR3 changed; keep: PCID no-flush bit */
-void cpu_tlb_protect(struct vcpu *, gpa_t page);	/* drop write entries for this guest physical page */
+void cpu_tlb_flush(struct vcpu *);		 /* everything */
+void cpu_tlb_flush_page(struct vcpu *, gva_t);	 /* INVLPG */
+void cpu_tlb_switch(struct vcpu *, bool keep);	 /* after CR3 changed; keep: PCID no-flush bit */
+void cpu_tlb_protect(struct vcpu *, gpa_t page); /* drop write entries for this guest physical page */
 
 /*
  * Instruction fetch: guest physical address of the byte at linear address a under the current CPL, or raises #PF/#GP. The page
@@ -887,7 +920,8 @@ static inline __attribute__((always_inline)) uint64_t cpu_load(struct vcpu *v, u
 	return cpu_load_slow(v, lin, size, ss);
 }
 
-static inline __attribute__((always_inline)) void cpu_store(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, bool ss)
+static inline __attribute__((always_inline)) void cpu_store(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size,
+							    bool ss)
 {
 	const struct tlb_entry *e = tlb_slot(v, lin);
 	if (likely(e->write_tag == (((lin + size - 1) & PAGE_MASK) | v->asid)))
@@ -922,7 +956,8 @@ static inline uint64_t cpu_ea(const struct vcpu *v, const struct insn *i)
 uint64_t cpu_linear(struct vcpu *, enum seg, uint64_t offset, unsigned size, enum access);
 
 /* Linear address of the memory operand of an instruction. */
-static inline __attribute__((always_inline)) uint64_t cpu_operand(struct vcpu *v, const struct insn *i, unsigned size, enum access access)
+static inline __attribute__((always_inline)) uint64_t cpu_operand(struct vcpu *v, const struct insn *i, unsigned size,
+								  enum access access)
 {
 	if (likely(i->ea_flat))
 		return REG64(v, i->base) + (REG64(v, i->index) << i->scale) + (uint64_t)(int64_t)i->disp;

@@ -6,10 +6,7 @@
 
 /* ---- topology and caches: one package, one thread a core, APIC ID = index ---- */
 
-static unsigned log2_up(unsigned n)
-{
-	return n > 1 ? 32 - (unsigned)__builtin_clz(n - 1) : 0;
-}
+static unsigned log2_up(unsigned n) { return n > 1 ? 32 - (unsigned)__builtin_clz(n - 1) : 0; }
 
 enum cache_type { CACHE_DATA = 1, CACHE_CODE, CACHE_UNIFIED };
 
@@ -65,10 +62,7 @@ static void topology(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 #define MAX_EXTENDED_INTEL 0x80000008u
 #define MAX_EXTENDED_AMD   0x80000021u
 
-static uint32_t max_basic(const struct vcpu *v)
-{
-	return is_amd(v->model) ? MAX_BASIC_AMD : MAX_BASIC_INTEL;
-}
+static uint32_t max_basic(const struct vcpu *v) { return is_amd(v->model) ? MAX_BASIC_AMD : MAX_BASIC_INTEL; }
 
 static void vendor_string(const struct vcpu *v, struct cpuid_regs *r)
 {
@@ -128,17 +122,15 @@ static void leaf_7(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 		r->eax = 2;		    /* last subleaf */
 		r->edx = BIT(26) | BIT(29); /* IA32_SPEC_CTRL and IA32_PRED_CMD; IA32_ARCH_CAPABILITIES */
 	} else if (sub == 2) {
-		r->edx = BIT(4); /* BHI_CTRL: kernels that pass over BHI_NO set BHI_DIS_S instead of clearing by a loop */
+		r->edx = BIT(
+			4); /* BHI_CTRL: kernels that pass over BHI_NO set BHI_DIS_S instead of clearing by a loop */
 	}
 }
 
 /* The image of xsave.c: legacy area, header, then YMM's upper halves, where both formats have them. */
 enum { XSAVE_LEGACY_SIZE = 512 + 64, XSAVE_YMM_SIZE = 256 };
 
-static uint32_t xsave_size(uint64_t xcr0)
-{
-	return XSAVE_LEGACY_SIZE + (xcr0 & XCR0_AVX ? XSAVE_YMM_SIZE : 0);
-}
+static uint32_t xsave_size(uint64_t xcr0) { return XSAVE_LEGACY_SIZE + (xcr0 & XCR0_AVX ? XSAVE_YMM_SIZE : 0); }
 
 static void leaf_d(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 {
@@ -215,8 +207,9 @@ static void leaf_80000001(const struct vcpu *v, uint32_t sub, struct cpuid_regs 
 {
 	/* AMD repeats these of leaf 1's EDX. */
 	static const uint8_t repeated[] = {
-		FEATURE_FPU, FEATURE_VME, FEATURE_DE,  FEATURE_PSE,  FEATURE_TSC,  FEATURE_MSR, FEATURE_PAE,   FEATURE_MCE, FEATURE_CX8,
-		FEATURE_APIC, FEATURE_MTRR, FEATURE_PGE, FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT, FEATURE_PSE36, FEATURE_MMX, FEATURE_FXSR,
+		FEATURE_FPU, FEATURE_VME,  FEATURE_DE,	FEATURE_PSE,   FEATURE_TSC,  FEATURE_MSR,
+		FEATURE_PAE, FEATURE_MCE,  FEATURE_CX8, FEATURE_APIC,  FEATURE_MTRR, FEATURE_PGE,
+		FEATURE_MCA, FEATURE_CMOV, FEATURE_PAT, FEATURE_PSE36, FEATURE_MMX,  FEATURE_FXSR,
 	};
 
 	(void)sub;
@@ -226,10 +219,10 @@ static void leaf_80000001(const struct vcpu *v, uint32_t sub, struct cpuid_regs 
 	for (size_t i = 0; i < ARRAY_SIZE(repeated); i++)
 		if (has_feature(v, repeated[i]))
 			r->edx |= (uint32_t)BIT(cpu_feature_bits[repeated[i]].bit);
-	r->edx |= BIT(22);		     /* MmxExt: part of SSE */
-	r->ecx |= BIT(22);		     /* TopologyExtensions: 0x8000001d, 0x8000001e */
+	r->edx |= BIT(22); /* MmxExt: part of SSE */
+	r->ecx |= BIT(22); /* TopologyExtensions: 0x8000001d, 0x8000001e */
 	if (v->model->cpu_count > 1)
-		r->ecx |= BIT(1);	     /* CmpLegacy: cores, not threads */
+		r->ecx |= BIT(1); /* CmpLegacy: cores, not threads */
 }
 
 static void leaf_brand(const struct vcpu *v, uint32_t leaf, struct cpuid_regs *r)
@@ -242,9 +235,21 @@ static void leaf_brand(const struct vcpu *v, uint32_t leaf, struct cpuid_regs *r
 	r->edx = load_le32(part + 12);
 }
 
-static void leaf_80000002(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r) { (void)sub; leaf_brand(v, 0x80000002, r); }
-static void leaf_80000003(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r) { (void)sub; leaf_brand(v, 0x80000003, r); }
-static void leaf_80000004(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r) { (void)sub; leaf_brand(v, 0x80000004, r); }
+static void leaf_80000002(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
+{
+	(void)sub;
+	leaf_brand(v, 0x80000002, r);
+}
+static void leaf_80000003(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
+{
+	(void)sub;
+	leaf_brand(v, 0x80000003, r);
+}
+static void leaf_80000004(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
+{
+	(void)sub;
+	leaf_brand(v, 0x80000004, r);
+}
 
 /* AMD's L1 caches: KiB, ways, lines per tag, line size. */
 static void leaf_80000005(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
@@ -391,7 +396,8 @@ void op_cpuid(struct vcpu *v, const struct insn *i)
 	struct cpuid_regs r = cpu_cpuid(v, leaf, sub);
 
 	v->count[COUNT_CPUIDS]++;
-	TRACE(v->trace, CPUID, "cpu%u cpuid %#x.%#x = %#x %#x %#x %#x", v->index, leaf, sub, r.eax, r.ebx, r.ecx, r.edx);
+	TRACE(v->trace, CPUID, "cpu%u cpuid %#x.%#x = %#x %#x %#x %#x", v->index, leaf, sub, r.eax, r.ebx, r.ecx,
+	      r.edx);
 	v->s.gpr[RAX] = r.eax;
 	v->s.gpr[RBX] = r.ebx;
 	v->s.gpr[RCX] = r.ecx;

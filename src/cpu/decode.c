@@ -11,6 +11,7 @@
 #define ALWAYS FEATURE_COUNT /* every x86-64 processor, or a mode decides */
 
 /* (Zydis's instruction set, the feature that announces it). Sets without a row are never offered: #UD. */
+/* clang-format off */
 #define INSTRUCTION_SETS(_)                                                                                            \
 	_(I86, ALWAYS) _(I186, ALWAYS) _(I286PROTECTED, ALWAYS) _(I286REAL, ALWAYS) _(I386, ALWAYS)                    \
 	_(I486, ALWAYS) _(I486REAL, ALWAYS) _(PENTIUMREAL, ALWAYS) _(PENTIUMMMX, FEATURE_MMX) _(PPRO, ALWAYS)          \
@@ -30,6 +31,7 @@
 	_(XSAVE, FEATURE_XSAVE) _(XSAVEC, FEATURE_XSAVEC) _(XSAVEOPT, FEATURE_XSAVEOPT)                                      \
 	/* of these only VMCALL and VMMCALL are ops: hypercalls */                                                     \
 	_(VTX, ALWAYS) _(SVM, ALWAYS)
+/* clang-format on */
 
 /* Feature + 1, so that 0 means never. */
 static const uint8_t set_feature[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
@@ -136,10 +138,8 @@ static bool is_string_op(const ZydisDecodedInstruction *in)
 static enum op find_op(const ZydisDecodedInstruction *in, const ZydisDecodedOperand *o)
 {
 	switch (in->mnemonic) {
-	case ZYDIS_MNEMONIC_MOVSD:
-		return is_string_op(in) ? OP_MOVSD_STRING : OP_HOST;
-	case ZYDIS_MNEMONIC_CMPSD:
-		return is_string_op(in) ? OP_CMPSD_STRING : OP_HOST;
+	case ZYDIS_MNEMONIC_MOVSD: return is_string_op(in) ? OP_MOVSD_STRING : OP_HOST;
+	case ZYDIS_MNEMONIC_CMPSD: return is_string_op(in) ? OP_CMPSD_STRING : OP_HOST;
 	case ZYDIS_MNEMONIC_MOV:
 		for (unsigned n = 0; n < 2; n++) {
 			if (o[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
@@ -171,22 +171,31 @@ static enum op find_op(const ZydisDecodedInstruction *in, const ZydisDecodedOper
 		if (in->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 			return OP_RET_FAR;
 		break;
-	default:
-		break;
+	default: break;
 	}
 	if (op_of[in->mnemonic])
 		return op_of[in->mnemonic];
 	if (in->meta.category == ZYDIS_CATEGORY_AVX2GATHER || in->meta.category == ZYDIS_CATEGORY_GATHER)
 		return OP_GATHER;
 	switch (in->meta.isa_ext) {
-	case ZYDIS_ISA_EXT_MMX: case ZYDIS_ISA_EXT_X87: case ZYDIS_ISA_EXT_SSE: case ZYDIS_ISA_EXT_SSE2:
-	case ZYDIS_ISA_EXT_SSE3: case ZYDIS_ISA_EXT_SSSE3: case ZYDIS_ISA_EXT_SSE4: case ZYDIS_ISA_EXT_AES:
-	case ZYDIS_ISA_EXT_PCLMULQDQ: case ZYDIS_ISA_EXT_SHA: case ZYDIS_ISA_EXT_AVX: case ZYDIS_ISA_EXT_AVX2:
-	case ZYDIS_ISA_EXT_AVXAES: case ZYDIS_ISA_EXT_VAES: case ZYDIS_ISA_EXT_VPCLMULQDQ: case ZYDIS_ISA_EXT_FMA:
-	case ZYDIS_ISA_EXT_F16C:
-		return OP_HOST;
-	default:
-		return OP_INVALID;
+	case ZYDIS_ISA_EXT_MMX:
+	case ZYDIS_ISA_EXT_X87:
+	case ZYDIS_ISA_EXT_SSE:
+	case ZYDIS_ISA_EXT_SSE2:
+	case ZYDIS_ISA_EXT_SSE3:
+	case ZYDIS_ISA_EXT_SSSE3:
+	case ZYDIS_ISA_EXT_SSE4:
+	case ZYDIS_ISA_EXT_AES:
+	case ZYDIS_ISA_EXT_PCLMULQDQ:
+	case ZYDIS_ISA_EXT_SHA:
+	case ZYDIS_ISA_EXT_AVX:
+	case ZYDIS_ISA_EXT_AVX2:
+	case ZYDIS_ISA_EXT_AVXAES:
+	case ZYDIS_ISA_EXT_VAES:
+	case ZYDIS_ISA_EXT_VPCLMULQDQ:
+	case ZYDIS_ISA_EXT_FMA:
+	case ZYDIS_ISA_EXT_F16C: return OP_HOST;
+	default: return OP_INVALID;
 	}
 }
 
@@ -267,12 +276,12 @@ static void set_string(struct insn *i, const ZydisDecodedInstruction *in, const 
 }
 
 /* Kinds of visible operands, as letters of a word that names the form. */
-#define KIND_R 1 /* general register */
-#define KIND_M 2
-#define KIND_I 3
-#define KIND_X 4 /* any other register */
+#define KIND_R	      1 /* general register */
+#define KIND_M	      2
+#define KIND_I	      3
+#define KIND_X	      4 /* any other register */
 #define WORD(a, b, c) (KIND_##a | KIND_##b << 4 | KIND_##c << 8)
-#define KIND_0 0
+#define KIND_0	      0
 
 static unsigned operand_kind(const ZydisDecodedOperand *o)
 {
@@ -309,15 +318,11 @@ static enum form form_of(unsigned word)
 static uint8_t *register_field(struct insn *i, unsigned n, enum form form)
 {
 	switch (form) {
-	case FORM_RRM:
-		return n == 0 ? &i->reg : &i->reg2;
-	case FORM_RMR:
-		return n == 0 ? &i->reg : &i->reg2;
+	case FORM_RRM: return n == 0 ? &i->reg : &i->reg2;
+	case FORM_RMR: return n == 0 ? &i->reg : &i->reg2;
 	case FORM_MR:
-	case FORM_MRI:
-		return &i->reg;
-	default:
-		return n == 0 ? &i->reg : n == 1 ? &i->rm : &i->reg2;
+	case FORM_MRI: return &i->reg;
+	default: return n == 0 ? &i->reg : n == 1 ? &i->rm : &i->reg2;
 	}
 }
 
@@ -338,9 +343,7 @@ static void set_operands(struct insn *i, const ZydisDecodedInstruction *in, cons
 			if (i->form != FORM_OTHER && (word >> (4 * n) & 15))
 				*register_field(i, n, i->form) = gpr_offset(o[n].reg.value);
 			break;
-		case KIND_M:
-			set_memory(i, &o[n], mode);
-			break;
+		case KIND_M: set_memory(i, &o[n], mode); break;
 		case KIND_I:
 			i->imm = o[n].imm.is_signed || o[n].imm.is_relative ? (uint64_t)o[n].imm.value.s
 									    : o[n].imm.value.u;
@@ -348,8 +351,9 @@ static void set_operands(struct insn *i, const ZydisDecodedInstruction *in, cons
 		}
 	}
 	i->opsize = (uint8_t)(in->operand_width / 8);
-	if (count && !(i->flags & (INSN_SYSTEM | INSN_HOST)) && i->op != OP_PUSH && i->op != OP_POP && i->op != OP_CALL &&
-	    i->op != OP_JMP && i->op != OP_RET && i->op != OP_ENTER && operand_kind(&o[0]) != KIND_I)
+	if (count && !(i->flags & (INSN_SYSTEM | INSN_HOST)) && i->op != OP_PUSH && i->op != OP_POP &&
+	    i->op != OP_CALL && i->op != OP_JMP && i->op != OP_RET && i->op != OP_ENTER &&
+	    operand_kind(&o[0]) != KIND_I)
 		i->opsize = (uint8_t)(o[0].size / 8);
 	i->srcsize = count > 1 && operand_kind(&o[1]) != KIND_I ? (uint8_t)(o[1].size / 8) : i->opsize;
 }
@@ -408,7 +412,11 @@ static void set_special(struct insn *i, const ZydisDecodedInstruction *in, const
 	case OP_LFS:
 	case OP_LGS:
 	case OP_LSS:
-		i->sreg = i->op == OP_LDS ? DS : i->op == OP_LES ? ES : i->op == OP_LFS ? FS : i->op == OP_LGS ? GS : SS;
+		i->sreg = i->op == OP_LDS   ? DS
+			  : i->op == OP_LES ? ES
+			  : i->op == OP_LFS ? FS
+			  : i->op == OP_LGS ? GS
+					    : SS;
 		i->srcsize = i->opsize;
 		break;
 	case OP_JMP_FAR:
@@ -476,9 +484,7 @@ static void set_special(struct insn *i, const ZydisDecodedInstruction *in, const
 	case OP_RDFSBASE:
 	case OP_RDGSBASE:
 	case OP_WRFSBASE:
-	case OP_WRGSBASE: /* the operand-size prefix means nothing to them */
-		i->opsize = in->raw.rex.W ? 8 : 4;
-		break;
+	case OP_WRGSBASE: /* the operand-size prefix means nothing to them */ i->opsize = in->raw.rex.W ? 8 : 4; break;
 	case OP_PAUSE:
 		if (in->raw.rex.B) { /* XCHG of r8 and rAX: only 90 without REX.B is special */
 			i->op = OP_XCHG;
@@ -489,8 +495,7 @@ static void set_special(struct insn *i, const ZydisDecodedInstruction *in, const
 			i->srcsize = i->opsize;
 		}
 		break;
-	default:
-		break;
+	default: break;
 	}
 	if (i->op >= OP_CALL && i->op <= OP_LOOPNE)
 		i->flags |= INSN_ENDS;
@@ -504,31 +509,34 @@ static bool alignment_free(const struct cpu_model *model, const ZydisDecodedInst
 	if (in->meta.isa_set == ZYDIS_ISA_SET_SHA)
 		return model && is_amd(model);
 	switch (in->mnemonic) {
-	case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
-	case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
-	case ZYDIS_MNEMONIC_PCMPISTRM:
-		return true;
-	default:
-		return false;
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM: return true;
+	default: return false;
 	}
 }
 
 static bool x87_control(ZydisMnemonic m)
 {
 	switch (m) {
-	case ZYDIS_MNEMONIC_FNINIT: case ZYDIS_MNEMONIC_FLDCW: case ZYDIS_MNEMONIC_FNSTCW: case ZYDIS_MNEMONIC_FNSTSW:
-	case ZYDIS_MNEMONIC_FNCLEX: case ZYDIS_MNEMONIC_FENI8087_NOP: case ZYDIS_MNEMONIC_FDISI8087_NOP:
-	case ZYDIS_MNEMONIC_FSETPM287_NOP:
-		return true;
-	default:
-		return false;
+	case ZYDIS_MNEMONIC_FNINIT:
+	case ZYDIS_MNEMONIC_FLDCW:
+	case ZYDIS_MNEMONIC_FNSTCW:
+	case ZYDIS_MNEMONIC_FNSTSW:
+	case ZYDIS_MNEMONIC_FNCLEX:
+	case ZYDIS_MNEMONIC_FENI8087_NOP:
+	case ZYDIS_MNEMONIC_FDISI8087_NOP:
+	case ZYDIS_MNEMONIC_FSETPM287_NOP: return true;
+	default: return false;
 	}
 }
 
-static bool x87_no_wait(ZydisMnemonic m)
-{
-	return x87_control(m) && m != ZYDIS_MNEMONIC_FLDCW;
-}
+static bool x87_no_wait(ZydisMnemonic m) { return x87_control(m) && m != ZYDIS_MNEMONIC_FLDCW; }
 
 static void host_operand(struct insn_host *h, const ZydisDecodedOperand *o, const ZydisDecodedInstruction *in,
 			 const struct cpu_model *model)
@@ -562,12 +570,8 @@ static void host_operand(struct insn_host *h, const ZydisDecodedOperand *o, cons
 			h->vec_written |= (uint16_t)(1u << n);
 		break;
 	}
-	case ZYDIS_REGCLASS_MMX:
-		h->mmx = true;
-		break;
-	case ZYDIS_REGCLASS_X87:
-		h->x87 = true;
-		break;
+	case ZYDIS_REGCLASS_MMX: h->mmx = true; break;
+	case ZYDIS_REGCLASS_X87: h->x87 = true; break;
 	default: {
 		uint8_t offset = gpr_offset(o->reg.value);
 
@@ -589,10 +593,18 @@ static void host_operand(struct insn_host *h, const ZydisDecodedOperand *o, cons
 static bool is_legacy_prefix(uint8_t b)
 {
 	switch (b) {
-	case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
-		return true;
-	default:
-		return false;
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x66:
+	case 0x67:
+	case 0xf0:
+	case 0xf2:
+	case 0xf3: return true;
+	default: return false;
 	}
 }
 
@@ -714,6 +726,6 @@ void cpu_disassemble(enum code_mode mode, const uint8_t *bytes, size_t avail, ui
 	ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_FORCE_SIZE, ZYAN_TRUE);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, avail, &in, o)) ||
 	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &in, o, in.operand_count_visible, text, size, rip,
-							   NULL)))
+							  NULL)))
 		snprintf(text, size, "(bad)");
 }

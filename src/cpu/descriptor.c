@@ -165,9 +165,9 @@ static void set_zero_flag(struct vcpu *v, bool zero)
 }
 
 /* System descriptor types that LAR and LSL know, as bits; SDM vol. 2A, tables 3-53 and 3-58. */
-#define LAR_TYPES (BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(9) | BIT(11) | BIT(12))
+#define LAR_TYPES      (BIT(1) | BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(9) | BIT(11) | BIT(12))
 #define LAR_TYPES_LONG (BIT(2) | BIT(9) | BIT(11) | BIT(12))
-#define LSL_TYPES (BIT(1) | BIT(2) | BIT(3) | BIT(9) | BIT(11))
+#define LSL_TYPES      (BIT(1) | BIT(2) | BIT(3) | BIT(9) | BIT(11))
 #define LSL_TYPES_LONG (BIT(2) | BIT(9) | BIT(11))
 
 /* Does the selector lead to a descriptor that this privilege level may see, of a type in the set? */

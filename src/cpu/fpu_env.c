@@ -5,7 +5,7 @@
 #include "cpu/fpu.h"
 
 #define ENVIRONMENT_MAX 28
-#define REGISTERS 80
+#define REGISTERS	80
 
 static unsigned environment_size(const struct insn *i) { return i->opsize == 2 ? 14 : 28; }
 

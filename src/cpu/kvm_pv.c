@@ -50,7 +50,8 @@ static void publish(struct vcpu *v, uint64_t address, void *record, size_t size)
 	mem_write(v->mem, at, &version, sizeof(version));
 	return;
 bad:
-	log_guest("cpu%u: paravirtual clock record at %#lx: expected an address in RAM", v->index, (unsigned long)address);
+	log_guest("cpu%u: paravirtual clock record at %#lx: expected an address in RAM", v->index,
+		  (unsigned long)address);
 }
 
 /*
@@ -78,7 +79,8 @@ void cpu_kvm_wall_clock_update(struct vcpu *v)
 {
 	uint64_t now = cpu_tsc(v) - v->s.tsc_offset;
 	uint64_t wall = clock_wall_ns(v->clock) - now;
-	struct wall_clock record = { .sec = (uint32_t)(wall / NS_PER_SECOND), .nsec = (uint32_t)(wall % NS_PER_SECOND) };
+	struct wall_clock record = { .sec = (uint32_t)(wall / NS_PER_SECOND),
+				     .nsec = (uint32_t)(wall % NS_PER_SECOND) };
 
 	publish(v, v->s.kvm_wall_clock & ~3ull, &record, sizeof(record));
 }

@@ -18,21 +18,74 @@ enum executor { DOPPEL, HOST };
  * mirrors CR4 and HYPERVISOR the command line.
  */
 #define OFFERS(_)                                                                                                      \
-	_(FPU, V2, DOPPEL) _(DE, V2, DOPPEL) _(PSE, V2, DOPPEL) _(TSC, V2, DOPPEL) _(MSR, V2, DOPPEL)                  \
-	_(PAE, V2, DOPPEL) _(MCE, V2, DOPPEL) _(CX8, V2, DOPPEL) _(APIC, V2, DOPPEL) _(SEP, V2, DOPPEL)                \
-	_(MTRR, V2, DOPPEL) _(PGE, V2, DOPPEL) _(MCA, V2, DOPPEL) _(CMOV, V2, DOPPEL) _(PAT, V2, DOPPEL)               \
-	_(PSE36, V2, DOPPEL) _(CLFSH, V2, DOPPEL) _(MMX, V2, DOPPEL) _(FXSR, V2, DOPPEL) _(SSE, V2, DOPPEL)            \
-	_(SSE2, V2, DOPPEL) _(SYSCALL, V2, DOPPEL) _(NX, V2, DOPPEL) _(LM, V2, DOPPEL) _(LAHF64, V2, DOPPEL)           \
-	_(PCID, V2, DOPPEL) _(X2APIC, V2, DOPPEL) _(TSC_DEADLINE, V2, DOPPEL) _(INVTSC, V2, DOPPEL)                    \
-	_(FSGSBASE, V2, DOPPEL) _(TSC_ADJUST, V2, DOPPEL) _(SMEP, V2, DOPPEL) _(SMAP, V2, DOPPEL)                      \
-	_(UMIP, V2, DOPPEL) _(INVPCID, V2, DOPPEL) _(ERMS, V2, DOPPEL) _(FSRM, V2, DOPPEL) _(RDPID, V2, DOPPEL)        \
-	_(RDTSCP, V2, DOPPEL) _(PDPE1GB, V2, DOPPEL) _(CLFLUSHOPT, V2, DOPPEL) _(CLWB, V2, DOPPEL)                     \
-	_(PREFETCHW, V2, DOPPEL) _(CX16, V2, HOST) _(POPCNT, V2, HOST) _(SSE3, V2, HOST) _(SSSE3, V2, HOST)            \
-	_(SSE41, V2, HOST) _(SSE42, V2, HOST)                                                                          \
-	_(XSAVE, V3, DOPPEL) _(XSAVEOPT, V3, DOPPEL) _(XSAVEC, V3, DOPPEL) _(XGETBV1, V3, DOPPEL)                      \
-	_(RDRAND, V3, DOPPEL) _(RDSEED, V3, DOPPEL) _(AVX, V3, HOST) _(AVX2, V3, HOST) _(BMI1, V3, HOST)               \
-	_(BMI2, V3, HOST) _(F16C, V3, HOST) _(FMA, V3, HOST) _(ABM, V3, HOST) _(MOVBE, V3, HOST)                       \
-	_(ADX, HOST, HOST) _(AES, HOST, HOST) _(PCLMULQDQ, HOST, HOST) _(SHA, HOST, HOST) _(VAES, HOST, HOST)          \
+	_(FPU, V2, DOPPEL)                                                                                             \
+	_(DE, V2, DOPPEL)                                                                                              \
+	_(PSE, V2, DOPPEL)                                                                                             \
+	_(TSC, V2, DOPPEL)                                                                                             \
+	_(MSR, V2, DOPPEL)                                                                                             \
+	_(PAE, V2, DOPPEL)                                                                                             \
+	_(MCE, V2, DOPPEL)                                                                                             \
+	_(CX8, V2, DOPPEL)                                                                                             \
+	_(APIC, V2, DOPPEL)                                                                                            \
+	_(SEP, V2, DOPPEL)                                                                                             \
+	_(MTRR, V2, DOPPEL)                                                                                            \
+	_(PGE, V2, DOPPEL)                                                                                             \
+	_(MCA, V2, DOPPEL)                                                                                             \
+	_(CMOV, V2, DOPPEL)                                                                                            \
+	_(PAT, V2, DOPPEL)                                                                                             \
+	_(PSE36, V2, DOPPEL)                                                                                           \
+	_(CLFSH, V2, DOPPEL)                                                                                           \
+	_(MMX, V2, DOPPEL)                                                                                             \
+	_(FXSR, V2, DOPPEL)                                                                                            \
+	_(SSE, V2, DOPPEL)                                                                                             \
+	_(SSE2, V2, DOPPEL)                                                                                            \
+	_(SYSCALL, V2, DOPPEL)                                                                                         \
+	_(NX, V2, DOPPEL)                                                                                              \
+	_(LM, V2, DOPPEL)                                                                                              \
+	_(LAHF64, V2, DOPPEL)                                                                                          \
+	_(PCID, V2, DOPPEL)                                                                                            \
+	_(X2APIC, V2, DOPPEL)                                                                                          \
+	_(TSC_DEADLINE, V2, DOPPEL)                                                                                    \
+	_(INVTSC, V2, DOPPEL)                                                                                          \
+	_(FSGSBASE, V2, DOPPEL)                                                                                        \
+	_(TSC_ADJUST, V2, DOPPEL)                                                                                      \
+	_(SMEP, V2, DOPPEL)                                                                                            \
+	_(SMAP, V2, DOPPEL)                                                                                            \
+	_(UMIP, V2, DOPPEL)                                                                                            \
+	_(INVPCID, V2, DOPPEL)                                                                                         \
+	_(ERMS, V2, DOPPEL)                                                                                            \
+	_(FSRM, V2, DOPPEL)                                                                                            \
+	_(RDPID, V2, DOPPEL)                                                                                           \
+	_(RDTSCP, V2, DOPPEL)                                                                                          \
+	_(PDPE1GB, V2, DOPPEL)                                                                                         \
+	_(CLFLUSHOPT, V2, DOPPEL)                                                                                      \
+	_(CLWB, V2, DOPPEL)                                                                                            \
+	_(PREFETCHW, V2, DOPPEL)                                                                                       \
+	_(CX16, V2, HOST)                                                                                              \
+	_(POPCNT, V2, HOST)                                                                                            \
+	_(SSE3, V2, HOST)                                                                                              \
+	_(SSSE3, V2, HOST)                                                                                             \
+	_(SSE41, V2, HOST)                                                                                             \
+	_(SSE42, V2, HOST)                                                                                             \
+	_(XSAVE, V3, DOPPEL)                                                                                           \
+	_(XSAVEOPT, V3, DOPPEL)                                                                                        \
+	_(XSAVEC, V3, DOPPEL)                                                                                          \
+	_(XGETBV1, V3, DOPPEL)                                                                                         \
+	_(RDRAND, V3, DOPPEL)                                                                                          \
+	_(RDSEED, V3, DOPPEL)                                                                                          \
+	_(AVX, V3, HOST)                                                                                               \
+	_(AVX2, V3, HOST)                                                                                              \
+	_(BMI1, V3, HOST)                                                                                              \
+	_(BMI2, V3, HOST)                                                                                              \
+	_(F16C, V3, HOST)                                                                                              \
+	_(FMA, V3, HOST)                                                                                               \
+	_(ABM, V3, HOST)                                                                                               \
+	_(MOVBE, V3, HOST)                                                                                             \
+	_(ADX, HOST, HOST)                                                                                             \
+	_(AES, HOST, HOST)                                                                                             \
+	_(PCLMULQDQ, HOST, HOST)                                                                                       \
+	_(SHA, HOST, HOST)                                                                                             \
+	_(VAES, HOST, HOST)                                                                                            \
 	_(VPCLMULQDQ, HOST, HOST)
 
 static const struct offer {
@@ -160,10 +213,11 @@ int cpu_model_init(struct cpu_model *m, const char *name, bool pure, unsigned cp
 		if (o->level > level)
 			continue;
 		if (!have && level != LEVEL_HOST)
-			return error_set(err, ENOTSUP,
-					 "CPU model '%s' needs the host's %s instructions, which this host does not have: "
-					 "expected model 'host' or a lower level",
-					 name, cpu_feature_bits[o->feature].name);
+			return error_set(
+				err, ENOTSUP,
+				"CPU model '%s' needs the host's %s instructions, which this host does not have: "
+				"expected model 'host' or a lower level",
+				name, cpu_feature_bits[o->feature].name);
 		m->features[o->feature] = have;
 	}
 	drop_orphans(m);

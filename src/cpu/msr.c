@@ -123,10 +123,7 @@ static int segment_base_write(struct vcpu *v, uint32_t msr, uint64_t value)
 }
 
 /* Memory types, SDM vol. 3A 12.3: UC, WC, WT, WP, WB; the page attribute table has UC- (7) too. */
-static bool memory_type_ok(uint64_t type, bool pat)
-{
-	return type < 8 && (pat ? 0xf3 : 0x73) >> type & 1;
-}
+static bool memory_type_ok(uint64_t type, bool pat) { return type < 8 && (pat ? 0xf3 : 0x73) >> type & 1; }
 
 static bool memory_types_ok(uint64_t value, bool pat)
 {
@@ -233,7 +230,8 @@ static int microcode_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 
 	(void)msr;
 	if (is_amd(v->model))
-		*value = bits(s, 27, 20) << 24 | bits(s, 19, 16) << 20 | bits(s, 7, 4) << 12 | bits(s, 3, 0) << 8 | 0xff;
+		*value =
+			bits(s, 27, 20) << 24 | bits(s, 19, 16) << 20 | bits(s, 7, 4) << 12 | bits(s, 3, 0) << 8 | 0xff;
 	else
 		*value = 0x7fffffffull << 32;
 	return 0;
@@ -276,7 +274,7 @@ static int kvm_wall_clock_write(struct vcpu *v, uint32_t msr, uint64_t value)
 struct msr {
 	uint32_t first, last;
 	const char *name;
-	uint16_t who; /* feature or ALWAYS, INTEL, AMD, KVM */
+	uint16_t who;	/* feature or ALWAYS, INTEL, AMD, KVM */
 	uint16_t field; /* offset in cpu_state; 0 (which is RAX): none */
 	bool canonical;
 	uint64_t writable;
@@ -286,16 +284,28 @@ struct msr {
 };
 
 #define ANY UINT64_MAX
-#define FIELD(n, who_, f, mask) \
-	{ .first = n, .last = n, .name = #f, .who = who_, .field = offsetof(struct cpu_state, f), .writable = mask }
+#define FIELD(n, who_, f, mask)                                                                                        \
+	{                                                                                                              \
+		.first = n, .last = n, .name = #f, .who = who_, .field = offsetof(struct cpu_state, f),                \
+		.writable = mask                                                                                       \
+	}
 #define CANONICAL(n, who_, f)                                                                                          \
-	{ .first = n, .last = n, .name = #f, .who = who_, .field = offsetof(struct cpu_state, f), .canonical = true,   \
-	  .writable = ANY }
-#define CONSTANT(n, name_, who_, value_, mask) \
-	{ .first = n, .last = n, .name = name_, .who = who_, .value = value_, .writable = mask }
-#define WRITTEN(n, f, who_, w) \
-	{ .first = n, .last = n, .name = #f, .who = who_, .field = offsetof(struct cpu_state, f), .write = w }
-#define RANGE(from, to, name_, who_, r, w) { .first = from, .last = to, .name = name_, .who = who_, .read = r, .write = w }
+	{                                                                                                              \
+		.first = n, .last = n, .name = #f, .who = who_, .field = offsetof(struct cpu_state, f),                \
+		.canonical = true, .writable = ANY                                                                     \
+	}
+#define CONSTANT(n, name_, who_, value_, mask)                                                                         \
+	{                                                                                                              \
+		.first = n, .last = n, .name = name_, .who = who_, .value = value_, .writable = mask                   \
+	}
+#define WRITTEN(n, f, who_, w)                                                                                         \
+	{                                                                                                              \
+		.first = n, .last = n, .name = #f, .who = who_, .field = offsetof(struct cpu_state, f), .write = w     \
+	}
+#define RANGE(from, to, name_, who_, r, w)                                                                             \
+	{                                                                                                              \
+		.first = from, .last = to, .name = name_, .who = who_, .read = r, .write = w                           \
+	}
 #define FUNCTION(n, name_, who_, r, w) RANGE(n, n, name_, who_, r, w)
 
 static const struct msr msrs[] = {
@@ -325,7 +335,8 @@ static const struct msr msrs[] = {
 	WRITTEN(0x277, msr_pat, FEATURE_PAT, pat_write),
 	CONSTANT(0xfe, "MTRRCAP", FEATURE_MTRR, BIT(10) | BIT(8) | MTRR_VAR_COUNT / 2, 0), /* WC, fixed ranges */
 	WRITTEN(0x2ff, mtrr_def_type, FEATURE_MTRR, mtrr_def_type_write),
-	RANGE(MTRR_VAR_FIRST, MTRR_VAR_FIRST + MTRR_VAR_COUNT - 1, "MTRR_PHYS", FEATURE_MTRR, mtrr_var_read, mtrr_var_write),
+	RANGE(MTRR_VAR_FIRST, MTRR_VAR_FIRST + MTRR_VAR_COUNT - 1, "MTRR_PHYS", FEATURE_MTRR, mtrr_var_read,
+	      mtrr_var_write),
 	FUNCTION(0x250, "MTRR_FIX64K", FEATURE_MTRR, mtrr_fixed_read, mtrr_fixed_write),
 	RANGE(0x258, 0x259, "MTRR_FIX16K", FEATURE_MTRR, mtrr_fixed_read, mtrr_fixed_write),
 	RANGE(0x268, 0x26f, "MTRR_FIX4K", FEATURE_MTRR, mtrr_fixed_read, mtrr_fixed_write),
@@ -384,10 +395,7 @@ static const struct msr *find_msr(const struct vcpu *v, uint32_t msr)
 	return NULL;
 }
 
-static uint64_t *field_of(struct vcpu *v, const struct msr *m)
-{
-	return (uint64_t *)((char *)&v->s + m->field);
-}
+static uint64_t *field_of(struct vcpu *v, const struct msr *m) { return (uint64_t *)((char *)&v->s + m->field); }
 
 int cpu_read_msr(struct vcpu *v, uint32_t msr, uint64_t *value)
 {
@@ -487,10 +495,7 @@ void op_rdtscp(struct vcpu *v, const struct insn *i)
 	v->s.gpr[RCX] = (uint32_t)v->s.msr_tsc_aux;
 }
 
-void op_rdpid(struct vcpu *v, const struct insn *i)
-{
-	REG64(v, i->reg) = (uint32_t)v->s.msr_tsc_aux;
-}
+void op_rdpid(struct vcpu *v, const struct insn *i) { REG64(v, i->reg) = (uint32_t)v->s.msr_tsc_aux; }
 
 /* No counter exists, so ECX never names one. */
 void op_rdpmc(struct vcpu *v, const struct insn *i)

@@ -44,8 +44,8 @@ void cpu_note_port_breakpoints(struct vcpu *, uint16_t port, unsigned size);
 
 /* ---- event.c ---- */
 
-#define DR6_BS	    BIT(14)  /* single step, in pending_debug too */
-#define DR7_ENABLES 0xffull  /* L0, G0 ... L3, G3 */
+#define DR6_BS	    BIT(14) /* single step, in pending_debug too */
+#define DR7_ENABLES 0xffull /* L0, G0 ... L3, G3 */
 #define DR7_GD	    BIT(13) /* general detect */
 
 /* ---- deliver.c: delivery through the IDT ---- */
@@ -58,9 +58,9 @@ enum delivery_kind {
 
 struct delivery {
 	uint8_t vector;
-	uint8_t kind;	     /* enum delivery_kind */
+	uint8_t kind; /* enum delivery_kind */
 	bool has_error;
-	bool resume;	     /* RF in the pushed flags is 1: fault-class exceptions */
+	bool resume; /* RF in the pushed flags is 1: fault-class exceptions */
 	uint32_t error;
 	uint64_t return_rip; /* pushed */
 };
@@ -128,7 +128,7 @@ static inline bool is_amd(const struct cpu_model *m)
 #define ARCH_CAP_ITS_NO		BIT(62)
 #define ARCH_CAPABILITIES                                                                                              \
 	(ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_L1DFL | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |              \
-	 ARCH_CAP_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO |     \
+	 ARCH_CAP_PSCHANGE_MC_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_SSDP_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO |    \
 	 ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO | ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO | ARCH_CAP_ITS_NO)
 
 /* XCR0 bits that the model offers. */
@@ -139,12 +139,12 @@ static inline uint64_t cpu_xcr0_offered(const struct vcpu *v)
 
 /* ---- kvm_pv.c: Linux Documentation/virt/kvm/x86/msr.rst, cpuid.rst ---- */
 
-#define KVM_CPUID_BASE		   0x40000000u
-#define KVM_FEATURE_CLOCKSOURCE	   BIT(0)
-#define KVM_FEATURE_NOP_IO_DELAY   BIT(1)
-#define KVM_FEATURE_CLOCKSOURCE2   BIT(3)
-#define KVM_FEATURE_POLL_CONTROL   BIT(12)
-#define KVM_FEATURE_STABLE_CLOCK   BIT(24)
+#define KVM_CPUID_BASE		 0x40000000u
+#define KVM_FEATURE_CLOCKSOURCE	 BIT(0)
+#define KVM_FEATURE_NOP_IO_DELAY BIT(1)
+#define KVM_FEATURE_CLOCKSOURCE2 BIT(3)
+#define KVM_FEATURE_POLL_CONTROL BIT(12)
+#define KVM_FEATURE_STABLE_CLOCK BIT(24)
 /*
  * PV EOI is left out: the local APIC would have to set the guest's flag when it delivers an interrupt that nothing waits
  * behind, and take it back when something does.

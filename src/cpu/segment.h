@@ -23,7 +23,7 @@ enum system_type {
 /* seg_attr of flat segments, as SYSCALL, SYSENTER and their returns force them; or in the DPL. */
 #define ATTR_FLAT_CODE_64 (ATTR_G | ATTR_L | ATTR_P | ATTR_S | 0xb)
 #define ATTR_FLAT_CODE_32 (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | 0xb)
-#define ATTR_FLAT_STACK (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | 0x3)
+#define ATTR_FLAT_STACK	  (ATTR_G | ATTR_DB | ATTR_P | ATTR_S | 0x3)
 
 /* A descriptor read from the GDT or an LDT. */
 struct descriptor {

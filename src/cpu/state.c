@@ -12,8 +12,8 @@
 	 FLAG_VIP | FLAG_ID)
 #define RFLAGS_ONE BIT(1) /* always set */
 
-#define DR6_RESET 0xffff0ff0u
-#define DR7_RESET 0x400u
+#define DR6_RESET  0xffff0ff0u
+#define DR7_RESET  0x400u
 #define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AIBRSE)
 
 /* What a range cannot say of a loaded state: combinations that no processor can be in. */

@@ -12,7 +12,8 @@
  * Host address of up to *n elements at seg:[register], with *n cut to those in the same page, below the segment's limit and
  * before the offset wraps around. NULL: do one element the ordinary way. Raises what the first element raises.
  */
-static void *string_run(struct vcpu *v, const struct insn *i, enum seg seg, unsigned off, enum access access, uint64_t *n)
+static void *string_run(struct vcpu *v, const struct insn *i, enum seg seg, unsigned off, enum access access,
+			uint64_t *n)
 {
 	uint64_t offset = cpu_reg(v, off, i->addrsize);
 	uint64_t lin = string_linear(v, seg, offset, i->opsize, access);
@@ -33,10 +34,7 @@ static void *string_run(struct vcpu *v, const struct insn *i, enum seg seg, unsi
 	return *n ? (void *)(lin + e->addend) : NULL;
 }
 
-static bool runs_possible(const struct vcpu *v, uint64_t max)
-{
-	return max > 1 && !(v->s.rflags & FLAG_DF);
-}
+static bool runs_possible(const struct vcpu *v, uint64_t max) { return max > 1 && !(v->s.rflags & FLAG_DF); }
 
 /* ---- MOVS ---- */
 
@@ -82,9 +80,7 @@ void op_movs(struct vcpu *v, const struct insn *i) { string_repeat(v, i, movs_st
 static void fill(void *to, uint64_t value, uint64_t n, unsigned size)
 {
 	switch (size) {
-	case 1:
-		memset(to, (int)value, n);
-		break;
+	case 1: memset(to, (int)value, n); break;
 	case 2:
 		for (u16_any *p = to; n--;)
 			*p++ = (uint16_t)value;
@@ -167,10 +163,7 @@ static void set_difference(struct vcpu *v, uint64_t x, uint64_t y, unsigned size
 }
 
 /* REPE goes on while equal, REPNE while different. */
-static bool ends_repetition(const struct insn *i, uint64_t x, uint64_t y)
-{
-	return (x == y) == !(i->flags & INSN_REP);
-}
+static bool ends_repetition(const struct insn *i, uint64_t x, uint64_t y) { return (x == y) == !(i->flags & INSN_REP); }
 
 static uint64_t cmps_step(struct vcpu *v, const struct insn *i, uint64_t max, bool *stop)
 {

@@ -8,8 +8,8 @@
 #include "cpu/segment.h"
 
 #define TSS_SEGMENTS 6 /* in the order of enum seg */
-#define DR6_BT BIT(15)
-#define DR7_LOCAL 0x155u /* L0..L3, LE */
+#define DR6_BT	     BIT(15)
+#define DR7_LOCAL    0x155u /* L0..L3, LE */
 
 /* Where things are in a TSS: SDM vol. 3A figures 7-2 and 7-10. */
 struct tss_layout {

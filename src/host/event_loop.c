@@ -38,7 +38,7 @@ struct event_loop {
 };
 
 #define INITIAL_SOURCES 16
-#define INITIAL_POSTS 64
+#define INITIAL_POSTS	64
 
 struct event_loop *event_loop_create(struct error *err)
 {

@@ -60,7 +60,7 @@ struct event_source {
 	short events; /* POLLIN, POLLOUT */
 	void (*ready)(void *opaque, short revents);
 	void *opaque;
-	bool active; /* private */
+	bool active;	  /* private */
 	struct list node; /* private */
 };
 

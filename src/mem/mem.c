@@ -9,7 +9,7 @@
 
 /* The VGA's window, which RAM leaves out. */
 #define VGA_START 0xa0000ull
-#define VGA_END 0xc0000ull
+#define VGA_END	  0xc0000ull
 
 /* ---- the map ---- */
 

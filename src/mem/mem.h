@@ -16,10 +16,10 @@
 #include <stdatomic.h>
 
 /* The PC's hole below 4 GiB: RAM beyond this goes above 4 GiB. */
-#define MEM_LOW_TOP	0xc0000000ull
-#define MEM_HIGH_BASE	0x100000000ull
-#define MEM_MAX		(1ull << 40) /* bytes of RAM a machine may have */
-#define MEM_MIN		(1ull << 20)
+#define MEM_LOW_TOP   0xc0000000ull
+#define MEM_HIGH_BASE 0x100000000ull
+#define MEM_MAX	      (1ull << 40) /* bytes of RAM a machine may have */
+#define MEM_MIN	      (1ull << 20)
 
 /*
  * Decoded code on a RAM page. `code_gen` changes whenever code on the page may have changed: an engine keeps it with
@@ -30,22 +30,22 @@
  */
 struct mem_page {
 	_Atomic uint32_t code_gen;
-	_Atomic uint32_t changing;	/* writers that are about to change code_gen: mem/code.c */
+	_Atomic uint32_t changing; /* writers that are about to change code_gen: mem/code.c */
 	_Atomic uint64_t code_chunks;
 };
 
 /* A run of guest physical addresses backed by host memory. */
 struct mem_region {
-	uint64_t start, size;		/* page-aligned */
+	uint64_t start, size; /* page-aligned */
 	uint8_t *host;
-	bool writable;			/* ROM: reads and fetches only; writes are dropped */
-	struct mem_page *pages;		/* one a page */
+	bool writable;		/* ROM: reads and fetches only; writes are dropped */
+	struct mem_page *pages; /* one a page */
 };
 
 #define MEM_MAX_REGIONS 16
 
 struct guest_mem {
-	struct host_memory ram;		/* one memfd holds all RAM */
+	struct host_memory ram; /* one memfd holds all RAM */
 	uint64_t ram_size;
 	struct mem_region regions[MEM_MAX_REGIONS]; /* sorted by start, disjoint */
 	unsigned region_count;
@@ -56,7 +56,7 @@ struct guest_mem {
 	 */
 	void (*code_changed)(void *opaque, gpa_t page);
 	void *code_changed_opaque;
-	void *engine_shared;	/* the engine's: what all its vCPUs share, and how many of them there are */
+	void *engine_shared; /* the engine's: what all its vCPUs share, and how many of them there are */
 	unsigned engine_users;
 };
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #define NAME_MAX_LENGTH 255
-#define FIELD_HEADER 7 /* tag, element size, count */
+#define FIELD_HEADER	7 /* tag, element size, count */
 
 struct record_name {
 	char text[NAME_MAX_LENGTH + 1];

@@ -29,15 +29,15 @@
 struct state_field {
 	const char *name;
 	uint16_t tag;
-	uint8_t size;		/* bytes of one element: 1, 2, 4, 8 */
-	uint32_t count;		/* elements */
-	uint32_t offset;	/* in the struct */
+	uint8_t size;	 /* bytes of one element: 1, 2, 4, 8 */
+	uint32_t count;	 /* elements */
+	uint32_t offset; /* in the struct */
 	uint64_t reset;
 	uint64_t max;
 };
 
 struct state_desc {
-	const char *name;	/* record name, unique among the kinds of a machine */
+	const char *name; /* record name, unique among the kinds of a machine */
 	uint16_t version;
 	const struct state_field *fields;
 	size_t field_count;
@@ -52,12 +52,12 @@ struct state_desc {
  * A count of 1 declares a plain member, any other an array; the count must be a literal number, because token pasting
  * makes the choice.
  */
-#define STATE_PASTE_(a, b) a##b
-#define STATE_PASTE(a, b) STATE_PASTE_(a, b)
-#define STATE_IS_1_1 ,
-#define STATE_THIRD_(a, b, c, ...) c
-#define STATE_THIRD(...) STATE_THIRD_(__VA_ARGS__)
-#define STATE_DIM(n) STATE_THIRD(STATE_PASTE(STATE_IS_1_, n), , [n], )
+#define STATE_PASTE_(a, b)				 a##b
+#define STATE_PASTE(a, b)				 STATE_PASTE_(a, b)
+#define STATE_IS_1_1					 ,
+#define STATE_THIRD_(a, b, c, ...)			 c
+#define STATE_THIRD(...)				 STATE_THIRD_(__VA_ARGS__)
+#define STATE_DIM(n)					 STATE_THIRD(STATE_PASTE(STATE_IS_1_, n), , [n], )
 #define STATE_FIELD_(T, type, field, n, tag, reset, max) type field STATE_DIM(n);
 #define STATE_ENTRY_(T, type, field, n, tag, reset, max)                                                               \
 	{ #field, tag, sizeof(type), n, offsetof(T, field), reset, max },

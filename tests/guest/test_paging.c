@@ -480,7 +480,7 @@ static void test_rights_changes(void)
  * accesses that a processor tells apart are made first, so that each has its translation, then what is behind it changes.
  */
 #define DATA_PAGE (T + 0x123 * LARGE + 7 * PAGE) /* far from code and large pages, by the lower bits too */
-static u64 *three, *four; /* frames that are never executed */
+static u64 *three, *four;			 /* frames that are never executed */
 
 static bool accesses(u64 number, bool smap)
 {

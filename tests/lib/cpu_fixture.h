@@ -13,12 +13,12 @@
 
 #include <cmocka.h>
 
-#define FIXTURE_RAM   (4ull << 20)
-#define FIXTURE_PML4  0x1000u
-#define FIXTURE_PDPT  0x2000u
-#define FIXTURE_PD    0x3000u
-#define FIXTURE_PT    0x4000u
-#define FIXTURE_LIN   0x400000ull /* linear addresses that the page table at FIXTURE_PT maps: 2 MiB */
+#define FIXTURE_RAM  (4ull << 20)
+#define FIXTURE_PML4 0x1000u
+#define FIXTURE_PDPT 0x2000u
+#define FIXTURE_PD   0x3000u
+#define FIXTURE_PT   0x4000u
+#define FIXTURE_LIN  0x400000ull /* linear addresses that the page table at FIXTURE_PT maps: 2 MiB */
 
 struct cpu_fixture {
 	struct guest_mem *mem;

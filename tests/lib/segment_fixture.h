@@ -7,16 +7,16 @@
 
 #include "lib/cpu_fixture.h"
 
-#define RAM_BASE 0x100000u /* guest physical; in long mode FIXTURE_LIN is mapped to it, user and writable */
-#define GDT_OFFSET 0x0000u
-#define LDT_OFFSET 0x0800u
-#define TSS_OFFSET 0x1000u
+#define RAM_BASE    0x100000u /* guest physical; in long mode FIXTURE_LIN is mapped to it, user and writable */
+#define GDT_OFFSET  0x0000u
+#define LDT_OFFSET  0x0800u
+#define TSS_OFFSET  0x1000u
 #define TSS2_OFFSET 0x1400u
-#define IDT_OFFSET 0x2000u
+#define IDT_OFFSET  0x2000u
 #define DATA_OFFSET 0x4000u
-#define STACK_TOP 0x7000u /* ring 0's in the TSS */
-#define USER_STACK 0x9000u
-#define PAGES 16
+#define STACK_TOP   0x7000u /* ring 0's in the TSS */
+#define USER_STACK  0x9000u
+#define PAGES	    16
 
 /* Selectors */
 enum {
@@ -41,7 +41,7 @@ enum {
 
 #define CODE(dpl) (ATTR_P | ATTR_S | 0xau | (dpl) << 5)
 #define DATA(dpl) (ATTR_P | ATTR_S | 0x2u | (dpl) << 5)
-#define FLAT_32 (ATTR_G | ATTR_DB)
+#define FLAT_32	  (ATTR_G | ATTR_DB)
 
 struct segment_fixture {
 	struct cpu_fixture f;

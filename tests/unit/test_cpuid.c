@@ -3,15 +3,9 @@
 
 #include <errno.h>
 
-static struct cpuid_regs get(struct cpu_fixture *f, uint32_t leaf, uint32_t sub)
-{
-	return cpu_cpuid(f->v, leaf, sub);
-}
+static struct cpuid_regs get(struct cpu_fixture *f, uint32_t leaf, uint32_t sub) { return cpu_cpuid(f->v, leaf, sub); }
 
-static void set_vendor(struct cpu_fixture *f, const char *vendor)
-{
-	memcpy(f->model.vendor, vendor, 13);
-}
+static void set_vendor(struct cpu_fixture *f, const char *vendor) { memcpy(f->model.vendor, vendor, 13); }
 
 static void unknown_model_is_refused(void **state)
 {

@@ -4,27 +4,27 @@
  */
 #include "lib/bare_cpu.h"
 
-#define IDT 0x1000ull
-#define GDT 0x2000ull
-#define TSS 0x3000ull
-#define PML4 0x10000ull
-#define STACK 0x80000ull /* of the interrupted code */
-#define RSP0 0x90000ull
-#define IST1 0xa0ff0ull - 0x10000
+#define IDT	0x1000ull
+#define GDT	0x2000ull
+#define TSS	0x3000ull
+#define PML4	0x10000ull
+#define STACK	0x80000ull /* of the interrupted code */
+#define RSP0	0x90000ull
+#define IST1	0xa0ff0ull - 0x10000
 #define HANDLER 0x45000ull
-#define RIP 0x7123ull
+#define RIP	0x7123ull
 
 /* Selectors */
-#define CODE0 0x08 /* the mode's own code segment */
-#define DATA0 0x10
-#define CODE3 0x1b
-#define DATA3 0x23
-#define ABSENT 0x28 /* code, not present */
+#define CODE0		0x08 /* the mode's own code segment */
+#define DATA0		0x10
+#define CODE3		0x1b
+#define DATA3		0x23
+#define ABSENT		0x28 /* code, not present */
 #define CODE_CONFORMING 0x30
-#define SMALL 0x38   /* data, 16 bytes */
-#define STRANGE 0x40 /* code of another size than the mode's */
-#define TSS_SELECTOR 0x48
-#define GDT_LIMIT 0x57
+#define SMALL		0x38 /* data, 16 bytes */
+#define STRANGE		0x40 /* code of another size than the mode's */
+#define TSS_SELECTOR	0x48
+#define GDT_LIMIT	0x57
 
 static void descriptor(struct bare_cpu *b, unsigned selector, uint16_t attr, uint32_t limit)
 {

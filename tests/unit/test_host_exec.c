@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define DATA 0x10000ull	  /* guest linear = physical address of operands */
+#define DATA   0x10000ull /* guest linear = physical address of operands */
 #define ABSENT 0x20000ull /* a page that is not mapped */
-#define AREA 832
+#define AREA   832
 
 /* ---- a vCPU in 64-bit mode, ring 0, the first 2 MiB mapped page by page ---- */
 
@@ -133,7 +133,7 @@ struct native {
 };
 
 /* clang-format off: assembly reads by the line */
-#define AT(field) "%c[" #field "](%%rbx)"
+#define AT(field)     "%c[" #field "](%%rbx)"
 #define OFFSET(field) [field] "i"(offsetof(struct native, field))
 #define EACH_VECTOR(_)                                                                                                 \
 	_(0)                                                                                                           \
@@ -152,7 +152,7 @@ struct native {
 	_(13)                                                                                                          \
 	_(14)                                                                                                          \
 	_(15)
-#define LOAD_VECTOR(n) "vmovdqu 32*" #n "(%%rbx), %%ymm" #n "\n\t"
+#define LOAD_VECTOR(n)	"vmovdqu 32*" #n "(%%rbx), %%ymm" #n "\n\t"
 #define STORE_VECTOR(n) "vmovdqu %%ymm" #n ", 32*" #n "(%%rbx)\n\t"
 
 /* RSI points to the middle of memory; RDI too. */
@@ -172,9 +172,10 @@ static void run_native(struct native *n)
 								    code) "\n\t"
 									  "mov %%rax, " AT(rax) "\n\tmov %%rcx, " AT(rcx) "\n\tmov %%rdx, " AT(
 										  rdx) "\n\t"
-										       "pushf\n\tpop " AT(flags) "\n"
-														 "\t" EACH_VECTOR(STORE_VECTOR) "vzeroupper\n\tfxsave64 " AT(
-															 image) "\n\tfninit\n\tcld"
+										       "pushf\n\tpop " AT(
+											       flags) "\n"
+												      "\t" EACH_VECTOR(STORE_VECTOR) "vzeroupper\n\tfxsave64 " AT(
+													      image) "\n\tfninit\n\tcld"
 		: "+r"(rbx)
 		: OFFSET(image), OFFSET(flags), OFFSET(rax), OFFSET(rcx), OFFSET(rdx), OFFSET(memory), OFFSET(code)
 		: "rax", "rcx", "rdx", "rsi", "rdi", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",

@@ -26,10 +26,7 @@ static int apic_write(struct vcpu *v, uint32_t msr, uint64_t value)
 	return 0;
 }
 
-static void sync_time(struct vcpu *v)
-{
-	clock_set(v->clock, v->s.icount);
-}
+static void sync_time(struct vcpu *v) { clock_set(v->clock, v->s.icount); }
 
 static const struct vcpu_env env = { .apic_msr_read = apic_read, .apic_msr_write = apic_write, .time_sync = sync_time };
 
@@ -67,18 +64,31 @@ static uint64_t read_msr(struct cpu_fixture *f, uint32_t msr)
 #define accepts(f, msr, value) assert_int_equal(cpu_write_msr((f)->v, msr, value), 0)
 #define refuses(f, msr, value) assert_int_equal(cpu_write_msr((f)->v, msr, value), -1)
 
-static void set_amd(struct cpu_fixture *f)
-{
-	memcpy(f->model.vendor, "AuthenticAMD", 13);
-}
+static void set_amd(struct cpu_fixture *f) { memcpy(f->model.vendor, "AuthenticAMD", 13); }
 
 static void plain_registers_keep_what_is_written(void **state)
 {
-	static const struct { uint32_t msr; uint64_t value; } cases[] = {
-		{ 0xc0000081, 0x0023001000000000 }, { 0xc0000082, 0xffffffff81000000 }, { 0xc0000084, 0x47700 },
-		{ 0x174, 0x10 }, { 0x175, 0xfffffe0000003000 }, { 0xc0000100, 0x7fffdeadb000 }, { 0xc0000102, 0xffff888000000000 },
-		{ 0xc0000103, 7 }, { 0x277, 0x0407050600070106 }, { 0x2ff, 0xc06 }, { 0x200, 0x80000006 }, { 0x20f, 0xff80000800 },
-		{ 0x250, 0x0606060606060606 }, { 0x259, 0 }, { 0x26f, 0x0505050505050505 }, { 0x48, 0x401 }, { 0x17a, 4 },
+	static const struct {
+		uint32_t msr;
+		uint64_t value;
+	} cases[] = {
+		{ 0xc0000081, 0x0023001000000000 },
+		{ 0xc0000082, 0xffffffff81000000 },
+		{ 0xc0000084, 0x47700 },
+		{ 0x174, 0x10 },
+		{ 0x175, 0xfffffe0000003000 },
+		{ 0xc0000100, 0x7fffdeadb000 },
+		{ 0xc0000102, 0xffff888000000000 },
+		{ 0xc0000103, 7 },
+		{ 0x277, 0x0407050600070106 },
+		{ 0x2ff, 0xc06 },
+		{ 0x200, 0x80000006 },
+		{ 0x20f, 0xff80000800 },
+		{ 0x250, 0x0606060606060606 },
+		{ 0x259, 0 },
+		{ 0x26f, 0x0505050505050505 },
+		{ 0x48, 0x401 },
+		{ 0x17a, 4 },
 	};
 	struct cpu_fixture *f = *state;
 
@@ -92,16 +102,32 @@ static void plain_registers_keep_what_is_written(void **state)
 
 static void bad_values_are_refused(void **state)
 {
-	static const struct { uint32_t msr; uint64_t value; } cases[] = {
-		{ 0xc0000082, 0x800000000000 },	     /* not canonical */
-		{ 0xc0000100, 1ull << 63 }, { 0x176, 0xffff7fffffffffff },
-		{ 0xc0000084, 1ull << 32 }, { 0xc0000103, 1ull << 32 },
-		{ 0x277, 0x0207040600070406 },	     /* PAT type 2 */
-		{ 0x2ff, 0x1006 }, { 0x2ff, 7 },	     /* reserved bit; UC- is no MTRR type */
-		{ 0x200, 1ull << 40 }, { 0x200, 0x106 }, { 0x201, 0x400 }, { 0x210, 0 },
+	static const struct {
+		uint32_t msr;
+		uint64_t value;
+	} cases[] = {
+		{ 0xc0000082, 0x800000000000 }, /* not canonical */
+		{ 0xc0000100, 1ull << 63 },
+		{ 0x176, 0xffff7fffffffffff },
+		{ 0xc0000084, 1ull << 32 },
+		{ 0xc0000103, 1ull << 32 },
+		{ 0x277, 0x0207040600070406 }, /* PAT type 2 */
+		{ 0x2ff, 0x1006 },
+		{ 0x2ff, 7 }, /* reserved bit; UC- is no MTRR type */
+		{ 0x200, 1ull << 40 },
+		{ 0x200, 0x106 },
+		{ 0x201, 0x400 },
+		{ 0x210, 0 },
 		{ 0x250, 2 },
-		{ 0xc0000080, 1ull << 63 }, { 0xc0000080, 1 << 12 }, { 0xc0000080, 0x200000 },
-		{ 0x10a, 0 }, { 0xfe, 0 }, { 0x3a, 0 }, { 0x1a0, 1ull << 34 }, { 0x49, 2 }, { 0x48, 4 },
+		{ 0xc0000080, 1ull << 63 },
+		{ 0xc0000080, 1 << 12 },
+		{ 0xc0000080, 0x200000 },
+		{ 0x10a, 0 },
+		{ 0xfe, 0 },
+		{ 0x3a, 0 },
+		{ 0x1a0, 1ull << 34 },
+		{ 0x49, 2 },
+		{ 0x48, 4 },
 	};
 	struct cpu_fixture *f = *state;
 
@@ -111,8 +137,8 @@ static void bad_values_are_refused(void **state)
 
 static void absent_registers_fault(void **state)
 {
-	static const uint32_t absent[] = { 0x2, 0xc1, 0x186, 0x345, 0x38f, 0x400, 0x480, 0x606, 0xda0, 0x4b564d02, 0x4b564d04,
-					   0xc0010015, 0xc0010117, 0xffffffff };
+	static const uint32_t absent[] = { 0x2,	  0xc1,	 0x186,	     0x345,	 0x38f,	     0x400,	 0x480,
+					   0x606, 0xda0, 0x4b564d02, 0x4b564d04, 0xc0010015, 0xc0010117, 0xffffffff };
 	struct cpu_fixture *f = *state;
 	uint64_t value;
 
@@ -127,8 +153,9 @@ static void absent_registers_fault(void **state)
 /* What Linux 6.1 reads without being ready for a fault. */
 static void vendors_have_their_own(void **state)
 {
-	static const uint32_t intel[] = { 0x17, 0x8b, 0x1a0, 0x10a, 0xce, 0x2a }, amd[] = { 0x8b, 0xc0010010, 0xc0010015,
-		0xc001001a, 0xc001001d, 0xc001001f, 0xc0010055, 0xc0010058, 0xc0011020, 0xc0011029 };
+	static const uint32_t intel[] = { 0x17, 0x8b, 0x1a0, 0x10a, 0xce, 0x2a },
+			      amd[] = { 0x8b,	    0xc0010010, 0xc0010015, 0xc001001a, 0xc001001d,
+					0xc001001f, 0xc0010055, 0xc0010058, 0xc0011020, 0xc0011029 };
 	struct cpu_fixture *f = *state;
 	uint64_t value;
 

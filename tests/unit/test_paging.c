@@ -5,23 +5,23 @@
 
 #include "cpu/private.h"
 
-#define P BIT(0)
-#define W BIT(1)
-#define U BIT(2)
-#define A BIT(5)
-#define D BIT(6)
+#define P  BIT(0)
+#define W  BIT(1)
+#define U  BIT(2)
+#define A  BIT(5)
+#define D  BIT(6)
 #define PS BIT(7)
-#define G BIT(8)
+#define G  BIT(8)
 #define NX BIT(63)
 
 /* Tables; the pages that they map are elsewhere. */
-#define PML4 0x10000ull
-#define PDPT 0x11000ull
-#define PD 0x12000ull
-#define PT 0x13000ull
+#define PML4	   0x10000ull
+#define PDPT	   0x11000ull
+#define PD	   0x12000ull
+#define PT	   0x13000ull
 #define PML4_OTHER 0x14000ull
 
-#define LIN 0xffff800012345678ull
+#define LIN   0xffff800012345678ull
 #define FRAME 0x345000ull /* the page of LIN */
 
 static uint64_t slot(uint64_t table, uint64_t lin, unsigned shift) { return table + bits(lin, shift + 8, shift) * 8; }

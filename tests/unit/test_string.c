@@ -15,9 +15,10 @@ static const struct {
 	uint32_t page;
 	uint8_t rights;
 } window[PAGES] = {
-	{ 0x105000, 3 }, { 0x101000, 3 }, { 0x102000, 3 }, { 0, 0 }, { 0x107000, 3 }, { 0x103000, 1 }, { 0x104000, 3 }, { 0x105000, 3 },
+	{ 0x105000, 3 }, { 0x101000, 3 }, { 0x102000, 3 }, { 0, 0 },
+	{ 0x107000, 3 }, { 0x103000, 1 }, { 0x104000, 3 }, { 0x105000, 3 },
 };
-#define FRAMES	  0x101000u
+#define FRAMES	    0x101000u
 #define FRAMES_SIZE 0x7000u
 
 struct run {
@@ -118,10 +119,7 @@ static uint64_t compare_flags(uint64_t x, uint64_t y, unsigned size)
 	return f & FLAGS_STATUS;
 }
 
-static uint64_t truncate(uint64_t value, unsigned size)
-{
-	return size == 8 ? value : value & ((1ull << size * 8) - 1);
-}
+static uint64_t truncate(uint64_t value, unsigned size) { return size == 8 ? value : value & ((1ull << size * 8) - 1); }
 
 /* One element; false: it faulted. *stop: REPE or REPNE ends. */
 static bool model_element(const struct run *r, struct outcome *o, bool *stop)
@@ -170,8 +168,11 @@ static void check(struct cpu_fixture *f, const struct run *r, unsigned *restarts
 	static struct outcome want;
 	struct vcpu *v = f->v;
 	uint8_t *frames = mem_map(f->mem, gpa(FRAMES), FRAMES_SIZE, true);
-	struct insn i = { .opsize = (uint8_t)r->size, .addrsize = (uint8_t)r->addrsize, .seg = DS,
-			  .flags = (uint16_t)(INSN_SYSTEM | r->rep), .len = 2 };
+	struct insn i = { .opsize = (uint8_t)r->size,
+			  .addrsize = (uint8_t)r->addrsize,
+			  .seg = DS,
+			  .flags = (uint16_t)(INSN_SYSTEM | r->rep),
+			  .len = 2 };
 	uint64_t start_flags = FLAG_CF | FLAG_AF;
 
 	want = (struct outcome){ .rax = r->rax, .rcx = r->rcx, .rsi = r->rsi, .rdi = r->rdi, .flags = start_flags };
@@ -187,8 +188,9 @@ static void check(struct cpu_fixture *f, const struct run *r, unsigned *restarts
 	bool ok = fixture_run(v, ops[r->kind], &i, restarts);
 
 	if (ok == want.fault || v->s.gpr[RCX] != want.rcx || memcmp(frames, want.frames, FRAMES_SIZE))
-		print_message("# %s size %u address size %u rep %#x %s rcx %#lx rsi %#lx rdi %#lx\n", kind_names[r->kind], r->size,
-			      r->addrsize, r->rep, r->down ? "down" : "up", r->rcx, r->rsi, r->rdi);
+		print_message("# %s size %u address size %u rep %#x %s rcx %#lx rsi %#lx rdi %#lx\n",
+			      kind_names[r->kind], r->size, r->addrsize, r->rep, r->down ? "down" : "up", r->rcx,
+			      r->rsi, r->rdi);
 	assert_int_equal(ok, !want.fault);
 	assert_int_equal(v->s.gpr[RAX], want.rax);
 	assert_int_equal(v->s.gpr[RCX], want.rcx);
@@ -276,8 +278,13 @@ static void overlap_repeats_pattern(void **state)
 static void overlap_through_alias(void **state)
 {
 	struct cpu_fixture *f = *state;
-	struct run run = { .kind = MOVS, .size = 2, .addrsize = 8, .rep = INSN_REP, .rcx = 500,
-			   .rsi = FIXTURE_LIN + 8, .rdi = FIXTURE_LIN + 7 * PAGE_SIZE + 13 };
+	struct run run = { .kind = MOVS,
+			   .size = 2,
+			   .addrsize = 8,
+			   .rep = INSN_REP,
+			   .rcx = 500,
+			   .rsi = FIXTURE_LIN + 8,
+			   .rdi = FIXTURE_LIN + 7 * PAGE_SIZE + 13 };
 	uint64_t seed = 1;
 
 	for (unsigned n = 0; n < 3; n++) {
@@ -289,7 +296,12 @@ static void overlap_through_alias(void **state)
 static void fault_in_the_middle(void **state)
 {
 	struct cpu_fixture *f = *state;
-	struct run run = { .kind = STOS, .size = 8, .addrsize = 8, .rep = INSN_REP, .rcx = 2000, .rax = 0x1122334455667788,
+	struct run run = { .kind = STOS,
+			   .size = 8,
+			   .addrsize = 8,
+			   .rep = INSN_REP,
+			   .rcx = 2000,
+			   .rax = 0x1122334455667788,
 			   .rdi = FIXTURE_LIN + 4 };
 
 	check(f, &run, NULL);
@@ -300,7 +312,9 @@ static void fault_in_the_middle(void **state)
 static void events_are_let_in(void **state)
 {
 	struct cpu_fixture *f = *state;
-	struct run run = { .kind = STOS, .size = 1, .addrsize = 8, .rep = INSN_REP, .rcx = 3 * PAGE_SIZE, .rdi = FIXTURE_LIN };
+	struct run run = {
+		.kind = STOS, .size = 1, .addrsize = 8, .rep = INSN_REP, .rcx = 3 * PAGE_SIZE, .rdi = FIXTURE_LIN
+	};
 	unsigned restarts = 0;
 
 	check(f, &run, &restarts);

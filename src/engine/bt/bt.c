@@ -39,10 +39,7 @@ static void tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
 	v->bt->tlb_changed = true;
 }
 
-static void tlb_protect(struct vcpu *v, gpa_t page)
-{
-	bt_tlb_hooks.protect(v, page);
-}
+static void tlb_protect(struct vcpu *v, gpa_t page) { bt_tlb_hooks.protect(v, page); }
 
 static const struct tlb_hooks hooks = {
 	.flush = tlb_flush,
@@ -275,14 +272,9 @@ static bool handle_exit(struct vcpu *v)
 		v->s.rip = bt->pending->target;
 		return false;
 	case BT_EXIT_LOOKUP0:
-	case BT_EXIT_LOOKUP1:
-		v->s.rip = b->links[kind - BT_EXIT_LOOKUP0].target;
-		return false;
-	case BT_EXIT_INDIRECT:
-		v->s.rip = v->bt_frame.target;
-		return false;
-	default:
-		return run_single(v, b, n, kind);
+	case BT_EXIT_LOOKUP1: v->s.rip = b->links[kind - BT_EXIT_LOOKUP0].target; return false;
+	case BT_EXIT_INDIRECT: v->s.rip = v->bt_frame.target; return false;
+	default: return run_single(v, b, n, kind);
 	}
 }
 
@@ -470,20 +462,11 @@ static int bt_create(struct vcpu *v, struct error *err)
 	return 0;
 }
 
-static void bt_kick(struct vcpu *v)
-{
-	bt_signals_kick(v);
-}
+static void bt_kick(struct vcpu *v) { bt_signals_kick(v); }
 
-static int bt_pull(struct vcpu *v, struct cpu_state *s)
-{
-	return interp_engine.pull(v, s);
-}
+static int bt_pull(struct vcpu *v, struct cpu_state *s) { return interp_engine.pull(v, s); }
 
-static int bt_push(struct vcpu *v, const struct cpu_state *s)
-{
-	return interp_engine.push(v, s);
-}
+static int bt_push(struct vcpu *v, const struct cpu_state *s) { return interp_engine.push(v, s); }
 
 static void bt_invalidate(struct vcpu *v, gpa_t start, size_t size)
 {

@@ -25,13 +25,13 @@
 
 #include "engine/engine.h"
 
-#define SLOT_SHIFT	39
-#define WINDOW_SIZE	(1ull << SLOT_SHIFT)
+#define SLOT_SHIFT  39
+#define WINDOW_SIZE (1ull << SLOT_SHIFT)
 /*
  * Every access adds at most a 32-bit displacement and an operand to an address inside the slot: 4 GiB on either side is
  * more than that can reach.
  */
-#define WINDOW_GUARD	(4ull << 30)
+#define WINDOW_GUARD (4ull << 30)
 
 /* ---- slot tables (window.c) ---- */
 
@@ -41,16 +41,16 @@
  * space, since the slot number of a non-canonical address has 25 bits: looking it up faults.
  */
 struct slot_table {
-	int64_t *entry;		/* entry[-256..255] */
-	uint64_t r15;		/* (uintptr_t)entry + 39 */
+	int64_t *entry; /* entry[-256..255] */
+	uint64_t r15;	/* (uintptr_t)entry + 39 */
 };
 
-struct bt_windows;		/* a machine's: shared by its vCPUs */
+struct bt_windows; /* a machine's: shared by its vCPUs */
 
 /* What a fault in translated code turned out to be. */
 enum window_result {
-	WINDOW_FILLED,	/* the access will work now: retry */
-	WINDOW_SLOW,	/* let the interpreter do this instruction: guest fault, device, code page, another slot ... */
+	WINDOW_FILLED, /* the access will work now: retry */
+	WINDOW_SLOW,   /* let the interpreter do this instruction: guest fault, device, code page, another slot ... */
 };
 
 /* One a machine: the first vCPU creates it, the last one destroys it. */
@@ -95,9 +95,9 @@ void bt_windows_stats(struct bt_windows *, struct bt_window_stats *);
 
 /* Where code is written: the writable view; the host runs it at exec. */
 struct emitter {
-	uint8_t *at, *end;	/* end: leave EMIT_SLACK free */
-	int64_t to_exec;	/* exec address = at + to_exec */
-	bool full;		/* something did not fit: nothing more was written */
+	uint8_t *at, *end; /* end: leave EMIT_SLACK free */
+	int64_t to_exec;   /* exec address = at + to_exec */
+	bool full;	   /* something did not fit: nothing more was written */
 	/* The slot that R11 holds the window of: linear base register (0..15) whose value it was computed from, or -1. */
 	int window_base;
 	/*
@@ -109,12 +109,12 @@ struct emitter {
 };
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)
-#define EMIT_SLACK 64
+#define EMIT_SLACK     64
 
 /* How emit_insn() dealt with an instruction. */
 enum emit_result {
-	EMIT_DONE,	/* translated; falls through to what follows */
-	EMIT_CALLOUT,	/* nothing was emitted: the caller lets C do it */
+	EMIT_DONE,    /* translated; falls through to what follows */
+	EMIT_CALLOUT, /* nothing was emitted: the caller lets C do it */
 };
 
 /*

@@ -126,7 +126,10 @@ struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t ke
 	return b;
 }
 
-static struct bt_block **page_list(struct bt_cpu *bt, uint64_t page) { return &bt->pages[hash_of(page & PAGE_MASK, 0)]; }
+static struct bt_block **page_list(struct bt_cpu *bt, uint64_t page)
+{
+	return &bt->pages[hash_of(page & PAGE_MASK, 0)];
+}
 
 void bt_insert(struct vcpu *v, struct bt_block *b)
 {
@@ -167,7 +170,7 @@ void bt_invalidate_block(struct vcpu *v, struct bt_block *b)
 	*slot = b->hash_next;
 	for (unsigned n = 0; n < b->link_count; n++)
 		bt_unlink(v, &b->links[n]);
-	list_for_each_safe(l, next, &b->incoming, node)
+	list_for_each_safe (l, next, &b->incoming, node)
 		bt_unlink(v, l);
 	jump_remove(bt, b);
 	/* Its page lists still hold it; the next invalidation of the page takes it out. */

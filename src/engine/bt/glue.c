@@ -4,6 +4,8 @@
  */
 #include "engine/bt/runtime.h"
 
+/* clang-format off: macros that make functions, which it takes for expressions */
+
 #define GPR(n)	"%c[gpr] + 8 * " #n
 #define STATE	[gpr] "i"(offsetof(struct vcpu, s.gpr)), [vec] "i"(offsetof(struct vcpu, s.vec)),                      \
 		[status] "i"(offsetof(struct vcpu, status)), [self] "i"(offsetof(struct vcpu, bt_frame.self)),         \

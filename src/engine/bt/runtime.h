@@ -7,23 +7,23 @@
 
 #include <signal.h>
 
-#define BT_CODE_SIZE	(32u << 20)	/* bytes of translated code a vCPU keeps; then all is forgotten */
-#define BT_META_SIZE	(24u << 20)	/* bytes about blocks */
-#define BT_HASH_BITS	14
-#define BT_JUMP_BITS	12
-#define BT_JUMP_TABLES	24
-#define BT_MAX_BLOCKS	(1u << 21)	/* what an exit argument can name */
-#define BT_FORCED	4096		/* instructions that are better done in C: slots of a hash table */
+#define BT_CODE_SIZE   (32u << 20) /* bytes of translated code a vCPU keeps; then all is forgotten */
+#define BT_META_SIZE   (24u << 20) /* bytes about blocks */
+#define BT_HASH_BITS   14
+#define BT_JUMP_BITS   12
+#define BT_JUMP_TABLES 24
+#define BT_MAX_BLOCKS  (1u << 21) /* what an exit argument can name */
+#define BT_FORCED      4096	  /* instructions that are better done in C: slots of a hash table */
 
 /* Why translated code came back: exit_arg = block index << 9 | instruction << 3 | this. */
 enum bt_exit_kind {
-	BT_EXIT_LINK0,	 /* direct exit 0 of the block, not linked yet */
+	BT_EXIT_LINK0, /* direct exit 0 of the block, not linked yet */
 	BT_EXIT_LINK1,
 	BT_EXIT_LOOKUP0, /* direct exit 0 to another page: not in the jump table */
 	BT_EXIT_LOOKUP1,
 	BT_EXIT_INDIRECT, /* computed target not in the jump table */
-	BT_EXIT_CALLOUT, /* the instruction is C's business */
-	BT_EXIT_FAULT,	 /* the instruction's host code faulted (set by the signal handler) */
+	BT_EXIT_CALLOUT,  /* the instruction is C's business */
+	BT_EXIT_FAULT,	  /* the instruction's host code faulted (set by the signal handler) */
 	BT_EXIT_FAULT_WRITE,
 };
 #define BT_EXIT_ARG(block, insn, kind) ((block) << 9 | (insn) << 3 | (kind))
@@ -31,36 +31,36 @@ enum bt_exit_kind {
 struct bt_block;
 
 struct bt_link {
-	struct list node;	/* in to->incoming while linked */
+	struct list node; /* in to->incoming while linked */
 	struct bt_block *from, *to;
-	uint64_t target;	/* linear address */
-	uint8_t *rel32;		/* in the jump; writable view */
-	uint32_t stub;		/* code offset to which it jumps when not linked */
+	uint64_t target; /* linear address */
+	uint8_t *rel32;	 /* in the jump; writable view */
+	uint32_t stub;	 /* code offset to which it jumps when not linked */
 	bool other_page;
 };
 
 struct bt_insn {
-	uint16_t host;		/* offset of its host code from the block's */
-	uint16_t guest;		/* offset of its bytes */
-	int8_t window_base;	/* register whose window R11 holds there, -1 none */
+	uint16_t host;	    /* offset of its host code from the block's */
+	uint16_t guest;	    /* offset of its bytes */
+	int8_t window_base; /* register whose window R11 holds there, -1 none */
 	uint8_t len;
-	uint8_t data_seg;	/* of its memory operand; SEG_COUNT: it has none */
-	uint16_t fop;		/* of an x87 instruction */
-	uint8_t faults;		/* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
-	struct block *single;	/* the interpreter's form, made when first needed */
+	uint8_t data_seg;     /* of its memory operand; SEG_COUNT: it has none */
+	uint16_t fop;	      /* of an x87 instruction */
+	uint8_t faults;	      /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
+	struct block *single; /* the interpreter's form, made when first needed */
 };
 #define BT_FAULTS_FORCED 8
 
 struct bt_block {
 	struct bt_block *hash_next;
 	struct bt_block *page_next[2]; /* blocks of the same physical page */
-	uint64_t gpa, gpa2;	/* first byte's; second page's if it crosses */
+	uint64_t gpa, gpa2;	       /* first byte's; second page's if it crosses */
 	uint64_t rip;
 	uint32_t key;
 	uint32_t index;
 	uint32_t code, code_size; /* offsets in the cache */
 	uint8_t count, link_count;
-	bool dead;		/* the guest's code changed; not in any table any more */
+	bool dead; /* the guest's code changed; not in any table any more */
 	bool crosses;
 	const struct mem_page *page[2];
 	uint32_t gen[2];
@@ -73,13 +73,14 @@ struct bt_block {
 struct jump_table {
 	uint64_t nkey[1u << BT_JUMP_BITS];
 	uint64_t code[1u << BT_JUMP_BITS];
-	uint64_t space;		/* vcpu.address_space and key it is for */
+	uint64_t space; /* vcpu.address_space and key it is for */
 	uint32_t key;
-	uint64_t used;		/* for choosing which to reuse */
+	uint64_t used; /* for choosing which to reuse */
 };
 
 struct bt_stats {
-	uint64_t translated, guest_insns, code_bytes, links, unlinked, flushes, invalidated, forced, enters, lookups, faults;
+	uint64_t translated, guest_insns, code_bytes, links, unlinked, flushes, invalidated, forced, enters, lookups,
+		faults;
 	uint64_t callouts[OP_COUNT];
 	uint64_t fault_ops[OP_COUNT];
 };
@@ -92,9 +93,9 @@ struct bt_cpu {
 	size_t meta_used;
 	struct bt_block *hash[1u << BT_HASH_BITS];
 	struct bt_block *pages[1u << BT_HASH_BITS]; /* by physical page */
-	struct bt_block **blocks; /* by index, which is also the order of code */
+	struct bt_block **blocks;		    /* by index, which is also the order of code */
 	uint32_t block_count;
-	struct jump_table *jump;  /* current */
+	struct jump_table *jump;	     /* current */
 	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
 	uint64_t table_clock;
 	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
@@ -102,11 +103,11 @@ struct bt_cpu {
 	void (*enter)(struct vcpu *);
 	void (*interp_code_written)(struct vcpu *, gpa_t page); /* the interpreter's hooks, */
 	void (*interp_sync_icount)(struct vcpu *);		/* which this engine's stand in front of */
-	bool stepping;		  /* one instruction is run for EVENT_STEP */
-	bool tlb_changed;	  /* the slot table must be asked for again */
+	bool stepping;						/* one instruction is run for EVENT_STEP */
+	bool tlb_changed;					/* the slot table must be asked for again */
 	uint8_t last_view;
-	struct bt_link *pending;  /* link this to the block that comes next */
-	uint32_t code_epoch;	  /* counts flushes of the cache */
+	struct bt_link *pending; /* link this to the block that comes next */
+	uint32_t code_epoch;	 /* counts flushes of the cache */
 
 	/* shared with the signal handlers of this thread */
 	volatile sig_atomic_t kicked;

@@ -32,7 +32,9 @@ static unsigned insn_at(const struct bt_block *b, uint64_t offset)
 
 static void pass_on(int signal, siginfo_t *info, void *context)
 {
-	struct sigaction *p = &previous[signal == SIGSEGV ? PREVIOUS_SEGV : signal == SIGBUS ? PREVIOUS_BUS : PREVIOUS_FPE];
+	struct sigaction *p = &previous[signal == SIGSEGV  ? PREVIOUS_SEGV
+					: signal == SIGBUS ? PREVIOUS_BUS
+							   : PREVIOUS_FPE];
 
 	if (p->sa_flags & SA_SIGINFO)
 		p->sa_sigaction(signal, info, context);
@@ -56,7 +58,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 		return;
 	}
 	v->bt->stats.faults++;
-	if (page_fault && bt_windows_fault(v->bt->windows, v, (uint64_t)(uintptr_t)info->si_addr, write) == WINDOW_FILLED) {
+	if (page_fault &&
+	    bt_windows_fault(v->bt->windows, v, (uint64_t)(uintptr_t)info->si_addr, write) == WINDOW_FILLED) {
 		errno = saved_errno;
 		return;
 	}

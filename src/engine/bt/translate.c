@@ -19,9 +19,9 @@ struct translation {
 	struct bt_cpu *bt;
 	struct bt_block *b;
 	struct emitter e;
-	uint64_t rip;	/* of the instruction at hand */
-	uint64_t next;	/* and of the one behind it */
-	unsigned n;	/* its number */
+	uint64_t rip;  /* of the instruction at hand */
+	uint64_t next; /* and of the one behind it */
+	unsigned n;    /* its number */
 };
 
 /* A direct way out, jumping to its stub, which is emitted later. */
@@ -116,8 +116,7 @@ static bool emit_end(struct translation *t, const struct insn *i, const struct i
 		emit_lea(&t->e, RSP, RSP, 8 + (int32_t)(i->imm & 0xffff));
 		emit_indirect(t);
 		return true;
-	default:
-		break;
+	default: break;
 	}
 	if (i->op >= OP_JO && i->op <= OP_JNLE && i->opsize == 8 && canonical(target) && canonical(t->next)) {
 		add_link(t, i->op - OP_JO, target);
@@ -214,7 +213,9 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		.window_base = (int8_t)t->e.window_base,
 		.len = i->len,
 		.data_seg = i->flags & INSN_MEM ? i->seg : SEG_COUNT,
-		.fop = h->x87 && h->modrm_offset ? (uint16_t)((i->bytes[h->modrm_offset - 1] & 7) << 8 | i->bytes[h->modrm_offset]) : 0,
+		.fop = h->x87 && h->modrm_offset
+			       ? (uint16_t)((i->bytes[h->modrm_offset - 1] & 7) << 8 | i->bytes[h->modrm_offset])
+			       : 0,
 	};
 	t->rip = t->b->rip + i->offset;
 	t->next = t->rip + i->len;

@@ -4,6 +4,8 @@
  */
 #include "engine/interp/interp.h"
 
+/* clang-format off: macros that make functions, which it takes for expressions */
+
 /* After an instruction: flags into AX, as vcpu.status wants them. */
 #define SAVE_FLAGS "lahf\n\tseto %%al"
 /* Before one: CF alone from the status word (bit 8), or SF ZF AF PF CF; OF needs no loading where it is overwritten. */

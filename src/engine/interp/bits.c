@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+/* clang-format off: macros that make functions, which it takes for expressions */
+
 #define SAVE_FLAGS "lahf\n\tseto %%al"
 /* OF, then SF ZF AF PF CF, from the status word in AX; AX is then free. */
 #define LOAD_FLAGS "addb $0x7f, %%al\n\tsahf\n\t"

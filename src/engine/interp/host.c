@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <ucontext.h>
 
-#define CODE_SIZE (2u << 20)
+#define CODE_SIZE   (2u << 20)
 #define RECORD_BITS 14
-#define RECORDS (1u << RECORD_BITS)
+#define RECORDS	    (1u << RECORD_BITS)
 #define RECORDS_MAX (RECORDS / 4 * 3)
 
 enum unit { UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX };

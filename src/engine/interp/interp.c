@@ -124,10 +124,7 @@ static void sync_icount(struct vcpu *v)
 
 /* ---- the block cache ---- */
 
-static size_t block_size(unsigned insns)
-{
-	return sizeof(struct block) + insns * sizeof(struct insn);
-}
+static size_t block_size(unsigned insns) { return sizeof(struct block) + insns * sizeof(struct insn); }
 
 static void flush_blocks(struct vcpu *v)
 {
@@ -193,7 +190,8 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 	while (b->count < max && offset < avail) {
 		struct insn *i = &b->insns[b->count];
 		struct insn_host *h = &hosts[b->count];
-		unsigned len = cpu_decode(v->model, v->code_mode, host + offset, avail - offset, (unsigned)offset, i, h);
+		unsigned len =
+			cpu_decode(v->model, v->code_mode, host + offset, avail - offset, (unsigned)offset, i, h);
 
 		if (!len) {
 			if (b->count)
@@ -216,7 +214,8 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 			break;
 	}
 	b->bytes = (uint16_t)offset;
-	b->insns[b->count] = (struct insn){ .handler = (const void *)interp_op_fall_through, .offset = (uint16_t)offset };
+	b->insns[b->count] =
+		(struct insn){ .handler = (const void *)interp_op_fall_through, .offset = (uint16_t)offset };
 	return 0;
 }
 
@@ -266,7 +265,9 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 			gpa_t second = gpa(b->gpa2);
 
 			b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, rest);
-			b->gen[1] = b->page[1] == &no_page ? 0 : cpu_code_begin(v, (struct mem_page *)b->page[1], second, 16);
+			b->gen[1] = b->page[1] == &no_page
+					    ? 0
+					    : cpu_code_begin(v, (struct mem_page *)b->page[1], second, 16);
 			if (decode_run(v, b, linear, host, max, prepare) == -ENOSPC)
 				continue;
 			return;
@@ -299,7 +300,9 @@ int interp_single(struct vcpu *v, struct block *b, const struct insn *i)
 {
 	struct insn_host h;
 
-	*b = (struct block){ .mode_key = v->mode_key, .page = { &no_page }, .count = 1, .capacity = 2, .bytes = i->len };
+	*b = (struct block){
+		.mode_key = v->mode_key, .page = { &no_page }, .count = 1, .capacity = 2, .bytes = i->len
+	};
 	b->insns[0] = *i;
 	/* Decoded once more for the offset, which RIP-relative operands contain. */
 	if (i->op != OP_INVALID && i->op != OP_TOO_LONG)
@@ -569,10 +572,7 @@ static int interp_create(struct vcpu *v, struct error *err)
 	return ret;
 }
 
-static void interp_kick(struct vcpu *v)
-{
-	(void)v; /* events are polled before every block */
-}
+static void interp_kick(struct vcpu *v) { (void)v; /* events are polled before every block */ }
 
 static int interp_pull(struct vcpu *v, struct cpu_state *s)
 {

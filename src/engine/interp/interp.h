@@ -10,44 +10,44 @@
 
 #include "engine/engine.h"
 
-#define INTERP_MAX_INSNS 64		 /* in a block */
-#define INTERP_ARENA	 (32u << 20)	 /* bytes of decoded blocks a vCPU keeps */
-#define INTERP_HASH_BITS 14		 /* blocks by physical address */
-#define INTERP_JUMP_BITS 12		 /* blocks by linear address */
+#define INTERP_MAX_INSNS 64	     /* in a block */
+#define INTERP_ARENA	 (32u << 20) /* bytes of decoded blocks a vCPU keeps */
+#define INTERP_HASH_BITS 14	     /* blocks by physical address */
+#define INTERP_JUMP_BITS 12	     /* blocks by linear address */
 
 struct block {
 	struct block *hash_next;
-	uint64_t gpa;		/* of the first byte */
+	uint64_t gpa; /* of the first byte */
 	uint32_t mode_key;
-	uint32_t gen[2];	/* code generations when it was decoded */
+	uint32_t gen[2];		/* code generations when it was decoded */
 	const struct mem_page *page[2]; /* [1]: NULL unless the (only) instruction crosses a page */
-	uint64_t gpa2;		/* of the second page */
-	uint16_t count;		/* instructions, without the sentinel */
-	uint16_t capacity;	/* insns[] has room for so many, with the sentinel */
+	uint64_t gpa2;			/* of the second page */
+	uint16_t count;			/* instructions, without the sentinel */
+	uint16_t capacity;		/* insns[] has room for so many, with the sentinel */
 	uint16_t bytes;
-	struct insn insns[];	/* count of them, then a sentinel that leaves the block */
+	struct insn insns[]; /* count of them, then a sentinel that leaves the block */
 };
 
 struct jump_entry {
 	uint64_t linear;
-	uint64_t key;		/* address_space and mode_key */
+	uint64_t key; /* address_space and mode_key */
 	struct block *block;
 };
 
 struct interp {
-	struct block *current;	/* being run; valid while v->current or a handler is */
+	struct block *current;	  /* being run; valid while v->current or a handler is */
 	enum exit_kind exit_kind; /* why run() returns */
-	uint64_t icount_end;	/* s.icount + budget, constant while instructions run */
-	bool step_event;	/* EVENT_STEP asked for the current step, which ends with cpu_after_step() */
-	bool stepping;		/* one instruction is run alone, budget put aside: */
+	uint64_t icount_end;	  /* s.icount + budget, constant while instructions run */
+	bool step_event;	  /* EVENT_STEP asked for the current step, which ends with cpu_after_step() */
+	bool stepping;		  /* one instruction is run alone, budget put aside: */
 	int64_t saved_budget;
 	uint64_t saved_icount_end;
 	uint8_t *arena;
 	size_t arena_used;
 	struct block *hash[1u << INTERP_HASH_BITS];
 	struct jump_entry jump[1u << INTERP_JUMP_BITS];
-	struct block *step;	/* block of one instruction, reused */
-	struct block *scratch;	/* decoded into, then copied to the arena */
+	struct block *step;			  /* block of one instruction, reused */
+	struct block *scratch;			  /* decoded into, then copied to the arena */
 	struct insn_host hosts[INTERP_MAX_INSNS]; /* of the block decoded last */
 	uint64_t flushes;
 	uint64_t op_count[OP_COUNT]; /* callouts, for --stats */
@@ -59,7 +59,8 @@ static inline struct interp *interp_of(const struct vcpu *v) { return v->engine_
 typedef const struct insn *handler_fn(struct vcpu *, const struct insn *);
 #define HANDLER(name) const struct insn *name(struct vcpu *v, const struct insn *i)
 
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(INTERP_NO_TAILCALLS)
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&                        \
+	!defined(INTERP_NO_TAILCALLS)
 #define CONTINUE(v, insn) return ((handler_fn *)(insn)->handler)(v, insn)
 #else
 #define CONTINUE(v, insn) return ((void)(v), (insn))
@@ -183,9 +184,6 @@ typedef int32_t s32;
 typedef int64_t s64;
 
 /* Index of an operand size in handler tables: 1, 2, 4, 8 bytes -> 0..3. */
-static inline unsigned size_index(unsigned bytes)
-{
-	return bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0;
-}
+static inline unsigned size_index(unsigned bytes) { return bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0; }
 
 #endif
