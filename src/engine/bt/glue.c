@@ -4,7 +4,8 @@
  */
 #include "engine/bt/runtime.h"
 
-/* clang-format off: macros that make functions, which it takes for expressions */
+/* Macros that make functions, which the formatter takes for expressions. */
+/* clang-format off */
 
 #define GPR(n)	"%c[gpr] + 8 * " #n
 #define STATE	[gpr] "i"(offsetof(struct vcpu, s.gpr)), [vec] "i"(offsetof(struct vcpu, s.vec)),                      \

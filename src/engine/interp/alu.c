@@ -4,7 +4,8 @@
  */
 #include "engine/interp/interp.h"
 
-/* clang-format off: macros that make functions, which it takes for expressions */
+/* Macros that make functions, which the formatter takes for expressions. */
+/* clang-format off */
 
 /* After an instruction: flags into AX, as vcpu.status wants them. */
 #define SAVE_FLAGS "lahf\n\tseto %%al"

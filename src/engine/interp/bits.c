@@ -3,7 +3,8 @@
 
 #include <immintrin.h>
 
-/* clang-format off: macros that make functions, which it takes for expressions */
+/* Macros that make functions, which the formatter takes for expressions. */
+/* clang-format off */
 
 #define SAVE_FLAGS "lahf\n\tseto %%al"
 /* OF, then SF ZF AF PF CF, from the status word in AX; AX is then free. */

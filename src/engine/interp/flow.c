@@ -1,7 +1,8 @@
 /* Near transfers, conditions and flag instructions; also the handlers that leave a block. */
 #include "engine/interp/interp.h"
 
-/* clang-format off: macros that make functions, which it takes for expressions */
+/* Macros that make functions, which the formatter takes for expressions. */
+/* clang-format off */
 
 /* ---- conditions, on the status word: SF ZF AF PF CF in bits 15 14 12 10 8, OF in bit 0 ---- */
 

@@ -1,7 +1,8 @@
 /* Moves, conversions, exchanges, stack operations: what writes no status flags or all of them by a comparison. */
 #include "engine/interp/interp.h"
 
-/* clang-format off: macros that make functions, which it takes for expressions */
+/* Macros that make functions, which the formatter takes for expressions. */
+/* clang-format off */
 
 /* ---- MOV, MOVZX, MOVSX, LEA ---- */
 
