@@ -124,7 +124,7 @@ struct space {
 	uint8_t window[SLOTS][WINDOW_KINDS]; /* number + 1 */
 	bool nxe;
 	uint64_t used;
-	uint64_t created, fills;
+	uint64_t created, fills; /* time of its first use, and fills since: how young it is */
 };
 
 /* A vCPU's part. */

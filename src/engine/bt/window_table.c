@@ -1,9 +1,9 @@
 /*
  * Address spaces, their slot tables, which windows those name, and what flushes mean for them.
  *
- * A window may be named by the tables of several address spaces. When the last one stops naming it, a vCPU may still have its
- * address in a register, until it leaves translated code. Hence a window is given a new meaning only when every vCPU has been
- * outside translated code since: epochs.
+ * A window may be named by the tables of several address spaces. When a table stops naming it, the vCPUs that were using that table
+ * may still have its address in a register, until they leave translated code. Hence a window is given a new meaning only when
+ * each of these `holders` has been outside since: when it asks for a table it notes the epoch, which each removal advances.
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS */
 #include "engine/bt/window.h"
