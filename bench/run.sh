@@ -9,6 +9,7 @@
 # Environment: DOPPEL, DOPPEL_ARGS (more of doppel's options), BUILD, CPU (pin to this one; none).
 # Printed: nanoseconds natively, then ratios to that, of CPU time that the monitor used: fair where other work shares the host.
 # BOCHS needs an ISO with a fixed command line: grub-pc-bin grub-common xorriso mtools.
+# shellcheck disable=SC2046,SC2086  # some variables are lists of words
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 percent=10 benches=all limit=900
