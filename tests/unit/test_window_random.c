@@ -84,18 +84,22 @@ static bool reference_allows(const struct vcpu *v, const struct translation *t, 
 	return v->cpl == 3 ? t->user : !t->user || (v->s.rflags & FLAG_AC);
 }
 
-/* Could a TLB have made this access go to this page? */
+/* Could a TLB have made this access go to this page? Global translations are every address space's. */
 static bool reference_permits(const struct reference *r, unsigned address, bool write, uint64_t page)
 {
+	static const uint64_t spaces[] = { PML4, PML4_B };
 	const struct vcpu *v = r->b->v;
 
-	for (unsigned n = 0; n < r->count; n++) {
-		struct translation t = reference_walk(r, n, v->s.cr3 & PTE_FRAME, random_address(address));
-		unsigned since = MAX(r->since_pcid[r->pcid], r->since_page[r->pcid][address]);
+	for (unsigned n = 0; n < 2 * r->count; n++) {
+		unsigned version = n / 2, since = MAX(r->since_pcid[r->pcid], r->since_page[r->pcid][address]);
+		uint64_t pml4 = spaces[n % 2];
+		struct translation t = reference_walk(r, version, pml4, random_address(address));
 
 		if (t.global)
 			since = r->since_global[address];
-		if (n + 1 < r->count && n < since)
+		else if (pml4 != (v->s.cr3 & PTE_FRAME))
+			continue;
+		if (version + 1 < r->count && version < since)
 			continue;
 		if (reference_allows(v, &t, write) && t.page == page)
 			return true;
