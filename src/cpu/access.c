@@ -346,6 +346,37 @@ void cpu_system_store(struct vcpu *v, uint64_t lin, uint64_t value, unsigned siz
 	store_in_view(v, lin, value, size, TLB_KERNEL, false);
 }
 
+/* ---- with every other vCPU stopped ---- */
+
+struct guarded {
+	void (*fn)(struct vcpu *, void *);
+	void *arg;
+	bool faulted;
+};
+
+/* A longjmp out of the section would leave the others stopped. */
+static void run_guarded(struct vcpu *v, void *arg)
+{
+	struct guarded *g = arg;
+	jmp_buf outer;
+
+	memcpy(&outer, &v->fault_jmp, sizeof(outer));
+	if (setjmp(v->fault_jmp))
+		g->faulted = true;
+	else
+		g->fn(v, g->arg);
+	memcpy(&v->fault_jmp, &outer, sizeof(outer));
+}
+
+void cpu_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg)
+{
+	struct guarded g = { fn, arg, false };
+
+	v->env->exclusive(v, run_guarded, &g);
+	if (g.faulted)
+		longjmp(v->fault_jmp, 1);
+}
+
 /* ---- decoding ---- */
 
 static void protect_everywhere(struct vcpu *v, void *arg)

@@ -876,9 +876,14 @@ uint32_t cpu_code_begin(struct vcpu *, struct mem_page *, gpa_t addr, size_t len
 void cpu_probe_write(struct vcpu *, uint64_t lin, unsigned size, bool ss);
 /*
  * Host pointer for a read-modify-write of [lin, lin+size), write rights checked and dirty bit set; NULL when it crosses a page,
- * is a device or ROM, or holds code: then use load/store_slow (and env->exclusive for a locked one: cpu_locked_slow).
+ * is a device or ROM, or holds code: then use load/store_slow (and cpu_exclusive for a locked one).
  */
 void *cpu_rmw_map(struct vcpu *, uint64_t lin, unsigned size, bool ss);
+/*
+ * env->exclusive for functions that may raise: what fn raises is raised again when the others run. Until the section begins they
+ * may unmap what this vCPU has looked at before, so even what was probed may fault.
+ */
+void cpu_exclusive(struct vcpu *, void (*fn)(struct vcpu *, void *), void *arg);
 /* Copies of any length, page by page, all pages checked before the first byte is written. Raise #PF. */
 void cpu_load_bytes(struct vcpu *, uint64_t lin, void *, unsigned len, bool ss);
 void cpu_store_bytes(struct vcpu *, uint64_t lin, const void *, unsigned len, bool ss);

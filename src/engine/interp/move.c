@@ -264,7 +264,7 @@ static HANDLER(cmpxchg16b)
 		struct cmpxchg16b_request r = { lin, ss };
 
 		cpu_probe_write(v, lin, 8, ss); /* aligned: one page */
-		v->env->exclusive(v, cmpxchg16b_now, &r);
+		cpu_exclusive(v, cmpxchg16b_now, &r);
 		NEXT;
 	}
 	uint64_t lo = REG64(v, 8 * RAX), hi = REG64(v, 8 * RDX);

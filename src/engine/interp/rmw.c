@@ -24,10 +24,9 @@ void interp_rmw_slow(struct vcpu *v, const struct insn *i, uint64_t lin, unsigne
 {
 	struct rmw_request r = { i, lin, size, compute };
 
-	/* Every fault comes from here: inside an exclusive section a longjmp would leave the others stopped. */
 	cpu_probe_write(v, lin, size, i->seg == SS);
 	if ((i->flags & INSN_LOCK) && v->peer_count > 1)
-		v->env->exclusive(v, rmw_now, &r);
+		cpu_exclusive(v, rmw_now, &r);
 	else
 		rmw_now(v, &r);
 }
