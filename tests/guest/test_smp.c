@@ -639,6 +639,82 @@ static void test_shootdown(void)
 	check_equal(wrong, 0, "3A 4.10.5: after a shootdown nobody sees the old page");
 }
 
+/*
+ * Locked instructions, of the kinds that an emulator has to stop everybody for, on pages that come and go: each is done or
+ * faults, and is repeated by the handler's return.
+ */
+static volatile u32 lock_faults;
+
+static void retry(struct frame *f)
+{
+	(void)f;
+	lock_faults++;
+}
+
+static u64 locked_done[2] __attribute__((aligned(16)));
+
+static void lock_in_holes(u64 unused_cpu)
+{
+	u64 *across = (u64 *)(T + PAGE - 4), *code = (u64 *)(T + 0x100), *wide = (u64 *)(T + PAGE + 0x40);
+
+	(void)unused_cpu;
+	locked_done[0] = 0;
+	while (!stop) {
+		u64 low = 0, high = 0;
+
+		asm volatile("lock addq $1, %0" : "+m"(*across)::"memory");
+		asm volatile("lock addq $1, %0" : "+m"(*code)::"memory");
+		if (has_cx16())
+			asm volatile("lock cmpxchg16b %0"
+				     : "+m"(*(u64(*)[2])wide), "+a"(low), "+d"(high)
+				     : "b"(0ull), "c"(0ull)
+				     : "memory", "cc");
+		((volatile u64 *)locked_done)[0]++;
+	}
+}
+
+static void test_locked_faults(void)
+{
+	u64 entries[2];
+	u64 frame = (u64)frame_alloc(), second = (u64)frame_alloc();
+
+	*(u8 *)frame = 0xc3; /* code on the page, so that it is one with code */
+	((u8 *)second)[0] = 0xc3;
+	entries[0] = frame | PTE_P | PTE_W | PTE_A | PTE_D;
+	entries[1] = second | PTE_P | PTE_W | PTE_A | PTE_D;
+	map_page(T, entries[0], 0);
+	map_page(T + PAGE, entries[1], 0);
+	((void (*)(void))T)();
+	((void (*)(void))(T + PAGE))();
+	volatile u64 *table = entry_of(T, 1);
+
+	set_handler(EXC_PF, retry);
+	lock_faults = 0;
+	stop = 0;
+	smp_run(1, lock_in_holes, 0);
+	while (!((volatile u64 *)locked_done)[0])
+		cpu_pause();
+	for (u32 n = 0; n < 5000 && (n < 2000 || lock_faults < 100); n++) {
+		u32 which = n % 8 == 0;
+
+		table[which] = 0;
+		((void (*)(void))frame)(); /* keeps it a page with code */
+		if (n % 16 == 0)
+			cpu_pause();
+		table[which] = entries[which];
+		if (n % 4 == 0)
+			cpu_pause();
+	}
+	stop = 1;
+	smp_wait(1);
+	set_handler(EXC_PF, NULL);
+	check(locked_done[0] > 0, "3A 8.1.2: locked instructions on pages that come and go");
+	check_equal(*(u64 *)(frame + 0x100), locked_done[0], "3A 8.1.2: each is done once");
+	map_page(T, entries[0], 0);
+	map_page(T + PAGE, entries[1], 0);
+	check_equal(*(u32 *)(T + PAGE - 4), locked_done[0], "3A 8.1.2: over the boundary, too");
+}
+
 /* Accessed and dirty bits are set by locked cycles: a processor that clears others in the same entry loses none (4.8). */
 static void test_dirty_race(void)
 {
@@ -672,5 +748,6 @@ void guest(void)
 	test_nmi();
 	test_shootdown();
 	test_dirty_race();
+	test_locked_faults();
 	test_init();
 }
