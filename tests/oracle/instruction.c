@@ -126,17 +126,20 @@ static void choose_fields(struct cases *c, const struct insn_form *form, const s
 
 /*
  * Undefined for the disassembler and for doppel, and not always for hosts: VMCALL, INVLPGB and others of their group with
- * prefixes; LOCK MOV CR0, which is CR8 for AMD's processors; LOCK VERR and VERW, where they look at memory first.
+ * prefixes; LOCK MOV CR0, which is CR8 for AMD's processors; LOCK POP, VERR and VERW, where they look at memory first;
+ * VPERMQ and VPERMPD without VEX.W, which AMD's processors do not look at.
  */
-static bool host_may_have(const uint8_t bytes[15])
+static bool host_may_have(const struct encoding *e)
 {
-	for (unsigned n = 0; n < 12; n++) {
-		if (bytes[n] == 0x0f && bytes[n + 1] == 0x01 && bytes[n + 2] >= 0xc0)
-			return true;
-		if (bytes[n] == 0xf0 && bytes[n + 1] == 0x0f && (bytes[n + 2] == 0 || (bytes[n + 2] & 0xfd) == 0x20))
-			return true;
-	}
-	return false;
+	bool lock = memchr(e->prefixes, 0xf0, sizeof(e->prefixes));
+
+	if (e->vex)
+		return e->map == MAP_0F3A && e->opcode <= 1;
+	if (e->map == MAP_ONE_BYTE)
+		return lock && e->opcode == 0x8f;
+	if (e->map != MAP_0F)
+		return false;
+	return (e->opcode == 0x01 && !e->memory) || (lock && (e->opcode == 0x00 || (e->opcode & 0xfd) == 0x20));
 }
 
 bool make_instruction(struct cases *c, const struct insn_form *form, const struct encoding *e,
@@ -157,7 +160,7 @@ bool make_instruction(struct cases *c, const struct insn_form *form, const struc
 	memcpy(t->bytes, bytes, 15);
 	if (form->undefined) {
 		t->len = 15;
-		return t->insn.op == OP_INVALID && (strcmp(form->name, "(bad)") || !host_may_have(bytes));
+		return t->insn.op == OP_INVALID && (strcmp(form->name, "(bad)") || !host_may_have(e));
 	}
 	return t->insn.op != OP_INVALID && t->insn.op != OP_TOO_LONG;
 }
