@@ -388,6 +388,8 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 		}
 	}
 	v->bt->entering = NULL;
+	bt_windows_leave(v->bt->windows, v);
+	v->bt->tlb_changed = true;
 	bt_signals_leave(v);
 	cpu_fpu_save(v);
 	v->current = NULL;
