@@ -251,6 +251,15 @@ static void test_pit(void)
 	check_equal(pit_read(2), stopped, "8254: the gate low stops it");
 	out8(GATE_PORT, in8(GATE_PORT) | 1);
 
+	for (u8 mode = 2; mode <= 3; mode++) {
+		unsigned high = 0, wanted = mode == 3 ? 50 : 100;
+
+		pit_write(2, mode, 1000);
+		for (unsigned n = 0; n < 2000; n++)
+			high += in8(GATE_PORT) >> 5 & 1;
+		check(high >= 20 * wanted - 400 && high <= 20 * wanted + 400,
+		      "8254: mode %u: the output is high %u %% of the time", mode, wanted);
+	}
 	pit_write(2, 3, 0x1000);
 	out8(PIT_CONTROL, 0xc8); /* read-back: count and status of channel 2 */
 	status = in8(0x42);
