@@ -85,9 +85,11 @@ static handler_fn *select_extend(const struct insn *i, bool sign)
 		{ TABLE(movsx, rr), TABLE(movsx, rm) },
 	};
 
-	if (i->opsize < 2 || i->srcsize > 4)
+	unsigned to = size_index(i->opsize), from = size_index(i->srcsize);
+
+	if (!to || from > 2)
 		return NULL;
-	return table[sign][i->form == FORM_RM][size_index(i->opsize) - 1][size_index(i->srcsize)];
+	return table[sign][i->form == FORM_RM][to - 1][from];
 }
 
 /* ---- XCHG, XADD, CMPXCHG ---- */
