@@ -396,8 +396,10 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_CMPXCHG8B:
 	case OP_CMPXCHG16B: compare_equal(c, t); break;
 	case OP_MOV:
-		if (i->form == FORM_OTHER && !rng_one_in(r, 8)) { /* an absolute address */
-			store_le64(t->bytes + c->body, c->target);
+		if (i->form == FORM_OTHER && (i->seg >= FS || !rng_one_in(r, 8))) { /* an absolute address */
+			uint64_t offset = segment_offset(c->mode, s, i->seg, c->target);
+
+			memcpy(t->bytes + c->body, &offset, MIN(t->len - c->body, sizeof(offset)));
 			cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, NULL);
 		}
 		break;
