@@ -380,6 +380,12 @@ void element_values(struct cases *c)
 		put_value(c, c->target + 8 * n, lane_value(&c->rng, kind), 8);
 }
 
+/* MOV between the accumulator and an address that the instruction has in place of an immediate. */
+static bool is_absolute(const struct cases *c, const struct test_case *t)
+{
+	return t->insn.form != FORM_MI && (t->insn.flags & INSN_MEM) && t->len > c->body;
+}
+
 bool operands_after(struct cases *c, struct test_case *t)
 {
 	struct user_state *s = &t->before;
@@ -396,7 +402,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_CMPXCHG8B:
 	case OP_CMPXCHG16B: compare_equal(c, t); break;
 	case OP_MOV:
-		if (i->form == FORM_OTHER && (i->seg >= FS || !rng_one_in(r, 8))) { /* an absolute address */
+		if (is_absolute(c, t) && (i->seg >= FS || !rng_one_in(r, 8))) {
 			uint64_t offset = segment_offset(c->mode, s, i->seg, c->target);
 
 			memcpy(t->bytes + c->body, &offset, MIN(t->len - c->body, sizeof(offset)));
