@@ -16,7 +16,7 @@ uint32_t bt_key(const struct vcpu *v)
 	bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && (v->s.cr4 & CR4_OSFXSR);
 	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
 
-	return v->mode_key | (uint32_t)x87 << 16 | (uint32_t)sse << 17 | (uint32_t)avx << 18;
+	return v->mode_key | (x87 ? BT_KEY_X87 : 0) | (sse ? BT_KEY_SSE : 0) | (avx ? BT_KEY_AVX : 0);
 }
 
 /* ---- jump tables ---- */

@@ -131,6 +131,10 @@ extern const char bt_lookup_restart[], bt_lookup_end[];
 int bt_code_create(struct vcpu *, struct error *);
 void bt_code_destroy(struct vcpu *);
 void bt_code_flush(struct vcpu *);
+/* What blocks depend on besides their address: vcpu.mode_key, and which floating-point units may be used as they are. */
+#define BT_KEY_X87 (1u << 16)
+#define BT_KEY_SSE (1u << 17)
+#define BT_KEY_AVX (1u << 18)
 uint32_t bt_key(const struct vcpu *);
 struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
 /* The block that contains this exec address, or NULL. Async-signal-safe. */

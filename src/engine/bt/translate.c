@@ -144,14 +144,14 @@ static bool x87_usable(const struct insn_host *h, const struct insn *i)
 static bool unit_usable(uint32_t key, const struct insn *i, const struct insn_host *h)
 {
 	if (i->op == OP_VZERO)
-		return key & BIT(18);
+		return key & BT_KEY_AVX;
 	if (!(i->flags & INSN_HOST))
 		return true;
 	if (h->x87)
-		return (key & BIT(16)) && x87_usable(h, i);
+		return (key & BT_KEY_X87) && x87_usable(h, i);
 	if (h->mmx)
-		return (key & BIT(16)) && (!h->vec_read || (key & BIT(17)));
-	return h->vex ? key & BIT(18) : key & BIT(17);
+		return (key & BT_KEY_X87) && (!h->vec_read || (key & BT_KEY_SSE));
+	return h->vex ? key & BT_KEY_AVX : key & BT_KEY_SSE;
 }
 
 /* FDP: the offset of the memory operand, into the state. False: its address cannot be had from the host's registers alone. */
