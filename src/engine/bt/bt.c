@@ -92,7 +92,7 @@ static struct bt_block *find_or_translate(struct vcpu *v)
 		bt_invalidate_block(v, b);
 		b = NULL;
 	}
-	while (!b && !(b = bt_translate(v, at.v)))
+	while (!b && !(b = bt_translate(v)))
 		bt_code_flush(v);
 	bt_jump_insert(v, bt_jump_table(v, b->key), v->s.rip, b);
 	return b;
@@ -184,11 +184,8 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 	}
 	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed)
 		return false;
-	if (kind == BT_EXIT_CALLOUT) {
-		v->bt_frame.resume = bt_exec(bt, b) + following->host;
-		return true;
-	}
 	v->bt_frame.resume = bt_exec(bt, b) + following->host;
+	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
 	return following->window_base < 0 || window_of(v, (unsigned)following->window_base, &v->bt_frame.r11);
 }
 

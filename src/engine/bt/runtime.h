@@ -164,7 +164,7 @@ static inline unsigned bt_jump_index(uint64_t rip)
 }
 
 /* translate.c: the block at s.rip; NULL when the cache had to be flushed for room: try again. Raises what fetching raises. */
-struct bt_block *bt_translate(struct vcpu *, uint64_t gpa);
+struct bt_block *bt_translate(struct vcpu *);
 
 /* signal.c */
 int bt_signals_install(struct error *);

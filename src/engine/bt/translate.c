@@ -254,7 +254,7 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded)
 	return b;
 }
 
-struct bt_block *bt_translate(struct vcpu *v, uint64_t gpa)
+struct bt_block *bt_translate(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
 	const struct insn_host *hosts;
@@ -262,7 +262,6 @@ struct bt_block *bt_translate(struct vcpu *v, uint64_t gpa)
 	struct translation t = { .v = v, .bt = bt };
 	uint8_t *base = bt->cache.memory.base;
 
-	(void)gpa;
 	t.b = new_block(v, decoded);
 	if (!t.b)
 		return NULL;

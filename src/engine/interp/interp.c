@@ -38,37 +38,19 @@ static HANDLER(op_system_end)
 	LEAVE;
 }
 
-static HANDLER(op_host)
-{
-	v->current = i;
-	v->s.rip = this_rip(v, i);
-	interp_host_run(v, i);
-	NEXT;
-}
-
-static HANDLER(op_gather)
-{
-	v->current = i;
-	v->s.rip = this_rip(v, i);
-	interp_gather(v, i);
-	NEXT;
-}
-
-static HANDLER(op_maskmov)
-{
-	v->current = i;
-	v->s.rip = this_rip(v, i);
-	interp_maskmov(v, i);
-	NEXT;
-}
-
-static HANDLER(op_vzero)
-{
-	v->current = i;
-	v->s.rip = this_rip(v, i);
-	interp_vzero(v, i);
-	NEXT;
-}
+/* What host.c and simd_memory.c do. */
+#define HANDLER_VIA(name, run)                                                                                         \
+	static HANDLER(name)                                                                                           \
+	{                                                                                                              \
+		v->current = i;                                                                                        \
+		v->s.rip = this_rip(v, i);                                                                             \
+		run(v, i);                                                                                             \
+		NEXT;                                                                                                  \
+	}
+HANDLER_VIA(op_host, interp_host_run)
+HANDLER_VIA(op_gather, interp_gather)
+HANDLER_VIA(op_maskmov, interp_maskmov)
+HANDLER_VIA(op_vzero, interp_vzero)
 
 static HANDLER(op_undefined)
 {
