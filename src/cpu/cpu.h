@@ -707,7 +707,9 @@ struct vcpu {
 		uint64_t resume;   /* where to enter it */
 		uint64_t r11;	   /* R11 to enter with */
 		uint64_t exit_arg; /* why it was left */
-		uint64_t target;   /* a computed target that was not found */
+		uint64_t target;   /* a computed target that was not found; a linear address that the TLB has no entry for */
+		uint64_t call;	   /* an indirect call's target while the return address is pushed */
+		uint64_t value;	   /* what is pushed while its place is looked up */
 		uint32_t
 			x87; /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
 		uint64_t jump;	 /* the current jump table, or the one where nothing is found */

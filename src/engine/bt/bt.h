@@ -93,6 +93,18 @@ void bt_windows_stats(struct bt_windows *, struct bt_window_stats *);
 
 /* ---- emitting (emit.c) ---- */
 
+/* How translated code reaches guest memory. */
+enum memory_way {
+	BY_WINDOWS,
+	/*
+	 * By the software TLB that C uses too (cpu.h), in line: slower, but what it misses costs no signal and no host mapping.
+	 * For code whose address space is too young to be worth windows, and instructions that windows keep failing.
+	 */
+	BY_TLB,
+};
+
+struct tlb_lookup; /* emit_tlb.c */
+
 /* Where code is written: the writable view; the host runs it at exec. */
 struct emitter {
 	uint8_t *at, *end; /* end: leave EMIT_SLACK free */
@@ -106,6 +118,9 @@ struct emitter {
 	 */
 	uint16_t window_regs;
 	uint32_t window_drift;
+	enum memory_way way;
+	const struct tlb_lookup *tlb_lookup; /* for BY_TLB: ready-made code */
+	uint32_t exit_arg;		     /* BY_TLB: what the code leaves to C with when the TLB has no entry, for reading; + 1: for writing */
 };
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)
@@ -133,11 +148,11 @@ void emit_load_state(struct emitter *, unsigned reg, uint32_t offset);
 void emit_store_state(struct emitter *, unsigned reg, uint32_t offset);
 /* lea disp(base) -> reg, 64 bits, no flags. */
 void emit_lea(struct emitter *, unsigned reg, unsigned base, int32_t disp);
-/* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
-void emit_window(struct emitter *, unsigned base);
-/* mov disp(base + R11) -> reg and reg -> disp(base + R11), 64 bits, after emit_window. */
-void emit_load_windowed(struct emitter *, unsigned reg, unsigned base, int32_t disp);
-void emit_store_windowed(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+/* Guest memory at disp(base) -> reg, 64 bits. */
+void emit_load_guest(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+/* The value to -8(RSP), then RSP - 8. A register may be R10. R10 and R11 are lost. */
+void emit_push_register(struct emitter *, unsigned reg);
+void emit_push_constant(struct emitter *, uint64_t value);
 /*
  * The 64-bit value of an instruction's only operand (register or memory, e.g. of an indirect JMP or CALL, or the r/m of
  * PUSH) into R10. EMIT_CALLOUT if it cannot.
@@ -145,6 +160,9 @@ void emit_store_windowed(struct emitter *, unsigned reg, unsigned base, int32_t 
 enum emit_result emit_operand_r10(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
 /* jmp/jcc rel32 to an exec address; returns where the rel32 is (writable view), NULL when full. cc: 0..15 as in the opcode, -1 for jmp */
 uint8_t *emit_jump(struct emitter *, int cc, const void *exec_target);
+
+/* Makes the code of the TLB's look-up once; NULL: no memory. Freed with free(). */
+struct tlb_lookup *bt_tlb_lookup_create(void);
 
 /* The three guest registers that live in memory. */
 static inline bool bt_spilled(unsigned reg) { return reg == R10 || reg == R11 || reg == R15; }

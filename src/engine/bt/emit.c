@@ -157,19 +157,43 @@ void emit_window(struct emitter *e, unsigned base)
 	set_window(e, base);
 }
 
-void emit_load_windowed(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
+void emit_load_guest(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
 {
-	struct host_memory_operand m = windowed_operand(base, disp);
+	struct host_memory_operand m = emit_guest_operand(e, base, disp, 8, false);
 
 	emit_op(e, true, 0x8b, reg, &m);
 	emit_forget(e, reg);
 }
 
-void emit_store_windowed(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
+/* PUSH stores first, then moves RSP, so that a fault leaves it. */
+void emit_push_register(struct emitter *e, unsigned reg)
 {
-	struct host_memory_operand m = windowed_operand(base, disp);
+	const uint32_t kept = (uint32_t)offsetof(struct vcpu, bt_frame.value);
+	bool keep = reg == R10 && e->way == BY_TLB; /* where the address will be */
+	struct host_memory_operand top;
 
-	emit_op(e, true, 0x89, reg, &m);
+	if (keep)
+		emit_store_state(e, R10, kept);
+	top = emit_guest_operand(e, RSP, -8, 8, true);
+	if (keep)
+		emit_load_state(e, R10, kept);
+	emit_op(e, true, 0x89, reg, &top);
+	emit_lea(e, RSP, RSP, -8);
+}
+
+void emit_push_constant(struct emitter *e, uint64_t value)
+{
+	struct encoding c = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
+	struct host_memory_operand top = emit_guest_operand(e, RSP, -8, 8, true);
+
+	if ((uint64_t)(int32_t)value == value) {
+		store_le32(c.imm, (uint32_t)value);
+		emit_encoding(e, &c, &top);
+	} else {
+		emit_mov_imm(e, R10, value);
+		emit_op(e, true, 0x89, R10, &top);
+	}
+	emit_lea(e, RSP, RSP, -8);
 }
 
 uint8_t *emit_jump(struct emitter *e, int cc, const void *exec_target)

@@ -80,6 +80,16 @@ static inline struct host_memory_operand windowed_operand(unsigned base, int32_t
 	return (struct host_memory_operand){ .base = R11, .index = (uint8_t)base, .disp = disp };
 }
 
+/* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
+void emit_window(struct emitter *, unsigned base);
+
+/* ---- emit_tlb.c ---- */
+
+/* R10 is a linear address: R11 = host address of `size` bytes there, or the code leaves to C. R15 is kept, RCX too. */
+void emit_tlb_lookup(struct emitter *, unsigned size, bool write);
+/* The guest's `size` bytes at disp(base), by the emitter's way; R10 is lost. */
+struct host_memory_operand emit_guest_operand(struct emitter *, unsigned base, int32_t disp, unsigned size, bool write);
+
 /* ---- emit_address.c ---- */
 
 /* Where a memory operand is, in host terms, once everything that it needs has been emitted. */
@@ -90,11 +100,11 @@ struct address {
 
 /*
  * Emits what leads to the guest's memory operand. False: no access can be emitted, the caller takes back what was (an absolute
- * address that is not canonical).
+ * address that is not canonical, an operand too large for the TLB's look-up).
  */
 bool emit_address(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip, struct address *);
-/* The same for an absolute address. */
-bool emit_absolute(struct emitter *, const struct insn *, uint64_t address, struct address *);
+/* The same for `size` bytes at an absolute address. */
+bool emit_absolute(struct emitter *, const struct insn *, uint64_t address, unsigned size, bool write, struct address *);
 /*
  * The effective address alone, for LEA: registers, with the spilled ones loaded into R10 and R11. False when it is a
  * constant, which is then in *constant.

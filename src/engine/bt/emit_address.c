@@ -87,6 +87,41 @@ bool emit_effective(struct emitter *e, const struct insn *i, const struct insn_h
 	return true;
 }
 
+/* R10 += segment base */
+static void add_segment(struct emitter *e, uint32_t segment_base)
+{
+	struct host_memory_operand sum = { .base = R10, .index = R11 };
+
+	emit_load_state(e, R11, segment_base);
+	emit_lea_operand(e, true, R10, &sum);
+}
+
+static uint32_t segment_base_of(const struct insn *i)
+{
+	return i->seg >= FS ? (uint32_t)(offsetof(struct vcpu, s.seg_base) + 8 * i->seg) : 0;
+}
+
+/* ---- by the TLB ---- */
+
+/* R10 is the address. */
+static bool use_tlb(struct emitter *e, unsigned size, bool write, struct address *a)
+{
+	if (!size || size > 64)
+		return false;
+	emit_tlb_lookup(e, size, write);
+	*a = (struct address){ .operand = based_operand(R11, 0) };
+	return true;
+}
+
+static bool use_tlb_constant(struct emitter *e, uint32_t segment_base, uint64_t address, unsigned size, bool write,
+			     struct address *a)
+{
+	emit_mov_imm(e, R10, address);
+	if (segment_base)
+		add_segment(e, segment_base);
+	return use_tlb(e, size, write, a);
+}
+
 /* ---- windows ---- */
 
 /* R11 = window of a slot known now. */
@@ -139,24 +174,13 @@ static void use_segment_constant(struct emitter *e, uint32_t segment_base, uint6
 	use_register(e, R10, disp, a);
 }
 
-/* R10 += segment base */
-static void add_segment(struct emitter *e, uint32_t segment_base)
-{
-	struct host_memory_operand sum = { .base = R10, .index = R11 };
-
-	emit_load_state(e, R11, segment_base);
-	emit_lea_operand(e, true, R10, &sum);
-}
-
-static uint32_t segment_base_of(const struct insn *i)
-{
-	return i->seg >= FS ? (uint32_t)(offsetof(struct vcpu, s.seg_base) + 8 * i->seg) : 0;
-}
-
-bool emit_absolute(struct emitter *e, const struct insn *i, uint64_t address, struct address *a)
+bool emit_absolute(struct emitter *e, const struct insn *i, uint64_t address, unsigned size, bool write,
+		   struct address *a)
 {
 	uint32_t segment_base = segment_base_of(i);
 
+	if (e->way == BY_TLB)
+		return use_tlb_constant(e, segment_base, address, size, write, a);
 	if (!segment_base)
 		return use_constant(e, address, a);
 	use_segment_constant(e, segment_base, address, a);
@@ -171,7 +195,13 @@ bool emit_address(struct emitter *e, const struct insn *i, const struct insn_hos
 	int32_t disp = 0; /* what stays in the access */
 
 	if (!emit_effective(e, i, h, rip, &m, &constant))
-		return emit_absolute(e, i, constant, a);
+		return emit_absolute(e, i, constant, h->mem_size, h->mem_written, a);
+	if (e->way == BY_TLB) {
+		emit_lea_operand(e, i->addrsize == 8, R10, &m);
+		if (segment_base)
+			add_segment(e, segment_base);
+		return use_tlb(e, h->mem_size, h->mem_written, a);
+	}
 	if (i->addrsize == 8 && m.disp >= FAR_DISPLACEMENT && m.base != HOST_NONE) {
 		disp = m.disp;
 		m.disp = 0;

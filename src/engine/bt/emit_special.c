@@ -3,38 +3,19 @@
 
 /* ---- the stack ---- */
 
-/* PUSH: stored first, then RSP moves, so that a fault leaves it. */
-static void finish_push(struct emitter *e, unsigned reg)
-{
-	emit_window(e, RSP);
-	emit_store_windowed(e, reg, RSP, -8);
-	emit_lea(e, RSP, RSP, -8);
-}
-
-static void push_imm(struct emitter *e, const struct insn *i)
-{
-	const struct host_memory_operand top = windowed_operand(RSP, -8);
-	struct encoding c = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
-
-	store_le32(c.imm, (uint32_t)i->imm);
-	emit_window(e, RSP);
-	emit_encoding(e, &c, &top);
-	emit_lea(e, RSP, RSP, -8);
-}
-
 static enum special_result emit_push(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
 {
 	if (i->opsize != 8)
 		return SPECIAL_CALLOUT;
 	if (i->form == FORM_I) {
-		push_imm(e, i);
+		emit_push_constant(e, i->imm);
 	} else if (i->form == FORM_R && !bt_spilled(i->reg / 8u)) {
-		finish_push(e, i->reg / 8u);
+		emit_push_register(e, i->reg / 8u);
 	} else {
 		/* Two accesses to memory: either may fault, since nothing but R10 and R11 is changed before the second. */
 		if (emit_operand_r10(e, i, h, rip) != EMIT_DONE)
 			return SPECIAL_CALLOUT;
-		finish_push(e, R10);
+		emit_push_register(e, R10);
 	}
 	return SPECIAL_DONE;
 }
@@ -45,13 +26,12 @@ static enum special_result emit_pop(struct emitter *e, const struct insn *i)
 
 	if (i->opsize != 8 || i->form != FORM_R)
 		return SPECIAL_CALLOUT;
-	emit_window(e, RSP);
 	if (bt_spilled(reg)) {
-		emit_load_windowed(e, R10, RSP, 0);
+		emit_load_guest(e, R10, RSP, 0);
 		emit_lea(e, RSP, RSP, 8);
 		emit_store_state(e, R10, BT_GPR(reg));
 	} else {
-		emit_load_windowed(e, reg, RSP, 0);
+		emit_load_guest(e, reg, RSP, 0);
 		if (reg != RSP)
 			emit_lea(e, RSP, RSP, 8);
 	}
@@ -62,8 +42,7 @@ static enum special_result emit_leave(struct emitter *e, const struct insn *i)
 {
 	if (i->opsize != 8)
 		return SPECIAL_CALLOUT;
-	emit_window(e, RBP);
-	emit_load_windowed(e, R10, RBP, 0);
+	emit_load_guest(e, R10, RBP, 0);
 	emit_lea(e, RSP, RBP, 8);
 	emit_move(e, RBP, R10);
 	return SPECIAL_DONE;
@@ -101,7 +80,7 @@ static enum special_result emit_moffs(struct emitter *e, const struct insn *i)
 			      .reg = RAX };
 	struct address a;
 
-	if (!emit_absolute(e, i, i->imm, &a))
+	if (!emit_absolute(e, i, i->imm, i->opsize, i->store, &a))
 		return SPECIAL_CALLOUT;
 	c.opcode[0] = (uint8_t)((i->store ? 0x88 : 0x8a) | (i->opsize != 1));
 	emit_encoding(e, &c, &a.operand);
@@ -150,7 +129,7 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 		return SPECIAL_CALLOUT; /* the sum is of 32 bits */
 	if (i->opsize != 8)
 		return SPECIAL_NONE;
-	if (i->seg >= FS)
+	if (i->seg >= FS || e->way == BY_TLB)
 		return SPECIAL_CALLOUT;
 	if (!encoding_take(&c, i, h))
 		return SPECIAL_CALLOUT;

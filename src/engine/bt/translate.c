@@ -63,15 +63,6 @@ static void emit_indirect(struct translation *t)
 	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_INDIRECT), LOOKUP_GLUE);
 }
 
-/* Push the return address; R10 is used and lost unless it is kept in memory by the caller. */
-static void emit_push_next(struct translation *t)
-{
-	emit_window(&t->e, RSP);
-	emit_mov_imm(&t->e, R10, t->next);
-	emit_store_windowed(&t->e, R10, RSP, -8);
-	emit_lea(&t->e, RSP, RSP, -8);
-}
-
 static bool canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
 
 /* The block's last instruction if it ends the block; false: C does it. */
@@ -97,22 +88,21 @@ static bool emit_end(struct translation *t, const struct insn *i, const struct i
 		if (i->form == FORM_I) {
 			if (!canonical(target))
 				return false;
-			emit_push_next(t);
+			emit_push_constant(&t->e, t->next);
 			add_link(t, -1, target);
 			return true;
 		}
 		/* The target waits in the state while R10 and R11 push the return address. */
 		if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
 			return false;
-		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.target));
+		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
 		t->e.window_base = -1;
-		emit_push_next(t);
-		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.target));
+		emit_push_constant(&t->e, t->next);
+		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
 		emit_indirect(t);
 		return true;
 	case OP_RET:
-		emit_window(&t->e, RSP);
-		emit_load_windowed(&t->e, R10, RSP, 0);
+		emit_load_guest(&t->e, R10, RSP, 0);
 		emit_lea(&t->e, RSP, RSP, 8 + (int32_t)(i->imm & 0xffff));
 		emit_indirect(t);
 		return true;
