@@ -108,14 +108,19 @@ static void look_at_kvm(struct report *r)
 
 static void look_at_engines(struct report *r)
 {
+	const struct engine_ops *automatic;
+	struct error err = { 0 };
+
 	for (size_t i = 0; engines[i]; i++) {
-		struct error err = { 0 };
 		bool usable = !engines[i]->probe(&err);
 
 		add(r, "engine", engines[i]->name, usable ? GOOD : FAIR, "%s: %s", usable ? "usable" : "not usable",
 		    err.text);
 		r->engine_works |= usable;
 	}
+	automatic = engine_find("auto", &err);
+	if (automatic)
+		add(r, "engine", "auto", GOOD, "takes %s", automatic->name);
 }
 
 /* ---- limits of the host ---- */

@@ -279,6 +279,9 @@ struct cpu_model_info {
 	const char *name, *what;
 };
 extern const struct cpu_model_info cpu_models[];
+/* Has the host's processor, and its system where that must take part, this feature? */
+bool cpu_host_has(enum cpu_feature);
+const char *cpu_feature_name(enum cpu_feature);
 
 /* ---- decoded instructions ---- */
 

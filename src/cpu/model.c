@@ -122,7 +122,9 @@ static const struct fixed_identity {
 	[LEVEL_V3] = { "x86-64-v3 Processor", 0x000f0631 },
 };
 
-static bool host_has(enum cpu_feature feature)
+const char *cpu_feature_name(enum cpu_feature feature) { return cpu_feature_bits[feature].name; }
+
+bool cpu_host_has(enum cpu_feature feature)
 {
 	const struct cpu_feature_bit *b = &cpu_feature_bits[feature];
 	uint32_t r[4];
@@ -208,7 +210,7 @@ int cpu_model_init(struct cpu_model *m, const char *name, bool pure, unsigned cp
 
 	for (size_t i = 0; i < ARRAY_SIZE(offers); i++) {
 		const struct offer *o = &offers[i];
-		bool have = o->executor == DOPPEL || host_has(o->feature);
+		bool have = o->executor == DOPPEL || cpu_host_has(o->feature);
 
 		if (o->level > level)
 			continue;

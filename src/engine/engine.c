@@ -6,7 +6,7 @@
 #include <errno.h>
 
 /* Best last: "auto" takes the last whose probe succeeds. */
-const struct engine_ops *const engines[] = { &bt_engine, &interp_engine, NULL };
+const struct engine_ops *const engines[] = { &interp_engine, &bt_engine, NULL };
 
 static const struct engine_ops *best_engine(struct error *err)
 {
@@ -28,8 +28,12 @@ const struct engine_ops *engine_find(const char *name, struct error *err)
 	if (!strcmp(name, "auto"))
 		return best_engine(err);
 	for (size_t i = 0; engines[i]; i++) {
-		if (!strcmp(name, engines[i]->name))
-			return engines[i]->probe(err) ? NULL : engines[i];
+		if (!strcmp(name, engines[i]->name)) {
+			if (!engines[i]->probe(err))
+				return engines[i];
+			error_prefix(err, "engine '%s'", name);
+			return NULL;
+		}
 		used += (size_t)snprintf(names + used, sizeof(names) - used, ", %s", engines[i]->name);
 		BUG_ON(used >= sizeof(names));
 	}

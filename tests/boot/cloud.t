@@ -5,6 +5,7 @@ cd "$(dirname "$0")/../.." || exit 1
 
 check "a shell answers, poweroff ends with status 0" \
 	boot wait "$prompt" send 'echo $((6*7)) is it\n' wait '42 is it' \
+	send 'head -c 1000000 /dev/urandom | sha256sum | wc -c\n' wait '68' \
 	send 'poweroff\n' exit 0 absent 'Call Trace' absent 'Oops' --
 
 check "reboot really reboots" \

@@ -3,6 +3,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/tap.sh
 doppel=${DOPPEL:-build/release/doppel}
+guest_dir=${GUEST_DIR:-build/guest}
 
 says() {
 	text=$1
@@ -51,6 +52,22 @@ check "completion of arguments" completes "virtual" run --clock v
 check "completion of models" completes "v2 v3" run --cpu v
 
 check "doctor" says 'engine interp' doctor
+check "doctor says what auto takes" says 'engine auto *takes ' doctor
+
+# takes ENGINE [LIMIT]: what `auto` takes, with so many KiB of address space.
+takes() (
+	[ -z "$2" ] || ulimit -v "$2"
+	"$doppel" run --kernel "$guest_dir/test_start.elf" --memory 64M --serial null --debug-console null --debug-exit \
+		--stats 2>"$scratch/stats"
+	cat "$scratch/stats"
+	grep -q "^engine $1," "$scratch/stats"
+)
+if grep -q bmi2 /proc/cpuinfo; then
+	check "auto takes bt" takes bt
+else
+	skip "auto takes bt" "no BMI2"
+fi
+check "auto takes interp where bt finds no address space" takes interp 4000000
 json() { "$doppel" doctor --json | python3 -c 'import json, sys; r = json.load(sys.stdin); assert r["usable"] and r["findings"]'; }
 if command -v python3 >/dev/null; then
 	check "doctor --json is JSON" json

@@ -400,6 +400,15 @@
 	_("popw %ax", "callout\n")											\
 	_("andn (%r10), %r11, %r15", "callout\n")									\
 	_("mulx (%r10,%r11), %r10, %r15", "callout\n")									\
+	/* what models offer also on hosts that have none of it */							\
+	_("clflushopt (%rax)", "callout\n")										\
+	_("clwb (%rax)", "callout\n")											\
+	_("rdpid %rax", "callout\n")											\
+	_("rdfsbase %rax", "callout\n")											\
+	_("xsavec (%rax)", "callout\n")											\
+	_("rdrand %rax", "callout\n")											\
+	_("rdtscp", "callout\n")											\
+	_("prefetchw (%rax)", "")											\
 	_("rdtsc", "callout\n")												\
 	_("popq (%rax)", "callout\n")
 

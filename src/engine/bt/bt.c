@@ -396,12 +396,39 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 	return kind;
 }
 
+/*
+ * What surrounds the guest's instructions: SARX, SHLX, RORX; LAHF and SAHF. The guest's own are no question here: a CPU model offers
+ * what this processor has (cpu/model.c).
+ */
+static int probe_processor(struct error *err)
+{
+	static const uint8_t needed[] = { FEATURE_BMI2, FEATURE_LAHF64 };
+	char missing[64] = "";
+	size_t used = 0;
+
+	for (size_t n = 0; n < ARRAY_SIZE(needed); n++)
+		if (!cpu_host_has(needed[n]))
+			used += (size_t)snprintf(missing + used, sizeof(missing) - used, "%s%s", used ? " and " : "",
+						 cpu_feature_name(needed[n]));
+	return used ? error_set(err, ENOTSUP, "needs a processor with %s, which this one lacks", missing) : 0;
+}
+
+static int probe_code(struct error *err)
+{
+	struct host_code code;
+	int ret = host_code_create(&code, PAGE_SIZE, err);
+
+	if (!ret)
+		host_code_destroy(&code);
+	return ret;
+}
+
 static int bt_probe(struct error *err)
 {
-	if (!__builtin_cpu_supports("bmi2")) {
-		error_set(err, ENOTSUP, "translates blocks of guest code: needs a processor with BMI2");
-		return -ENOTSUP;
-	}
+	int ret;
+
+	if ((ret = probe_processor(err)) || (ret = probe_code(err)) || (ret = bt_windows_probe(err)))
+		return ret;
 	error_set(err, 0, "translates blocks of guest code to this processor's own instructions");
 	return 0;
 }

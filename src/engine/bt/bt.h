@@ -53,6 +53,8 @@ enum window_result {
 	WINDOW_SLOW,   /* let the interpreter do this instruction: guest fault, device, code page, another slot ... */
 };
 
+/* Is there enough address space for the fewest windows that translated code can run with? */
+int bt_windows_probe(struct error *);
 /* One a machine: the first vCPU creates it, the last one destroys it. */
 struct bt_windows *bt_windows_create(struct guest_mem *, struct error *);
 void bt_windows_destroy(struct bt_windows *);

@@ -215,13 +215,15 @@ enum special_result emit_special(struct emitter *e, const struct insn *i, const 
 	case OP_BTC: return emit_bit_string(e, i, h, rip);
 	/*
 	 * DF is 0 in translated code; PAUSE lets others run; gathers and masked moves leave out elements, whose addresses may
-	 * be anything; XLAT, ENTER: rare.
+	 * be anything; CLFLUSHOPT and CLWB are offered on hosts that have none; XLAT, ENTER: rare.
 	 */
 	case OP_CLD:
 	case OP_STD:
 	case OP_PAUSE:
 	case OP_GATHER:
 	case OP_MASKMOV:
+	case OP_CLFLUSHOPT:
+	case OP_CLWB:
 	case OP_XLAT:
 	case OP_ENTER: return SPECIAL_CALLOUT;
 	default: return SPECIAL_NONE;

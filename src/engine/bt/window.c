@@ -20,20 +20,27 @@
 
 /* ---- memory ---- */
 
-/* So many windows, or as many as the host has address space for; one more is never used: absent slots lead there. */
+static int no_address_space(uint64_t size, struct error *err)
+{
+	return error_set_errno(err, errno,
+			       "cannot reserve %llu GiB of address space for translation (is there a limit on virtual "
+			       "memory, ulimit -v?)",
+			       (unsigned long long)(size >> 30));
+}
+
+/* One more than are used: absent slots lead there. */
+static uint64_t arena_size(unsigned windows) { return (windows + 1) * WINDOW_STRIDE + WINDOW_GUARD; }
+
+/* So many windows, or as many as the host has address space for. */
 static int reserve_arena(struct bt_windows *w, unsigned count, struct error *err)
 {
 	for (;; count -= MAX(count / 8, 1u)) {
-		w->arena_size = (count + 1) * WINDOW_STRIDE + WINDOW_GUARD;
+		w->arena_size = arena_size(count);
 		w->arena = windows_reserve(w->arena_size);
 		if (w->arena)
 			break;
 		if (count <= MIN_WINDOWS)
-			return error_set_errno(
-				err, errno,
-				"cannot reserve %llu GiB of address space for translation (is there a limit "
-				"on virtual memory, ulimit -v?)",
-				(unsigned long long)(w->arena_size >> 30));
+			return no_address_space(w->arena_size, err);
 	}
 	w->window_count = count;
 	w->first = w->arena + WINDOW_GUARD;
@@ -106,8 +113,7 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 	w->tables_size = windows_tables_size(w->space_count);
 	w->tables = windows_reserve(w->tables_size);
 	if (!w->tables) {
-		error_set_errno(err, errno, "cannot reserve %llu GiB of address space for translation",
-				(unsigned long long)(w->tables_size >> 30));
+		no_address_space(w->tables_size, err);
 		goto fail;
 	}
 	return w;
@@ -119,6 +125,14 @@ fail:
 struct bt_windows *bt_windows_create(struct guest_mem *mem, struct error *err)
 {
 	return windows_create(mem, &(struct window_limits){ 0 }, err);
+}
+
+int bt_windows_probe(struct error *err)
+{
+	uint64_t size = arena_size(MIN_WINDOWS) + windows_tables_size(MAX_SPACES), at = windows_reserve(size);
+
+	windows_release(at, size);
+	return at ? 0 : no_address_space(size, err);
 }
 
 void bt_windows_destroy(struct bt_windows *w)
