@@ -39,6 +39,8 @@ struct host_code {
 };
 int host_code_create(struct host_code *, size_t size, struct error *);
 void host_code_destroy(struct host_code *);
+/* Gives the memory back to the host, as far as it takes it; the contents are then undefined. */
+void host_code_discard(struct host_code *);
 
 /* ---- files ---- */
 
@@ -101,5 +103,7 @@ unsigned host_cpu_count(void);
 uint64_t host_memory_total(void); /* bytes */
 /* First line of a /proc or /sys file as a number; -1 when unreadable. */
 int64_t host_proc_number(const char *path);
+/* Pages of files and shared memory that this process has mapped and resident; one mapped n times counts n times. */
+uint64_t host_shared_pages(void);
 
 #endif

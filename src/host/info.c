@@ -32,6 +32,22 @@ uint64_t host_memory_total(void)
 	return sysinfo(&info) ? 0 : (uint64_t)info.totalram * info.mem_unit;
 }
 
+/* proc(5): the third number of statm. */
+uint64_t host_shared_pages(void)
+{
+	char text[128] = { 0 }, *at = text;
+	uint64_t value = 0;
+	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) > 0)
+		for (unsigned n = 0; n < 3; n++)
+			value = strtoull(at, &at, 10);
+	close(fd);
+	return value;
+}
+
 int64_t host_proc_number(const char *path)
 {
 	char text[64], *end;

@@ -5,6 +5,7 @@
 #include "host/host.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -58,6 +59,11 @@ int host_code_create(struct host_code *code, size_t size, struct error *err)
 		host_memory_destroy(&code->memory);
 	}
 	return rc;
+}
+
+void host_code_discard(struct host_code *code)
+{
+	fallocate(code->memory.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)code->memory.size);
 }
 
 void host_code_destroy(struct host_code *code)

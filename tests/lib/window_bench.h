@@ -224,6 +224,8 @@ static inline struct bench *bench_create(const struct window_limits *limits)
 	assert_int_equal(bare_cpu_setup(&state), 0);
 	b->b = state;
 	b->v = v = b->b->v;
+	v->clock = clock_create(CLOCK_VIRTUAL, 0, &err);
+	assert_non_null(v->clock);
 	b->w = windows_create(b->b->mem, limits, &err);
 	if (!b->w)
 		fail_msg("%s", err.text);
@@ -250,6 +252,7 @@ static inline void bench_destroy(struct bench *b)
 	bt_windows_destroy(b->w);
 	b->b->mem->engine_shared = NULL;
 	b->v->tlb_hooks = NULL;
+	clock_destroy(b->v->clock);
 	bare_cpu_teardown(&state);
 	test_free(b);
 }

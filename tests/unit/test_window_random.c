@@ -404,7 +404,7 @@ static void test_smp(void **state)
 
 	poke(b, kernel_entry(0), data(10) | FLAGS_LEAF | PTE_G);
 	poke(b, kernel_entry(1), data(11) | FLAGS_LEAF | PTE_G);
-	cpu[1].v = vcpu_create(1, &b->b->model, b->b->mem, NULL, &b->b->trace, &bare_env, b->b, &err);
+	cpu[1].v = vcpu_create(1, &b->b->model, b->b->mem, b->v->clock, &b->b->trace, &bare_env, b->b, &err);
 	assert_non_null(cpu[1].v);
 	cpu[1].v->s = b->v->s;
 	cpu[1].v->tlb_hooks = &bt_tlb_hooks;

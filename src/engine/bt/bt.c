@@ -548,6 +548,7 @@ static void bt_stats(struct vcpu *v, FILE *out)
 		{ "pages dropped (machine)", w.pages_dropped },
 		{ "evictions (machine)", w.evictions },
 		{ "host mappings (machine)", w.mappings },
+		{ "page tables emptied (machine)", w.trims },
 	};
 
 	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++)

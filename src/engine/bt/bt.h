@@ -89,7 +89,8 @@ void bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool wri
 extern const struct tlb_hooks bt_tlb_hooks;
 
 struct bt_window_stats {
-	uint64_t windows, spaces, fills, pages_filled, faults, slow, revalidations, pages_dropped, evictions, mappings;
+	uint64_t windows, spaces, fills, pages_filled, faults, slow, revalidations, pages_dropped, evictions, mappings,
+		trims;
 };
 void bt_windows_stats(struct bt_windows *, struct bt_window_stats *);
 

@@ -1,8 +1,10 @@
 /* The code cache: blocks by physical and linear address, links between them, and forgetting them in time. */
+#define _GNU_SOURCE /* MADV_DONTNEED */
 #include "engine/bt/runtime.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static unsigned hash_of(uint64_t a, uint64_t b)
 {
@@ -254,6 +256,10 @@ void bt_code_flush(struct vcpu *v)
 		bt->tables[n].space = 0;
 	}
 	bt->jump = NULL;
+	if (bt->meta_used) {
+		host_code_discard(&bt->cache);
+		madvise(bt->meta, BT_META_SIZE, MADV_DONTNEED);
+	}
 	bt->code_used = bt->meta_used = 0;
 	bt->block_count = 0;
 	bt->pending = NULL;
@@ -280,7 +286,7 @@ int bt_code_create(struct vcpu *v, struct error *err)
 
 	if (ret)
 		return ret;
-	bt->meta = aligned_alloc(64, BT_META_SIZE);
+	bt->meta = aligned_alloc(PAGE_SIZE, BT_META_SIZE);
 	bt->blocks = calloc(BT_MAX_BLOCKS, sizeof(struct bt_block *));
 	bt->tables = calloc(BT_JUMP_TABLES, sizeof(struct jump_table));
 	bt->nothing = calloc(1, sizeof(struct jump_table));

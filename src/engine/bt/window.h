@@ -164,6 +164,7 @@ struct bt_windows {
 	unsigned window_count;
 	struct space space[MAX_SPACES];
 	unsigned space_count;
+	unsigned swept; /* counts address spaces looked at for being dead */
 	struct window_cpu *cpu[MAX_CPUS];
 	unsigned cpu_count;
 	unsigned slot_global[SLOTS]; /* regions with global pages in this slot's windows */
@@ -177,6 +178,10 @@ struct bt_windows {
 	size_t index_size;
 
 	_Atomic uint64_t faults, slow; /* counted without the lock */
+	struct {
+		vtime_t next;	/* when to look again */
+		uint64_t floor; /* resident pages that trimming left */
+	} trim;
 	struct bt_window_stats stats;
 };
 
@@ -286,6 +291,11 @@ bool region_matches(const struct region *, const struct table_walk *);
 enum window_result windows_fill(struct bt_windows *, struct window_cpu *, struct window *at, uint64_t lin, bool write);
 /* Map what was missed, if the tables allow it now without being changed. */
 void windows_fill_missed(struct bt_windows *, struct window_cpu *);
+
+/* ---- window_trim.c; the lock is held, the caller is not in translated code ---- */
+
+/* From time to time, empty the host's page tables of windows. */
+void windows_trim(struct bt_windows *, struct clock *);
 
 /* ---- window_table.c ---- */
 

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* Address spaces that are looked at for each new one. */
+#define SWEEP 4u
+
 /* ---- slot tables ---- */
 
 /*
@@ -142,7 +145,6 @@ static void window_retire(struct bt_windows *w, struct window *window)
 	BUG_ON(window->references);
 	window_clear(w, window);
 	window->pml4e = 0;
-	w->stats.evictions++;
 }
 
 /* The address space used longest ago, but none that a vCPU is in. NULL: there is none. */
@@ -198,8 +200,10 @@ static struct window *take_window(struct bt_windows *w, const struct window_cpu 
 	while (!(window = find_unnamed(w, self, &waiting)))
 		if (waiting || !evict_space(w))
 			return NULL;
-	if (window->pml4e)
+	if (window->pml4e) {
 		window_retire(w, window);
+		w->stats.evictions++;
+	}
 	window->holders = 0;
 	return window;
 }
@@ -289,15 +293,31 @@ static struct window *find_window(struct bt_windows *w, const struct space *spac
 	return NULL;
 }
 
-/* The top-level entry is this now: a slot with windows for another one is emptied. */
+/* The top-level entry is this now: a slot with windows for another one is emptied, and what they had is not coming back. */
 static void check_slot(struct bt_windows *w, struct space *space, unsigned slot, uint64_t pml4e)
 {
-	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
-		const struct window *window = space_window(w, space, slot, kind);
+	struct window *had[WINDOW_KINDS];
+	bool differs = false;
 
-		if (window && !window_is_for(window, space, slot, pml4e)) {
-			slot_remove(w, space, slot);
-			return;
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
+		had[kind] = space_window(w, space, slot, kind);
+		differs |= had[kind] && !window_is_for(had[kind], space, slot, pml4e);
+	}
+	if (!differs)
+		return;
+	slot_remove(w, space, slot);
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++)
+		if (had[kind] && !had[kind]->references)
+			window_retire(w, had[kind]);
+}
+
+static void check_slots(struct bt_windows *w, struct space *space)
+{
+	for (unsigned word = 0; word < SLOTS / 64; word++) {
+		for (uint64_t left = space->in_use[word]; left; left &= left - 1) {
+			unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
+
+			check_slot(w, space, slot, entry_read(&space->pml4[slot]));
 		}
 	}
 }
@@ -340,6 +360,20 @@ static struct space *find_space(struct bt_windows *w, uint64_t key)
 	return NULL;
 }
 
+/*
+ * Address spaces that the guest gave up are found by their top-level tables: sooner or later these hold something else. A few are looked
+ * at for each new one, so that they do not pile up.
+ */
+static void sweep(struct bt_windows *w)
+{
+	for (unsigned n = 0; n < SWEEP; n++) {
+		struct space *space = &w->space[w->swept++ % w->space_count];
+
+		if (space->key && !space_users(w, space))
+			check_slots(w, space);
+	}
+}
+
 static struct space *make_space(struct bt_windows *w, const struct vcpu *v)
 {
 	const uint64_t *pml4 = windows_table_page(w, v->s.cr3);
@@ -347,6 +381,7 @@ static struct space *make_space(struct bt_windows *w, const struct vcpu *v)
 
 	if (!pml4)
 		return NULL;
+	sweep(w);
 	space = find_space(w, 0);
 	if (!space)
 		space = evict_space(w);
@@ -460,6 +495,7 @@ static struct window_cpu *update_cpu(struct bt_windows *w, struct window_cpu *c,
 	windows_lock(w);
 	if (!c)
 		c = add_cpu(w, v);
+	windows_trim(w, v->clock);
 	if (c)
 		c->current = enter_space(w, c);
 	windows_unlock(w);
@@ -496,6 +532,7 @@ void bt_windows_leave(struct bt_windows *w, struct vcpu *v)
 	windows_lock(w);
 	c->space = NULL;
 	c->current = false;
+	windows_trim(w, v->clock);
 	windows_unlock(w);
 }
 
