@@ -347,6 +347,7 @@ const char *cpu_feature_name(enum cpu_feature);
 #define INSN_HOST   BIT(8)  /* MMX, SSE, AVX or x87 computation, done by the host's own instruction */
 #define INSN_RIPREL BIT(9)  /* the memory operand is RIP-relative: base is REG_IP */
 #define INSN_FAR    BIT(10) /* JMP, CALL or RET to another code segment */
+#define INSN_FAR_IP BIT(11) /* RIP-relative, near 2 GiB: the displacement is 4 GiB more than disp, see insn_disp() */
 
 /* Everything else that decoding can yield: what an engine implements itself. */
 /* clang-format off */
@@ -373,7 +374,6 @@ const char *cpu_feature_name(enum cpu_feature);
 enum op {
 	OP_INVALID,	/* #UD */
 	OP_TOO_LONG,	/* over 15 bytes: #GP(0) */
-	OP_FETCH_FAULT, /* the instruction's bytes cannot all be fetched: see cpu_fetch() */
 	/* mnemonics that mean two instructions */
 	OP_MOVSD_STRING,
 	OP_CMPSD_STRING, /* MOVSD, CMPSD of the string kind; run by op_movs, op_cmps */
@@ -452,7 +452,6 @@ struct insn_host {
 	bool x87, mmx;			/* touches that unit; MMX registers alias ST mantissas */
 	bool vex;			/* VEX-encoded: a written register is zeroed above the result */
 	bool wide;			/* some operand has 256 bits */
-	bool uses_mxcsr;		/* may read or write MXCSR */
 	bool writes_flags;		/* COMISS, PTEST, FCOMI, PCMPISTRI...: the status flags; the rest are kept */
 	bool reads_flags;		/* FCMOVcc */
 	uint16_t gpr_read, gpr_written; /* bit n: general registers, explicit and implicit, without address registers */
@@ -950,10 +949,15 @@ static inline __attribute__((always_inline)) void *cpu_rmw(struct vcpu *v, uint6
 
 /* ---- segment.c ---- */
 
+static inline uint64_t insn_disp(const struct insn *i)
+{
+	return (uint64_t)(int64_t)i->disp + (i->flags & INSN_FAR_IP ? BIT(32) : 0);
+}
+
 /* Effective address (offset) of the memory operand, before segmentation, truncated to addrsize. */
 static inline uint64_t cpu_ea(const struct vcpu *v, const struct insn *i)
 {
-	uint64_t ea = REG64(v, i->base) + (REG64(v, i->index) << i->scale) + (uint64_t)(int64_t)i->disp;
+	uint64_t ea = REG64(v, i->base) + (REG64(v, i->index) << i->scale) + insn_disp(i);
 	if (unlikely(i->addrsize != 8))
 		ea = i->addrsize == 4 ? (uint32_t)ea : (uint16_t)ea;
 	return ea;

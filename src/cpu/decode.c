@@ -96,7 +96,6 @@ static const uint16_t op_flags[OP_COUNT] = {
 	[OP_HOST] = INSN_HOST,
 	[OP_INVALID] = INSN_ENDS,
 	[OP_TOO_LONG] = INSN_ENDS,
-	[OP_FETCH_FAULT] = INSN_ENDS,
 	[OP_UD0] = INSN_ENDS,
 	[OP_UD1] = INSN_ENDS,
 	[OP_UD2] = INSN_ENDS,
@@ -110,7 +109,6 @@ const char *cpu_op_name(enum op op)
 #undef _
 			[OP_INVALID] = "invalid",
 		[OP_TOO_LONG] = "too long",
-		[OP_FETCH_FAULT] = "fetch fault",
 		[OP_MOVSD_STRING] = "MOVSD",
 		[OP_CMPSD_STRING] = "CMPSD",
 		[OP_MOV_SREG] = "MOV Sreg",
@@ -245,9 +243,11 @@ static void set_memory(struct insn *i, const ZydisDecodedOperand *o, enum code_m
 		i->seg = DS; /* CS, ES and DS are the same there, and only SS has a fault of its own */
 	i->disp = (int32_t)m->disp.value;
 	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
+		int64_t disp = (int64_t)i->disp + i->offset + i->len;
+
 		i->base = 8 * REG_IP;
-		i->disp += i->offset + i->len;
-		i->flags |= INSN_RIPREL;
+		i->disp = (int32_t)disp;
+		i->flags |= INSN_RIPREL | (disp > INT32_MAX ? INSN_FAR_IP : 0);
 	} else if (gpr_offset(m->base) != NO_REG) {
 		i->base = gpr_offset(m->base);
 	}
@@ -255,7 +255,7 @@ static void set_memory(struct insn *i, const ZydisDecodedOperand *o, enum code_m
 		i->index = gpr_offset(m->index);
 		i->scale = (uint8_t)(m->scale == 8 ? 3 : m->scale / 2);
 	}
-	i->ea_flat = mode == MODE_64 && i->addrsize == 8 && i->seg < FS;
+	i->ea_flat = mode == MODE_64 && i->addrsize == 8 && i->seg < FS && !(i->flags & INSN_FAR_IP);
 }
 
 /* String instructions name their memory by implicit operands: element size and the source's segment are what matters. */
@@ -619,7 +619,6 @@ static void fill_host(struct insn_host *h, const struct insn *i, const ZydisDeco
 	/* A legacy destination may be written in part; a VEX one that keeps something is said to be read. */
 	if (!h->vex)
 		h->vec_read |= h->vec_written;
-	h->uses_mxcsr = !h->x87 && !h->mmx;
 	if (in->cpu_flags) {
 		h->writes_flags = in->cpu_flags->modified | in->cpu_flags->set_0 | in->cpu_flags->set_1;
 		h->reads_flags = in->cpu_flags->tested;

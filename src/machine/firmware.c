@@ -1,6 +1,6 @@
 /*
  * What firmware would have done before it started a kernel: this machine boots kernels directly, so the machine does it: after
- * power-on and after each reset the kernel is loaded anew, memory types and local APICs are set up.
+ * power-on and after each reset the kernel is loaded anew and memory types are set up. (Local APICs: see lapic_reset().)
  */
 #include "machine/private.h"
 
@@ -31,16 +31,6 @@ static void set_memory_types(struct vcpu *v, struct cpu_state *s)
 	s->mtrr_var[1] = ((BIT(width) - 1) & ~(hole - 1)) | MTRR_MASK_VALID;
 }
 
-/* Virtual wire mode through the BSP's local APIC (Intel MultiProcessor Specification 3.6.2.2): 8259 on LINT0, NMI on LINT1. */
-static void set_virtual_wire(struct lapic *lapic)
-{
-	enum { SVR = 0xf0, LVT_LINT0 = 0x350, LVT_LINT1 = 0x360 };
-
-	lapic_mmio_write(lapic, SVR, 4, 0x1ff);
-	lapic_mmio_write(lapic, LVT_LINT0, 4, DELIVER_EXTINT << 8);
-	lapic_mmio_write(lapic, LVT_LINT1, 4, DELIVER_NMI << 8);
-}
-
 int machine_boot(struct machine *m, struct error *err)
 {
 	struct boot_config config = {
@@ -64,6 +54,5 @@ int machine_boot(struct machine *m, struct error *err)
 		if (rc)
 			return error_set(err, -rc, "set the initial state of vCPU %u", i);
 	}
-	set_virtual_wire(m->cpus[0].lapic);
 	return 0;
 }

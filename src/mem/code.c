@@ -9,7 +9,6 @@
  *							W4 exchange code_chunks with 0
  *							W5 code_gen++
  *							W6 changing--
- *							W7 call code_changed
  *
  * No write is missed: D1 and W1 are full barriers, so either D3 sees the bytes of W0 or W2 sees the bits of D1.
  *
@@ -48,14 +47,12 @@ uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, bool *new
 	}
 }
 
-static void invalidate(struct guest_mem *mem, struct mem_page *page, gpa_t addr)
+static void invalidate(struct mem_page *page)
 {
 	atomic_fetch_add(&page->changing, 1);
 	atomic_exchange(&page->code_chunks, 0);
 	atomic_fetch_add(&page->code_gen, 1);
 	atomic_fetch_sub(&page->changing, 1);
-	if (mem->code_changed)
-		mem->code_changed(mem->code_changed_opaque, gpa(addr.v & PAGE_MASK));
 }
 
 void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
@@ -73,7 +70,7 @@ void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
 		size_t part = MIN(len, PAGE_SIZE - offset);
 
 		if (atomic_load(&page->code_chunks) & chunk_mask(offset, part) || atomic_load(&page->changing))
-			invalidate(mem, page, addr);
+			invalidate(page);
 		page++;
 		addr.v += part;
 		len -= part;

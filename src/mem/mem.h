@@ -50,12 +50,6 @@ struct guest_mem {
 	struct mem_region regions[MEM_MAX_REGIONS]; /* sorted by start, disjoint */
 	unsigned region_count;
 	struct mem_page *ram_pages;
-	/*
-	 * Called by mem_note_write after it changed a page's code_gen, e.g. for an engine that must unlink blocks before
-	 * the write completes. NULL: comparing generations is enough.
-	 */
-	void (*code_changed)(void *opaque, gpa_t page);
-	void *code_changed_opaque;
 	void *engine_shared; /* the engine's: what all its vCPUs share, and how many of them there are */
 	unsigned engine_users;
 };

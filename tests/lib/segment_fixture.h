@@ -195,4 +195,32 @@ static inline bool run_bytes(struct segment_fixture *s, const void *code, size_t
 		assert_int_equal(vcpu_->s.gpr[RSP], rsp_);                                                             \
 	} while (0)
 
+/* ---- what the tests of a program run on: each test has it made anew ---- */
+
+static struct segment_fixture s;
+
+static inline int setup_32(void **state)
+{
+	(void)state;
+	segment_setup(&s, false, "v3");
+	return 0;
+}
+
+static inline int setup_64(void **state)
+{
+	(void)state;
+	segment_setup(&s, true, "v3");
+	return 0;
+}
+
+static inline int teardown(void **state)
+{
+	(void)state;
+	segment_teardown(&s);
+	return 0;
+}
+
+#define TEST_32(name) cmocka_unit_test_setup_teardown(name, setup_32, teardown)
+#define TEST_64(name) cmocka_unit_test_setup_teardown(name, setup_64, teardown)
+
 #endif

@@ -3,29 +3,6 @@
  */
 #include "lib/segment_fixture.h"
 
-static struct segment_fixture s;
-
-static int setup_32(void **state)
-{
-	(void)state;
-	segment_setup(&s, false, "v3");
-	return 0;
-}
-
-static int setup_64(void **state)
-{
-	(void)state;
-	segment_setup(&s, true, "v3");
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	segment_teardown(&s);
-	return 0;
-}
-
 /* MOV CRn, RAX. */
 static bool write_cr(unsigned number, uint64_t value)
 {
@@ -508,8 +485,6 @@ static void test_table_is_complete(void **state)
 	assert_null(cpu_system_ops[OP_INVALID]);
 }
 
-#define TEST_32(name) cmocka_unit_test_setup_teardown(name, setup_32, teardown)
-#define TEST_64(name) cmocka_unit_test_setup_teardown(name, setup_64, teardown)
 
 int main(void)
 {

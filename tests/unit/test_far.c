@@ -4,29 +4,6 @@
  */
 #include "lib/segment_fixture.h"
 
-static struct segment_fixture s;
-
-static int setup_32(void **state)
-{
-	(void)state;
-	segment_setup(&s, false, "v3");
-	return 0;
-}
-
-static int setup_64(void **state)
-{
-	(void)state;
-	segment_setup(&s, true, "v3");
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	segment_teardown(&s);
-	return 0;
-}
-
 /* jmp/call far [rax] with a 4-byte offset. */
 static bool transfer(uint16_t selector, uint32_t offset, bool call)
 {
@@ -741,8 +718,6 @@ static void test_task_faults(void **state)
 	assert_int_equal(v->s.seg_sel[TR], OTHER_TASK);
 }
 
-#define TEST_32(name) cmocka_unit_test_setup_teardown(name, setup_32, teardown)
-#define TEST_64(name) cmocka_unit_test_setup_teardown(name, setup_64, teardown)
 
 int main(void)
 {

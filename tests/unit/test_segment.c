@@ -3,29 +3,6 @@
  */
 #include "lib/segment_fixture.h"
 
-static struct segment_fixture s;
-
-static int setup_32(void **state)
-{
-	(void)state;
-	segment_setup(&s, false, "v3");
-	return 0;
-}
-
-static int setup_64(void **state)
-{
-	(void)state;
-	segment_setup(&s, true, "v3");
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	segment_teardown(&s);
-	return 0;
-}
-
 /* MOV Sreg, AX with this selector. */
 static bool load(enum seg seg, uint16_t selector)
 {
@@ -479,8 +456,6 @@ static void test_near_jumps(void **state)
 	assert_int_equal(v->s.rip, 0x1000);
 }
 
-#define TEST_32(name) cmocka_unit_test_setup_teardown(name, setup_32, teardown)
-#define TEST_64(name) cmocka_unit_test_setup_teardown(name, setup_64, teardown)
 
 int main(void)
 {

@@ -153,7 +153,7 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	if (i->addrsize != 8 || (base < 16 && bt_spilled(base)) || (index < 16 && bt_spilled(index)))
 		return false;
 	if ((i->flags & INSN_RIPREL) || (base >= 16 && index >= 16)) {
-		emit_mov_imm(&t->e, R10, (uint64_t)(int64_t)i->disp + (i->flags & INSN_RIPREL ? t->b->rip : 0));
+		emit_mov_imm(&t->e, R10, insn_disp(i) + (i->flags & INSN_RIPREL ? t->b->rip : 0));
 	} else if (base >= 16) {
 		return false;
 	} else {

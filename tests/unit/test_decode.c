@@ -1,0 +1,39 @@
+/* Decoding: what the oracle and the guests do not reach. */
+#include "lib/cpu_fixture.h"
+
+#define BASE 0x7ffff0000000ull
+
+/* Code as far from its operand as a displacement says, which counts from the instruction's end and not from the block's start. */
+static void rip_relative_operands_near_2_gib(void **state)
+{
+	static const struct {
+		int32_t disp;
+		uint16_t offset;
+	} cases[] = { { INT32_MAX, 0 },	 { INT32_MAX, 959 }, { INT32_MAX - 7, 0 }, { INT32_MAX - 8, 1 },
+		      { INT32_MIN, 959 }, { INT32_MIN, 0 },   { -1, 959 } };
+	struct cpu_fixture f;
+
+	(void)state;
+	fixture_setup(&f, "v2", false, NULL);
+	for (size_t n = 0; n < ARRAY_SIZE(cases); n++) {
+		uint8_t code[15] = { 0x48, 0x8d, 0x05 }; /* lea disp(%rip), %rax */
+		struct insn i;
+
+		store_le32(code + 3, (uint32_t)cases[n].disp);
+		assert_int_equal(cpu_decode(&f.model, MODE_64, code, sizeof(code), cases[n].offset, &i, NULL), 7);
+		f.v->s.ip_base = BASE;
+		assert_int_equal(cpu_ea(f.v, &i), BASE + cases[n].offset + 7 + (uint64_t)(int64_t)cases[n].disp);
+		if (i.ea_flat)
+			assert_int_equal(cpu_operand(f.v, &i, 1, ACCESS_READ), cpu_ea(f.v, &i));
+	}
+	fixture_teardown(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(rip_relative_operands_near_2_gib),
+	};
+
+	return cmocka_run_group_tests_name("decode", tests, NULL, NULL);
+}
