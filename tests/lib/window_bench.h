@@ -36,6 +36,7 @@
 #define USER	   0x0000000000400000ull /* linear addresses: what PT_U maps */
 #define KERNEL	   0xffff888000000000ull /* what PT_K maps */
 #define LARGE	   (KERNEL + (16ull << 21))
+#define LARGE_STEP (1ull << 21)
 #define FLAGS_LEAF (PTE_P | PTE_W | PTE_A)
 #define FLAGS_ALL  (PTE_P | PTE_W | PTE_U | PTE_A)
 

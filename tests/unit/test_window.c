@@ -348,6 +348,83 @@ static void flush_cr3(struct bench *b) { load_cr3(b, b->v->s.cr3); }
 static void flush_page(struct bench *b) { cpu_tlb_flush_page(b->v, gva(user(5))); }
 static void flush_invpcid(struct bench *b) { bt_tlb_hooks.flush_pcid(b->v, b->v->s.cr3 & 0xfff); }
 
+/* All user pages that were used, by as few mappings as they need. */
+static void test_graduate(struct bench *b)
+{
+	struct bt_window_stats stats;
+	uint64_t value;
+
+	for (unsigned n = 0; n < 200; n++)
+		poke(b, user_entry(n), data(n) | FLAGS_ALL | PTE_D);
+	for (unsigned n = 300; n < 320; n++) /* backwards: a mapping each */
+		poke(b, user_entry(n), data(900 - n) | FLAGS_ALL);
+	poke(b, user_entry(400), data(400) | (FLAGS_ALL & ~PTE_A));
+	poke(b, user_entry(401), data(401) | (FLAGS_ALL & ~PTE_U));
+	poke(b, user_entry(402), DEVICE | FLAGS_ALL);
+	poke(b, user_entry(403), NOWHERE | FLAGS_ALL);
+	poke(b, user_entry(404), 0);
+	poke(b, pd_entry(PD_U, USER + LARGE_STEP), DATA | FLAGS_ALL | PTE_PS | PTE_D);
+	poke(b, pd_entry(PD_U, USER + 2 * LARGE_STEP), PD_U | FLAGS_ALL); /* an odd table */
+	poke(b, kernel_entry(0), data(10) | FLAGS_LEAF);
+
+	bt_windows_graduate(b->w, b->v);
+	bt_windows_stats(b->w, &stats);
+	assert_in_range(stats.fills, 4 + 20 + 1, 4 + 20 + 1 + 8);
+	set_cpl(b->v, 3);
+	attempt.faults = 0;
+	for (unsigned n = 0; n < 200; n++) {
+		assert_true(translated(b->w, b->v, user(n), false, &value));
+		assert_int_equal(value, n);
+		assert_true(translated(b->w, b->v, user(n), true, &value));
+	}
+	for (unsigned n = 300; n < 320; n++) {
+		assert_true(translated(b->w, b->v, user(n), false, &value));
+		assert_int_equal(value, 900 - n);
+	}
+	assert_true(translated(b->w, b->v, USER + LARGE_STEP + 7 * PAGE_SIZE, true, &(uint64_t){ 7 }));
+	assert_int_equal(attempt.faults, 0);
+	assert_false(peek(b, user_entry(400)) & PTE_A);
+	assert_false(peek(b, user_entry(300)) & PTE_D);
+	is_slow(b, user(401), false);
+	is_slow(b, user(402), false);
+	is_slow(b, user(403), false);
+	is_slow(b, user(404), false);
+	reads(b, user(400), 400);
+	writes(b, user(300), 600);
+	assert_true(peek(b, user_entry(300)) & PTE_D);
+
+	/* Again: there is nothing left to do. */
+	bt_windows_stats(b->w, &stats);
+	value = stats.pages_filled;
+	bt_windows_graduate(b->w, b->v);
+	bt_windows_stats(b->w, &stats);
+	assert_true(stats.pages_filled - value <= 2);
+}
+
+/* Tables that lead everywhere and never end take no more time than others. */
+static void test_graduate_without_end(struct bench *b)
+{
+	struct bt_window_stats stats;
+	uint64_t value;
+
+	/* Each table is each other table, in all of its entries. */
+	for (unsigned n = 0; n < 512; n++)
+		poke(b, DATA + 8 * n, DATA | FLAGS_ALL | PTE_D);
+	load_cr3(b, DATA);
+	bt_windows_graduate(b->w, b->v);
+	bt_windows_stats(b->w, &stats);
+	assert_in_range(stats.fills, 1, 4096 / 16);
+	set_cpl(b->v, 3);
+	attempt.faults = 0;
+	assert_true(translated(b->w, b->v, 8, false, &value));
+	assert_int_equal(value, DATA | FLAGS_ALL | PTE_D);
+	assert_int_equal(attempt.faults, 0);
+
+	/* A state without windows. */
+	load_cr3(b, NOWHERE & PTE_FRAME);
+	bt_windows_graduate(b->w, b->v);
+}
+
 static void test_revalidation(struct bench *b)
 {
 	static flush_fn *const flushes[] = { flush_all, flush_cr3, flush_page, flush_invpcid };
@@ -973,6 +1050,8 @@ int main(void)
 		BENCH_TEST(test_accessed_and_dirty),
 		BENCH_TEST(test_after_a_page_fault),
 		BENCH_TEST(test_runs),
+		BENCH_TEST(test_graduate),
+		BENCH_TEST(test_graduate_without_end),
 		BENCH_TEST(test_revalidation),
 		BENCH_TEST(test_upper_levels),
 		BENCH_TEST(test_spaces),

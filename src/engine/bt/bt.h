@@ -85,6 +85,12 @@ enum window_result bt_windows_fault(struct bt_windows *, struct vcpu *, uint64_t
  */
 void bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
 
+/*
+ * v's address space is worth windows from now on: map the user pages that it has used, in few calls of the host and in about a
+ * millisecond at most. v is not in translated code; it may be in any view.
+ */
+void bt_windows_graduate(struct bt_windows *, struct vcpu *);
+
 /* TLB maintenance of v, called by cpu/ through vcpu.tlb_hooks; see there. */
 extern const struct tlb_hooks bt_tlb_hooks;
 
@@ -123,7 +129,8 @@ struct emitter {
 	uint32_t window_drift;
 	enum memory_way way;
 	const struct tlb_lookup *tlb_lookup; /* for BY_TLB: ready-made code */
-	uint32_t exit_arg;		     /* BY_TLB: what the code leaves to C with when the TLB has no entry, for reading; + 1: for writing */
+	uint32_t
+		exit_arg; /* BY_TLB: what the code leaves to C with when the TLB has no entry, for reading; + 1: for writing */
 };
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)

@@ -191,6 +191,12 @@ void bt_windows_touch(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool w
 		windows_fill(w, c, NULL, lin, write);
 }
 
+void bt_windows_graduate(struct bt_windows *w, struct vcpu *v)
+{
+	if (bt_windows_table(w, v))
+		windows_graduate(w, windows_cpu(w, v));
+}
+
 void bt_windows_stats(struct bt_windows *w, struct bt_window_stats *out)
 {
 	windows_lock(w);

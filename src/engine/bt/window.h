@@ -291,6 +291,7 @@ bool region_matches(const struct region *, const struct table_walk *);
 enum window_result windows_fill(struct bt_windows *, struct window_cpu *, struct window *at, uint64_t lin, bool write);
 /* Map what was missed, if the tables allow it now without being changed. */
 void windows_fill_missed(struct bt_windows *, struct window_cpu *);
+void windows_graduate(struct bt_windows *, struct window_cpu *);
 
 /* ---- window_trim.c; the lock is held, the caller is not in translated code ---- */
 

@@ -20,9 +20,11 @@ struct fill {
 	struct window_cpu *cpu;
 	struct window *window;
 	struct table_walk walk;
+	enum table_view view; /* from which it is accessed */
 	uint64_t lin;
 	bool write;    /* the access */
 	bool writable; /* the mapping, but for pages with code */
+	uint64_t end;  /* what was mapped ends here */
 };
 
 /* ---- may it be mapped? ---- */
@@ -30,11 +32,9 @@ struct fill {
 /* 4.6; CR0.WP is set whenever windows are used. */
 static bool access_allowed(const struct fill *f)
 {
-	const struct vcpu *v = f->cpu->vcpu;
-
 	if (f->write && !f->walk.writable)
 		return false;
-	switch (windows_view(v)) {
+	switch (f->view) {
 	case TABLE_USER: return f->walk.user;
 	case TABLE_SUPERVISOR: return !f->walk.user;
 	default: return true;
@@ -61,7 +61,6 @@ static bool tables_hold_code(const struct fill *f)
 static bool mark_tables(struct fill *f)
 {
 	struct vcpu *v = f->cpu->vcpu;
-	enum table_view view = windows_view(v);
 	struct page_walk walk;
 	struct fault fault;
 
@@ -70,7 +69,7 @@ static bool mark_tables(struct fill *f)
 	if (is_marked(f))
 		return true;
 	return !tables_hold_code(f) && !cpu_walk(v, gva(f->lin), f->write ? ACCESS_WRITE : ACCESS_READ,
-						 view == TABLE_USER, v->tlb_view == TLB_KERNEL_AC, &walk, &fault);
+						 f->view == TABLE_USER, v->tlb_view == TLB_KERNEL_AC, &walk, &fault);
 }
 
 /* What is mapped must have been read under the lock: windows are younger than their `validated` says. */
@@ -158,6 +157,7 @@ static enum window_result fill_pages(struct fill *f, struct region *r)
 		region_drop(f->w, r);
 		return WINDOW_SLOW;
 	}
+	f->end = f->lin + (uint64_t)(last + 1 - here) * PAGE_SIZE;
 	f->w->stats.fills++;
 	f->cpu->space->fills++;
 	return WINDOW_FILLED;
@@ -231,6 +231,7 @@ static enum window_result map_whole(struct fill *f)
 	if (regions_map_whole(f->w, f->window, first, count, (uint32_t)(frame >> PAGE_SHIFT), f->writable,
 			      f->window->kind == WINDOW_USER))
 		return WINDOW_SLOW;
+	f->end = ((f->lin >> REGION_SHIFT) + first + count - here) << REGION_SHIFT;
 	f->w->stats.fills++;
 	f->cpu->space->fills++;
 	return WINDOW_FILLED;
@@ -261,11 +262,11 @@ static enum window_result fill(struct fill *f, struct window *at)
 	f->window = space_get_window(f->w, f->cpu, slot_of(f->lin), kind, &f->walk, !at);
 	if (!f->window)
 		return WINDOW_SLOW;
-	if (f->window != at || !table_names(f->cpu->space, windows_view(f->cpu->vcpu), f->window)) {
-		table_name(f->w, f->cpu->space, windows_view(f->cpu->vcpu), f->window);
+	if (f->window != at || !table_names(f->cpu->space, f->view, f->window)) {
+		table_name(f->w, f->cpu->space, f->view, f->window);
 		if (at)
 			return WINDOW_SLOW; /* what has its address must be done again from the start */
-		if (!table_names(f->cpu->space, windows_view(f->cpu->vcpu), f->window))
+		if (!table_names(f->cpu->space, f->view, f->window))
 			return WINDOW_SLOW;
 	}
 	if (!windows_make_room(f->w, f->window, FILL_MAPPINGS, FILL_REGIONS))
@@ -305,7 +306,7 @@ static enum window_result fill_locked(struct fill *f, struct window *at)
 
 enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, struct window *at, uint64_t lin, bool write)
 {
-	struct fill f = { .w = w, .cpu = c, .lin = lin, .write = write };
+	struct fill f = { .w = w, .cpu = c, .view = windows_view(c->vcpu), .lin = lin, .write = write };
 	enum window_result result = WINDOW_SLOW;
 
 	if (!(at && is_repeated(c, lin)) && mark_tables(&f))
@@ -317,7 +318,7 @@ enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, stru
 	} else if (result == WINDOW_SLOW) {
 		c->missed.lin = lin;
 		c->missed.space = c->space;
-		c->missed.view = windows_view(c->vcpu);
+		c->missed.view = f.view;
 		c->missed.write = write;
 	}
 	return result;
@@ -329,12 +330,67 @@ enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, stru
  */
 void windows_fill_missed(struct bt_windows *w, struct window_cpu *c)
 {
-	struct fill f = { .w = w, .cpu = c, .lin = c->missed.lin, .write = c->missed.write };
+	struct fill f = {
+		.w = w, .cpu = c, .view = windows_view(c->vcpu), .lin = c->missed.lin, .write = c->missed.write
+	};
 
 	if (c->missed.space != c->space) {
 		c->missed.space = NULL;
-	} else if (c->missed.view == windows_view(c->vcpu)) {
+	} else if (c->missed.view == f.view) {
 		c->missed.space = NULL;
 		fill_locked(&f, NULL);
 	}
+}
+
+/* ---- all that an address space has used ---- */
+
+/*
+ * What one graduation may cost, in pages mapped (0.3 us each where it was measured): a mapping costs as much as 16 of them, looking
+ * through a table as much as 2. So about a millisecond; the rest comes as it is used.
+ */
+#define GRADUATE_BUDGET 4096
+#define MAPPING_COST	16
+#define TABLE_COST	2
+
+struct graduation {
+	struct fill fill;
+	int64_t budget;
+};
+
+static void graduate_page(struct graduation *g, uint64_t lin)
+{
+	uint64_t pages = g->fill.w->stats.pages_filled;
+
+	if (lin < g->fill.end)
+		return;
+	g->fill.lin = lin;
+	fill(&g->fill, NULL);
+	pages = g->fill.w->stats.pages_filled - pages;
+	g->budget -= (int64_t)pages + (pages ? MAPPING_COST : 1);
+}
+
+/* A table whose entries map 1 << shift bytes each, from linear address lin on. */
+static void graduate_table(struct graduation *g, const uint64_t *table, unsigned entries, unsigned shift, uint64_t lin)
+{
+	g->budget -= TABLE_COST;
+	for (unsigned n = 0; n < entries && g->budget > 0; n++) {
+		uint64_t entry = entry_read(&table[n]), at = lin + ((uint64_t)n << shift);
+		const uint64_t *below;
+
+		if (~entry & (PTE_P | PTE_A | PTE_U))
+			continue;
+		if (shift == PAGE_SHIFT || (entry & PTE_PS))
+			graduate_page(g, at);
+		else if ((below = windows_table_page(g->fill.w, entry)))
+			graduate_table(g, below, 512, shift - 9, at);
+	}
+}
+
+void windows_graduate(struct bt_windows *w, struct window_cpu *c)
+{
+	struct graduation g = { .fill = { .w = w, .cpu = c, .view = TABLE_USER }, .budget = GRADUATE_BUDGET };
+
+	windows_lock(w);
+	graduate_table(&g, c->space->pml4, SLOTS / 2, SLOT_SHIFT, 0);
+	windows_unlock(w);
 }
