@@ -35,5 +35,6 @@ int main(void)
 		cmocka_unit_test(rip_relative_operands_near_2_gib),
 	};
 
-	return cmocka_run_group_tests_name("decode", tests, NULL, NULL);
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
 }
