@@ -34,13 +34,18 @@ void host_memory_destroy(struct host_memory *);
  * both is the same byte. Code written becomes visible to the thread that wrote it at once (x86).
  */
 struct host_code {
-	struct host_memory memory; /* base is the writable view */
-	uint8_t *exec;
+	uint8_t *write, *exec;
+	size_t size;
 };
 int host_code_create(struct host_code *, size_t size, struct error *);
 void host_code_destroy(struct host_code *);
 /* Gives the memory back to the host, as far as it takes it; the contents are then undefined. */
 void host_code_discard(struct host_code *);
+/*
+ * The executable view is somewhere else from now on, and nothing else is ever mapped where it was: an address means one thing
+ * only. 0, or -errno and it is where it was.
+ */
+int host_code_move(struct host_code *, struct error *);
 
 /* ---- files ---- */
 

@@ -1,5 +1,5 @@
 /*
- * Memory that has a file descriptor: guest RAM, and memory for generated code that is mapped twice.
+ * Memory that has a file descriptor: guest RAM; and memory for generated code, mapped twice.
  */
 #define _GNU_SOURCE
 #include "host/host.h"
@@ -45,31 +45,58 @@ void host_memory_destroy(struct host_memory *memory)
 	memory->fd = -1;
 }
 
-int host_code_create(struct host_code *code, size_t size, struct error *err)
+/*
+ * A second view of a shared mapping: mremap(2), "if the value of old_size is zero". A memory file would do as well, but profilers
+ * (perf) look for names of generated code in anonymous mappings only.
+ */
+static int map_executable(struct host_code *code, struct error *err)
 {
-	int rc = host_memory_create(&code->memory, "code", size, err);
+	void *exec = mremap(code->write, 0, code->size, MREMAP_MAYMOVE);
+	int rc;
 
-	code->exec = NULL;
-	if (rc)
-		return rc;
-	code->exec = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, code->memory.fd, 0);
-	if (code->exec == MAP_FAILED) {
-		code->exec = NULL;
-		rc = error_set_errno(err, errno, "cannot map %zu bytes of executable memory", size);
-		host_memory_destroy(&code->memory);
+	if (exec != MAP_FAILED && !mprotect(exec, code->size, PROT_READ | PROT_EXEC)) {
+		code->exec = exec;
+		return 0;
 	}
+	rc = error_set_errno(err, errno, "cannot map %zu bytes of executable memory", code->size);
+	if (exec != MAP_FAILED)
+		munmap(exec, code->size);
 	return rc;
 }
 
-void host_code_discard(struct host_code *code)
+int host_code_create(struct host_code *code, size_t size, struct error *err)
 {
-	fallocate(code->memory.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)code->memory.size);
+	int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, rc;
+	void *write = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+
+	*code = (struct host_code){ 0 };
+	if (write == MAP_FAILED)
+		return error_set_errno(err, errno, "cannot map %zu bytes for generated code", size);
+	*code = (struct host_code){ .write = write, .size = size };
+	rc = map_executable(code, err);
+	if (rc)
+		host_code_destroy(code);
+	return rc;
 }
+
+int host_code_move(struct host_code *code, struct error *err)
+{
+	void *before = code->exec;
+	int rc = map_executable(code, err);
+
+	/* If the host refuses this, the old view stays: nothing else is there, which is all that was promised. */
+	if (!rc)
+		mmap(before, code->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	return rc;
+}
+
+void host_code_discard(struct host_code *code) { madvise(code->write, code->size, MADV_REMOVE); }
 
 void host_code_destroy(struct host_code *code)
 {
 	if (code->exec)
-		munmap(code->exec, code->memory.size);
-	code->exec = NULL;
-	host_memory_destroy(&code->memory);
+		munmap(code->exec, code->size);
+	if (code->write)
+		munmap(code->write, code->size);
+	*code = (struct host_code){ 0 };
 }

@@ -381,7 +381,7 @@ static void fail_case(const struct test_case *c, const char *what)
 		cpu_disassemble(MODE_64, c->insns[n].bytes, c->insns[n].len, c->rip, text, sizeof(text));
 		print_message("# %s\n", text);
 	}
-	for (uint8_t *p = fault.w->cache.memory.base; p < at;) {
+	for (uint8_t *p = fault.w->cache.write; p < at;) {
 		struct insn i;
 		unsigned len = cpu_decode(&fault.w->model, MODE_64, p, 15, 0, &i, NULL);
 
@@ -448,14 +448,14 @@ static bool translate(struct world *w, struct test_case *c, struct counts *count
 {
 	uint64_t rip = c->rip;
 
-	c->e = (struct emitter){ .at = w->cache.memory.base,
-				 .end = w->cache.memory.base + PAGE_SIZE,
-				 .to_exec = w->cache.exec - w->cache.memory.base,
+	c->e = (struct emitter){ .at = w->cache.write,
+				 .end = w->cache.write + PAGE_SIZE,
+				 .to_exec = w->cache.exec - w->cache.write,
 				 .window_base = -1 };
 	for (unsigned n = 0; n < c->count; n++) {
 		uint8_t *before = c->e.at;
 
-		c->host_at[n] = (uint16_t)(c->e.at - w->cache.memory.base);
+		c->host_at[n] = (uint16_t)(c->e.at - w->cache.write);
 		if (emit_insn(&c->e, &c->insns[n], &c->hosts[n], rip) != EMIT_DONE) {
 			assert_ptr_equal(before, c->e.at);
 			counts->callouts++;
@@ -465,7 +465,7 @@ static bool translate(struct world *w, struct test_case *c, struct counts *count
 		}
 		rip += c->insns[n].len;
 	}
-	c->host_at[c->count] = (uint16_t)(c->e.at - w->cache.memory.base);
+	c->host_at[c->count] = (uint16_t)(c->e.at - w->cache.write);
 	emit_exit(&c->e);
 	assert_false(c->e.full);
 	return true;

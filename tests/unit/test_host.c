@@ -114,17 +114,29 @@ static void code_is_written_here_and_run_there(void **state)
 {
 	static const uint8_t return_42[] = { 0xb8, 42, 0, 0, 0, 0xc3 }, return_43[] = { 0xb8, 43, 0, 0, 0, 0xc3 };
 	struct host_code code;
+	uint8_t *before;
 	int (*fn)(void);
 
 	(void)state;
 	assert_int_equal(host_code_create(&code, 65536, NULL), 0);
-	expect_permissions(code.memory.base, "rw-s");
+	expect_permissions(code.write, "rw-s");
 	expect_permissions(code.exec, "r-xs");
 	fn = (int (*)(void))(uintptr_t)(code.exec + 100);
-	memcpy(code.memory.base + 100, return_42, sizeof(return_42));
+	memcpy(code.write + 100, return_42, sizeof(return_42));
 	assert_int_equal(fn(), 42);
-	memcpy(code.memory.base + 100, return_43, sizeof(return_43));
+	memcpy(code.write + 100, return_43, sizeof(return_43));
 	assert_int_equal(fn(), 43);
+
+	before = code.exec;
+	assert_int_equal(host_code_move(&code, NULL), 0);
+	assert_ptr_not_equal(code.exec, before);
+	expect_permissions(before, "---p");
+	expect_permissions(code.write, "rw-s");
+	expect_permissions(code.exec, "r-xs");
+	fn = (int (*)(void))(uintptr_t)(code.exec + 100);
+	assert_int_equal(fn(), 43);
+	host_code_discard(&code);
+	assert_int_equal(code.exec[100], 0);
 	host_code_destroy(&code);
 }
 

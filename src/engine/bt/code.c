@@ -75,7 +75,7 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 
 static void point(struct bt_cpu *bt, struct bt_link *l, uint32_t code_offset)
 {
-	int64_t next = l->rel32 + 4 - bt->cache.memory.base;
+	int64_t next = l->rel32 + 4 - bt->cache.write;
 
 	store_le32(l->rel32, (uint32_t)((int64_t)code_offset - next));
 }

@@ -40,7 +40,7 @@ static void emit_stubs(struct translation *t)
 	for (unsigned k = 0; k < t->b->link_count && !t->e.full; k++) {
 		struct bt_link *l = &t->b->links[k];
 
-		l->stub = (uint32_t)(t->e.at - t->bt->cache.memory.base);
+		l->stub = (uint32_t)(t->e.at - t->bt->cache.write);
 		store_le32(l->rel32, (uint32_t)(t->e.at - (l->rel32 + 4)));
 		if (l->other_page) {
 			emit_mov_imm(&t->e, R10, l->target);
@@ -198,7 +198,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	struct bt_insn *record = &t->b->insns[t->n];
 
 	*record = (struct bt_insn){
-		.host = (uint16_t)(t->e.at - (t->bt->cache.memory.base + t->b->code)),
+		.host = (uint16_t)(t->e.at - (t->bt->cache.write + t->b->code)),
 		.guest = i->offset,
 		.window_base = (int8_t)t->e.window_base,
 		.len = i->len,
@@ -250,7 +250,7 @@ struct bt_block *bt_translate(struct vcpu *v)
 	const struct insn_host *hosts;
 	const struct block *decoded = interp_decode(v, v->s.rip, &hosts);
 	struct translation t = { .v = v, .bt = bt };
-	uint8_t *base = bt->cache.memory.base;
+	uint8_t *base = bt->cache.write;
 
 	t.b = new_block(v, decoded);
 	if (!t.b)

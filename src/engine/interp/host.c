@@ -63,7 +63,7 @@ static bool in_stub(const struct vcpu *v, uint64_t pc)
 {
 	const struct host_exec *e = v->host_exec;
 
-	return e && pc - (uint64_t)e->code.exec < e->code.memory.size;
+	return e && pc - (uint64_t)e->code.exec < e->code.size;
 }
 
 /* MXCSR with its new exception bits is in the frame, and comes back when the handler returns. */
@@ -193,13 +193,13 @@ int interp_host_prepare(struct vcpu *v, struct insn *i, const struct insn_host *
 			return 0;
 		}
 	}
-	if (e->count == RECORDS_MAX || e->code.memory.size - e->code_used < HOST_STUB_MAX)
+	if (e->count == RECORDS_MAX || e->code.size - e->code_used < HOST_STUB_MAX)
 		return -ENOSPC;
 	r->key = key;
 	fill_record(r, h);
-	code = e->code.memory.base + e->code_used;
+	code = e->code.write + e->code_used;
 	r->stub = (host_stub_fn *)(e->code.exec + e->code_used);
-	e->code_used = align_up((uint64_t)(host_stub_emit(code, &key, h) - e->code.memory.base), 16);
+	e->code_used = align_up((uint64_t)(host_stub_emit(code, &key, h) - e->code.write), 16);
 	e->count++;
 	i->aux = r;
 	return 0;
