@@ -200,10 +200,21 @@ static bool checks_accesses(const struct vcpu *v)
 	return false;
 }
 
+/*
+ * Nobody may count on the upper halves of registers behind 64-bit mode (SDM vol. 1 3.4.1.1): they are 0, whatever engine runs, so that
+ * translated 32-bit code can use addresses as they are.
+ */
+static void leave_64_bit_code(struct vcpu *v)
+{
+	for (unsigned n = RAX; n <= RDI; n++)
+		v->s.gpr[n] = (uint32_t)v->s.gpr[n];
+}
+
 void cpu_update_mode(struct vcpu *v)
 {
 	uint16_t cs = v->s.seg_attr[CS];
 	uint32_t code_segment = 0;
+	bool was_64 = v->code_mode == MODE_64;
 
 	v->cpl = (uint8_t)privilege_level(v);
 	if ((v->s.efer & EFER_LMA) && (cs & ATTR_L)) {
@@ -218,6 +229,8 @@ void cpu_update_mode(struct vcpu *v)
 		v->stack_size = (v->s.seg_attr[SS] & ATTR_DB) && !v86 ? 4 : 2;
 		v->flat = in_protected_mode(v) && flat_code(v) && flat_data(v, DS) && flat_data(v, ES) &&
 			  flat_data(v, SS);
+		if (was_64)
+			leave_64_bit_code(v);
 		code_segment = (v->s.seg_base[CS] == 0) | (v->s.seg_limit[CS] == UINT32_MAX) << 1;
 	}
 	v->stack_64 = v->stack_size == 8;

@@ -4,6 +4,8 @@
  */
 #include "oracle.h"
 
+#include "engine/bt/runtime.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -49,6 +51,7 @@ struct guest {
 	struct clock *clock;
 	struct vcpu *v, *peers[1];
 	const struct engine_ops *ops;
+	bool counts; /* the engine can stop after so many instructions: others go on to the filler */
 	struct areas areas;
 	struct cpu_state base; /* what cases have in common */
 };
@@ -231,8 +234,9 @@ static int create_vcpu(struct guest *g, const char *engine, struct error *err)
 	ret = cpu_model_init(&g->model, "host", true, 1, err);
 	if (ret)
 		return ret;
+	g->counts = g->ops == &interp_engine;
 	g->mem = mem_create(RAM, err);
-	g->clock = g->mem ? clock_create(CLOCK_VIRTUAL, 0, err) : NULL;
+	g->clock = g->mem ? clock_create(g->counts ? CLOCK_VIRTUAL : CLOCK_HOST, 0, err) : NULL;
 	g->v = g->clock ? vcpu_create(0, &g->model, g->mem, g->clock, &g->trace, &no_machine, g, err) : NULL;
 	if (!g->v)
 		return -ENOMEM;
@@ -401,4 +405,21 @@ int guest_run(struct guest *g, const struct user_state *in, unsigned len, enum r
 		o->s.rflags &= ~FLAG_RF;
 	outcome_settle(o, &g->areas, in->rip);
 	return 0;
+}
+
+bool guest_report_translation(const struct guest *g)
+{
+	const struct bt_cpu *bt = g->v->bt;
+	uint64_t callouts = 0;
+
+	if (g->ops != &bt_engine)
+		return true;
+	/* All cases end in HLT. */
+	for (unsigned op = 0; op < OP_COUNT; op++)
+		callouts += op == OP_HLT ? 0 : bt->stats.callouts[op];
+	printf("# translated code was entered %llu times; %llu instructions were translated, %llu run by C besides "
+	       "HLT\n",
+	       (unsigned long long)bt->stats.enters, (unsigned long long)bt->stats.guest_insns,
+	       (unsigned long long)callouts);
+	return bt->stats.enters > callouts;
 }

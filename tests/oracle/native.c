@@ -39,6 +39,7 @@ struct native_entry {
 	uint64_t out_fs, out_gs; /* 48, 56: and after it */
 	uint16_t out_sel[4];	 /* 64: DS, ES, FS, GS */
 	uint16_t in_sel[4];	 /* 72 */
+	uint64_t gs_base;	 /* 80: this thread's, an engine's */
 };
 
 struct native_entry native_entry;
@@ -55,6 +56,7 @@ __asm__(".pushsection .text\n"
 	"cmpl $0, 24(%rbx)\n\t"
 	"je 1f\n\t"
 	"rdfsbase %rax\n\tmov %rax, 16(%rbx)\n\t"
+	"rdgsbase %rax\n\tmov %rax, 80(%rbx)\n\t"
 	"mov 76(%rbx), %fs\n\tmov 78(%rbx), %gs\n\t"
 	"mov 32(%rbx), %rax\n\twrfsbase %rax\n\t"
 	"mov 40(%rbx), %rax\n\twrgsbase %rax\n"
@@ -78,7 +80,8 @@ __asm__(".pushsection .text\n"
 	"rdgsbase %rax\n\tmov %rax, 56(%rbx)\n\t"
 	"xor %eax, %eax\n\t"
 	"mov %eax, %fs\n\tmov %eax, %gs\n\t"
-	"mov 16(%rbx), %rax\n\twrfsbase %rax\n"
+	"mov 16(%rbx), %rax\n\twrfsbase %rax\n\t"
+	"mov 80(%rbx), %rax\n\twrgsbase %rax\n"
 	"1:\txor %eax, %eax\n\t"
 	"mov %eax, %ds\n\tmov %eax, %es\n\t"
 	"push $2\n\tpopf\n\t" /* no AC, NT, ID left over */

@@ -358,7 +358,7 @@ static bool report(const struct oracle *o)
 		report_covered(o, p);
 	}
 	report_undefined_flags(o);
-	return good;
+	return guest_report_translation(o->guest) && good;
 }
 
 /* ---- set-up ---- */

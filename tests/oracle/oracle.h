@@ -87,6 +87,8 @@ const struct cpu_model *guest_model(const struct guest *);
 const struct areas *guest_areas(struct guest *);
 /* The code area was written. */
 void guest_code_changed(struct guest *);
+/* Prints what the translator did, if that is the engine. False: it did nothing. */
+bool guest_report_translation(const struct guest *);
 /* Code of `len` bytes. -EIO when the engine itself fails. */
 int guest_run(struct guest *, const struct user_state *, unsigned len, enum run_mode, struct outcome *, struct error *);
 

@@ -141,11 +141,25 @@ static bool window_of(struct vcpu *v, unsigned reg, uint64_t *r11)
 	return true;
 }
 
-static uint64_t data_address(struct vcpu *v, const struct insn *i)
+static uint64_t data_address64(struct vcpu *v, const struct insn *i)
 {
 	if (!(i->flags & INSN_MEM))
 		return v->s.gpr[RSP] - (i->op == OP_PUSH || i->op == OP_CALL ? 8 : 0);
 	return cpu_ea(v, i) + (i->seg >= FS ? v->s.seg_base[i->seg] : 0);
+}
+
+static uint64_t data_address32(struct vcpu *v, const struct insn *i)
+{
+	if (!(i->flags & INSN_MEM))
+		return (uint32_t)(v->s.seg_base[SS] + v->s.gpr[RSP] -
+				  (i->op == OP_PUSH || i->op == OP_CALL ? i->opsize : 0));
+	return (uint32_t)(v->s.seg_base[i->seg] + cpu_ea(v, i));
+}
+
+/* Where an instruction accesses memory, by its operand or on the stack. */
+static uint64_t data_address(struct vcpu *v, const struct insn *i)
+{
+	return v->code_mode == MODE_64 ? data_address64(v, i) : data_address32(v, i);
 }
 
 /*
@@ -216,14 +230,35 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 	return atomic_load(&v->events) & EVENT_STEP ? BT_STEP : BT_GO_ON;
 }
 
+/* 64-bit code; and 32-bit code whose instructions and stack are where EIP and ESP say. */
+static bool is_translated_mode(const struct vcpu *v)
+{
+	const uint32_t plain = (BIT(CS) | BIT(SS)) << BT_KEY_PLAIN_SHIFT, based = BIT(CS) << BT_KEY_BASED_SHIFT;
+
+	if (v->code_mode == MODE_64)
+		return true;
+	return v->code_mode == MODE_32 && v->stack_size == 4 && (bt_key(v) & (plain | based)) == plain;
+}
+
+/* What translated code of this mode is entered and left by, and GS base for it. */
+static void choose_glue(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+	bool code32 = v->code_mode != MODE_64;
+	const int64_t *slot0 = (const int64_t *)(uintptr_t)(v->slot_r15 - SLOT_SHIFT);
+
+	bt->glue = bt->glues[code32];
+	v->bt_frame.exit_glue = (void *)bt->glue->exit;
+	v->bt_frame.lookup_glue = (void *)bt->glue->lookup;
+	bt_set_gs_base(v, code32 ? (uint64_t)__atomic_load_n(slot0, __ATOMIC_ACQUIRE) : (uint64_t)(uintptr_t)v);
+}
+
 /* The slot table for the state the vCPU is in. False: let the interpreter run it. */
-static bool ready_to_translate(struct vcpu *v)
+static bool find_table(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
 	const struct slot_table *table;
 
-	if (v->code_mode != MODE_64)
-		return false;
 	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never)
 		return true;
 	bt->tlb_changed = false;
@@ -234,6 +269,14 @@ static bool ready_to_translate(struct vcpu *v)
 	}
 	bt->last_view = v->tlb_view;
 	v->slot_r15 = table->r15;
+	return true;
+}
+
+static bool ready_to_translate(struct vcpu *v)
+{
+	if (!is_translated_mode(v) || !find_table(v))
+		return false;
+	choose_glue(v);
 	return true;
 }
 
@@ -347,7 +390,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			if (bt->kicked || atomic_load(&v->events))
 				break;
 			bt->stats.enters++;
-			bt->enter(v);
+			bt->glue->enter(v);
 		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v));
 	}
 }
@@ -476,13 +519,12 @@ static int bt_create(struct vcpu *v, struct error *err)
 		bt_destroy(v);
 		return ret;
 	}
-	v->bt->enter = avx ? bt_enter_avx : bt_enter_sse;
+	v->bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
+	v->bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
 	v->bt->interp_code_written = v->code_written;
 	v->bt->interp_sync_icount = v->sync_icount;
 	v->bt->tlb_changed = true;
 	v->bt_frame.self = v;
-	v->bt_frame.exit_glue = (void *)(avx ? bt_exit_avx : bt_exit_sse);
-	v->bt_frame.lookup_glue = (void *)bt_lookup_asm;
 	v->code_written = code_written;
 	v->tlb_hooks = &hooks;
 	return 0;

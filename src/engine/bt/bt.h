@@ -1,6 +1,6 @@
 /*
- * Private to the translator, engine `bt`: 64-bit guest code becomes host code that runs with the guest's registers in the
- * host's.
+ * Private to the translator, engine `bt`: guest code becomes host code that runs with the guest's registers in the host's. What
+ * follows is said of 64-bit code; for 16- and 32-bit code see emit32.c.
  *
  * Registers while translated code runs:
  *   - all general registers but R10, R11, R15 hold the guest's (RSP too: nothing of the host's may be pushed);
@@ -131,6 +131,12 @@ struct emitter {
 	const struct tlb_lookup *tlb_lookup; /* for BY_TLB: ready-made code */
 	uint32_t
 		exit_arg; /* BY_TLB: what the code leaves to C with when the TLB has no entry, for reading; + 1: for writing */
+	/*
+	 * 16- or 32-bit code: emit32.c. Segments are bits by enum seg: those that may be used up to 4 GiB without a look at
+	 * limit and rights, and those whose base may be other than 0.
+	 */
+	bool code32;
+	uint8_t plain_segments, based_segments;
 };
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)
@@ -143,7 +149,7 @@ enum emit_result {
 };
 
 /*
- * Translate one instruction of 64-bit code that does not end a block (branches are the caller's, see translate.c) at linear
+ * Translate one instruction that does not end a block (branches are the caller's, see translate.c) at linear
  * address rip. Everything it emits keeps the invariants at the head of this file at every host instruction that may fault:
  * guest registers (as defined above) have the values they had before the guest instruction, so that it can be restarted.
  */
@@ -151,23 +157,33 @@ enum emit_result emit_insn(struct emitter *, const struct insn *, const struct i
 
 /* Pieces that translate.c uses for branches. Host registers are numbered as the guest's. */
 void emit_bytes(struct emitter *, const void *, size_t);
+/* mov $imm, offset(state), 32 bits; jmp *offset(state). offset: from the start of struct vcpu. */
+void emit_set_state(struct emitter *, uint32_t offset, uint32_t imm);
+void emit_jump_state(struct emitter *, uint32_t offset);
 /* mov reg, imm: the shortest form. */
 void emit_mov_imm(struct emitter *, unsigned reg, uint64_t imm);
-/* mov %gs:offset -> reg, 64 bits; and the other way. offset: from the start of struct vcpu. */
+/* State -> reg, 64 bits; and the other way. */
 void emit_load_state(struct emitter *, unsigned reg, uint32_t offset);
 void emit_store_state(struct emitter *, unsigned reg, uint32_t offset);
+/* RCX - 1, or ECX - 1, without flags; w: 64 bits. */
+void emit_count_down(struct emitter *, bool w);
 /* lea disp(base) -> reg, 64 bits, no flags. */
 void emit_lea(struct emitter *, unsigned reg, unsigned base, int32_t disp);
 /* Guest memory at disp(base) -> reg, 64 bits. */
 void emit_load_guest(struct emitter *, unsigned reg, unsigned base, int32_t disp);
 /* The value to -8(RSP), then RSP - 8. A register may be R10. R10 and R11 are lost. */
 void emit_push_register(struct emitter *, unsigned reg);
+/* The same, and in 32-bit code 32 bits of it; then only R11 is lost. */
 void emit_push_constant(struct emitter *, uint64_t value);
+/* Return address into R10, then RSP moves behind it and `more` bytes. */
+void emit_pop_target(struct emitter *, unsigned more);
 /*
- * The 64-bit value of an instruction's only operand (register or memory, e.g. of an indirect JMP or CALL, or the r/m of
+ * The value of an instruction's only operand (register or memory, e.g. of an indirect JMP or CALL, or the r/m of
  * PUSH) into R10. EMIT_CALLOUT if it cannot.
  */
 enum emit_result emit_operand_r10(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
+/* The effective address of the instruction's memory operand of 16- or 32-bit code into R10. */
+void emit32_effective_r10(struct emitter *, const struct insn *);
 /* jmp/jcc rel32 to an exec address; returns where the rel32 is (writable view), NULL when full. cc: 0..15 as in the opcode, -1 for jmp */
 uint8_t *emit_jump(struct emitter *, int cc, const void *exec_target);
 

@@ -27,7 +27,13 @@ void emit_bytes(struct emitter *e, const void *bytes, size_t len)
 void emit_encoding(struct emitter *e, const struct encoding *c, const struct host_memory_operand *m)
 {
 	uint8_t bytes[ENCODING_MAX];
+	struct host_memory_operand state;
 
+	/* Where GS base is not the vCPU, R15 is. */
+	if (m && m->state && e->code32) {
+		state = based_operand(R15, m->disp);
+		m = &state;
+	}
 	emit_bytes(e, bytes, encoding_write(c, m, bytes));
 }
 
@@ -92,6 +98,22 @@ void emit_store_state(struct emitter *e, unsigned reg, uint32_t offset)
 	emit_op(e, true, 0x89, reg, &m);
 }
 
+void emit_set_state(struct emitter *e, uint32_t offset, uint32_t imm)
+{
+	struct encoding mov = { .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
+	struct host_memory_operand m = state_operand(offset);
+
+	store_le32(mov.imm, imm);
+	emit_encoding(e, &mov, &m);
+}
+
+void emit_jump_state(struct emitter *e, uint32_t offset)
+{
+	struct host_memory_operand m = state_operand(offset);
+
+	emit_op(e, false, 0xff, 4, &m);
+}
+
 void emit_move(struct emitter *e, unsigned to, unsigned from)
 {
 	struct encoding c = {
@@ -129,6 +151,13 @@ void emit_lea(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
 	struct host_memory_operand m = based_operand(base, disp);
 
 	emit_lea_operand(e, true, reg, &m);
+}
+
+void emit_count_down(struct emitter *e, bool w)
+{
+	struct host_memory_operand m = based_operand(RCX, -1);
+
+	emit_lea_operand(e, w, RCX, &m);
 }
 
 /*
@@ -184,8 +213,13 @@ void emit_push_register(struct emitter *e, unsigned reg)
 void emit_push_constant(struct emitter *e, uint64_t value)
 {
 	struct encoding c = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
-	struct host_memory_operand top = emit_guest_operand(e, RSP, -8, 8, true);
+	struct host_memory_operand top;
 
+	if (e->code32) {
+		emit32_push_constant(e, (uint32_t)value);
+		return;
+	}
+	top = emit_guest_operand(e, RSP, -8, 8, true);
 	if ((uint64_t)(int32_t)value == value) {
 		store_le32(c.imm, (uint32_t)value);
 		emit_encoding(e, &c, &top);
@@ -194,6 +228,16 @@ void emit_push_constant(struct emitter *e, uint64_t value)
 		emit_op(e, true, 0x89, R10, &top);
 	}
 	emit_lea(e, RSP, RSP, -8);
+}
+
+void emit_pop_target(struct emitter *e, unsigned more)
+{
+	if (e->code32) {
+		emit32_pop(e, R10, more);
+		return;
+	}
+	emit_load_guest(e, R10, RSP, 0);
+	emit_lea(e, RSP, RSP, 8 + (int32_t)more);
 }
 
 uint8_t *emit_jump(struct emitter *e, int cc, const void *exec_target)
@@ -314,14 +358,13 @@ static void rename_fields(struct encoding *c, const struct stand_ins *list)
 		c->vvvv = host_of(list, c->vvvv);
 }
 
-/* rorx count, from, to */
-static void emit_rotate(struct emitter *e, unsigned to, unsigned from, unsigned count)
+void emit_rotate(struct emitter *e, bool w, unsigned to, unsigned from, unsigned count)
 {
-	/* VEX.LZ.F2.0F3A.W1 F0 */
+	/* VEX.LZ.F2.0F3A F0 */
 	const struct encoding rorx = { .vex = true,
 				       .map = 3,
 				       .pp = 3,
-				       .w = true,
+				       .w = w,
 				       .opcode = { 0xf0 },
 				       .opcode_len = 1,
 				       .modrm = true,
@@ -340,7 +383,7 @@ static void load_stand_ins(struct emitter *e, const struct stand_ins *list)
 		const struct stand_in *s = &list->s[n];
 
 		if (s->high)
-			emit_rotate(e, s->host, s->guest, 8);
+			emit_rotate(e, true, s->host, s->guest, 8);
 		else if (s->load)
 			emit_load_state(e, s->host, BT_GPR(s->guest));
 		else
@@ -364,9 +407,9 @@ static void store_stand_ins(struct emitter *e, const struct stand_ins *list)
 						      .reg = s->host,
 						      .rm = s->guest };
 
-			emit_rotate(e, s->guest, s->guest, 8);
+			emit_rotate(e, true, s->guest, s->guest, 8);
 			emit_encoding(e, &mov, NULL);
-			emit_rotate(e, s->guest, s->guest, 56);
+			emit_rotate(e, true, s->guest, s->guest, 56);
 		} else if (s->store) {
 			emit_store_state(e, s->host, BT_GPR(s->guest));
 		}
@@ -581,21 +624,25 @@ static enum emit_result emit_copy(struct emitter *e, const struct insn *i, const
 {
 	struct encoding c;
 
-	if (!encoding_take(&c, i, h))
+	if (!encoding_take(&c, i, h, false))
 		return EMIT_CALLOUT;
 	return c.memory ? emit_memory(e, i, h, rip, &c) : emit_registers(e, i, h, &c);
+}
+
+static enum emit_result emit64_insn(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	switch (emit_special(e, i, h, rip)) {
+	case SPECIAL_DONE: return EMIT_DONE;
+	case SPECIAL_CALLOUT: return EMIT_CALLOUT;
+	default: return emit_copy(e, i, h, rip);
+	}
 }
 
 enum emit_result emit_insn(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
 {
 	struct emitter before = *e;
-	enum emit_result result;
+	enum emit_result result = e->code32 ? emit32_insn(e, i, h) : emit64_insn(e, i, h, rip);
 
-	switch (emit_special(e, i, h, rip)) {
-	case SPECIAL_DONE: result = EMIT_DONE; break;
-	case SPECIAL_CALLOUT: result = EMIT_CALLOUT; break;
-	default: result = emit_copy(e, i, h, rip); break;
-	}
 	if (result == EMIT_CALLOUT) {
 		before.full |= e->full;
 		*e = before;

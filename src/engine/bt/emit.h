@@ -6,10 +6,13 @@
 
 #define HOST_NONE 16 /* no base, no index */
 
-/* A memory operand of the host: disp(base, index << scale), or %gs:disp, the vCPU's state. */
+/*
+ * A memory operand of the host: disp(base, index << scale). state: the vCPU's, at disp. guest: of 32-bit code; the sum has 32
+ * bits, and GS base is added (emit32.c).
+ */
 struct host_memory_operand {
 	uint8_t base, index, scale;
-	bool state;
+	bool state, guest;
 	int32_t disp;
 };
 
@@ -43,8 +46,11 @@ struct encoding {
 
 /* ---- emit_encode.c ---- */
 
-/* False for what must not be copied: bytes that do not look as the decoder says. */
-bool encoding_take(struct encoding *, const struct insn *, const struct insn_host *);
+/*
+ * False for what must not be copied: bytes that do not look as the decoder says. code32: bytes of 16- or 32-bit code; what comes
+ * out is the same instruction for the host's 64-bit mode.
+ */
+bool encoding_take(struct encoding *, const struct insn *, const struct insn_host *, bool code32);
 /* Writes the instruction with this memory operand in place of its own; NULL: with its registers alone. */
 unsigned encoding_write(const struct encoding *, const struct host_memory_operand *, uint8_t bytes[ENCODING_MAX]);
 
@@ -57,6 +63,8 @@ void emit_op(struct emitter *, bool w, uint8_t opcode, unsigned reg, const struc
 void emit_move(struct emitter *, unsigned to, unsigned from);
 /* LEA of any kind; w: 64 bits, else the result is truncated to 32. */
 void emit_lea_operand(struct emitter *, bool w, unsigned reg, const struct host_memory_operand *);
+/* rorx count, from, to; w: 64 bits. */
+void emit_rotate(struct emitter *, bool w, unsigned to, unsigned from, unsigned count);
 /* The register does not hold what it did: what R11 is the window of may be unknown now. */
 void emit_forget(struct emitter *, unsigned reg);
 /* Is R11 the window of the slot that `reg` points into, give or take EMIT_MAX_DRIFT? */
@@ -90,7 +98,18 @@ void emit_tlb_lookup(struct emitter *, unsigned size, bool write);
 /* The guest's `size` bytes at disp(base), by the emitter's way; R10 is lost. */
 struct host_memory_operand emit_guest_operand(struct emitter *, unsigned base, int32_t disp, unsigned size, bool write);
 
+/* ---- emit32.c ---- */
+
+/* What emit_insn() and the pieces of bt.h are in 16- and 32-bit code. */
+enum emit_result emit32_insn(struct emitter *, const struct insn *, const struct insn_host *);
+enum emit_result emit32_operand_r10(struct emitter *, const struct insn *, const struct insn_host *);
+void emit32_push_constant(struct emitter *, uint32_t value);
+void emit32_pop(struct emitter *, unsigned reg, unsigned more);
+
 /* ---- emit_address.c ---- */
+
+/* The guest's operand in register numbers of the guest. */
+struct host_memory_operand guest_operand(const struct insn *);
 
 /* Where a memory operand is, in host terms, once everything that it needs has been emitted. */
 struct address {
@@ -104,7 +123,8 @@ struct address {
  */
 bool emit_address(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip, struct address *);
 /* The same for `size` bytes at an absolute address. */
-bool emit_absolute(struct emitter *, const struct insn *, uint64_t address, unsigned size, bool write, struct address *);
+bool emit_absolute(struct emitter *, const struct insn *, uint64_t address, unsigned size, bool write,
+		   struct address *);
 /*
  * The effective address alone, for LEA: registers, with the spilled ones loaded into R10 and R11. False when it is a
  * constant, which is then in *constant.
@@ -113,6 +133,10 @@ bool emit_effective(struct emitter *, const struct insn *, const struct insn_hos
 		    struct host_memory_operand *, uint64_t *constant);
 
 /* ---- emit_special.c ---- */
+
+/* Instructions of any mode that need no code; that are left to C. */
+bool emit_is_nothing(enum op);
+bool emit_is_for_c(const struct insn *);
 
 /* Instructions that are not simply copied. SPECIAL_NONE: copy it. */
 enum special_result { SPECIAL_DONE, SPECIAL_CALLOUT, SPECIAL_NONE };

@@ -24,8 +24,7 @@
 
 static bool is_spilled(unsigned reg) { return reg < HOST_NONE && bt_spilled(reg); }
 
-/* The guest's operand in register numbers of the guest. */
-static struct host_memory_operand guest_operand(const struct insn *i)
+struct host_memory_operand guest_operand(const struct insn *i)
 {
 	struct host_memory_operand m = {
 		.base = i->base / 8u, .index = i->index / 8u, .scale = i->scale, .disp = i->disp

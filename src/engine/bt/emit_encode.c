@@ -70,7 +70,8 @@ static bool keeps_repeat(const struct insn *i)
 	}
 }
 
-static unsigned take_prefixes(struct encoding *c, const struct insn *i, const struct insn_host *h, uint8_t *rex)
+static unsigned take_prefixes(struct encoding *c, const struct insn *i, const struct insn_host *h, bool code32,
+			      uint8_t *rex)
 {
 	unsigned at = 0;
 
@@ -91,7 +92,7 @@ static unsigned take_prefixes(struct encoding *c, const struct insn *i, const st
 		case 0x65:
 		case 0x67: break;
 		default:
-			if ((b & 0xf0) == 0x40 && at + 1u < i->len) {
+			if (!code32 && (b & 0xf0) == 0x40 && at + 1u < i->len) {
 				*rex = b;
 				continue;
 			}
@@ -131,10 +132,51 @@ static unsigned take_opcode(struct encoding *c, const uint8_t *from)
 	return c->opcode_len;
 }
 
+/*
+ * Where VEX.W means nothing in 32-bit code, but the size of general registers in 64-bit code: everything on general registers
+ * alone, the moves and conversions of map 1, and of map 3 insertions, extractions and PCMPESTR.
+ */
+static bool means_other_width(const struct encoding *c, const struct insn *i)
+{
+	uint8_t op = c->opcode[0];
+
+	if (!c->vex || !c->w)
+		return false;
+	return !(i->flags & INSN_HOST) || c->map == 1 ||
+	       (c->map == 3 && ((op >= 0x14 && op <= 0x22) || (op & 0xfe) == 0x60));
+}
+
+/* A fourth register in the immediate: VBLENDVPS, VBLENDVPD, VPBLENDVB. */
+static bool has_register_immediate(const struct encoding *c)
+{
+	return c->vex && c->map == 3 && c->opcode[0] >= 0x4a && c->opcode[0] <= 0x4c;
+}
+
+/* What 64-bit mode spells otherwise: INC and DEC of a register, and the copy of opcode 80. */
+static void respell(struct encoding *c)
+{
+	uint8_t op = c->opcode[0];
+
+	if (c->vex || c->opcode_len != 1)
+		return;
+	if (op == 0x82)
+		c->opcode[0] = 0x80;
+	if ((op & 0xf0) != 0x40)
+		return;
+	c->opcode[0] = 0xff;
+	c->modrm = true;
+	c->reg = op >> 3 & 1;
+	c->rm = op & 7;
+	c->fields = FIELD_RM;
+}
+
 /* Bytes of SIB and displacement behind a ModRM byte that names memory. */
-static unsigned address_length(const uint8_t *modrm)
+static unsigned address_length(const uint8_t *modrm, unsigned addrsize)
 {
 	unsigned mod = modrm[0] >> 6, rm = modrm[0] & 7, sib = 0;
+
+	if (addrsize == 2)
+		return mod == 1 ? 1 : mod == 2 || rm == 6 ? 2 : 0;
 
 	if (rm == 4) {
 		sib = 1;
@@ -143,15 +185,17 @@ static unsigned address_length(const uint8_t *modrm)
 	return sib + (mod == 1 ? 1 : mod == 2 || rm == 5 ? 4 : 0);
 }
 
-bool encoding_take(struct encoding *c, const struct insn *i, const struct insn_host *h)
+bool encoding_take(struct encoding *c, const struct insn *i, const struct insn_host *h, bool code32)
 {
 	uint8_t rex;
 	unsigned at;
 
 	*c = (struct encoding){ 0 };
-	at = take_prefixes(c, i, h, &rex);
+	at = take_prefixes(c, i, h, code32, &rex);
 	if (h->vex) {
 		at += take_vex(c, i->bytes + at, &rex);
+		if (code32 && (rex || c->vvvv > 7 || means_other_width(c, i)))
+			return false;
 	} else {
 		at += take_opcode(c, i->bytes + at);
 		c->has_rex = rex;
@@ -166,7 +210,7 @@ bool encoding_take(struct encoding *c, const struct insn *i, const struct insn_h
 		c->memory = modrm < 0xc0;
 		c->reg = (uint8_t)((modrm >> 3 & 7) | (rex & 4) << 1);
 		c->rm = (uint8_t)((modrm & 7) | (rex & 1) << 3);
-		at += 1 + (c->memory ? address_length(i->bytes + at) : 0);
+		at += 1 + (c->memory ? address_length(i->bytes + at, i->addrsize) : 0);
 	} else if (opcode_has_register(c)) {
 		c->rm = (uint8_t)((c->opcode[c->opcode_len - 1] & 7) | (rex & 1) << 3);
 		c->fields = FIELD_RM;
@@ -175,6 +219,11 @@ bool encoding_take(struct encoding *c, const struct insn *i, const struct insn_h
 		return false;
 	c->imm_len = (uint8_t)(i->len - at);
 	memcpy(c->imm, i->bytes + at, c->imm_len);
+	if (code32) {
+		respell(c);
+		if (has_register_immediate(c))
+			c->imm[0] &= 0x7f; /* means nothing there, either */
+	}
 	c->fields = (uint8_t)register_fields(c, i, h);
 	return c->memory == !!(i->flags & INSN_MEM);
 }
@@ -279,8 +328,10 @@ unsigned encoding_write(const struct encoding *c, const struct host_memory_opera
 		t = memory_tail(c->reg, m);
 	else if (c->modrm)
 		tail_add(&t, (uint8_t)(0xc0 | (c->reg & 7) << 3 | (c->rm & 7)));
-	if (m && m->state)
+	if (m && (m->state || m->guest))
 		*p++ = 0x65;
+	if (m && m->guest)
+		*p++ = 0x67;
 	p = c->vex ? put_vex(p, c, &t) : put_legacy(p, c, &t);
 	if (!c->modrm && c->fields & FIELD_RM)
 		p[-1] = (uint8_t)((p[-1] & ~7) | (c->rm & 7));

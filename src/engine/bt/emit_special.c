@@ -131,7 +131,7 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 		return SPECIAL_NONE;
 	if (i->seg >= FS || e->way == BY_TLB)
 		return SPECIAL_CALLOUT;
-	if (!encoding_take(&c, i, h))
+	if (!encoding_take(&c, i, h, false))
 		return SPECIAL_CALLOUT;
 
 	/* A register, or R10 = effective address */
@@ -169,6 +169,8 @@ enum emit_result emit_operand_r10(struct emitter *e, const struct insn *i, const
 	unsigned reg = i->reg / 8u;
 	struct address a;
 
+	if (e->code32)
+		return emit32_operand_r10(e, i, h);
 	if (i->opsize != 8 || (i->form != FORM_R && i->form != FORM_M))
 		return EMIT_CALLOUT;
 	if (i->form == FORM_R) {
@@ -189,30 +191,17 @@ enum emit_result emit_operand_r10(struct emitter *e, const struct insn *i, const
 
 /* ---- which is which ---- */
 
-enum special_result emit_special(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+/* Hints, and branch targets of a feature no model has. */
+bool emit_is_nothing(enum op op)
+{
+	return op == OP_NOP || op == OP_ENDBR32 || op == OP_ENDBR64 || (op >= OP_PREFETCH && op <= OP_PREFETCHT2);
+}
+
+bool emit_is_for_c(const struct insn *i)
 {
 	if (i->flags & (INSN_SYSTEM | INSN_ENDS))
-		return SPECIAL_CALLOUT;
+		return true;
 	switch (i->op) {
-	/* Hints, and branch targets of a feature no model has. */
-	case OP_NOP:
-	case OP_ENDBR32:
-	case OP_ENDBR64:
-	case OP_PREFETCH:
-	case OP_PREFETCHW:
-	case OP_PREFETCHNTA:
-	case OP_PREFETCHT0:
-	case OP_PREFETCHT1:
-	case OP_PREFETCHT2: return SPECIAL_DONE;
-	case OP_PUSH: return emit_push(e, i, h, rip);
-	case OP_POP: return emit_pop(e, i);
-	case OP_LEAVE: return emit_leave(e, i);
-	case OP_LEA: return emit_lea_insn(e, i, h, rip);
-	case OP_MOV: return i->form == FORM_OTHER ? emit_moffs(e, i) : SPECIAL_NONE;
-	case OP_BT:
-	case OP_BTS:
-	case OP_BTR:
-	case OP_BTC: return emit_bit_string(e, i, h, rip);
 	/*
 	 * DF is 0 in translated code; PAUSE lets others run; gathers and masked moves leave out elements, whose addresses may
 	 * be anything; CLFLUSHOPT and CLWB are offered on hosts that have none; XLAT, ENTER: rare.
@@ -225,7 +214,27 @@ enum special_result emit_special(struct emitter *e, const struct insn *i, const 
 	case OP_CLFLUSHOPT:
 	case OP_CLWB:
 	case OP_XLAT:
-	case OP_ENTER: return SPECIAL_CALLOUT;
+	case OP_ENTER: return true;
+	default: return false;
+	}
+}
+
+enum special_result emit_special(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	if (emit_is_for_c(i))
+		return SPECIAL_CALLOUT;
+	if (emit_is_nothing(i->op))
+		return SPECIAL_DONE;
+	switch (i->op) {
+	case OP_PUSH: return emit_push(e, i, h, rip);
+	case OP_POP: return emit_pop(e, i);
+	case OP_LEAVE: return emit_leave(e, i);
+	case OP_LEA: return emit_lea_insn(e, i, h, rip);
+	case OP_MOV: return i->form == FORM_OTHER ? emit_moffs(e, i) : SPECIAL_NONE;
+	case OP_BT:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC: return emit_bit_string(e, i, h, rip);
 	default: return SPECIAL_NONE;
 	}
 }

@@ -105,3 +105,8 @@ __attribute__((naked)) void bt_lookup_asm(void)
 		:
 		: STATE, [exit] "i"(offsetof(struct vcpu, bt_frame.exit_glue)));
 }
+
+/* clang-format on */
+
+const struct bt_glue bt_glue_avx = { bt_enter_avx, bt_exit_avx, bt_lookup_asm };
+const struct bt_glue bt_glue_sse = { bt_enter_sse, bt_exit_sse, bt_lookup_asm };

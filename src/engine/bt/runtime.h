@@ -100,7 +100,8 @@ struct bt_cpu {
 	uint64_t table_clock;
 	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
 
-	void (*enter)(struct vcpu *);
+	const struct bt_glue *glues[2], *glue; /* for 64-bit code, for other; for what is entered next */
+	uint64_t gs_base;		       /* of this thread now */
 	void (*interp_code_written)(struct vcpu *, gpa_t page); /* the interpreter's hooks, */
 	void (*interp_sync_icount)(struct vcpu *);		/* which this engine's stand in front of */
 	bool stepping;						/* one instruction is run for EVENT_STEP */
@@ -125,7 +126,15 @@ void bt_enter_sse(struct vcpu *);
 void bt_exit_avx(void);
 void bt_exit_sse(void);
 void bt_lookup_asm(void);
-extern const char bt_lookup_restart[], bt_lookup_end[];
+
+/* glue.c, and glue32.c for 16- and 32-bit code */
+struct bt_glue {
+	void (*enter)(struct vcpu *); /* returns when translated code leaves through the exit */
+	void (*exit)(void);
+	void (*lookup)(void);
+};
+extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_sse;
+extern const char bt_lookup_restart[], bt_lookup_end[], bt_lookup32_restart[], bt_lookup32_end[];
 
 /* code.c: the cache of blocks */
 int bt_code_create(struct vcpu *, struct error *);
@@ -135,7 +144,11 @@ void bt_code_flush(struct vcpu *);
 #define BT_KEY_X87 (1u << 16)
 #define BT_KEY_SSE (1u << 17)
 #define BT_KEY_AVX (1u << 18)
+/* In 32-bit code: segments ES to GS, ES to DS; see struct emitter. */
+#define BT_KEY_PLAIN_SHIFT 20
+#define BT_KEY_BASED_SHIFT 26
 uint32_t bt_key(const struct vcpu *);
+static inline bool bt_is_code32(uint32_t key) { return (key & 3) != MODE_64; }
 struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
 /* The block that contains this exec address, or NULL. Async-signal-safe. */
 struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
@@ -172,5 +185,7 @@ int bt_signals_install(struct error *);
 void bt_signals_enter(struct vcpu *);
 void bt_signals_leave(struct vcpu *);
 void bt_signals_kick(struct vcpu *);
+/* GS base of this thread, for translated code. */
+void bt_set_gs_base(struct vcpu *, uint64_t);
 
 #endif

@@ -6,9 +6,11 @@
 #define _GNU_SOURCE /* names of registers in a signal frame */
 #include "engine/bt/runtime.h"
 
+#include <asm/hwcap2.h>
 #include <asm/prctl.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -70,6 +72,11 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	errno = saved_errno;
 }
 
+/* In the middle of a lookup: look up again. What R11 was is in the frame as soon as it is overwritten. */
+static const struct {
+	const char *restart, *end;
+} lookups[] = { { bt_lookup_restart, bt_lookup_end }, { bt_lookup32_restart, bt_lookup32_end } };
+
 /*
  * Make translated code come back to C soon: nothing is found in jump tables any more, and the direct exits of the block that
  * runs, or is about to, lead to stubs.
@@ -90,10 +97,11 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 		bt_unlink_exits(v, b);
 	if ((b = bt_block_at(v->bt, rip)))
 		bt_unlink_exits(v, b);
-	/* In the middle of a lookup: look up again. What R11 was is in the frame as soon as it is overwritten. */
-	if (rip > (uint64_t)(uintptr_t)bt_lookup_restart && rip < (uint64_t)(uintptr_t)bt_lookup_end) {
-		regs[REG_R11] = (greg_t)v->bt_frame.exit_arg;
-		regs[REG_RIP] = (greg_t)(uintptr_t)bt_lookup_restart;
+	for (unsigned n = 0; n < ARRAY_SIZE(lookups); n++) {
+		if (rip > (uint64_t)(uintptr_t)lookups[n].restart && rip < (uint64_t)(uintptr_t)lookups[n].end) {
+			regs[REG_R11] = (greg_t)v->bt_frame.exit_arg;
+			regs[REG_RIP] = (greg_t)(uintptr_t)lookups[n].restart;
+		}
 	}
 }
 
@@ -125,6 +133,18 @@ int bt_signals_install(struct error *err)
 	return install(KICK_SIGNAL, on_kick, NULL, err);
 }
 
+/* Linux lets processes use WRGSBASE where it says so. */
+void bt_set_gs_base(struct vcpu *v, uint64_t base)
+{
+	if (base == v->bt->gs_base)
+		return;
+	v->bt->gs_base = base;
+	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+		__asm__ volatile("wrgsbase %0" : : "r"(base));
+	else
+		BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, base));
+}
+
 void bt_signals_enter(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
@@ -137,7 +157,8 @@ void bt_signals_enter(struct vcpu *v)
 		bt->signal_stack = malloc(SIGNAL_STACK_SIZE);
 	BUG_ON(!bt->signal_stack);
 	sigaltstack(&(stack_t){ .ss_sp = bt->signal_stack, .ss_size = SIGNAL_STACK_SIZE }, NULL);
-	BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, v));
+	bt->gs_base = 0;
+	bt_set_gs_base(v, (uint64_t)(uintptr_t)v);
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);

@@ -1,14 +1,11 @@
 /* Translating a block: its instructions one after the other, then how it goes on. */
 #include "engine/bt/runtime.h"
 
-/* mov $arg, %r11d; jmp *%gs:glue. What each exit and callout consists of. */
+/* mov $arg, %r11d; jmp *glue(state). What each exit and callout consists of. */
 static void emit_leave(struct emitter *e, uint32_t arg, uint32_t glue_offset)
 {
-	uint8_t code[14] = { 0x41, 0xbb, 0, 0, 0, 0, 0x65, 0xff, 0x24, 0x25 };
-
-	store_le32(code + 2, arg);
-	store_le32(code + 10, glue_offset);
-	emit_bytes(e, code, sizeof(code));
+	emit_mov_imm(e, R11, arg);
+	emit_jump_state(e, glue_offset);
 }
 
 #define EXIT_GLUE   ((uint32_t)offsetof(struct vcpu, bt_frame.exit_glue))
@@ -63,57 +60,85 @@ static void emit_indirect(struct translation *t)
 	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_INDIRECT), LOOKUP_GLUE);
 }
 
-static bool canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
+static uint64_t truncate_rip(const struct translation *t, uint64_t rip) { return t->e.code32 ? (uint32_t)rip : rip; }
+
+/* Where a direct branch goes; false: it faults. */
+static bool direct_target(const struct translation *t, const struct insn *i, uint64_t *target)
+{
+	*target = truncate_rip(t, t->next + i->imm);
+	return t->e.code32 || (uint64_t)sign_extend(*target, 48) == *target;
+}
+
+static void emit_call(struct translation *t)
+{
+	/* The target waits in the state while R10 and R11 push the return address. */
+	if (!t->e.code32)
+		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
+	t->e.window_base = -1;
+	emit_push_constant(&t->e, t->next);
+	if (!t->e.code32)
+		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
+	emit_indirect(t);
+}
+
+/* JRCXZ and LOOP. Distances are those to what add_link() emits. */
+static void emit_counted(struct translation *t, const struct insn *i, uint64_t target)
+{
+	const uint8_t jump_len = 5, jcc_len = 2;
+	uint8_t zero[3] = { 0x67, 0xe3 }, *jump = i->addrsize == 8 ? zero + 1 : zero;
+	size_t len = i->addrsize == 8 ? 2 : 3;
+
+	if (i->op == OP_JRCXZ || i->op == OP_JECXZ) {
+		/* jrcxz taken; jmp next; taken: jmp target */
+		zero[2] = jump_len;
+		emit_bytes(&t->e, jump, len);
+		add_link(t, -1, t->next);
+		add_link(t, -1, target);
+		return;
+	}
+	emit_count_down(&t->e, i->addrsize == 8);
+	zero[2] = jump_len + (i->op == OP_LOOP ? 0 : jcc_len);
+	emit_bytes(&t->e, jump, len);
+	if (i->op != OP_LOOP)
+		emit_bytes(&t->e, (const uint8_t[]){ i->op == OP_LOOPE ? 0x75 : 0x74, jump_len }, jcc_len);
+	add_link(t, -1, target);
+	add_link(t, -1, t->next);
+}
 
 /* The block's last instruction if it ends the block; false: C does it. */
 static bool emit_end(struct translation *t, const struct insn *i, const struct insn_host *h)
 {
-	uint64_t target = t->next + i->imm;
+	uint64_t target;
 
-	if ((i->op == OP_JMP || i->op == OP_CALL || i->op == OP_RET) && i->opsize != 8)
+	if (i->op < OP_CALL || i->op > OP_LOOPNE || i->opsize != (t->e.code32 ? 4 : 8))
 		return false;
-	switch (i->op) {
-	case OP_JMP:
-		if (i->form == FORM_I) {
-			if (!canonical(target))
-				return false;
-			add_link(t, -1, target);
-			return true;
-		}
-		if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
-			return false;
+	if (i->op == OP_RET) {
+		emit_pop_target(&t->e, i->imm & 0xffff);
 		emit_indirect(t);
 		return true;
-	case OP_CALL:
-		if (i->form == FORM_I) {
-			if (!canonical(target))
-				return false;
-			emit_push_constant(&t->e, t->next);
-			add_link(t, -1, target);
-			return true;
-		}
-		/* The target waits in the state while R10 and R11 push the return address. */
-		if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
-			return false;
-		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
-		t->e.window_base = -1;
-		emit_push_constant(&t->e, t->next);
-		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
-		emit_indirect(t);
-		return true;
-	case OP_RET:
-		emit_load_guest(&t->e, R10, RSP, 0);
-		emit_lea(&t->e, RSP, RSP, 8 + (int32_t)(i->imm & 0xffff));
-		emit_indirect(t);
-		return true;
-	default: break;
 	}
-	if (i->op >= OP_JO && i->op <= OP_JNLE && i->opsize == 8 && canonical(target) && canonical(t->next)) {
+	if (i->form != FORM_I) {
+		if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
+			return false;
+		if (i->op == OP_CALL)
+			emit_call(t);
+		else
+			emit_indirect(t);
+		return true;
+	}
+	if (!direct_target(t, i, &target) || (i->op >= OP_JCXZ && i->addrsize == 2))
+		return false;
+	if (i->op == OP_CALL)
+		emit_push_constant(&t->e, t->next);
+	if (i->op == OP_CALL || i->op == OP_JMP) {
+		add_link(t, -1, target);
+	} else if (i->op <= OP_JNLE) {
 		add_link(t, i->op - OP_JO, target);
 		add_link(t, -1, t->next);
-		return true;
+	} else {
+		emit_counted(t, i, target);
 	}
-	return false;
+	return true;
 }
 
 /*
@@ -150,6 +175,11 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	unsigned base = i->base / 8, index = i->index / 8;
 	uint8_t code[8] = { 0x4c, 0x8d, 0x94, 0 };
 
+	if (t->e.code32) {
+		emit32_effective_r10(&t->e, i);
+		emit_store_state(&t->e, R10, offsetof(struct vcpu, s.fdp));
+		return true;
+	}
 	if (i->addrsize != 8 || (base < 16 && bt_spilled(base)) || (index < 16 && bt_spilled(index)))
 		return false;
 	if ((i->flags & INSN_RIPREL) || (base >= 16 && index >= 16)) {
@@ -167,14 +197,11 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	return true;
 }
 
-/* movl $which, %gs:x87: FIP, FCS and FOP are found out when somebody may look, see bt.c. */
+/* FIP, FCS and FOP are found out when somebody may look, see bt.c. */
 static void emit_x87_note(struct translation *t)
 {
-	uint8_t code[12] = { 0x65, 0xc7, 0x04, 0x25 };
-
-	store_le32(code + 4, (uint32_t)offsetof(struct vcpu, bt_frame.x87));
-	store_le32(code + 8, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
-	emit_bytes(&t->e, code, sizeof(code));
+	emit_set_state(&t->e, (uint32_t)offsetof(struct vcpu, bt_frame.x87),
+		       BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
 }
 
 static bool emit_plain(struct translation *t, const struct insn *i, const struct insn_host *h)
@@ -208,7 +235,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 			       : 0,
 	};
 	t->rip = t->b->rip + i->offset;
-	t->next = t->rip + i->len;
+	t->next = truncate_rip(t, t->rip + i->len);
 	if (i->flags & INSN_ENDS) {
 		if (!emit_end(t, i, h))
 			emit_callout(t);
@@ -260,11 +287,14 @@ struct bt_block *bt_translate(struct vcpu *v)
 		.end = base + BT_CODE_SIZE,
 		.to_exec = bt->cache.exec - base,
 		.window_base = -1,
+		.code32 = bt_is_code32(t.b->key),
+		.plain_segments = (uint8_t)(t.b->key >> BT_KEY_PLAIN_SHIFT & 63),
+		.based_segments = (uint8_t)(t.b->key >> BT_KEY_BASED_SHIFT & 15) | 1u << FS | 1u << GS,
 	};
 	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++)
 		translate_insn(&t, &decoded->insns[t.n], &hosts[t.n]);
 	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))
-		add_link(&t, -1, v->s.rip + decoded->bytes);
+		add_link(&t, -1, truncate_rip(&t, v->s.rip + decoded->bytes));
 	t.n = decoded->count ? decoded->count - 1u : 0;
 	emit_stubs(&t);
 	if (t.e.full)

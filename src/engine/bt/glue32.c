@@ -1,0 +1,105 @@
+/*
+ * The border between C and translated 16- and 32-bit code: see emit32.c for the registers. Of the guest's vector registers such
+ * code reaches eight; the others stay in the state.
+ */
+#include "engine/bt/runtime.h"
+
+/* Macros that make functions, which the formatter takes for expressions. */
+/* clang-format off */
+
+#define GPR(n)	"%c[gpr] + 8 * " #n
+#define BASE(n)	"%c[bases] + 8 * " #n
+#define STATE	[gpr] "i"(offsetof(struct vcpu, s.gpr)), [bases] "i"(offsetof(struct vcpu, s.seg_base)),               \
+		[vec] "i"(offsetof(struct vcpu, s.vec)), [status] "i"(offsetof(struct vcpu, status)),                  \
+		[host_rsp] "i"(offsetof(struct vcpu, bt_frame.host_rsp)),                                              \
+		[resume] "i"(offsetof(struct vcpu, bt_frame.resume)),                                                  \
+		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)), [jump] "i"(offsetof(struct vcpu, bt_frame.jump)), \
+		[target] "i"(offsetof(struct vcpu, bt_frame.target)), [codes] "i"(offsetof(struct jump_table, code)),  \
+		[exit] "i"(offsetof(struct vcpu, bt_frame.exit_glue))
+
+#define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7)
+#define LOAD_YMM(n)  "vmovdqu %c[vec] + 32 * " #n "(%%rdi), %%ymm" #n "\n\t"
+#define STORE_YMM(n) "vmovdqu %%ymm" #n ", %c[vec] + 32 * " #n "(%%rdi)\n\t"
+#define LOAD_XMM(n)  "movdqu %c[vec] + 32 * " #n "(%%rdi), %%xmm" #n "\n\t"
+#define STORE_XMM(n) "movdqu %%xmm" #n ", %c[vec] + 32 * " #n "(%%rdi)\n\t"
+
+/* 32-bit loads: the upper halves are 0 from here on. Segments by number: SS is 2, DS 3, FS 4, GS 5. */
+#define ENTER(name, LOAD)                                                                                              \
+	__attribute__((naked)) static void name(struct vcpu *v __attribute__((unused)))                                \
+	{                                                                                                              \
+		__asm__("push %%rbx\n\tpush %%rbp\n\tpush %%r12\n\tpush %%r13\n\tpush %%r14\n\tpush %%r15\n\t"         \
+			"mov %%rsp, %c[host_rsp](%%rdi)\n\t" EACH_VECTOR(LOAD)                                         \
+			"movzwl %c[status](%%rdi), %%eax\n\t"                                                          \
+			"add $0x7f, %%al\n\t"                                                                          \
+			"sahf\n\t"                                                                                     \
+			"mov " GPR(0) "(%%rdi), %%eax\n\tmov " GPR(1) "(%%rdi), %%ecx\n\t"                             \
+			"mov " GPR(2) "(%%rdi), %%edx\n\tmov " GPR(3) "(%%rdi), %%ebx\n\t"                             \
+			"mov " GPR(4) "(%%rdi), %%esp\n\tmov " GPR(5) "(%%rdi), %%ebp\n\t"                             \
+			"mov " GPR(6) "(%%rdi), %%esi\n\t"                                                             \
+			"mov " BASE(3) "(%%rdi), %%r8d\n\tmov " BASE(2) "(%%rdi), %%r9d\n\t"                           \
+			"mov " BASE(4) "(%%rdi), %%r13d\n\tmov " BASE(5) "(%%rdi), %%r14d\n\t"                         \
+			"mov %%rdi, %%r15\n\t"                                                                         \
+			"mov " GPR(7) "(%%rdi), %%edi\n\t"                                                             \
+			"jmp *%c[resume](%%r15)\n\t"                                                                   \
+			:                                                                                              \
+			: STATE);                                                                                      \
+	}
+
+/* Jumped to by translated code, R11 = exit argument. */
+#define LEAVE_TO_C(name, STORE, CLEAN)                                                                                 \
+	__attribute__((naked)) static void name(void)                                                                  \
+	{                                                                                                              \
+		__asm__("mov %%r11, %c[arg](%%r15)\n\t"                                                                \
+			"mov %%rax, " GPR(0) "(%%r15)\n\t"                                                             \
+			"lahf\n\tseto %%al\n\tmov %%ax, %c[status](%%r15)\n\t"                                         \
+			"mov %%rcx, " GPR(1) "(%%r15)\n\tmov %%rdx, " GPR(2) "(%%r15)\n\t"                             \
+			"mov %%rbx, " GPR(3) "(%%r15)\n\tmov %%rsp, " GPR(4) "(%%r15)\n\t"                             \
+			"mov %%rbp, " GPR(5) "(%%r15)\n\tmov %%rsi, " GPR(6) "(%%r15)\n\t"                             \
+			"mov %%rdi, " GPR(7) "(%%r15)\n\t"                                                             \
+			"mov %%r15, %%rdi\n\t" EACH_VECTOR(STORE) CLEAN                                                \
+			"mov %c[host_rsp](%%rdi), %%rsp\n\t"                                                           \
+			"pop %%r15\n\tpop %%r14\n\tpop %%r13\n\tpop %%r12\n\tpop %%rbp\n\tpop %%rbx\n\t"               \
+			"ret\n\t"                                                                                      \
+			:                                                                                              \
+			: STATE);                                                                                      \
+	}
+
+ENTER(enter_avx, LOAD_YMM)
+LEAVE_TO_C(exit_avx, STORE_YMM, "vzeroupper\n\t")
+ENTER(enter_sse, LOAD_XMM)
+LEAVE_TO_C(exit_sse, STORE_XMM, "")
+
+/* As bt_lookup_asm(), with R12 to keep RCX in. */
+__attribute__((naked)) static void lookup(void)
+{
+	__asm__("mov %%rcx, %%r12\n"
+		"bt_lookup32_restart:\n\t"
+		"mov %%r11, %c[arg](%%r15)\n\t"
+		"rorx $8, %%r10, %%rcx\n\t"
+		"lea (%%rcx,%%r10), %%ecx\n\t"
+		"mov $20, %%r11d\n\t"
+		"shlx %%r11d, %%ecx, %%ecx\n\t"
+		"shrx %%r11d, %%ecx, %%ecx\n\t"
+		"mov %c[jump](%%r15), %%r11\n\t"
+		"lea (%%r11,%%rcx,8), %%r11\n\t"
+		"mov (%%r11), %%rcx\n\t"
+		"mov %c[codes](%%r11), %%r11\n\t"
+		"lea (%%rcx,%%r10), %%rcx\n\t"
+		"jrcxz 1f\n\t"
+		"mov %%r12, %%rcx\n\t"
+		"mov %%r10, %c[target](%%r15)\n\t"
+		"mov %c[arg](%%r15), %%r11\n\t"
+		"jmp *%c[exit](%%r15)\n"
+		"1:\n\t"
+		"mov %%r12, %%rcx\n\t"
+		"jmp *%%r11\n"
+		".globl bt_lookup32_restart, bt_lookup32_end\n"
+		"bt_lookup32_end:\n\t"
+		:
+		: STATE);
+}
+
+/* clang-format on */
+
+const struct bt_glue bt_glue32_avx = { enter_avx, exit_avx, lookup };
+const struct bt_glue bt_glue32_sse = { enter_sse, exit_sse, lookup };
