@@ -294,6 +294,18 @@ static void note_x87(struct vcpu *v)
 	v->bt_frame.x87 = 0;
 }
 
+/* JMP or RET to an address that is not canonical faults itself, with nothing done. (CALL: see emit_call.) */
+static bool refuse_target(struct vcpu *v, struct bt_block *b, unsigned n)
+{
+	const struct block *single;
+
+	v->s.rip = b->rip + b->insns[n].guest;
+	single = single_of(v, b, &b->insns[n]);
+	if (single && single->insns[0].op == OP_RET)
+		v->s.gpr[RSP] -= 8 + (single->insns[0].imm & 0xffff);
+	return run_single(v, b, n, BT_EXIT_CALLOUT);
+}
+
 /* What translated code came back with. True: resume it at once. */
 static bool handle_exit(struct vcpu *v)
 {
@@ -313,7 +325,9 @@ static bool handle_exit(struct vcpu *v)
 		return false;
 	case BT_EXIT_LOOKUP0:
 	case BT_EXIT_LOOKUP1: v->s.rip = b->links[kind - BT_EXIT_LOOKUP0].target; return false;
-	case BT_EXIT_INDIRECT: v->s.rip = v->bt_frame.target; return false;
+	case BT_EXIT_INDIRECT:
+		v->s.rip = v->bt_frame.target;
+		return (uint64_t)sign_extend(v->s.rip, 48) != v->s.rip && refuse_target(v, b, n);
 	default: return run_single(v, b, n, kind);
 	}
 }

@@ -169,6 +169,8 @@ void emit_store_state(struct emitter *, unsigned reg, uint32_t offset);
 void emit_count_down(struct emitter *, bool w);
 /* lea disp(base) -> reg, 64 bits, no flags. */
 void emit_lea(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+/* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
+void emit_window(struct emitter *, unsigned base);
 /* Guest memory at disp(base) -> reg, 64 bits. */
 void emit_load_guest(struct emitter *, unsigned reg, unsigned base, int32_t disp);
 /* The value to -8(RSP), then RSP - 8. A register may be R10. R10 and R11 are lost. */

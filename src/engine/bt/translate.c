@@ -69,15 +69,21 @@ static bool direct_target(const struct translation *t, const struct insn *i, uin
 	return t->e.code32 || (uint64_t)sign_extend(*target, 48) == *target;
 }
 
+/*
+ * CALL of the address in R10, which waits in the state while the return address is pushed. An address that is not canonical has no
+ * slot: looking that up faults before anything is pushed.
+ */
 static void emit_call(struct translation *t)
 {
-	/* The target waits in the state while R10 and R11 push the return address. */
-	if (!t->e.code32)
+	if (t->e.code32) {
+		emit_push_constant(&t->e, t->next);
+	} else {
+		emit_window(&t->e, R10);
 		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
-	t->e.window_base = -1;
-	emit_push_constant(&t->e, t->next);
-	if (!t->e.code32)
+		t->e.window_base = -1;
+		emit_push_constant(&t->e, t->next);
 		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
+	}
 	emit_indirect(t);
 }
 
