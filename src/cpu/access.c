@@ -253,6 +253,18 @@ static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum a
 
 /* ---- the public accesses: in the current view ---- */
 
+bool cpu_tlb_fill(struct vcpu *v, uint64_t lin, bool write)
+{
+	struct tlb_entry *e = tlb_slot(v, lin);
+	uint64_t tag = (lin & PAGE_MASK) | v->asid;
+
+	if (accesses_are_checked(v) || (uint64_t)sign_extend(lin, 48) != lin ||
+	    (write ? e->write_tag : e->read_tag) == tag)
+		return false;
+	reach(v, lin, write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view, false);
+	return (write ? e->write_tag : e->read_tag) == tag;
+}
+
 uint64_t cpu_load_slow(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 {
 	uint64_t value;

@@ -872,6 +872,11 @@ gpa_t cpu_fetch_translate(struct vcpu *, gva_t a, uint8_t **host);
 uint64_t cpu_load_slow(struct vcpu *, uint64_t lin, unsigned size, bool ss);
 void cpu_store_slow(struct vcpu *, uint64_t lin, uint64_t value, unsigned size, bool ss);
 /*
+ * Enter the page of an access into the current view's TLB, for an engine that looks into it by itself. True: it is there now and was not
+ * before. False: the slow paths must do the access (a device, ROM or code to be written, two pages, not canonical). Raises #PF.
+ */
+bool cpu_tlb_fill(struct vcpu *, uint64_t lin, bool write);
+/*
  * Before an engine decodes code from [addr, addr + len), which lies in this page: marks it as code, and if it was not, makes
  * every vCPU (through env->exclusive) drop its direct write entries. Returns the generation to keep with the decoded code.
  */

@@ -162,6 +162,9 @@ static uint64_t data_address(struct vcpu *v, const struct insn *i)
 	return v->code_mode == MODE_64 ? data_address64(v, i) : data_address32(v, i);
 }
 
+/* The kernel's accesses to young user addresses are not worth a second signal. */
+static unsigned faults_allowed(const struct vcpu *v) { return bt_space_is_young(v->bt) ? 1 : BT_FAULTS_FORCED; }
+
 /*
  * Run instruction n of b by the interpreter. True when translated code can go on behind it: resume and r11 are set.
  */
@@ -192,7 +195,7 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 		v->restart = false;
 		return false;
 	}
-	if (kind != BT_EXIT_CALLOUT && ++record->faults >= BT_FAULTS_FORCED && !b->dead) {
+	if (kind != BT_EXIT_CALLOUT && ++record->faults >= faults_allowed(v) && !b->dead) {
 		bt_force(bt, b->gpa + record->guest);
 		bt_invalidate_block(v, b);
 	}
@@ -201,6 +204,17 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 	v->bt_frame.resume = bt_exec(bt, b) + following->host;
 	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
 	return following->window_base < 0 || window_of(v, (unsigned)following->window_base, &v->bt_frame.r11);
+}
+
+/* Instruction n of b goes on where it looked into the TLB, or is C's after all: a device, a code page, two pages. */
+static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
+{
+	v->bt->stats.tlb_misses++;
+	v->s.rip = b->rip + b->insns[n].guest;
+	if (!cpu_tlb_fill(v, v->bt_frame.target, write))
+		return run_single(v, b, n, BT_EXIT_CALLOUT);
+	v->bt_frame.resume = bt_exec(v->bt, b) + b->insns[n].host;
+	return !b->dead;
 }
 
 /* ---- the loop ---- */
@@ -262,11 +276,13 @@ static bool find_table(struct vcpu *v)
 	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never)
 		return true;
 	bt->tlb_changed = false;
+	bt_space_enter(v);
 	table = bt_windows_table(bt->windows, v);
 	if (!table) {
 		bt->tlb_changed = true;
 		return false;
 	}
+	bt_windows_young(bt->windows, v, v->code_mode == MODE_64 && bt_space_is_young(bt));
 	bt->last_view = v->tlb_view;
 	v->slot_r15 = table->r15;
 	return true;
@@ -283,8 +299,8 @@ static bool ready_to_translate(struct vcpu *v)
 /* Where the x87 instruction executed last was: translated code only says which one. */
 static void note_x87(struct vcpu *v)
 {
-	const struct bt_block *b = v->bt->blocks[v->bt_frame.x87 >> 9];
-	const struct bt_insn *record = &b->insns[(v->bt_frame.x87 >> 3) & 63];
+	const struct bt_block *b = v->bt->blocks[bt_exit_block(v->bt_frame.x87)];
+	const struct bt_insn *record = &b->insns[bt_exit_insn(v->bt_frame.x87)];
 
 	v->s.fip = b->rip + record->guest;
 	v->s.fcs = v->s.seg_sel[CS];
@@ -311,9 +327,9 @@ static bool handle_exit(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
 	uint64_t arg = v->bt_frame.exit_arg;
-	struct bt_block *b = bt->blocks[arg >> 9];
-	unsigned n = (arg >> 3) & 63;
-	enum bt_exit_kind kind = arg & 7;
+	struct bt_block *b = bt->blocks[bt_exit_block(arg)];
+	unsigned n = bt_exit_insn(arg);
+	enum bt_exit_kind kind = bt_exit_kind(arg);
 
 	if (v->bt_frame.x87)
 		note_x87(v);
@@ -328,6 +344,8 @@ static bool handle_exit(struct vcpu *v)
 	case BT_EXIT_INDIRECT:
 		v->s.rip = v->bt_frame.target;
 		return (uint64_t)sign_extend(v->s.rip, 48) != v->s.rip && refuse_target(v, b, n);
+	case BT_EXIT_TLB_READ:
+	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, kind == BT_EXIT_TLB_WRITE);
 	default: return run_single(v, b, n, kind);
 	}
 }
@@ -380,6 +398,10 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 	for (;;) {
 		bt->entering = NULL;
 		bt->kicked = 0;
+		if (bt->ticked) {
+			bt->ticked = 0;
+			bt_space_tick(v);
+		}
 		next = handle_events(v, kind);
 		if (next == BT_LEAVE)
 			return next;
@@ -595,6 +617,8 @@ static void bt_stats(struct vcpu *v, FILE *out)
 		{ "instructions sent to C", s->forced },
 		{ "times entered from C", s->enters },
 		{ "faults in translated code", s->faults },
+		{ "TLB misses of translated code", s->tlb_misses },
+		{ "address spaces grown up", s->grown },
 		{ "windows (machine)", w.windows },
 		{ "address spaces (machine)", w.spaces },
 		{ "window fills (machine)", w.fills },

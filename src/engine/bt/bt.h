@@ -91,6 +91,12 @@ void bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool wri
  */
 void bt_windows_graduate(struct bt_windows *, struct vcpu *);
 
+/*
+ * The address space that v is in is young: its user addresses are not mapped into windows, accesses to them are WINDOW_SLOW. After
+ * each bt_windows_table() that followed a change of CR3.
+ */
+void bt_windows_young(struct bt_windows *, struct vcpu *, bool young);
+
 /* TLB maintenance of v, called by cpu/ through vcpu.tlb_hooks; see there. */
 extern const struct tlb_hooks bt_tlb_hooks;
 

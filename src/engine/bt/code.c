@@ -41,8 +41,10 @@ uint32_t bt_key(const struct vcpu *v)
 	bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && (v->s.cr4 & CR4_OSFXSR);
 	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
 
-	return v->mode_key | (v->code_mode == MODE_64 ? 0 : segments_key(v)) | (x87 ? BT_KEY_X87 : 0) |
-	       (sse ? BT_KEY_SSE : 0) | (avx ? BT_KEY_AVX : 0);
+	bool tlb = v->code_mode == MODE_64 && v->cpl == 3 && bt_space_is_young(v->bt);
+
+	return v->mode_key | (v->code_mode == MODE_64 ? 0 : segments_key(v)) | (tlb ? BT_KEY_TLB : 0) |
+	       (x87 ? BT_KEY_X87 : 0) | (sse ? BT_KEY_SSE : 0) | (avx ? BT_KEY_AVX : 0);
 }
 
 /* ---- jump tables ---- */
@@ -301,6 +303,7 @@ void bt_code_destroy(struct vcpu *v)
 	free(bt->blocks);
 	free(bt->tables);
 	free(bt->nothing);
+	free(bt->tlb_lookup);
 }
 
 int bt_code_create(struct vcpu *v, struct error *err)
@@ -314,9 +317,11 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	bt->blocks = calloc(BT_MAX_BLOCKS, sizeof(struct bt_block *));
 	bt->tables = calloc(BT_JUMP_TABLES, sizeof(struct jump_table));
 	bt->nothing = calloc(1, sizeof(struct jump_table));
-	if (!bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
+	bt->tlb_lookup = bt_tlb_lookup_create();
+	if (!bt->tlb_lookup || !bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	clear_table(bt->nothing);
+	bt->space = &bt->spaces[0];
 	bt_code_flush(v);
 	return 0;
 }

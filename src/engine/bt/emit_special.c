@@ -165,10 +165,14 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 
 enum emit_result emit_operand_r10(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip)
 {
+	struct insn_host operand = *h;
 	struct emitter before = *e;
 	unsigned reg = i->reg / 8u;
 	struct address a;
 
+	/* What the instruction does to the stack is another access. */
+	operand.mem_size = 8;
+	operand.mem_written = false;
 	if (e->code32)
 		return emit32_operand_r10(e, i, h);
 	if (i->opsize != 8 || (i->form != FORM_R && i->form != FORM_M))
@@ -180,7 +184,7 @@ enum emit_result emit_operand_r10(struct emitter *e, const struct insn *i, const
 			emit_move(e, R10, reg);
 		return EMIT_DONE;
 	}
-	if (!emit_address(e, i, h, rip, &a)) {
+	if (!emit_address(e, i, &operand, rip, &a)) {
 		before.full |= e->full;
 		*e = before;
 		return EMIT_CALLOUT;

@@ -15,7 +15,12 @@
 #define BT_MAX_BLOCKS  (1u << 21) /* what an exit argument can name */
 #define BT_FORCED      4096	  /* instructions that are better done in C: slots of a hash table */
 
-/* Why translated code came back: exit_arg = block index << 9 | instruction << 3 | this. */
+#define BT_SPACES	 64   /* address spaces whose age is known */
+#define BT_SPACE_ENTRIES 4
+#define BT_TICK_NS	 4000000 /* of the vCPU thread's CPU time */
+#define BT_YOUNG_TICKS	 2	 /* this many found in its user code make an address space grown up */
+
+/* Why translated code came back: exit_arg = block index << 10 | instruction << 4 | this. */
 enum bt_exit_kind {
 	BT_EXIT_LINK0, /* direct exit 0 of the block, not linked yet */
 	BT_EXIT_LINK1,
@@ -25,8 +30,13 @@ enum bt_exit_kind {
 	BT_EXIT_CALLOUT,  /* the instruction is C's business */
 	BT_EXIT_FAULT,	  /* the instruction's host code faulted (set by the signal handler) */
 	BT_EXIT_FAULT_WRITE,
+	BT_EXIT_TLB_READ, /* the TLB does not have the address in bt_frame.target */
+	BT_EXIT_TLB_WRITE,
 };
-#define BT_EXIT_ARG(block, insn, kind) ((block) << 9 | (insn) << 3 | (kind))
+#define BT_EXIT_ARG(block, insn, kind) ((block) << 10 | (insn) << 4 | (kind))
+static inline uint32_t bt_exit_block(uint64_t arg) { return (uint32_t)(arg >> 10); }
+static inline unsigned bt_exit_insn(uint64_t arg) { return (arg >> 4) & 63; }
+static inline enum bt_exit_kind bt_exit_kind(uint64_t arg) { return arg & 15; }
 
 struct bt_block;
 
@@ -81,8 +91,20 @@ struct jump_table {
 struct bt_stats {
 	uint64_t translated, guest_insns, code_bytes, links, unlinked, flushes, invalidated, forced, enters, lookups,
 		faults;
+	uint64_t tlb_misses, grown;
 	uint64_t callouts[OP_COUNT];
 	uint64_t fault_ops[OP_COUNT];
+};
+
+/*
+ * How long an address space's user code has run: see young.c. A space is known by its CR3, until its tables are no more what they
+ * were.
+ */
+struct bt_space {
+	uint64_t cr3;
+	uint64_t entries[BT_SPACE_ENTRIES]; /* of the top-level table, user half; 0: none */
+	uint8_t slots[BT_SPACE_ENTRIES];
+	uint8_t ticks; /* saturates at BT_YOUNG_TICKS: grown up */
 };
 
 struct bt_cpu {
@@ -99,6 +121,9 @@ struct bt_cpu {
 	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
 	uint64_t table_clock;
 	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
+	struct tlb_lookup *tlb_lookup;
+	struct bt_space spaces[BT_SPACES];
+	struct bt_space *space; /* current */
 
 	const struct bt_glue *glues[2], *glue; /* for 64-bit code, for other; for what is entered next */
 	uint64_t gs_base;		       /* of this thread now */
@@ -112,6 +137,8 @@ struct bt_cpu {
 
 	/* shared with the signal handlers of this thread */
 	volatile sig_atomic_t kicked;
+	volatile sig_atomic_t ticked; /* the timer found translated code of a young address space running */
+	timer_t timer;
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
 	pthread_t thread;
 	_Atomic bool thread_known;
@@ -141,9 +168,11 @@ int bt_code_create(struct vcpu *, struct error *);
 void bt_code_destroy(struct vcpu *);
 void bt_code_flush(struct vcpu *);
 /* What blocks depend on besides their address: vcpu.mode_key, and which floating-point units may be used as they are. */
+#define BT_KEY_USER (1u << 2) /* of vcpu.mode_key: CPL is 3 */
 #define BT_KEY_X87 (1u << 16)
 #define BT_KEY_SSE (1u << 17)
 #define BT_KEY_AVX (1u << 18)
+#define BT_KEY_TLB (1u << 19) /* guest memory by the TLB, not by windows */
 /* In 32-bit code: segments ES to GS, ES to DS; see struct emitter. */
 #define BT_KEY_PLAIN_SHIFT 20
 #define BT_KEY_BASED_SHIFT 26
@@ -175,6 +204,13 @@ static inline unsigned bt_jump_index(uint64_t rip)
 	/* as bt_lookup_asm computes it */
 	return (unsigned)(((rip >> 8 | rip << 56) + rip) & ((1u << BT_JUMP_BITS) - 1));
 }
+
+/* young.c */
+/* After CR3 may have changed. */
+void bt_space_enter(struct vcpu *);
+/* The timer found user code of the current space running. */
+void bt_space_tick(struct vcpu *);
+static inline bool bt_space_is_young(const struct bt_cpu *bt) { return bt->space->ticks < BT_YOUNG_TICKS; }
 
 /* translate.c: the block at s.rip; NULL when the cache had to be flushed for room: try again. Raises what fetching raises. */
 struct bt_block *bt_translate(struct vcpu *);

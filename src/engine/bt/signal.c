@@ -88,9 +88,14 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 	struct bt_block *b;
 	uint64_t rip = (uint64_t)regs[REG_RIP];
 
-	(void)signal, (void)info;
+	(void)signal;
 	if (!v)
 		return;
+	if (info->si_code == SI_TIMER) {
+		if (!v->bt->jump || !(v->bt->jump->key & BT_KEY_USER) || !bt_space_is_young(v->bt))
+			return;
+		v->bt->ticked = 1;
+	}
 	v->bt->kicked = 1;
 	v->bt_frame.jump = (uint64_t)(uintptr_t)v->bt->nothing;
 	if ((b = v->bt->entering))
@@ -145,6 +150,18 @@ void bt_set_gs_base(struct vcpu *v, uint64_t base)
 		BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, base));
 }
 
+/* Ticks of this thread's CPU time, by which address spaces grow up. */
+static void start_timer(struct bt_cpu *bt)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };
+	const struct itimerspec period = { { 0, BT_TICK_NS }, { 0, BT_TICK_NS } };
+
+	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	if (bt->thread_known)
+		timer_delete(bt->timer);
+	BUG_ON(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &bt->timer) || timer_settime(bt->timer, 0, &period, NULL));
+}
+
 void bt_signals_enter(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
@@ -162,6 +179,7 @@ void bt_signals_enter(struct vcpu *v)
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	start_timer(bt);
 	bt->thread = pthread_self();
 	atomic_store(&bt->thread_known, true);
 }

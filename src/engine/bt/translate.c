@@ -229,6 +229,7 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 static void translate_insn(struct translation *t, const struct insn *i, const struct insn_host *h)
 {
 	struct bt_insn *record = &t->b->insns[t->n];
+	bool forced = bt_is_forced(t->bt, t->b->gpa + i->offset);
 
 	*record = (struct bt_insn){
 		.host = (uint16_t)(t->e.at - (t->bt->cache.write + t->b->code)),
@@ -242,12 +243,10 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	};
 	t->rip = t->b->rip + i->offset;
 	t->next = truncate_rip(t, t->rip + i->len);
-	if (i->flags & INSN_ENDS) {
-		if (!emit_end(t, i, h))
-			emit_callout(t);
-		return;
-	}
-	if (bt_is_forced(t->bt, t->b->gpa + i->offset) || !emit_plain(t, i, h))
+	t->e.exit_arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_TLB_READ);
+	t->e.way = (t->b->key & BT_KEY_TLB) || forced ? BY_TLB : BY_WINDOWS;
+	/* 32-bit code knows only one way. */
+	if ((forced && t->e.code32) || !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
 		emit_callout(t);
 }
 
@@ -293,6 +292,7 @@ struct bt_block *bt_translate(struct vcpu *v)
 		.end = base + BT_CODE_SIZE,
 		.to_exec = bt->cache.exec - base,
 		.window_base = -1,
+		.tlb_lookup = bt->tlb_lookup,
 		.code32 = bt_is_code32(t.b->key),
 		.plain_segments = (uint8_t)(t.b->key >> BT_KEY_PLAIN_SHIFT & 63),
 		.based_segments = (uint8_t)(t.b->key >> BT_KEY_BASED_SHIFT & 15) | 1u << FS | 1u << GS,

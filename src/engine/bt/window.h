@@ -132,6 +132,7 @@ struct window_cpu {
 	struct vcpu *vcpu;
 	struct space *space;	  /* whose table it may be using; protected by the lock */
 	bool current;		  /* the table it got last is still the right one */
+	bool young;		  /* nothing is mapped for user addresses of its space */
 	_Atomic uint64_t entered; /* epoch when it last was not in translated code */
 	uint64_t flushed;	  /* time of the last flush of everything */
 	struct {

@@ -309,6 +309,10 @@ enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, stru
 	struct fill f = { .w = w, .cpu = c, .view = windows_view(c->vcpu), .lin = lin, .write = write };
 	enum window_result result = WINDOW_SLOW;
 
+	if (c->young && !(lin >> 63)) {
+		atomic_fetch_add_explicit(&w->slow, at != NULL, memory_order_relaxed);
+		return WINDOW_SLOW;
+	}
 	if (!(at && is_repeated(c, lin)) && mark_tables(&f))
 		result = fill_locked(&f, at);
 	if (at) {

@@ -523,6 +523,14 @@ const struct slot_table *bt_windows_table(struct bt_windows *w, struct vcpu *v)
 	return &c->space->table[windows_view(v)];
 }
 
+void bt_windows_young(struct bt_windows *w, struct vcpu *v, bool young)
+{
+	struct window_cpu *c = windows_cpu(w, v);
+
+	if (c)
+		c->young = young;
+}
+
 void bt_windows_leave(struct bt_windows *w, struct vcpu *v)
 {
 	struct window_cpu *c = windows_cpu(w, v);
