@@ -160,7 +160,8 @@ void boot_state_long_mode(struct guest_mem *mem, struct cpu_state *s, uint64_t r
 	write_page_tables(mem);
 	clear_registers(s);
 	set_flat_segments(mem, s, ATTR_CODE_64);
-	s->cr0 = CR0_PG | CR0_PE | CR0_ET | CR0_NE;
+	/* WP: as UEFI firmware leaves it, and as the translator wants it. */
+	s->cr0 = CR0_PG | CR0_PE | CR0_ET | CR0_NE | CR0_WP;
 	s->cr3 = LOW_PAGE_TABLES;
 	s->cr4 = CR4_PAE;
 	s->efer = EFER_LME | EFER_LMA;

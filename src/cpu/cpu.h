@@ -482,6 +482,18 @@ struct cpu_model;
  */
 unsigned cpu_decode(const struct cpu_model *, enum code_mode, const uint8_t *bytes, size_t avail, unsigned block_offset,
 		    struct insn *, struct insn_host *host);
+
+/*
+ * The same result, mostly from memory: decode_cache.c. A cache belongs to one vCPU; the model must outlive it.
+ */
+struct decode_cache;
+struct decode_cache *decode_cache_create(const struct cpu_model *); /* NULL: no memory */
+void decode_cache_destroy(struct decode_cache *);
+unsigned cpu_decode_cached(struct decode_cache *, enum code_mode, const uint8_t *bytes, size_t avail,
+			   unsigned block_offset, struct insn *, struct insn_host *host);
+/* How many instructions it had to decode. */
+uint64_t decode_cache_missed(const struct decode_cache *);
+
 /* Disassembly in Intel syntax, for traces and messages. */
 void cpu_disassemble(enum code_mode, const uint8_t *bytes, size_t avail, uint64_t rip, char *text, size_t size);
 

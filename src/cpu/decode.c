@@ -233,7 +233,15 @@ static uint8_t segment_number(ZydisRegister r)
 	}
 }
 
-static void set_memory(struct insn *i, const ZydisDecodedOperand *o, enum code_mode mode)
+/* A SIB byte without a base, SDM vol. 2 table 2-3. The library knows no such thing of 32-bit addresses with REX.B. */
+static bool sib_without_base(const struct insn *i, const ZydisDecodedInstruction *in)
+{
+	return i->addrsize != 2 && in->raw.modrm.offset && in->raw.modrm.mod == 0 && in->raw.modrm.rm == 4 &&
+	       in->raw.sib.base == 5;
+}
+
+static void set_memory(struct insn *i, const ZydisDecodedInstruction *in, const ZydisDecodedOperand *o,
+		       enum code_mode mode)
 {
 	const ZydisDecodedOperandMem *m = &o->mem;
 
@@ -241,21 +249,18 @@ static void set_memory(struct insn *i, const ZydisDecodedOperand *o, enum code_m
 	i->seg = segment_number(m->segment);
 	if (mode == MODE_64 && i->seg < FS && i->seg != SS)
 		i->seg = DS; /* CS, ES and DS are the same there, and only SS has a fault of its own */
-	i->disp = (int32_t)m->disp.value;
-	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP) {
-		int64_t disp = (int64_t)i->disp + i->offset + i->len;
-
-		i->base = 8 * REG_IP;
-		i->disp = (int32_t)disp;
-		i->flags |= INSN_RIPREL | (disp > INT32_MAX ? INSN_FAR_IP : 0);
-	} else if (gpr_offset(m->base) != NO_REG) {
+	i->disp = (int32_t)in->raw.disp.value;
+	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
+		i->flags |= INSN_RIPREL;
+	else if (gpr_offset(m->base) != NO_REG && !sib_without_base(i, in))
 		i->base = gpr_offset(m->base);
-	}
 	if (gpr_offset(m->index) != NO_REG) {
 		i->index = gpr_offset(m->index);
 		i->scale = (uint8_t)(m->scale == 8 ? 3 : m->scale / 2);
 	}
-	i->ea_flat = mode == MODE_64 && i->addrsize == 8 && i->seg < FS && !(i->flags & INSN_FAR_IP);
+	i->ea_flat = mode == MODE_64 && i->addrsize == 8 && i->seg < FS;
+	if (i->flags & INSN_RIPREL)
+		decode_ip_relative(i, i->disp);
 }
 
 /* String instructions name their memory by implicit operands: element size and the source's segment are what matters. */
@@ -343,7 +348,7 @@ static void set_operands(struct insn *i, const ZydisDecodedInstruction *in, cons
 			if (i->form != FORM_OTHER && (word >> (4 * n) & 15))
 				*register_field(i, n, i->form) = gpr_offset(o[n].reg.value);
 			break;
-		case KIND_M: set_memory(i, &o[n], mode); break;
+		case KIND_M: set_memory(i, in, &o[n], mode); break;
 		case KIND_I:
 			i->imm = o[n].imm.is_signed || o[n].imm.is_relative ? (uint64_t)o[n].imm.value.s
 									    : o[n].imm.value.u;
@@ -668,8 +673,53 @@ static unsigned invalid(struct insn *i, enum op op, const uint8_t *bytes, size_t
 	return 1;
 }
 
-unsigned cpu_decode(const struct cpu_model *model, enum code_mode mode, const uint8_t *bytes, size_t avail,
-		    unsigned block_offset, struct insn *i, struct insn_host *host)
+/* Which operands fill() takes from the bytes behind ModRM and SIB, and where it puts them. */
+static void describe_layout(struct decode_layout *l, const ZydisDecodedInstruction *in, const ZydisDecodedOperand *o)
+{
+	l->regular = !in->raw.imm[1].size;
+	l->disp_offset = in->raw.disp.offset;
+	l->disp_len = in->raw.disp.size / 8;
+	l->imm_offset = in->raw.imm[0].offset;
+	l->imm_len = in->raw.imm[0].size / 8;
+	for (unsigned n = 0; n < in->operand_count; n++) {
+		if (o[n].encoding == ZYDIS_OPERAND_ENCODING_IS4 || o[n].type == ZYDIS_OPERAND_TYPE_POINTER ||
+		    o[n].encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)
+			l->regular = false;
+		if (l->imm_len && n < MIN(in->operand_count_visible, 3) && operand_kind(&o[n]) == KIND_I) {
+			l->imm_stored = true;
+			l->imm_signed = o[n].imm.is_signed || o[n].imm.is_relative;
+		}
+	}
+}
+
+/* What was decoded, in our terms. */
+static void fill(struct insn *i, struct insn_host *host, const ZydisDecodedInstruction *in,
+		 const ZydisDecodedOperand *o, const struct cpu_model *model, enum code_mode mode)
+{
+	i->flags = op_flags[i->op];
+	i->addrsize = in->address_width / 8;
+	if (in->attributes & ZYDIS_ATTRIB_HAS_LOCK)
+		i->flags |= INSN_LOCK;
+	if (in->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
+		i->flags |= INSN_REP;
+	if (in->attributes & ZYDIS_ATTRIB_HAS_REPNE)
+		i->flags |= INSN_REPNE;
+	if (is_string_op(in)) {
+		set_string(i, in, o);
+		return;
+	}
+	set_operands(i, in, o, mode);
+	set_special(i, in, o, mode);
+	if (mode == MODE_64 && model && is_amd(model))
+		set_amd_sizes(i, in);
+	if (i->op == OP_HOST || i->op == OP_GATHER || i->op == OP_MASKMOV)
+		i->form = FORM_HOST;
+	if (host)
+		fill_host(host, i, in, o, model);
+}
+
+unsigned decode_with_layout(const struct cpu_model *model, enum code_mode mode, const uint8_t *bytes, size_t avail,
+			    unsigned block_offset, struct insn *i, struct insn_host *host, struct decode_layout *layout)
 {
 	ZydisDecoder decoder;
 	ZydisDecodedInstruction in;
@@ -677,6 +727,7 @@ unsigned cpu_decode(const struct cpu_model *model, enum code_mode mode, const ui
 	ZyanStatus status;
 
 	*i = (struct insn){ .offset = (uint16_t)block_offset, .base = 8 * REG_NONE, .index = 8 * REG_NONE, .seg = DS };
+	*layout = (struct decode_layout){ 0 };
 	init_decoder(&decoder, model, mode);
 	status = ZydisDecoderDecodeFull(&decoder, bytes, MIN(avail, 15), &in, o);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
@@ -689,28 +740,19 @@ unsigned cpu_decode(const struct cpu_model *model, enum code_mode mode, const ui
 	if (i->op == OP_INVALID)
 		return invalid(i, OP_INVALID, bytes, avail);
 	i->len = in.length;
-	i->flags = op_flags[i->op];
-	i->addrsize = in.address_width / 8;
 	memcpy(i->bytes, bytes, in.length);
-	if (in.attributes & ZYDIS_ATTRIB_HAS_LOCK)
-		i->flags |= INSN_LOCK;
-	if (in.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
-		i->flags |= INSN_REP;
-	if (in.attributes & ZYDIS_ATTRIB_HAS_REPNE)
-		i->flags |= INSN_REPNE;
-	if (is_string_op(&in)) {
-		set_string(i, &in, o);
-		return i->len;
-	}
-	set_operands(i, &in, o, mode);
-	set_special(i, &in, o, mode);
-	if (mode == MODE_64 && model && is_amd(model))
-		set_amd_sizes(i, &in);
-	if (i->op == OP_HOST || i->op == OP_GATHER || i->op == OP_MASKMOV)
-		i->form = FORM_HOST;
-	if (host)
-		fill_host(host, i, &in, o, model);
+	fill(i, host, &in, o, model, mode);
+	describe_layout(layout, &in, o);
+	layout->host_filled = host && !is_string_op(&in);
 	return i->len;
+}
+
+unsigned cpu_decode(const struct cpu_model *model, enum code_mode mode, const uint8_t *bytes, size_t avail,
+		    unsigned block_offset, struct insn *i, struct insn_host *host)
+{
+	struct decode_layout layout;
+
+	return decode_with_layout(model, mode, bytes, avail, block_offset, i, host, &layout);
 }
 
 void cpu_disassemble(enum code_mode mode, const uint8_t *bytes, size_t avail, uint64_t rip, char *text, size_t size)

@@ -98,8 +98,38 @@ extern const struct cpu_feature_bit {
 /* Vendors differ in SYSCALL and SYSENTER of compatibility mode, model-specific registers and CPUID leaves. All others are Intel's kind. */
 static inline bool is_amd(const struct cpu_model *m)
 {
-	return !strcmp(m->vendor, "AuthenticAMD") || !strcmp(m->vendor, "HygonGenuine");
+	return !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
 }
+
+/* ---- decode.c ---- */
+
+/*
+ * How the bytes of a decoded instruction became fields of struct insn, for those who will fill in the same from other bytes
+ * (decode_cache.c). regular: but for one displacement and one immediate, which are data, the form depends on prefixes, opcode,
+ * ModRM and SIB alone.
+ */
+struct decode_layout {
+	bool regular;
+	bool host_filled; /* insn_host was asked for and is described */
+	uint8_t disp_offset, disp_len;
+	uint8_t imm_offset, imm_len;
+	bool imm_stored, imm_signed; /* in insn.imm, sign- or zero-extended */
+};
+/* A RIP-relative operand's address and what follows from it; offset, len, addrsize and seg are set. */
+static inline void decode_ip_relative(struct insn *i, int32_t disp)
+{
+	int64_t from_block = (int64_t)disp + i->offset + i->len;
+	bool far = from_block > INT32_MAX;
+
+	i->base = 8 * REG_IP;
+	i->disp = (int32_t)from_block;
+	i->flags = (uint16_t)((i->flags & ~INSN_FAR_IP) | (far ? INSN_FAR_IP : 0));
+	i->ea_flat = i->addrsize == 8 && i->seg < FS && !far;
+}
+
+/* cpu_decode() that also tells the layout. */
+unsigned decode_with_layout(const struct cpu_model *, enum code_mode, const uint8_t *bytes, size_t avail,
+			    unsigned block_offset, struct insn *, struct insn_host *, struct decode_layout *);
 
 /* ---- cpuid.c ---- */
 

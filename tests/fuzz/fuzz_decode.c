@@ -1,8 +1,8 @@
 /*
  * The decoder adapter on any bytes, in every mode and for models with and without each feature: what it says of an instruction
- * must be in range, because engines index with it.
+ * must be in range, because engines index with it. From memory (decode_cache.c) it says the same.
  */
-#include "cpu/cpu.h"
+#include "lib/same_insn.h"
 
 #include <stdlib.h>
 
@@ -39,6 +39,16 @@ static void check(const struct insn *i, const struct insn_host *h, unsigned len,
 	require(h->gpr_place <= 2);
 }
 
+static void check_cached(struct decode_cache *cache, enum code_mode mode, const uint8_t *bytes, size_t avail, size_t at,
+			 const struct insn *insn, const struct insn_host *host, unsigned len)
+{
+	struct insn_host cached_host = { 0 };
+	struct insn cached;
+
+	require(cpu_decode_cached(cache, mode, bytes, avail, (unsigned)at & 0xfff, &cached, &cached_host) == len);
+	require(!len || (!insn_difference(insn, &cached) && !insn_host_difference(host, &cached_host)));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct cpu_model model = { .vendor = "GenuineIntel" };
@@ -55,11 +65,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	enum code_mode mode = data[0] % 3;
 	const uint8_t *bytes = data + 3;
 	size_t avail = size - 3;
+	struct decode_cache *cache = decode_cache_create(&model);
 
+	require(cache);
 	for (size_t at = 0; at < avail;) {
 		memset(&host, 0, sizeof(host));
 		unsigned len = cpu_decode(&model, mode, bytes + at, avail - at, (unsigned)at & 0xfff, &insn, &host);
 
+		check_cached(cache, mode, bytes + at, avail - at, at, &insn, &host, len);
 		if (!len) {
 			require(avail - at < 15);
 			break;
@@ -69,5 +82,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		cpu_disassemble(mode, bytes + at, avail - at, at, text, sizeof(text));
 		at += len;
 	}
+	decode_cache_destroy(cache);
 	return 0;
 }

@@ -121,7 +121,7 @@ static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_ins
 			memcpy(bytes + avail, host, 15 - avail);
 		avail = 15;
 	}
-	cpu_decode(v->model, v->code_mode, bytes, avail, 0, &i, &h);
+	cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, avail, 0, &i, &h);
 	struct block *single = bt_meta_alloc(bt, sizeof(*single) + 2 * sizeof(struct insn));
 	if (!single)
 		return NULL;

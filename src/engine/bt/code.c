@@ -156,7 +156,7 @@ struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t ke
 
 static struct bt_block **page_list(struct bt_cpu *bt, uint64_t page)
 {
-	return &bt->pages[hash_of(page & PAGE_MASK, 0)];
+	return &bt->pages[hash_of(page & PAGE_MASK, 0) >> (BT_HASH_BITS - BT_PAGE_BITS)];
 }
 
 void bt_insert(struct vcpu *v, struct bt_block *b)

@@ -9,7 +9,8 @@
 
 #define BT_CODE_SIZE   (32u << 20) /* bytes of translated code a vCPU keeps; then all is forgotten */
 #define BT_META_SIZE   (24u << 20) /* bytes about blocks */
-#define BT_HASH_BITS   14
+#define BT_HASH_BITS   16
+#define BT_PAGE_BITS   12
 #define BT_JUMP_BITS   12
 #define BT_JUMP_TABLES 24
 #define BT_MAX_BLOCKS  (1u << 21) /* what an exit argument can name */
@@ -114,7 +115,7 @@ struct bt_cpu {
 	uint8_t *meta;
 	size_t meta_used;
 	struct bt_block *hash[1u << BT_HASH_BITS];
-	struct bt_block *pages[1u << BT_HASH_BITS]; /* by physical page */
+	struct bt_block *pages[1u << BT_PAGE_BITS]; /* by physical page */
 	struct bt_block **blocks;		    /* by index, which is also the order of code */
 	uint32_t block_count;
 	struct jump_table *jump;	     /* current */

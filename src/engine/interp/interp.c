@@ -147,7 +147,7 @@ static unsigned decode_crossing(struct vcpu *v, struct block *b, uint64_t linear
 		memset(bytes + avail, 0xff, sizeof(bytes) - avail);
 	b->page[1] = host2 ? mem_page(v->mem, second) : &no_page;
 	b->gpa2 = second.v;
-	return cpu_decode(v->model, v->code_mode, bytes, 15, 0, i, h);
+	return cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, 15, 0, i, h);
 }
 
 /* Segment limit of an instruction fetch. #GP(0) only when the first instruction is beyond it: the rest is left for later. */
@@ -172,8 +172,8 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 	while (b->count < max && offset < avail) {
 		struct insn *i = &b->insns[b->count];
 		struct insn_host *h = &hosts[b->count];
-		unsigned len =
-			cpu_decode(v->model, v->code_mode, host + offset, avail - offset, (unsigned)offset, i, h);
+		unsigned len = cpu_decode_cached(interp_of(v)->decoder, v->code_mode, host + offset, avail - offset,
+						 (unsigned)offset, i, h);
 
 		if (!len) {
 			if (b->count)
@@ -288,7 +288,7 @@ int interp_single(struct vcpu *v, struct block *b, const struct insn *i)
 	b->insns[0] = *i;
 	/* Decoded once more for the offset, which RIP-relative operands contain. */
 	if (i->op != OP_INVALID && i->op != OP_TOO_LONG)
-		cpu_decode(v->model, v->code_mode, i->bytes, i->len, 0, &b->insns[0], &h);
+		cpu_decode_cached(interp_of(v)->decoder, v->code_mode, i->bytes, i->len, 0, &b->insns[0], &h);
 	if ((b->insns[0].flags & INSN_HOST) && interp_host_prepare(v, &b->insns[0], &h) == -ENOSPC) {
 		flush_blocks(v);
 		interp_host_reset(v);
@@ -526,6 +526,7 @@ static void interp_destroy(struct vcpu *v)
 	free(in->arena);
 	free(in->step);
 	free(in->scratch);
+	decode_cache_destroy(in->decoder);
 	free(in);
 	v->engine_data = NULL;
 }
@@ -543,7 +544,8 @@ static int interp_create(struct vcpu *v, struct error *err)
 	in->arena = aligned_alloc(64, INTERP_ARENA);
 	in->step = calloc(1, block_size(2));
 	in->scratch = calloc(1, block_size(INTERP_MAX_INSNS + 1));
-	if (!in->arena || !in->step || !in->scratch)
+	in->decoder = decode_cache_create(v->model);
+	if (!in->arena || !in->step || !in->scratch || !in->decoder)
 		ret = error_set(err, ENOMEM, "no memory for the interpreter");
 	else
 		ret = interp_host_init(v, err);
@@ -587,8 +589,9 @@ static void interp_stats(struct vcpu *v, FILE *out)
 	const struct interp *in = interp_of(v);
 	bool shown[OP_COUNT] = { false };
 
-	fprintf(out, "  decoded blocks: %zu KiB, forgotten %llu times\n", in->arena_used >> 10,
-		(unsigned long long)(in->flushes - 1));
+	fprintf(out, "  decoded blocks: %zu KiB, forgotten %llu times; %llu instructions decoded anew\n",
+		in->arena_used >> 10, (unsigned long long)(in->flushes - 1),
+		(unsigned long long)decode_cache_missed(in->decoder));
 	for (unsigned n = 0; n < 12; n++) {
 		unsigned best = 0;
 

@@ -49,6 +49,7 @@ struct interp {
 	struct block *step;			  /* block of one instruction, reused */
 	struct block *scratch;			  /* decoded into, then copied to the arena */
 	struct insn_host hosts[INTERP_MAX_INSNS]; /* of the block decoded last */
+	struct decode_cache *decoder;
 	uint64_t flushes;
 	uint64_t op_count[OP_COUNT]; /* callouts, for --stats */
 };
