@@ -372,8 +372,8 @@ const char *cpu_feature_name(enum cpu_feature);
 /* clang-format on */
 
 enum op {
-	OP_INVALID,	/* #UD */
-	OP_TOO_LONG,	/* over 15 bytes: #GP(0) */
+	OP_INVALID,  /* #UD */
+	OP_TOO_LONG, /* over 15 bytes: #GP(0) */
 	/* mnemonics that mean two instructions */
 	OP_MOVSD_STRING,
 	OP_CMPSD_STRING, /* MOVSD, CMPSD of the string kind; run by op_movs, op_cmps */
@@ -721,14 +721,15 @@ struct vcpu {
 		uint64_t resume;   /* where to enter it */
 		uint64_t r11;	   /* R11 to enter with */
 		uint64_t exit_arg; /* why it was left */
-		uint64_t target;   /* a computed target that was not found; a linear address that the TLB has no entry for */
-		uint64_t call;	   /* an indirect call's target while the return address is pushed */
-		uint64_t value;	   /* what is pushed while its place is looked up */
+		uint64_t
+			target; /* a computed target that was not found; a linear address that the TLB has no entry for */
+		uint64_t call;	/* an indirect call's target while the return address is pushed */
+		uint64_t value; /* what is pushed while its place is looked up */
 		uint32_t
 			x87; /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
 		uint64_t jump;	 /* the current jump table, or the one where nothing is found */
-		void *exit_glue; /* bt_exit_asm, bt_lookup_asm: too far away for a direct jump */
-		void *lookup_glue;
+		void *exit_glue; /* bt_exit_*, bt_miss: too far away for a direct jump */
+		void *miss_glue;
 	} bt_frame;
 	struct bt_cpu *bt;
 };

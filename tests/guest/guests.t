@@ -31,8 +31,8 @@ run_guest() {
 	plan=$(sed -n 's/^1\.\.//p' "$scratch/tap")
 	results=$(grep -c -e '^ok ' -e '^not ok ' "$scratch/tap")
 	[ "$status" = 1 ] || echo "exit status $status, not 1"
-	[ "${plan:-0}" = "$results" ] || echo "$results results, ${plan:-no} planned; the last: $(tail -n 1 "$scratch/tap")"
-	[ "$status" = 1 ] && [ "${plan:-0}" = "$results" ]
+	[ "$plan" = "$results" ] || echo "$results results, ${plan:-no} planned; the last: $(tail -n 1 "$scratch/tap")"
+	[ "$status" = 1 ] && [ "$plan" = "$results" ]
 }
 
 # How many processors a guest is run with.

@@ -2,7 +2,7 @@
  * Golden listings: what is emitted for each kind of instruction, so that a change is seen in review. Whether it is right is
  * test_emit_run's question.
  */
-#include "engine/bt/bt.h"
+#include "engine/bt/runtime.h"
 
 #include <setjmp.h>
 
@@ -443,6 +443,10 @@ static void name_state(char *line, size_t size)
 		{ "fs_base", offsetof(struct vcpu, s.seg_base[FS]) },
 		{ "gs_base", offsetof(struct vcpu, s.seg_base[GS]) },
 		{ "slot_r15", offsetof(struct vcpu, slot_r15) },
+		{ "rcx", BT_GPR(RCX) },
+		{ "jump", offsetof(struct vcpu, bt_frame.jump) },
+		{ "miss", offsetof(struct vcpu, bt_frame.miss_glue) },
+		{ "exit", offsetof(struct vcpu, bt_frame.exit_glue) },
 	};
 	char *at = strstr(line, "gs:[0x"), rest[64];
 	size_t offset;
@@ -519,6 +523,60 @@ static void test_listings(void **state)
 	assert_false(failed);
 }
 
+static void check_listing(const struct emitter *e, const char *host)
+{
+	static struct cpu_model model;
+	char text[2048];
+
+	for (unsigned n = 0; n < FEATURE_COUNT; n++)
+		model.features[n] = true;
+	list_code(&model, e, text, sizeof(text));
+	assert_string_equal(text, host);
+}
+
+static struct emitter empty(void)
+{
+	return (struct emitter){ .at = code, .end = code + sizeof(code), .window_base = -1 };
+}
+
+static void test_ways_out(void **state)
+{
+	struct emitter e = empty();
+
+	(void)state;
+	emit_leave(&e, 0x123);
+	check_listing(&e, "mov r11d, 0x123\n"
+			  "jmp qword ptr gs:exit\n");
+	e = empty();
+	emit_lookup(&e, 0x123);
+	check_listing(&e, "mov qword ptr gs:rcx, rcx\n"
+			  "mov r11, qword ptr gs:jump\n"
+			  "mov ecx, 0x00\n"
+			  "crc32 rcx, r10\n"
+			  "shrx ecx, ecx, r11d\n"
+			  "lea rcx, [rcx+rcx*1]\n"
+			  "lea r11, [r11+rcx*8]\n"
+			  "mov rcx, qword ptr [r11-0x14]\n"
+			  "lea rcx, [rcx+r10*1]\n"
+			  "jrcxz 0x0000000000000010\n"
+			  "mov r11d, 0x123\n"
+			  "jmp qword ptr gs:miss\n"
+			  "mov rcx, qword ptr gs:rcx\n"
+			  "jmp qword ptr [r11-0x0C]\n");
+	e = empty();
+	emit_lookup_constant(&e, RIP, 0x123);
+	check_listing(&e, "mov qword ptr gs:rcx, rcx\n"
+			  "mov r11, qword ptr gs:jump\n"
+			  "mov r10, 0x555555554000\n"
+			  "mov rcx, qword ptr [r11+0xE18C]\n"
+			  "lea rcx, [rcx+r10*1]\n"
+			  "jrcxz 0x0000000000000010\n"
+			  "mov r11d, 0x123\n"
+			  "jmp qword ptr gs:miss\n"
+			  "mov rcx, qword ptr gs:rcx\n"
+			  "jmp qword ptr [r11+0xE194]\n");
+}
+
 /* What does not fit is not written, and what was written stays. */
 static void test_full(void **state)
 {
@@ -560,6 +618,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_listings),
+		cmocka_unit_test(test_ways_out),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_jumps),
 	};

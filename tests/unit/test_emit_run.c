@@ -215,7 +215,7 @@ static int setup(void **state)
 	long_mode(w->v);
 	w->v->slot_r15 = w->table.r15;
 	w->v->bt_frame.self = w->v;
-	w->v->bt_frame.exit_glue = (void *)(uintptr_t)bt_exit_avx;
+	w->v->bt_frame.exit_glue = (void *)(uintptr_t)bt_glue_avx.exit;
 	w->v->bt_frame.r11 = 0xdeaddeaddeadull << 16;
 	w->v->bt_frame.resume = (uint64_t)(uintptr_t)w->cache.exec;
 	interp_host_enter(w->v);
@@ -325,7 +325,7 @@ static void run_emitted(struct world *w, struct test_case *c, struct result *r)
 	start(w, c);
 	cpu_fpu_load(w->v);
 	fault.faulted = false;
-	bt_enter_avx(w->v);
+	bt_glue_avx.enter(w->v);
 	finish(w, r);
 }
 

@@ -263,7 +263,7 @@ static void choose_glue(struct vcpu *v)
 
 	bt->glue = bt->glues[code32];
 	v->bt_frame.exit_glue = (void *)bt->glue->exit;
-	v->bt_frame.lookup_glue = (void *)bt->glue->lookup;
+	v->bt_frame.miss_glue = (void *)bt->glue->miss;
 	bt_set_gs_base(v, code32 ? (uint64_t)__atomic_load_n(slot0, __ATOMIC_ACQUIRE) : (uint64_t)(uintptr_t)v);
 }
 
@@ -421,7 +421,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			bt_link(v, pending, b);
 		v->bt_frame.resume = bt_exec(bt, b);
 		do {
-			v->bt_frame.jump = (uint64_t)(uintptr_t)bt_jump_table(v, b->key);
+			v->bt_frame.jump = bt_jump_pointer(bt_jump_table(v, b->key));
 			bt->entering = b;
 			if (bt->kicked || atomic_load(&v->events))
 				break;
@@ -481,7 +481,7 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
  */
 static int probe_processor(struct error *err)
 {
-	static const uint8_t needed[] = { FEATURE_BMI2, FEATURE_LAHF64 };
+	static const uint8_t needed[] = { FEATURE_BMI2, FEATURE_LAHF64, FEATURE_SSE42 };
 	char missing[64] = "";
 	size_t used = 0;
 

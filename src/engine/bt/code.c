@@ -53,7 +53,7 @@ static void clear_table(struct jump_table *t)
 {
 	/* No linear address has its negation here, but 0, whose negated key is 0: so bit 63 alone, which is no canonical address. */
 	for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++)
-		t->nkey[n] = BIT(63);
+		t->to[n].nkey = BIT(63);
 }
 
 struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
@@ -82,10 +82,7 @@ struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 
 void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, const struct bt_block *b)
 {
-	unsigned n = bt_jump_index(rip);
-
-	t->nkey[n] = -rip;
-	t->code[n] = bt_exec(v->bt, b);
+	t->to[bt_jump_index(rip)] = (struct jump_target){ .nkey = -rip, .code = bt_exec(v->bt, b) };
 }
 
 static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
@@ -93,8 +90,8 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 	unsigned n = bt_jump_index(b->rip);
 
 	for (unsigned k = 0; k < BT_JUMP_TABLES; k++)
-		if (bt->tables[k].code[n] == bt_exec(bt, b))
-			bt->tables[k].nkey[n] = BIT(63);
+		if (bt->tables[k].to[n].code == bt_exec(bt, b))
+			bt->tables[k].to[n].nkey = BIT(63);
 }
 
 /* ---- links ---- */
@@ -315,8 +312,8 @@ int bt_code_create(struct vcpu *v, struct error *err)
 		return ret;
 	bt->meta = aligned_alloc(PAGE_SIZE, BT_META_SIZE);
 	bt->blocks = calloc(BT_MAX_BLOCKS, sizeof(struct bt_block *));
-	bt->tables = calloc(BT_JUMP_TABLES, sizeof(struct jump_table));
-	bt->nothing = calloc(1, sizeof(struct jump_table));
+	bt->tables = aligned_alloc(_Alignof(struct jump_table), BT_JUMP_TABLES * sizeof(struct jump_table));
+	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
 	bt->tlb_lookup = bt_tlb_lookup_create();
 	if (!bt->tlb_lookup || !bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
 		return error_set(err, ENOMEM, "no memory for the translator");

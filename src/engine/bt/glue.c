@@ -1,6 +1,5 @@
 /*
- * The border between C and translated code: entering it with the guest's registers, leaving it with why, and finding the
- * block for a computed target without leaving.
+ * The border between C and translated code: entering it with the guest's registers, leaving it with why.
  */
 #include "engine/bt/runtime.h"
 
@@ -12,9 +11,9 @@
 		[status] "i"(offsetof(struct vcpu, status)), [self] "i"(offsetof(struct vcpu, bt_frame.self)),         \
 		[host_rsp] "i"(offsetof(struct vcpu, bt_frame.host_rsp)),                                              \
 		[resume] "i"(offsetof(struct vcpu, bt_frame.resume)),                                                  \
-		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)), [jump] "i"(offsetof(struct vcpu, bt_frame.jump)), \
+		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)),                                                   \
 		[r11] "i"(offsetof(struct vcpu, bt_frame.r11)), [r15] "i"(offsetof(struct vcpu, slot_r15)),            \
-		[target] "i"(offsetof(struct vcpu, bt_frame.target)), [codes] "i"(offsetof(struct jump_table, code))
+		[target] "i"(offsetof(struct vcpu, bt_frame.target))
 
 #define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9) _(10) _(11) _(12) _(13) _(14) _(15)
 #define LOAD_YMM(n)  "vmovdqu %c[vec] + 32 * " #n "(%%rdi), %%ymm" #n "\n\t"
@@ -25,7 +24,7 @@
 
 /* void enter(struct vcpu *): returns when translated code leaves through the matching exit. */
 #define ENTER(name, LOAD)                                                                                              \
-	__attribute__((naked)) void name(struct vcpu *v __attribute__((unused)))                                       \
+	__attribute__((naked)) static void name(struct vcpu *v __attribute__((unused)))                                       \
 	{                                                                                                              \
 		__asm__("push %%rbx\n\tpush %%rbp\n\tpush %%r12\n\tpush %%r13\n\tpush %%r14\n\tpush %%r15\n\t"         \
 			"mov %%rsp, %c[host_rsp](%%rdi)\n\t" EACH_VECTOR(LOAD)                                         \
@@ -48,7 +47,7 @@
 
 /* Jumped to by translated code, R11 = exit argument. RSP is the guest's until the host's is back. */
 #define LEAVE_TO_C(name, STORE, CLEAN)                                                                                 \
-	__attribute__((naked)) void name(void)                                                                         \
+	__attribute__((naked)) static void name(void)                                                                         \
 	{                                                                                                              \
 		__asm__("mov %%r11, %%gs:%c[arg]\n\t"                                                                  \
 			"mov %%rax, %%gs:" GPR(0) "\n\t"                                                               \
@@ -67,46 +66,22 @@
 			: STATE);                                                                                      \
 	}
 
-ENTER(bt_enter_avx, LOAD_YMM)
-LEAVE_TO_C(bt_exit_avx, STORE_YMM, "vzeroupper\n\t")
-ENTER(bt_enter_sse, LOAD_XMM)
-LEAVE_TO_C(bt_exit_sse, STORE_XMM, "")
+ENTER(enter_avx, LOAD_YMM)
+LEAVE_TO_C(exit_avx, STORE_YMM, "vzeroupper\n\t")
+ENTER(enter_sse, LOAD_XMM)
+LEAVE_TO_C(exit_sse, STORE_XMM, "")
 
-/*
- * R10 = linear address to go on at, R11 = exit argument for when it is not found. Flags are the guest's and stay so:
- * comparison by LEA of the negated key and JRCXZ. The index is the low 12 bits of the address and of the address / 256 added.
- */
-__attribute__((naked)) void bt_lookup_asm(void)
+/* R10 = linear address that is not in the jump table, R11 = exit argument. RCX is in memory. */
+__attribute__((naked)) static void miss(void)
 {
-	__asm__("mov %%rcx, %%gs:" GPR(1) "\n"
-		"bt_lookup_restart:\n\t"
-		"mov %%r11, %%gs:%c[arg]\n\t"
-		"rorx $8, %%r10, %%rcx\n\t"
-		"lea (%%rcx,%%r10), %%rcx\n\t"
-		"mov $52, %%r11d\n\t"
-		"shlx %%r11, %%rcx, %%rcx\n\t"
-		"shrx %%r11, %%rcx, %%rcx\n\t"
-		"mov %%gs:%c[jump], %%r15\n\t"
-		"mov (%%r15,%%rcx,8), %%r11\n\t"
-		"mov %c[codes](%%r15,%%rcx,8), %%r15\n\t"
-		"lea (%%r11,%%r10), %%rcx\n\t"
-		"jrcxz 1f\n\t"
-		"mov %%gs:" GPR(1) ", %%rcx\n\t"
+	__asm__("mov %%gs:" GPR(1) ", %%rcx\n\t"
 		"mov %%r10, %%gs:%c[target]\n\t"
-		"mov %%gs:%c[arg], %%r11\n\t"
-		"jmp *%%gs:%c[exit]\n"
-		"1:\n\t"
-		"mov %%gs:" GPR(1) ", %%rcx\n\t"
-		"mov %%r15, %%r11\n\t"
-		"mov %%gs:%c[r15], %%r15\n\t"
-		"jmp *%%r11\n"
-		".globl bt_lookup_restart, bt_lookup_end\n"
-		"bt_lookup_end:\n\t"
+		"jmp *%%gs:%c[exit]\n\t"
 		:
 		: STATE, [exit] "i"(offsetof(struct vcpu, bt_frame.exit_glue)));
 }
 
 /* clang-format on */
 
-const struct bt_glue bt_glue_avx = { bt_enter_avx, bt_exit_avx, bt_lookup_asm };
-const struct bt_glue bt_glue_sse = { bt_enter_sse, bt_exit_sse, bt_lookup_asm };
+const struct bt_glue bt_glue_avx = { enter_avx, exit_avx, miss };
+const struct bt_glue bt_glue_sse = { enter_sse, exit_sse, miss };

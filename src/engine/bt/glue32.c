@@ -13,8 +13,8 @@
 		[vec] "i"(offsetof(struct vcpu, s.vec)), [status] "i"(offsetof(struct vcpu, status)),                  \
 		[host_rsp] "i"(offsetof(struct vcpu, bt_frame.host_rsp)),                                              \
 		[resume] "i"(offsetof(struct vcpu, bt_frame.resume)),                                                  \
-		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)), [jump] "i"(offsetof(struct vcpu, bt_frame.jump)), \
-		[target] "i"(offsetof(struct vcpu, bt_frame.target)), [codes] "i"(offsetof(struct jump_table, code)),  \
+		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)),                                                   \
+		[target] "i"(offsetof(struct vcpu, bt_frame.target)),                                                  \
 		[exit] "i"(offsetof(struct vcpu, bt_frame.exit_glue))
 
 #define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7)
@@ -69,37 +69,17 @@ LEAVE_TO_C(exit_avx, STORE_YMM, "vzeroupper\n\t")
 ENTER(enter_sse, LOAD_XMM)
 LEAVE_TO_C(exit_sse, STORE_XMM, "")
 
-/* As bt_lookup_asm(), with R12 to keep RCX in. */
-__attribute__((naked)) static void lookup(void)
+/* R10 = linear address that is not in the jump table, R11 = exit argument. RCX is in memory. */
+__attribute__((naked)) static void miss(void)
 {
-	__asm__("mov %%rcx, %%r12\n"
-		"bt_lookup32_restart:\n\t"
-		"mov %%r11, %c[arg](%%r15)\n\t"
-		"rorx $8, %%r10, %%rcx\n\t"
-		"lea (%%rcx,%%r10), %%ecx\n\t"
-		"mov $20, %%r11d\n\t"
-		"shlx %%r11d, %%ecx, %%ecx\n\t"
-		"shrx %%r11d, %%ecx, %%ecx\n\t"
-		"mov %c[jump](%%r15), %%r11\n\t"
-		"lea (%%r11,%%rcx,8), %%r11\n\t"
-		"mov (%%r11), %%rcx\n\t"
-		"mov %c[codes](%%r11), %%r11\n\t"
-		"lea (%%rcx,%%r10), %%rcx\n\t"
-		"jrcxz 1f\n\t"
-		"mov %%r12, %%rcx\n\t"
+	__asm__("mov " GPR(1) "(%%r15), %%rcx\n\t"
 		"mov %%r10, %c[target](%%r15)\n\t"
-		"mov %c[arg](%%r15), %%r11\n\t"
-		"jmp *%c[exit](%%r15)\n"
-		"1:\n\t"
-		"mov %%r12, %%rcx\n\t"
-		"jmp *%%r11\n"
-		".globl bt_lookup32_restart, bt_lookup32_end\n"
-		"bt_lookup32_end:\n\t"
+		"jmp *%c[exit](%%r15)\n\t"
 		:
 		: STATE);
 }
 
 /* clang-format on */
 
-const struct bt_glue bt_glue32_avx = { enter_avx, exit_avx, lookup };
-const struct bt_glue bt_glue32_sse = { enter_sse, exit_sse, lookup };
+const struct bt_glue bt_glue32_avx = { enter_avx, exit_avx, miss };
+const struct bt_glue bt_glue32_sse = { enter_sse, exit_sse, miss };

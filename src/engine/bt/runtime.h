@@ -73,6 +73,9 @@ struct bt_block {
 	uint8_t count, link_count;
 	bool dead; /* the guest's code changed; not in any table any more */
 	bool crosses;
+	struct {
+		uint16_t restart, end; /* offsets from its code; 0: none */
+	} lookups[2];
 	const struct mem_page *page[2];
 	uint32_t gen[2];
 	struct list incoming;
@@ -80,10 +83,14 @@ struct bt_block {
 	struct bt_insn insns[];
 };
 
-/* Linear address -> code in one address space and mode. nkey holds the negated address: see bt_lookup_asm. */
+struct jump_target {
+	uint64_t nkey; /* the negated linear address: compared by adding, see emit_branch.c */
+	uint64_t code;
+};
+
+/* Linear address -> code in one address space and mode. */
 struct jump_table {
-	uint64_t nkey[1u << BT_JUMP_BITS];
-	uint64_t code[1u << BT_JUMP_BITS];
+	_Alignas(64) struct jump_target to[1u << BT_JUMP_BITS];
 	uint64_t space; /* vcpu.address_space and key it is for */
 	uint32_t key;
 	uint64_t used; /* for choosing which to reuse */
@@ -149,20 +156,24 @@ struct bt_cpu {
 };
 
 /* glue.c */
-void bt_enter_avx(struct vcpu *);
-void bt_enter_sse(struct vcpu *);
-void bt_exit_avx(void);
-void bt_exit_sse(void);
-void bt_lookup_asm(void);
 
 /* glue.c, and glue32.c for 16- and 32-bit code */
 struct bt_glue {
 	void (*enter)(struct vcpu *); /* returns when translated code leaves through the exit */
 	void (*exit)(void);
-	void (*lookup)(void);
+	void (*miss)(void); /* a look-up in the jump table failed */
 };
 extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_sse;
-extern const char bt_lookup_restart[], bt_lookup_end[], bt_lookup32_restart[], bt_lookup32_end[];
+
+/* emit_branch.c */
+/* Leave to C with this argument. */
+void emit_leave(struct emitter *, uint32_t arg);
+/*
+ * Go on at the linear address in R10, or at a constant one; leave with `arg` when it is not in the jump table. Returns from where on
+ * the look-up can be begun again.
+ */
+uint8_t *emit_lookup(struct emitter *, uint32_t arg);
+uint8_t *emit_lookup_constant(struct emitter *, uint64_t target, uint32_t arg);
 
 /* code.c: the cache of blocks */
 int bt_code_create(struct vcpu *, struct error *);
@@ -200,10 +211,18 @@ static inline uint64_t bt_exec(const struct bt_cpu *bt, const struct bt_block *b
 {
 	return (uint64_t)(uintptr_t)bt->cache.exec + b->code;
 }
+/* As emitted code computes it. */
 static inline unsigned bt_jump_index(uint64_t rip)
 {
-	/* as bt_lookup_asm computes it */
-	return (unsigned)(((rip >> 8 | rip << 56) + rip) & ((1u << BT_JUMP_BITS) - 1));
+	uint64_t crc = 0;
+
+	__asm__("crc32q %1, %0" : "+r"(crc) : "r"(rip));
+	return (unsigned)(crc >> (32 - BT_JUMP_BITS));
+}
+/* What bt_frame.jump holds: the table's address, plus the count that index bits are shifted by. */
+static inline uint64_t bt_jump_pointer(const struct jump_table *t)
+{
+	return (uint64_t)(uintptr_t)t->to + (32 - BT_JUMP_BITS);
 }
 
 /* young.c */

@@ -72,10 +72,15 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	errno = saved_errno;
 }
 
-/* In the middle of a lookup: look up again. What R11 was is in the frame as soon as it is overwritten. */
-static const struct {
-	const char *restart, *end;
-} lookups[] = { { bt_lookup_restart, bt_lookup_end }, { bt_lookup32_restart, bt_lookup32_end } };
+/* In the middle of a look-up, maybe with what it found in hand: it must not be found. */
+static void look_up_again(greg_t *regs, const struct bt_block *b, uint64_t code)
+{
+	uint64_t at = (uint64_t)regs[REG_RIP] - code;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(b->lookups); n++)
+		if (at >= b->lookups[n].restart && at < b->lookups[n].end)
+			regs[REG_RIP] = (greg_t)(code + b->lookups[n].restart);
+}
 
 /*
  * Make translated code come back to C soon: nothing is found in jump tables any more, and the direct exits of the block that
@@ -97,16 +102,12 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 		v->bt->ticked = 1;
 	}
 	v->bt->kicked = 1;
-	v->bt_frame.jump = (uint64_t)(uintptr_t)v->bt->nothing;
+	v->bt_frame.jump = bt_jump_pointer(v->bt->nothing);
 	if ((b = v->bt->entering))
 		bt_unlink_exits(v, b);
-	if ((b = bt_block_at(v->bt, rip)))
+	if ((b = bt_block_at(v->bt, rip))) {
 		bt_unlink_exits(v, b);
-	for (unsigned n = 0; n < ARRAY_SIZE(lookups); n++) {
-		if (rip > (uint64_t)(uintptr_t)lookups[n].restart && rip < (uint64_t)(uintptr_t)lookups[n].end) {
-			regs[REG_R11] = (greg_t)v->bt_frame.exit_arg;
-			regs[REG_RIP] = (greg_t)(uintptr_t)lookups[n].restart;
-		}
+		look_up_again(regs, b, bt_exec(v->bt, b));
 	}
 }
 

@@ -1,16 +1,6 @@
 /* Translating a block: its instructions one after the other, then how it goes on. */
 #include "engine/bt/runtime.h"
 
-/* mov $arg, %r11d; jmp *glue(state). What each exit and callout consists of. */
-static void emit_leave(struct emitter *e, uint32_t arg, uint32_t glue_offset)
-{
-	emit_mov_imm(e, R11, arg);
-	emit_jump_state(e, glue_offset);
-}
-
-#define EXIT_GLUE   ((uint32_t)offsetof(struct vcpu, bt_frame.exit_glue))
-#define LOOKUP_GLUE ((uint32_t)offsetof(struct vcpu, bt_frame.lookup_glue))
-
 struct translation {
 	struct vcpu *v;
 	struct bt_cpu *bt;
@@ -20,6 +10,18 @@ struct translation {
 	uint64_t next; /* and of the one behind it */
 	unsigned n;    /* its number */
 };
+
+static uint16_t offset_of(const struct translation *t, const uint8_t *at)
+{
+	return (uint16_t)(at - (t->bt->cache.write + t->b->code));
+}
+
+/* The look-up just emitted. */
+static void note_lookup(struct translation *t, unsigned n, const uint8_t *restart)
+{
+	t->b->lookups[n].restart = offset_of(t, restart);
+	t->b->lookups[n].end = offset_of(t, t->e.at);
+}
 
 /* A direct way out, jumping to its stub, which is emitted later. */
 static void add_link(struct translation *t, int cc, uint64_t target)
@@ -40,24 +42,25 @@ static void emit_stubs(struct translation *t)
 		l->stub = (uint32_t)(t->e.at - t->bt->cache.write);
 		store_le32(l->rel32, (uint32_t)(t->e.at - (l->rel32 + 4)));
 		if (l->other_page) {
-			emit_mov_imm(&t->e, R10, l->target);
-			emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LOOKUP0 + k), LOOKUP_GLUE);
+			note_lookup(t, k,
+				    emit_lookup_constant(&t->e, l->target,
+							 BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LOOKUP0 + k)));
 		} else {
-			emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LINK0 + k), EXIT_GLUE);
+			emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LINK0 + k));
 		}
 	}
 }
 
 static void emit_callout(struct translation *t)
 {
-	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT), EXIT_GLUE);
+	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
 	t->e.window_base = -1;
 }
 
 /* Go on at the linear address in R10. */
 static void emit_indirect(struct translation *t)
 {
-	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_INDIRECT), LOOKUP_GLUE);
+	note_lookup(t, 0, emit_lookup(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_INDIRECT)));
 }
 
 static uint64_t truncate_rip(const struct translation *t, uint64_t rip) { return t->e.code32 ? (uint32_t)rip : rip; }
@@ -232,7 +235,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	bool forced = bt_is_forced(t->bt, t->b->gpa + i->offset);
 
 	*record = (struct bt_insn){
-		.host = (uint16_t)(t->e.at - (t->bt->cache.write + t->b->code)),
+		.host = offset_of(t, t->e.at),
 		.guest = i->offset,
 		.window_base = (int8_t)t->e.window_base,
 		.len = i->len,
