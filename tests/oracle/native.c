@@ -313,6 +313,7 @@ void native_run(struct native *n, const struct user_state *s, struct outcome *o)
 {
 	ucontext_t frame = n->frame;
 	greg_t *g = frame.uc_mcontext.gregs;
+	sigset_t kicks, before;
 
 	for (unsigned k = 0; k < 16; k++)
 		g[greg_of[k]] = (greg_t)s->gpr[k];
@@ -325,7 +326,13 @@ void native_run(struct native *n, const struct user_state *s, struct outcome *o)
 	native_entry.in_gs = s->gs_base;
 	for (unsigned k = 0; k < ARRAY_SIZE(data_segments); k++)
 		native_entry.in_sel[k] = s->sel[data_segments[k]];
+	/* An engine's timer must not find this thread with another FS base; native_on_signal() goes on with the frame's mask. */
+	sigemptyset(&kicks);
+	sigaddset(&kicks, SIGRTMIN);
+	sigaddset(&frame.uc_sigmask, SIGRTMIN);
+	pthread_sigmask(SIG_BLOCK, &kicks, &before);
 	get_outcome(n, native_enter(&frame), o);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	outcome_settle(o, &n->areas, s->rip);
 }
 
