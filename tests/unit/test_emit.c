@@ -412,21 +412,143 @@
 	_("rdtsc", "callout\n")												\
 	_("popq (%rax)", "callout\n")
 
-static const struct {
+/* 32-bit code; all segments are plain but ES, FS and GS have a base. */
+#define LISTINGS32(_)													\
+	/* registers as they are */											\
+	_("mov %ebx, %eax", "mov eax, ebx\n")										\
+	_("inc %ecx", "inc ecx\n")											\
+	_("dec %di", "dec di\n")											\
+	_(".byte 0x82, 0xc1, 0x05", "add cl, 0x05\n")									\
+	_("mov %ah, %dh", "mov dh, ah\n")										\
+	_("bswap %edx", "bswap edx\n")											\
+	_("xchg %eax, %esi", "xchg esi, eax\n")									\
+	_("cwtl", "cwde\n")												\
+	_("andn %ecx, %edx, %ebx", "andn ebx, edx, ecx\n")								\
+	_("vaddps %ymm1, %ymm2, %ymm7", "vaddps ymm7, ymm2, ymm1\n")							\
+	_(".byte 0xc4, 0xe3, 0x55, 0x4c, 0xc8, 0xc6", "vpblendvb ymm1, ymm5, ymm0, ymm4\n")				\
+	_("fmul %st(2), %st", "fmul st0, st2\n")									\
+	/* memory */													\
+	_("mov 8(%ebx), %eax", "mov eax, dword ptr gs:[ebx+0x08]\n")							\
+	_("mov %cl, (%ebp,%esi,4)", "mov byte ptr gs:[ebp+esi*4], cl\n")						\
+	_("add $5, -4(%esp)", "add dword ptr gs:[esp-0x04], 0x05\n")							\
+	_("lock cmpxchg8b (%edi)", "lock cmpxchg8b qword ptr gs:[edi]\n")						\
+	_("mov 0x81234567, %ebx", "mov ebx, dword ptr gs:[0x0000000081234567]\n")					\
+	_("mov 0x81234567, %al", "mov al, byte ptr gs:[0x0000000081234567]\n")						\
+	_("mov %ax, 0x1234", "mov word ptr gs:[0x0000000000001234], ax\n")								\
+	_("mov %ah, 1(%ecx)", "mov byte ptr gs:[ecx+0x01], ah\n")							\
+	_("movups (%eax), %xmm5", "movups xmm5, xmmword ptr gs:[eax]\n")						\
+	_("vfmadd213pd (%edx), %ymm1, %ymm0", "vfmadd213pd ymm0, ymm1, ymmword ptr gs:[edx]\n")			\
+	_("fstpt 16(%esi)", "fstp tbyte ptr gs:[esi+0x10]\n")								\
+	/* segments with a base */											\
+	_("mov %gs:0x14, %eax", "mov eax, dword ptr gs:[r14d+0x14]\n")							\
+	_("mov %ecx, %fs:(%edx)", "mov dword ptr gs:[edx+r13d*1], ecx\n")						\
+	_("mov %gs:8(%ebx,%ecx,2), %eax",										\
+	  "lea r10d, [rbx+rcx*2+0x08]\n"										\
+	  "mov eax, dword ptr gs:[r10d+r14d*1]\n")									\
+	_("mov %eax, %es:4(%edi)",											\
+	  "mov r11, qword ptr [r15+es_base]\n"										\
+	  "mov dword ptr gs:[edi+r11d*1+0x04], eax\n")									\
+	_("add %ah, %fs:2(%ebx)",											\
+	  "rorx r12d, eax, 0x08\n"											\
+	  "add byte ptr gs:[ebx+r13d*1+0x02], r12b\n")									\
+	_("mov %fs:(%ebx), %ch",											\
+	  "rorx r12d, ecx, 0x08\n"											\
+	  "mov r12b, byte ptr gs:[ebx+r13d*1]\n"									\
+	  "rorx ecx, ecx, 0x08\n"											\
+	  "mov cl, r12b\n"												\
+	  "rorx ecx, ecx, 0x18\n")											\
+	_("mov %ss:(%ebx), %eax", "mov eax, dword ptr gs:[ebx]\n")							\
+	_("mov %cs:(%eax), %edx", "mov edx, dword ptr gs:[eax]\n")							\
+	_("mov %edx, %cs:(%eax)", "callout\n")										\
+	/* 16-bit addresses */												\
+	_("mov -2(%bx,%si), %eax",											\
+	  "lea r10d, [rbx+rsi*1-0x02]\n"										\
+	  "movzx r10d, r10w\n"												\
+	  "mov eax, dword ptr gs:[r10d]\n")										\
+	_("mov (%di), %dh",												\
+	  "lea r10d, [rdi]\n"												\
+	  "movzx r10d, r10w\n"												\
+	  "rorx r12d, edx, 0x08\n"											\
+	  "mov r12b, byte ptr gs:[r10d]\n"										\
+	  "rorx edx, edx, 0x08\n"											\
+	  "mov dl, r12b\n"												\
+	  "rorx edx, edx, 0x18\n")											\
+	/* LEA */													\
+	_("lea -1(%ebx,%ecx,4), %eax", "lea eax, [rbx+rcx*4-0x01]\n")							\
+	_("lea 8(%ebx), %ax", "lea ax, [rbx+0x08]\n")									\
+	_("lea 4(%bp), %ecx",												\
+	  "lea r10d, [rbp+0x04]\n"											\
+	  "movzx r10d, r10w\n"												\
+	  "lea ecx, [r10]\n")												\
+	/* the stack */													\
+	_("push %esp",													\
+	  "mov dword ptr gs:[esp-0x04], esp\n"										\
+	  "lea esp, [rsp-0x04]\n")											\
+	_("push $-2",													\
+	  "mov dword ptr gs:[esp-0x04], 0xFFFFFFFE\n"									\
+	  "lea esp, [rsp-0x04]\n")											\
+	_("push %gs:(%eax)",												\
+	  "mov r10d, dword ptr gs:[eax+r14d*1]\n"									\
+	  "mov dword ptr gs:[esp-0x04], r10d\n"									\
+	  "lea esp, [rsp-0x04]\n")											\
+	_("pop %edi",													\
+	  "mov edi, dword ptr gs:[esp]\n"										\
+	  "lea esp, [rsp+0x04]\n")											\
+	_("pop %esp", "mov esp, dword ptr gs:[esp]\n")									\
+	_("pop 8(%esp)",												\
+	  "mov r12d, dword ptr gs:[esp]\n"										\
+	  "mov dword ptr gs:[esp+0x0C], r12d\n"									\
+	  "lea esp, [rsp+0x04]\n")											\
+	_("leave",													\
+	  "mov r10d, dword ptr gs:[ebp]\n"										\
+	  "lea esp, [rbp+0x04]\n"											\
+	  "mov ebp, r10d\n")												\
+	/* bit strings */												\
+	_("btsl $5, (%edi)", "bts dword ptr gs:[edi], 0x05\n")								\
+	_("lock bts %eax, 8(%edi)",											\
+	  "mov r11b, 0x08\n"												\
+	  "sarx r11d, eax, r11d\n"											\
+	  "lea r11d, [r11*8]\n"											\
+	  "lea r10d, [rdi+r11*4+0x08]\n"										\
+	  "movzx r12d, al\n"												\
+	  "lock bts dword ptr gs:[r10d], r12d\n")									\
+	/* left to C */													\
+	_("pusha", "callout\n")											\
+	_("daa", "callout\n")												\
+	_("bound %eax, (%ebx)", "callout\n")										\
+	_("pushw %ax", "callout\n")											\
+	_("rep stosl", "callout\n")
+
+static const struct listing {
 	const char *guest, *host;
 } listings[] = {
 #define _(guest, host) { guest, host },
 	LISTINGS(_)
 #undef _
+}, listings32[] = {
+#define _(guest, host) { guest, host },
+	LISTINGS32(_)
+#undef _
 };
 
-extern const uint8_t listing_bytes[];
-__asm__(".pushsection .rodata\n.globl listing_bytes\nlisting_bytes:\n"
+extern const uint8_t listing_bytes[], listing32_bytes[];
+__asm__(".pushsection .rodata\n.globl listing_bytes, listing32_bytes\nlisting_bytes:\n"
 #define _(guest, host) ".byte 2f-1f\n1: " guest "\n2:\n"
 	LISTINGS(_)
+	"listing32_bytes:\n.code32\n"
+	LISTINGS32(_)
 #undef _
-	".popsection");
+	".code64\n.popsection");
 /* clang-format on */
+
+static const struct cpu_model *everything(void)
+{
+	static struct cpu_model model;
+
+	for (unsigned n = 0; n < FEATURE_COUNT; n++)
+		model.features[n] = true;
+	return &model;
+}
 
 static uint8_t code[1024];
 
@@ -447,17 +569,20 @@ static void name_state(char *line, size_t size)
 		{ "jump", offsetof(struct vcpu, bt_frame.jump) },
 		{ "miss", offsetof(struct vcpu, bt_frame.miss_glue) },
 		{ "exit", offsetof(struct vcpu, bt_frame.exit_glue) },
+		{ "es_base", offsetof(struct vcpu, s.seg_base[ES]) },
 	};
-	char *at = strstr(line, "gs:[0x"), rest[64];
+	char *at = strstr(line, "gs:[0x"), rest[64] = "";
 	size_t offset;
 
-	if (!at || sscanf(at, "gs:[%zx]%63[^\n]", &offset, rest) < 1)
-		return;
-	rest[0] = '\0';
-	sscanf(at, "gs:[%zx]%63[^\n]", &offset, rest);
-	for (unsigned n = 0; n < ARRAY_SIZE(fields); n++)
-		if (fields[n].offset == offset)
-			snprintf(at, size - (size_t)(at - line), "gs:%s%s", fields[n].name, rest);
+	if (at && sscanf(at, "gs:[%zx]%63[^\n]", &offset, rest) >= 1) {
+		for (unsigned n = 0; n < ARRAY_SIZE(fields); n++)
+			if (fields[n].offset == offset)
+				snprintf(at, size - (size_t)(at - line), "gs:%s%s", fields[n].name, rest);
+	} else if ((at = strstr(line, "[r15+0x")) && sscanf(at, "[r15+%zx]%63[^\n]", &offset, rest) >= 1) {
+		for (unsigned n = 0; n < ARRAY_SIZE(fields); n++)
+			if (fields[n].offset == offset)
+				snprintf(at, size - (size_t)(at - line), "[r15+%s]%s", fields[n].name, rest);
+	}
 }
 
 static void list_code(const struct cpu_model *model, const struct emitter *e, char *text, size_t size)
@@ -475,9 +600,15 @@ static void list_code(const struct cpu_model *model, const struct emitter *e, ch
 	}
 }
 
-static void list_guest(const struct cpu_model *model, const uint8_t *bytes, unsigned len, char *text, size_t size)
+static void list_guest(const struct cpu_model *model, enum code_mode mode, const uint8_t *bytes, unsigned len,
+		       char *text, size_t size)
 {
-	struct emitter e = { .at = code, .end = code + sizeof(code), .window_base = -1 };
+	struct emitter e = { .at = code,
+			     .end = code + sizeof(code),
+			     .window_base = -1,
+			     .code32 = mode != MODE_64,
+			     .plain_segments = 63,
+			     .based_segments = 1 << ES | 1 << FS | 1 << GS };
 	bool callout = false;
 	unsigned at = 0;
 
@@ -488,7 +619,7 @@ static void list_guest(const struct cpu_model *model, const uint8_t *bytes, unsi
 		struct insn i;
 
 		memcpy(padded, bytes + at, len - at);
-		cpu_decode(model, MODE_64, padded, 15, at, &i, &h);
+		cpu_decode(model, mode, padded, 15, at, &i, &h);
 		assert_int_not_equal(i.op, OP_INVALID);
 		callout = emit_insn(&e, &i, &h, RIP + at) == EMIT_CALLOUT;
 		at += i.len;
@@ -499,24 +630,19 @@ static void list_guest(const struct cpu_model *model, const uint8_t *bytes, unsi
 		strncat(text, "callout\n", size - strlen(text) - 1);
 }
 
-static void test_listings(void **state)
+static void check_listings(enum code_mode mode, const uint8_t *p, const struct listing *listing, size_t count)
 {
-	static struct cpu_model model;
-	const uint8_t *p = listing_bytes;
 	bool failed = false;
 
-	(void)state;
-	for (unsigned n = 0; n < FEATURE_COUNT; n++)
-		model.features[n] = true;
-	for (unsigned n = 0; n < ARRAY_SIZE(listings); n++) {
+	for (unsigned n = 0; n < count; n++) {
 		char text[2048];
 
-		list_guest(&model, p + 1, *p, text, sizeof(text));
+		list_guest(everything(), mode, p + 1, *p, text, sizeof(text));
 		p += 1 + *p;
-		if (!strcmp(text, listings[n].host))
+		if (!strcmp(text, listing[n].host))
 			continue;
 		failed = true;
-		print_message("# %s is now:\n", listings[n].guest);
+		print_message("# %s is now:\n", listing[n].guest);
 		for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1)
 			print_message("#\t%.*s\n", (int)(end - line), line);
 	}
@@ -525,12 +651,9 @@ static void test_listings(void **state)
 
 static void check_listing(const struct emitter *e, const char *host)
 {
-	static struct cpu_model model;
 	char text[2048];
 
-	for (unsigned n = 0; n < FEATURE_COUNT; n++)
-		model.features[n] = true;
-	list_code(&model, e, text, sizeof(text));
+	list_code(everything(), e, text, sizeof(text));
 	assert_string_equal(text, host);
 }
 
@@ -577,6 +700,45 @@ static void test_ways_out(void **state)
 			  "jmp qword ptr [r11+0xE194]\n");
 }
 
+static void test_listings(void **state)
+{
+	(void)state;
+	check_listings(MODE_64, listing_bytes, listings, ARRAY_SIZE(listings));
+}
+
+static void test_listings32(void **state)
+{
+	(void)state;
+	check_listings(MODE_32, listing32_bytes, listings32, ARRAY_SIZE(listings32));
+}
+
+/* Segments with limits are C's; a stack with a base is the translator's. */
+static void test_segments(void **state)
+{
+	static const uint8_t load[] = { 0x8b, 0x03 }, push[] = { 0x50 }; /* mov (%ebx), %eax; push %eax */
+	struct emitter e = empty();
+	uint8_t padded[15] = { 0 };
+	struct insn_host h;
+	struct insn i;
+
+	(void)state;
+	memcpy(padded, load, sizeof(load));
+	cpu_decode(everything(), MODE_32, padded, 15, 0, &i, &h);
+	e.code32 = true;
+	e.plain_segments = 63 & ~(1 << DS);
+	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_CALLOUT);
+	e.plain_segments = 1 << DS;
+	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_DONE);
+
+	memcpy(padded, push, sizeof(push));
+	cpu_decode(everything(), MODE_32, padded, 15, 0, &i, &h);
+	e = empty();
+	e.code32 = true;
+	e.plain_segments = e.based_segments = 1 << SS;
+	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_DONE);
+	check_listing(&e, "mov dword ptr gs:[esp+r9d*1-0x04], eax\nlea esp, [rsp-0x04]\n");
+}
+
 /* What does not fit is not written, and what was written stays. */
 static void test_full(void **state)
 {
@@ -617,10 +779,8 @@ static void test_jumps(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_listings),
-		cmocka_unit_test(test_ways_out),
-		cmocka_unit_test(test_full),
-		cmocka_unit_test(test_jumps),
+		cmocka_unit_test(test_listings), cmocka_unit_test(test_listings32), cmocka_unit_test(test_segments),
+		cmocka_unit_test(test_ways_out), cmocka_unit_test(test_full),	    cmocka_unit_test(test_jumps),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -89,6 +89,7 @@ struct world {
 	struct range reserved[LOCATIONS + 2]; /* windows with guards, one for absent slots, around the table */
 	uint8_t *data, pristine[DATA_SIZE];
 	uint64_t next_table;
+	enum code_mode mode; /* MODE_64 or MODE_32 */
 };
 
 /* What the signal handler must know. */
@@ -171,6 +172,8 @@ static void make_windows(struct world *w)
 	}
 }
 
+static const struct bt_glue *glue(enum code_mode mode) { return mode == MODE_64 ? &bt_glue_avx : &bt_glue32_avx; }
+
 static void long_mode(struct vcpu *v)
 {
 	v->s.cr0 = CR0_PE | CR0_MP | CR0_NE | CR0_PG | CR0_ET | CR0_WP;
@@ -178,8 +181,26 @@ static void long_mode(struct vcpu *v)
 	v->s.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 	v->s.xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
 	v->s.efer = EFER_LME | EFER_LMA | EFER_NXE;
-	v->s.seg_attr[CS] = ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | ATTR_L;
+}
+
+/* Code of this mode, run through GS base and glue as the engine does. */
+static void set_mode(struct world *w, enum code_mode mode)
+{
+	const uint16_t data = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_DB;
+	struct vcpu *v = w->v;
+	bool wide = mode == MODE_64;
+
+	w->mode = mode;
+	for (enum seg seg = ES; seg <= GS; seg++) {
+		v->s.seg_attr[seg] = seg == CS ? (data ^ (wide ? ATTR_L | ATTR_DB : 0)) | ATTR_CODE : data;
+		v->s.seg_limit[seg] = UINT32_MAX;
+		v->s.seg_base[seg] = 0;
+	}
 	cpu_update_mode(v);
+	assert_int_equal(v->code_mode, mode);
+	v->bt_frame.exit_glue = (void *)(uintptr_t)glue(mode)->exit;
+	assert_int_equal(
+		syscall(SYS_arch_prctl, ARCH_SET_GS, wide ? (uint64_t)(uintptr_t)v : (uint64_t)w->table.entry[0]), 0);
 }
 
 static void exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
@@ -215,12 +236,11 @@ static int setup(void **state)
 	long_mode(w->v);
 	w->v->slot_r15 = w->table.r15;
 	w->v->bt_frame.self = w->v;
-	w->v->bt_frame.exit_glue = (void *)(uintptr_t)bt_glue_avx.exit;
 	w->v->bt_frame.r11 = 0xdeaddeaddeadull << 16;
 	w->v->bt_frame.resume = (uint64_t)(uintptr_t)w->cache.exec;
 	interp_host_enter(w->v);
 	sigaltstack(&stack, NULL);
-	assert_int_equal(syscall(SYS_arch_prctl, ARCH_SET_GS, w->v), 0);
+	set_mode(w, MODE_64);
 	fault.w = w;
 	*state = w;
 	return 0;
@@ -255,12 +275,28 @@ struct test_case {
 	uint64_t rip;
 	struct cpu_state s;
 	uint64_t flags;
+	enum code_mode mode;
 	struct emitter e;
 };
 
 static unsigned decode(struct world *w, struct test_case *c, unsigned n, const uint8_t *bytes)
 {
-	return cpu_decode(&w->model, MODE_64, bytes, 15, 0, &c->insns[n], &c->hosts[n]);
+	return cpu_decode(&w->model, w->mode, bytes, 15, 0, &c->insns[n], &c->hosts[n]);
+}
+
+/* Registers of 32 bits; every segment may have a base. */
+static void random_state32(struct test_case *c, const struct location *l)
+{
+	static const enum seg segs[] = { ES, SS, DS, FS, GS };
+
+	for (unsigned n = 0; n < 8; n++)
+		c->s.gpr[n] = (uint32_t)c->s.gpr[n];
+	for (unsigned n = 0; n < ARRAY_SIZE(segs); n++)
+		c->s.seg_base[segs[n]] = chance(70) ? 0 : (uint32_t)edge_value();
+	if (chance(90)) {
+		c->s.gpr[RSP] = (uint32_t)(l->data + 256 + (below(DATA_SIZE - 512) & ~7u) - c->s.seg_base[SS]);
+		c->s.gpr[RBP] = (uint32_t)(c->s.gpr[RSP] + below(64));
+	}
 }
 
 static void random_state(struct world *w, struct test_case *c, const struct location *l)
@@ -288,6 +324,8 @@ static void random_state(struct world *w, struct test_case *c, const struct loca
 	c->s.seg_base[FS] = l->data + below(DATA_SIZE);
 	c->s.seg_base[GS] = chance(50) ? edge_value() : l->data;
 	c->rip = l->code + below(PAGE_SIZE);
+	if (w->mode == MODE_32)
+		random_state32(c, l);
 }
 
 static void fill_memory(struct world *w)
@@ -325,7 +363,7 @@ static void run_emitted(struct world *w, struct test_case *c, struct result *r)
 	start(w, c);
 	cpu_fpu_load(w->v);
 	fault.faulted = false;
-	bt_glue_avx.enter(w->v);
+	glue(w->mode)->enter(w->v);
 	finish(w, r);
 }
 
@@ -359,8 +397,10 @@ static uint64_t undefined_flags(const struct test_case *c, const struct insn *i)
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 	uint64_t f;
 
-	(void)c;
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (c->mode == MODE_64)
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	else
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, i->bytes, i->len, &in, o)) || !in.cpu_flags)
 		return 0;
 	f = in.cpu_flags->undefined & FLAGS_STATUS;
@@ -378,7 +418,7 @@ static void fail_case(const struct test_case *c, const char *what)
 	uint8_t *at = c->e.at;
 
 	for (unsigned n = 0; n < c->count; n++) {
-		cpu_disassemble(MODE_64, c->insns[n].bytes, c->insns[n].len, c->rip, text, sizeof(text));
+		cpu_disassemble(c->mode, c->insns[n].bytes, c->insns[n].len, c->rip, text, sizeof(text));
 		print_message("# %s\n", text);
 	}
 	for (uint8_t *p = fault.w->cache.write; p < at;) {
@@ -434,13 +474,19 @@ struct counts {
 	unsigned forms;
 };
 
-/* mov $1, %r11d; jmp *%gs:exit_glue */
 static void emit_exit(struct emitter *e)
 {
-	uint8_t code[14] = { 0x41, 0xbb, 1, 0, 0, 0, 0x65, 0xff, 0x24, 0x25 };
+	emit_mov_imm(e, R11, 1);
+	emit_jump_state(e, offsetof(struct vcpu, bt_frame.exit_glue));
+}
 
-	store_le32(code + 10, offsetof(struct vcpu, bt_frame.exit_glue));
-	emit_bytes(e, code, sizeof(code));
+static uint8_t based_segments(const struct cpu_state *s)
+{
+	unsigned based = 1u << FS | 1u << GS;
+
+	for (enum seg seg = ES; seg <= DS; seg++)
+		based |= (s->seg_base[seg] != 0) << seg;
+	return (uint8_t)based;
 }
 
 /* False: some instruction is a callout. */
@@ -451,7 +497,11 @@ static bool translate(struct world *w, struct test_case *c, struct counts *count
 	c->e = (struct emitter){ .at = w->cache.write,
 				 .end = w->cache.write + PAGE_SIZE,
 				 .to_exec = w->cache.exec - w->cache.write,
-				 .window_base = -1 };
+				 .window_base = -1,
+				 .code32 = w->mode != MODE_64,
+				 .plain_segments = 63,
+				 .based_segments = based_segments(&c->s) };
+	c->mode = w->mode;
 	for (unsigned n = 0; n < c->count; n++) {
 		uint8_t *before = c->e.at;
 
@@ -471,17 +521,37 @@ static bool translate(struct world *w, struct test_case *c, struct counts *count
 	return true;
 }
 
+/* Where an access of 32-bit code may fault: it begins below 4 GiB, in one window. */
+static bool in_32_bit_range(const struct world *w, uint64_t address)
+{
+	return address - (uint64_t)w->table.entry[0] < (4ull << 30) + 512; /* the largest operand: FXSAVE's */
+}
+
 static void check_fault_address(struct world *w, const struct test_case *c)
 {
 	if (fault.signal == SIGFPE || fault.trap == EXC_GP || fault.trap == EXC_SS || fault.trap == EXC_AC)
 		return; /* division; not canonical or not aligned */
 	if (fault.signal == SIGSEGV)
 		for (unsigned n = 0; n < ARRAY_SIZE(w->reserved); n++)
-			if (fault.address - w->reserved[n].start < w->reserved[n].size)
+			if (fault.address - w->reserved[n].start < w->reserved[n].size &&
+			    (w->mode == MODE_64 || in_32_bit_range(w, fault.address)))
 				return;
 	print_message("# signal %d trap %lu at %lx, code offset %lx\n", fault.signal, fault.trap, fault.address,
 		      fault.offset);
 	fail_case(c, "an access outside of windows and guards");
+}
+
+/* Whether an operand that goes beyond offset 4 GiB of a segment without a limit faults is up to the processor: SDM vol. 3A 5.3. */
+static bool leaves_segment(struct world *w, const struct test_case *c)
+{
+	const struct insn *i = &c->insns[0];
+	uint64_t ea;
+
+	w->v->s = c->s;
+	ea = cpu_ea(w->v, i);
+	if (i->op >= OP_BT && i->op <= OP_BTC && i->form == FORM_MR)
+		ea = (uint32_t)(ea + (uint32_t)(((int32_t)c->s.gpr[i->reg / 8] >> 5) * 4));
+	return w->mode == MODE_32 && ea + c->hosts[0].mem_size > UINT32_MAX;
 }
 
 static void check(struct world *w, struct test_case *c, struct counts *counts)
@@ -498,6 +568,8 @@ static void check(struct world *w, struct test_case *c, struct counts *counts)
 			;
 	}
 	n = run_interpreted(w, c, completed, &interpreted);
+	if (n != completed && leaves_segment(w, c))
+		return;
 	if (n != completed) {
 		print_message("# instruction %u of %u raised %u\n", n, c->count, w->v->fault.vector);
 		fail_case(c, "the interpreter faults, emitted code does not");
@@ -534,7 +606,7 @@ static unsigned put_prefixes(uint8_t *p)
 }
 
 /* Opcode, and random bytes behind it; returns where ModRM is, if the opcode has one. */
-static unsigned put_opcode(uint8_t *p)
+static unsigned put_opcode(uint8_t *p, enum code_mode mode)
 {
 	unsigned at = 0;
 
@@ -543,13 +615,13 @@ static unsigned put_opcode(uint8_t *p)
 
 		p[at++] = two ? 0xc5 : 0xc4;
 		if (!two)
-			p[at++] = (uint8_t)((rng() & 0xe0) | (1 + below(3)));
-		p[at++] = (uint8_t)rng();
+			p[at++] = (uint8_t)((rng() & 0xe0) | (mode == MODE_64 ? 0 : 0xe0) | (1 + below(3)));
+		p[at++] = (uint8_t)(rng() | (mode == MODE_64 ? 0 : two ? 0xc0 : 0x40));
 		p[at++] = (uint8_t)rng();
 		return at;
 	}
 	at = put_prefixes(p);
-	if (chance(65))
+	if (mode == MODE_64 && chance(65))
 		p[at++] = (uint8_t)(0x40 | below(16));
 	switch (below(10)) {
 	case 0:
@@ -570,7 +642,7 @@ static unsigned put_opcode(uint8_t *p)
 	return at;
 }
 
-static void random_bytes(uint8_t bytes[32])
+static void random_bytes(uint8_t bytes[32], enum code_mode mode)
 {
 	static const uint32_t disps[] = { 0,	      8,	  0xfffffff8, 0x1000,  0xfffe0000,
 					  0x7ffffff0, 0x80000000, 0x82000010, 0x100000 };
@@ -578,7 +650,7 @@ static void random_bytes(uint8_t bytes[32])
 
 	for (unsigned n = 0; n < 32; n += 8)
 		store_le64(bytes + n, rng());
-	at = put_opcode(bytes);
+	at = put_opcode(bytes, mode);
 	if (chance(50))
 		bytes[at] |= 0xc0;
 	/* The place of a displacement with and without SIB. */
@@ -600,7 +672,7 @@ static void make_insn(struct world *w, struct test_case *c, unsigned n)
 	uint8_t bytes[32];
 
 	do
-		random_bytes(bytes);
+		random_bytes(bytes, w->mode);
 	while (!decode(w, c, n, bytes) || !runnable(&c->insns[n], &c->hosts[n]));
 }
 
@@ -641,6 +713,20 @@ static void tune_operands(struct world *w, struct test_case *c, uint64_t target)
 		c->s.gpr[RDX] = 0;
 }
 
+/* The segment's base makes up for what the rest comes to. */
+static void direct_operand32(struct test_case *c, uint64_t target)
+{
+	const struct insn *i = &c->insns[0];
+	struct vcpu *v = fault.w->v;
+	uint32_t base;
+
+	v->s = c->s;
+	base = (uint32_t)(target - cpu_ea(v, i));
+	if (i->seg == CS)
+		return;
+	c->s.seg_base[i->seg] = base;
+}
+
 /* Registers, or the displacement, such that the memory operand of the first instruction is in the data pages. */
 static void direct_operand(struct world *w, struct test_case *c, const struct location *l)
 {
@@ -649,7 +735,9 @@ static void direct_operand(struct world *w, struct test_case *c, const struct lo
 	uint64_t target = l->data + 1024 + (below(DATA_SIZE - 2048) & (chance(75) ? ~31u : ~0u)), rest;
 	bool small = i->addrsize == 4;
 
-	if (i->seg >= FS) {
+	if (w->mode == MODE_32) {
+		direct_operand32(c, target);
+	} else if (i->seg >= FS) {
 		struct vcpu *v = w->v;
 
 		v->s = c->s;
@@ -676,6 +764,8 @@ static void direct_operand(struct world *w, struct test_case *c, const struct lo
 			c->s.gpr[base] = (uint32_t)c->s.gpr[base] | rng() << 32;
 	}
 	tune_operands(w, c, target);
+	for (unsigned n = 0; n < 8 && w->mode == MODE_32; n++)
+		c->s.gpr[n] = (uint32_t)c->s.gpr[n];
 }
 
 /* ---- the tests ---- */
@@ -706,20 +796,16 @@ static void seed_random(unsigned n)
 	rng_state = (seed ? strtoull(seed, NULL, 0) : 1) << 8 | n;
 }
 
-static void test_single(void **state)
+static void run_single(struct world *w, struct counts *counts)
 {
-	static struct counts counts;
-	struct world *w = *state;
 	struct test_case c = { .count = 1 };
 
-	catch_signals();
-	seed_random(1);
 	for (unsigned n = 0; n < scale(20000); n++) {
 		const struct location *l;
 
 		make_insn(w, &c, 0);
 		/* Addresses of 32 bits, or by displacement alone, are not everywhere. */
-		l = &locations[c.insns[0].addrsize == 4 ? 0 : below(LOCATIONS)];
+		l = &locations[c.insns[0].addrsize != 8 ? 0 : below(LOCATIONS)];
 		if (c.insns[0].base >= 8 * 16 && c.insns[0].index >= 8 * 16 && !(c.insns[0].flags & INSN_RIPREL) &&
 		    c.insns[0].addrsize == 8)
 			l = &locations[chance(50) ? 0 : 2];
@@ -728,12 +814,33 @@ static void test_single(void **state)
 			fill_memory(w);
 		if ((c.insns[0].flags & INSN_MEM) && c.insns[0].form != FORM_OTHER && chance(90))
 			direct_operand(w, &c, l);
-		check(w, &c, &counts);
+		check(w, &c, counts);
 	}
-	print_counts("single instructions", &counts);
 	/* Most of what has memory operands must have found its memory. */
-	assert_true(counts.done > counts.faulted * 8);
-	assert_true(counts.forms > 400);
+	assert_true(counts->done > counts->faulted * 8);
+	assert_true(counts->forms > 400);
+}
+
+static void test_single(void **state)
+{
+	static struct counts counts;
+
+	catch_signals();
+	seed_random(1);
+	set_mode(*state, MODE_64);
+	run_single(*state, &counts);
+	print_counts("single instructions", &counts);
+}
+
+static void test_single32(void **state)
+{
+	static struct counts counts;
+
+	catch_signals();
+	seed_random(5);
+	set_mode(*state, MODE_32);
+	run_single(*state, &counts);
+	print_counts("single instructions of 32-bit code", &counts);
 }
 
 /* The instructions that blocks are made of, where what is known about R11 is kept, changed and lost. */
@@ -784,6 +891,7 @@ static void test_sequences(void **state)
 
 	catch_signals();
 	seed_random(2);
+	set_mode(w, MODE_64);
 	for (unsigned n = 0; n < scale(12000); n++) {
 		const struct location *l = &locations[below(LOCATIONS)];
 
@@ -810,6 +918,7 @@ static void test_hostile(void **state)
 
 	catch_signals();
 	seed_random(3);
+	set_mode(w, MODE_64);
 	for (unsigned n = 0; n < scale(12000); n++) {
 		const struct location *l = &locations[below(LOCATIONS)];
 
@@ -832,6 +941,31 @@ static void test_hostile(void **state)
 		check(w, &c, &counts);
 	}
 	print_counts("hostile registers", &counts);
+	assert_true(counts.faulted > 1000);
+}
+
+/* In 32-bit code: all that is reached begins in the first 4 GiB of one window. */
+static void test_hostile32(void **state)
+{
+	static struct counts counts;
+	struct world *w = *state;
+	struct test_case c = { .count = 1 };
+
+	catch_signals();
+	seed_random(6);
+	set_mode(w, MODE_32);
+	for (unsigned n = 0; n < scale(12000); n++) {
+		make_insn(w, &c, 0);
+		random_state(w, &c, &locations[0]);
+		for (unsigned reg = 0; reg < 8; reg++)
+			c.s.gpr[reg] = (uint32_t)edge_value();
+		for (enum seg seg = ES; seg <= GS; seg++)
+			c.s.seg_base[seg] = seg == CS || chance(50) ? 0 : edge_value();
+		if (n % 256 == 0)
+			fill_memory(w);
+		check(w, &c, &counts);
+	}
+	print_counts("hostile registers of 32-bit code", &counts);
 	assert_true(counts.faulted > 1000);
 }
 
@@ -876,6 +1010,7 @@ static void test_written(void **state)
 
 	catch_signals();
 	seed_random(4);
+	set_mode(w, MODE_64);
 	fill_memory(w);
 	for (const uint8_t *p = sequence_bytes; *p; p += 1 + *p) {
 		struct test_case c = { .count = 0 };
@@ -894,10 +1029,8 @@ static void test_written(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_single),
-		cmocka_unit_test(test_sequences),
-		cmocka_unit_test(test_written),
-		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_single),	cmocka_unit_test(test_sequences), cmocka_unit_test(test_written),
+		cmocka_unit_test(test_hostile), cmocka_unit_test(test_single32),  cmocka_unit_test(test_hostile32),
 	};
 
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx")) {

@@ -136,7 +136,7 @@ static unsigned take_opcode(struct encoding *c, const uint8_t *from)
  * Where VEX.W means nothing in 32-bit code, but the size of general registers in 64-bit code: everything on general registers
  * alone, the moves and conversions of map 1, and of map 3 insertions, extractions and PCMPESTR.
  */
-static bool means_other_width(const struct encoding *c, const struct insn *i)
+static bool ignores_w(const struct encoding *c, const struct insn *i)
 {
 	uint8_t op = c->opcode[0];
 
@@ -194,8 +194,10 @@ bool encoding_take(struct encoding *c, const struct insn *i, const struct insn_h
 	at = take_prefixes(c, i, h, code32, &rex);
 	if (h->vex) {
 		at += take_vex(c, i->bytes + at, &rex);
-		if (code32 && (rex || c->vvvv > 7 || means_other_width(c, i)))
+		if (code32 && (rex || c->vvvv > 7))
 			return false;
+		if (code32 && ignores_w(c, i))
+			c->w = false;
 	} else {
 		at += take_opcode(c, i->bytes + at);
 		c->has_rex = rex;
