@@ -151,6 +151,41 @@ static void test_singles(void)
 	}
 }
 
+/* ---- branches to where there are no addresses ---- */
+
+CODE(jmp_rax, "jmp *%rax")
+CODE(call_rax, "call *%rax")
+CODE(jmp_memory, "jmp *(%rdi)")
+CODE(call_memory, "call *(%rdi)")
+CODE(do_ret, "ret")
+CODE(do_ret_16, "ret $16")
+
+static void test_branches(void)
+{
+	static const u64 targets[] = { BIT(47), ~0ull << 47 ^ BIT(47), BIT(63), BIT(62) | 1, 0x4141414141414141 };
+	static const struct {
+		const char *name;
+		const u8 *code;
+	} branches[] = { { "JMP r64", jmp_rax },      { "CALL r64", call_rax }, { "JMP m64", jmp_memory },
+			 { "CALL m64", call_memory }, { "RET", do_ret },	{ "RET imm16", do_ret_16 } };
+	u64 *stack = (u64 *)(kernel_stack() - 64);
+
+	for (unsigned n = 0; n < ARRAY_SIZE(targets); n++)
+		for (unsigned k = 0; k < ARRAY_SIZE(branches); k++) {
+			struct trap t;
+
+			somewhere[0] = stack[0] = targets[n];
+			stack[-1] = 0x5555;
+			/* #GP has a stack of its own: below RSP must be what was there. */
+			idt_gate(EXC_GP)->low |= 1ull << 32;
+			t = KERNEL(branches[k].code, .rax = targets[n], .rdi = (u64)somewhere, .rsp = (u64)stack);
+			reset_gate(EXC_GP);
+			if (check_fault(&t, EXC_GP, 0, "2 %s: to %lx", branches[k].name, targets[n]))
+				check(t.rip == (u64)branches[k].code && t.rsp == (u64)stack && stack[-1] == 0x5555,
+				      "2 %s: RIP, RSP and the stack stay", branches[k].name);
+		}
+}
+
 static void test_controlled(void)
 {
 	u64 cr0 = read_cr0(), cr4 = read_cr4();
@@ -833,6 +868,7 @@ void guest(void)
 	page_a = frame_alloc();
 	page_b = frame_alloc();
 	test_singles();
+	test_branches();
 	test_controlled();
 	test_frames();
 	test_segments();

@@ -100,28 +100,44 @@ static struct bt_block *find_or_translate(struct vcpu *v)
 
 /* ---- one instruction in C ---- */
 
+/* Bytes of code on one physical page; where no memory is, the interpreter reads ones as well. */
+static void copy_code(struct vcpu *v, uint64_t at, uint8_t *bytes, size_t len)
+{
+	const uint8_t *host = mem_map(v->mem, gpa(at), len, false);
+
+	if (host)
+		memcpy(bytes, host, len);
+	else
+		memset(bytes, 0xff, len);
+}
+
+/*
+ * Instruction n of a block once more. The bytes are still what was translated, since writing to them would have invalidated the
+ * block; what the guest's tables say of their address now may be something else, until the guest flushes.
+ */
+static void decode_again(struct vcpu *v, const struct bt_block *b, const struct bt_insn *record, struct insn *i)
+{
+	uint64_t at = b->gpa + record->guest;
+	size_t avail = MIN(15u, PAGE_SIZE - (at & (PAGE_SIZE - 1)));
+	struct insn_host h;
+	uint8_t bytes[15];
+
+	copy_code(v, at, bytes, avail);
+	if (b->crosses) {
+		copy_code(v, b->gpa2, bytes + avail, sizeof(bytes) - avail);
+		avail = sizeof(bytes);
+	}
+	cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, avail, 0, i, &h);
+}
+
 static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_insn *record)
 {
 	struct bt_cpu *bt = v->bt;
-	uint8_t bytes[16] = { 0 }, *host;
 	struct insn i;
-	struct insn_host h;
-	size_t avail;
 
 	if (record->single)
 		return record->single;
-	/* The bytes are still what was translated: writes to them would have invalidated the block. */
-	cpu_fetch_translate(v, gva(v->s.rip), &host);
-	avail = MIN(15u, PAGE_SIZE - (v->s.rip & (PAGE_SIZE - 1)));
-	if (host)
-		memcpy(bytes, host, avail);
-	if (b->crosses && avail < 15) {
-		cpu_fetch_translate(v, gva(v->s.rip + avail), &host);
-		if (host)
-			memcpy(bytes + avail, host, 15 - avail);
-		avail = 15;
-	}
-	cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, avail, 0, &i, &h);
+	decode_again(v, b, record, &i);
 	struct block *single = bt_meta_alloc(bt, sizeof(*single) + 2 * sizeof(struct insn));
 	if (!single)
 		return NULL;
@@ -141,25 +157,42 @@ static bool window_of(struct vcpu *v, unsigned reg, uint64_t *r11)
 	return true;
 }
 
-static uint64_t data_address64(struct vcpu *v, const struct insn *i)
+static uint64_t data_address64(struct vcpu *v, const struct insn *i, bool write)
 {
-	if (!(i->flags & INSN_MEM))
-		return v->s.gpr[RSP] - (i->op == OP_PUSH || i->op == OP_CALL ? 8 : 0);
+	bool pushes = i->op == OP_PUSH || i->op == OP_CALL;
+
+	if (i->op == OP_LEAVE)
+		return v->s.gpr[RBP];
+	if (!(i->flags & INSN_MEM) || (pushes && write))
+		return v->s.gpr[RSP] - (pushes ? 8 : 0);
 	return cpu_ea(v, i) + (i->seg >= FS ? v->s.seg_base[i->seg] : 0);
 }
 
-static uint64_t data_address32(struct vcpu *v, const struct insn *i)
+static uint64_t data_address32(struct vcpu *v, const struct insn *i, bool write)
 {
-	if (!(i->flags & INSN_MEM))
-		return (uint32_t)(v->s.seg_base[SS] + v->s.gpr[RSP] -
-				  (i->op == OP_PUSH || i->op == OP_CALL ? i->opsize : 0));
+	bool pushes = i->op == OP_PUSH || i->op == OP_CALL;
+
+	if (i->op == OP_LEAVE)
+		return (uint32_t)(v->s.seg_base[SS] + v->s.gpr[RBP]);
+	if (!(i->flags & INSN_MEM) || (pushes && write))
+		return (uint32_t)(v->s.seg_base[SS] + v->s.gpr[RSP] - (pushes ? i->opsize : 0));
 	return (uint32_t)(v->s.seg_base[i->seg] + cpu_ea(v, i));
 }
 
-/* Where an instruction accesses memory, by its operand or on the stack. */
-static uint64_t data_address(struct vcpu *v, const struct insn *i)
+/* Where the instruction's access was that faulted, by its operand or on the stack: a guess, see bt_windows_accessed(). */
+static uint64_t data_address(struct vcpu *v, const struct insn *i, bool write)
 {
-	return v->code_mode == MODE_64 ? data_address64(v, i) : data_address32(v, i);
+	return v->code_mode == MODE_64 ? data_address64(v, i, write) : data_address32(v, i, write);
+}
+
+/* Let the next access to where this one faulted find a window. */
+static void note_access(struct vcpu *v, const struct insn *i, bool write)
+{
+	struct bt_cpu *bt = v->bt;
+	uint64_t lin = data_address(v, i, write);
+
+	if (bt_windows_accessed(bt->windows, bt->fault_at, &lin))
+		bt_windows_touch(bt->windows, v, lin, write);
 }
 
 /* The kernel's accesses to young user addresses are not worth a second signal. */
@@ -188,7 +221,7 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 		bt->stats.callouts[single->insns[0].op]++;
 	} else {
 		bt->stats.fault_ops[single->insns[0].op]++;
-		bt_windows_touch(bt->windows, v, data_address(v, &single->insns[0]), kind == BT_EXIT_FAULT_WRITE);
+		note_access(v, &single->insns[0], kind == BT_EXIT_FAULT_WRITE);
 	}
 	interp_run_single(v, single);
 	if (v->restart) {
@@ -313,12 +346,11 @@ static void note_x87(struct vcpu *v)
 /* JMP or RET to an address that is not canonical faults itself, with nothing done. (CALL: see emit_call.) */
 static bool refuse_target(struct vcpu *v, struct bt_block *b, unsigned n)
 {
-	const struct block *single;
+	struct insn i;
 
-	v->s.rip = b->rip + b->insns[n].guest;
-	single = single_of(v, b, &b->insns[n]);
-	if (single && single->insns[0].op == OP_RET)
-		v->s.gpr[RSP] -= 8 + (single->insns[0].imm & 0xffff);
+	decode_again(v, b, &b->insns[n], &i);
+	if (i.op == OP_RET)
+		v->s.gpr[RSP] -= 8 + (i.imm & 0xffff);
 	return run_single(v, b, n, BT_EXIT_CALLOUT);
 }
 

@@ -84,6 +84,11 @@ enum window_result bt_windows_fault(struct bt_windows *, struct vcpu *, uint64_t
  * set accessed or dirty bits if the access would fault.
  */
 void bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
+/*
+ * Which linear address an access to host address `at` was to. Where it went to an absent slot's window, that is known within the slot
+ * only, and *lin, a guess, has to agree. False: not known.
+ */
+bool bt_windows_accessed(struct bt_windows *, uint64_t at, uint64_t *lin);
 
 /*
  * v's address space is worth windows from now on: map the user pages that it has used, in few calls of the host and in about a
@@ -175,8 +180,8 @@ void emit_store_state(struct emitter *, unsigned reg, uint32_t offset);
 void emit_count_down(struct emitter *, bool w);
 /* lea disp(base) -> reg, 64 bits, no flags. */
 void emit_lea(struct emitter *, unsigned reg, unsigned base, int32_t disp);
-/* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
-void emit_window(struct emitter *, unsigned base);
+/* Faults if the register's value is not canonical: reads the slot table. R11 is lost. */
+void emit_check_canonical(struct emitter *, unsigned reg);
 /* Guest memory at disp(base) -> reg, 64 bits. */
 void emit_load_guest(struct emitter *, unsigned reg, unsigned base, int32_t disp);
 /* The value to -8(RSP), then RSP - 8. A register may be R10. R10 and R11 are lost. */

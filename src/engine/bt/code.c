@@ -51,9 +51,8 @@ uint32_t bt_key(const struct vcpu *v)
 
 static void clear_table(struct jump_table *t)
 {
-	/* No linear address has its negation here, but 0, whose negated key is 0: so bit 63 alone, which is no canonical address. */
 	for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++)
-		t->to[n].nkey = BIT(63);
+		t->to[n].nkey = bt_jump_empty(n);
 }
 
 struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
@@ -91,7 +90,7 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 
 	for (unsigned k = 0; k < BT_JUMP_TABLES; k++)
 		if (bt->tables[k].to[n].code == bt_exec(bt, b))
-			bt->tables[k].to[n].nkey = BIT(63);
+			bt->tables[k].to[n].nkey = bt_jump_empty(n);
 }
 
 /* ---- links ---- */
@@ -317,6 +316,7 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	bt->tlb_lookup = bt_tlb_lookup_create();
 	if (!bt->tlb_lookup || !bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
 		return error_set(err, ENOMEM, "no memory for the translator");
+	BUG_ON(bt_jump_index(0) || !bt_jump_index(1)); /* bt_jump_empty() */
 	clear_table(bt->nothing);
 	bt->space = &bt->spaces[0];
 	bt_code_flush(v);

@@ -186,6 +186,13 @@ void emit_window(struct emitter *e, unsigned base)
 	set_window(e, base);
 }
 
+void emit_check_canonical(struct emitter *e, unsigned reg)
+{
+	e->window_base = -1;
+	emit_window(e, reg);
+	e->window_base = -1;
+}
+
 void emit_load_guest(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
 {
 	struct host_memory_operand m = emit_guest_operand(e, base, disp, 8, false);

@@ -88,6 +88,9 @@ static inline struct host_memory_operand windowed_operand(unsigned base, int32_t
 	return (struct host_memory_operand){ .base = R11, .index = (uint8_t)base, .disp = disp };
 }
 
+/* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
+void emit_window(struct emitter *, unsigned base);
+
 /* ---- emit_tlb.c ---- */
 
 /* R10 is a linear address: R11 = host address of `size` bytes there, or the code leaves to C. R15 is kept, RCX too. */

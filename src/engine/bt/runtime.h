@@ -147,6 +147,7 @@ struct bt_cpu {
 	volatile sig_atomic_t kicked;
 	volatile sig_atomic_t ticked; /* the timer found translated code of a young address space running */
 	timer_t timer;
+	uint64_t fault_at; /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
 	pthread_t thread;
 	_Atomic bool thread_known;
@@ -224,6 +225,11 @@ static inline uint64_t bt_jump_pointer(const struct jump_table *t)
 {
 	return (uint64_t)(uintptr_t)t->to + (32 - BT_JUMP_BITS);
 }
+/*
+ * The key of an entry with nothing in it: that of an address which is never looked up there, so that it matches nothing, whatever the
+ * guest jumps to. Address 0 is looked up in entry 0, address 1 elsewhere.
+ */
+static inline uint64_t bt_jump_empty(unsigned n) { return n ? -(uint64_t)0 : -(uint64_t)1; }
 
 /* young.c */
 /* After CR3 may have changed. */

@@ -81,9 +81,8 @@ static void emit_call(struct translation *t)
 	if (t->e.code32) {
 		emit_push_constant(&t->e, t->next);
 	} else {
-		emit_window(&t->e, R10);
+		emit_check_canonical(&t->e, R10);
 		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
-		t->e.window_base = -1;
 		emit_push_constant(&t->e, t->next);
 		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
 	}

@@ -182,6 +182,22 @@ enum window_result bt_windows_fault(struct bt_windows *w, struct vcpu *v, uint64
 	return windows_fill(w, c, window, slot_start(window->slot) + offset, write);
 }
 
+bool bt_windows_accessed(struct bt_windows *w, uint64_t at, uint64_t *lin)
+{
+	uint64_t offset, beyond;
+	const struct window *window = window_at(w, at, &offset);
+
+	if (window) {
+		*lin = slot_start(window->slot) + offset;
+		return window->pml4e;
+	}
+	if (at - (w->absent - WINDOW_GUARD) >= WINDOW_SIZE + 2 * WINDOW_GUARD)
+		return false;
+	beyond = (at - w->absent - *lin) & (WINDOW_SIZE - 1); /* in the next page, of an access to two */
+	*lin += beyond;
+	return beyond < 64;
+}
+
 /* v is in C code, so no window's address is in its registers. */
 void bt_windows_touch(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write)
 {

@@ -209,6 +209,14 @@ static bool bytes_unchanged(const struct block *b, const uint8_t *host)
 	return true;
 }
 
+/* What holds code in device memory is the bus with nobody on it. */
+static const uint8_t ones[PAGE_SIZE] = { [0 ... PAGE_SIZE - 1] = 0xff };
+
+static uint32_t code_begin(struct vcpu *v, const struct mem_page *page, gpa_t at, size_t len)
+{
+	return page == &no_page ? 0 : cpu_code_begin(v, (struct mem_page *)page, at, len);
+}
+
 /*
  * Decode a block at s.rip into b. The page is marked as code before the bytes that count are read (mem.h), but how many
  * count is only known after decoding them: so decode, mark, and if they changed meanwhile do it again with all marked.
@@ -216,9 +224,9 @@ static bool bytes_unchanged(const struct block *b, const uint8_t *host)
 static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsigned max, bool prepare)
 {
 	uint8_t *host;
+	const uint8_t *code;
 	gpa_t at;
 	const struct mem_page *page;
-	static const uint8_t nothing[PAGE_SIZE] = { 0 };
 
 	v->count[COUNT_BLOCKS]++;
 	for (unsigned attempt = 0;; attempt++) {
@@ -226,38 +234,29 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 
 		at = cpu_fetch_translate(v, gva(linear), &host);
 		page = host ? mem_page(v->mem, at) : &no_page;
+		code = host ? host : ones;
 		b->gpa = at.v;
 		b->mode_key = v->mode_key;
 		b->page[0] = page;
-		if (!host) { /* code in device memory: nothing that could run */
-			decode_run(v, b, linear, nothing, 1, prepare);
-			b->insns[0].handler = (const void *)op_undefined;
-			b->gen[0] = 0;
-			return;
-		}
 		if (attempt)
-			b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, rest);
-		if (decode_run(v, b, linear, host, max, prepare) == -ENOSPC) {
+			b->gen[0] = code_begin(v, page, at, rest);
+		if (decode_run(v, b, linear, code, max, prepare) == -ENOSPC) {
 			flush_blocks(v);
 			interp_host_reset(v);
 			continue;
 		}
 		if (b->page[1]) {
 			/* Rare: mark both pages whole, then decode once more with the generations in hand. */
-			gpa_t second = gpa(b->gpa2);
-
-			b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, rest);
-			b->gen[1] = b->page[1] == &no_page
-					    ? 0
-					    : cpu_code_begin(v, (struct mem_page *)b->page[1], second, 16);
-			if (decode_run(v, b, linear, host, max, prepare) == -ENOSPC)
+			b->gen[0] = code_begin(v, page, at, rest);
+			b->gen[1] = code_begin(v, b->page[1], gpa(b->gpa2), 16);
+			if (decode_run(v, b, linear, code, max, prepare) == -ENOSPC)
 				continue;
 			return;
 		}
 		if (attempt)
 			return;
-		b->gen[0] = cpu_code_begin(v, (struct mem_page *)page, at, MAX(b->bytes, 1));
-		if (bytes_unchanged(b, host))
+		b->gen[0] = code_begin(v, page, at, MAX(b->bytes, 1));
+		if (bytes_unchanged(b, code))
 			return;
 	}
 }

@@ -96,7 +96,7 @@ void cpu_init(unsigned number)
 	asm volatile("ltr %w0" ::"r"(GDT_TSS + 16 * number));
 	asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%ss; mov %0, %%fs; mov %0, %%gs" ::"r"(KERNEL_DS));
 	load_idt((u64)idt, sizeof(idt) - 1);
-	write_cr0(CR0_PG | CR0_NE | CR0_MP | CR0_PE);
+	write_cr0(CR0_PG | CR0_WP | CR0_NE | CR0_MP | CR0_PE);
 	write_msr(MSR_EFER, (read_msr(MSR_EFER) & ~EFER_SCE) | (has_nx() ? EFER_NXE : 0));
 }
 
