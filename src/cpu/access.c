@@ -63,10 +63,10 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 	if (t.rom)
 		return t;
 	struct mem_page *record = &region->pages[(walk.page.v - region->start) >> PAGE_SHIFT];
-	if (atomic_load(&record->code_chunks))
-		t.code = record;
-	else if (writable)
+	if (writable && mem_allow_direct(record, DIRECT_TLB(e - v->tlbs[view])))
 		e->write_tag = tag;
+	else
+		t.code = record;
 	return t;
 }
 
@@ -394,28 +394,28 @@ void cpu_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg)
 static void protect_everywhere(struct vcpu *v, void *arg)
 {
 	const gpa_t *page = arg;
+	struct mem_page *record = mem_page(v->mem, *page);
+	uint16_t direct = atomic_load(&record->direct);
 
+	if (!direct) /* another vCPU was faster */
+		return;
 	if (!v->peer_count)
-		cpu_tlb_protect(v, *page);
+		cpu_tlb_protect(v, *page, direct);
 	for (unsigned n = 0; n < v->peer_count; n++)
-		cpu_tlb_protect(v->peers[n], *page);
-	/*
-	 * Another vCPU may have begun on the page meanwhile and not have been told that it was new, while a third still wrote
-	 * through an entry that is gone only now: what it decoded must not be believed.
-	 */
-	atomic_fetch_add(&mem_page(v->mem, *page)->code_gen, 1);
+		cpu_tlb_protect(v->peers[n], *page, direct);
+	mem_direct_dropped(record);
 }
 
 uint32_t cpu_code_begin(struct vcpu *v, struct mem_page *record, gpa_t addr, size_t len)
 {
 	gpa_t page = gpa(addr.v & PAGE_MASK);
 	uint32_t generation;
-	bool newly;
+	uint16_t direct;
 
 	/* A write that came between marking and protecting unmarks the page again: then begin anew. */
 	for (;;) {
-		generation = mem_code_begin(record, addr, len, &newly);
-		if (!newly)
+		generation = mem_code_begin(record, addr, len, &direct);
+		if (!direct)
 			return generation;
 		v->env->exclusive(v, protect_everywhere, &page);
 	}

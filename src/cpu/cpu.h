@@ -865,10 +865,16 @@ int cpu_translate_debug(struct vcpu *, gva_t, gpa_t *);
  * told more. Data translations may change under the same number (INVLPG of a page that was never fetched from). An asid is
  * used again after TLB_ASIDS flushes.
  */
-void cpu_tlb_flush(struct vcpu *);		 /* everything */
-void cpu_tlb_flush_page(struct vcpu *, gva_t);	 /* INVLPG */
-void cpu_tlb_switch(struct vcpu *, bool keep);	 /* after CR3 changed; keep: PCID no-flush bit */
-void cpu_tlb_protect(struct vcpu *, gpa_t page); /* drop write entries for this guest physical page */
+void cpu_tlb_flush(struct vcpu *);	       /* everything */
+void cpu_tlb_flush_page(struct vcpu *, gva_t); /* INVLPG */
+void cpu_tlb_switch(struct vcpu *, bool keep); /* after CR3 changed; keep: PCID no-flush bit */
+/*
+ * Drop write entries for this guest physical page. direct: of which kind there may be any, as in mem_page.direct: those of one slot of
+ * the TLB, those of the engine (tlb_hooks), or all.
+ */
+void cpu_tlb_protect(struct vcpu *, gpa_t page, uint16_t direct);
+#define DIRECT_TLB(slot) ((uint16_t)(1 + (slot)))
+#define DIRECT_ENGINE	 (MEM_DIRECT_ANY - 1)
 
 /*
  * Instruction fetch: guest physical address of the byte at linear address a under the current CPL, or raises #PF/#GP. The page

@@ -411,14 +411,21 @@ tell:
 		v->tlb_hooks->flush_page(v, gva(a));
 }
 
-void cpu_tlb_protect(struct vcpu *v, gpa_t page)
+static void protect_slot(struct vcpu *v, gpa_t page, unsigned slot)
 {
-	struct tlb_entry *e = v->tlbs[0];
+	for (unsigned view = 0; view < TLB_VIEWS; view++)
+		if (v->tlbs[view][slot].gpa == page.v)
+			v->tlbs[view][slot].write_tag = 0;
+}
 
-	for (unsigned n = 0; n < TLB_VIEWS * TLB_SIZE; n++, e++)
-		if (e->write_tag && e->gpa == page.v)
-			e->write_tag = 0;
-	if (v->tlb_hooks)
+void cpu_tlb_protect(struct vcpu *v, gpa_t page, uint16_t direct)
+{
+	if (direct == MEM_DIRECT_ANY)
+		for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+			protect_slot(v, page, slot);
+	else if (direct != DIRECT_ENGINE)
+		protect_slot(v, page, direct - DIRECT_TLB(0));
+	if (v->tlb_hooks && (direct == MEM_DIRECT_ANY || direct == DIRECT_ENGINE))
 		v->tlb_hooks->protect(v, page);
 }
 

@@ -29,22 +29,37 @@ static uint64_t chunk_mask(unsigned offset, size_t len)
 	return bits(~0ull, (unsigned)((offset + len - 1) >> 6) - (offset >> 6), 0) << (offset >> 6);
 }
 
-uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, bool *newly)
+uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, uint16_t *direct)
 {
 	unsigned offset = addr.v & (PAGE_SIZE - 1);
 	uint64_t mask;
 
 	BUG_ON(!len || !range_ok(offset, len, PAGE_SIZE));
 	mask = chunk_mask(offset, len);
-	*newly = false;
 	for (;;) {
-		uint64_t before = atomic_fetch_or(&page->code_chunks, mask);
+		atomic_fetch_or(&page->code_chunks, mask);
 		uint32_t generation = atomic_load(&page->code_gen);
 
-		*newly |= before == 0;
+		*direct = atomic_load(&page->direct);
 		if ((atomic_load(&page->code_chunks) & mask) == mask)
 			return generation;
 	}
+}
+
+void mem_direct_dropped(struct mem_page *page) { atomic_store(&page->direct, 0); }
+
+/* As with W1 and D1: either mem_code_begin, behind D1, finds `direct` set, or D1's bits are seen here. */
+bool mem_allow_direct(struct mem_page *page, uint16_t how)
+{
+	uint16_t was = atomic_load(&page->direct);
+
+	if (atomic_load(&page->code_chunks))
+		return false;
+	while (was != how && was != MEM_DIRECT_ANY)
+		if (atomic_compare_exchange_weak(&page->direct, &was, was ? MEM_DIRECT_ANY : how))
+			break;
+	atomic_thread_fence(memory_order_seq_cst);
+	return !atomic_load(&page->code_chunks);
 }
 
 static void invalidate(struct mem_page *page)

@@ -25,12 +25,15 @@
  * Decoded code on a RAM page. `code_gen` changes whenever code on the page may have changed: an engine keeps it with
  * what it decoded and compares before it runs that again. `code_chunks` has a bit for each 64 bytes from which
  * something was decoded since the last change; a write to other chunks leaves the generation alone.
- * Invariant: while code_chunks is not zero, no vCPU's TLB holds a direct write entry for the page, so every write comes
- * through mem_note_write.
+ * Invariant: while code_chunks is not zero, no vCPU holds a direct write entry for the page (in a TLB, or a host mapping), so every
+ * write comes through mem_note_write. `direct` is not zero while anybody may hold one: who makes one asks mem_allow_direct, who
+ * decodes code of such a page has them dropped first. It stays zero when code is overwritten the slow way: what rewrites
+ * its code again and again pays for no dropping.
  */
 struct mem_page {
 	_Atomic uint32_t code_gen;
-	_Atomic uint32_t changing; /* writers that are about to change code_gen: mem/code.c */
+	_Atomic uint16_t changing; /* writers that are about to change code_gen: mem/code.c */
+	_Atomic uint16_t direct;
 	_Atomic uint64_t code_chunks;
 };
 
@@ -87,10 +90,18 @@ void mem_note_write(struct guest_mem *, gpa_t, size_t);
 
 /*
  * An engine is about to decode code from [addr, addr+len) of one page. Returns the page's generation, to be kept with the
- * decoded code. Must be called BEFORE the bytes are read. If *newly is set, the page had no code before: the caller must
- * make every other vCPU drop its write entries for the page (see vcpu_env.exclusive) before it decodes.
+ * decoded code. Must be called BEFORE the bytes are read. If *direct is not 0, somebody may hold direct write entries: the caller
+ * must have them dropped (with all vCPUs stopped, see vcpu_env.exclusive), call mem_direct_dropped, and begin again.
  */
-uint32_t mem_code_begin(struct mem_page *, gpa_t, size_t len, bool *newly);
+uint32_t mem_code_begin(struct mem_page *, gpa_t, size_t len, uint16_t *direct);
+void mem_direct_dropped(struct mem_page *);
+
+/*
+ * May a direct write entry be made for the page? Not while it holds code. `how` (not 0) is for the one who will drop it: what
+ * kind of entry it is; MEM_DIRECT_ANY once there were several kinds.
+ */
+#define MEM_DIRECT_ANY UINT16_MAX
+bool mem_allow_direct(struct mem_page *, uint16_t how);
 
 /* RAM as the firmware tables describe it: number of ranges, filled into starts/sizes (room for 4). */
 unsigned mem_ram_ranges(const struct guest_mem *, uint64_t starts[4], uint64_t sizes[4]);

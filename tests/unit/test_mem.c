@@ -172,13 +172,12 @@ static void writes_to_code_change_the_generation(void **state)
 	struct guest_mem *mem = mem_create(2 * MIB, NULL);
 	struct mem_page *page = mem_page(mem, gpa(0x1000)), *next = mem_page(mem, gpa(0x2000));
 	uint32_t generation, other;
-	bool newly;
+	uint16_t direct;
 
 	(void)state;
-	generation = mem_code_begin(page, gpa(0x1040), 16, &newly);
-	assert_true(newly);
-	assert_int_equal(mem_code_begin(page, gpa(0x10ff), 2, &newly), generation);
-	assert_false(newly);
+	generation = mem_code_begin(page, gpa(0x1040), 16, &direct);
+	assert_int_equal(mem_code_begin(page, gpa(0x10ff), 2, &direct), generation);
+	assert_int_equal(direct, 0);
 	assert_true(page->code_chunks == (BIT(1) | BIT(3) | BIT(4)));
 
 	/* Other chunks, other pages: nothing happens. */
@@ -199,13 +198,44 @@ static void writes_to_code_change_the_generation(void **state)
 	assert_int_equal(page->code_gen, generation);
 
 	/* A range over several pages touches each. */
-	mem_code_begin(page, gpa(0x1fff), 1, &newly);
-	assert_true(newly);
-	other = mem_code_begin(next, gpa(0x2000), 4096, &newly);
+	mem_code_begin(page, gpa(0x1fff), 1, &direct);
+	other = mem_code_begin(next, gpa(0x2000), 4096, &direct);
 	assert_true(next->code_chunks == ~0ull);
 	assert_int_equal(mem_fill(mem, gpa(0x1ffe), 0, 4), 0);
 	assert_int_not_equal(page->code_gen, generation);
 	assert_int_not_equal(next->code_gen, other);
+	mem_destroy(mem);
+}
+
+/* Nobody holds a direct write entry for a page with code; who made one before must give it up. */
+static void code_and_direct_writes(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct mem_page *page = mem_page(mem, gpa(0x1000));
+	uint32_t generation;
+	uint16_t direct;
+
+	(void)state;
+	assert_true(mem_allow_direct(page, 7));
+	assert_true(mem_allow_direct(page, 7));
+	mem_code_begin(page, gpa(0x1040), 16, &direct);
+	assert_int_equal(direct, 7);
+	mem_direct_dropped(page);
+	generation = mem_code_begin(page, gpa(0x1040), 16, &direct);
+	assert_int_equal(direct, 0);
+	assert_false(mem_allow_direct(page, 7));
+
+	/* Code that is overwritten is not written directly yet: nothing is to be dropped before the next. */
+	mem_note_write(mem, gpa(0x1040), 1);
+	assert_int_not_equal(mem_code_begin(page, gpa(0x1040), 16, &direct), generation);
+	assert_int_equal(direct, 0);
+
+	mem_note_write(mem, gpa(0x1040), 1);
+	assert_true(mem_allow_direct(page, 7));
+	assert_true(mem_allow_direct(page, 8));
+	assert_true(mem_allow_direct(page, 8));
+	mem_code_begin(page, gpa(0x1fff), 1, &direct);
+	assert_int_equal(direct, MEM_DIRECT_ANY);
 	mem_destroy(mem);
 }
 
@@ -239,10 +269,10 @@ static uint64_t race_load(struct race *race)
 static uint64_t run_block(struct race *race, struct block *block)
 {
 	struct mem_page *page = mem_page(race->mem, gpa(race->at));
-	bool newly;
+	uint16_t direct;
 
 	if (!block->decoded || atomic_load(&page->code_gen) != block->generation) {
-		block->generation = mem_code_begin(page, gpa(race->at), 8, &newly);
+		block->generation = mem_code_begin(page, gpa(race->at), 8, &direct);
 		block->value = race_load(race);
 		block->decoded = true;
 	}
@@ -317,6 +347,7 @@ int main(void)
 		cmocka_unit_test(copies_stop_at_holes),
 		cmocka_unit_test(rom_is_read_and_not_written),
 		cmocka_unit_test(writes_to_code_change_the_generation),
+		cmocka_unit_test(code_and_direct_writes),
 		cmocka_unit_test(racing_writes_are_noticed),
 	};
 

@@ -114,7 +114,7 @@ static struct candidate candidate(const struct fill *f, const struct mem_region 
 		c.mappable = true;
 	}
 	c.mappable &= c.frame - ram->start < ram->size;
-	if (c.mappable && c.writable && has_code(f, c.frame))
+	if (c.mappable && c.writable && !mem_allow_direct(mem_page(f->w->mem, gpa(c.frame)), DIRECT_ENGINE))
 		c.writable = false;
 	return c;
 }

@@ -452,7 +452,7 @@ void region_protect_pages(struct bt_windows *w, struct region *r, const struct p
 static bool page_may_be_written(struct bt_windows *w, uint32_t frame, uint32_t ram_page)
 {
 	return !is_guarded(w, ram_page) &&
-	       !atomic_load(&mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT))->code_chunks);
+	       mem_allow_direct(mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT)), DIRECT_ENGINE);
 }
 
 /* Pages that hold code are read-only from the start: another vCPU may be writing already. */
@@ -579,7 +579,7 @@ void page_unguard(struct bt_windows *w, gpa_t at)
 	uint64_t offset = (uint64_t)(frame % PAGES_PER_REGION) * PAGE_SIZE;
 	struct region *r, *next;
 
-	if (!is_guarded(w, ram_page))
+	if (!is_guarded(w, ram_page) || !mem_allow_direct(mem_page(w->mem, at), DIRECT_ENGINE))
 		return;
 	w->guarded[ram_page / 64] &= ~BIT(ram_page % 64);
 	for (r = region_of(w, *large_head(w, frame)); r; r = next) {
