@@ -27,6 +27,14 @@ static uint64_t next_page(const struct vcpu *v, uint64_t lin) { return linear(v,
 
 static bool crosses_page(uint64_t lin, unsigned size) { return (lin & ~PAGE_MASK) + size > PAGE_SIZE; }
 
+/* A global translation is good for the current address space as well. */
+static void renew(struct tlb_entry *e, uint64_t tag)
+{
+	e->read_tag = tag;
+	if (e->write_tag)
+		e->write_tag = tag;
+}
+
 /*
  * Translate for one access within a page, raising its faults, and enter RAM and ROM into the TLB: for reading always, for
  * writing if the page is dirty already (or becomes so now) and holds no code.
@@ -40,8 +48,10 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 	struct page_walk walk;
 	struct fault fault;
 
+	if ((e->gpa & ~PAGE_MASK) == v->global_tag && (e->read_tag & PAGE_MASK) == (lin & PAGE_MASK))
+		renew(e, tag);
 	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) == tag) {
-		t.gpa = gpa(e->gpa | offset);
+		t.gpa = gpa((e->gpa & PAGE_MASK) | offset);
 		t.host = (uint8_t *)(lin + e->addend);
 		return t;
 	}
@@ -59,7 +69,9 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 
 	t.host = page + offset;
 	t.rom = !region->writable;
-	*e = (struct tlb_entry){ .read_tag = tag, .addend = (uint64_t)page - (lin & PAGE_MASK), .gpa = walk.page.v };
+	*e = (struct tlb_entry){ .read_tag = tag,
+				 .addend = (uint64_t)page - (lin & PAGE_MASK),
+				 .gpa = walk.page.v | cpu_global_tag(v, lin, &walk) };
 	if (t.rom)
 		return t;
 	struct mem_page *record = &region->pages[(walk.page.v - region->start) >> PAGE_SHIFT];

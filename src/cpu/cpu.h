@@ -528,7 +528,7 @@ enum tlb_view {
 struct tlb_entry {
 	uint64_t read_tag, write_tag; /* 0: none */
 	uint64_t addend;	      /* host address - linear address, modulo 2^64 */
-	uint64_t gpa;		      /* page's guest physical address */
+	uint64_t gpa;		      /* page's guest physical address; in the low bits vcpu.global_tag, 0 if not global */
 };
 
 /* Instruction TLB. host is NULL when the page is neither RAM nor ROM. */
@@ -537,7 +537,7 @@ struct tlb_entry {
 #define LARGE_PAGE_BITS 2048u
 struct fetch_entry {
 	uint64_t tag; /* page | asid; 0: none */
-	uint64_t gpa;
+	uint64_t gpa; /* as in struct tlb_entry */
 	uint8_t *host;
 };
 
@@ -647,6 +647,13 @@ struct vcpu {
 	struct tlb_entry tlbs[TLB_VIEWS][TLB_SIZE];
 	uint64_t address_space; /* its number, never used again after a flush: asid is its low bits */
 	uint64_t last_space;	/* number given last */
+	/*
+	 * The same for global translations of the upper half of addresses, which outlive changes of CR3: a number that changes when
+	 * any of them may have, and its low bits in entries.
+	 */
+	uint64_t global_space;
+	uint16_t global_tag;
+	bool fetched_global; /* the translation that cpu_fetch_translate() returned last is one of them */
 
 	jmp_buf fault_jmp;	    /* where cpu_raise goes: set by the engine */
 	struct fault fault;	    /* what it raised */
@@ -696,9 +703,11 @@ struct vcpu {
 
 	/* paging.c: translations of instruction fetches, [cpl == 3]; filters of what the TLBs may hold */
 	struct fetch_entry fetch_tlb[2][FETCH_TLB_SIZE];
-	uint64_t fetched[FETCHED_BITS / 64];	    /* pages fetched from, by number modulo FETCHED_BITS */
-	uint64_t large_pages[LARGE_PAGE_BITS / 64]; /* 2 MiB regions mapped by large pages, modulo LARGE_PAGE_BITS */
-	uint64_t huge_pages;			    /* 1 GiB regions mapped by one page, modulo 64 */
+	struct tlb_filter {
+		uint64_t fetched[FETCHED_BITS / 64];	    /* pages fetched from, by number modulo FETCHED_BITS */
+		uint64_t large_pages[LARGE_PAGE_BITS / 64]; /* 2 MiB regions mapped by large pages, modulo LARGE_PAGE_BITS */
+		uint64_t huge_pages;			    /* 1 GiB regions mapped by one page, modulo 64 */
+	} tlb_filter[2];				    /* lower, upper half of addresses */
 	struct pcid_slot pcids[PCID_SLOTS];
 	unsigned next_pcid; /* slot to replace */
 
@@ -862,7 +871,7 @@ int cpu_translate_debug(struct vcpu *, gva_t, gpa_t *);
 /*
  * TLB maintenance. All act on this vCPU's TLB only. v->address_space changes whenever a fetch translation of the current
  * address space may have changed: engines may cache linear address -> code under (address_space, mode_key) and need not be
- * told more. Data translations may change under the same number (INVLPG of a page that was never fetched from). An asid is
+ * told more; under (global_space, mode_key) where v->fetched_global says so. Data translations may change under the same number (INVLPG of a page that was never fetched from). An asid is
  * used again after TLB_ASIDS flushes.
  */
 void cpu_tlb_flush(struct vcpu *);	       /* everything */

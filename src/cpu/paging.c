@@ -250,12 +250,13 @@ int cpu_walk(struct vcpu *v, gva_t address, enum access access, bool user, bool 
 	if (t.shift > 12) {
 		/* A page of 4 MiB is two regions: invalidating one half must find the other. */
 		uint64_t region = a >> 21 & (t.shift == 22 ? ~1ull : ~0ull);
+		struct tlb_filter *filter = &v->tlb_filter[a >> 63];
 
-		v->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT(region % 64);
+		filter->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT(region % 64);
 		if (t.shift == 22)
-			v->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT((region | 1) % 64);
+			filter->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT((region | 1) % 64);
 		if (t.shift == 30)
-			v->huge_pages |= BIT((a >> 30) % 64);
+			filter->huge_pages |= BIT((a >> 30) % 64);
 	}
 	return 0;
 }
@@ -312,16 +313,27 @@ static uint64_t new_space(struct vcpu *v)
 	return v->last_space;
 }
 
-static void flush_all(struct vcpu *v)
+/* All that is not global and of the upper half. */
+static void flush_local(struct vcpu *v)
 {
 	v->count[COUNT_TLB_FLUSHES]++;
-	memset(v->fetched, 0, sizeof(v->fetched));
-	memset(v->large_pages, 0, sizeof(v->large_pages));
-	v->huge_pages = 0;
+	memset(&v->tlb_filter[0], 0, sizeof(v->tlb_filter[0]));
 	memset(v->pcids, 0, sizeof(v->pcids));
 	enter_space(v, new_space(v));
 	if (v->s.cr4 & CR4_PCIDE)
 		v->pcids[0] = (struct pcid_slot){ .pcid = v->s.cr3 & 0xfff, .space = v->address_space };
+}
+
+static void flush_all(struct vcpu *v)
+{
+	if (++v->global_space % TLB_ASIDS == 0) {
+		v->global_space++; /* tag 0 is not global */
+		memset(v->tlbs, 0, sizeof(v->tlbs));
+		memset(v->fetch_tlb, 0, sizeof(v->fetch_tlb));
+	}
+	v->global_tag = v->global_space % TLB_ASIDS;
+	memset(&v->tlb_filter[1], 0, sizeof(v->tlb_filter[1]));
+	flush_local(v);
 }
 
 void cpu_tlb_flush(struct vcpu *v)
@@ -339,7 +351,6 @@ static struct pcid_slot *find_pcid(struct vcpu *v, uint16_t pcid)
 	return NULL;
 }
 
-/* Global translations may go with the others: a processor is free to drop any at any time (4.10.2). */
 static void switch_space(struct vcpu *v, bool keep)
 {
 	uint16_t pcid = v->s.cr3 & 0xfff;
@@ -347,7 +358,7 @@ static void switch_space(struct vcpu *v, bool keep)
 	uint64_t space;
 
 	if (!(v->s.cr4 & CR4_PCIDE)) {
-		flush_all(v);
+		flush_local(v);
 		return;
 	}
 	slot = find_pcid(v, pcid);
@@ -397,11 +408,15 @@ void cpu_tlb_flush_page(struct vcpu *v, gva_t address)
 {
 	uint64_t a = in_long_mode(v) ? address.v : (uint32_t)address.v;
 	uint64_t page = a & PAGE_MASK, number = a >> PAGE_SHIFT, region = a >> 21;
+	const struct tlb_filter *filter = &v->tlb_filter[a >> 63];
 
-	if ((v->huge_pages & BIT((a >> 30) % 64)) ||
-	    (v->large_pages[region % LARGE_PAGE_BITS / 64] & BIT(region % 64)) ||
-	    (v->fetched[number % FETCHED_BITS / 64] & BIT(number % 64))) {
-		flush_all(v);
+	if ((filter->huge_pages & BIT((a >> 30) % 64)) ||
+	    (filter->large_pages[region % LARGE_PAGE_BITS / 64] & BIT(region % 64)) ||
+	    (filter->fetched[number % FETCHED_BITS / 64] & BIT(number % 64))) {
+		if (a >> 63)
+			flush_all(v);
+		else
+			flush_local(v);
 		goto tell;
 	}
 	for (unsigned view = 0; view < TLB_VIEWS; view++)
@@ -414,7 +429,7 @@ tell:
 static void protect_slot(struct vcpu *v, gpa_t page, unsigned slot)
 {
 	for (unsigned view = 0; view < TLB_VIEWS; view++)
-		if (v->tlbs[view][slot].gpa == page.v)
+		if ((v->tlbs[view][slot].gpa & PAGE_MASK) == page.v)
 			v->tlbs[view][slot].write_tag = 0;
 }
 
@@ -431,6 +446,8 @@ void cpu_tlb_protect(struct vcpu *v, gpa_t page, uint16_t direct)
 
 /* ---- instruction fetch ---- */
 
+static bool is_global(const struct vcpu *v, uint64_t entry_gpa) { return (entry_gpa & ~PAGE_MASK) == v->global_tag; }
+
 gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 {
 	uint64_t lin = in_long_mode(v) ? a.v : (uint32_t)a.v;
@@ -440,6 +457,8 @@ gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 	struct page_walk walk;
 	struct fault fault;
 
+	if (unlikely(e->tag != tag) && is_global(v, e->gpa) && (e->tag & PAGE_MASK) == (lin & PAGE_MASK))
+		e->tag = tag;
 	if (unlikely(e->tag != tag)) {
 		v->count[COUNT_TLB_MISSES]++;
 		if (cpu_walk(v, gva(lin), ACCESS_FETCH, user, false, &walk, &fault)) {
@@ -447,10 +466,11 @@ gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 			longjmp(v->fault_jmp, 1);
 		}
 		*e = (struct fetch_entry){ .tag = tag,
-					   .gpa = walk.page.v,
+					   .gpa = walk.page.v | cpu_global_tag(v, lin, &walk),
 					   .host = mem_map(v->mem, walk.page, PAGE_SIZE, false) };
-		v->fetched[number % FETCHED_BITS / 64] |= BIT(number % 64);
+		v->tlb_filter[lin >> 63].fetched[number % FETCHED_BITS / 64] |= BIT(number % 64);
 	}
+	v->fetched_global = is_global(v, e->gpa);
 	*host = e->host ? e->host + (lin & ~PAGE_MASK) : NULL;
-	return gpa(e->gpa | (lin & ~PAGE_MASK));
+	return gpa((e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK));
 }

@@ -186,4 +186,10 @@ static inline uint64_t cpu_xcr0_offered(const struct vcpu *v)
 /* Guest physical address of the wall clock record was written: fill it. */
 void cpu_kvm_wall_clock_update(struct vcpu *);
 
+/* What of a TLB entry's gpa says that it is global. */
+static inline uint64_t cpu_global_tag(const struct vcpu *v, uint64_t lin, const struct page_walk *walk)
+{
+	return walk->global && lin >> 63 ? v->global_tag : 0;
+}
+
 #endif

@@ -79,10 +79,17 @@ static bool block_is_fresh(const struct bt_block *b)
 
 static struct bt_block *find_or_translate(struct vcpu *v)
 {
+	struct bt_block *b = bt_jump_find(bt_jump_table(v, bt_key(v)), v->s.rip);
 	uint8_t *host, *host2;
-	gpa_t at = cpu_fetch_translate(v, gva(v->s.rip), &host);
-	struct bt_block *b = bt_find(v, at.v, v->s.rip, bt_key(v));
 
+	if (b)
+		return b;
+
+	gpa_t at = cpu_fetch_translate(v, gva(v->s.rip), &host);
+	b = bt_find(v, at.v, v->s.rip, bt_key(v));
+
+	if (v->cpl != 3 && !v->fetched_global)
+		v->bt->local_code = v->global_space;
 	v->count[COUNT_BLOCK_LOOKUPS]++;
 	if (b && !block_is_fresh(b)) {
 		bt_invalidate_block(v, b);
@@ -223,14 +230,15 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 		bt->stats.fault_ops[single->insns[0].op]++;
 		note_access(v, &single->insns[0], kind == BT_EXIT_FAULT_WRITE);
 	}
+	/* Before it runs: it may raise a page fault each time. */
+	if (kind != BT_EXIT_CALLOUT && ++record->faults >= faults_allowed(v) && !b->dead) {
+		bt_force(bt, b->gpa + record->guest);
+		bt_invalidate_block(v, b);
+	}
 	interp_run_single(v, single);
 	if (v->restart) {
 		v->restart = false;
 		return false;
-	}
-	if (kind != BT_EXIT_CALLOUT && ++record->faults >= faults_allowed(v) && !b->dead) {
-		bt_force(bt, b->gpa + record->guest);
-		bt_invalidate_block(v, b);
 	}
 	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed)
 		return false;

@@ -55,17 +55,24 @@ static void clear_table(struct jump_table *t)
 		t->to[n].nkey = bt_jump_empty(n);
 }
 
+/* A kernel's table outlives changes of CR3, while all of its code is in global pages of the upper half. */
+static uint64_t table_space(const struct vcpu *v, uint32_t key)
+{
+	return (key & BT_KEY_USER) || v->bt->local_code == v->global_space ? v->address_space : v->global_space | BIT(63);
+}
+
 struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 {
 	struct bt_cpu *bt = v->bt;
 	struct jump_table *oldest = &bt->tables[0];
+	uint64_t space = table_space(v, key);
 
-	if (bt->jump && bt->jump->space == v->address_space && bt->jump->key == key)
+	if (bt->jump && bt->jump->space == space && bt->jump->key == key)
 		return bt->jump;
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
 		struct jump_table *t = &bt->tables[n];
 
-		if (t->space == v->address_space && t->key == key) {
+		if (t->space == space && t->key == key) {
 			t->used = ++bt->table_clock;
 			return bt->jump = t;
 		}
@@ -73,15 +80,25 @@ struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 			oldest = t;
 	}
 	clear_table(oldest);
-	oldest->space = v->address_space;
+	oldest->space = space;
 	oldest->key = key;
 	oldest->used = ++bt->table_clock;
 	return bt->jump = oldest;
 }
 
-void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, const struct bt_block *b)
+struct bt_block *bt_jump_find(struct jump_table *t, uint64_t rip)
 {
-	t->to[bt_jump_index(rip)] = (struct jump_target){ .nkey = -rip, .code = bt_exec(v->bt, b) };
+	unsigned n = bt_jump_index(rip);
+
+	return t->to[n].nkey == -rip ? t->block[n] : NULL;
+}
+
+void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct bt_block *b)
+{
+	unsigned n = bt_jump_index(rip);
+
+	t->to[n] = (struct jump_target){ .nkey = -rip, .code = bt_exec(v->bt, b) };
+	t->block[n] = b;
 }
 
 static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)

@@ -91,7 +91,8 @@ struct jump_target {
 /* Linear address -> code in one address space and mode. */
 struct jump_table {
 	_Alignas(64) struct jump_target to[1u << BT_JUMP_BITS];
-	uint64_t space; /* vcpu.address_space and key it is for */
+	struct bt_block *block[1u << BT_JUMP_BITS];
+	uint64_t space; /* it is for: vcpu.address_space, or global_space with bit 63 */
 	uint32_t key;
 	uint64_t used; /* for choosing which to reuse */
 };
@@ -128,6 +129,7 @@ struct bt_cpu {
 	struct jump_table *jump;	     /* current */
 	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
 	uint64_t table_clock;
+	uint64_t local_code; /* vcpu.global_space in which supervisor code was found in pages that are not global */
 	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
 	struct tlb_lookup *tlb_lookup;
 	struct bt_space spaces[BT_SPACES];
@@ -204,7 +206,8 @@ void bt_unlink_other_pages(struct vcpu *);
 void bt_invalidate_page(struct vcpu *, uint64_t page);
 void bt_invalidate_block(struct vcpu *, struct bt_block *);
 struct jump_table *bt_jump_table(struct vcpu *, uint32_t key);
-void bt_jump_insert(struct vcpu *, struct jump_table *, uint64_t rip, const struct bt_block *);
+struct bt_block *bt_jump_find(struct jump_table *, uint64_t rip);
+void bt_jump_insert(struct vcpu *, struct jump_table *, uint64_t rip, struct bt_block *);
 bool bt_is_forced(const struct bt_cpu *, uint64_t gpa);
 void bt_force(struct bt_cpu *, uint64_t gpa);
 
