@@ -58,7 +58,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check bench oracle fuzz lint format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle fuzz lint format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -69,6 +69,7 @@ help:
 	@echo 'run       boot a stock Debian kernel to a shell on this terminal'
 	@echo 'test      build and run every test'
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
+	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
 	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_ARGS)'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
@@ -114,6 +115,13 @@ $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	$(if $(Q),@echo '  TOOL   $<')
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $<
 
+# Programs for Linux guests: whole, with the C library.
+TORTURE := $(OUT)/tests/guest-linux/torture
+$(TORTURE): $(sort $(wildcard tests/guest-linux/*.c)) $(wildcard tests/guest-linux/*.h)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  tests/guest-linux')
+	$(Q)gcc -std=gnu17 -O2 -g $(WARNINGS) -static -pthread -o $@ $(filter %.c,$^)
+
 ifeq ($(FLAVOUR),fuzz)
 $(OUT)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -147,14 +155,14 @@ $(BUILD)/guest/%.elf: $(BUILD)/guest/%.S.o $(GUEST_OBJ) tests/guest/guest.ld
 
 unit: $(UNIT)
 guests: $(GUESTS)
-helpers: $(HELPERS)
+helpers: $(HELPERS) $(TORTURE)
 
 packages:
 	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS))
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
-	FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))'
+	TORTURE='$(abspath $(TORTURE))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -172,6 +180,10 @@ run: packages
 	$(Q)$(MAKE) $(JOBS) all
 	$(Q)scripts/get-guest.sh
 	$(Q)DOPPEL='$(DOPPEL)' scripts/run-guest.sh $(ARGS)
+
+# Long: see tests/stress/run.sh for what can be chosen.
+stress: all helpers
+	$(Q)$(TEST_ENV) tests/stress/run.sh
 
 # Until interrupted, unless ORACLE_ARGS says e.g. --seconds 600 or --seed 1.
 oracle: $(ORACLE)
