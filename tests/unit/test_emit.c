@@ -762,6 +762,29 @@ static void test_full(void **state)
 	}
 }
 
+/* The TLB leads to one page: what may reach beyond the operand that was looked up is C's. */
+static void test_bit_strings_by_tlb(void **state)
+{
+	static const uint8_t instructions[][5] = {
+		{ 0x0f, 0xa3, 0x03 },	    /* bt %eax, (%rbx) */
+		{ 0x66, 0x0f, 0xab, 0x03 }, /* bts %ax, (%rbx) */
+		{ 0x48, 0x0f, 0xbb, 0x03 }, /* btc %rax, (%rbx) */
+	};
+
+	(void)state;
+	for (unsigned n = 0; n < ARRAY_SIZE(instructions); n++) {
+		struct emitter e = empty();
+		uint8_t padded[15] = { 0 };
+		struct insn_host h;
+		struct insn i;
+
+		memcpy(padded, instructions[n], sizeof(instructions[n]));
+		cpu_decode(everything(), MODE_64, padded, 15, 0, &i, &h);
+		e.way = BY_TLB;
+		assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_CALLOUT);
+	}
+}
+
 static void test_jumps(void **state)
 {
 	static uint8_t pages[2 * PAGE_SIZE]; /* written, and as if it were executed one page further */
@@ -779,8 +802,13 @@ static void test_jumps(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_listings), cmocka_unit_test(test_listings32), cmocka_unit_test(test_segments),
-		cmocka_unit_test(test_ways_out), cmocka_unit_test(test_full),	    cmocka_unit_test(test_jumps),
+		cmocka_unit_test(test_listings),
+		cmocka_unit_test(test_listings32),
+		cmocka_unit_test(test_segments),
+		cmocka_unit_test(test_ways_out),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_jumps),
+		cmocka_unit_test(test_bit_strings_by_tlb),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

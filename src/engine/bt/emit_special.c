@@ -94,7 +94,7 @@ static enum special_result emit_moffs(struct emitter *e, const struct insn *i)
 /*
  * BT, BTS, BTR, BTC of memory with a 64-bit offset in a register reach 2^60 bytes to either side. So 32 bytes times the
  * offset's bits above 8 are added to the address before its slot is looked up; what is left of the offset reaches 31 bytes.
- * (Offsets of 32 bits reach 256 MiB, less than the guard; they are copied.)
+ * (Offsets of 32 bits reach 256 MiB, with displacement and drift less than the guard: they are copied.)
  */
 static enum special_result emit_bit_string(struct emitter *e, const struct insn *i, const struct insn_host *h,
 					   uint64_t rip)
@@ -125,11 +125,12 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 
 	if (i->form != FORM_MR)
 		return SPECIAL_NONE;
-	if (i->addrsize != 8)
-		return SPECIAL_CALLOUT; /* the sum is of 32 bits */
+	/* The sum would be of 32 bits; what the TLB leads to is one page. */
+	if (i->addrsize != 8 || e->way == BY_TLB)
+		return SPECIAL_CALLOUT;
 	if (i->opsize != 8)
 		return SPECIAL_NONE;
-	if (i->seg >= FS || e->way == BY_TLB)
+	if (i->seg >= FS)
 		return SPECIAL_CALLOUT;
 	if (!encoding_take(&c, i, h, false))
 		return SPECIAL_CALLOUT;
