@@ -40,10 +40,10 @@ static void test_tables(struct bench *b)
 	assert_ptr_equal(bt_windows_table(b->w, b->v), t);
 
 	/* States without one. */
-	b->v->s.cr0 &= ~CR0_WP;
+	b->v->s.cr4 |= CR4_LA57;
 	cpu_tlb_flush(b->v);
 	assert_null(bt_windows_table(b->w, b->v));
-	b->v->s.cr0 |= CR0_WP;
+	b->v->s.cr4 &= ~CR4_LA57;
 	b->v->s.dr[7] = 1 | 3 << 16;
 	cpu_update_mode(b->v);
 	assert_null(bt_windows_table(b->w, b->v));
@@ -176,7 +176,13 @@ static void test_access_to_user_pages_with_ac(struct bench *b)
 	reads(b, user(0), 0);
 	writes(b, user(0), 77);
 	reads(b, user(1), 1);
-	is_slow(b, user(1), true); /* CR0.WP */
+	is_slow(b, user(1), true); /* CR0.WP; and without it the interpreter knows */
+	b->v->s.cr0 &= ~CR0_WP;
+	cpu_tlb_flush(b->v);
+	reads(b, user(1), 1);
+	is_slow(b, user(1), true);
+	b->v->s.cr0 |= CR0_WP;
+	cpu_tlb_flush(b->v);
 	set_cpl(b->v, 3);
 	reads(b, user(0), 77);
 

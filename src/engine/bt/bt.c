@@ -516,7 +516,7 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 }
 
 /*
- * What surrounds the guest's instructions: SARX, SHLX, RORX; LAHF and SAHF. The guest's own are no question here: a CPU model offers
+ * What surrounds the guest's instructions: SARX, SHLX, RORX; CRC32; LAHF and SAHF. The guest's own are no question here: a CPU model offers
  * what this processor has (cpu/model.c).
  */
 static int probe_processor(struct error *err)

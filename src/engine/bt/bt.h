@@ -60,8 +60,8 @@ struct bt_windows *bt_windows_create(struct guest_mem *, struct error *);
 void bt_windows_destroy(struct bt_windows *);
 
 /*
- * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC), WP. Creates it empty if need be.
- * NULL when translated code must not run in this state (paging off, not 4-level, CR0.WP = 0, alignment checks or data
+ * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC). Creates it empty if need be.
+ * NULL when translated code must not run in this state (paging off, not 4-level, alignment checks or data
  * breakpoints on): then the interpreter goes on.
  */
 const struct slot_table *bt_windows_table(struct bt_windows *, struct vcpu *);

@@ -29,7 +29,7 @@ struct fill {
 
 /* ---- may it be mapped? ---- */
 
-/* 4.6; CR0.WP is set whenever windows are used. */
+/* 4.6 with CR0.WP set. While it is clear, what it forbids is the interpreter's to do. */
 static bool access_allowed(const struct fill *f)
 {
 	if (f->write && !f->walk.writable)

@@ -486,7 +486,7 @@ enum table_view windows_view(const struct vcpu *v)
 
 static bool can_translate(const struct vcpu *v)
 {
-	return in_long_mode(v) && (v->s.cr0 & CR0_PG) && (v->s.cr0 & CR0_WP) && !(v->s.cr4 & CR4_LA57);
+	return in_long_mode(v) && (v->s.cr0 & CR0_PG) && !(v->s.cr4 & CR4_LA57);
 }
 
 /* The slow part of asking for a table: the vCPU is new, or something was flushed. */
