@@ -1,45 +1,58 @@
 /*
- * String instructions: MOVS, STOS, LODS, CMPS, SCAS with their REP prefixes. Repetitions upwards in memory work on runs: as many
- * elements as lie in one page of each operand, through the TLB's host pointers. Everything else, and whatever the TLB does not
- * know yet, goes element by element through the ordinary accesses, which fault, fill the TLB, reach devices and
- * invalidate code.
+ * String instructions: MOVS, STOS, LODS, CMPS, SCAS with their REP prefixes. Repetitions work on runs: as many elements as lie in
+ * one page of each operand, through the TLB's host pointers. What the TLB can have no entry for goes element by element
+ * through the ordinary accesses, which reach devices and invalidate code; so do comparisons downwards in memory, which are
+ * rare.
  */
 #include "cpu/repeat.h"
 
 /* ---- runs ---- */
 
+static bool goes_down(const struct vcpu *v) { return v->s.rflags & FLAG_DF; }
+
 /*
- * Host address of up to *n elements at seg:[register], with *n cut to those in the same page, below the segment's limit and
- * before the offset wraps around. NULL: do one element the ordinary way. Raises what the first element raises.
+ * Host address of the first of up to *n elements at seg:[register], with *n cut to those in the same page, below the segment's limit
+ * and before the offset wraps around. NULL: do one element the ordinary way. Raises what the first element raises. The entry for
+ * another operand may be lost: both may have the same place in the TLB. Host addresses stay good.
  */
 static void *string_run(struct vcpu *v, const struct insn *i, enum seg seg, unsigned off, enum access access,
 			uint64_t *n)
 {
 	uint64_t offset = cpu_reg(v, off, i->addrsize);
 	uint64_t lin = string_linear(v, seg, offset, i->opsize, access);
-	uint64_t room = PAGE_SIZE - (lin & ~PAGE_MASK);
+	uint64_t in_page = lin & ~PAGE_MASK, room = goes_down(v) ? in_page + i->opsize : PAGE_SIZE - in_page;
 	const struct tlb_entry *e = tlb_slot(v, lin);
 
-	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) != ((lin & PAGE_MASK) | v->asid))
+	if (in_page + i->opsize > PAGE_SIZE)
 		return NULL;
-	if (i->addrsize != 8)
+	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) != ((lin & PAGE_MASK) | v->asid) &&
+	    !cpu_tlb_fill(v, lin, access == ACCESS_WRITE))
+		return NULL;
+	if (goes_down(v))
+		room = MIN(room, offset + i->opsize);
+	else if (i->addrsize != 8)
 		room = MIN(room, (i->addrsize == 4 ? BIT(32) : BIT(16)) - offset);
 	if (v->code_mode != MODE_64) {
 		uint16_t attr = v->s.seg_attr[seg];
 		if (!(attr & ATTR_CODE) && attr & ATTR_EXPAND_DOWN)
 			return NULL;
-		room = MIN(room, v->s.seg_limit[seg] - offset + 1);
+		if (!goes_down(v))
+			room = MIN(room, v->s.seg_limit[seg] - offset + 1);
 	}
 	*n = MIN(*n, room / i->opsize);
 	return *n ? (void *)(lin + e->addend) : NULL;
 }
 
-static bool runs_possible(const struct vcpu *v, uint64_t max) { return max > 1 && !(v->s.rflags & FLAG_DF); }
+/* The element of a run that is lowest in memory. */
+static uint8_t *lowest(const struct vcpu *v, void *first, uint64_t n, unsigned size)
+{
+	return (uint8_t *)first - (goes_down(v) ? (n - 1) * size : 0);
+}
 
 /* ---- MOVS ---- */
 
 /* As one element after the other would be copied: a destination inside the source repeats what comes before it. */
-static void copy_forward(uint8_t *to, const uint8_t *from, uint64_t bytes, unsigned size)
+static void copy_up(uint8_t *to, const uint8_t *from, uint64_t bytes, unsigned size)
 {
 	if (to <= from || to >= from + bytes) {
 		memmove(to, from, bytes);
@@ -49,17 +62,28 @@ static void copy_forward(uint8_t *to, const uint8_t *from, uint64_t bytes, unsig
 		host_store(to + k, host_load(from + k, size), size);
 }
 
+static void copy_down(uint8_t *to, const uint8_t *from, uint64_t bytes, unsigned size)
+{
+	if (from <= to || from >= to + bytes) {
+		memmove(to, from, bytes);
+		return;
+	}
+	for (uint64_t k = bytes; k; k -= size)
+		host_store(to + k - size, host_load(from + k - size, size), size);
+}
+
 static uint64_t movs_step(struct vcpu *v, const struct insn *i, uint64_t max, bool *stop)
 {
 	enum seg seg = i->seg;
 	uint64_t n = max;
 
 	(void)stop;
-	if (runs_possible(v, max)) {
-		const void *from = string_run(v, i, seg, OFF_RSI, ACCESS_READ, &n);
+	if (max > 1) {
+		void *from = string_run(v, i, seg, OFF_RSI, ACCESS_READ, &n);
 		void *to = from ? string_run(v, i, ES, OFF_RDI, ACCESS_WRITE, &n) : NULL;
 		if (to) {
-			copy_forward(to, from, n * i->opsize, i->opsize);
+			(goes_down(v) ? copy_down : copy_up)(lowest(v, to, n, i->opsize), lowest(v, from, n, i->opsize),
+							     n * i->opsize, i->opsize);
 			goto advance;
 		}
 	}
@@ -101,10 +125,10 @@ static uint64_t stos_step(struct vcpu *v, const struct insn *i, uint64_t max, bo
 	void *to = NULL;
 
 	(void)stop;
-	if (runs_possible(v, max))
+	if (max > 1)
 		to = string_run(v, i, ES, OFF_RDI, ACCESS_WRITE, &n);
 	if (to) {
-		fill(to, value, n, i->opsize);
+		fill(lowest(v, to, n, i->opsize), value, n, i->opsize);
 	} else {
 		n = 1;
 		uint64_t lin = string_linear(v, ES, cpu_reg(v, OFF_RDI, i->addrsize), i->opsize, ACCESS_WRITE);
@@ -124,10 +148,10 @@ static uint64_t lods_step(struct vcpu *v, const struct insn *i, uint64_t max, bo
 	const char *from = NULL;
 
 	(void)stop;
-	if (runs_possible(v, max))
+	if (max > 1)
 		from = string_run(v, i, i->seg, OFF_RSI, ACCESS_READ, &n);
 	if (from) {
-		value = host_load(from + (n - 1) * i->opsize, i->opsize);
+		value = host_load(goes_down(v) ? from - (n - 1) * i->opsize : from + (n - 1) * i->opsize, i->opsize);
 	} else {
 		n = 1;
 		value = string_load(v, i, i->seg, OFF_RSI);
@@ -170,7 +194,7 @@ static uint64_t cmps_step(struct vcpu *v, const struct insn *i, uint64_t max, bo
 	uint64_t n = max, done = 0, x, y;
 	const char *a = NULL, *b = NULL;
 
-	if (runs_possible(v, max)) {
+	if (max > 1 && !goes_down(v)) {
 		a = string_run(v, i, i->seg, OFF_RSI, ACCESS_READ, &n);
 		b = a ? string_run(v, i, ES, OFF_RDI, ACCESS_READ, &n) : NULL;
 	}
@@ -199,7 +223,7 @@ static uint64_t scas_step(struct vcpu *v, const struct insn *i, uint64_t max, bo
 	uint64_t n = max, done = 0, x = cpu_reg(v, OFF_RAX, i->opsize), y;
 	const char *b = NULL;
 
-	if (runs_possible(v, max))
+	if (max > 1 && !goes_down(v))
 		b = string_run(v, i, ES, OFF_RDI, ACCESS_READ, &n);
 	if (b) {
 		do {
