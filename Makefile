@@ -84,10 +84,13 @@ $(OUT)/flags: FORCE
 	@echo '$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL)' >$@
 FORCE:
 
+# Called by the translator with the guest's vector registers in the host's: see engine/bt/fast.c.
+GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) src/engine/bt/fast.c src/engine/bt/code.c
+
 $(OUT)/obj/%.o: src/%.c $(OUT)/flags
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  CC     $<')
-	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter $<,$(GENERAL)),-mgeneral-regs-only) -MMD -MP -c -o $@ $<
 
 # An archive keeps members of deleted sources: begin anew.
 $(LIB): $(LIB_SOURCES:src/%.c=$(OUT)/obj/%.o)

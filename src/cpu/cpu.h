@@ -656,6 +656,7 @@ struct vcpu {
 	bool fetched_global; /* the translation that cpu_fetch_translate() returned last is one of them */
 
 	jmp_buf fault_jmp;	    /* where cpu_raise goes: set by the engine */
+	void **fast_catch;	    /* if not NULL, __builtin_longjmp there instead: for callouts that keep to general registers */
 	struct fault fault;	    /* what it raised */
 	bool delivering;	    /* an exception is being delivered: faults now are contributory, double or triple */
 	struct fault delivered;	    /* which one */
@@ -737,6 +738,7 @@ struct vcpu {
 		uint32_t
 			x87; /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
 		uint64_t jump;	 /* the current jump table, or the one where nothing is found */
+		void *fast_glue;
 		void *exit_glue; /* bt_exit_*, bt_miss: too far away for a direct jump */
 		void *miss_glue;
 	} bt_frame;

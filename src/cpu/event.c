@@ -11,6 +11,8 @@
 _Noreturn static void raise_fault(struct vcpu *v, struct fault fault)
 {
 	v->fault = fault;
+	if (v->fast_catch)
+		__builtin_longjmp(v->fast_catch, 1);
 	longjmp(v->fault_jmp, 1);
 }
 

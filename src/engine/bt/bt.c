@@ -247,14 +247,31 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 	return following->window_base < 0 || window_of(v, (unsigned)following->window_base, &v->bt_frame.r11);
 }
 
+/*
+ * An instruction with two accesses (PUSH and CALL of memory) begins anew when the second misses. When both pages have one place in the TLB,
+ * that would never end.
+ */
+static bool misses_in_turn(struct bt_cpu *bt, uint64_t insn, uint64_t page)
+{
+	bool in_turn = bt->missed.insn == insn && bt->missed.page[1] == page;
+
+	bt->missed.page[1] = bt->missed.insn == insn ? bt->missed.page[0] : 0;
+	bt->missed.page[0] = page;
+	bt->missed.insn = insn;
+	return in_turn;
+}
+
 /* Instruction n of b goes on where it looked into the TLB, or is C's after all: a device, a code page, two pages. */
 static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 {
+	struct bt_insn *record = &b->insns[n];
+
 	v->bt->stats.tlb_misses++;
-	v->s.rip = b->rip + b->insns[n].guest;
-	if (!cpu_tlb_fill(v, v->bt_frame.target, write))
+	v->s.rip = b->rip + record->guest;
+	if (misses_in_turn(v->bt, bt_exec(v->bt, b) + record->host, v->bt_frame.target & PAGE_MASK) ||
+	    !cpu_tlb_fill(v, v->bt_frame.target, write))
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
-	v->bt_frame.resume = bt_exec(v->bt, b) + b->insns[n].host;
+	v->bt_frame.resume = bt_exec(v->bt, b) + record->host;
 	return !b->dead;
 }
 
@@ -305,6 +322,7 @@ static void choose_glue(struct vcpu *v)
 	bt->glue = bt->glues[code32];
 	v->bt_frame.exit_glue = (void *)bt->glue->exit;
 	v->bt_frame.miss_glue = (void *)bt->glue->miss;
+	v->bt_frame.fast_glue = (void *)bt->glue->fast;
 	bt_set_gs_base(v, code32 ? (uint64_t)__atomic_load_n(slot0, __ATOMIC_ACQUIRE) : (uint64_t)(uintptr_t)v);
 }
 
@@ -316,6 +334,8 @@ static bool find_table(struct vcpu *v)
 
 	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never)
 		return true;
+	if (bt->tlb_changed)
+		memset(bt->view_r15, 0, sizeof(bt->view_r15));
 	bt->tlb_changed = false;
 	bt_space_enter(v);
 	table = bt_windows_table(bt->windows, v);
@@ -325,7 +345,7 @@ static bool find_table(struct vcpu *v)
 	}
 	bt_windows_young(bt->windows, v, v->code_mode == MODE_64 && bt_space_is_young(bt));
 	bt->last_view = v->tlb_view;
-	v->slot_r15 = table->r15;
+	v->slot_r15 = bt->view_r15[v->tlb_view] = table->r15;
 	return true;
 }
 
@@ -384,6 +404,8 @@ static bool handle_exit(struct vcpu *v)
 	case BT_EXIT_INDIRECT:
 		v->s.rip = v->bt_frame.target;
 		return (uint64_t)sign_extend(v->s.rip, 48) != v->s.rip && refuse_target(v, b, n);
+	case BT_EXIT_DONE: return false;
+	case BT_EXIT_RAISED: longjmp(v->fault_jmp, 1);
 	case BT_EXIT_TLB_READ:
 	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, kind == BT_EXIT_TLB_WRITE);
 	default: return run_single(v, b, n, kind);
@@ -658,6 +680,7 @@ static void bt_stats(struct vcpu *v, FILE *out)
 		{ "times entered from C", s->enters },
 		{ "faults in translated code", s->faults },
 		{ "TLB misses of translated code", s->tlb_misses },
+		{ "system instructions done at once", s->fast },
 		{ "address spaces grown up", s->grown },
 		{ "windows (machine)", w.windows },
 		{ "address spaces (machine)", w.spaces },

@@ -23,6 +23,8 @@ static void emit_way_out(struct emitter *e, uint32_t arg, size_t glue)
 
 void emit_leave(struct emitter *e, uint32_t arg) { emit_way_out(e, arg, offsetof(struct vcpu, bt_frame.exit_glue)); }
 
+void emit_fast(struct emitter *e, uint32_t arg) { emit_way_out(e, arg, offsetof(struct vcpu, bt_frame.fast_glue)); }
+
 /* RCX is the key of the table's entry: is it R10's? */
 static void emit_compare(struct emitter *e, uint32_t arg)
 {

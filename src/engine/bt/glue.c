@@ -22,54 +22,80 @@
 #define LOAD_XMM(n)  "movdqu %c[vec] + 32 * " #n "(%%rdi), %%xmm" #n "\n\t"
 #define STORE_XMM(n) "movdqu %%xmm" #n ", %c[vec] + 32 * " #n "(%%rdi)\n\t"
 
+/* RDI = vCPU */
+#define LOAD_GENERAL                                                                                                   \
+	"movzwl %c[status](%%rdi), %%eax\n\t"                                                                          \
+	"add $0x7f, %%al\n\t"                                                                                          \
+	"sahf\n\t"                                                                                                     \
+	"mov " GPR(0) "(%%rdi), %%rax\n\tmov " GPR(1) "(%%rdi), %%rcx\n\t"                                             \
+	"mov " GPR(2) "(%%rdi), %%rdx\n\tmov " GPR(3) "(%%rdi), %%rbx\n\t"                                             \
+	"mov " GPR(4) "(%%rdi), %%rsp\n\tmov " GPR(5) "(%%rdi), %%rbp\n\t"                                             \
+	"mov " GPR(6) "(%%rdi), %%rsi\n\t"                                                                             \
+	"mov " GPR(8) "(%%rdi), %%r8\n\tmov " GPR(9) "(%%rdi), %%r9\n\t"                                               \
+	"mov " GPR(12) "(%%rdi), %%r12\n\tmov " GPR(13) "(%%rdi), %%r13\n\t"                                           \
+	"mov " GPR(14) "(%%rdi), %%r14\n\t"                                                                            \
+	"mov %c[r15](%%rdi), %%r15\n\tmov %c[r11](%%rdi), %%r11\n\t"                                                   \
+	"mov " GPR(7) "(%%rdi), %%rdi\n\t"
+
+/* R11 = exit argument; then RDI = vCPU */
+#define SAVE_GENERAL                                                                                                   \
+	"mov %%r11, %%gs:%c[arg]\n\t"                                                                                  \
+	"mov %%rax, %%gs:" GPR(0) "\n\t"                                                                               \
+	"lahf\n\tseto %%al\n\tmov %%ax, %%gs:%c[status]\n\t"                                                           \
+	"mov %%rcx, %%gs:" GPR(1) "\n\tmov %%rdx, %%gs:" GPR(2) "\n\t"                                                 \
+	"mov %%rbx, %%gs:" GPR(3) "\n\tmov %%rsp, %%gs:" GPR(4) "\n\t"                                                 \
+	"mov %%rbp, %%gs:" GPR(5) "\n\tmov %%rsi, %%gs:" GPR(6) "\n\t"                                                 \
+	"mov %%rdi, %%gs:" GPR(7) "\n\tmov %%r8, %%gs:" GPR(8) "\n\t"                                                  \
+	"mov %%r9, %%gs:" GPR(9) "\n\tmov %%r12, %%gs:" GPR(12) "\n\t"                                                 \
+	"mov %%r13, %%gs:" GPR(13) "\n\tmov %%r14, %%gs:" GPR(14) "\n\t"                                               \
+	"mov %%gs:%c[self], %%rdi\n\t"
+
+#define RETURN_TO_C                                                                                                    \
+	"mov %c[host_rsp](%%rdi), %%rsp\n\t"                                                                           \
+	"pop %%r15\n\tpop %%r14\n\tpop %%r13\n\tpop %%r12\n\tpop %%rbp\n\tpop %%rbx\n\t"                               \
+	"ret\n\t"
+
 /* void enter(struct vcpu *): returns when translated code leaves through the matching exit. */
 #define ENTER(name, LOAD)                                                                                              \
-	__attribute__((naked)) static void name(struct vcpu *v __attribute__((unused)))                                       \
+	__attribute__((naked)) static void name(struct vcpu *v __attribute__((unused)))                                \
 	{                                                                                                              \
 		__asm__("push %%rbx\n\tpush %%rbp\n\tpush %%r12\n\tpush %%r13\n\tpush %%r14\n\tpush %%r15\n\t"         \
-			"mov %%rsp, %c[host_rsp](%%rdi)\n\t" EACH_VECTOR(LOAD)                                         \
-			"movzwl %c[status](%%rdi), %%eax\n\t"                                                          \
-			"add $0x7f, %%al\n\t"                                                                          \
-			"sahf\n\t"                                                                                     \
-			"mov " GPR(0) "(%%rdi), %%rax\n\tmov " GPR(1) "(%%rdi), %%rcx\n\t"                             \
-			"mov " GPR(2) "(%%rdi), %%rdx\n\tmov " GPR(3) "(%%rdi), %%rbx\n\t"                             \
-			"mov " GPR(4) "(%%rdi), %%rsp\n\tmov " GPR(5) "(%%rdi), %%rbp\n\t"                             \
-			"mov " GPR(6) "(%%rdi), %%rsi\n\t"                                                             \
-			"mov " GPR(8) "(%%rdi), %%r8\n\tmov " GPR(9) "(%%rdi), %%r9\n\t"                               \
-			"mov " GPR(12) "(%%rdi), %%r12\n\tmov " GPR(13) "(%%rdi), %%r13\n\t"                           \
-			"mov " GPR(14) "(%%rdi), %%r14\n\t"                                                            \
-			"mov %c[r15](%%rdi), %%r15\n\tmov %c[r11](%%rdi), %%r11\n\t"                                   \
-			"mov " GPR(7) "(%%rdi), %%rdi\n\t"                                                             \
+			"mov %%rsp, %c[host_rsp](%%rdi)\n\t" EACH_VECTOR(LOAD) LOAD_GENERAL                            \
 			"jmp *%%gs:%c[resume]\n\t"                                                                     \
 			:                                                                                              \
 			: STATE);                                                                                      \
 	}
 
-/* Jumped to by translated code, R11 = exit argument. RSP is the guest's until the host's is back. */
+/* Jumped to by translated code. RSP is the guest's until the host's is back. */
 #define LEAVE_TO_C(name, STORE, CLEAN)                                                                                 \
-	__attribute__((naked)) static void name(void)                                                                         \
+	__attribute__((naked)) static void name(void)                                                                  \
 	{                                                                                                              \
-		__asm__("mov %%r11, %%gs:%c[arg]\n\t"                                                                  \
-			"mov %%rax, %%gs:" GPR(0) "\n\t"                                                               \
-			"lahf\n\tseto %%al\n\tmov %%ax, %%gs:%c[status]\n\t"                                           \
-			"mov %%rcx, %%gs:" GPR(1) "\n\tmov %%rdx, %%gs:" GPR(2) "\n\t"                                 \
-			"mov %%rbx, %%gs:" GPR(3) "\n\tmov %%rsp, %%gs:" GPR(4) "\n\t"                                 \
-			"mov %%rbp, %%gs:" GPR(5) "\n\tmov %%rsi, %%gs:" GPR(6) "\n\t"                                 \
-			"mov %%rdi, %%gs:" GPR(7) "\n\tmov %%r8, %%gs:" GPR(8) "\n\t"                                  \
-			"mov %%r9, %%gs:" GPR(9) "\n\tmov %%r12, %%gs:" GPR(12) "\n\t"                                 \
-			"mov %%r13, %%gs:" GPR(13) "\n\tmov %%r14, %%gs:" GPR(14) "\n\t"                               \
-			"mov %%gs:%c[self], %%rdi\n\t" EACH_VECTOR(STORE) CLEAN                                        \
+		__asm__(SAVE_GENERAL EACH_VECTOR(STORE) CLEAN RETURN_TO_C : : STATE);                                  \
+	}
+
+/* Jumped to by translated code, R11 = exit argument: bt_fast(), with the vector registers as they are. */
+#define FAST(name, STORE, CLEAN)                                                                                       \
+	__attribute__((naked)) static void name(void)                                                                  \
+	{                                                                                                              \
+		__asm__(SAVE_GENERAL                                                                                   \
 			"mov %c[host_rsp](%%rdi), %%rsp\n\t"                                                           \
-			"pop %%r15\n\tpop %%r14\n\tpop %%r13\n\tpop %%r12\n\tpop %%rbp\n\tpop %%rbx\n\t"               \
-			"ret\n\t"                                                                                      \
+			"sub $8, %%rsp\n\t"                                                                            \
+			"call bt_fast\n\t"                                                                             \
+			"mov %%gs:%c[self], %%rdi\n\t"                                                                 \
+			"test %%al, %%al\n\t"                                                                          \
+			"jz 1f\n\t" LOAD_GENERAL                                                                       \
+			"jmp *%%gs:%c[resume]\n"                                                                       \
+			"1:\n\t" EACH_VECTOR(STORE) CLEAN RETURN_TO_C                                                  \
 			:                                                                                              \
 			: STATE);                                                                                      \
 	}
 
 ENTER(enter_avx, LOAD_YMM)
 LEAVE_TO_C(exit_avx, STORE_YMM, "vzeroupper\n\t")
+FAST(fast_avx, STORE_YMM, "vzeroupper\n\t")
 ENTER(enter_sse, LOAD_XMM)
 LEAVE_TO_C(exit_sse, STORE_XMM, "")
+FAST(fast_sse, STORE_XMM, "")
 
 /* R10 = linear address that is not in the jump table, R11 = exit argument. RCX is in memory. */
 __attribute__((naked)) static void miss(void)
@@ -83,5 +109,5 @@ __attribute__((naked)) static void miss(void)
 
 /* clang-format on */
 
-const struct bt_glue bt_glue_avx = { enter_avx, exit_avx, miss };
-const struct bt_glue bt_glue_sse = { enter_sse, exit_sse, miss };
+const struct bt_glue bt_glue_avx = { enter_avx, exit_avx, miss, fast_avx };
+const struct bt_glue bt_glue_sse = { enter_sse, exit_sse, miss, fast_sse };

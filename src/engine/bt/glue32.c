@@ -81,5 +81,5 @@ __attribute__((naked)) static void miss(void)
 
 /* clang-format on */
 
-const struct bt_glue bt_glue32_avx = { enter_avx, exit_avx, miss };
-const struct bt_glue bt_glue32_sse = { enter_sse, exit_sse, miss };
+const struct bt_glue bt_glue32_avx = { enter_avx, exit_avx, miss, exit_avx };
+const struct bt_glue bt_glue32_sse = { enter_sse, exit_sse, miss, exit_sse };

@@ -33,6 +33,8 @@ enum bt_exit_kind {
 	BT_EXIT_FAULT_WRITE,
 	BT_EXIT_TLB_READ, /* the TLB does not have the address in bt_frame.target */
 	BT_EXIT_TLB_WRITE,
+	BT_EXIT_DONE,	/* fast.c did the instruction; s.rip is the next one */
+	BT_EXIT_RAISED, /* and this one raised v->fault */
 };
 #define BT_EXIT_ARG(block, insn, kind) ((block) << 10 | (insn) << 4 | (kind))
 static inline uint32_t bt_exit_block(uint64_t arg) { return (uint32_t)(arg >> 10); }
@@ -100,7 +102,7 @@ struct jump_table {
 struct bt_stats {
 	uint64_t translated, guest_insns, code_bytes, links, unlinked, flushes, invalidated, forced, enters, lookups,
 		faults;
-	uint64_t tlb_misses, grown;
+	uint64_t tlb_misses, grown, fast;
 	uint64_t callouts[OP_COUNT];
 	uint64_t fault_ops[OP_COUNT];
 };
@@ -132,6 +134,9 @@ struct bt_cpu {
 	uint64_t local_code; /* vcpu.global_space in which supervisor code was found in pages that are not global */
 	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
 	struct tlb_lookup *tlb_lookup;
+	struct {
+		uint64_t insn, page[2]; /* where the TLB was missed last, and the pages, last first */
+	} missed;
 	struct bt_space spaces[BT_SPACES];
 	struct bt_space *space; /* current */
 
@@ -142,6 +147,7 @@ struct bt_cpu {
 	bool stepping;						/* one instruction is run for EVENT_STEP */
 	bool tlb_changed;					/* the slot table must be asked for again */
 	uint8_t last_view;
+	uint64_t view_r15[TLB_VIEWS]; /* vcpu.slot_r15 of each view, while the TLB has not changed; 0: not known */
 	struct bt_link *pending; /* link this to the block that comes next */
 	uint32_t code_epoch;	 /* counts flushes of the cache */
 
@@ -165,12 +171,15 @@ struct bt_glue {
 	void (*enter)(struct vcpu *); /* returns when translated code leaves through the exit */
 	void (*exit)(void);
 	void (*miss)(void); /* a look-up in the jump table failed */
+	void (*fast)(void); /* to bt_fast(): the vector registers stay where they are */
 };
 extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_sse;
 
 /* emit_branch.c */
 /* Leave to C with this argument. */
 void emit_leave(struct emitter *, uint32_t arg);
+/* To bt_fast(). */
+void emit_fast(struct emitter *, uint32_t arg);
 /*
  * Go on at the linear address in R10, or at a constant one; leave with `arg` when it is not in the jump table. Returns from where on
  * the look-up can be begun again.
@@ -240,6 +249,15 @@ void bt_space_enter(struct vcpu *);
 /* The timer found user code of the current space running. */
 void bt_space_tick(struct vcpu *);
 static inline bool bt_space_is_young(const struct bt_cpu *bt) { return bt->space->ticks < BT_YOUNG_TICKS; }
+
+/* fast.c */
+/* Is it worth asking bt_fast()? */
+bool bt_is_fast(const struct insn *);
+/*
+ * Called by the glue for the instruction in bt_frame.exit_arg. True: translated code goes on at bt_frame.resume. False: bt.c must see to
+ * bt_frame.exit_arg.
+ */
+bool bt_fast(struct vcpu *);
 
 /* translate.c: the block at s.rip; NULL when the cache had to be flushed for room: try again. Raises what fetching raises. */
 struct bt_block *bt_translate(struct vcpu *);

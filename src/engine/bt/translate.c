@@ -51,9 +51,14 @@ static void emit_stubs(struct translation *t)
 	}
 }
 
-static void emit_callout(struct translation *t)
+static void emit_callout(struct translation *t, const struct insn *i)
 {
-	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
+	uint32_t arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT);
+
+	if (bt_is_fast(i) && !t->e.code32)
+		emit_fast(&t->e, arg);
+	else
+		emit_leave(&t->e, arg);
 	t->e.window_base = -1;
 }
 
@@ -249,7 +254,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	t->e.way = (t->b->key & BT_KEY_TLB) || forced ? BY_TLB : BY_WINDOWS;
 	/* 32-bit code knows only one way. */
 	if ((forced && t->e.code32) || !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
-		emit_callout(t);
+		emit_callout(t, i);
 }
 
 static struct bt_block *new_block(struct vcpu *v, const struct block *decoded)

@@ -1,0 +1,220 @@
+/*
+ * System instructions that kernels execute all the time, done by cpu/'s functions without the loop of bt.c and without saving
+ * the vector registers: they stay the guest's in the host's.
+ *
+ * So this file, code.c and cpu/ (but for the floating-point unit's part) are compiled for general registers only (Makefile), and
+ * nothing is called here that leaves them: no C library, no device, no walk of page tables, which may end anywhere. An
+ * instruction is only done when all that it needs is at hand; all others leave as any callout. They may raise: cpu_raise() comes
+ * back here by v->fast_catch, and what follows is bt.c's business.
+ */
+#include "engine/bt/runtime.h"
+
+/* ---- what must be at hand ---- */
+
+static bool in_page(const struct tlb_entry *e, const struct vcpu *v, uint64_t lin, unsigned size, bool write)
+{
+	uint64_t last = (lin + size - 1) & PAGE_MASK;
+
+	if (last != (lin & PAGE_MASK) || ((write ? e->write_tag : e->read_tag) & PAGE_MASK) != last)
+		return false;
+	return ((write ? e->write_tag : e->read_tag) & ~PAGE_MASK) == v->asid || (e->gpa & ~PAGE_MASK) == v->global_tag;
+}
+
+/* The TLB has it, so that an access by it ends without a walk. (A global one of another address space is renewed without, too.) */
+static bool is_reachable(struct vcpu *v, enum tlb_view view, uint64_t lin, unsigned size, bool write)
+{
+	return in_page(&v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)], v, lin, size, write);
+}
+
+static bool stack_is_reachable(struct vcpu *v, int64_t from, unsigned size, bool write)
+{
+	return v->tlb != v->tlb_never && is_reachable(v, v->tlb_view, v->s.gpr[RSP] + (uint64_t)from, size, write);
+}
+
+/* A descriptor of the GDT that was used before: its accessed bit need not be written. */
+static bool descriptor_is_reachable(struct vcpu *v, uint16_t selector)
+{
+	uint64_t at = v->s.gdtr_base + (selector & ~7u);
+	uint64_t descriptor;
+
+	if (selector & 4 || (selector | 7u) > v->s.gdtr_limit || !is_reachable(v, TLB_KERNEL, at, 8, false))
+		return false;
+	descriptor = cpu_system_load(v, at, 8);
+	return descriptor & BIT(40);
+}
+
+/* ---- which instructions, and when ---- */
+
+static bool can_kernel(struct vcpu *v, const struct insn *i)
+{
+	(void)i;
+	return v->cpl == 0;
+}
+
+static bool can_always(struct vcpu *v, const struct insn *i)
+{
+	(void)v, (void)i;
+	return true;
+}
+
+/* An interrupt that waits is taken behind the next instruction: bt.c's business. */
+static bool can_sti(struct vcpu *v, const struct insn *i)
+{
+	(void)i;
+	return v->cpl == 0 && !v->interrupt_wanted;
+}
+
+static bool can_pushf(struct vcpu *v, const struct insn *i)
+{
+	return i->opsize == 8 && stack_is_reachable(v, -8, 8, true);
+}
+
+static bool can_popf(struct vcpu *v, const struct insn *i)
+{
+	return i->opsize == 8 && stack_is_reachable(v, 0, 8, false);
+}
+
+static bool can_iret(struct vcpu *v, const struct insn *i)
+{
+	uint64_t rsp = v->s.gpr[RSP];
+
+	return i->opsize == 8 && v->cpl == 0 && !v->s.nmi_blocked && stack_is_reachable(v, 0, 40, false) &&
+	       descriptor_is_reachable(v, (uint16_t)cpu_load(v, rsp + 8, 8, true)) &&
+	       descriptor_is_reachable(v, (uint16_t)cpu_load(v, rsp + 32, 8, true));
+}
+
+/* Reading, or a null selector into a data segment. */
+static bool can_mov_sreg(struct vcpu *v, const struct insn *i)
+{
+	if (i->flags & INSN_MEM)
+		return false;
+	return i->store || (i->sreg != CS && i->sreg != SS && !(REG16(v, i->reg) & ~3u));
+}
+
+static bool can_mov_cr(struct vcpu *v, const struct insn *i)
+{
+	return v->cpl == 0 && i->sreg != 8 && (i->store || i->sreg == 2);
+}
+
+static const struct {
+	bool (*can)(struct vcpu *, const struct insn *);
+	void (*do_it)(struct vcpu *, const struct insn *);
+} fast[OP_COUNT] = {
+	[OP_CLI] = { can_kernel, op_cli },
+	[OP_STI] = { can_sti, op_sti },
+	[OP_CLAC] = { can_kernel, op_clac },
+	[OP_STAC] = { can_kernel, op_stac },
+	[OP_PUSHFQ] = { can_pushf, op_pushf },
+	[OP_POPFQ] = { can_popf, op_popf },
+	[OP_SWAPGS] = { can_kernel, op_swapgs },
+	[OP_RDFSBASE] = { can_always, op_rdfsbase },
+	[OP_RDGSBASE] = { can_always, op_rdgsbase },
+	[OP_WRFSBASE] = { can_always, op_wrfsbase },
+	[OP_WRGSBASE] = { can_always, op_wrgsbase },
+	[OP_SYSCALL] = { can_always, op_syscall },
+	[OP_SYSRET] = { can_kernel, op_sysret },
+	[OP_IRETQ] = { can_iret, op_iret },
+	[OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg },
+	[OP_MOV_CR] = { can_mov_cr, op_mov_cr },
+};
+
+/* The thread sanitizer's calls use vector registers. */
+#ifdef __SANITIZE_THREAD__
+#define POSSIBLE false
+#else
+#define POSSIBLE true
+#endif
+
+bool bt_is_fast(const struct insn *i) { return POSSIBLE && fast[i->op].can; }
+
+/* ---- going on ---- */
+
+/* Instruction n of b was done, and the next one is behind it. */
+static bool go_on_behind(struct vcpu *v, struct bt_block *b, unsigned n)
+{
+	struct bt_cpu *bt = v->bt;
+
+	v->s.rip += b->insns[n].len;
+	if (b->dead || n + 1 >= b->count)
+		return false;
+	v->bt_frame.resume = bt_exec(bt, b) + b->insns[n + 1].host;
+	bt->entering = b;
+	return true;
+}
+
+/* At s.rip, perhaps in another mode and view. */
+static bool go_on_elsewhere(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+	struct jump_table *table;
+	struct bt_block *b;
+
+	if (v->code_mode != MODE_64 || v->tlb == v->tlb_never || bt->tlb_changed || !bt->view_r15[v->tlb_view])
+		return false;
+	table = bt_jump_table(v, bt_key(v));
+	b = bt_jump_find(table, v->s.rip);
+	if (!b)
+		return false;
+	v->slot_r15 = bt->view_r15[v->tlb_view];
+	bt->last_view = v->tlb_view;
+	v->bt_frame.resume = bt_exec(bt, b);
+	bt->entering = b;
+	v->bt_frame.jump = bt_jump_pointer(table);
+	return true;
+}
+
+/*
+ * After STI the next instruction comes first, which in translated code it does: nothing is looked at before the block's end. So there is
+ * no need to run it alone, unless translated code must be left.
+ */
+static bool go_on_behind_sti(struct vcpu *v)
+{
+	bool shadow = v->s.shadow;
+
+	if (!go_on_elsewhere(v))
+		return false;
+	v->s.shadow = SHADOW_NONE;
+	atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STEP);
+	if (!v->bt->kicked && !atomic_load(&v->events))
+		return true;
+	if (shadow) {
+		v->s.shadow = SHADOW_STI;
+		vcpu_post(v, EVENT_STEP);
+	}
+	return false;
+}
+
+static bool leave(struct vcpu *v, enum bt_exit_kind kind)
+{
+	v->bt_frame.exit_arg = BT_EXIT_ARG(0, 0, kind);
+	return false;
+}
+
+/* The look-up table of what runs is made before the kick is looked for, so that a kick in between is not lost. */
+bool bt_fast(struct vcpu *v)
+{
+	uint64_t arg = v->bt_frame.exit_arg;
+	struct bt_block *b = v->bt->blocks[bt_exit_block(arg)];
+	struct bt_insn *record = &b->insns[bt_exit_insn(arg)];
+	const struct insn *i = record->single ? record->single->insns : NULL;
+	void *landing[5];
+	bool on;
+
+	v->s.rip = b->rip + record->guest;
+	if (!i || v->trace->mask || atomic_load(&v->events) || !fast[i->op].can(v, i))
+		return false;
+	if (__builtin_setjmp(landing)) {
+		v->fast_catch = NULL;
+		return leave(v, BT_EXIT_RAISED);
+	}
+	v->fast_catch = landing;
+	fast[i->op].do_it(v, i);
+	v->fast_catch = NULL;
+	v->bt->stats.fast++;
+	if (i->op == OP_STI)
+		return go_on_behind_sti(v) || leave(v, BT_EXIT_DONE);
+	on = i->flags & INSN_ENDS ? go_on_elsewhere(v) : go_on_behind(v, b, bt_exit_insn(arg));
+	if (!on || v->bt->kicked || atomic_load(&v->events))
+		return leave(v, BT_EXIT_DONE);
+	return true;
+}
