@@ -125,6 +125,14 @@ $(TORTURE): $(sort $(wildcard tests/guest-linux/*.c)) $(wildcard tests/guest-lin
 	$(if $(Q),@echo '  GUEST  tests/guest-linux')
 	$(Q)gcc -std=gnu17 -O2 -g $(WARNINGS) -static -pthread -o $@ $(filter %.c,$^)
 
+# The same of 32 bits, without: that needs no 32-bit library.
+USER32 := $(OUT)/tests/guest-linux32/user32
+$(USER32): tests/guest-linux32/user32.c
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  tests/guest-linux32')
+	$(Q)gcc -m32 -std=gnu17 -O2 -g $(WARNINGS) -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector \
+		-fno-asynchronous-unwind-tables -fcf-protection=none -Wl,--build-id=none -o $@ $<
+
 ifeq ($(FLAVOUR),fuzz)
 $(OUT)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
@@ -158,14 +166,14 @@ $(BUILD)/guest/%.elf: $(BUILD)/guest/%.S.o $(GUEST_OBJ) tests/guest/guest.ld
 
 unit: $(UNIT)
 guests: $(GUESTS)
-helpers: $(HELPERS) $(TORTURE)
+helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:
 	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS))
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
-	TORTURE='$(abspath $(TORTURE))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))'
+	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
