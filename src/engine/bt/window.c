@@ -106,6 +106,7 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 	pthread_mutex_init(&w->lock, NULL);
 	w->mem = mem;
 	w->epoch = 1;
+	w->trim.floor = host_shared_pages();
 	w->space_count = limits->spaces ? limits->spaces : MAX_SPACES;
 	w->mapping_limit = limits->mappings ? limits->mappings : default_mapping_limit();
 	if (reserve_arena(w, windows, err) || create_index(w, err) || create_pools(w, err))

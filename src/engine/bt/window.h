@@ -65,8 +65,10 @@ struct pool {
 struct span {
 	uint64_t filled, writable; /* bit n: page n */
 	pool_index region;
-	uint16_t mappings;		/* host mappings this takes at most */
-	uint8_t number;			/* in the region */
+	uint16_t mappings; /* host mappings this takes at most */
+	uint8_t number;	   /* in the region */
+	uint64_t seen
+		[PAGES_PER_SPAN]; /* LEAF_4K: the table's entries as last compared; those of pages that are filled were fine */
 	uint32_t frame[PAGES_PER_SPAN]; /* guest physical page numbers */
 	uint32_t next[PAGES_PER_SPAN], previous[PAGES_PER_SPAN];
 };
@@ -255,9 +257,12 @@ struct region *region_add(struct bt_windows *, struct window *, uint32_t number,
 void region_drop(struct bt_windows *, struct region *);
 /* Say that the region has pages that are global, or not. */
 void region_note_global(struct bt_windows *, struct region *, bool global);
-/* Pages [first, first + count) of a span: frames from `frame` on. 0 or -errno, then they are not mapped. */
+/*
+ * Pages [first, first + count) of a span: frames from `frame` on; entries: what the span's part of the page table says, as far as
+ * these pages go. 0 or -errno, then they are not mapped.
+ */
 int span_map(struct bt_windows *, struct region *, unsigned number, unsigned first, unsigned count, uint32_t frame,
-	     bool writable);
+	     bool writable, const uint64_t entries[PAGES_PER_SPAN]);
 /* Pages of the region's spans, by number 0..511, that must go, or lose the right to be written. */
 struct page_set {
 	uint64_t bits[SPANS_PER_REGION];
@@ -297,7 +302,7 @@ void windows_graduate(struct bt_windows *, struct window_cpu *);
 /* ---- window_trim.c; the lock is held, the caller is not in translated code ---- */
 
 /* From time to time, empty the host's page tables of windows. */
-void windows_trim(struct bt_windows *, struct clock *);
+void windows_trim(struct bt_windows *, struct vcpu *);
 
 /* ---- window_table.c ---- */
 

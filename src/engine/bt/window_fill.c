@@ -22,9 +22,10 @@ struct fill {
 	struct table_walk walk;
 	enum table_view view; /* from which it is accessed */
 	uint64_t lin;
-	bool write;    /* the access */
-	bool writable; /* the mapping, but for pages with code */
-	uint64_t end;  /* what was mapped ends here */
+	bool write;			/* the access */
+	bool writable;			/* the mapping, but for pages with code */
+	uint64_t end;			/* what was mapped ends here */
+	uint64_t entry[PAGES_PER_SPAN]; /* of the span at hand, as far as they were looked at */
 };
 
 /* ---- may it be mapped? ---- */
@@ -94,7 +95,7 @@ struct candidate {
 	bool mappable, writable, global;
 };
 
-static struct candidate candidate(const struct fill *f, const struct mem_region *ram, unsigned page)
+static struct candidate candidate(struct fill *f, const struct mem_region *ram, unsigned page)
 {
 	const struct table_walk *t = &f->walk;
 	unsigned here = page_number(f->lin);
@@ -104,6 +105,7 @@ static struct candidate candidate(const struct fill *f, const struct mem_region 
 	if (t->leaf == LEAF_4K && page != here) {
 		entry = entry_read(&t->page_table[page]);
 		c.frame = entry & PTE_FRAME;
+		f->entry[page % PAGES_PER_SPAN] = entry;
 		/* The entries above are the same, so the rights that they give are too. */
 		c.mappable = !((~entry & (PTE_P | PTE_A)) || ((entry ^ t->pte) & (PTE_U | PTE_NX)));
 		c.writable = (entry & PTE_D) && (entry & PTE_W) && f->writable;
@@ -111,6 +113,7 @@ static struct candidate candidate(const struct fill *f, const struct mem_region 
 			c.mappable = false;
 	} else {
 		c.frame = t->page.v + ((uint64_t)page - here) * PAGE_SIZE;
+		f->entry[page % PAGES_PER_SPAN] = t->pte;
 		c.mappable = true;
 	}
 	c.mappable &= c.frame - ram->start < ram->size;
@@ -125,8 +128,8 @@ static bool is_mapped(const struct span *s, unsigned n, uint64_t frame, bool wri
 }
 
 /* Does the page continue the run, and is it worth it? */
-static bool belongs(const struct fill *f, const struct mem_region *ram, const struct span *s, unsigned page,
-		    uint64_t frame, bool writable)
+static bool belongs(struct fill *f, const struct mem_region *ram, const struct span *s, unsigned page, uint64_t frame,
+		    bool writable)
 {
 	struct candidate c = candidate(f, ram, page);
 
@@ -153,7 +156,7 @@ static enum window_result fill_pages(struct fill *f, struct region *r)
 		last++;
 	region_note_global(f->w, r, c.global);
 	if (span_map(f->w, r, number, first % PAGES_PER_SPAN, last - first + 1,
-		     (uint32_t)(c.frame >> PAGE_SHIFT) - (here - first), c.writable)) {
+		     (uint32_t)(c.frame >> PAGE_SHIFT) - (here - first), c.writable, f->entry)) {
 		region_drop(f->w, r);
 		return WINDOW_SLOW;
 	}
@@ -350,7 +353,7 @@ void windows_fill_missed(struct bt_windows *w, struct window_cpu *c)
 
 /*
  * What one graduation may cost, in pages mapped (0.3 us each where it was measured): a mapping costs as much as 16 of them, looking
- * through a table as much as 2. So about a millisecond; the rest comes as it is used.
+ * through a table as much as 2. So about a millisecond, if nothing else comes up; the rest comes as it is used.
  */
 #define GRADUATE_BUDGET 4096
 #define MAPPING_COST	16
@@ -361,23 +364,28 @@ struct graduation {
 	int64_t budget;
 };
 
+static bool goes_on(const struct graduation *g)
+{
+	return g->budget > 0 && !atomic_load_explicit(&g->fill.cpu->vcpu->events, memory_order_relaxed);
+}
+
 static void graduate_page(struct graduation *g, uint64_t lin)
 {
-	uint64_t pages = g->fill.w->stats.pages_filled;
+	struct fill *f = &g->fill;
 
-	if (lin < g->fill.end)
+	if (lin < f->end)
 		return;
-	g->fill.lin = lin;
-	fill(&g->fill, NULL);
-	pages = g->fill.w->stats.pages_filled - pages;
-	g->budget -= (int64_t)pages + (pages ? MAPPING_COST : 1);
+	f->lin = lin;
+	g->budget--;
+	if (fill_locked(f, NULL) == WINDOW_FILLED && f->end > lin)
+		g->budget -= MAPPING_COST + (int64_t)((f->end - lin) >> PAGE_SHIFT);
 }
 
 /* A table whose entries map 1 << shift bytes each, from linear address lin on. */
 static void graduate_table(struct graduation *g, const uint64_t *table, unsigned entries, unsigned shift, uint64_t lin)
 {
 	g->budget -= TABLE_COST;
-	for (unsigned n = 0; n < entries && g->budget > 0; n++) {
+	for (unsigned n = 0; n < entries && goes_on(g); n++) {
 		uint64_t entry = entry_read(&table[n]), at = lin + ((uint64_t)n << shift);
 		const uint64_t *below;
 
@@ -394,7 +402,5 @@ void windows_graduate(struct bt_windows *w, struct window_cpu *c)
 {
 	struct graduation g = { .fill = { .w = w, .cpu = c, .view = TABLE_USER }, .budget = GRADUATE_BUDGET };
 
-	windows_lock(w);
 	graduate_table(&g, c->space->pml4, SLOTS / 2, SLOT_SHIFT, 0);
-	windows_unlock(w);
 }

@@ -311,7 +311,7 @@ static void span_release(struct bt_windows *w, struct region *r, unsigned number
 }
 
 int span_map(struct bt_windows *w, struct region *r, unsigned number, unsigned first, unsigned count, uint32_t frame,
-	     bool writable)
+	     bool writable, const uint64_t entries[PAGES_PER_SPAN])
 {
 	uint64_t pages = page_bits(first, count), offset;
 	struct span *s;
@@ -337,6 +337,7 @@ int span_map(struct bt_windows *w, struct region *r, unsigned number, unsigned f
 		w->stats.pages_filled += count;
 		for (unsigned n = first; n < first + count; n++) {
 			s->frame[n] = frame + (n - first);
+			s->seen[n] = entries[n];
 			if (writable)
 				link_page(w, r->span[number], s, n);
 		}

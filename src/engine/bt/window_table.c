@@ -495,7 +495,7 @@ static struct window_cpu *update_cpu(struct bt_windows *w, struct window_cpu *c,
 	windows_lock(w);
 	if (!c)
 		c = add_cpu(w, v);
-	windows_trim(w, v->clock);
+	windows_trim(w, v);
 	if (c)
 		c->current = enter_space(w, c);
 	windows_unlock(w);
@@ -540,7 +540,7 @@ void bt_windows_leave(struct bt_windows *w, struct vcpu *v)
 	windows_lock(w);
 	c->space = NULL;
 	c->current = false;
-	windows_trim(w, v->clock);
+	windows_trim(w, v);
 	windows_unlock(w);
 }
 

@@ -15,19 +15,27 @@
 /* Coming back costs less than 1 us a page: so trimming costs less than 2 % of the time. */
 #define NS_PER_PAGE 50000ull
 
-void windows_trim(struct bt_windows *w, struct clock *clock)
+void windows_trim(struct bt_windows *w, struct vcpu *v)
 {
-	vtime_t now = clock_now(clock);
+	vtime_t now = clock_now(v->clock);
 	uint64_t resident, left;
 
 	if (now < w->trim.next)
 		return;
-	w->trim.next = now + LOOK_INTERVAL;
 	resident = host_shared_pages();
+	w->trim.next = now + LOOK_INTERVAL;
 	w->trim.floor = MIN(w->trim.floor, resident);
 	if (resident - w->trim.floor < TRIM_PAGES)
 		return;
-	madvise((void *)(uintptr_t)w->arena, w->arena_size, MADV_DONTNEED);
+	for (unsigned n = 0; n < w->window_count; n++) {
+		const struct window *window = &w->window[n];
+
+		/* An interrupt waits: the rest may, too. */
+		if (atomic_load_explicit(&v->events, memory_order_relaxed))
+			return;
+		if (window->mappings)
+			madvise((void *)(uintptr_t)window->base, WINDOW_SIZE, MADV_DONTNEED);
+	}
 	left = host_shared_pages();
 	w->trim.floor = left;
 	w->trim.next = now + MAX(LOOK_INTERVAL, NS_PER_PAGE * (resident - MIN(left, resident)));
