@@ -28,58 +28,61 @@ static uint64_t next_page(const struct vcpu *v, uint64_t lin) { return linear(v,
 static bool crosses_page(uint64_t lin, unsigned size) { return (lin & ~PAGE_MASK) + size > PAGE_SIZE; }
 
 /* A global translation is good for the current address space as well. */
-static void renew(struct tlb_entry *e, uint64_t tag)
+static void renew(const struct vcpu *v, struct tlb_entry *e, uint64_t lin)
 {
-	e->read_tag = tag;
+	uint64_t page = lin & PAGE_MASK;
+
+	if ((e->gpa & ~PAGE_MASK) != v->global_tag || (e->read_tag & PAGE_MASK) != page)
+		return;
+	e->read_tag = page | v->asid;
 	if (e->write_tag)
-		e->write_tag = tag;
+		e->write_tag = page | v->asid;
 }
 
-/*
- * Translate for one access within a page, raising its faults, and enter RAM and ROM into the TLB: for reading always, for
- * writing if the page is dirty already (or becomes so now) and holds no code.
- */
-static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enum tlb_view view, bool ss)
+/* Enter RAM and ROM into the TLB: for reading always, for writing if the page is dirty and holds no code. */
+static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk *walk, enum tlb_view view)
 {
 	uint64_t offset = lin & ~PAGE_MASK, tag = (lin & PAGE_MASK) | v->asid;
 	struct tlb_entry *e = &v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
-	struct target t = { 0 };
-	struct mem_region *region;
-	struct page_walk walk;
-	struct fault fault;
+	struct mem_region *region = mem_find(v->mem, walk->page);
+	struct target t = { .gpa = gpa(walk->page.v | offset) };
 
-	if ((e->gpa & ~PAGE_MASK) == v->global_tag && (e->read_tag & PAGE_MASK) == (lin & PAGE_MASK))
-		renew(e, tag);
-	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) == tag) {
-		t.gpa = gpa((e->gpa & PAGE_MASK) | offset);
-		t.host = (uint8_t *)(lin + e->addend);
-		return t;
-	}
-
-	v->count[COUNT_TLB_MISSES]++;
-	if (cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault))
-		raise_walk_fault(v, fault, ss);
-	t.gpa = gpa(walk.page.v | offset);
-	region = mem_find(v->mem, walk.page);
 	if (!region)
 		return t;
 
-	uint8_t *page = region->host + (walk.page.v - region->start);
-	bool writable = walk.dirty && (walk.writable || (view != TLB_USER && !(v->s.cr0 & CR0_WP)));
+	uint8_t *page = region->host + (walk->page.v - region->start);
+	bool writable = walk->dirty && (walk->writable || (view != TLB_USER && !(v->s.cr0 & CR0_WP)));
 
 	t.host = page + offset;
 	t.rom = !region->writable;
 	*e = (struct tlb_entry){ .read_tag = tag,
 				 .addend = (uint64_t)page - (lin & PAGE_MASK),
-				 .gpa = walk.page.v | cpu_global_tag(v, lin, &walk) };
+				 .gpa = walk->page.v | cpu_global_tag(v, lin, walk) };
 	if (t.rom)
 		return t;
-	struct mem_page *record = &region->pages[(walk.page.v - region->start) >> PAGE_SHIFT];
+	struct mem_page *record = &region->pages[(walk->page.v - region->start) >> PAGE_SHIFT];
 	if (writable && mem_allow_direct(record, DIRECT_TLB(e - v->tlbs[view])))
 		e->write_tag = tag;
 	else
 		t.code = record;
 	return t;
+}
+
+/* Translate for one access within a page, raising its faults; dirty is the page then if it is written. */
+static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enum tlb_view view, bool ss)
+{
+	uint64_t offset = lin & ~PAGE_MASK, tag = (lin & PAGE_MASK) | v->asid;
+	struct tlb_entry *e = &v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+	struct page_walk walk;
+	struct fault fault;
+
+	renew(v, e, lin);
+	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) == tag)
+		return (struct target){ .gpa = gpa((e->gpa & PAGE_MASK) | offset), .host = (uint8_t *)(lin + e->addend) };
+	v->count[COUNT_TLB_MISSES]++;
+	if (cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault))
+		raise_walk_fault(v, fault, ss);
+	return enter(v, lin, &walk, view);
 }
 
 /* ---- what a reached page does with bytes ---- */
@@ -265,15 +268,38 @@ static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum a
 
 /* ---- the public accesses: in the current view ---- */
 
+/* Neither is it there, nor does it need to be looked at each time. */
+static bool may_fill(const struct vcpu *v, const struct tlb_entry *e, uint64_t lin, bool write)
+{
+	return !accesses_are_checked(v) && (uint64_t)sign_extend(lin, 48) == lin &&
+	       (write ? e->write_tag : e->read_tag) != ((lin & PAGE_MASK) | v->asid);
+}
+
 bool cpu_tlb_fill(struct vcpu *v, uint64_t lin, bool write)
 {
 	struct tlb_entry *e = tlb_slot(v, lin);
-	uint64_t tag = (lin & PAGE_MASK) | v->asid;
 
-	if (accesses_are_checked(v) || (uint64_t)sign_extend(lin, 48) != lin ||
-	    (write ? e->write_tag : e->read_tag) == tag)
+	if (!may_fill(v, e, lin, write))
 		return false;
 	reach(v, lin, write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view, false);
+	return (write ? e->write_tag : e->read_tag) == ((lin & PAGE_MASK) | v->asid);
+}
+
+bool cpu_tlb_fill_marked(struct vcpu *v, uint64_t lin, bool write)
+{
+	struct tlb_entry *e = tlb_slot(v, lin);
+	uint64_t tag = (lin & PAGE_MASK) | v->asid;
+	struct page_walk walk;
+
+	if (!may_fill(v, e, lin, write))
+		return false;
+	renew(v, e, lin);
+	if ((write ? e->write_tag : e->read_tag) == tag)
+		return true;
+	if (!cpu_walk_marked(v, gva(lin), write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view == TLB_USER,
+			     v->tlb_view == TLB_KERNEL_AC, &walk))
+		return false;
+	enter(v, lin, &walk, v->tlb_view);
 	return (write ? e->write_tag : e->read_tag) == tag;
 }
 

@@ -906,6 +906,8 @@ void cpu_store_slow(struct vcpu *, uint64_t lin, uint64_t value, unsigned size, 
  * before. False: the slow paths must do the access (a device, ROM or code to be written, two pages, not canonical). Raises #PF.
  */
 bool cpu_tlb_fill(struct vcpu *, uint64_t lin, bool write);
+/* The same where it needs no accessed or dirty bit to be set and raises nothing; else false. Keeps to general registers (engine/bt/fast.c). */
+bool cpu_tlb_fill_marked(struct vcpu *, uint64_t lin, bool write);
 /*
  * Before an engine decodes code from [addr, addr + len), which lies in this page: marks it as code, and if it was not, makes
  * every vCPU (through env->exclusive) drop its direct write entries. Returns the generation to keep with the decoded code.

@@ -204,11 +204,55 @@ static int page_fault(const struct vcpu *v, uint64_t a, enum access access, bool
 	return -1;
 }
 
+/* Walk, and may the access? */
+static int try_walk(struct vcpu *v, uint64_t a, enum access access, bool user, bool ac, struct tables *t,
+		    struct fault *fault)
+{
+	enum walk_result result = walk_tables(v, a, t);
+
+	if (result == WALK_ABSENT)
+		return page_fault(v, a, access, user, 0, fault);
+	if (result == WALK_RESERVED)
+		return page_fault(v, a, access, user, PF_P | PF_RSVD, fault);
+	if (!access_allowed(v, t, access, user, ac))
+		return page_fault(v, a, access, user, PF_P, fault);
+	return 0;
+}
+
+static void remember_large_page(struct vcpu *v, uint64_t a, unsigned shift)
+{
+	/* A page of 4 MiB is two regions: invalidating one half must find the other. */
+	uint64_t region = a >> 21 & (shift == 22 ? ~1ull : ~0ull);
+	struct tlb_filter *filter = &v->tlb_filter[a >> 63];
+
+	filter->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT(region % 64);
+	if (shift == 22)
+		filter->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT((region | 1) % 64);
+	if (shift == 30)
+		filter->huge_pages |= BIT((a >> 30) % 64);
+}
+
+static struct page_walk walked(struct vcpu *v, uint64_t a, const struct tables *t)
+{
+	uint64_t leaf = t->steps[t->count - 1].entry;
+
+	if (t->shift > 12)
+		remember_large_page(v, a, t->shift);
+	return (struct page_walk){
+		.page = gpa(t->frame | (a & (BIT(t->shift) - 1) & PAGE_MASK)),
+		.shift = t->shift,
+		.user = t->user,
+		.writable = t->writable,
+		.executable = t->executable,
+		.dirty = leaf & PTE_D,
+		.global = (leaf & PTE_G) && (v->s.cr4 & CR4_PGE),
+	};
+}
+
 int cpu_walk(struct vcpu *v, gva_t address, enum access access, bool user, bool ac, struct page_walk *walk,
 	     struct fault *fault)
 {
 	uint64_t a = address.v;
-	enum walk_result result;
 	struct tables t;
 
 	if (!in_long_mode(v)) {
@@ -226,39 +270,28 @@ int cpu_walk(struct vcpu *v, gva_t address, enum access access, bool user, bool 
 					    .dirty = true };
 		return 0;
 	}
-
 	do {
-		result = walk_tables(v, a, &t);
-		if (result == WALK_ABSENT)
-			return page_fault(v, a, access, user, 0, fault);
-		if (result == WALK_RESERVED)
-			return page_fault(v, a, access, user, PF_P | PF_RSVD, fault);
-		if (!access_allowed(v, &t, access, user, ac))
-			return page_fault(v, a, access, user, PF_P, fault);
+		if (try_walk(v, a, access, user, ac, &t, fault))
+			return -1;
 	} while (!mark_tables(v, &t, access == ACCESS_WRITE));
-
-	uint64_t leaf = t.steps[t.count - 1].entry;
-	*walk = (struct page_walk){
-		.page = gpa(t.frame | (a & (BIT(t.shift) - 1) & PAGE_MASK)),
-		.shift = t.shift,
-		.user = t.user,
-		.writable = t.writable,
-		.executable = t.executable,
-		.dirty = leaf & PTE_D,
-		.global = (leaf & PTE_G) && (v->s.cr4 & CR4_PGE),
-	};
-	if (t.shift > 12) {
-		/* A page of 4 MiB is two regions: invalidating one half must find the other. */
-		uint64_t region = a >> 21 & (t.shift == 22 ? ~1ull : ~0ull);
-		struct tlb_filter *filter = &v->tlb_filter[a >> 63];
-
-		filter->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT(region % 64);
-		if (t.shift == 22)
-			filter->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT((region | 1) % 64);
-		if (t.shift == 30)
-			filter->huge_pages |= BIT((a >> 30) % 64);
-	}
+	*walk = walked(v, a, &t);
 	return 0;
+}
+
+bool cpu_walk_marked(struct vcpu *v, gva_t address, enum access access, bool user, bool ac, struct page_walk *walk)
+{
+	struct fault fault;
+	struct tables t;
+
+	if (!in_long_mode(v) || !is_canonical(address.v) || try_walk(v, address.v, access, user, ac, &t, &fault))
+		return false;
+	for (unsigned n = 0; n < t.count; n++)
+		if (!(t.steps[n].entry & PTE_A))
+			return false;
+	if (access == ACCESS_WRITE && !(t.steps[t.count - 1].entry & PTE_D))
+		return false;
+	*walk = walked(v, address.v, &t);
+	return true;
 }
 
 int cpu_translate_debug(struct vcpu *v, gva_t address, gpa_t *out)

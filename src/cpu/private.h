@@ -186,6 +186,9 @@ static inline uint64_t cpu_xcr0_offered(const struct vcpu *v)
 /* Guest physical address of the wall clock record was written: fill it. */
 void cpu_kvm_wall_clock_update(struct vcpu *);
 
+/* cpu_walk() where it finds everything as it should be and writes nothing; else false. Long mode only. */
+bool cpu_walk_marked(struct vcpu *, gva_t, enum access, bool user, bool ac, struct page_walk *);
+
 /* What of a TLB entry's gpa says that it is global. */
 static inline uint64_t cpu_global_tag(const struct vcpu *v, uint64_t lin, const struct page_walk *walk)
 {

@@ -69,12 +69,6 @@ static void code_written(struct vcpu *v, gpa_t page)
 	v->bt->interp_code_written(v, page);
 }
 
-static bool block_is_fresh(const struct bt_block *b)
-{
-	return atomic_load(&b->page[0]->code_gen) == b->gen[0] &&
-	       (!b->crosses || atomic_load(&b->page[1]->code_gen) == b->gen[1]);
-}
-
 /* ---- finding code ---- */
 
 static struct bt_block *find_or_translate(struct vcpu *v)
@@ -91,7 +85,7 @@ static struct bt_block *find_or_translate(struct vcpu *v)
 	if (v->cpl != 3 && !v->fetched_global)
 		v->bt->local_code = v->global_space;
 	v->count[COUNT_BLOCK_LOOKUPS]++;
-	if (b && !block_is_fresh(b)) {
+	if (b && !bt_is_fresh(b)) {
 		bt_invalidate_block(v, b);
 		b = NULL;
 	}
@@ -247,20 +241,6 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 	return following->window_base < 0 || window_of(v, (unsigned)following->window_base, &v->bt_frame.r11);
 }
 
-/*
- * An instruction with two accesses (PUSH and CALL of memory) begins anew when the second misses. When both pages have one place in the TLB,
- * that would never end.
- */
-static bool misses_in_turn(struct bt_cpu *bt, uint64_t insn, uint64_t page)
-{
-	bool in_turn = bt->missed.insn == insn && bt->missed.page[1] == page;
-
-	bt->missed.page[1] = bt->missed.insn == insn ? bt->missed.page[0] : 0;
-	bt->missed.page[0] = page;
-	bt->missed.insn = insn;
-	return in_turn;
-}
-
 /* Instruction n of b goes on where it looked into the TLB, or is C's after all: a device, a code page, two pages. */
 static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 {
@@ -268,8 +248,7 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 
 	v->bt->stats.tlb_misses++;
 	v->s.rip = b->rip + record->guest;
-	if (misses_in_turn(v->bt, bt_exec(v->bt, b) + record->host, v->bt_frame.target & PAGE_MASK) ||
-	    !cpu_tlb_fill(v, v->bt_frame.target, write))
+	if (!cpu_tlb_fill(v, v->bt_frame.target, write))
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
 	v->bt_frame.resume = bt_exec(v->bt, b) + record->host;
 	return !b->dead;

@@ -66,14 +66,14 @@ static void emit_not(struct emitter *e, unsigned reg)
 /* Where the last byte that was written is: an 8-bit displacement, if it was not 0. */
 static uint8_t last_byte(const struct emitter *e, const struct tlb_lookup *t) { return (uint8_t)(e->at - t->code - 1); }
 
-/* mov $arg, %r11d; jmp *%gs:exit_glue, with the address for C to see. */
+/* mov $arg, %r11d; jmp *%gs:fast_glue, with the address for C to see. */
 static void emit_miss(struct emitter *e, struct tlb_lookup *t)
 {
 	uint8_t code[14] = { 0x41, 0xbb, 0, 0, 0, 0, 0x65, 0xff, 0x24, 0x25 };
 
 	emit_load_state(e, RCX, BT_GPR(RCX));
 	emit_store_state(e, R10, (uint32_t)offsetof(struct vcpu, bt_frame.target));
-	store_le32(code + 10, (uint32_t)offsetof(struct vcpu, bt_frame.exit_glue));
+	store_le32(code + 10, (uint32_t)offsetof(struct vcpu, bt_frame.fast_glue));
 	t->arg_at = (uint8_t)(e->at - t->code + 2);
 	emit_bytes(e, code, sizeof(code));
 }

@@ -31,12 +31,14 @@ static bool stack_is_reachable(struct vcpu *v, int64_t from, unsigned size, bool
 	return v->tlb != v->tlb_never && is_reachable(v, v->tlb_view, v->s.gpr[RSP] + (uint64_t)from, size, write);
 }
 
-/* A descriptor of the GDT that was used before: its accessed bit need not be written. */
+/* None, or a descriptor of the GDT that was used before: its accessed bit need not be written. */
 static bool descriptor_is_reachable(struct vcpu *v, uint16_t selector)
 {
 	uint64_t at = v->s.gdtr_base + (selector & ~7u);
 	uint64_t descriptor;
 
+	if (!(selector & ~3u))
+		return true;
 	if (selector & 4 || (selector | 7u) > v->s.gdtr_limit || !is_reachable(v, TLB_KERNEL, at, 8, false))
 		return false;
 	descriptor = cpu_system_load(v, at, 8);
@@ -96,6 +98,12 @@ static bool can_mov_cr(struct vcpu *v, const struct insn *i)
 	return v->cpl == 0 && i->sreg != 8 && (i->store || i->sreg == 2);
 }
 
+static void do_cld(struct vcpu *v, const struct insn *i)
+{
+	(void)i;
+	v->s.rflags &= ~FLAG_DF;
+}
+
 static const struct {
 	bool (*can)(struct vcpu *, const struct insn *);
 	void (*do_it)(struct vcpu *, const struct insn *);
@@ -106,6 +114,7 @@ static const struct {
 	[OP_STAC] = { can_kernel, op_stac },
 	[OP_PUSHFQ] = { can_pushf, op_pushf },
 	[OP_POPFQ] = { can_popf, op_popf },
+	[OP_CLD] = { can_always, do_cld },
 	[OP_SWAPGS] = { can_kernel, op_swapgs },
 	[OP_RDFSBASE] = { can_always, op_rdfsbase },
 	[OP_RDGSBASE] = { can_always, op_rdgsbase },
@@ -190,12 +199,81 @@ static bool leave(struct vcpu *v, enum bt_exit_kind kind)
 	return false;
 }
 
-/* The look-up table of what runs is made before the kick is looked for, so that a kick in between is not lost. */
-bool bt_fast(struct vcpu *v)
+/* ---- computed targets ---- */
+
+/* The translation of a fetch, if it is at hand. */
+static bool find_fetched(struct vcpu *v, uint64_t lin, uint64_t *gpa)
 {
-	uint64_t arg = v->bt_frame.exit_arg;
-	struct bt_block *b = v->bt->blocks[bt_exit_block(arg)];
-	struct bt_insn *record = &b->insns[bt_exit_insn(arg)];
+	const struct fetch_entry *e = &v->fetch_tlb[v->cpl == 3][(lin >> PAGE_SHIFT) % FETCH_TLB_SIZE];
+	bool global = (e->gpa & ~PAGE_MASK) == v->global_tag;
+
+	/* Kernel code that is not global: see bt_jump_table(). */
+	if ((e->tag & PAGE_MASK) != (lin & PAGE_MASK) || !(global || (v->cpl == 3 && (e->tag & ~PAGE_MASK) == v->asid)))
+		return false;
+	*gpa = (e->gpa & PAGE_MASK) | (lin & ~PAGE_MASK);
+	return true;
+}
+
+/* The jump table did not have the target, but the block is there. */
+static bool find_target(struct vcpu *v, uint64_t target)
+{
+	struct bt_cpu *bt = v->bt;
+	struct jump_table *table;
+	struct bt_block *b;
+	uint64_t gpa;
+
+	if ((uint64_t)sign_extend(target, 48) != target || bt->tlb_changed || bt->kicked || !find_fetched(v, target, &gpa))
+		return false;
+	b = bt_find(v, gpa, target, bt_key(v));
+	if (!b || b->crosses || !bt_is_fresh(b))
+		return false;
+	table = bt_jump_table(v, b->key);
+	bt_jump_insert(v, table, target, b);
+	v->bt_frame.resume = bt_exec(bt, b);
+	bt->entering = b;
+	v->bt_frame.jump = bt_jump_pointer(table);
+	return !bt->kicked && !atomic_load(&v->events);
+}
+
+/* ---- the TLB ---- */
+
+/*
+ * An instruction with two accesses (PUSH and CALL of memory) begins anew when the second misses. When both pages have one place in the TLB,
+ * that would never end.
+ */
+static bool misses_in_turn(struct bt_cpu *bt, uint64_t insn, uint64_t page)
+{
+	bool in_turn = bt->missed.insn == insn && bt->missed.page[1] == page;
+
+	bt->missed.page[1] = bt->missed.insn == insn ? bt->missed.page[0] : 0;
+	bt->missed.page[0] = page;
+	bt->missed.insn = insn;
+	return in_turn;
+}
+
+/* Instruction n of b looks again. */
+static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
+{
+	uint64_t insn = bt_exec(v->bt, b) + b->insns[n].host;
+
+	if (misses_in_turn(v->bt, insn, v->bt_frame.target & PAGE_MASK)) {
+		v->bt_frame.exit_arg = BT_EXIT_ARG(b->index, n, BT_EXIT_CALLOUT);
+		return false;
+	}
+	if (!cpu_tlb_fill_marked(v, v->bt_frame.target, write))
+		return false;
+	v->bt_frame.resume = insn;
+	v->bt->entering = b;
+	v->bt->stats.tlb_misses++;
+	return !v->bt->kicked;
+}
+
+/* ---- instructions ---- */
+
+/* The look-up table of what runs is made before the kick is looked for, so that a kick in between is not lost. */
+static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
+{
+	struct bt_insn *record = &b->insns[n];
 	const struct insn *i = record->single ? record->single->insns : NULL;
 	void *landing[5];
 	bool on;
@@ -213,8 +291,24 @@ bool bt_fast(struct vcpu *v)
 	v->bt->stats.fast++;
 	if (i->op == OP_STI)
 		return go_on_behind_sti(v) || leave(v, BT_EXIT_DONE);
-	on = i->flags & INSN_ENDS ? go_on_elsewhere(v) : go_on_behind(v, b, bt_exit_insn(arg));
+	on = i->flags & INSN_ENDS ? go_on_elsewhere(v) : go_on_behind(v, b, n);
 	if (!on || v->bt->kicked || atomic_load(&v->events))
 		return leave(v, BT_EXIT_DONE);
 	return true;
+}
+
+bool bt_fast(struct vcpu *v)
+{
+	uint64_t arg = v->bt_frame.exit_arg;
+	struct bt_block *b = v->bt->blocks[bt_exit_block(arg)];
+	unsigned n = bt_exit_insn(arg);
+
+	switch (bt_exit_kind(arg)) {
+	case BT_EXIT_LOOKUP0: return find_target(v, b->links[0].target);
+	case BT_EXIT_LOOKUP1: return find_target(v, b->links[1].target);
+	case BT_EXIT_INDIRECT: return find_target(v, v->bt_frame.target);
+	case BT_EXIT_TLB_READ: return fill_tlb(v, b, n, false);
+	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, true);
+	default: return do_insn(v, b, n);
+	}
 }

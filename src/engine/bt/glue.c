@@ -104,7 +104,7 @@ __attribute__((naked)) static void miss(void)
 		"mov %%r10, %%gs:%c[target]\n\t"
 		"jmp *%%gs:%c[exit]\n\t"
 		:
-		: STATE, [exit] "i"(offsetof(struct vcpu, bt_frame.exit_glue)));
+		: STATE, [exit] "i"(offsetof(struct vcpu, bt_frame.fast_glue)));
 }
 
 /* clang-format on */

@@ -175,6 +175,12 @@ struct bt_glue {
 };
 extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_sse;
 
+static inline bool bt_is_fresh(const struct bt_block *b)
+{
+	return atomic_load(&b->page[0]->code_gen) == b->gen[0] &&
+	       (!b->crosses || atomic_load(&b->page[1]->code_gen) == b->gen[1]);
+}
+
 /* emit_branch.c */
 /* Leave to C with this argument. */
 void emit_leave(struct emitter *, uint32_t arg);
@@ -254,7 +260,7 @@ static inline bool bt_space_is_young(const struct bt_cpu *bt) { return bt->space
 /* Is it worth asking bt_fast()? */
 bool bt_is_fast(const struct insn *);
 /*
- * Called by the glue for the instruction in bt_frame.exit_arg. True: translated code goes on at bt_frame.resume. False: bt.c must see to
+ * Called by the glue for bt_frame.exit_arg: a system instruction, a computed target, an address that the TLB does not have. True: translated code goes on at bt_frame.resume. False: bt.c must see to
  * bt_frame.exit_arg.
  */
 bool bt_fast(struct vcpu *);
