@@ -892,6 +892,8 @@ void cpu_tlb_protect(struct vcpu *, gpa_t page, uint16_t direct);
  * is RAM or ROM iff *host is not NULL, then it is the host address of that byte.
  */
 gpa_t cpu_fetch_translate(struct vcpu *, gva_t a, uint8_t **host);
+/* May this number be that of the current address space, now or again? */
+bool cpu_space_is_alive(const struct vcpu *, uint64_t space);
 
 /* ---- access.c: guest memory accesses by linear address. size 1, 2, 4, 8 ---- */
 

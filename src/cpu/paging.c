@@ -477,6 +477,14 @@ void cpu_tlb_protect(struct vcpu *v, gpa_t page, uint16_t direct)
 		v->tlb_hooks->protect(v, page);
 }
 
+bool cpu_space_is_alive(const struct vcpu *v, uint64_t space)
+{
+	for (unsigned n = 0; n < PCID_SLOTS; n++)
+		if (space && v->pcids[n].space == space)
+			return true;
+	return space == v->address_space;
+}
+
 /* ---- instruction fetch ---- */
 
 static bool is_global(const struct vcpu *v, uint64_t entry_gpa) { return (entry_gpa & ~PAGE_MASK) == v->global_tag; }

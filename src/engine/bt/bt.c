@@ -18,7 +18,6 @@ static void tlb_flush(struct vcpu *v)
 {
 	bt_tlb_hooks.flush(v);
 	v->bt->tlb_changed = true;
-	bt_unlink_other_pages(v);
 }
 
 static void tlb_flush_page(struct vcpu *v, gva_t a)
@@ -71,29 +70,54 @@ static void code_written(struct vcpu *v, gpa_t page)
 
 /* ---- finding code ---- */
 
+/* A page that code is about to run from; NULL: no room. */
+static struct code_page *fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa)
+{
+	uint8_t *host;
+
+	*gpa = cpu_fetch_translate(v, gva(lin), &host).v;
+	if (v->cpl != 3 && !v->fetched_global)
+		v->bt->local_code = v->global_space;
+	return bt_enter_page(v, *gpa, lin);
+}
+
+/* Does a block that crosses go on where it did? */
+static bool check_second(struct vcpu *v, struct bt_block *b)
+{
+	uint64_t gpa2;
+
+	if (!b->crosses)
+		return true;
+	fetch_page(v, (b->rip | (PAGE_SIZE - 1)) + 1, &gpa2);
+	b->second_space = bt_fetched_space(v);
+	return gpa2 == b->gpa2;
+}
+
+/* NULL: no room. */
+static struct bt_block *try_to_find(struct vcpu *v)
+{
+	uint64_t at;
+	struct code_page *home = fetch_page(v, v->s.rip, &at);
+	struct bt_block *b = bt_find(v, at, v->s.rip, bt_key(v));
+
+	if (b && bt_is_fresh(b) && check_second(v, b))
+		return b;
+	if (b)
+		bt_invalidate_block(v, b);
+	b = home ? bt_translate(v, home) : NULL;
+	if (b)
+		check_second(v, b);
+	return b;
+}
+
 static struct bt_block *find_or_translate(struct vcpu *v)
 {
 	struct bt_block *b = bt_jump_find(bt_jump_table(v, bt_key(v)), v->s.rip);
-	uint8_t *host, *host2;
 
 	if (b)
 		return b;
-
-	gpa_t at = cpu_fetch_translate(v, gva(v->s.rip), &host);
-	b = bt_find(v, at.v, v->s.rip, bt_key(v));
-
-	if (v->cpl != 3 && !v->fetched_global)
-		v->bt->local_code = v->global_space;
 	v->count[COUNT_BLOCK_LOOKUPS]++;
-	if (b && !bt_is_fresh(b)) {
-		bt_invalidate_block(v, b);
-		b = NULL;
-	}
-	if (b && b->crosses && cpu_fetch_translate(v, gva((v->s.rip | (PAGE_SIZE - 1)) + 1), &host2).v != b->gpa2) {
-		bt_invalidate_block(v, b);
-		b = NULL;
-	}
-	while (!b && !(b = bt_translate(v)))
+	while (!(b = try_to_find(v)))
 		bt_code_flush(v);
 	bt_jump_insert(v, bt_jump_table(v, b->key), v->s.rip, b);
 	return b;
@@ -457,8 +481,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 		uint32_t epoch = bt->code_epoch;
 		bt->pending = NULL;
 		b = find_or_translate(v);
-		if (pending && epoch == bt->code_epoch && pending->target == b->rip && !pending->from->dead &&
-		    pending->from->key == b->key)
+		if (pending && epoch == bt->code_epoch)
 			bt_link(v, pending, b);
 		v->bt_frame.resume = bt_exec(bt, b);
 		do {

@@ -58,7 +58,7 @@ static void clear_table(struct jump_table *t)
 /* A kernel's table outlives changes of CR3, while all of its code is in global pages of the upper half. */
 static uint64_t table_space(const struct vcpu *v, uint32_t key)
 {
-	return (key & BT_KEY_USER) || v->bt->local_code == v->global_space ? v->address_space : v->global_space | BIT(63);
+	return (key & BT_KEY_USER) || v->bt->local_code == v->global_space ? v->address_space : bt_global_space(v);
 }
 
 struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
@@ -110,52 +110,6 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 			bt->tables[k].to[n].nkey = bt_jump_empty(n);
 }
 
-/* ---- links ---- */
-
-static void point(struct bt_cpu *bt, struct bt_link *l, uint32_t code_offset)
-{
-	int64_t next = l->rel32 + 4 - bt->cache.write;
-
-	store_le32(l->rel32, (uint32_t)((int64_t)code_offset - next));
-}
-
-void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
-{
-	if (l->to)
-		bt_unlink(v, l);
-	l->to = to;
-	list_append(&to->incoming, &l->node);
-	point(v->bt, l, to->code);
-	v->bt->stats.links++;
-}
-
-void bt_unlink(struct vcpu *v, struct bt_link *l)
-{
-	if (!l->to)
-		return;
-	point(v->bt, l, l->stub);
-	list_remove(&l->node);
-	l->to = NULL;
-	v->bt->stats.unlinked++;
-}
-
-/* `to` and the lists stay: the code alone is changed, and the next exit through the stub puts it back. */
-void bt_unlink_exits(struct vcpu *v, struct bt_block *b)
-{
-	for (unsigned n = 0; n < b->link_count; n++)
-		point(v->bt, &b->links[n], b->links[n].stub);
-}
-
-void bt_unlink_other_pages(struct vcpu *v)
-{
-	struct bt_cpu *bt = v->bt;
-
-	for (uint32_t n = 0; n < bt->block_count; n++)
-		for (unsigned k = 0; k < bt->blocks[n]->link_count; k++)
-			if (bt->blocks[n]->links[k].other_page)
-				bt_unlink(v, &bt->blocks[n]->links[k]);
-}
-
 /* ---- blocks ---- */
 
 struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t key)
@@ -187,6 +141,7 @@ void bt_insert(struct vcpu *v, struct bt_block *b)
 		b->page_next[1] = *slot;
 		*slot = b;
 	}
+	list_append(&b->home->blocks, &b->home_node);
 	bt->blocks[bt->block_count++] = b;
 }
 
@@ -213,6 +168,7 @@ void bt_invalidate_block(struct vcpu *v, struct bt_block *b)
 		bt_unlink(v, &b->links[n]);
 	list_for_each_safe (l, next, &b->incoming, node)
 		bt_unlink(v, l);
+	list_remove(&b->home_node);
 	jump_remove(bt, b);
 	/* Its page lists still hold it; the next invalidation of the page takes it out. */
 }
@@ -290,6 +246,7 @@ void bt_code_flush(struct vcpu *v)
 
 	memset(bt->hash, 0, sizeof(bt->hash));
 	memset(bt->pages, 0, sizeof(bt->pages));
+	memset(bt->homes, 0, sizeof(bt->homes));
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
 		clear_table(&bt->tables[n]);
 		bt->tables[n].space = 0;

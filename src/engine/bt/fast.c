@@ -214,6 +214,12 @@ static bool find_fetched(struct vcpu *v, uint64_t lin, uint64_t *gpa)
 	return true;
 }
 
+/* Has bt_enter_page() nothing to do for what find_fetched() found? */
+static bool is_entered(const struct vcpu *v, const struct code_page *page)
+{
+	return page->shared || page->space == (v->cpl == 3 ? v->address_space : bt_global_space(v));
+}
+
 /* The jump table did not have the target, but the block is there. */
 static bool find_target(struct vcpu *v, uint64_t target)
 {
@@ -225,7 +231,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	if ((uint64_t)sign_extend(target, 48) != target || bt->tlb_changed || bt->kicked || !find_fetched(v, target, &gpa))
 		return false;
 	b = bt_find(v, gpa, target, bt_key(v));
-	if (!b || b->crosses || !bt_is_fresh(b))
+	if (!b || b->crosses || !bt_is_fresh(b) || !is_entered(v, b->home))
 		return false;
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);

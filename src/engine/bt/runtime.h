@@ -13,6 +13,7 @@
 #define BT_PAGE_BITS   12
 #define BT_JUMP_BITS   12
 #define BT_JUMP_TABLES 24
+#define BT_CODE_PAGES  4096 /* slots of a hash table */
 #define BT_MAX_BLOCKS  (1u << 21) /* what an exit argument can name */
 #define BT_FORCED      4096	  /* instructions that are better done in C: slots of a hash table */
 
@@ -49,7 +50,7 @@ struct bt_link {
 	uint64_t target; /* linear address */
 	uint8_t *rel32;	 /* in the jump; writable view */
 	uint32_t stub;	 /* code offset to which it jumps when not linked */
-	bool other_page;
+	bool other_page; /* rests on more than the translation of its own page, or may do */
 };
 
 struct bt_insn {
@@ -80,9 +81,22 @@ struct bt_block {
 	} lookups[2];
 	const struct mem_page *page[2];
 	uint32_t gen[2];
+	struct code_page *home;	   /* of its first byte */
+	uint64_t second_space; /* crosses: for which its second page's translation was found last */
+	struct list home_node;
 	struct list incoming;
 	struct bt_link links[2];
 	struct bt_insn insns[];
+};
+
+/* The blocks that begin in one page of linear addresses in one physical page, in user mode or not: see link.c. */
+struct code_page {
+	struct code_page *hash_next;
+	uint64_t gpa, lin;
+	uint64_t space; /* for which its links to other pages are; see bt_fetched_space() */
+	bool user;
+	bool shared; /* by address spaces: it has no such links */
+	struct list blocks;
 };
 
 struct jump_target {
@@ -94,7 +108,7 @@ struct jump_target {
 struct jump_table {
 	_Alignas(64) struct jump_target to[1u << BT_JUMP_BITS];
 	struct bt_block *block[1u << BT_JUMP_BITS];
-	uint64_t space; /* it is for: vcpu.address_space, or global_space with bit 63 */
+	uint64_t space; /* as bt_fetched_space() */
 	uint32_t key;
 	uint64_t used; /* for choosing which to reuse */
 };
@@ -126,6 +140,7 @@ struct bt_cpu {
 	size_t meta_used;
 	struct bt_block *hash[1u << BT_HASH_BITS];
 	struct bt_block *pages[1u << BT_PAGE_BITS]; /* by physical page */
+	struct code_page *homes[BT_CODE_PAGES];
 	struct bt_block **blocks;		    /* by index, which is also the order of code */
 	uint32_t block_count;
 	struct jump_table *jump;	     /* current */
@@ -163,8 +178,6 @@ struct bt_cpu {
 
 	struct bt_stats stats;
 };
-
-/* glue.c */
 
 /* glue.c, and glue32.c for 16- and 32-bit code */
 struct bt_glue {
@@ -213,11 +226,6 @@ struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key
 struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
 void *bt_meta_alloc(struct bt_cpu *, size_t); /* NULL when full */
 void bt_insert(struct vcpu *, struct bt_block *);
-void bt_link(struct vcpu *, struct bt_link *, struct bt_block *to);
-void bt_unlink(struct vcpu *, struct bt_link *);
-/* Point a block's direct exits at its stubs, so that it comes back to C. Async-signal-safe for the thread that runs it. */
-void bt_unlink_exits(struct vcpu *, struct bt_block *);
-void bt_unlink_other_pages(struct vcpu *);
 void bt_invalidate_page(struct vcpu *, uint64_t page);
 void bt_invalidate_block(struct vcpu *, struct bt_block *);
 struct jump_table *bt_jump_table(struct vcpu *, uint32_t key);
@@ -265,8 +273,21 @@ bool bt_is_fast(const struct insn *);
  */
 bool bt_fast(struct vcpu *);
 
-/* translate.c: the block at s.rip; NULL when the cache had to be flushed for room: try again. Raises what fetching raises. */
-struct bt_block *bt_translate(struct vcpu *);
+/* link.c */
+/* All global translations of the upper half, as one address space. */
+static inline uint64_t bt_global_space(const struct vcpu *v) { return v->global_space | BIT(63); }
+/* The address space of what cpu_fetch_translate() returned last: vcpu.address_space or bt_global_space(). */
+uint64_t bt_fetched_space(const struct vcpu *);
+/* C has just fetched from this page: its links are from now on those of that address space. NULL: no room. */
+struct code_page *bt_enter_page(struct vcpu *, uint64_t gpa, uint64_t lin);
+/* Link to a block just found, if the link leads there and would hold. */
+void bt_link(struct vcpu *, struct bt_link *, struct bt_block *to);
+void bt_unlink(struct vcpu *, struct bt_link *);
+/* Point a block's direct exits at its stubs, so that it comes back to C. Async-signal-safe for the thread that runs it. */
+void bt_unlink_exits(struct vcpu *, struct bt_block *);
+
+/* translate.c: the block at s.rip, in this page; NULL: no room. Raises what fetching raises. */
+struct bt_block *bt_translate(struct vcpu *, struct code_page *);
 
 /* signal.c */
 int bt_signals_install(struct error *);

@@ -29,7 +29,8 @@ static void add_link(struct translation *t, int cc, uint64_t target)
 	struct bt_link *l = &t->b->links[t->b->link_count++];
 
 	*l = (struct bt_link){ .from = t->b, .target = target };
-	l->other_page = (target ^ t->b->rip) & PAGE_MASK;
+	/* Near its end, an instruction may go on in the next page. */
+	l->other_page = ((target ^ t->b->rip) & PAGE_MASK) || (target & ~PAGE_MASK) > PAGE_SIZE - 15;
 	list_init(&l->node);
 	l->rel32 = emit_jump(&t->e, cc, t->e.at + t->e.to_exec);
 }
@@ -41,7 +42,7 @@ static void emit_stubs(struct translation *t)
 
 		l->stub = (uint32_t)(t->e.at - t->bt->cache.write);
 		store_le32(l->rel32, (uint32_t)(t->e.at - (l->rel32 + 4)));
-		if (l->other_page) {
+		if (l->other_page && t->b->home->shared) {
 			note_lookup(t, k,
 				    emit_lookup_constant(&t->e, l->target,
 							 BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LOOKUP0 + k)));
@@ -257,7 +258,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		emit_callout(t, i);
 }
 
-static struct bt_block *new_block(struct vcpu *v, const struct block *decoded)
+static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, struct code_page *home)
 {
 	struct bt_cpu *bt = v->bt;
 	struct bt_block *b;
@@ -278,12 +279,13 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded)
 		.crosses = decoded->page[1],
 		.page = { decoded->page[0], decoded->page[1] },
 		.gen = { decoded->gen[0], decoded->gen[1] },
+		.home = home,
 	};
 	list_init(&b->incoming);
 	return b;
 }
 
-struct bt_block *bt_translate(struct vcpu *v)
+struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 {
 	struct bt_cpu *bt = v->bt;
 	const struct insn_host *hosts;
@@ -291,7 +293,7 @@ struct bt_block *bt_translate(struct vcpu *v)
 	struct translation t = { .v = v, .bt = bt };
 	uint8_t *base = bt->cache.write;
 
-	t.b = new_block(v, decoded);
+	t.b = new_block(v, decoded, home);
 	if (!t.b)
 		return NULL;
 	t.e = (struct emitter){

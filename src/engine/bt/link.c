@@ -1,0 +1,143 @@
+/*
+ * Links: jumps from block to block without a look-up, and what they rest on.
+ *
+ * A link inside of a page holds as long as the page's code does: whoever runs one block has fetched from this page. A link to another
+ * page rests on that page's translation too. It holds in one address space, that of the page it comes from (struct code_page), until
+ * a fetch translation of that space may change: then the space gets a new number (cpu.h), and nobody runs under the old one again.
+ * Translations that are global outlive switches of CR3; supervisor code in them is one address space of its own, which gets a new
+ * number when global translations are flushed.
+ *
+ * Why no stale link is followed: code of a page runs in address space S only after C has fetched from it in S (bt_enter_page), or
+ * by jump table entries and links of S that C made after it had. A page whose links are those of a number that is gone loses
+ * them there; a page that is wanted in two address spaces at a time (of a process and its child) loses its links to other pages for
+ * good, and its blocks look such targets up.
+ *
+ * A block that crosses into a second page rests on two translations: links to it are always as those to another page.
+ */
+#include "engine/bt/runtime.h"
+
+/* ---- address spaces ---- */
+
+uint64_t bt_fetched_space(const struct vcpu *v)
+{
+	return v->cpl != 3 && v->fetched_global ? bt_global_space(v) : v->address_space;
+}
+
+static bool is_alive(const struct vcpu *v, uint64_t space)
+{
+	return space & BIT(63) ? space == bt_global_space(v) : cpu_space_is_alive(v, space);
+}
+
+/* ---- links ---- */
+
+static void point(struct bt_cpu *bt, struct bt_link *l, uint32_t code_offset)
+{
+	int64_t next = l->rel32 + 4 - bt->cache.write;
+
+	store_le32(l->rel32, (uint32_t)((int64_t)code_offset - next));
+}
+
+static bool is_in_page(const struct bt_link *l, const struct bt_block *to)
+{
+	return l->from->home == to->home && !to->crosses;
+}
+
+/* `to` was found in the current address space. */
+static bool would_hold(const struct vcpu *v, const struct bt_link *l, const struct bt_block *to)
+{
+	const struct code_page *from = l->from->home;
+	uint64_t global = bt_global_space(v);
+
+	if (is_in_page(l, to))
+		return true;
+	if (from->shared)
+		return false;
+	return from->space == v->address_space ||
+	       (from->space == global && to->home->space == global && !to->home->shared &&
+		(!to->crosses || to->second_space == global));
+}
+
+void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
+{
+	if (l->target != to->rip || l->from->dead || l->from->key != to->key || !would_hold(v, l, to))
+		return;
+	bt_unlink(v, l);
+	l->to = to;
+	list_append(&to->incoming, &l->node);
+	point(v->bt, l, to->code);
+	v->bt->stats.links++;
+}
+
+void bt_unlink(struct vcpu *v, struct bt_link *l)
+{
+	if (!l->to)
+		return;
+	point(v->bt, l, l->stub);
+	list_remove(&l->node);
+	l->to = NULL;
+	v->bt->stats.unlinked++;
+}
+
+/* `to` and the lists stay: the code alone is changed, and the next exit through the stub puts it back. */
+void bt_unlink_exits(struct vcpu *v, struct bt_block *b)
+{
+	for (unsigned n = 0; n < b->link_count; n++)
+		point(v->bt, &b->links[n], b->links[n].stub);
+}
+
+/* ---- pages ---- */
+
+static struct code_page **page_slot(struct bt_cpu *bt, uint64_t gpa, uint64_t lin)
+{
+	return &bt->homes[((gpa ^ lin * 0x9e3779b97f4a7c15ull) >> PAGE_SHIFT) % BT_CODE_PAGES];
+}
+
+static struct code_page *find_page(struct vcpu *v, uint64_t gpa, uint64_t lin)
+{
+	struct code_page **slot = page_slot(v->bt, gpa, lin), *p = *slot;
+	bool user = v->cpl == 3;
+
+	while (p && (p->gpa != gpa || p->lin != lin || p->user != user))
+		p = p->hash_next;
+	if (p || !(p = bt_meta_alloc(v->bt, sizeof(*p))))
+		return p;
+	*p = (struct code_page){ .hash_next = *slot, .gpa = gpa, .lin = lin, .user = user };
+	list_init(&p->blocks);
+	return *slot = p;
+}
+
+static void unlink_page(struct vcpu *v, struct code_page *p)
+{
+	struct bt_block *b;
+
+	list_for_each (b, &p->blocks, home_node)
+		for (unsigned n = 0; n < b->link_count; n++)
+			if (b->links[n].to && !is_in_page(&b->links[n], b->links[n].to))
+				bt_unlink(v, &b->links[n]);
+}
+
+/* Blocks with ways to other pages are translated anew when they are wanted. */
+static void share_page(struct vcpu *v, struct code_page *p)
+{
+	struct bt_block *b, *next;
+
+	p->shared = true;
+	list_for_each_safe (b, next, &p->blocks, home_node)
+		for (unsigned n = 0; n < b->link_count && !b->dead; n++)
+			if (b->links[n].other_page)
+				bt_invalidate_block(v, b);
+}
+
+struct code_page *bt_enter_page(struct vcpu *v, uint64_t gpa, uint64_t lin)
+{
+	struct code_page *p = find_page(v, gpa & PAGE_MASK, lin & PAGE_MASK);
+	uint64_t space = bt_fetched_space(v);
+
+	if (!p || p->shared || p->space == space)
+		return p;
+	unlink_page(v, p);
+	if (is_alive(v, p->space))
+		share_page(v, p);
+	p->space = space;
+	return p;
+}
