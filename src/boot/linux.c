@@ -1,6 +1,7 @@
 /*
- * Linux bzImage by the 64-bit boot protocol (Linux Documentation/arch/x86/boot.rst and zero-page.rst): the setup header is checked
- * and copied into a zero page, the protected-mode part goes where the kernel prefers, and the CPU starts at its 64-bit entry.
+ * Linux bzImage by the 64-bit boot protocol, or the 32-bit one (Linux Documentation/arch/x86/boot.rst and zero-page.rst): the setup
+ * header is checked and copied into a zero page, the protected-mode part goes where the kernel prefers, and the CPU starts at its 64-bit
+ * entry, or at the 32-bit one where the kernel has no other or is too old to say.
  */
 #include "boot/private.h"
 
@@ -71,8 +72,6 @@ static int check_kind(const struct boot_image *image, const struct linux_header 
 				    h->version >> 8, h->version & 0xff);
 	if (!(image->kernel[HDR_LOADFLAGS] & LOADFLAG_LOADED_HIGH))
 		return kernel_error(image, err, ENOTSUP, "a zImage (loaded low); a bzImage is needed");
-	if (h->version >= 0x20c && !(h->xloadflags & XLF_KERNEL_64))
-		return kernel_error(image, err, ENOTSUP, "no 64-bit entry point; an x86-64 kernel is needed");
 	return 0;
 }
 
@@ -190,7 +189,10 @@ int linux_load(const struct boot_image *image, struct cpu_state *state, struct e
 		return rc;
 	boot_write(image->mem, start, image->kernel + h.setup_size, image->kernel_size - h.setup_size);
 	write_zero_page(image, &h, start, initrd);
-	boot_state_long_mode(image->mem, state, start + ENTRY_64_OFFSET);
+	if (h.version >= 0x20c && (h.xloadflags & XLF_KERNEL_64))
+		boot_state_long_mode(image->mem, state, start + ENTRY_64_OFFSET);
+	else
+		boot_state_protected_mode(image->mem, state, (uint32_t)start);
 	state->gpr[RSI] = LOW_ZERO_PAGE;
 	return 0;
 }

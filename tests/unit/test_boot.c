@@ -157,6 +157,28 @@ static void test_linux(void **state)
 	mem_destroy(g.mem);
 }
 
+/* Without a 64-bit entry, or a header that tells: protected mode, paging off, the same zero page. */
+static void test_linux_32_bit(void **state)
+{
+	struct guest g;
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	for (unsigned old = 0; old < 2; old++) {
+		make_linux(&g);
+		store_le16(g.kernel + (old ? 0x206 : 0x236), old ? 0x20b : 0);
+		assert_int_equal(load(&g), 0);
+		assert_true(g.state.rip == LOAD_AT);
+		assert_true(g.state.cr0 == (CR0_PE | CR0_ET) && !g.state.efer);
+		assert_int_equal(g.state.seg_sel[CS], 0x10);
+		assert_int_equal(g.state.seg_sel[DS], 0x18);
+		assert_true(g.state.seg_attr[CS] & ATTR_DB);
+		assert_true(!g.state.gpr[RBX] && !g.state.gpr[RBP] && !g.state.gpr[RDI]);
+		assert_int_equal(peek(&g, g.state.gpr[RSI] + 0x202, 4), 0x53726448);
+	}
+	mem_destroy(g.mem);
+}
+
 static void test_linux_place(void **state)
 {
 	static const uint64_t impossible[] = {
@@ -202,12 +224,17 @@ static void test_linux_wrong(void **state)
 		uint64_t value;
 		const char *what;
 	} wrong[] = {
-		{ 0x1fe, 2, 0x1234, "0xaa55" },	       { 0x202, 4, 0, "neither" },
-		{ 0x206, 2, 0x205, "2.05" },	       { 0x211, 1, 0, "bzImage" },
-		{ 0x236, 2, 0, "64-bit entry" },       { 0x1f1, 1, 0xff, "truncated" },
-		{ 0x1f4, 4, 0xffffffff, "truncated" }, { 0x201, 1, 0, "init_size" },
-		{ 0x230, 4, 0, "kernel_alignment" },   { 0x230, 4, 0x3000, "kernel_alignment" },
-		{ 0x260, 4, 0xffffffff, "memory" },    { 0x238, 4, 2, "command line" },
+		{ 0x1fe, 2, 0x1234, "0xaa55" },
+		{ 0x202, 4, 0, "neither" },
+		{ 0x206, 2, 0x205, "2.05" },
+		{ 0x211, 1, 0, "bzImage" },
+		{ 0x1f1, 1, 0xff, "truncated" },
+		{ 0x1f4, 4, 0xffffffff, "truncated" },
+		{ 0x201, 1, 0, "init_size" },
+		{ 0x230, 4, 0, "kernel_alignment" },
+		{ 0x230, 4, 0x3000, "kernel_alignment" },
+		{ 0x260, 4, 0xffffffff, "memory" },
+		{ 0x238, 4, 2, "command line" },
 	};
 	struct guest g;
 
@@ -456,6 +483,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_linux),
+		cmocka_unit_test(test_linux_32_bit),
 		cmocka_unit_test(test_linux_place),
 		cmocka_unit_test(test_linux_truncated),
 		cmocka_unit_test(test_linux_wrong),
