@@ -740,6 +740,13 @@ static void test_code_in_tables(struct bench *b)
 	is_slow(b, user(1), false);
 	assert_int_equal(peek(b, user_entry(1)) & PTE_A, 0);
 	assert_false(translated(b->w, b->v, user(0), true, &value));
+
+	/* Who decodes code from a table that was written to learns that it was. */
+	poke(b, kernel_entry(0), data(1) | (FLAGS_LEAF & ~PTE_A));
+	assert_int_equal(mem_page(b->b->mem, gpa(PT_K))->direct, 0);
+	set_cpl(b->v, 0);
+	reads(b, kernel(0), 1);
+	assert_int_not_equal(mem_page(b->b->mem, gpa(PT_K))->direct, 0);
 }
 
 static void test_large_pages(struct bench *b)

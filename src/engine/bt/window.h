@@ -207,7 +207,8 @@ static inline void windows_unlock(struct bt_windows *w) { pthread_mutex_unlock(&
 struct table_walk {
 	uint64_t pml4e, pdpte, pde, pte; /* pde, pte: if leaf is below */
 	const uint64_t *pdpt, *pde_at, *page_table;
-	const uint64_t *at[4]; /* every entry used */
+	const uint64_t *at[4]; /* every entry used, and what it was */
+	uint64_t entry[4];
 	unsigned depth;
 	enum leaf leaf;
 	gpa_t page;

@@ -44,33 +44,31 @@ static bool access_allowed(const struct fill *f)
 
 static bool is_marked(const struct fill *f) { return f->walk.accessed && (!f->write || f->walk.dirty); }
 
-static bool tables_hold_code(const struct fill *f)
-{
-	for (unsigned n = 0; n < f->walk.depth; n++) {
-		size_t offset = (size_t)((const uint8_t *)f->walk.at[n] - f->w->mem->ram.base);
-
-		if (atomic_load(&f->w->mem->ram_pages[offset >> PAGE_SHIFT].code_chunks))
-			return true;
-	}
-	return false;
-}
-
 /*
- * Accessed and dirty bits, without the lock: setting them in a page that holds code would call into the engine, so that is left
- * to the slow way.
+ * Set accessed and dirty bits, without the lock. A table in whose page code was decoded is left to the slow way, which tells the
+ * engine of the write. A page that becomes code behind our back is no worry: who decodes from it waits until every vCPU stands
+ * between instructions, which this one does not here, and then reads the bytes.
  */
 static bool mark_tables(struct fill *f)
 {
-	struct vcpu *v = f->cpu->vcpu;
-	struct page_walk walk;
-	struct fault fault;
+	struct table_walk *t = &f->walk;
 
-	if (!windows_walk(f->w, f->cpu->space, v, f->lin, &f->walk) || !access_allowed(f))
+	if (!windows_walk(f->w, f->cpu->space, f->cpu->vcpu, f->lin, t) || !access_allowed(f))
 		return false;
-	if (is_marked(f))
-		return true;
-	return !tables_hold_code(f) && !cpu_walk(v, gva(f->lin), f->write ? ACCESS_WRITE : ACCESS_READ,
-						 f->view == TABLE_USER, v->tlb_view == TLB_KERNEL_AC, &walk, &fault);
+	for (unsigned n = 0; n < t->depth; n++) {
+		uint64_t entry = t->entry[n], marked = entry | PTE_A;
+		size_t offset = (size_t)((const uint8_t *)t->at[n] - f->w->mem->ram.base);
+
+		if (n + 1 == t->depth && f->write)
+			marked |= PTE_D;
+		if (marked == entry)
+			continue;
+		if (!mem_allow_direct(&f->w->mem->ram_pages[offset >> PAGE_SHIFT], DIRECT_ENGINE) ||
+		    !__atomic_compare_exchange_n((uint64_t *)t->at[n], &entry, marked, false, __ATOMIC_SEQ_CST,
+						 __ATOMIC_SEQ_CST))
+			return false;
+	}
+	return true;
 }
 
 /* What is mapped must have been read under the lock: windows are younger than their `validated` says. */

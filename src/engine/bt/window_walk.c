@@ -1,6 +1,6 @@
 /*
- * Reading the guest's page tables for windows. cpu_walk() decides what an access may do and sets accessed and dirty bits; here
- * the entries themselves are wanted, with where they are, so that they can be compared later. Only 4-level paging.
+ * Reading the guest's page tables for windows. The entries themselves are wanted, with where they are, so that they can be
+ * compared later. Only 4-level paging.
  */
 #include "engine/bt/window.h"
 
@@ -24,8 +24,9 @@ static bool read_entry(struct table_walk *t, const uint64_t *table, unsigned ind
 {
 	if (!table)
 		return false;
-	t->at[t->depth++] = &table[index];
 	*entry = entry_read(&table[index]);
+	t->at[t->depth] = &table[index];
+	t->entry[t->depth++] = *entry;
 	if (!(*entry & PTE_P) || (*entry & reserved))
 		return false;
 	t->writable &= !!(*entry & PTE_W);
