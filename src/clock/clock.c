@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <x86intrin.h>
 
 /* 2026-01-01 00:00:00 UTC in ns since 1970: what a virtual clock begins with. */
 #define VIRTUAL_WALL_BASE_NS (1767225600ull * 1000000000ull)
@@ -17,12 +18,13 @@
 
 struct clock {
 	enum clock_kind kind;
+	uint64_t tsc_multiplier; /* the host's time is its TSC's; 0: its monotonic clock's */
 
 	/* Odd while the four below change. */
 	_Atomic uint32_t time_sequence;
 	_Atomic bool running;
 	_Atomic uint64_t stopped_at;  /* guest time while it stands still */
-	_Atomic uint64_t host_offset; /* running: host monotonic time of guest time 0, modulo 2^64 */
+	_Atomic uint64_t host_offset; /* running: host time (read_host) of guest time 0, modulo 2^64 */
 	_Atomic uint64_t wall_base;   /* UTC of guest time 0 */
 	bool wall_follows_host;	      /* wall_base is the host's date at the first start */
 
@@ -48,6 +50,7 @@ struct clock *clock_create(enum clock_kind kind, uint64_t wall_base_ns, struct e
 	if (!clock->heap)
 		goto no_memory;
 	clock->kind = kind;
+	clock->tsc_multiplier = kind == CLOCK_HOST ? host_tsc_multiplier() : 0;
 	clock->next = VTIME_NEVER;
 	clock->wall_base = wall_base_ns;
 	if (!wall_base_ns) {
@@ -76,6 +79,13 @@ enum clock_kind clock_kind(const struct clock *clock) { return clock->kind; }
 
 /* ---- time ---- */
 
+static uint64_t read_host(const struct clock *clock)
+{
+	if (!clock->tsc_multiplier)
+		return host_monotonic_ns();
+	return (uint64_t)((__uint128_t)__rdtsc() * clock->tsc_multiplier >> 64);
+}
+
 struct time_view {
 	bool running;
 	vtime_t now;
@@ -99,7 +109,7 @@ static struct time_view read_time(struct clock *clock)
 		if (clock->kind == CLOCK_VIRTUAL)
 			view.now = atomic_load_explicit(&clock->virtual_now, memory_order_acquire);
 		else if (view.running)
-			view.now = host_monotonic_ns() - view.host_offset;
+			view.now = read_host(clock) - view.host_offset;
 		else
 			view.now = atomic_load(&clock->stopped_at);
 		if (!(sequence & 1) && sequence == atomic_load(&clock->time_sequence))
@@ -127,7 +137,7 @@ void clock_start(struct clock *clock)
 	pthread_mutex_lock(&clock->lock);
 	if (!clock->running) {
 		atomic_fetch_add(&clock->time_sequence, 1);
-		clock->host_offset = host_monotonic_ns() - clock->stopped_at;
+		clock->host_offset = read_host(clock) - clock->stopped_at;
 		if (clock->wall_follows_host)
 			clock->wall_base = host_realtime_ns() - clock->stopped_at;
 		clock->wall_follows_host = false;
@@ -146,7 +156,7 @@ void clock_stop(struct clock *clock)
 	pthread_mutex_lock(&clock->lock);
 	if (clock->running) {
 		atomic_fetch_add(&clock->time_sequence, 1);
-		clock->stopped_at = host_monotonic_ns() - clock->host_offset;
+		clock->stopped_at = read_host(clock) - clock->host_offset;
 		clock->running = false;
 		atomic_fetch_add(&clock->time_sequence, 1);
 	}
@@ -168,6 +178,15 @@ void clock_set(struct clock *clock, vtime_t now)
 		atomic_store_explicit(&clock->virtual_now, now, memory_order_release);
 }
 
+bool clock_tsc(struct clock *clock, uint64_t *multiplier, uint64_t *offset)
+{
+	struct time_view view = read_time(clock);
+
+	*multiplier = clock->tsc_multiplier;
+	*offset = -view.host_offset;
+	return view.running && *multiplier;
+}
+
 uint64_t clock_host_deadline(struct clock *clock, vtime_t t)
 {
 	struct time_view view;
@@ -178,7 +197,7 @@ uint64_t clock_host_deadline(struct clock *clock, vtime_t t)
 	view = read_time(clock);
 	if (!view.running)
 		return UINT64_MAX;
-	now = view.host_offset + view.now;
+	now = host_monotonic_ns();
 	if (t <= view.now)
 		return now;
 	return t - view.now > UINT64_MAX - now ? UINT64_MAX : now + (t - view.now);

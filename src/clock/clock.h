@@ -65,6 +65,10 @@ vtime_t clock_next_deadline(struct clock *);
 vtime_t clock_run(struct clock *);
 /* Called (with no lock held) in the arming thread when the earliest deadline moved nearer. */
 void clock_set_notify(struct clock *, void (*fn)(void *), void *opaque);
+/*
+ * For translated code: guest time is the high half of TSC * *multiplier, plus *offset, until clock_stop. False: it is not.
+ */
+bool clock_tsc(struct clock *, uint64_t *multiplier, uint64_t *offset);
 /* The host monotonic time at which guest time t comes (CLOCK_HOST, running), UINT64_MAX for VTIME_NEVER. */
 uint64_t clock_host_deadline(struct clock *, vtime_t t);
 

@@ -727,6 +727,7 @@ struct vcpu {
 	uint64_t slot_r15; /* R15 of translated code: the current slot table */
 	struct {
 		void *self;	   /* this vCPU */
+		uint64_t tsc_multiplier, tsc_offset; /* see clock_tsc(); 0: C reads the time */
 		uint64_t host_rsp; /* of the C code that entered translated code */
 		uint64_t resume;   /* where to enter it */
 		uint64_t r11;	   /* R11 to enter with */

@@ -453,6 +453,8 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 
 	v->current = NULL;
 	v->budget = 0;
+	if (!clock_tsc(v->clock, &v->bt_frame.tsc_multiplier, &v->bt_frame.tsc_offset))
+		v->bt_frame.tsc_multiplier = 0;
 	bt_signals_enter(v);
 	interp_host_enter(v);
 	cpu_fpu_load(v);

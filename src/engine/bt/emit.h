@@ -91,6 +91,11 @@ static inline struct host_memory_operand windowed_operand(unsigned base, int32_t
 /* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
 void emit_window(struct emitter *, unsigned base);
 
+/* ---- emit_time.c ---- */
+
+/* RDTSC; with_aux: RDTSCP. */
+void emit_tsc(struct emitter *, bool with_aux);
+
 /* ---- emit_tlb.c ---- */
 
 /* R10 is a linear address: R11 = host address of `size` bytes there, or the code leaves to C. R15 is kept, RCX too. */

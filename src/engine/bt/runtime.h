@@ -215,6 +215,7 @@ void bt_code_flush(struct vcpu *);
 #define BT_KEY_X87 (1u << 16)
 #define BT_KEY_SSE (1u << 17)
 #define BT_KEY_AVX (1u << 18)
+#define BT_KEY_NO_TSC (1u << 30) /* CR4.TSD: RDTSC faults */
 #define BT_KEY_TLB (1u << 19) /* guest memory by the TLB, not by windows */
 /* In 32-bit code: segments ES to GS, ES to DS; see struct emitter. */
 #define BT_KEY_PLAIN_SHIFT 20

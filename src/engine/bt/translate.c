@@ -1,4 +1,5 @@
 /* Translating a block: its instructions one after the other, then how it goes on. */
+#include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
 
 struct translation {
@@ -222,6 +223,12 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 {
 	uint8_t *start = t->e.at;
 
+	if (i->op == OP_RDTSC || i->op == OP_RDTSCP) {
+		if (t->e.code32 || !t->v->bt_frame.tsc_multiplier || (t->b->key & BT_KEY_NO_TSC))
+			return false;
+		emit_tsc(&t->e, i->op == OP_RDTSCP);
+		return true;
+	}
 	if (!unit_usable(t->b->key, i, h) || emit_insn(&t->e, i, h, t->rip) != EMIT_DONE)
 		return false;
 	if (!(i->flags & INSN_HOST) || !h->x87 || h->control)
