@@ -265,14 +265,14 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 	return following->window_base < 0 || window_of(v, (unsigned)following->window_base, &v->bt_frame.r11);
 }
 
-/* Instruction n of b goes on where it looked into the TLB, or is C's after all: a device, a code page, two pages. */
+/* Instruction n of b goes on where it looked into the TLB, or is C's after all: a device, a code page, two pages, misaligned. */
 static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 {
 	struct bt_insn *record = &b->insns[n];
 
 	v->bt->stats.tlb_misses++;
 	v->s.rip = b->rip + record->guest;
-	if (!cpu_tlb_fill(v, v->bt_frame.target, write))
+	if (v->bt_frame.target & (MAX(record->align, 1) - 1u) || !cpu_tlb_fill(v, v->bt_frame.target, write))
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
 	v->bt_frame.resume = bt_exec(v->bt, b) + record->host;
 	return !b->dead;
@@ -586,7 +586,7 @@ static void bt_destroy(struct vcpu *v)
 			bt_windows_destroy(v->mem->engine_shared);
 			v->mem->engine_shared = NULL;
 		}
-		free(v->bt->signal_stack);
+		bt_signals_destroy(v);
 		free(v->bt);
 		v->bt = NULL;
 	}

@@ -59,6 +59,7 @@ struct bt_insn {
 	int8_t window_base; /* register whose window R11 holds there, -1 none */
 	uint8_t len;
 	uint8_t data_seg;     /* of its memory operand; SEG_COUNT: it has none */
+	uint8_t align;	      /* bytes of alignment that it demands of that */
 	uint16_t fop;	      /* of an x87 instruction */
 	uint8_t faults;	      /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
 	struct block *single; /* the interpreter's form, made when first needed */
@@ -295,6 +296,7 @@ int bt_signals_install(struct error *);
 /* In the vCPU's thread, before translated code runs. */
 void bt_signals_enter(struct vcpu *);
 void bt_signals_leave(struct vcpu *);
+void bt_signals_destroy(struct vcpu *);
 void bt_signals_kick(struct vcpu *);
 /* GS base of this thread, for translated code. */
 void bt_set_gs_base(struct vcpu *, uint64_t);

@@ -186,6 +186,19 @@ void bt_signals_enter(struct vcpu *v)
 	atomic_store(&bt->thread_known, true);
 }
 
+/* No signal comes any more that needs what is freed now. */
+void bt_signals_destroy(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+
+	if (bt->thread_known) {
+		timer_delete(bt->timer);
+		if (pthread_equal(bt->thread, pthread_self()))
+			sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, NULL);
+	}
+	free(bt->signal_stack);
+}
+
 void bt_signals_leave(struct vcpu *v)
 {
 	(void)v;

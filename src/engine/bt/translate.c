@@ -252,6 +252,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		.window_base = (int8_t)t->e.window_base,
 		.len = i->len,
 		.data_seg = i->flags & INSN_MEM ? i->seg : SEG_COUNT,
+		.align = h->mem_align,
 		.fop = h->x87 && h->modrm_offset
 			       ? (uint16_t)((i->bytes[h->modrm_offset - 1] & 7) << 8 | i->bytes[h->modrm_offset])
 			       : 0,
