@@ -48,6 +48,8 @@ UNIT := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.
 # One program of all files; while none of them has main(), there is nothing to build.
 ORACLE_SOURCES := $(sort $(wildcard tests/oracle/*.c))
 ORACLE := $(if $(shell grep -l '^int main' $(ORACLE_SOURCES) /dev/null),$(OUT)/tests/oracle/oracle)
+ISOLATION_SOURCES := $(sort $(wildcard tests/isolation/*.c))
+ISOLATION := $(OUT)/tests/isolation/isolation
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
@@ -58,7 +60,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle fuzz lint format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation fuzz lint format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -71,6 +73,7 @@ help:
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
 	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_ARGS)'
+	@echo 'isolation attack the translator as a hostile guest would, for longer (ISOLATION_ARGS)'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
 	@echo 'lint      formatting, clang-tidy, include rule, shell scripts'
@@ -113,6 +116,11 @@ $(OUT)/tests/oracle/oracle: $(ORACLE_SOURCES) $(wildcard tests/oracle/*.h) $(LIB
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/oracle')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests $(LDFLAGS_ALL) -o $@ $(ORACLE_SOURCES) $(LIB) $(LIBS)
+
+$(OUT)/tests/isolation/isolation: $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h) $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   tests/isolation')
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests/isolation $(LDFLAGS_ALL) -o $@ $(ISOLATION_SOURCES) $(LIB) $(LIBS)
 
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -174,7 +182,8 @@ packages:
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
-	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))'
+	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
+	ISOLATION='$(abspath $(ISOLATION))'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -182,7 +191,7 @@ check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
 test: packages
-	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) fuzzers
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) fuzzers
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
@@ -200,6 +209,10 @@ stress: all helpers
 # Until interrupted, unless ORACLE_ARGS says e.g. --seconds 600 or --seed 1.
 oracle: $(ORACLE)
 	$(Q)$(ORACLE) $(ORACLE_ARGS)
+
+# The same, e.g. --seed 1 --seconds 600.
+isolation: $(ISOLATION)
+	$(Q)$(ISOLATION) $(ISOLATION_ARGS)
 
 FUZZ_SECONDS ?= 60
 fuzz: fuzzers

@@ -1,0 +1,160 @@
+/*
+ * The translator's own records, as translated code relies on them: where links and jump tables lead, what slot tables name, what is
+ * mapped in windows, and that the monitor's pointers are what they were.
+ */
+#include "engine/bt/runtime.h"
+#include "engine/bt/window.h"
+#include "isolation.h"
+
+#include <stdio.h>
+
+/* ---- code ---- */
+
+static const char *check_link(const struct bt_cpu *bt, const struct bt_link *l)
+{
+	uint32_t leads = (uint32_t)(l->rel32 + 4 - bt->cache.write) + load_le32(l->rel32);
+
+	if (leads == l->stub)
+		return NULL;
+	if (!l->to || l->to->dead)
+		return "a direct exit leads neither to its stub nor to a living block";
+	return leads == l->to->code ? NULL : "a linked exit leads elsewhere";
+}
+
+static const char *check_blocks(const struct bt_cpu *bt)
+{
+	const char *wrong;
+
+	for (uint32_t n = 0; n < bt->block_count; n++) {
+		const struct bt_block *b = bt->blocks[n];
+
+		if (b->index != n || b->code + b->code_size > bt->code_used || b->count > 64 || b->link_count > 2)
+			return "a block's record is not right";
+		for (unsigned k = 0; k < b->link_count; k++)
+			if ((wrong = check_link(bt, &b->links[k])))
+				return wrong;
+	}
+	return NULL;
+}
+
+static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *t)
+{
+	for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++) {
+		struct bt_block *b;
+
+		if (bt_jump_index(-t->to[n].nkey) != n)
+			continue; /* never found */
+		b = bt_block_at(bt, t->to[n].code);
+		if (!b || b->dead || bt_exec(bt, b) != t->to[n].code || b->rip != -t->to[n].nkey)
+			return "a jump table leads elsewhere than to the block of its address";
+		if (b->key != t->key)
+			return "a jump table leads to a block of another mode";
+	}
+	return NULL;
+}
+
+static const char *check_jump_tables(struct bt_cpu *bt)
+{
+	const char *wrong = check_jump_table(bt, bt->nothing);
+
+	for (unsigned n = 0; n < BT_JUMP_TABLES && !wrong; n++)
+		wrong = check_jump_table(bt, &bt->tables[n]);
+	for (unsigned n = 0; n < 1u << BT_JUMP_BITS && !wrong; n++)
+		if (bt_jump_index(-bt->nothing->to[n].nkey) == n)
+			wrong = "something is in the table in which nothing is found";
+	return wrong;
+}
+
+/* ---- windows ---- */
+
+static const char *check_entry(const struct bt_windows *w, const struct space *space, enum table_view view, int slot)
+{
+	uint64_t base = (uint64_t)space->table[view].entry[slot] + ((uint64_t)(int64_t)slot << SLOT_SHIFT);
+	const struct window *window;
+	uint64_t number = (base - w->first) / (WINDOW_SIZE + WINDOW_GUARD);
+
+	if (base == w->absent)
+		return NULL;
+	if (base < w->first || number >= w->window_count || w->window[number].base != base)
+		return "a slot table names what is no window";
+	window = &w->window[number];
+	if (window->slot != (slot & 511) || !window->pml4e)
+		return "a slot table names another slot's window";
+	if ((window->kind == WINDOW_SUPERVISOR && view == TABLE_USER) ||
+	    (window->kind == WINDOW_USER && view == TABLE_SUPERVISOR))
+		return "a slot table leads to a window of the other kind";
+	return NULL;
+}
+
+static const char *check_slot_tables(const struct bt_windows *w)
+{
+	const char *wrong;
+
+	for (unsigned n = 0; n < w->space_count; n++)
+		for (enum table_view view = 0; view < TABLE_VIEWS && w->space[n].table[view].entry; view++)
+			for (int slot = -256; slot < 256; slot++)
+				if ((wrong = check_entry(w, &w->space[n], view, slot)))
+					return wrong;
+	return NULL;
+}
+
+/* Everything that is mapped where translated code can get: pages of RAM inside of windows, not executable. */
+static const char *check_mapping(const struct bt_windows *w, uint64_t start, uint64_t end, const char *rights,
+				 uint64_t offset)
+{
+	uint64_t number = (start - w->first) / (WINDOW_SIZE + WINDOW_GUARD);
+
+	if (!strncmp(rights, "---", 3))
+		return NULL;
+	if (start < w->first || number >= w->window_count || start < w->window[number].base ||
+	    end > w->window[number].base + WINDOW_SIZE)
+		return "something is mapped between windows";
+	if (!w->window[number].pml4e)
+		return "something is mapped in a window that is free";
+	if (rights[2] != '-' || rights[3] != 's')
+		return "a mapping in a window has wrong rights";
+	if (offset >= w->mem->ram.size || end - start > w->mem->ram.size - offset)
+		return "a mapping in a window goes beyond RAM";
+	return NULL;
+}
+
+static const char *check_mappings(const struct bt_windows *w)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	const char *wrong = NULL;
+	char line[512], rights[8], name[256];
+	unsigned long long start, end, offset;
+
+	if (!maps)
+		return NULL;
+	while (!wrong && fgets(line, sizeof(line), maps)) {
+		name[0] = 0;
+		if (sscanf(line, "%llx-%llx %7s %llx %*s %*s %255s", &start, &end, rights, &offset, name) < 4)
+			continue;
+		if (start >= w->arena + w->arena_size || end <= w->arena)
+			continue;
+		if (strncmp(rights, "---", 3) && strncmp(name, "/memfd:", 7))
+			wrong = "something else than RAM is mapped in a window";
+		else
+			wrong = check_mapping(w, start, end, rights, offset);
+		if (wrong)
+			found_context(2, "%s", line);
+	}
+	fclose(maps);
+	return wrong;
+}
+
+const char *check_records(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+	const char *wrong;
+
+	if (v->bt_frame.self != v || (void *)bt->windows != v->mem->engine_shared)
+		return "the vCPU's own pointers changed";
+	wrong = check_blocks(bt);
+	if (!wrong)
+		wrong = check_jump_tables(bt);
+	if (!wrong)
+		wrong = check_slot_tables(bt->windows);
+	return wrong ? wrong : check_mappings(bt->windows);
+}
