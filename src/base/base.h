@@ -6,6 +6,7 @@
 #define DOPPEL_BASE_H
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -158,6 +159,15 @@ void log_guest_print(struct log_limit *, const char *fmt, ...) printf_like(2, 3)
 		log_guest_print(&limit_, __VA_ARGS__);                                                                 \
 	} while (0)
 
+/* ---- names of addresses ---- */
+
+struct symbols;
+/* From lines "ADDRESS TYPE NAME", in any order; others are passed over. NULL with a sentence when there is none of code. */
+struct symbols *symbols_parse(const char *text, struct error *);
+/* The symbol at or before the address, and how far before; NULL when none is near, or `s` is NULL. */
+const char *symbols_find(const struct symbols *, uint64_t address, uint64_t *offset);
+void symbols_free(struct symbols *);
+
 /* ---- trace points: one bit test when off ---- */
 
 /* _(ENUM suffix, name on the command line, what a line of it shows) */
@@ -187,15 +197,25 @@ enum trace_category {
 
 /* Hangs off a machine; a NULL pointer is never passed, an all-zero one is "off". */
 struct trace {
-	uint32_t mask; /* bit per category */
-	FILE *out;     /* owned */
+	_Atomic uint32_t mask; /* bit per category */
+	FILE *out;	       /* owned */
+	uint64_t left;	       /* bytes that may still be written: what a guest causes does not fill the host's disk */
 };
 
-/* Parse "exits,pio" (or "all", or "help": fills err with the list) and open the file; 0 or -errno. */
-int trace_open(struct trace *, const char *categories, const char *path, struct error *);
+/*
+ * Parse "exits,pio" (or "all", or "help": fills err with the list) and open the file; 0 or -errno. When `limit` bytes are
+ * written, a last line says so and tracing ends.
+ */
+int trace_open(struct trace *, const char *categories, const char *path, uint64_t limit, struct error *);
 void trace_close(struct trace *);
 void trace_emit(struct trace *, enum trace_category, const char *fmt, ...) printf_like(3, 4);
-static inline bool trace_on(const struct trace *t, enum trace_category c) { return unlikely(t->mask & BIT(c)); }
+/* Lines between these belong together: no other thread's come in. The trace is open. */
+void trace_lock(struct trace *);
+void trace_unlock(struct trace *);
+static inline bool trace_on(const struct trace *t, enum trace_category c)
+{
+	return unlikely(atomic_load_explicit(&t->mask, memory_order_relaxed) & BIT(c));
+}
 #define TRACE(t, cat, ...)                                                                                             \
 	do {                                                                                                           \
 		if (trace_on(t, TRACE_##cat))                                                                          \

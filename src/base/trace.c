@@ -45,7 +45,7 @@ static int trace_parse(uint32_t *mask, const char *categories, struct error *err
 	}
 }
 
-int trace_open(struct trace *trace, const char *categories, const char *path, struct error *err)
+int trace_open(struct trace *trace, const char *categories, const char *path, uint64_t limit, struct error *err)
 {
 	uint32_t mask;
 	int rc = trace_parse(&mask, categories, err);
@@ -66,6 +66,7 @@ int trace_open(struct trace *trace, const char *categories, const char *path, st
 		return error_set_errno(err, errno, "cannot open trace file '%s'", path ? path : "standard error");
 	if (!path)
 		setvbuf(trace->out, NULL, _IOLBF, BUFSIZ);
+	trace->left = limit;
 	trace->mask = mask;
 	return 0;
 }
@@ -78,18 +79,28 @@ void trace_close(struct trace *trace)
 	trace->out = NULL;
 }
 
+void trace_lock(struct trace *trace) { flockfile(trace->out); }
+
+void trace_unlock(struct trace *trace) { funlockfile(trace->out); }
+
 void trace_emit(struct trace *trace, enum trace_category category, const char *fmt, ...)
 {
 	va_list args;
+	int written;
 
 	if (!trace->out)
 		return;
-	flockfile(trace->out);
-	fputs(trace_names[category], trace->out);
-	fputs(": ", trace->out);
-	va_start(args, fmt);
-	vfprintf(trace->out, fmt, args);
-	va_end(args);
-	putc_unlocked('\n', trace->out);
-	funlockfile(trace->out);
+	trace_lock(trace);
+	if (trace->left) {
+		va_start(args, fmt);
+		written = fprintf(trace->out, "%s: ", trace_names[category]) + vfprintf(trace->out, fmt, args) + 1;
+		va_end(args);
+		putc_unlocked('\n', trace->out);
+		trace->left -= MIN(trace->left, (uint64_t)written);
+		if (!trace->left) {
+			fputs("trace: its limit is reached, it ends here\n", trace->out);
+			trace->mask = 0;
+		}
+	}
+	trace_unlock(trace);
 }

@@ -53,6 +53,11 @@ static int set_memory(void *target, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_trace_limit(void *target, const char *value, struct error *err)
+{
+	return parse_size(value, &((struct run_arguments *)target)->config.trace_limit, err);
+}
+
 static int set_cpus(void *target, const char *value, struct error *err)
 {
 	struct run_arguments *run = target;
@@ -113,10 +118,12 @@ SET_STRING(cpu_model)
 SET_STRING(debug_console)
 SET_STRING(trace)
 SET_STRING(trace_file)
+SET_STRING(guest_symbols)
 SET_SWITCH(pure)
 SET_SWITCH(no_reboot)
 SET_SWITCH(debug_exit)
 SET_SWITCH(stats)
+SET_SWITCH(perf_map)
 
 /* ---- words for help and completion ---- */
 
@@ -175,6 +182,10 @@ const struct cli_option run_options[] = {
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--trace", "LIST", "trace points, with commas between; 'help' lists them", set_trace, trace_word, false },
 	{ "--trace-file", "FILE", "where traces go (default standard error)", set_trace_file, NULL, true },
+	{ "--trace-limit", "SIZE", "after so much the trace ends (default 1G)", set_trace_limit, NULL, false },
+	{ "--guest-symbols", "FILE", "names of the guest's code for traces and profiles: a System.map or kallsyms",
+	  set_guest_symbols, NULL, true },
+	{ "--perf-map", NULL, "write /tmp/perf-PID.map, so that perf names guest code", set_perf_map, NULL, false },
 	{ "--stats", NULL, "print statistics at the end", set_stats, NULL, false },
 	{ "--debug-exit", NULL, "port 0xf4: a byte n written there ends doppel with status 2n + 1", set_debug_exit,
 	  NULL, false },
@@ -197,7 +208,8 @@ int command_run(int argc, char **argv)
 			    .cpus = 1,
 			    .engine = "auto",
 			    .cpu_model = "host",
-			    .clock = CLOCK_HOST },
+			    .clock = CLOCK_HOST,
+			    .trace_limit = 1ull << 30 },
 	};
 	struct error err = { 0 };
 	struct machine *machine;

@@ -494,8 +494,8 @@ unsigned cpu_decode_cached(struct decode_cache *, enum code_mode, const uint8_t 
 /* How many instructions it had to decode. */
 uint64_t decode_cache_missed(const struct decode_cache *);
 
-/* Disassembly in Intel syntax, for traces and messages. */
-void cpu_disassemble(enum code_mode, const uint8_t *bytes, size_t avail, uint64_t rip, char *text, size_t size);
+/* Disassembly in Intel syntax, for traces and messages, and how long it is: 1 for what is none. */
+unsigned cpu_disassemble(enum code_mode, const uint8_t *bytes, size_t avail, uint64_t rip, char *text, size_t size);
 
 /* ---- the vCPU ---- */
 
@@ -528,7 +528,7 @@ enum tlb_view {
 struct tlb_entry {
 	uint64_t read_tag, write_tag; /* 0: none */
 	uint64_t addend;	      /* host address - linear address, modulo 2^64 */
-	uint64_t gpa;		      /* page's guest physical address; in the low bits vcpu.global_tag, 0 if not global */
+	uint64_t gpa; /* page's guest physical address; in the low bits vcpu.global_tag, 0 if not global */
 };
 
 /* Instruction TLB. host is NULL when the page is neither RAM nor ROM. */
@@ -666,6 +666,8 @@ struct vcpu {
 	struct guest_mem *mem;
 	struct clock *clock;
 	struct trace *trace;
+	const struct symbols *symbols; /* of the guest, for traces and profiles; NULL: none are known */
+	struct perf_map *perf_map;     /* see engine.h; NULL: none is wanted */
 	const struct vcpu_env *env;
 	void *env_opaque;    /* the environment's */
 	unsigned index;	     /* = initial APIC ID */
@@ -705,10 +707,11 @@ struct vcpu {
 	/* paging.c: translations of instruction fetches, [cpl == 3]; filters of what the TLBs may hold */
 	struct fetch_entry fetch_tlb[2][FETCH_TLB_SIZE];
 	struct tlb_filter {
-		uint64_t fetched[FETCHED_BITS / 64];	    /* pages fetched from, by number modulo FETCHED_BITS */
-		uint64_t large_pages[LARGE_PAGE_BITS / 64]; /* 2 MiB regions mapped by large pages, modulo LARGE_PAGE_BITS */
-		uint64_t huge_pages;			    /* 1 GiB regions mapped by one page, modulo 64 */
-	} tlb_filter[2];				    /* lower, upper half of addresses */
+		uint64_t fetched[FETCHED_BITS / 64]; /* pages fetched from, by number modulo FETCHED_BITS */
+		uint64_t large_pages[LARGE_PAGE_BITS /
+				     64]; /* 2 MiB regions mapped by large pages, modulo LARGE_PAGE_BITS */
+		uint64_t huge_pages;	  /* 1 GiB regions mapped by one page, modulo 64 */
+	} tlb_filter[2];		  /* lower, upper half of addresses */
 	struct pcid_slot pcids[PCID_SLOTS];
 	unsigned next_pcid; /* slot to replace */
 

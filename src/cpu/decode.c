@@ -755,7 +755,7 @@ unsigned cpu_decode(const struct cpu_model *model, enum code_mode mode, const ui
 	return decode_with_layout(model, mode, bytes, avail, block_offset, i, host, &layout);
 }
 
-void cpu_disassemble(enum code_mode mode, const uint8_t *bytes, size_t avail, uint64_t rip, char *text, size_t size)
+unsigned cpu_disassemble(enum code_mode mode, const uint8_t *bytes, size_t avail, uint64_t rip, char *text, size_t size)
 {
 	ZydisDecoder decoder;
 	ZydisDecodedInstruction in;
@@ -765,8 +765,10 @@ void cpu_disassemble(enum code_mode mode, const uint8_t *bytes, size_t avail, ui
 	init_decoder(&decoder, NULL, mode);
 	ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
 	ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_FORCE_SIZE, ZYAN_TRUE);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, avail, &in, o)) ||
-	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &in, o, in.operand_count_visible, text, size, rip,
-							  NULL)))
-		snprintf(text, size, "(bad)");
+	if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, avail, &in, o)) &&
+	    ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &in, o, in.operand_count_visible, text, size, rip,
+							 NULL)))
+		return in.length;
+	snprintf(text, size, "(bad)");
+	return 1;
 }

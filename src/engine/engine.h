@@ -48,6 +48,17 @@ extern const struct engine_ops interp_engine, bt_engine;
 extern const struct engine_ops *const engines[];
 const struct engine_ops *engine_find(const char *name, struct error *);
 
+/* ---- perf_map.c: what generated code is, for profilers ---- */
+
+struct perf_map;
+/* /tmp/perf-PID.map; NULL on error. It stays when it is closed: profiles are looked at later. */
+struct perf_map *perf_map_open(struct error *);
+/* Any thread; NULL does nothing. The code at start is the guest's at rip, in v's present mode; nothing else ever was there or will be. */
+void perf_map_add(struct perf_map *, const void *start, size_t size, const struct vcpu *v, uint64_t rip);
+void perf_map_close(struct perf_map *);
+/* "k64:do_syscall_64+0x10" or "u32:0x8048000": privilege, code size, and a symbol or the linear address. Returns name. */
+const char *guest_code_name(const struct vcpu *v, uint64_t rip, char *name, size_t size);
+
 /* ---- kvm/probe.c: whether KVM runs kernel-mode code at speed, found by running some ---- */
 
 struct kvm_timing {

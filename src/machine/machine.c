@@ -77,6 +77,37 @@ static int (*const pc_devices[])(struct machine *, struct error *) = {
 
 /* ---- creation ---- */
 
+/* Enough for any kernel's, with all modules. */
+#define MAX_SYMBOL_FILE (256u << 20)
+
+static int read_guest_symbols(struct machine *m, struct error *err)
+{
+	uint8_t *text;
+	size_t size;
+	int rc = host_file_read(m->config.guest_symbols, MAX_SYMBOL_FILE, &text, &size, err);
+
+	if (rc)
+		return rc;
+	m->symbols = symbols_parse((const char *)text, err);
+	free(text);
+	return m->symbols ? 0 : error_prefix(err, "guest symbols '%s'", m->config.guest_symbols);
+}
+
+/* What shows the person who runs doppel what happens inside. */
+static int open_observers(struct machine *m, struct error *err)
+{
+	const struct machine_config *c = &m->config;
+	int rc = 0;
+
+	if (c->guest_symbols)
+		rc = read_guest_symbols(m, err);
+	if (!rc && c->trace)
+		rc = trace_open(&m->trace, c->trace, c->trace_file, c->trace_limit, err);
+	if (!rc && c->perf_map && !(m->perf_map = perf_map_open(err)))
+		rc = -err->code;
+	return rc;
+}
+
 static int create_host_side(struct machine *m, struct error *err)
 {
 	const struct machine_config *c = &m->config;
@@ -86,8 +117,8 @@ static int create_host_side(struct machine *m, struct error *err)
 	if (!m->engine)
 		return -err->code;
 	rc = cpu_model_init(&m->model, c->cpu_model ? c->cpu_model : "host", c->pure, c->cpus, err);
-	if (!rc && c->trace)
-		rc = trace_open(&m->trace, c->trace, c->trace_file, err);
+	if (!rc)
+		rc = open_observers(m, err);
 	if (rc)
 		return rc;
 	m->loop = event_loop_create(err);
@@ -108,6 +139,8 @@ static int create_cpu(struct machine *m, unsigned i, struct error *err)
 	mc->cpu = vcpu_create(i, &m->model, m->mem, m->clock, &m->trace, &machine_env, mc, err);
 	if (!mc->cpu)
 		return -err->code;
+	mc->cpu->symbols = m->symbols;
+	mc->cpu->perf_map = m->perf_map;
 	pthread_cond_init(&mc->turn_begins, NULL);
 	m->vcpus[i] = mc->cpu;
 	mc->cpu->peers = m->vcpus;
@@ -218,6 +251,8 @@ void machine_destroy(struct machine *m)
 	if (m->loop)
 		event_loop_destroy(m->loop);
 	trace_close(&m->trace);
+	perf_map_close(m->perf_map);
+	symbols_free(m->symbols);
 	pthread_mutex_destroy(&m->run_lock);
 	pthread_cond_destroy(&m->run_changed);
 	pthread_mutex_destroy(&m->exclusive.lock);

@@ -27,6 +27,9 @@ struct machine_config {
 	const char *debug_console;    /* chardev spec for port 0xe9, or NULL */
 	const char *trace;	      /* categories, or NULL */
 	const char *trace_file;	      /* NULL: standard error */
+	uint64_t trace_limit;	      /* bytes */
+	const char *guest_symbols;    /* file with names of the guest's code, or NULL */
+	bool perf_map;		      /* write /tmp/perf-PID.map */
 	bool stats;
 };
 

@@ -55,6 +55,8 @@ struct machine {
 	struct machine_config config; /* strings are the creator's */
 	struct cpu_model model;
 	struct trace trace;
+	struct symbols *symbols;   /* of the guest; NULL: none were given */
+	struct perf_map *perf_map; /* NULL: none is wanted */
 	struct guest_mem *mem;
 	struct clock *clock;
 	struct bus *bus;

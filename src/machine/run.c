@@ -221,10 +221,10 @@ void machine_print_stats(struct machine *m, FILE *out)
 
 	for (unsigned i = 0; i < m->cpu_count; i++)
 		instructions += m->cpus[i].cpu->s.icount;
-	fprintf(out, "engine %s, guest time %.6f s, %llu instructions\n", m->engine->name,
+	fprintf(out, "engine %s, guest time %.6f s, %llu instructions counted\n", m->engine->name,
 		(double)clock_now(m->clock) / 1e9, (unsigned long long)instructions);
 	for (unsigned i = 0; i < m->cpu_count; i++)
-		fprintf(out, "  cpu %u: %llu instructions\n", i, (unsigned long long)m->cpus[i].cpu->s.icount);
+		fprintf(out, "  cpu %u: %llu instructions counted\n", i, (unsigned long long)m->cpus[i].cpu->s.icount);
 	for (unsigned c = 0; c < COUNT_COUNT; c++) {
 		uint64_t sum = 0;
 

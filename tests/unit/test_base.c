@@ -228,7 +228,7 @@ static void trace_writes_what_was_asked_for(void **state)
 
 	(void)state;
 	assert_false(trace_on(&trace, TRACE_PIO));
-	assert_int_equal(trace_open(&trace, "pio,page-faults", path, &err), 0);
+	assert_int_equal(trace_open(&trace, "pio,page-faults", path, UINT64_MAX, &err), 0);
 	assert_true(trace_on(&trace, TRACE_PIO));
 	assert_true(trace_on(&trace, TRACE_PAGE_FAULTS));
 	assert_false(trace_on(&trace, TRACE_MMIO));
@@ -252,28 +252,81 @@ static void trace_parses_categories(void **state)
 	char *text;
 
 	(void)state;
-	assert_int_equal(trace_open(&trace, "all", "/dev/null", &err), 0);
+	assert_int_equal(trace_open(&trace, "all", "/dev/null", UINT64_MAX, &err), 0);
 	assert_int_equal(trace.mask, BIT(TRACE_COUNT) - 1);
 	trace_close(&trace);
-	assert_int_equal(trace_open(&trace, "help", NULL, &err), -EINVAL);
+	assert_int_equal(trace_open(&trace, "help", NULL, UINT64_MAX, &err), -EINVAL);
 #define _(id, name, what) assert_non_null(strstr(err.text, name));
 	TRACE_CATEGORIES(_)
 #undef _
-	assert_int_equal(trace_open(&trace, "pio,nonsense", NULL, &err), -EINVAL);
+	assert_int_equal(trace_open(&trace, "pio,nonsense", NULL, UINT64_MAX, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "'nonsense'"));
-	assert_int_equal(trace_open(&trace, "", NULL, &err), -EINVAL);
-	assert_int_equal(trace_open(&trace, "pio,", NULL, &err), -EINVAL);
-	assert_int_equal(trace_open(&trace, "pi", NULL, &err), -EINVAL);
-	assert_int_equal(trace_open(&trace, "pio", "/nonexistent/x", &err), -ENOENT);
+	assert_int_equal(trace_open(&trace, "", NULL, UINT64_MAX, &err), -EINVAL);
+	assert_int_equal(trace_open(&trace, "pio,", NULL, UINT64_MAX, &err), -EINVAL);
+	assert_int_equal(trace_open(&trace, "pi", NULL, UINT64_MAX, &err), -EINVAL);
+	assert_int_equal(trace_open(&trace, "pio", "/nonexistent/x", UINT64_MAX, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "/nonexistent/x"));
 	capture_begin();
-	assert_int_equal(trace_open(&trace, "cpuid", NULL, &err), 0);
+	assert_int_equal(trace_open(&trace, "cpuid", NULL, UINT64_MAX, &err), 0);
 	TRACE(&trace, CPUID, "leaf 1");
 	trace_close(&trace);
 	fprintf(stderr, "still open\n");
 	text = capture_end();
 	assert_string_equal(text, "cpuid: leaf 1\nstill open\n");
 	free(text);
+}
+
+static void trace_ends_at_its_limit(void **state)
+{
+	struct trace trace = { 0 };
+	char *text;
+
+	(void)state;
+	capture_begin();
+	assert_int_equal(trace_open(&trace, "pio", NULL, 15, NULL), 0);
+	trace_lock(&trace);
+	for (unsigned n = 0; n < 9; n++)
+		TRACE(&trace, PIO, "%u", n); /* 7 bytes */
+	trace_unlock(&trace);
+	assert_false(trace_on(&trace, TRACE_PIO));
+	trace_close(&trace);
+	text = capture_end();
+	assert_string_equal(text, "pio: 0\npio: 1\npio: 2\ntrace: its limit is reached, it ends here\n");
+	free(text);
+}
+
+/* ---- symbols ---- */
+
+static void symbols_by_address(void **state)
+{
+	static const char text[] = "ffffffff81000300 t third\t[module]\n"
+				   "no line of a table\n"
+				   "0000000000000000 T nowhere\n"
+				   "ffffffff81000000 T _stext\n"
+				   "ffffffff81000280 D data\n"
+				   "ffffffff81000200 W second\r\n"
+				   "ffffffff81000290";
+	struct symbols *s;
+	struct error err;
+	uint64_t offset;
+
+	(void)state;
+	s = symbols_parse(text, &err);
+	assert_non_null(s);
+	assert_null(symbols_find(s, 0xffffffff80ffffff, &offset));
+	assert_string_equal(symbols_find(s, 0xffffffff81000000, &offset), "_stext");
+	assert_int_equal(offset, 0);
+	assert_string_equal(symbols_find(s, 0xffffffff810002ff, &offset), "second");
+	assert_int_equal(offset, 0xff);
+	assert_string_equal(symbols_find(s, 0xffffffff81000301, &offset), "third");
+	assert_null(symbols_find(s, 0xffffffff82000000, &offset));
+	assert_null(symbols_find(s, 0, &offset));
+	symbols_free(s);
+
+	assert_null(symbols_find(NULL, 1, &offset));
+	assert_null(symbols_parse("0000000000000000 T _stext\n", &err));
+	assert_int_equal(err.code, EINVAL);
+	assert_null(symbols_parse("", &err));
 }
 
 /* ---- bugs ---- */
@@ -313,6 +366,8 @@ int main(void)
 		cmocka_unit_test(log_keeps_lines_whole),
 		cmocka_unit_test(trace_writes_what_was_asked_for),
 		cmocka_unit_test(trace_parses_categories),
+		cmocka_unit_test(trace_ends_at_its_limit),
+		cmocka_unit_test(symbols_by_address),
 		cmocka_unit_test(bug_names_its_place_and_aborts),
 	};
 

@@ -246,6 +246,7 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 		bt->stats.callouts[single->insns[0].op]++;
 	} else {
 		bt->stats.fault_ops[single->insns[0].op]++;
+		bt_fault_begins(v);
 		note_access(v, &single->insns[0], kind == BT_EXIT_FAULT_WRITE);
 	}
 	/* Before it runs: it may raise a page fault each time. */
@@ -254,6 +255,7 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 		bt_invalidate_block(v, b);
 	}
 	interp_run_single(v, single);
+	bt_fault_ends(v, false);
 	if (v->restart) {
 		v->restart = false;
 		return false;
@@ -420,6 +422,7 @@ static bool deliver_fault(struct vcpu *v)
 {
 	bool alive, stepping = v->bt->stepping;
 
+	bt_fault_ends(v, true);
 	v->bt->stepping = false;
 	if (v->current) {
 		v->s.rip = v->s.ip_base;
@@ -644,67 +647,6 @@ static void bt_invalidate(struct vcpu *v, gpa_t start, size_t size)
 	bt_code_flush(v);
 }
 
-static void print_ops(FILE *out, const char *title, const uint64_t *count)
-{
-	bool shown[OP_COUNT] = { false };
-
-	for (unsigned n = 0; n < 14; n++) {
-		unsigned best = OP_COUNT;
-
-		for (unsigned op = 0; op < OP_COUNT; op++)
-			if (!shown[op] && count[op] && (best == OP_COUNT || count[op] > count[best]))
-				best = op;
-		if (best == OP_COUNT)
-			break;
-		shown[best] = true;
-		fprintf(out, "  %s %-20s %12llu\n", title, cpu_op_name(best), (unsigned long long)count[best]);
-	}
-}
-
-static void bt_stats(struct vcpu *v, FILE *out)
-{
-	const struct bt_cpu *bt = v->bt;
-	const struct bt_stats *s = &bt->stats;
-	struct bt_window_stats w;
-
-	bt_windows_stats(bt->windows, &w);
-	const struct {
-		const char *what;
-		uint64_t n;
-	} rows[] = {
-		{ "blocks translated", s->translated },
-		{ "guest instructions in them", s->guest_insns },
-		{ "KiB of code now", bt->code_used >> 10 },
-		{ "KiB about blocks now", bt->meta_used >> 10 },
-		{ "code cache flushes", s->flushes - 1 },
-		{ "links made", s->links },
-		{ "links undone", s->unlinked },
-		{ "blocks invalidated", s->invalidated },
-		{ "instructions sent to C", s->forced },
-		{ "times entered from C", s->enters },
-		{ "faults in translated code", s->faults },
-		{ "TLB misses of translated code", s->tlb_misses },
-		{ "system instructions done at once", s->fast },
-		{ "address spaces grown up", s->grown },
-		{ "windows (machine)", w.windows },
-		{ "address spaces (machine)", w.spaces },
-		{ "window fills (machine)", w.fills },
-		{ "pages filled (machine)", w.pages_filled },
-		{ "faults not filled (machine)", w.slow },
-		{ "revalidations (machine)", w.revalidations },
-		{ "pages dropped (machine)", w.pages_dropped },
-		{ "evictions (machine)", w.evictions },
-		{ "host mappings (machine)", w.mappings },
-		{ "page tables emptied (machine)", w.trims },
-	};
-
-	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++)
-		fprintf(out, "  %-32s %12llu\n", rows[n].what, (unsigned long long)rows[n].n);
-	print_ops(out, "callout", s->callouts);
-	print_ops(out, "fault  ", s->fault_ops);
-	interp_engine.stats(v, out);
-}
-
 const struct engine_ops bt_engine = {
 	.name = "bt",
 	.what = "binary translation to this processor's own instructions",
@@ -715,6 +657,6 @@ const struct engine_ops bt_engine = {
 	.pull = bt_pull,
 	.push = bt_push,
 	.invalidate = bt_invalidate,
-	.stats = bt_stats,
+	.stats = bt_stats_print,
 	.destroy = bt_destroy,
 };

@@ -105,9 +105,19 @@ void bt_windows_young(struct bt_windows *, struct vcpu *, bool young);
 /* TLB maintenance of v, called by cpu/ through vcpu.tlb_hooks; see there. */
 extern const struct tlb_hooks bt_tlb_hooks;
 
+/* (field, what it counts) */
+/* clang-format off */
+#define BT_WINDOW_COUNTERS(_)                                                                                          \
+	_(windows, "in use now") _(spaces, "address spaces now") _(mappings, "host mappings now")                      \
+	_(faults, "faults looked at") _(slow, "not filled") _(fills, "fills") _(pages_filled, "pages filled")          \
+	_(pages_dropped, "pages dropped") _(revalidations, "comparisons with the guest's tables")                      \
+	_(evictions, "evictions") _(trims, "host page tables emptied")
+/* clang-format on */
+
 struct bt_window_stats {
-	uint64_t windows, spaces, fills, pages_filled, faults, slow, revalidations, pages_dropped, evictions, mappings,
-		trims;
+#define _(field, what) uint64_t field;
+	BT_WINDOW_COUNTERS(_)
+#undef _
 };
 void bt_windows_stats(struct bt_windows *, struct bt_window_stats *);
 

@@ -241,6 +241,15 @@ void bt_force(struct bt_cpu *bt, uint64_t gpa)
 
 /* ---- creation, forgetting ---- */
 
+/* For a profiler that asks what was at an address: never two blocks at one. */
+static void move_code(struct vcpu *v)
+{
+	struct error err;
+
+	if (host_code_move(&v->bt->cache, &err))
+		log_warning("perf map: names of code translated from now on may be wrong: %s", err.text);
+}
+
 void bt_code_flush(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
@@ -256,13 +265,15 @@ void bt_code_flush(struct vcpu *v)
 	if (bt->meta_used) {
 		host_code_discard(&bt->cache);
 		madvise(bt->meta, BT_META_SIZE, MADV_DONTNEED);
+		bt->stats.flushes++;
+		if (v->perf_map)
+			move_code(v);
 	}
 	bt->code_used = bt->meta_used = 0;
 	bt->block_count = 0;
 	bt->pending = NULL;
 	bt->entering = NULL;
 	bt->code_epoch++;
-	bt->stats.flushes++;
 }
 
 void bt_code_destroy(struct vcpu *v)

@@ -17,7 +17,7 @@
 #define BT_MAX_BLOCKS  (1u << 21) /* what an exit argument can name */
 #define BT_FORCED      4096	  /* instructions that are better done in C: slots of a hash table */
 
-#define BT_SPACES	 64   /* address spaces whose age is known */
+#define BT_SPACES	 64 /* address spaces whose age is known */
 #define BT_SPACE_ENTRIES 4
 #define BT_TICK_NS	 4000000 /* of the vCPU thread's CPU time */
 #define BT_YOUNG_TICKS	 2	 /* this many found in its user code make an address space grown up */
@@ -114,12 +114,39 @@ struct jump_table {
 	uint64_t used; /* for choosing which to reuse */
 };
 
+/* (field, what it counts) */
+/* clang-format off */
+#define BT_COUNTERS(_)                                                                                                 \
+	_(translated, "blocks translated") _(guest_insns, "of guest instructions") _(guest_bytes, "of guest bytes")    \
+	_(code_bytes, "to host bytes") _(invalidated, "blocks forgotten: code changed, or retranslated")               \
+	_(forced, "instructions retranslated: they faulted again and again")                                           \
+	_(grown, "address spaces retranslated: for windows") _(flushes, "whole code cache forgotten")                  \
+	_(links, "links made") _(unlinked, "links undone") _(enters, "translated code entered from C")                 \
+	_(tlb_misses, "TLB misses of translated code") _(fast, "system instructions done at once")                     \
+	_(faults, "host faults in translated code")
+/* What such a fault turned out to be. */
+#define BT_FAULT_CAUSES(_)                                                                                             \
+	_(FILLED, "filled a window") _(PAGE_FAULT, "guest's page fault") _(EXCEPTION, "guest's other exception")       \
+	_(DEVICE, "device memory") _(CODE, "write to code") _(OTHER, "other: not for a window")
+/* clang-format on */
+
+enum bt_fault_cause {
+#define _(name, what) BT_FAULT_##name,
+	BT_FAULT_CAUSES(_)
+#undef _
+		BT_FAULT_CAUSE_COUNT
+};
+
 struct bt_stats {
-	uint64_t translated, guest_insns, code_bytes, links, unlinked, flushes, invalidated, forced, enters, lookups,
-		faults;
-	uint64_t tlb_misses, grown, fast;
+#define _(field, what) uint64_t field;
+	BT_COUNTERS(_)
+#undef _
+	uint64_t causes[BT_FAULT_CAUSE_COUNT];
 	uint64_t callouts[OP_COUNT];
 	uint64_t fault_ops[OP_COUNT];
+	/* An instruction is being done in C because it faulted; what the vCPU had counted before. */
+	bool in_fault;
+	uint64_t device_accesses, code_writes;
 };
 
 /*
@@ -171,7 +198,7 @@ struct bt_cpu {
 	volatile sig_atomic_t kicked;
 	volatile sig_atomic_t ticked; /* the timer found translated code of a young address space running */
 	timer_t timer;
-	uint64_t fault_at; /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
+	uint64_t fault_at;		    /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
 	pthread_t thread;
 	_Atomic bool thread_known;
@@ -290,6 +317,13 @@ void bt_unlink_exits(struct vcpu *, struct bt_block *);
 
 /* translate.c: the block at s.rip, in this page; NULL: no room. Raises what fetching raises. */
 struct bt_block *bt_translate(struct vcpu *, struct code_page *);
+
+/* report.c */
+void bt_report_block(struct vcpu *, const struct bt_block *, const struct block *decoded);
+void bt_stats_print(struct vcpu *, FILE *);
+/* Around an instruction that C does because it faulted: to find out why. The end is looked for whenever C may have raised, too. */
+void bt_fault_begins(struct vcpu *);
+void bt_fault_ends(struct vcpu *, bool raised);
 
 /* signal.c */
 int bt_signals_install(struct error *);

@@ -63,6 +63,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	v->bt->fault_at = page_fault ? (uint64_t)(uintptr_t)info->si_addr : 0;
 	if (page_fault &&
 	    bt_windows_fault(v->bt->windows, v, (uint64_t)(uintptr_t)info->si_addr, write) == WINDOW_FILLED) {
+		v->bt->stats.causes[BT_FAULT_FILLED]++;
 		errno = saved_errno;
 		return;
 	}

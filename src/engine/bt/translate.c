@@ -327,5 +327,8 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	bt_insert(v, t.b);
 	bt->stats.translated++;
 	bt->stats.guest_insns += decoded->count;
+	bt->stats.guest_bytes += decoded->bytes;
+	bt->stats.code_bytes += t.b->code_size;
+	bt_report_block(v, t.b, decoded);
 	return t.b;
 }
