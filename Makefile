@@ -202,9 +202,9 @@ run: packages
 	$(Q)scripts/get-guest.sh
 	$(Q)DOPPEL='$(DOPPEL)' scripts/run-guest.sh $(ARGS)
 
-# Long: see tests/stress/run.sh for what can be chosen.
+# Long: the scripts say what can be chosen.
 stress: all helpers
-	$(Q)$(TEST_ENV) tests/stress/run.sh
+	$(Q)$(TEST_ENV) prove --timer -v --exec '' tests/stress/run.sh tests/stress/leak.sh
 
 # Until interrupted, unless ORACLE_ARGS says e.g. --seconds 600 or --seed 1.
 oracle: $(ORACLE)
