@@ -3,10 +3,14 @@
  */
 #include "cli/cli.h"
 
+#define _(engine, name, values, least, most, by_default, what) "  " #engine "," #name "=" values ": " what "\n"
+#define ENGINE_OPTIONS_HELP				       ENGINE_OPTIONS(_)
+
 const struct cli_command cli_commands[] = {
 	{ "run", "--kernel FILE [OPTION...]", "boot a kernel in a new virtual machine", run_options, command_run,
 	  "With --serial stdio, Ctrl-A x ends doppel and Ctrl-A h shows the other keys.\n"
 	  "SIZE is a number with K, M, G or T. file: and unix: are followed by a path.\n"
+	  "An engine's name may be followed by options, with commas before them (bt,link=off):\n" ENGINE_OPTIONS_HELP
 	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure;\n"
 	  "with --debug-exit, what the guest said (always odd)." },
 	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor,

@@ -109,6 +109,7 @@ static void look_at_kvm(struct report *r)
 static void look_at_engines(struct report *r)
 {
 	const struct engine_ops *automatic;
+	struct engine_options options;
 	struct error err = { 0 };
 
 	for (size_t i = 0; engines[i]; i++) {
@@ -118,7 +119,7 @@ static void look_at_engines(struct report *r)
 		    err.text);
 		r->engine_works |= usable;
 	}
-	automatic = engine_find("auto", &err);
+	automatic = engine_find("auto", &options, &err);
 	if (automatic)
 		add(r, "engine", "auto", GOOD, "takes %s", automatic->name);
 }

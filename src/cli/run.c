@@ -172,7 +172,7 @@ const struct cli_option run_options[] = {
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },
-	{ "--engine", "NAME", "what executes the guest (default auto)", set_engine, engine_word, false },
+	{ "--engine", "NAME[,...]", "what executes the guest (default auto)", set_engine, engine_word, false },
 	{ "--cpu", "MODEL", "CPU that the guest sees (default host)", set_cpu_model, cpu_word, false },
 	{ "--clock", "KIND", "guest time: the host's, or virtual, which counts instructions (default host)", set_clock,
 	  clock_word, false },

@@ -87,6 +87,29 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 
 /* ---- what a reached page does with bytes ---- */
 
+static void note_events(struct vcpu *v)
+{
+	if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed)) && v->events_posted)
+		v->events_posted(v);
+}
+
+static uint64_t mmio_read(struct vcpu *v, gpa_t address, unsigned size)
+{
+	uint64_t value;
+
+	v->count[COUNT_MMIO_READS]++;
+	value = v->env->mmio_read(v, address, size);
+	note_events(v);
+	return value;
+}
+
+static void mmio_write(struct vcpu *v, gpa_t address, unsigned size, uint64_t value)
+{
+	v->count[COUNT_MMIO_WRITES]++;
+	v->env->mmio_write(v, address, size, value);
+	note_events(v);
+}
+
 /* Largest aligned piece of a device access that is not a whole 1, 2, 4 or 8 bytes. */
 static unsigned device_piece(uint64_t address, unsigned left)
 {
@@ -101,9 +124,8 @@ static void device_read(struct vcpu *v, gpa_t address, uint8_t *to, unsigned len
 {
 	for (unsigned done = 0; done < len;) {
 		unsigned piece = device_piece(address.v + done, len - done);
-		uint64_t value = v->env->mmio_read(v, gpa(address.v + done), piece);
+		uint64_t value = mmio_read(v, gpa(address.v + done), piece);
 
-		v->count[COUNT_MMIO_READS]++;
 		memcpy(to + done, &value, piece);
 		done += piece;
 	}
@@ -116,8 +138,7 @@ static void device_write(struct vcpu *v, gpa_t address, const uint8_t *from, uns
 		uint64_t value = 0;
 
 		memcpy(&value, from + done, piece);
-		v->count[COUNT_MMIO_WRITES]++;
-		v->env->mmio_write(v, gpa(address.v + done), piece, value);
+		mmio_write(v, gpa(address.v + done), piece, value);
 		done += piece;
 	}
 }
@@ -175,8 +196,7 @@ static uint64_t load_in_view(struct vcpu *v, uint64_t lin, unsigned size, enum t
 
 		if (likely(t.host))
 			return host_load(t.host, size);
-		v->count[COUNT_MMIO_READS]++;
-		return v->env->mmio_read(v, t.gpa, size);
+		return mmio_read(v, t.gpa, size);
 	}
 
 	unsigned head = PAGE_SIZE - (lin & ~PAGE_MASK);
@@ -195,10 +215,9 @@ static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned
 		struct target t = reach(v, lin, ACCESS_WRITE, view, ss);
 
 		if (!t.host) {
-			v->count[COUNT_MMIO_WRITES]++;
 			if (size < 8)
 				value &= BIT(8 * size) - 1;
-			v->env->mmio_write(v, t.gpa, size, value);
+			mmio_write(v, t.gpa, size, value);
 		} else if (!t.rom) {
 			host_store(t.host, value, size);
 			if (t.code)

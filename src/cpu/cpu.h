@@ -602,6 +602,7 @@ struct tlb_hooks {
 };
 
 struct engine_ops;
+struct engine_options;
 
 /* A direct-mapped statistics row set; see CPU_COUNTERS. */
 /* clang-format off */
@@ -685,9 +686,15 @@ struct vcpu {
 	bool fpu_live;
 
 	const struct engine_ops *engine;
+	const struct engine_options *engine_options; /* set before the engine's create(); NULL: the defaults */
 	void *engine_data;
 	/* Called after a store of this vCPU changed a page's code generation (the store is done, the instruction maybe not). */
 	void (*code_written)(struct vcpu *, gpa_t page);
+	/*
+	 * The engine's: a device access of the instruction that runs made something pending, which is to be looked at behind it and
+	 * not only at the end of a block. NULL: nothing to do.
+	 */
+	void (*events_posted)(struct vcpu *);
 	const struct tlb_hooks *tlb_hooks; /* the engine's, NULL: none */
 	/* The engine's: make s.icount exact in the middle of a block. The environment calls it before it looks at icount. */
 	void (*sync_icount)(struct vcpu *);

@@ -20,23 +20,109 @@ static const struct engine_ops *best_engine(struct error *err)
 	return best;
 }
 
-const struct engine_ops *engine_find(const char *name, struct error *err)
+static const struct engine_ops *find_by_name(const char *name, size_t length, struct error *err)
 {
 	char names[128] = "auto";
 	size_t used = strlen(names);
 
-	if (!strcmp(name, "auto"))
+	if (length == strlen(names) && !strncmp(name, names, length))
 		return best_engine(err);
 	for (size_t i = 0; engines[i]; i++) {
-		if (!strcmp(name, engines[i]->name)) {
+		if (strlen(engines[i]->name) == length && !strncmp(name, engines[i]->name, length)) {
 			if (!engines[i]->probe(err))
 				return engines[i];
-			error_prefix(err, "engine '%s'", name);
+			error_prefix(err, "engine '%s'", engines[i]->name);
 			return NULL;
 		}
 		used += (size_t)snprintf(names + used, sizeof(names) - used, ", %s", engines[i]->name);
 		BUG_ON(used >= sizeof(names));
 	}
-	error_set(err, EINVAL, "engine '%s' is unknown; there are: %s", name, names);
+	error_set(err, EINVAL, "engine '%.*s' is unknown; there are: %s", (int)length, name, names);
 	return NULL;
+}
+
+/* ---- options ---- */
+
+static const struct option {
+	const char *engine, *name, *values;
+	unsigned least, most;
+	size_t field;
+} options[] = {
+#define _(engine, name, values, least, most, by_default, what)                                                         \
+	{ #engine, #name, values, least, most, offsetof(struct engine_options, name) },
+	ENGINE_OPTIONS(_)
+#undef _
+};
+
+const struct engine_options engine_defaults = {
+#define _(engine, name, values, least, most, by_default, what) .name = by_default,
+	ENGINE_OPTIONS(_)
+#undef _
+};
+
+static const struct option *find_option(const struct engine_ops *ops, const char *name, size_t length,
+					struct error *err)
+{
+	char names[128] = "";
+	size_t used = 0;
+
+	for (size_t n = 0; n < ARRAY_SIZE(options); n++) {
+		if (strcmp(options[n].engine, ops->name))
+			continue;
+		if (strlen(options[n].name) == length && !strncmp(options[n].name, name, length))
+			return &options[n];
+		used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", used ? ", " : "", options[n].name);
+		BUG_ON(used >= sizeof(names));
+	}
+	error_set(err, EINVAL, "engine '%s' has no option '%.*s'; there are: %s", ops->name, (int)length, name,
+		  used ? names : "none");
+	return NULL;
+}
+
+static int parse_value(const struct option *o, const char *value, size_t length, unsigned *number)
+{
+	bool is_switch = o->least == 0 && o->most == 1;
+
+	*number = 0;
+	if (is_switch && ((length == 2 && !strncmp(value, "on", 2)) || (length == 3 && !strncmp(value, "off", 3)))) {
+		*number = length == 2;
+		return 0;
+	}
+	if (is_switch || !length || length > 4 || strspn(value, "0123456789") < length)
+		return -EINVAL;
+	for (size_t n = 0; n < length; n++)
+		*number = 10 * *number + (unsigned)(value[n] - '0');
+	return *number >= o->least && *number <= o->most ? 0 : -EINVAL;
+}
+
+/* "NAME=VALUE" of this length. */
+static int parse_option(const struct engine_ops *ops, const char *text, size_t length, struct engine_options *result,
+			struct error *err)
+{
+	size_t name = MIN(strcspn(text, "="), length), value = MIN(name + 1, length);
+	const struct option *o = find_option(ops, text, name, err);
+	unsigned number;
+
+	if (!o)
+		return -EINVAL;
+	if (parse_value(o, text + value, length - value, &number))
+		return error_set(err, EINVAL, "option %s of engine '%s' is '%.*s'; expected %s", o->name, ops->name,
+				 (int)(length - value), text + value, o->values);
+	*(unsigned *)((char *)result + o->field) = number;
+	return 0;
+}
+
+const struct engine_ops *engine_find(const char *spec, struct engine_options *result, struct error *err)
+{
+	size_t length = strcspn(spec, ",");
+	const struct engine_ops *ops = find_by_name(spec, length, err);
+
+	*result = engine_defaults;
+	while (ops && spec[length]) {
+		spec += length + 1;
+		length = strcspn(spec, ",");
+		if (parse_option(ops, spec, length, result, err))
+			return NULL;
+	}
+	return ops;
 }

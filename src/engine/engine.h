@@ -22,11 +22,28 @@ struct exit {
 	struct error error; /* EXIT_ERROR */
 };
 
+/*
+ * What can be chosen about how an engine works, for finding its mistakes: written behind its name, with commas. Rows: engine,
+ * option, what its value may be, least, most, default, what it is for. A range of 0 to 1 is written off or on.
+ */
+/* clang-format off */
+#define ENGINE_OPTIONS(_)                                                                                              \
+	_(bt, block, "1 to 64", 1, 64, 64, "instructions in a translated block at most")                               \
+	_(bt, link, "on or off", 0, 1, 1, "whether translated blocks lead to each other without the loop in between")
+/* clang-format on */
+
+struct engine_options {
+#define _(engine, name, values, least, most, by_default, what) unsigned name;
+	ENGINE_OPTIONS(_)
+#undef _
+};
+extern const struct engine_options engine_defaults;
+
 struct engine_ops {
 	const char *name, *what;
 	/* Can this host run it, and how well? 0 or -errno; in both cases err->text has a sentence for `doppel doctor`. */
 	int (*probe)(struct error *);
-	/* Per vCPU, in the creating thread; sets vcpu->engine_data. */
+	/* Per vCPU, in the creating thread; reads vcpu->engine_options, sets vcpu->engine_data. */
 	int (*create)(struct vcpu *, struct error *);
 	/* In the vCPU's thread only. */
 	enum exit_kind (*run)(struct vcpu *, struct exit *);
@@ -46,7 +63,8 @@ extern const struct engine_ops interp_engine, bt_engine;
 
 /* NULL-terminated, best last; "auto" takes the best whose probe succeeds. */
 extern const struct engine_ops *const engines[];
-const struct engine_ops *engine_find(const char *name, struct error *);
+/* "NAME[,OPTION=VALUE]...": NULL and -EINVAL in err->code for what there is not. */
+const struct engine_ops *engine_find(const char *spec, struct engine_options *, struct error *);
 
 /* ---- perf_map.c: what generated code is, for profilers ---- */
 

@@ -113,7 +113,7 @@ static int create_host_side(struct machine *m, struct error *err)
 	const struct machine_config *c = &m->config;
 	int rc = 0;
 
-	m->engine = engine_find(c->engine ? c->engine : "auto", err);
+	m->engine = engine_find(c->engine ? c->engine : "auto", &m->engine_options, err);
 	if (!m->engine)
 		return -err->code;
 	rc = cpu_model_init(&m->model, c->cpu_model ? c->cpu_model : "host", c->pure, c->cpus, err);
@@ -146,6 +146,7 @@ static int create_cpu(struct machine *m, unsigned i, struct error *err)
 	mc->cpu->peers = m->vcpus;
 	mc->cpu->peer_count = m->config.cpus;
 	mc->cpu->engine = m->engine;
+	mc->cpu->engine_options = &m->engine_options;
 	rc = m->engine->create(mc->cpu, err);
 	if (rc) {
 		vcpu_destroy(mc->cpu);

@@ -16,7 +16,7 @@ struct machine_config {
 	const char *kernel, *initrd, *append; /* kernel is required */
 	uint64_t memory;		      /* bytes */
 	unsigned cpus;
-	const char *engine;    /* "auto", "interp" */
+	const char *engine;    /* see engine_find() */
 	const char *cpu_model; /* "host", "v2", "v3" */
 	enum clock_kind clock;
 	bool pure; /* the guest is told nothing of doppel */

@@ -62,6 +62,7 @@ struct machine {
 	struct bus *bus;
 	struct event_loop *loop;
 	const struct engine_ops *engine;
+	struct engine_options engine_options;
 	struct chardev *serial[MACHINE_MAX_SERIAL], *debug_console;
 
 	struct machine_cpu *cpus;

@@ -34,6 +34,11 @@ for n in "" 0 65 x 2x -1 99999999999999999999; do
 done
 check "unknown clock" refused 2 "--clock: 'wall'" run --kernel "$kernel" --clock wall
 check "unknown engine: says which there are" refused 2 "interp" run --kernel "$kernel" --engine steam
+check "unknown option of an engine: says which there are" refused 2 "link" run --kernel "$kernel" --engine bt,colour=red
+check "an engine without options" refused 2 "'block'" run --kernel "$kernel" --engine interp,block=1
+for o in block block= block=0 block=65 block=x link=1 link=; do
+	check "engine option '$o'" refused 2 "option ${o%%=*} of engine 'bt'" run --kernel "$kernel" --engine "bt,$o"
+done
 check "unknown model: says which there are" refused 2 "v2" run --kernel "$kernel" --cpu 486
 check "unknown trace point" refused 2 "dreams" run --kernel "$kernel" --trace dreams
 check "unknown kind of serial port" refused 2 "carrier-pigeon" run --kernel "$kernel" --serial carrier-pigeon

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The bare-metal guests under every engine and both clocks; with virtual time on another processor model, for the other vendor's
 # ways. A guest prints TAP of its own; here one line stands for each run.
-#   ENGINES   words NAME[,OPTION...]: engines, with options of doppel's behind commas (default interp and bt)
+#   ENGINES   words, as --engine takes them (default: below)
 #   GUESTS    names of the guests to run (default all)
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/tap.sh
@@ -46,17 +46,14 @@ cpu_counts() {
 
 names=${GUESTS:-$(for f in tests/guest/test_*.c; do basename "$f" .c | sed s/^test_//; done)}
 check "start: as a plain ELF64 executable" plain_elf
-for engine in ${ENGINES:-interp bt}; do
-	options=$(echo "$engine" | tr , ' ' | cut -s -d' ' -f2-)
+for engine in ${ENGINES:-interp bt bt,block=1 bt,link=off}; do
 	for run in "host host" "virtual v2"; do
 		clock=${run% *}
 		model=${run#* }
 		for guest in $names; do
 			for cpus in $(cpu_counts "$guest"); do
-				# shellcheck disable=SC2086  # options are words
 				check "$guest: $engine, $clock clock, CPU model $model, $cpus CPUs" \
-					run_guest "$guest" --engine "${engine%%,*}" --clock "$clock" --cpu "$model" \
-					--cpus "$cpus" $options
+					run_guest "$guest" --engine "$engine" --clock "$clock" --cpu "$model" --cpus "$cpus"
 			done
 		done
 	done

@@ -345,13 +345,13 @@ static void test_marks(void)
 	clear_marks();
 	t = USER_MODE(store, .rdi = T + DATA);
 	check(t.vector == EXC_PF && !(marks(1) & PTE_D), "3A 4.8: a write that faults does not set D");
-	write_cr0(read_cr0() | CR0_WP);
 	t = KERNEL(store, .rdi = T + DATA);
 	check(t.vector == EXC_PF && !(marks(1) & PTE_D), "3A 4.8: nor one that CR0.WP stops");
 	write_cr0(read_cr0() & ~CR0_WP);
 	t = KERNEL(store, .rdi = T + DATA, .rax = 1);
 	check(t.vector == END_VECTOR && marks(1) == (PTE_A | PTE_D),
 	      "3A 4.8: a write without WP to a read-only page does");
+	write_cr0(read_cr0() | CR0_WP);
 
 	unmap_page(T);
 	for (unsigned level = 2; level <= 4; level++)
@@ -441,7 +441,6 @@ static void test_rights_changes(void)
 {
 	struct trap t;
 
-	write_cr0(read_cr0() | CR0_WP);
 	warm(0);
 	*entry_of(T, 1) &= ~PTE_W;
 	invlpg(T);
@@ -472,7 +471,6 @@ static void test_rights_changes(void)
 	write_cr0(read_cr0() | CR0_WP);
 	t = KERNEL(store, .rdi = T + DATA, .rax = 1);
 	check_page_fault(&t, PF_P | PF_W, T + DATA, "3A 4.6.1: WP on: at once, without an invalidation");
-	write_cr0(read_cr0() & ~CR0_WP);
 }
 
 /*
@@ -519,12 +517,12 @@ static void test_data_page(bool smap)
 	invlpg(there);
 	t = USER_MODE(store, .rdi = there);
 	check_page_fault(&t, PF_P | PF_W | PF_U, there, "3A 4.10.4.2: made read-only: ring 3%s", how);
+	write_cr0(read_cr0() & ~CR0_WP);
 	t = KERNEL(store, .rdi = there, .rflags = 2 | (smap ? FLAG_AC : 0));
 	check_end(&t, "3A 4.6.1: ring 0 without WP%s", how);
 	write_cr0(read_cr0() | CR0_WP);
 	t = KERNEL(store, .rdi = there, .rflags = 2 | (smap ? FLAG_AC : 0));
 	check_page_fault(&t, PF_P | PF_W, there, "3A 4.6.1: with WP, at once%s", how);
-	write_cr0(read_cr0() & ~CR0_WP);
 	*entry_of(there, 1) = (u64)three | PTE_P | PTE_W | PTE_U;
 	invlpg(there);
 	accesses(3, smap);
@@ -821,7 +819,6 @@ static void test_crossing(void)
 	u64 at = T + PAGE - 3, *tail = (u64 *)((u8 *)one + PAGE - 8), kept = 0x1122334455667788;
 	struct trap t;
 
-	write_cr0(read_cr0() | CR0_WP);
 	map_page(T, (u64)one, PTE_P | PTE_W | PTE_U);
 	for (unsigned n = 0; n < ARRAY_SIZE(writers); n++) {
 		*tail = kept;
@@ -854,7 +851,6 @@ static void test_crossing(void)
 	KERNEL(lock_add_there, .rdi = at, .rax = 0x00000000fe000000);
 	check_equal(loaded(at), 0x0807060602030201, "3A 8.1.2: LOCK ADD over the boundary");
 	fill(two, 2);
-	write_cr0(read_cr0() & ~CR0_WP);
 }
 
 /* ---- tables that map themselves, and aliases ---- */

@@ -51,6 +51,7 @@ struct guest {
 	struct clock *clock;
 	struct vcpu *v, *peers[1];
 	const struct engine_ops *ops;
+	struct engine_options options;
 	bool counts; /* the engine can stop after so many instructions: others go on to the filler */
 	struct areas areas;
 	struct cpu_state base; /* what cases have in common */
@@ -228,7 +229,7 @@ static int create_vcpu(struct guest *g, const char *engine, struct error *err)
 {
 	int ret;
 
-	g->ops = engine_find(engine, err);
+	g->ops = engine_find(engine, &g->options, err);
 	if (!g->ops)
 		return -EINVAL;
 	ret = cpu_model_init(&g->model, "host", true, 1, err);
@@ -244,6 +245,7 @@ static int create_vcpu(struct guest *g, const char *engine, struct error *err)
 	g->v->peers = g->peers;
 	g->v->peer_count = 1;
 	g->v->engine = g->ops;
+	g->v->engine_options = &g->options;
 	return g->ops->create(g->v, err);
 }
 

@@ -123,6 +123,39 @@ static struct bt_block *find_or_translate(struct vcpu *v)
 	return b;
 }
 
+/* ---- counting, when time is virtual: see struct bt_cpu ---- */
+
+/* s.icount is exact now; from here on it is what has been taken from the budget. */
+static void start_counting(struct vcpu *v) { interp_of(v)->icount_end = v->s.icount + (uint64_t)v->budget; }
+
+/* Translated code is to go on with so many; unless something comes in between. */
+static void charge_resumed(struct vcpu *v, unsigned instructions)
+{
+	v->bt->resumed = (int)instructions;
+	bt_charge(v, v->bt->resumed);
+}
+
+/* The interpreter runs one instruction alone: the budget is put aside, so that it does not go on behind it. */
+static void begin_single(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+
+	bt->single = true;
+	bt->saved_budget = v->budget;
+	interp_of(v)->icount_end -= (uint64_t)v->budget - 1;
+	v->budget = 0;
+}
+
+static void end_single(struct vcpu *v, bool completed)
+{
+	struct bt_cpu *bt = v->bt;
+
+	bt->single = false;
+	interp_of(v)->icount_end += (uint64_t)bt->saved_budget - 1;
+	v->budget = bt->saved_budget;
+	bt_charge(v, completed);
+}
+
 /* ---- one instruction in C ---- */
 
 /* Bytes of code on one physical page; where no memory is, the interpreter reads ones as well. */
@@ -224,9 +257,10 @@ static void note_access(struct vcpu *v, const struct insn *i, bool write)
 static unsigned faults_allowed(const struct vcpu *v) { return bt_space_is_young(v->bt) ? 1 : BT_FAULTS_FORCED; }
 
 /*
- * Run instruction n of b by the interpreter. True when translated code can go on behind it: resume and r11 are set.
+ * Run instruction n of b by the interpreter. True when translated code can go on behind it: resume and r11 are set. Of the block
+ * only what is before it has been charged.
  */
-static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_kind kind)
+static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_kind kind)
 {
 	struct bt_cpu *bt = v->bt;
 	struct bt_insn *record = &b->insns[n], *following = record + 1;
@@ -254,17 +288,27 @@ static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_e
 		bt_force(bt, b->gpa + record->guest);
 		bt_invalidate_block(v, b);
 	}
+	begin_single(v);
 	interp_run_single(v, single);
+	end_single(v, !v->budget); /* 1: it is left unfinished, to be run again */
 	bt_fault_ends(v, false);
-	if (v->restart) {
-		v->restart = false;
+	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed ||
+	    atomic_load(&v->events))
 		return false;
-	}
-	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed)
+	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
+	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &v->bt_frame.r11))
 		return false;
 	v->bt_frame.resume = bt_exec(bt, b) + following->host;
-	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
-	return following->window_base < 0 || window_of(v, (unsigned)following->window_base, &v->bt_frame.r11);
+	return true;
+}
+
+/* The same, and what translated code goes on with is charged. */
+static bool run_single(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_kind kind)
+{
+	if (!run_alone(v, b, n, kind))
+		return false;
+	charge_resumed(v, b->count - n - 1);
+	return true;
 }
 
 /* Instruction n of b goes on where it looked into the TLB, or is C's after all: a device, a code page, two pages, misaligned. */
@@ -276,8 +320,11 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 	v->s.rip = b->rip + record->guest;
 	if (v->bt_frame.target & (MAX(record->align, 1) - 1u) || !cpu_tlb_fill(v, v->bt_frame.target, write))
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
+	if (b->dead)
+		return false;
 	v->bt_frame.resume = bt_exec(v->bt, b) + record->host;
-	return !b->dead;
+	charge_resumed(v, b->count - n);
+	return true;
 }
 
 /* ---- the loop ---- */
@@ -294,6 +341,8 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 		return BT_LEAVE;
 	}
 	if (events) {
+		if (v->bt->counting)
+			v->sync_icount(v);
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_CODE);
 		if (!cpu_handle_events(v)) {
 			*kind = EXIT_SHUTDOWN;
@@ -302,6 +351,10 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 	}
 	if (v->s.activity != CPU_RUNNING) {
 		*kind = EXIT_HALT;
+		return BT_LEAVE;
+	}
+	if (v->bt->counting && v->budget <= 0) {
+		*kind = EXIT_BUDGET;
 		return BT_LEAVE;
 	}
 	return atomic_load(&v->events) & EVENT_STEP ? BT_STEP : BT_GO_ON;
@@ -408,9 +461,17 @@ static bool handle_exit(struct vcpu *v)
 	case BT_EXIT_LOOKUP1: v->s.rip = b->links[kind - BT_EXIT_LOOKUP0].target; return false;
 	case BT_EXIT_INDIRECT:
 		v->s.rip = v->bt_frame.target;
-		return (uint64_t)sign_extend(v->s.rip, 48) != v->s.rip && refuse_target(v, b, n);
+		if ((uint64_t)sign_extend(v->s.rip, 48) == v->s.rip)
+			return false;
+		break;
 	case BT_EXIT_DONE: return false;
 	case BT_EXIT_RAISED: longjmp(v->fault_jmp, 1);
+	default: break;
+	}
+	/* The block is left at instruction n. */
+	bt_charge(v, (int)n - b->count);
+	switch (kind) {
+	case BT_EXIT_INDIRECT: return refuse_target(v, b, n);
 	case BT_EXIT_TLB_READ:
 	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, kind == BT_EXIT_TLB_WRITE);
 	default: return run_single(v, b, n, kind);
@@ -430,6 +491,9 @@ static bool deliver_fault(struct vcpu *v)
 	}
 	interp_of(v)->current = NULL;
 	v->restart = false;
+	if (v->bt->single)
+		end_single(v, false);
+	bt_charge(v, 1); /* the delivery, as in the interpreter */
 	alive = cpu_deliver_fault(v);
 	if (alive && stepping)
 		cpu_after_step(v);
@@ -443,7 +507,7 @@ static void step(struct vcpu *v)
 
 	bt->stepping = true;
 	bt->pending = NULL;
-	run_single(v, find_or_translate(v), 0, BT_EXIT_CALLOUT);
+	run_alone(v, find_or_translate(v), 0, BT_EXIT_CALLOUT);
 	bt->stepping = false;
 	cpu_after_step(v);
 }
@@ -455,7 +519,6 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 	enum bt_next next;
 
 	v->current = NULL;
-	v->budget = 0;
 	if (!clock_tsc(v->clock, &v->bt_frame.tsc_multiplier, &v->bt_frame.tsc_offset))
 		v->bt_frame.tsc_multiplier = 0;
 	bt_signals_enter(v);
@@ -486,59 +549,75 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 		uint32_t epoch = bt->code_epoch;
 		bt->pending = NULL;
 		b = find_or_translate(v);
-		if (pending && epoch == bt->code_epoch)
+		if (bt->counting && v->budget < b->count)
+			return BT_INTERPRET;
+		if (pending && epoch == bt->code_epoch && bt->options.link)
 			bt_link(v, pending, b);
 		v->bt_frame.resume = bt_exec(bt, b);
 		do {
-			v->bt_frame.jump = bt_jump_pointer(bt_jump_table(v, b->key));
+			v->bt_frame.jump = bt_jump_pointer(bt->options.link ? bt_jump_table(v, b->key) : bt->nothing);
 			bt->entering = b;
 			if (bt->kicked || atomic_load(&v->events))
 				break;
+			bt->resumed = 0;
 			bt->stats.enters++;
 			bt->glue->enter(v);
 		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v));
+		bt_charge(v, -bt->resumed);
+		bt->resumed = 0;
 	}
 }
 
 /* ---- the engine's operations ---- */
 
-static void no_icount(struct vcpu *v)
+/* At most so many instructions by the interpreter. */
+static enum exit_kind run_interpreter(struct vcpu *v, int64_t most, struct exit *exit)
 {
-	(void)v; /* translated code does not count; under virtual time the interpreter runs everything */
-}
-
-static enum exit_kind run_interpreter(struct vcpu *v, int64_t budget, struct exit *exit)
-{
+	int64_t budget = v->budget, turn = v->bt->counting ? MIN(most, budget) : most;
 	enum exit_kind kind;
 
-	v->sync_icount = v->bt->interp_sync_icount;
-	v->budget = budget;
+	if (v->bt->counting)
+		v->sync_icount(v);
+	v->budget = turn;
 	kind = interp_engine.run(v, exit);
-	v->sync_icount = no_icount;
+	v->budget = budget - (v->bt->counting ? turn - v->budget : 0);
+	start_counting(v);
+	return kind;
+}
+
+static enum exit_kind run_mixed(struct vcpu *v, struct exit *exit)
+{
+	enum exit_kind kind = EXIT_BUDGET;
+
+	while (kind == EXIT_BUDGET) {
+		switch (run_translated(v, &kind)) {
+		case BT_STEP: kind = run_interpreter(v, 1, exit); break;
+		case BT_INTERPRET: kind = run_interpreter(v, INTERP_TURN, exit); break;
+		default: return kind;
+		}
+	}
 	return kind;
 }
 
 static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 {
 	int64_t budget = v->budget;
-	enum exit_kind kind = EXIT_BUDGET;
+	enum exit_kind kind;
 
-	if (clock_kind(v->clock) == CLOCK_VIRTUAL)
-		return run_interpreter(v, budget, exit);
-	while (kind == EXIT_BUDGET) {
-		switch (run_translated(v, &kind)) {
-		case BT_STEP: kind = run_interpreter(v, 1, exit); break;
-		case BT_INTERPRET: kind = run_interpreter(v, INTERP_TURN, exit); break;
-		default: break;
-		}
-	}
+	if (!v->bt->counting)
+		v->budget = 0; /* none is used: the interpreter's singles want it so */
+	start_counting(v);
+	kind = run_mixed(v, exit);
 	v->bt->entering = NULL;
 	bt_windows_leave(v->bt->windows, v);
 	v->bt->tlb_changed = true;
 	bt_signals_leave(v);
 	cpu_fpu_save(v);
 	v->current = NULL;
-	v->budget = budget;
+	if (v->bt->counting)
+		v->sync_icount(v);
+	else
+		v->budget = budget;
 	v->count[COUNT_EXIT_HALT] += kind == EXIT_HALT;
 	v->count[COUNT_EXIT_KICK] += kind == EXIT_KICK;
 	return kind;
@@ -627,7 +706,8 @@ static int bt_create(struct vcpu *v, struct error *err)
 	v->bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
 	v->bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
 	v->bt->interp_code_written = v->code_written;
-	v->bt->interp_sync_icount = v->sync_icount;
+	v->bt->options = v->engine_options ? *v->engine_options : engine_defaults;
+	v->bt->counting = clock_kind(v->clock) == CLOCK_VIRTUAL;
 	v->bt->tlb_changed = true;
 	v->bt_frame.self = v;
 	v->code_written = code_written;

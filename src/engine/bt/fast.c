@@ -158,7 +158,8 @@ static bool go_on_elsewhere(struct vcpu *v)
 	struct jump_table *table;
 	struct bt_block *b;
 
-	if (v->code_mode != MODE_64 || v->tlb == v->tlb_never || bt->tlb_changed || !bt->view_r15[v->tlb_view])
+	if (!bt->options.link || v->code_mode != MODE_64 || v->tlb == v->tlb_never || bt->tlb_changed ||
+	    !bt->view_r15[v->tlb_view])
 		return false;
 	table = bt_jump_table(v, bt_key(v));
 	b = bt_jump_find(table, v->s.rip);
@@ -180,7 +181,7 @@ static bool go_on_behind_sti(struct vcpu *v)
 {
 	bool shadow = v->s.shadow;
 
-	if (!go_on_elsewhere(v))
+	if (!go_on_elsewhere(v) || (v->bt->counting && v->budget < v->bt->entering->count))
 		return false;
 	v->s.shadow = SHADOW_NONE;
 	atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STEP);
@@ -193,8 +194,10 @@ static bool go_on_behind_sti(struct vcpu *v)
 	return false;
 }
 
-static bool leave(struct vcpu *v, enum bt_exit_kind kind)
+/* left: instructions of the block that were charged and do not run. */
+static bool leave(struct vcpu *v, enum bt_exit_kind kind, int left)
 {
+	bt_charge(v, -left);
 	v->bt_frame.exit_arg = BT_EXIT_ARG(0, 0, kind);
 	return false;
 }
@@ -228,7 +231,8 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	struct bt_block *b;
 	uint64_t gpa;
 
-	if ((uint64_t)sign_extend(target, 48) != target || bt->tlb_changed || bt->kicked || !find_fetched(v, target, &gpa))
+	if (!bt->options.link || (uint64_t)sign_extend(target, 48) != target || bt->tlb_changed || bt->kicked ||
+	    !find_fetched(v, target, &gpa))
 		return false;
 	b = bt_find(v, gpa, target, bt_key(v));
 	if (!b || b->crosses || !bt_is_fresh(b) || !is_entered(v, b->home))
@@ -289,17 +293,17 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 		return false;
 	if (__builtin_setjmp(landing)) {
 		v->fast_catch = NULL;
-		return leave(v, BT_EXIT_RAISED);
+		return leave(v, BT_EXIT_RAISED, b->count - (int)n);
 	}
 	v->fast_catch = landing;
 	fast[i->op].do_it(v, i);
 	v->fast_catch = NULL;
 	v->bt->stats.fast++;
 	if (i->op == OP_STI)
-		return go_on_behind_sti(v) || leave(v, BT_EXIT_DONE);
+		return go_on_behind_sti(v) || leave(v, BT_EXIT_DONE, 0);
 	on = i->flags & INSN_ENDS ? go_on_elsewhere(v) : go_on_behind(v, b, n);
 	if (!on || v->bt->kicked || atomic_load(&v->events))
-		return leave(v, BT_EXIT_DONE);
+		return leave(v, BT_EXIT_DONE, b->count - (int)n - 1);
 	return true;
 }
 

@@ -28,9 +28,9 @@ enum bt_exit_kind {
 	BT_EXIT_LINK1,
 	BT_EXIT_LOOKUP0, /* direct exit 0 to another page: not in the jump table */
 	BT_EXIT_LOOKUP1,
-	BT_EXIT_INDIRECT, /* computed target not in the jump table */
-	BT_EXIT_CALLOUT,  /* the instruction is C's business */
-	BT_EXIT_FAULT,	  /* the instruction's host code faulted (set by the signal handler) */
+	BT_EXIT_INDIRECT, /* computed target not in the jump table; or the budget does not suffice for the block at the target */
+	BT_EXIT_CALLOUT, /* the instruction is C's business */
+	BT_EXIT_FAULT,	 /* the instruction's host code faulted (set by the signal handler) */
 	BT_EXIT_FAULT_WRITE,
 	BT_EXIT_TLB_READ, /* the TLB does not have the address in bt_frame.target */
 	BT_EXIT_TLB_WRITE,
@@ -185,14 +185,23 @@ struct bt_cpu {
 
 	const struct bt_glue *glues[2], *glue; /* for 64-bit code, for other; for what is entered next */
 	uint64_t gs_base;		       /* of this thread now */
-	void (*interp_code_written)(struct vcpu *, gpa_t page); /* the interpreter's hooks, */
-	void (*interp_sync_icount)(struct vcpu *);		/* which this engine's stand in front of */
-	bool stepping;						/* one instruction is run for EVENT_STEP */
-	bool tlb_changed;					/* the slot table must be asked for again */
+	/* the interpreter's hook, which this engine's stands in front of */
+	void (*interp_code_written)(struct vcpu *, gpa_t page);
+	struct engine_options options;
+	bool stepping;	  /* one instruction is run for EVENT_STEP */
+	bool tlb_changed; /* the slot table must be asked for again */
 	uint8_t last_view;
 	uint64_t view_r15[TLB_VIEWS]; /* vcpu.slot_r15 of each view, while the TLB has not changed; 0: not known */
 	struct bt_link *pending; /* link this to the block that comes next */
-	uint32_t code_epoch;	 /* counts flushes of the cache */
+	/*
+	 * Virtual time: instructions are counted as the interpreter counts them. A block begins by taking its instructions from the
+	 * budget; what C is asked to do instead is given back first (bt.c). Otherwise nobody counts.
+	 */
+	bool counting;
+	bool single;	      /* C runs one instruction: */
+	int64_t saved_budget; /* what it was before that */
+	int resumed;	      /* instructions charged for translated code that is about to be entered again in the middle of a block */
+	uint32_t code_epoch;  /* counts flushes of the cache */
 
 	/* shared with the signal handlers of this thread */
 	volatile sig_atomic_t kicked;
@@ -206,6 +215,13 @@ struct bt_cpu {
 
 	struct bt_stats stats;
 };
+
+/* Take so many instructions from the budget, if somebody counts; below 0: give them back. */
+static inline void bt_charge(struct vcpu *v, int instructions)
+{
+	if (v->bt->counting)
+		v->budget -= instructions;
+}
 
 /* glue.c, and glue32.c for 16- and 32-bit code */
 struct bt_glue {

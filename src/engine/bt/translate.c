@@ -266,6 +266,35 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		emit_callout(t, i);
 }
 
+/*
+ * Take the block's instructions from the budget; when it has not so many, leave it as it is and go to C, with this block's address
+ * as the target. No flags: the sign goes to RCX, which JRCXZ looks at.
+ */
+static void emit_charge(struct translation *t)
+{
+	static const uint8_t sign_to_rcx[] = {
+		0x41, 0xbb, 63,	  0,	0,    0, /* mov $63, %r11d */
+		0xc4, 0xc2, 0xa3, 0xf7, 0xca,	 /* shrx %r11, %r10, %rcx */
+	};
+	uint8_t jrcxz[2] = { 0xe3, 0 }, *skipped;
+	const uint32_t budget = offsetof(struct vcpu, budget);
+
+	emit_load_state(&t->e, R10, budget);
+	emit_lea(&t->e, R10, R10, -(int32_t)t->b->count);
+	emit_store_state(&t->e, RCX, BT_GPR(RCX));
+	emit_bytes(&t->e, sign_to_rcx, sizeof(sign_to_rcx));
+	emit_bytes(&t->e, jrcxz, sizeof(jrcxz));
+	skipped = t->e.at;
+	emit_load_state(&t->e, RCX, BT_GPR(RCX));
+	emit_mov_imm(&t->e, R10, t->b->rip);
+	emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.target));
+	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, 0, BT_EXIT_INDIRECT));
+	if (!t->e.full)
+		skipped[-1] = (uint8_t)(t->e.at - skipped);
+	emit_load_state(&t->e, RCX, BT_GPR(RCX));
+	emit_store_state(&t->e, R10, budget);
+}
+
 static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, struct code_page *home)
 {
 	struct bt_cpu *bt = v->bt;
@@ -297,7 +326,7 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 {
 	struct bt_cpu *bt = v->bt;
 	const struct insn_host *hosts;
-	const struct block *decoded = interp_decode(v, v->s.rip, &hosts);
+	const struct block *decoded = interp_decode(v, v->s.rip, bt->options.block, &hosts);
 	struct translation t = { .v = v, .bt = bt };
 	uint8_t *base = bt->cache.write;
 
@@ -314,6 +343,8 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		.plain_segments = (uint8_t)(t.b->key >> BT_KEY_PLAIN_SHIFT & 63),
 		.based_segments = (uint8_t)(t.b->key >> BT_KEY_BASED_SHIFT & 15) | 1u << FS | 1u << GS,
 	};
+	if (bt->counting)
+		emit_charge(&t);
 	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++)
 		translate_insn(&t, &decoded->insns[t.n], &hosts[t.n]);
 	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))

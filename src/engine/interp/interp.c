@@ -26,6 +26,8 @@ static HANDLER(op_system)
 		interp_refund(v, i);
 		return NULL;
 	}
+	if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed)))
+		return interp_leave_behind(v, i);
 	NEXT;
 }
 
@@ -94,6 +96,13 @@ void interp_refund(struct vcpu *v, const struct insn *i)
 	const struct block *b = interp_of(v)->current;
 
 	v->budget += b->count - (i - b->insns);
+}
+
+const struct insn *interp_leave_behind(struct vcpu *v, const struct insn *i)
+{
+	v->s.rip = after_rip(v, i);
+	interp_refund(v, i + 1);
+	return NULL;
 }
 
 static void sync_icount(struct vcpu *v)
@@ -261,11 +270,11 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 	}
 }
 
-const struct block *interp_decode(struct vcpu *v, uint64_t linear, const struct insn_host **hosts)
+const struct block *interp_decode(struct vcpu *v, uint64_t linear, unsigned max, const struct insn_host **hosts)
 {
 	struct interp *in = interp_of(v);
 
-	decode_block(v, in->scratch, linear, INTERP_MAX_INSNS, false);
+	decode_block(v, in->scratch, linear, MIN(max, INTERP_MAX_INSNS), false);
 	*hosts = in->hosts;
 	return in->scratch;
 }
@@ -359,17 +368,32 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 	return b;
 }
 
-/* A store changed code: if it was the block that runs, what follows in it must be decoded again. */
-static void code_written(struct vcpu *v, gpa_t page)
+/* Nothing that follows in this block runs; it is not fresh any more, and will be decoded again. */
+static void poison(struct block *b)
 {
-	struct interp *in = interp_of(v);
-	struct block *b = in->current;
-
-	(void)page;
-	if (!b || block_fresh(b))
-		return;
 	for (unsigned n = 0; n <= b->count; n++)
 		b->insns[n].handler = (const void *)interp_op_poisoned;
+}
+
+/* A store changed code: was it the block that runs? */
+static void code_written(struct vcpu *v, gpa_t page)
+{
+	struct block *b = interp_of(v)->current;
+
+	(void)page;
+	if (b && !block_fresh(b))
+		poison(b);
+}
+
+/* Rare enough to decode the block again. What is run alone, and code in device memory, ends behind the instruction anyway. */
+static void events_posted(struct vcpu *v)
+{
+	struct block *b = interp_of(v)->current;
+
+	if (!b || b->page[0] == &no_page)
+		return;
+	poison(b);
+	b->gen[0] = atomic_load(&b->page[0]->code_gen) - 1;
 }
 
 /* ---- running ---- */
@@ -539,6 +563,7 @@ static int interp_create(struct vcpu *v, struct error *err)
 		return error_set(err, ENOMEM, "no memory for the interpreter");
 	v->engine_data = in;
 	v->code_written = code_written;
+	v->events_posted = events_posted;
 	v->sync_icount = sync_icount;
 	in->arena = aligned_alloc(64, INTERP_ARENA);
 	in->step = calloc(1, block_size(2));

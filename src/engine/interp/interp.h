@@ -131,16 +131,19 @@ handler_fn *select_flow(const struct vcpu *, const struct insn *);
 /* flow.c */
 handler_fn interp_op_fall_through, interp_op_poisoned;
 /*
- * interp.c, for other engines that let it do what they cannot: a decoded block at linear (s.rip), page marked as code, in
- * scratch memory that the next call overwrites; hosts[n] describes insns[n]. Raises what fetching raises.
+ * interp.c, for other engines that let it do what they cannot: a decoded block of at most max instructions at linear (s.rip),
+ * page marked as code, in scratch memory that the next call overwrites; hosts[n] describes insns[n]. Raises what fetching raises.
  */
-const struct block *interp_decode(struct vcpu *v, uint64_t linear, const struct insn_host **hosts);
+const struct block *interp_decode(struct vcpu *v, uint64_t linear, unsigned max, const struct insn_host **hosts);
 /*
  * Fill b, which has room for 2, with the one instruction at offset `offset` of a decoded block, as a block of its own.
  * 0, or -ENOSPC: host stubs are full; they have been reset, and all such blocks of this vCPU must be made anew.
  */
 int interp_single(struct vcpu *v, struct block *b, const struct insn *i);
-/* Run such a block's instruction at s.rip; v->budget must be 0. s.rip is then the next one's. Raises. */
+/*
+ * Run such a block's instruction at s.rip; v->budget must be 0, and is then 1 if the instruction is to be run again (v->restart).
+ * s.rip is then the next one's. Raises.
+ */
 static inline void interp_run_single(struct vcpu *v, struct block *b)
 {
 	const struct insn *i = b->insns;
@@ -154,6 +157,8 @@ static inline void interp_run_single(struct vcpu *v, struct block *b)
 }
 /* interp.c: instructions of the current block from i on will not run: give them back to the budget. */
 void interp_refund(struct vcpu *, const struct insn *i);
+/* interp.c: leave the block behind i, because something is pending: a handler returns what this returns. */
+const struct insn *interp_leave_behind(struct vcpu *, const struct insn *i);
 
 /* rmw.c: read-modify-write where the fast path fails; see there. */
 typedef uint64_t rmw_fn(struct vcpu *, const struct insn *, uint64_t old);

@@ -440,6 +440,8 @@ static HANDLER(pause)
 	v->current = i;
 	if (v->env->pause)
 		v->env->pause(v);
+	if (atomic_load_explicit(&v->events, memory_order_relaxed))
+		return interp_leave_behind(v, i);
 	NEXT;
 }
 
