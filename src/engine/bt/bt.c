@@ -194,14 +194,15 @@ static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_ins
 	struct insn i;
 
 	if (record->single)
-		return record->single;
+		return bt_single_of(bt, record);
 	decode_again(v, b, record, &i);
 	struct block *single = bt_meta_alloc(bt, sizeof(*single) + 2 * sizeof(struct insn));
 	if (!single)
 		return NULL;
 	if (interp_single(v, single, &i) == -ENOSPC && interp_single(v, single, &i) == -ENOSPC)
 		return NULL;
-	return record->single = single;
+	record->single = (uint32_t)((uint8_t *)single - bt->meta);
+	return single;
 }
 
 /* Where R11's window would be for this register now; false if its value is no address. */

@@ -224,6 +224,11 @@ void *bt_meta_alloc(struct bt_cpu *bt, size_t size)
 	return p;
 }
 
+void bt_meta_trim(struct bt_cpu *bt, const void *end)
+{
+	bt->meta_used = align_up((uint64_t)((const uint8_t *)end - bt->meta), 16);
+}
+
 /* ---- instructions that C does better ---- */
 
 static uint64_t *forced_slot(const struct bt_cpu *bt, uint64_t gpa)

@@ -284,7 +284,8 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 {
 	struct bt_insn *record = &b->insns[n];
-	const struct insn *i = record->single ? record->single->insns : NULL;
+	const struct block *single = bt_single_of(v->bt, record);
+	const struct insn *i = single ? single->insns : NULL;
 	void *landing[5];
 	bool on;
 

@@ -8,12 +8,12 @@
 #include <signal.h>
 
 #define BT_CODE_SIZE   (32u << 20) /* bytes of translated code a vCPU keeps; then all is forgotten */
-#define BT_META_SIZE   (24u << 20) /* bytes about blocks */
+#define BT_META_SIZE   (72u << 20) /* bytes about blocks */
 #define BT_HASH_BITS   16
 #define BT_PAGE_BITS   12
 #define BT_JUMP_BITS   12
 #define BT_JUMP_TABLES 24
-#define BT_CODE_PAGES  4096 /* slots of a hash table */
+#define BT_CODE_PAGES  4096	  /* slots of a hash table */
 #define BT_MAX_BLOCKS  (1u << 21) /* what an exit argument can name */
 #define BT_FORCED      4096	  /* instructions that are better done in C: slots of a hash table */
 
@@ -56,15 +56,16 @@ struct bt_link {
 struct bt_insn {
 	uint16_t host;	    /* offset of its host code from the block's */
 	uint16_t guest;	    /* offset of its bytes */
+	uint16_t fop;	    /* of an x87 instruction */
 	int8_t window_base; /* register whose window R11 holds there, -1 none */
 	uint8_t len;
-	uint8_t data_seg;     /* of its memory operand; SEG_COUNT: it has none */
-	uint8_t align;	      /* bytes of alignment that it demands of that */
-	uint16_t fop;	      /* of an x87 instruction */
-	uint8_t faults;	      /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
-	struct block *single; /* the interpreter's form, made when first needed */
+	uint8_t data_seg; /* of its memory operand; SEG_COUNT: it has none */
+	uint8_t align;	  /* bytes of alignment that it demands of that */
+	uint8_t faults;	  /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
+	uint32_t single;  /* bt_single_of(): where the interpreter's form is, 0: it was not needed yet */
 };
 #define BT_FAULTS_FORCED 8
+#define BT_MAX_LINKS	 2
 
 struct bt_block {
 	struct bt_block *hash_next;
@@ -82,11 +83,11 @@ struct bt_block {
 	} lookups[2];
 	const struct mem_page *page[2];
 	uint32_t gen[2];
-	struct code_page *home;	   /* of its first byte */
-	uint64_t second_space; /* crosses: for which its second page's translation was found last */
+	struct code_page *home; /* of its first byte */
+	uint64_t second_space;	/* crosses: for which its second page's translation was found last */
 	struct list home_node;
 	struct list incoming;
-	struct bt_link links[2];
+	struct bt_link *links; /* link_count of them, behind the instructions */
 	struct bt_insn insns[];
 };
 
@@ -169,7 +170,7 @@ struct bt_cpu {
 	struct bt_block *hash[1u << BT_HASH_BITS];
 	struct bt_block *pages[1u << BT_PAGE_BITS]; /* by physical page */
 	struct code_page *homes[BT_CODE_PAGES];
-	struct bt_block **blocks;		    /* by index, which is also the order of code */
+	struct bt_block **blocks; /* by index, which is also the order of code */
 	uint32_t block_count;
 	struct jump_table *jump;	     /* current */
 	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
@@ -270,6 +271,13 @@ struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key
 /* The block that contains this exec address, or NULL. Async-signal-safe. */
 struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
 void *bt_meta_alloc(struct bt_cpu *, size_t); /* NULL when full */
+/* What was allocated last ends here. */
+void bt_meta_trim(struct bt_cpu *, const void *end);
+/* The interpreter's form of an instruction; NULL when it has none yet. */
+static inline struct block *bt_single_of(const struct bt_cpu *bt, const struct bt_insn *record)
+{
+	return record->single ? (struct block *)(bt->meta + record->single) : NULL;
+}
 void bt_insert(struct vcpu *, struct bt_block *);
 void bt_invalidate_page(struct vcpu *, uint64_t page);
 void bt_invalidate_block(struct vcpu *, struct bt_block *);

@@ -299,10 +299,13 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, s
 {
 	struct bt_cpu *bt = v->bt;
 	struct bt_block *b;
+	size_t insns;
 
 	if (bt->block_count >= BT_MAX_BLOCKS)
 		return NULL;
-	b = bt_meta_alloc(bt, sizeof(*b) + (decoded->count + 1u) * sizeof(struct bt_insn));
+	/* A following instruction is looked at behind the last one, too. */
+	insns = sizeof(*b) + (decoded->count + 1u) * sizeof(struct bt_insn);
+	b = bt_meta_alloc(bt, insns + BT_MAX_LINKS * sizeof(struct bt_link));
 	if (!b)
 		return NULL;
 	*b = (struct bt_block){
@@ -317,6 +320,7 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, s
 		.page = { decoded->page[0], decoded->page[1] },
 		.gen = { decoded->gen[0], decoded->gen[1] },
 		.home = home,
+		.links = (struct bt_link *)((uint8_t *)b + insns),
 	};
 	list_init(&b->incoming);
 	return b;
@@ -355,6 +359,7 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		return NULL;
 	t.b->code_size = (uint32_t)(t.e.at - base - t.b->code);
 	bt->code_used = align_up((uint64_t)(t.e.at - base), 16);
+	bt_meta_trim(bt, &t.b->links[t.b->link_count]);
 	bt_insert(v, t.b);
 	bt->stats.translated++;
 	bt->stats.guest_insns += decoded->count;
