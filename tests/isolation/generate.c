@@ -65,6 +65,12 @@ uint64_t hostile_address(struct generator *g)
 	}
 }
 
+/* The stack that the host puts signals on. */
+static uint64_t hostile_stack(struct generator *g)
+{
+	return g->secrets[0] + (choose_below(g->choices, 0x6000) & ~7ull);
+}
+
 static uint64_t register_value(struct generator *g)
 {
 	switch (choose_below(g->choices, 8)) {
@@ -269,7 +275,7 @@ static void put_stack(struct code *p)
 	struct choices *c = p->g->choices;
 
 	if (choose_one_in(c, 2))
-		put_mov_imm(p, RSP, hostile_address(p->g));
+		put_mov_imm(p, RSP, choose_one_in(c, 8) ? hostile_stack(p->g) : hostile_address(p->g));
 	if (choose_one_in(c, 3))
 		put_mov_imm(p, RBP, hostile_address(p->g));
 	for (unsigned k = 1 + choose_below(c, 6); k; k--) {
@@ -614,7 +620,10 @@ void generate_registers(struct generator *g, struct cpu_state *s)
 	for (unsigned n = 0; n < 16; n++)
 		s->gpr[n] = register_value(g);
 	if (!choose_one_in(c, 4))
-		s->gpr[RSP] = (spots[4 + choose_below(c, 4)].lin + PAGE_SIZE + choose_below(c, PAGE_SIZE)) & ~7ull;
+		s->gpr[RSP] =
+			choose_one_in(c, 16)
+				? hostile_stack(g)
+				: (spots[4 + choose_below(c, 4)].lin + PAGE_SIZE + choose_below(c, PAGE_SIZE)) & ~7ull;
 	s->rflags = 2 | (choose(c) & (FLAGS_STATUS | FLAG_IF));
 	if (choose_one_in(c, 8))
 		s->rflags |= choose(c) & (FLAG_AC | FLAG_NT | FLAG_ID | FLAG_DF | FLAG_RF);

@@ -42,7 +42,8 @@ static inline bool choose_one_in(struct choices *c, unsigned n) { return choose_
 #define SYSTEM_LIN 0xffff810000000000ull
 
 struct world {
-	const char *engine;
+	const char *engine; /* with its options */
+	struct engine_options options;
 	struct cpu_model model;
 	struct trace trace;
 	struct guest_mem *mem;
@@ -90,7 +91,7 @@ struct generator {
 	const struct cpu_model *model;
 	bool kernel; /* code for CPL 0; else for CPL 3 */
 	bool code32; /* of compatibility mode */
-	/* Host addresses that are none of the guest's business. */
+	/* Host addresses that are none of the guest's business; first that of the stack for signals. */
 	const uint64_t *secrets;
 	unsigned secret_count;
 };

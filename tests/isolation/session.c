@@ -336,9 +336,18 @@ static void one_round(struct session *s, unsigned number)
 
 /* ---- a session ---- */
 
+static const char *any_translator(struct choices *c)
+{
+	switch (choose_below(c, 8)) {
+	case 0: return "bt,block=1";
+	case 1: return "bt,link=off";
+	default: return "bt";
+	}
+}
+
 static void create_worlds(struct session *s)
 {
-	static const char *const names[WORLDS] = { "interp", "bt" };
+	const char *names[WORLDS] = { "interp", any_translator(s->choices) };
 	struct error err;
 
 	for (unsigned n = 0; n < WORLDS; n++) {
@@ -358,8 +367,8 @@ static void open_traces(struct session *s, const char *path)
 	for (unsigned n = 0; n < WORLDS; n++) {
 		char name[512];
 
-		snprintf(name, sizeof(name), "%s.%s", path, s->world[n]->engine);
-		if (trace_open(&s->world[n]->trace, "exceptions,page-faults,control,msr,mmio,pio,code", name, &err))
+		snprintf(name, sizeof(name), "%s.%s", path, n == BT ? "bt" : "interp");
+		if (trace_open(&s->world[n]->trace, "exceptions,page-faults,control,msr,mmio,pio,code", name, 0, &err))
 			fprintf(stderr, "# %s\n", err.text);
 	}
 }

@@ -21,8 +21,7 @@ const struct spot spots[] = {
 	{ 0xffffffff81000000, 4 }, { 0x7fffffffc000, 4 }, /* the end of the lower half */
 	{ 0x20000000, 8 },	   { 0x7fffe000, 4 },	  /* across 2 GiB */
 	{ 0xffffb000, 4 }, /* up to a page before 4 GiB: what 32-bit code finds beyond is not defined (SDM vol. 3A 5.3) */
-	{ 0x100000000, 2 },	   { 0x17fffe000, 4 },	      { 0x7f7fffe000, 4 }, /* 2 GiB before the end of slot 0 */
-	{ 0x7f00000000, 2 },							   /* and 4 GiB */
+	{ 0x7f00000000, 2 }, /* and 4 GiB */
 	{ 0x8080000000, 2 },	   { 0x8100000000, 2 },	      { 0x555555554000, 8 },
 	{ 0x3ffffffe000, 4 },	   { 0xffff800000000000, 4 }, { 0xffff880000000000, 2 },
 	{ 0xffffff7fffffe000, 4 }, /* across the last slot's start */

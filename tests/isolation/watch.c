@@ -368,7 +368,8 @@ unsigned watch_secrets(struct vcpu *v, uint64_t *secrets, unsigned max)
 {
 	const struct bt_cpu *bt = v->bt;
 	const struct bt_windows *w = bt->windows;
-	const uint64_t all[] = { (uint64_t)(uintptr_t)v,
+	const uint64_t all[] = { (uint64_t)(uintptr_t)bt->signal_stack,
+				 (uint64_t)(uintptr_t)v,
 				 (uint64_t)(uintptr_t)bt,
 				 (uint64_t)(uintptr_t)w,
 				 (uint64_t)(uintptr_t)bt->cache.write,

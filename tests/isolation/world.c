@@ -204,7 +204,7 @@ static int create_vcpu(struct world *w, struct error *err)
 {
 	int ret;
 
-	w->ops = engine_find(w->engine, err);
+	w->ops = engine_find(w->engine, &w->options, err);
 	if (!w->ops)
 		return -EINVAL;
 	ret = cpu_model_init(&w->model, "host", true, 1, err);
@@ -220,6 +220,7 @@ static int create_vcpu(struct world *w, struct error *err)
 	w->v->peers = w->peers;
 	w->v->peer_count = 1;
 	w->v->engine = w->ops;
+	w->v->engine_options = &w->options;
 	return w->ops->create(w->v, err);
 }
 

@@ -655,7 +655,8 @@ static int bt_probe(struct error *err)
 {
 	int ret;
 
-	if ((ret = probe_processor(err)) || (ret = probe_code(err)) || (ret = bt_windows_probe(err)))
+	if ((ret = probe_processor(err)) || (ret = probe_code(err)) || (ret = bt_signals_probe(err)) ||
+	    (ret = bt_windows_probe(err)))
 		return ret;
 	error_set(err, 0, "translates blocks of guest code to this processor's own instructions");
 	return 0;
@@ -700,7 +701,8 @@ static int bt_create(struct vcpu *v, struct error *err)
 		interp_engine.destroy(v);
 		return error_set(err, ENOMEM, "no memory for the translator");
 	}
-	if ((ret = bt_code_create(v, err)) || (ret = share_windows(v, err)) || (ret = bt_signals_install(err))) {
+	if ((ret = bt_code_create(v, err)) || (ret = share_windows(v, err)) || (ret = bt_signals_install(err)) ||
+	    (ret = bt_signals_create(v, err))) {
 		bt_destroy(v);
 		return ret;
 	}

@@ -212,7 +212,7 @@ struct bt_cpu {
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
 	pthread_t thread;
 	_Atomic bool thread_known;
-	void *signal_stack;
+	uint8_t *signal_stack;
 
 	struct bt_stats stats;
 };
@@ -350,7 +350,9 @@ void bt_fault_begins(struct vcpu *);
 void bt_fault_ends(struct vcpu *, bool raised);
 
 /* signal.c */
+int bt_signals_probe(struct error *);
 int bt_signals_install(struct error *);
+int bt_signals_create(struct vcpu *, struct error *);
 /* In the vCPU's thread, before translated code runs. */
 void bt_signals_enter(struct vcpu *);
 void bt_signals_leave(struct vcpu *);

@@ -11,11 +11,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-#define KICK_SIGNAL	  SIGRTMIN
+#define KICK_SIGNAL SIGRTMIN
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
 #define SIGNAL_STACK_SIZE (64u << 10)
 
 static _Thread_local struct vcpu *thread_vcpu; /* whose translated code this thread runs */
@@ -165,6 +169,33 @@ static void start_timer(struct bt_cpu *bt)
 	BUG_ON(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &bt->timer) || timer_settime(bt->timer, 0, &period, NULL));
 }
 
+/*
+ * Armed at every signal: otherwise the host takes a guest's RSP that points into the signal stack for a handler's, and puts the frame
+ * where the guest says, e.g. at its very end.
+ */
+static int use_signal_stack(void *stack, stack_t *old)
+{
+	return sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = SIGNAL_STACK_SIZE, .ss_flags = (int)SS_AUTODISARM },
+			   old);
+}
+
+int bt_signals_probe(struct error *err)
+{
+	void *stack = malloc(SIGNAL_STACK_SIZE);
+	int ret = 0;
+	stack_t old;
+
+	if (!stack)
+		return error_set(err, ENOMEM, "no memory for a stack for signals");
+	if (use_signal_stack(stack, &old))
+		ret = error_set_errno(
+			err, errno, "signal stacks that a guest's RSP cannot be taken for (SS_AUTODISARM, Linux 4.7)");
+	else
+		sigaltstack(&old, NULL);
+	free(stack);
+	return ret;
+}
+
 void bt_signals_enter(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
@@ -173,10 +204,7 @@ void bt_signals_enter(struct vcpu *v)
 	thread_vcpu = v;
 	if (bt->thread_known && pthread_equal(bt->thread, pthread_self()))
 		return;
-	if (!bt->signal_stack)
-		bt->signal_stack = malloc(SIGNAL_STACK_SIZE);
-	BUG_ON(!bt->signal_stack);
-	sigaltstack(&(stack_t){ .ss_sp = bt->signal_stack, .ss_size = SIGNAL_STACK_SIZE }, NULL);
+	BUG_ON(use_signal_stack(bt->signal_stack, NULL));
 	bt->gs_base = 0;
 	bt_set_gs_base(v, (uint64_t)(uintptr_t)v);
 	sigemptyset(&set);
@@ -185,6 +213,17 @@ void bt_signals_enter(struct vcpu *v)
 	start_timer(bt);
 	bt->thread = pthread_self();
 	atomic_store(&bt->thread_known, true);
+}
+
+int bt_signals_create(struct vcpu *v, struct error *err)
+{
+	size_t size = SIGNAL_STACK_SIZE + 2 * PAGE_SIZE; /* with guards */
+	uint8_t *at = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED || mprotect(at + PAGE_SIZE, SIGNAL_STACK_SIZE, PROT_READ | PROT_WRITE))
+		return error_set_errno(err, errno, "no memory for a stack for signals");
+	v->bt->signal_stack = at + PAGE_SIZE;
+	return 0;
 }
 
 /* No signal comes any more that needs what is freed now. */
@@ -197,7 +236,8 @@ void bt_signals_destroy(struct vcpu *v)
 		if (pthread_equal(bt->thread, pthread_self()))
 			sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, NULL);
 	}
-	free(bt->signal_stack);
+	if (bt->signal_stack)
+		munmap(bt->signal_stack - PAGE_SIZE, SIGNAL_STACK_SIZE + 2 * PAGE_SIZE);
 }
 
 void bt_signals_leave(struct vcpu *v)
