@@ -392,14 +392,25 @@ static void test_tearing(void)
 
 static volatile u64 stamp;
 
+/* RDTSC alone may be executed before loads that come first, or after later ones. */
+static u64 ordered_tsc(void)
+{
+	u64 now;
+
+	asm volatile("lfence" ::: "memory");
+	now = read_tsc();
+	asm volatile("lfence" ::: "memory");
+	return now;
+}
+
 static void answer_with_tsc(u64 unused_cpu)
 {
 	(void)unused_cpu;
 	for (u32 n = 1; n <= 200; n++) {
 		while (round_started != n)
 			cpu_pause();
-		forbidden += read_tsc() < stamp;
-		stamp = read_tsc();
+		forbidden += ordered_tsc() < stamp;
+		stamp = ordered_tsc();
 		round_done = n;
 	}
 }
@@ -409,11 +420,11 @@ static void test_tsc(void)
 	forbidden = round_started = round_done = 0;
 	smp_run(1, answer_with_tsc, 0);
 	for (u32 n = 1; n <= 200; n++) {
-		stamp = read_tsc();
+		stamp = ordered_tsc();
 		round_started = n;
 		while (round_done != n)
 			cpu_pause();
-		forbidden += read_tsc() < stamp;
+		forbidden += ordered_tsc() < stamp;
 	}
 	smp_wait(1);
 	check_equal(forbidden, 0, "3B 17.17.1: the TSCs of two processors never disagree about what was first");
