@@ -3,7 +3,82 @@
  */
 #include "gbench.h"
 
+#include <pthread.h>
 #include <string.h>
+
+/* ---- integer: what registers can do; and the same by several threads ---- */
+
+static NOINLINE uint64_t integer_steps(uint64_t x, long steps)
+{
+	uint64_t sum = 0;
+
+	for (long i = 0; i < steps; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		if (x & 64)
+			sum += x * 0x9e3779b97f4a7c15u;
+		else
+			sum = (sum << 5 | sum >> 59) - (uint32_t)x;
+	}
+	return sum;
+}
+
+uint64_t bench_integer(long n)
+{
+	uint64_t result = 0;
+
+	timer_start();
+	for (long i = 0; i < n; i++) {
+		uint64_t seed = 4711;
+
+		OPAQUE(seed);
+		result = integer_steps(seed, 1000);
+		OPAQUE(result);
+	}
+	timer_stop();
+	return result;
+}
+
+struct share {
+	pthread_t thread;
+	long n;
+	uint64_t result;
+};
+
+static void *do_share(void *arg)
+{
+	struct share *s = arg;
+
+	for (long i = 0; i < s->n; i++) {
+		uint64_t seed = 42;
+
+		OPAQUE(seed);
+		s->result = integer_steps(seed, 100000);
+		OPAQUE(s->result);
+	}
+	return NULL;
+}
+
+uint64_t bench_parallel(long n)
+{
+	struct share shares[MAX_THREADS];
+	uint64_t result = 0;
+
+	timer_start();
+	for (int t = 0; t < threads; t++) {
+		shares[t] = (struct share){ .n = n / threads + (t < n % threads) };
+		if (pthread_create(&shares[t].thread, NULL, do_share, &shares[t]))
+			die("pthread_create");
+	}
+	for (int t = 0; t < threads; t++)
+		pthread_join(shares[t].thread, NULL);
+	timer_stop();
+	/* All the same, or 0 of a thread without work. */
+	for (int t = 0; t < threads; t++)
+		result |= shares[t].result;
+	return result;
+}
 
 /* ---- sort: a linked list, so loads that depend on loads ---- */
 
@@ -140,6 +215,51 @@ uint64_t bench_heap(long n)
 			a[k] = largest;
 			sift_down(a, 0, k);
 		}
+	}
+	timer_stop();
+	for (size_t k = 0; k < COUNT; k++)
+		result = mix(result, a[k]);
+	memory_give(a, COUNT * sizeof(*a));
+	return result;
+}
+
+/* ---- quick: recursion, and branches that nobody can foretell ---- */
+
+static NOINLINE void quick_sort(uint32_t *a, size_t count)
+{
+	uint32_t pivot = a[count / 2];
+	size_t i = 0, j = count - 1;
+
+	for (;; i++, j--) {
+		while (a[i] < pivot)
+			i++;
+		while (a[j] > pivot)
+			j--;
+		if (i >= j)
+			break;
+		uint32_t other = a[i];
+		a[i] = a[j];
+		a[j] = other;
+	}
+	if (i > 1)
+		quick_sort(a, i);
+	if (count - i > 1)
+		quick_sort(a + i, count - i);
+}
+
+uint64_t bench_quick(long n)
+{
+	enum { COUNT = 50000 };
+	uint32_t *a = memory_take(COUNT * sizeof(*a));
+	uint64_t result = 0;
+
+	timer_start();
+	for (long i = 0; i < n; i++) {
+		uint32_t state = 4711;
+
+		for (size_t k = 0; k < COUNT; k++)
+			a[k] = random_next(&state);
+		quick_sort(a, COUNT);
 	}
 	timer_stop();
 	for (size_t k = 0; k < COUNT; k++)
@@ -550,6 +670,38 @@ uint64_t bench_dispatch(long n)
 	}
 	timer_stop();
 	return result;
+}
+
+/* Calls of functions that only the data knows. */
+static NOINLINE uint64_t call_add(uint64_t a, uint64_t b) { return a + b; }
+static NOINLINE uint64_t call_subtract(uint64_t a, uint64_t b) { return a - 3 * b; }
+static NOINLINE uint64_t call_both(uint64_t a, uint64_t b) { return (a & b) + 1; }
+static NOINLINE uint64_t call_either(uint64_t a, uint64_t b) { return a ^ b; }
+static NOINLINE uint64_t call_shift(uint64_t a, uint64_t b) { return a << (b & 7); }
+static NOINLINE uint64_t call_turn(uint64_t a, uint64_t b) { return (a << 11 | a >> 53) + b; }
+static NOINLINE uint64_t call_less(uint64_t a, uint64_t b) { return a < b ? a : b + 7; }
+static NOINLINE uint64_t call_mix(uint64_t a, uint64_t b) { return mix(a, b); }
+
+uint64_t bench_calls(long n)
+{
+	static uint64_t (*const functions[8])(uint64_t, uint64_t) = { call_add,	  call_subtract, call_both, call_either,
+								      call_shift, call_turn,	 call_less, call_mix };
+	uint8_t order[1000];
+	uint32_t state = 21;
+	uint64_t value = 0;
+
+	for (size_t k = 0; k < sizeof(order); k++)
+		order[k] = (uint8_t)(random_next(&state) & 7);
+	timer_start();
+	for (long i = 0; i < n; i++) {
+		value = 1;
+		OPAQUE(value);
+		for (size_t k = 0; k < sizeof(order); k++)
+			value = functions[order[k]](value, k);
+		OPAQUE(value);
+	}
+	timer_stop();
+	return value;
 }
 
 /* ---- single instructions ---- */

@@ -4,6 +4,7 @@
  *
  *	gbench list			names and what one operation is
  *	gbench [-m] [-p PERCENT] all	or names. -p scales the number of operations
+ *	gbench -j THREADS		the same work by so many threads: parallel1, parallel2...
  *
  * A line a benchmark: "NAME NS ns": nanoseconds an operation by the clock of whoever runs it. -m prints "@ NAME OPERATIONS"
  * before the clock starts, so that the host can measure too: a guest's clock need not be right. Results are compared with
@@ -23,18 +24,19 @@
 #include <unistd.h>
 
 static const struct bench {
-	const char *name, *what;
+	const char *name, *kind, *what;
 	uint64_t (*run)(long n);
 	long operations;
 	uint64_t want;
 } benches[] = {
-#define _(name_, ops_, want_, what_)                                                                                   \
-	{ .name = #name_, .what = what_, .run = bench_##name_, .operations = ops_, .want = want_ },
+#define _(name_, kind_, ops_, want_, what_)                                                                            \
+	{ .name = #name_, .kind = #kind_, .what = what_, .run = bench_##name_, .operations = ops_, .want = want_ },
 	BENCHES(_)
 #undef _
 };
 #define BENCH_COUNT (sizeof(benches) / sizeof(benches[0]))
 
+int threads = 1;
 static const struct bench *current;
 static long operations;
 static bool marks;
@@ -88,11 +90,25 @@ static bool run(const struct bench *b, double percent)
 	if (operations < 1)
 		operations = 1;
 	got = b->run(operations);
+	if (got == ABSENT) {
+		printf("ABSENT %s: not on this processor\n", b->name);
+		return true;
+	}
 	printf("%s %.2f ns\n", b->name, (double)elapsed / (double)operations);
 	if (got != b->want)
 		printf("WRONG %s: result %#" PRIx64 ", expected %#" PRIx64 "\n", b->name, got, b->want);
 	fflush(stdout);
 	return got == b->want;
+}
+
+static int run_parallel(int count, double percent)
+{
+	char name[32];
+	struct bench b = { name, "OTHER", "", bench_parallel, PARALLEL_OPERATIONS, PARALLEL_RESULT };
+
+	snprintf(name, sizeof(name), "parallel%d", count);
+	threads = count;
+	return !run(&b, percent);
 }
 
 int main(int argc, char **argv)
@@ -105,9 +121,11 @@ int main(int argc, char **argv)
 		return 0;
 	if (argc == 2 && !strcmp(argv[1], "drain")) /* waits until the console has written all */
 		return tcdrain(1) != 0;
-	while ((option = getopt(argc, argv, "mp:")) != -1) {
+	while ((option = getopt(argc, argv, "mp:j:")) != -1) {
 		if (option == 'm')
 			marks = true;
+		else if (option == 'j' && atoi(optarg) > 0 && atoi(optarg) <= MAX_THREADS)
+			return run_parallel(atoi(optarg), percent);
 		else if (option == 'p')
 			percent = atof(optarg);
 		else
@@ -118,7 +136,7 @@ int main(int argc, char **argv)
 		bool wanted = optind < argc && !strcmp(argv[optind], "all");
 
 		if (optind < argc && !strcmp(argv[optind], "list"))
-			printf("%-10s %9ld  %s\n", b->name, b->operations, b->what);
+			printf("%-10s %-8s %9ld  %s\n", b->name, b->kind, b->operations, b->what);
 		for (int a = optind; a < argc; a++)
 			wanted |= !strcmp(argv[a], b->name);
 		if (wanted)

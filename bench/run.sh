@@ -1,20 +1,21 @@
 #!/bin/sh
-# The same guest and the same program under doppel and, where installed, QEMU's TCG and Bochs, and natively, one after the
-# other.
+# The same guest and the same program under doppel and, where installed, QEMU's TCG, and natively: in rounds, one after the other, so
+# that what disturbs the host disturbs all.
 #
-#   bench/run.sh [-p PERCENT] [-b NAME,...] [-t SECONDS] [PEER...]
+#   bench/run.sh [-n ROUNDS] [-p PERCENT] [-b NAME,...] [-t SECONDS] [PEER...]
 #
-# PEER: native doppel qemu bochs (default: all that are there). -p: operations in the guests, in percent of what the host
-# does (10). -b: which benchmarks (all). -t: time limit of a guest (900).
+# PEER: native doppel qemu interp bochs (default: native, doppel, and qemu where it is). interp is doppel's interpreter. -n: rounds (3).
+# -p: operations in the guests, in percent of what the host does (10). -b: which benchmarks (all). -t: time limit of a guest (900).
 # Environment: DOPPEL, DOPPEL_ARGS (more of doppel's options), BUILD, CPU (pin to this one; none).
-# Printed: nanoseconds natively, then ratios to that, of CPU time that the monitor used: fair where other work shares the host.
+# What is printed, and what it is compared with: bench/report.awk. Each peer's figures of each round stay in $BUILD/bench.
 # BOCHS needs an ISO with a fixed command line: grub-pc-bin grub-common xorriso mtools.
 # shellcheck disable=SC2046,SC2086  # some variables are lists of words
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-percent=10 benches=all limit=900
-while getopts p:b:t: option; do
+percent=10 benches=all limit=900 rounds=3
+while getopts n:p:b:t: option; do
 	case $option in
+	n) rounds=$OPTARG ;;
 	p) percent=$OPTARG ;;
 	b) benches=$OPTARG ;;
 	t) limit=$OPTARG ;;
@@ -26,21 +27,25 @@ out=${BUILD:-build}/bench
 doppel=${DOPPEL:-build/release/doppel}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+rm -f "$out"/*.txt
 pin=
 [ "${CPU:-none}" = none ] || pin="taskset -c $CPU"
+memory=512
+# The parallel work takes a second at 100 %, which is enough.
+case $percent in
+0*) pair_percent=$percent ;;
+*) pair_percent=100 ;;
+esac
 
 if [ $# = 0 ]; then
 	set -- native doppel
 	! command -v qemu-system-x86_64 >/dev/null || set -- "$@" qemu
-	if command -v bochs >/dev/null && command -v grub-mkrescue >/dev/null && command -v xorriso >/dev/null; then
-		set -- "$@" bochs
-	fi
 fi
 
 "$here/../scripts/get-guest.sh"
 guest=$("$here/../scripts/get-guest.sh" --where)
 # -ffp-contract: the same roundings on every CPU model.
-gcc -std=gnu17 -O2 -static -ffp-contract=off -fno-math-errno -Wall -Wextra -o "$out/gbench" "$here"/gbench.c \
+gcc -std=gnu17 -O2 -static -pthread -ffp-contract=off -fno-math-errno -Wall -Wextra -o "$out/gbench" "$here/gbench.c" \
 	"$here/compute.c" "$here/vector.c" "$here/system.c" -lm
 gcc -std=gnu17 -O2 -Wall -Wextra -o "$out/vmtime" "$here/vmtime.c"
 rm -rf "$out/root"
@@ -50,14 +55,28 @@ cp "$here/init" "$out/root/init"
 chmod 755 "$out/root/init"
 (cd "$out/root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --owner=0:0) | gzip -9n >"$out/initrd.gz"
 kernel=$guest/cloud/vmlinuz
-words="console=ttyS0 quiet gbench=$benches gscale=$percent"
 
-run_bochs() {
+run_doppel() { # ENGINE CPUS WORDS
+	"$out/vmtime" -t "$limit" -g $memory -- $pin "$doppel" run --engine "$1" --kernel "$kernel" --initrd "$out/initrd.gz" \
+		--append "console=ttyS0 quiet $3" --memory ${memory}M --cpus "$2" --no-reboot ${DOPPEL_ARGS:-}
+}
+
+run_qemu() { # CPUS WORDS
+	"$out/vmtime" -t "$limit" -g $memory -- $pin qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m $memory -smp "$1" \
+		-display none -no-reboot -nodefaults -serial stdio -kernel "$kernel" -initrd "$out/initrd.gz" \
+		-append "console=ttyS0 quiet $2"
+}
+
+run_native() { # ARGUMENTS OF GBENCH
+	"$out/vmtime" -t "$limit" -- $pin sh -c '"$@"; status=$?; echo BENCHMARKS END; exit $status' - "$out/gbench" -m "$@"
+}
+
+run_bochs() { # WORDS
 	rm -rf "$out/iso"
 	mkdir -p "$out/iso/boot/grub"
 	cp "$kernel" "$out/initrd.gz" "$out/iso/boot/"
-	printf 'set timeout=0\nmenuentry guest {\n\tlinux /boot/vmlinuz %s\n\tinitrd /boot/initrd.gz\n}\n' "$words" \
-		>"$out/iso/boot/grub/grub.cfg"
+	printf 'set timeout=0\nmenuentry guest {\n\tlinux /boot/vmlinuz %s\n\tinitrd /boot/initrd.gz\n}\n' \
+		"console=ttyS0 quiet $1" >"$out/iso/boot/grub/grub.cfg"
 	grub-mkrescue -o "$out/guest.iso" "$out/iso" >/dev/null 2>&1
 	sed "s|ISO|$out/guest.iso|; s|SERIAL|$out/bochs.fifo|" "$here/bochsrc.in" >"$out/bochsrc"
 	# Debian's Bochs has its debugger built in: "c" lets it go.
@@ -65,70 +84,44 @@ run_bochs() {
 	"$out/vmtime" -t "$limit" -s "$out/bochs.fifo" -- $pin bochs -q -f "$out/bochsrc" -rc "$out/bochs.debugger"
 }
 
-failed=0
-for peer in "$@"; do
-	echo "bench: $peer" >&2
-	case $peer in
-	native)
-		# shellcheck disable=SC2046,SC2086  # lists of words
-		"$out/vmtime" -t "$limit" -- $pin sh -c '"$@"; status=$?; echo BENCHMARKS END; exit $status' - "$out/gbench" -m $(echo $benches | tr , ' ')
-		;;
-	doppel)
-		# shellcheck disable=SC2086
-		"$out/vmtime" -t "$limit" -- $pin "$doppel" run --kernel "$kernel" --initrd "$out/initrd.gz" --append "$words" \
-			--memory 512M --no-reboot ${DOPPEL_ARGS:-}
-		;;
-	qemu)
-		# shellcheck disable=SC2086
-		"$out/vmtime" -t "$limit" -- $pin qemu-system-x86_64 -accel tcg -cpu max -m 512 -display none -no-reboot \
-			-nodefaults -serial stdio -kernel "$kernel" -initrd "$out/initrd.gz" -append "$words"
-		;;
-	bochs) run_bochs ;;
+# run_peer PEER: one CPU, all of the benchmarks.
+run_peer() {
+	case $1 in
+	native) run_native $(echo $benches | tr , ' ') ;;
+	doppel) run_doppel auto 1 "gbench=$benches gscale=$percent" ;;
+	interp) run_doppel interp 1 "gbench=$benches gscale=$percent" ;;
+	qemu) run_qemu 1 "gbench=$benches gscale=$percent" ;;
+	bochs) run_bochs "gbench=$benches gscale=$percent" ;;
 	*)
-		echo "bench: no such peer: $peer; expected native, doppel, qemu or bochs" >&2
-		exit 2
+		echo "bench: no such peer: $1; expected native, doppel, qemu, interp or bochs" >&2
+		return 2
 		;;
-	esac >"$out/$peer.txt" || { failed=1; echo "bench: $peer did not come to a good end" >&2; grep WRONG "$out/$peer.txt" >&2 || :; }
-done
+	esac
+}
 
-# shellcheck disable=SC2016  # awk's
-awk -v peers="$*" '
-function geometric(a, b,   k, n, sum) {	# mean of a over b where both are; on a virtual host CPUID is the host above at work
-	for (k = 1; k <= names; k++)
-		if (name[k] != "cpuid" && (a, name[k]) in cost && (b, name[k]) in cost && cost[a, name[k]] > 0 && cost[b, name[k]] > 0) {
-			sum += log(cost[a, name[k]] / cost[b, name[k]])
-			n++
-		}
-	return n ? sprintf("%.2f", exp(sum / n)) : "-"
+# run_pair PEER: two CPUs, the parallel work by one thread and by two. Nothing for those without.
+run_pair() {
+	case $1 in
+	native) run_native -p $pair_percent -j 1 && run_native -p $pair_percent -j 2 ;;
+	doppel) run_doppel auto 2 "gthreads=1,2 gscale=$pair_percent" ;;
+	qemu) run_qemu 2 "gthreads=1,2 gscale=$pair_percent" ;;
+	esac
 }
-FNR == 1 { peer = FILENAME; sub(/.*\//, "", peer); sub(/\.txt$/, "", peer) }
-$1 == "up" { up[peer] = $2; next }
-NF == 4 {
-	if (!($1 in seen)) { seen[$1] = 1; name[++names] = $1 }
-	cost[peer, $1] = peer == "native" ? $2 : $4
+
+failed=0
+complain() {
+	failed=1
+	echo "bench: $1 did not come to a good end" >&2
+	grep WRONG "$2" >&2 || :
 }
-END {
-	n = split(peers, p, " ")
-	printf "%-12s%14s", "", "native ns"
-	for (i = 1; i <= n; i++) if (p[i] != "native") printf "%10s", p[i]
-	print ""
-	for (k = 1; k <= names; k++) {
-		printf "%-12s%14s", name[k], (("native", name[k]) in cost) ? cost["native", name[k]] : "-"
-		for (i = 1; i <= n; i++) if (p[i] != "native")
-			printf "%10s", ((p[i], name[k]) in cost && cost["native", name[k]] > 0) ? sprintf("%.2f", cost[p[i], name[k]] / cost["native", name[k]]) : "-"
-		print ""
-	}
-	printf "%-12s%14s", "mean", "geometric"
-	for (i = 1; i <= n; i++) if (p[i] != "native") printf "%10s", geometric(p[i], "native")
-	print ""
-	printf "%-12s%14s", "userspace", "seconds"
-	for (i = 1; i <= n; i++) if (p[i] != "native") printf "%10s", p[i] in up ? sprintf("%.2f", up[p[i]]) : "-"
-	print ""
-	for (i = 1; i <= n; i++)
-		if (p[i] != "native" && p[i] != "doppel" && ("doppel" in up)) {
-			printf "%s / doppel: mean %s", p[i], geometric(p[i], "doppel")
-			if (p[i] in up) printf ", time to userspace %.2f", up[p[i]] / up["doppel"]
-			print ""
-		}
-}' $(for peer in "$@"; do echo "$out/$peer.txt"; done)
+round=1
+while [ "$round" -le "$rounds" ]; do
+	for peer in "$@"; do
+		echo "bench: round $round of $rounds: $peer" >&2
+		run_peer "$peer" >"$out/$peer.$round.txt" || complain "$peer" "$out/$peer.$round.txt"
+		[ "$benches" != all ] || run_pair "$peer" >>"$out/$peer.$round.txt" || complain "$peer" "$out/$peer.$round.txt"
+	done
+	round=$((round + 1))
+done
+"$out/gbench" list | awk -v peers="$*" -f "$here/report.awk" - $(for peer in "$@"; do echo "$out/$peer".*.txt; done)
 exit $failed

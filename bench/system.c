@@ -7,6 +7,8 @@
 
 #include <cpuid.h>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef uint32_t function(void);
@@ -90,6 +93,24 @@ uint64_t bench_rdtsc(long n)
 	}
 	timer_stop();
 	return ordered;
+}
+
+uint64_t bench_clock(long n)
+{
+	struct timespec t;
+	int64_t last = 0, ordered = 1;
+
+	timer_start();
+	for (long i = 0; i < n; i++) {
+		int64_t now;
+
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		now = t.tv_sec * 1000000000 + t.tv_nsec;
+		ordered &= now >= last;
+		last = now;
+	}
+	timer_stop();
+	return (uint64_t)ordered;
 }
 
 uint64_t bench_cpuid(long n)
@@ -202,6 +223,57 @@ uint64_t bench_pipe(long n)
 	close(back[1]);
 	waitpid(child, &status, 0);
 	return (uint64_t)(uint8_t)(byte - n) + (uint64_t)status;
+}
+
+/* A word that says whose turn it is; who waits for it sleeps. */
+static void hand_over(uint32_t *word, uint32_t turn)
+{
+	__atomic_store_n(word, turn, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void wait_while(uint32_t *word, uint32_t turn)
+{
+	while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == turn)
+		syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, turn, NULL, NULL, 0);
+}
+
+enum turn { MINE, YOURS, NOBODYS };
+
+struct futex_game {
+	uint32_t turn;
+	long moves;
+};
+
+static void *futex_player(void *arg)
+{
+	struct futex_game *game = arg;
+
+	for (;;) {
+		wait_while(&game->turn, MINE);
+		if (__atomic_load_n(&game->turn, __ATOMIC_SEQ_CST) == NOBODYS)
+			return NULL;
+		game->moves++;
+		hand_over(&game->turn, MINE);
+	}
+}
+
+uint64_t bench_futex(long n)
+{
+	struct futex_game game = { .turn = MINE };
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, futex_player, &game))
+		die("pthread_create");
+	timer_start();
+	for (long i = 0; i < n; i++) {
+		hand_over(&game.turn, YOURS);
+		wait_while(&game.turn, YOURS);
+	}
+	timer_stop();
+	hand_over(&game.turn, NOBODYS);
+	pthread_join(thread, NULL);
+	return (uint64_t)(n - game.moves);
 }
 
 uint64_t bench_fork(long n)

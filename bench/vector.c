@@ -3,7 +3,7 @@
  */
 #include "gbench.h"
 
-#include <emmintrin.h>
+#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
@@ -145,6 +145,44 @@ uint64_t bench_sse(long n)
 	timer_stop();
 	memory_give(data, SIZE);
 	return mix(halves[0], halves[1]);
+}
+
+__attribute__((target("avx2"))) static NOINLINE void avx2_pass(const uint8_t *data, size_t size, uint64_t sums[4])
+{
+	__m256i sum = _mm256_setzero_si256(), other = _mm256_set1_epi32(0x1234567);
+
+	for (size_t i = 0; i < size; i += 32) {
+		__m256i v = _mm256_loadu_si256((const __m256i *)(data + i));
+
+		other = _mm256_add_epi32(_mm256_mullo_epi32(v, other), _mm256_srlv_epi32(v, _mm256_set1_epi32(3)));
+		sum = _mm256_xor_si256(sum, _mm256_permute4x64_epi64(other, 0x4b));
+		sum = _mm256_add_epi64(sum, _mm256_sad_epu8(v, other));
+	}
+	_mm256_storeu_si256((__m256i *)sums, sum);
+}
+
+uint64_t bench_avx2(long n)
+{
+	enum { SIZE = 64 << 10 };
+	uint64_t sums[4] = { 0 }, result = 0;
+	uint32_t state = 77;
+	uint8_t *data;
+
+	if (!__builtin_cpu_supports("avx2"))
+		return ABSENT;
+	data = memory_take(SIZE);
+	for (size_t i = 0; i < SIZE; i++)
+		data[i] = (uint8_t)random_next(&state);
+	timer_start();
+	for (long i = 0; i < n; i++) {
+		avx2_pass(data, SIZE, sums);
+		OPAQUE(i);
+	}
+	timer_stop();
+	memory_give(data, SIZE);
+	for (int k = 0; k < 4; k++)
+		result = mix(result, sums[k]);
+	return result;
 }
 
 uint64_t bench_copy(long n)

@@ -2,11 +2,13 @@
  * vmtime: runs one virtual machine with the benchmark guest and measures from outside, since a guest's clock need not be
  * right.
  *
- *	vmtime [-t SECONDS] [-s FIFO] -- COMMAND [ARGUMENT...]
+ *	vmtime [-t SECONDS] [-s FIFO] [-g MIB] -- COMMAND [ARGUMENT...]
  *
  * The guest's console is the command's standard output, or the FIFO (made here). Prints
  *	up WALL CPU			seconds from the start to "USERSPACE UP", and CPU seconds used for that
  *	NAME GUEST HOST CPU		ns an operation by the guest's clock, by the host's, and in CPU time of the monitor
+ *	memory WHEN MIB			with -g, the guest's RAM: resident memory of the monitor beyond that, at "up" and "end".
+ *					A page that is mapped twice counts twice
  * and whatever begins with WRONG as it is. Exit status 1 when something was wrong, the time limit passed, or the guest did
  * not come to its end.
  */
@@ -29,6 +31,7 @@ struct measure {
 	double begin;
 	char name[64]; /* of the benchmark that runs, or "" */
 	double operations, wall, cpu;
+	long ram_kib; /* 0: memory is not looked at */
 	bool ended, wrong;
 };
 
@@ -46,14 +49,42 @@ static double cpu_seconds(struct measure *m)
 	return clock_getcpuclockid(m->pid, &id) ? 0 : seconds(id);
 }
 
+/* The guest's RAM is the mapping of at least its size that is resident the most, and not code. */
+static void measure_memory(const struct measure *m, const char *when)
+{
+	char path[64], line[512], permissions[8];
+	unsigned long start, end;
+	long resident = 0, ram = 0, rss;
+	bool may_be_ram = false;
+	FILE *maps;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)m->pid);
+	maps = m->ram_kib ? fopen(path, "r") : NULL;
+	if (!maps)
+		return;
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx %7s", &start, &end, permissions) == 3) {
+			may_be_ram = (long)((end - start) >> 10) >= m->ram_kib && !strchr(permissions, 'x');
+		} else if (sscanf(line, "Rss: %ld kB", &rss) == 1) {
+			resident += rss;
+			if (may_be_ram && rss > ram)
+				ram = rss;
+		}
+	}
+	fclose(maps);
+	printf("memory %s %.1f\n", when, (double)(resident - ram) / 1024);
+}
+
 static void take_line(struct measure *m, const char *line)
 {
 	double wall = seconds(CLOCK_MONOTONIC), cpu = cpu_seconds(m), ns, operations;
 	const char *mark = strstr(line, "@ ");
 	char name[64];
 
-	if (strstr(line, "USERSPACE UP"))
+	if (strstr(line, "USERSPACE UP")) {
 		printf("up %.3f %.3f\n", wall - m->begin, cpu);
+		measure_memory(m, "up");
+	}
 	if (mark && sscanf(mark, "@ %63s %lf", name, &operations) == 2) {
 		strcpy(m->name, name);
 		m->operations = operations;
@@ -67,6 +98,7 @@ static void take_line(struct measure *m, const char *line)
 		puts(line);
 		m->wrong = true;
 	} else if (strstr(line, "BENCHMARKS END")) {
+		measure_memory(m, "end");
 		m->ended = true;
 	}
 	fflush(stdout);
@@ -118,11 +150,13 @@ int main(int argc, char **argv)
 	double limit = 600;
 	int option, fd, out[2];
 
-	while ((option = getopt(argc, argv, "+t:s:")) != -1) {
+	while ((option = getopt(argc, argv, "+t:s:g:")) != -1) {
 		if (option == 't')
 			limit = atof(optarg);
 		else if (option == 's')
 			fifo = optarg;
+		else if (option == 'g')
+			m.ram_kib = atol(optarg) * 1024;
 		else
 			return 2;
 	}
