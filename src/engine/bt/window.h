@@ -21,7 +21,7 @@
 
 #include <pthread.h>
 
-/* Page-table entries of 4-level paging, SDM vol. 3A 4.5. */
+/* Page-table entries, SDM vol. 3A 4.3 to 4.5. Those of 32-bit paging are handled as if they had 64 bits: see window_walk.c. */
 #define PTE_P	  BIT(0)
 #define PTE_W	  BIT(1)
 #define PTE_U	  BIT(2)
@@ -45,8 +45,17 @@
 #define MAX_SPACES  64
 #define MAX_CPUS    64
 
-/* A window holds pages that user mode may use, or those it may not: user mode's table must not lead to the others. */
-enum window_kind { WINDOW_USER, WINDOW_SUPERVISOR, WINDOW_KINDS };
+/*
+ * A window holds pages that user mode may use, or those it may not: user mode's table must not lead to the others. Outside long mode, where
+ * one slot has all pages, a third kind holds what the supervisor may use when that is both.
+ */
+enum window_kind { WINDOW_USER, WINDOW_SUPERVISOR, WINDOW_BOTH, WINDOW_KINDS };
+
+enum paging { PAGING_4_LEVEL, PAGING_PAE, PAGING_32_BIT, PAGING_32_BIT_PSE, PAGING_OFF };
+/* Page tables have 1,024 entries of 4 bytes. */
+static inline bool has_narrow_entries(enum paging p) { return p == PAGING_32_BIT || p == PAGING_32_BIT_PSE; }
+
+#define UPPER_ENTRIES 4 /* GiB: outside long mode there are no more */
 
 /* Index into a pool, from 1; 0: none. */
 typedef uint32_t pool_index;
@@ -82,9 +91,9 @@ struct region {
 	uint32_t number;  /* in the window */
 	struct list node; /* in the window's list: by `local` */
 	struct window *window;
-	const uint64_t *page_table; /* LEAF_4K */
-	const uint64_t *pde_at;	    /* all but LEAF_1G */
-	uint64_t pdpte, pde;	    /* as they were */
+	const void *page_table; /* LEAF_4K: the entry of the first page */
+	const void *pde_at;	/* all but LEAF_1G */
+	uint64_t pdpte, pde;	/* as they were */
 	uint8_t leaf;
 	bool user_above;      /* all entries above the leaf allow user mode */
 	bool whole, writable; /* all 2 MiB are one mapping, which may be written (but for holes) */
@@ -101,13 +110,15 @@ struct window {
 	uint64_t base;	/* host address */
 	uint64_t pml4e; /* the entry it is for, 0: the window is free */
 	const uint64_t *pdpt;
-	uint16_t slot;	     /* 0..511 */
-	uint8_t kind;	     /* enum window_kind */
-	bool nxe;	     /* EFER.NXE: bit 63 of entries is not reserved */
-	unsigned references; /* slots of address spaces that name it */
-	uint64_t holders;    /* bit n: vCPU n was using a table when that stopped naming it, and may have its address */
-	uint64_t removed;    /* epoch in which that happened last */
-	uint64_t used;	     /* time of last use: for eviction */
+	uint64_t upper[UPPER_ENTRIES]; /* outside long mode pdpt is this: see struct space */
+	uint8_t paging;		       /* enum paging */
+	uint16_t slot;		       /* 0..511 */
+	uint8_t kind;		       /* enum window_kind */
+	bool nxe;		       /* EFER.NXE: bit 63 of entries is not reserved */
+	unsigned references;	       /* slots of address spaces that name it */
+	uint64_t holders; /* bit n: vCPU n was using a table when that stopped naming it, and may have its address */
+	uint64_t removed; /* epoch in which that happened last */
+	uint64_t used;	  /* time of last use: for eviction */
 	uint64_t validated, validated_local;	   /* all pages; those that are not global */
 	struct list local_regions, global_regions; /* with any page that is not global; others */
 	unsigned global_count;			   /* regions with global pages */
@@ -117,10 +128,22 @@ struct window {
 
 enum table_view { TABLE_USER, TABLE_SUPERVISOR, TABLE_BOTH, TABLE_VIEWS };
 
+/* Outside long mode. */
+static inline enum window_kind kind_of_view(enum table_view view)
+{
+	return view == TABLE_USER ? WINDOW_USER : view == TABLE_SUPERVISOR ? WINDOW_SUPERVISOR : WINDOW_BOTH;
+}
+
 /* What one CR3 stands for. */
 struct space {
-	uint64_t key;	      /* see space_key(); 0: free */
+	uint64_t key; /* see space_key(); 0: free */
+	enum paging paging;
 	const uint64_t *pml4; /* in guest RAM */
+	/*
+	 * Outside long mode there is slot 0 alone. Its entry, and below it one for each GiB, are made up from CR3, for PAE from the
+	 * registers that have the PDPTEs: so all that follows is as with four levels.
+	 */
+	uint64_t upper_pml4e, upper[UPPER_ENTRIES];
 	struct slot_table table[TABLE_VIEWS];
 	uint64_t in_use[SLOTS / 64];	     /* slots with a window of either kind */
 	uint8_t window[SLOTS][WINDOW_KINDS]; /* number + 1 */
@@ -206,8 +229,9 @@ static inline void windows_unlock(struct bt_windows *w) { pthread_mutex_unlock(&
 /* What the tables say about one address. Entries were read once, from the top. */
 struct table_walk {
 	uint64_t pml4e, pdpte, pde, pte; /* pde, pte: if leaf is below */
-	const uint64_t *pdpt, *pde_at, *page_table;
-	const uint64_t *at[4]; /* every entry used, and what it was */
+	const uint64_t *pdpt;
+	const void *pde_at, *page_table; /* as in struct region */
+	const void *at[4];		 /* every entry used, of the guest's, and what it was there */
 	uint64_t entry[4];
 	unsigned depth;
 	enum leaf leaf;
@@ -231,6 +255,39 @@ static inline bool table_entry_same(uint64_t now, uint64_t then, bool nxe)
 }
 
 static inline uint64_t entry_read(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+
+/* Entry `index` of a page table, or of a part of it. */
+static inline uint64_t pte_read(enum paging paging, const void *table, unsigned index)
+{
+	if (has_narrow_entries(paging))
+		return __atomic_load_n((const uint32_t *)table + index, __ATOMIC_ACQUIRE);
+	return entry_read((const uint64_t *)table + index);
+}
+
+/* Set bits of an entry. False: it is not what it was. */
+static inline bool entry_mark(enum paging paging, const void *at, uint64_t was, uint64_t with)
+{
+	uint32_t narrow = (uint32_t)was;
+
+	if (has_narrow_entries(paging))
+		return __atomic_compare_exchange_n((uint32_t *)at, &narrow, (uint32_t)with, false, __ATOMIC_SEQ_CST,
+						   __ATOMIC_SEQ_CST);
+	return __atomic_compare_exchange_n((uint64_t *)at, &was, with, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* The page directory's entry for a region; where that of region `to` is, when region `from` has its there, in the same directory. */
+uint64_t pde_read(enum paging, const void *at, uint32_t region);
+const void *pde_move(enum paging, const void *at, uint32_t from, uint32_t to);
+
+/* The top-level entry of a slot. */
+static inline uint64_t space_entry(const struct space *space, unsigned slot)
+{
+	if (space->paging == PAGING_4_LEVEL)
+		return entry_read(&space->pml4[slot]);
+	return slot ? 0 : space->upper_pml4e;
+}
+/* Outside long mode: what the vCPU's registers say. */
+void space_set_upper(struct space *, const struct vcpu *);
 
 /* ---- window_map.c: what is mapped; the lock is held ---- */
 

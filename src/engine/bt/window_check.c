@@ -19,7 +19,7 @@ static struct leaf_rule leaf_rule(const struct region *r)
 
 	if (user)
 		rule.needed |= PTE_U;
-	else if (r->user_above)
+	else if (r->user_above && r->window->kind == WINDOW_SUPERVISOR)
 		rule.forbidden |= PTE_U;
 	return rule;
 }
@@ -33,9 +33,20 @@ struct findings {
 	uint64_t any, all; /* bits that any of the entries has, that all have */
 };
 
-static const uint64_t *span_table(const struct region *r, const struct span *s)
+/* Entry n of the part of the page table that is the span's. */
+static uint64_t span_entry(const struct region *r, const struct span *s, unsigned n)
 {
-	return r->page_table + s->number * PAGES_PER_SPAN;
+	return pte_read(r->window->paging, r->page_table, s->number * PAGES_PER_SPAN + n);
+}
+
+static bool span_is_unchanged(const struct region *r, const struct span *s)
+{
+	if (!has_narrow_entries(r->window->paging))
+		return !memcmp((const uint64_t *)r->page_table + s->number * PAGES_PER_SPAN, s->seen, sizeof(s->seen));
+	for (unsigned n = 0; n < PAGES_PER_SPAN; n++)
+		if (span_entry(r, s, n) != s->seen[n])
+			return false;
+	return true;
 }
 
 static void check_span(const struct span *s, const struct leaf_rule rule, uint64_t pages, struct findings *f)
@@ -67,19 +78,17 @@ static void check_span(const struct span *s, const struct leaf_rule rule, uint64
  */
 static void check_whole_span(const struct region *r, struct span *s, const struct leaf_rule rule, struct findings *f)
 {
-	const uint64_t *table = span_table(r, s);
-
-	if (likely(!memcmp(table, s->seen, sizeof(s->seen))))
+	if (likely(span_is_unchanged(r, s)))
 		return;
 	for (unsigned n = 0; n < PAGES_PER_SPAN; n++)
-		s->seen[n] = entry_read(&table[n]);
+		s->seen[n] = span_entry(r, s, n);
 	check_span(s, rule, UINT64_MAX, f);
 }
 
 static void check_page(const struct region *r, struct span *s, unsigned n, const struct leaf_rule rule,
 		       struct findings *f)
 {
-	s->seen[n] = entry_read(&span_table(r, s)[n]);
+	s->seen[n] = span_entry(r, s, n);
 	check_span(s, rule, BIT(n), f);
 }
 
@@ -165,7 +174,7 @@ static void check_region(struct bt_windows *w, struct region *r, unsigned page)
 		check_large_region(w, r, r->pdpte, pdpte);
 		return;
 	}
-	pde = entry_read(r->pde_at);
+	pde = pde_read(window->paging, r->pde_at, r->number);
 	if (!table_entry_same(pdpte, r->pdpte, window->nxe))
 		region_drop(w, r);
 	else if (r->leaf == LEAF_2M)
@@ -217,6 +226,10 @@ void window_validate_page(struct bt_windows *w, struct window *window, uint64_t 
 
 	if (r && r->leaf != LEAF_1G)
 		check_region(w, r, page_number(lin));
+	/* The other half of what was one large page. */
+	r = has_narrow_entries(window->paging) ? region_find(w, window, number ^ 1) : NULL;
+	if (r && r->leaf == LEAF_2M)
+		check_region(w, r, ALL_PAGES);
 	for (uint32_t n = first; window->huge_count && n < first + 512; n++) {
 		r = region_find(w, window, n);
 		if (r && r->leaf == LEAF_1G)

@@ -64,8 +64,7 @@ static bool mark_tables(struct fill *f)
 		if (marked == entry)
 			continue;
 		if (!mem_allow_direct(&f->w->mem->ram_pages[offset >> PAGE_SHIFT], DIRECT_ENGINE) ||
-		    !__atomic_compare_exchange_n((uint64_t *)t->at[n], &entry, marked, false, __ATOMIC_SEQ_CST,
-						 __ATOMIC_SEQ_CST))
+		    !entry_mark(f->cpu->space->paging, t->at[n], entry, marked))
 			return false;
 	}
 	return true;
@@ -101,7 +100,7 @@ static struct candidate candidate(struct fill *f, const struct mem_region *ram, 
 	uint64_t entry;
 
 	if (t->leaf == LEAF_4K && page != here) {
-		entry = entry_read(&t->page_table[page]);
+		entry = pte_read(f->window->paging, t->page_table, page);
 		c.frame = entry & PTE_FRAME;
 		f->entry[page % PAGES_PER_SPAN] = entry;
 		/* The entries above are the same, so the rights that they give are too. */
@@ -177,7 +176,8 @@ static bool region_belongs(const struct fill *f, uint32_t number, uint64_t frame
 		return false;
 	if (t->leaf == LEAF_1G)
 		return true;
-	entry = entry_read(t->pde_at + (int32_t)(number - here)) & ~(uint64_t)0x1000; /* PAT */
+	entry = pde_read(f->window->paging, pde_move(f->window->paging, t->pde_at, here, number), number) &
+		~(uint64_t)0x1000; /* PAT */
 	return entry == ((t->pde & ~PTE_FRAME) | frame);
 }
 
@@ -221,7 +221,7 @@ static enum window_result map_whole(struct fill *f)
 		struct region *r;
 
 		if (t.leaf == LEAF_2M) {
-			t.pde_at = f->walk.pde_at + (int32_t)(first + n - here);
+			t.pde_at = pde_move(f->window->paging, f->walk.pde_at, here, first + n);
 			t.pde = (f->walk.pde & ~PTE_FRAME) | (frame + ((uint64_t)n << REGION_SHIFT));
 		}
 		r = region_add(f->w, f->window, first + n, &t);
@@ -249,6 +249,13 @@ static enum window_result fill_whole(struct fill *f, struct region *r)
 
 /* ---- one access ---- */
 
+static enum window_kind kind_for(const struct fill *f)
+{
+	if (f->cpu->space->paging != PAGING_4_LEVEL)
+		return kind_of_view(f->view);
+	return f->walk.user ? WINDOW_USER : WINDOW_SUPERVISOR;
+}
+
 static enum window_result fill(struct fill *f, struct window *at)
 {
 	enum window_kind kind;
@@ -259,7 +266,7 @@ static enum window_result fill(struct fill *f, struct window *at)
 		return WINDOW_SLOW;
 	if (!windows_ram_offset(f->w, f->walk.page, PAGE_SIZE, &offset) || (f->write && has_code(f, f->walk.page.v)))
 		return WINDOW_SLOW;
-	kind = f->walk.user ? WINDOW_USER : WINDOW_SUPERVISOR;
+	kind = kind_for(f);
 	f->window = space_get_window(f->w, f->cpu, slot_of(f->lin), kind, &f->walk, !at);
 	if (!f->window)
 		return WINDOW_SLOW;

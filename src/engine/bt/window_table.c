@@ -49,6 +49,11 @@ void table_name(struct bt_windows *w, struct space *space, enum table_view view,
 {
 	unsigned slot = window->slot;
 
+	if (space->paging != PAGING_4_LEVEL) {
+		if (window->kind == kind_of_view(view))
+			set_entry(&space->table[view], slot, window->base);
+		return;
+	}
 	if (window->kind == WINDOW_USER && view == TABLE_SUPERVISOR)
 		return;
 	if (window->kind == WINDOW_SUPERVISOR && view == TABLE_USER)
@@ -269,6 +274,7 @@ static void adopt(struct bt_windows *w, struct window_cpu *c, struct window *win
 {
 	struct need need = need_of(c);
 
+	memcpy(window->upper, c->space->upper, sizeof(window->upper));
 	need.all = MAX(need.all, w->page_flushed);
 	need.local = MAX(need.local, need.all);
 	bring_up(w, window, need);
@@ -277,7 +283,7 @@ static void adopt(struct bt_windows *w, struct window_cpu *c, struct window *win
 
 static bool window_is_for(const struct window *window, const struct space *space, unsigned slot, uint64_t pml4e)
 {
-	return window->pml4e && window->slot == slot && window->nxe == space->nxe &&
+	return window->pml4e && window->slot == slot && window->nxe == space->nxe && window->paging == space->paging &&
 	       table_entry_same(pml4e, window->pml4e, window->nxe);
 }
 
@@ -317,7 +323,7 @@ static void check_slots(struct bt_windows *w, struct space *space)
 		for (uint64_t left = space->in_use[word]; left; left &= left - 1) {
 			unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
 
-			check_slot(w, space, slot, entry_read(&space->pml4[slot]));
+			check_slot(w, space, slot, space_entry(space, slot));
 		}
 	}
 }
@@ -337,7 +343,8 @@ struct window *space_get_window(struct bt_windows *w, struct window_cpu *c, unsi
 		if (!window)
 			return NULL;
 		window->pml4e = t->pml4e;
-		window->pdpt = t->pdpt;
+		window->paging = (uint8_t)space->paging;
+		window->pdpt = space->paging == PAGING_4_LEVEL ? t->pdpt : window->upper;
 		window->slot = (uint16_t)slot;
 		window->kind = (uint8_t)kind;
 		window->nxe = space->nxe;
@@ -349,8 +356,23 @@ struct window *space_get_window(struct bt_windows *w, struct window_cpu *c, unsi
 
 /* ---- address spaces ---- */
 
-/* Never 0: the lowest bit. */
-static uint64_t space_key(const struct vcpu *v) { return (v->s.cr3 & PTE_FRAME) | (v->s.efer & EFER_NXE ? 2 : 0) | 1; }
+static enum paging paging_of(const struct vcpu *v)
+{
+	if (!(v->s.cr0 & CR0_PG))
+		return PAGING_OFF;
+	if (in_long_mode(v))
+		return PAGING_4_LEVEL;
+	return v->s.cr4 & CR4_PAE ? PAGING_PAE : v->s.cr4 & CR4_PSE ? PAGING_32_BIT_PSE : PAGING_32_BIT;
+}
+
+/* Never 0: the lowest bit. CR3's bits 4 and 3 are no part of an address, those from 5 on for PAE. */
+static uint64_t space_key(const struct vcpu *v)
+{
+	enum paging paging = paging_of(v);
+	uint64_t base = paging == PAGING_OFF ? 0 : v->s.cr3 & (paging == PAGING_PAE ? 0xffffffe0 : PTE_FRAME);
+
+	return base | (uint64_t)paging << 2 | (v->s.efer & EFER_NXE ? 2 : 0) | 1;
+}
 
 static struct space *find_space(struct bt_windows *w, uint64_t key)
 {
@@ -377,9 +399,10 @@ static void sweep(struct bt_windows *w)
 static struct space *make_space(struct bt_windows *w, const struct vcpu *v)
 {
 	const uint64_t *pml4 = windows_table_page(w, v->s.cr3);
+	enum paging paging = paging_of(v);
 	struct space *space;
 
-	if (!pml4)
+	if (!pml4 && paging == PAGING_4_LEVEL)
 		return NULL;
 	sweep(w);
 	space = find_space(w, 0);
@@ -390,6 +413,8 @@ static struct space *make_space(struct bt_windows *w, const struct vcpu *v)
 	space->key = space_key(v);
 	space->nxe = v->s.efer & EFER_NXE;
 	space->pml4 = pml4;
+	space->paging = paging;
+	space_set_upper(space, v);
 	space->fills = 0;
 	return space;
 }
@@ -402,8 +427,7 @@ static void adopt_known_windows(struct bt_windows *w, struct window_cpu *c)
 	for (unsigned n = 0; n < w->window_count; n++) {
 		struct window *window = &w->window[n];
 
-		if (!window->pml4e ||
-		    !window_is_for(window, space, window->slot, entry_read(&space->pml4[window->slot])))
+		if (!window->pml4e || !window_is_for(window, space, window->slot, space_entry(space, window->slot)))
 			continue;
 		adopt(w, c, window);
 		for (enum table_view view = 0; view < TABLE_VIEWS; view++)
@@ -422,12 +446,14 @@ static void validate_space(struct bt_windows *w, struct window_cpu *c)
 		for (uint64_t left = space->in_use[word]; left; left &= left - 1) {
 			unsigned slot = word * 64 + (unsigned)__builtin_ctzll(left);
 
-			check_slot(w, space, slot, entry_read(&space->pml4[slot]));
+			check_slot(w, space, slot, space_entry(space, slot));
 			for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
 				struct window *window = space_window(w, space, slot, kind);
 
-				if (window)
-					bring_up(w, window, need);
+				if (!window)
+					continue;
+				memcpy(window->upper, space->upper, sizeof(window->upper));
+				bring_up(w, window, need);
 			}
 		}
 	}
@@ -438,6 +464,8 @@ static bool enter_space(struct bt_windows *w, struct window_cpu *c)
 {
 	c->space = find_space(w, space_key(c->vcpu));
 	if (c->space) {
+		if (c->space->paging != PAGING_4_LEVEL)
+			space_set_upper(c->space, c->vcpu);
 		validate_space(w, c);
 		return true;
 	}
@@ -484,10 +512,7 @@ enum table_view windows_view(const struct vcpu *v)
 	return v->tlb_view == TLB_KERNEL_AC || !(v->s.cr4 & CR4_SMAP) ? TABLE_BOTH : TABLE_SUPERVISOR;
 }
 
-static bool can_translate(const struct vcpu *v)
-{
-	return in_long_mode(v) && (v->s.cr0 & CR0_PG) && !(v->s.cr4 & CR4_LA57);
-}
+static bool can_translate(const struct vcpu *v) { return in_protected_mode(v) && !(v->s.cr4 & CR4_LA57); }
 
 /* The slow part of asking for a table: the vCPU is new, or something was flushed. */
 static struct window_cpu *update_cpu(struct bt_windows *w, struct window_cpu *c, struct vcpu *v)
@@ -614,7 +639,7 @@ static void flush_page(struct bt_windows *w, const struct vcpu *v, uint64_t lin)
 			window_validate_page(w, &w->window[n], lin);
 	if (!space || !(space->in_use[slot / 64] & BIT(slot % 64)))
 		return;
-	check_slot(w, space, slot, entry_read(&space->pml4[slot]));
+	check_slot(w, space, slot, space_entry(space, slot));
 	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
 		struct window *window = space_window(w, space, slot, kind);
 

@@ -1,6 +1,9 @@
 /*
  * Reading the guest's page tables for windows. The entries themselves are wanted, with where they are, so that they can be
- * compared later. Only 4-level paging.
+ * compared later.
+ *
+ * 32-bit paging has page directories of 1,024 entries for 4 MiB each: a region has half of what one maps. What is read becomes an entry of
+ * 64 bits that maps the region alone; everything else handles those.
  */
 #include "engine/bt/window.h"
 
@@ -19,19 +22,97 @@ const uint64_t *windows_table_page(struct bt_windows *w, uint64_t entry)
 	return (const uint64_t *)mem_map(w->mem, gpa(entry & PTE_FRAME), PAGE_SIZE, true);
 }
 
-/* Read one entry; false if it is absent, reserved or its table is missing. */
+/* ---- page directories ---- */
+
+/* A 4 MiB page's entry: bits 39..32 of the address in 20..13, bit 21 is reserved (SDM vol. 3A table 4-4). */
+static uint64_t half_of_large(uint64_t entry, uint32_t region)
+{
+	uint64_t frame = (entry & 0xffc00000) | bits(entry, 20, 13) << 32 | (uint64_t)(region & 1) << REGION_SHIFT;
+
+	/* What is reserved there is so here: in a place that 40 bits of physical address do not reach. */
+	return (entry & 0x1fff) | frame | (entry & BIT(21) ? BIT(51) : 0);
+}
+
+/* As an entry of 64 bits, for one region. */
+static uint64_t widen(enum paging paging, uint64_t entry, uint32_t region)
+{
+	if (paging == PAGING_32_BIT)
+		return entry & ~PTE_PS; /* ignored */
+	return paging == PAGING_32_BIT_PSE && (entry & PTE_PS) ? half_of_large(entry, region) : entry;
+}
+
+uint64_t pde_read(enum paging paging, const void *at, uint32_t region)
+{
+	return widen(paging, pte_read(paging, at, 0), region);
+}
+
+const void *pde_move(enum paging paging, const void *at, uint32_t from, uint32_t to)
+{
+	if (has_narrow_entries(paging))
+		return (const uint32_t *)at + ((int32_t)(to >> 1) - (int32_t)(from >> 1));
+	return (const uint64_t *)at + (int32_t)(to - from);
+}
+
+/* ---- outside long mode ---- */
+
+/* PDPTEs of PAE paging have no rights, and no accessed bit: SDM vol. 3A table 4-8. */
+#define ALL_RIGHTS (PTE_P | PTE_W | PTE_U | PTE_A)
+
+void space_set_upper(struct space *space, const struct vcpu *v)
+{
+	/* CR3's bits, which for PAE go down to 5, and the kind, where no physical address reaches. */
+	space->upper_pml4e =
+		ALL_RIGHTS | bits(v->s.cr3, 31, 5) << PAGE_SHIFT | (uint64_t)space->paging << PHYSICAL_BITS;
+	for (unsigned n = 0; n < UPPER_ENTRIES; n++) {
+		switch (space->paging) {
+		case PAGING_PAE:
+			space->upper[n] = v->s.pdpte[n] & PTE_P ? (v->s.pdpte[n] & PTE_FRAME) | ALL_RIGHTS : 0;
+			break;
+		case PAGING_OFF: space->upper[n] = (uint64_t)n << 30 | ALL_RIGHTS | PTE_D | PTE_PS; break;
+		default: space->upper[n] = (v->s.cr3 & 0xfffff000) | ALL_RIGHTS; break;
+		}
+	}
+	if (space->paging == PAGING_OFF)
+		space->upper_pml4e = ALL_RIGHTS | (uint64_t)PAGING_OFF << PHYSICAL_BITS;
+}
+
+/* ---- walking ---- */
+
+static void note_entry(struct table_walk *t, const void *at, uint64_t entry)
+{
+	t->at[t->depth] = at;
+	t->entry[t->depth++] = entry;
+}
+
+/* Use one entry; false if it is absent or reserved. */
+static bool use_entry(struct table_walk *t, uint64_t entry, uint64_t reserved)
+{
+	if (!(entry & PTE_P) || (entry & reserved))
+		return false;
+	t->writable &= !!(entry & PTE_W);
+	t->accessed &= !!(entry & PTE_A);
+	return true;
+}
+
+/* The same for one of the guest's, false also if its table is missing. */
 static bool read_entry(struct table_walk *t, const uint64_t *table, unsigned index, uint64_t reserved, uint64_t *entry)
 {
 	if (!table)
 		return false;
 	*entry = entry_read(&table[index]);
-	t->at[t->depth] = &table[index];
-	t->entry[t->depth++] = *entry;
-	if (!(*entry & PTE_P) || (*entry & reserved))
+	note_entry(t, &table[index], *entry);
+	return use_entry(t, *entry, reserved);
+}
+
+/* The entry of one of four GiB. */
+static bool upper_entry(const struct space *space, uint64_t lin, struct table_walk *t)
+{
+	if (lin >= (uint64_t)UPPER_ENTRIES << 30)
 		return false;
-	t->writable &= !!(*entry & PTE_W);
-	t->accessed &= !!(*entry & PTE_A);
-	return true;
+	t->pml4e = space->upper_pml4e;
+	t->pdpt = space->upper;
+	t->pdpte = space->upper[lin >> 30];
+	return use_entry(t, t->pdpte, 0);
 }
 
 static void found_leaf(struct table_walk *t, const struct vcpu *v, enum leaf leaf, uint64_t lin, uint64_t entry,
@@ -46,15 +127,46 @@ static void found_leaf(struct table_walk *t, const struct vcpu *v, enum leaf lea
 	t->page = gpa((entry & PTE_FRAME & ~offset) | (lin & offset));
 }
 
-bool windows_walk(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin,
-		  struct table_walk *t)
+/* From the page directory on: one level of large pages, one of tables. */
+static bool walk_directory(struct bt_windows *w, enum paging paging, const struct vcpu *v, uint64_t lin,
+			   uint64_t reserved, struct table_walk *t)
 {
-	uint64_t reserved = bits(PTE_FRAME, 51, PHYSICAL_BITS) << PHYSICAL_BITS;
-	const uint64_t *pd;
+	bool narrow = has_narrow_entries(paging);
+	uint32_t region = region_number(lin);
+	const uint8_t *table = (const uint8_t *)windows_table_page(w, t->pdpte);
 
-	if (!(v->s.efer & EFER_NXE))
-		reserved |= PTE_NX;
-	*t = (struct table_walk){ .user_above = true, .writable = true, .accessed = true };
+	if (!table)
+		return false;
+	t->pde_at = narrow ? table + 4 * (lin >> 22) : table + 8 * bits(lin, 29, 21);
+	t->pde = pte_read(paging, t->pde_at, 0);
+	note_entry(t, t->pde_at, t->pde);
+	t->pde = widen(paging, t->pde, region);
+	if (!use_entry(t, t->pde, reserved))
+		return false;
+	if (t->pde & PTE_PS) {
+		if (!narrow && bits(t->pde, 20, 13))
+			return false;
+		found_leaf(t, v, LEAF_2M, lin, t->pde, 21);
+		return true;
+	}
+	t->user_above &= !!(t->pde & PTE_U);
+
+	table = (const uint8_t *)windows_table_page(w, t->pde);
+	if (!table)
+		return false;
+	t->page_table = narrow && (region & 1) ? table + PAGE_SIZE / 2 : table;
+	t->pte = pte_read(paging, t->page_table, page_number(lin));
+	note_entry(t, (const uint8_t *)t->page_table + (narrow ? 4 : 8) * page_number(lin), t->pte);
+	if (!use_entry(t, t->pte, reserved))
+		return false;
+	found_leaf(t, v, LEAF_4K, lin, t->pte, 12);
+	return true;
+}
+
+/* The two levels above it in long mode. */
+static bool walk_long_mode(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin,
+			   uint64_t reserved, struct table_walk *t)
+{
 	if (!read_entry(t, space->pml4, slot_of(lin), reserved | PTE_PS, &t->pml4e))
 		return false;
 	t->user_above &= !!(t->pml4e & PTE_U);
@@ -64,30 +176,23 @@ bool windows_walk(struct bt_windows *w, const struct space *space, const struct 
 		reserved |= PTE_PS;
 	if (!read_entry(t, t->pdpt, bits(lin, 38, 30), reserved, &t->pdpte))
 		return false;
-	if (t->pdpte & PTE_PS) {
-		if (bits(t->pdpte, 29, 13))
-			return false;
-		found_leaf(t, v, LEAF_1G, lin, t->pdpte, 30);
-		return true;
-	}
-	t->user_above &= !!(t->pdpte & PTE_U);
+	t->user_above &= t->pdpte & PTE_PS || t->pdpte & PTE_U;
+	return !(t->pdpte & PTE_PS) || !bits(t->pdpte, 29, 13);
+}
 
-	reserved &= ~PTE_PS;
-	pd = windows_table_page(w, t->pdpte);
-	if (!read_entry(t, pd, bits(lin, 29, 21), reserved, &t->pde))
-		return false;
-	t->pde_at = t->at[2];
-	if (t->pde & PTE_PS) {
-		if (bits(t->pde, 20, 13))
-			return false;
-		found_leaf(t, v, LEAF_2M, lin, t->pde, 21);
-		return true;
-	}
-	t->user_above &= !!(t->pde & PTE_U);
+bool windows_walk(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin,
+		  struct table_walk *t)
+{
+	uint64_t reserved = bits(PTE_FRAME, 51, PHYSICAL_BITS) << PHYSICAL_BITS;
 
-	t->page_table = windows_table_page(w, t->pde);
-	if (!read_entry(t, t->page_table, bits(lin, 20, 12), reserved, &t->pte))
+	if (!(v->s.efer & EFER_NXE))
+		reserved |= PTE_NX;
+	*t = (struct table_walk){ .user_above = true, .writable = true, .accessed = true };
+	if (space->paging == PAGING_4_LEVEL ? !walk_long_mode(w, space, v, lin, reserved, t)
+					    : !upper_entry(space, lin, t))
 		return false;
-	found_leaf(t, v, LEAF_4K, lin, t->pte, 12);
+	if (!(t->pdpte & PTE_PS))
+		return walk_directory(w, space->paging, v, lin, reserved, t);
+	found_leaf(t, v, LEAF_1G, lin, t->pdpte, 30);
 	return true;
 }
