@@ -60,9 +60,10 @@ const void *pde_move(enum paging paging, const void *at, uint32_t from, uint32_t
 
 void space_set_upper(struct space *space, const struct vcpu *v)
 {
-	/* CR3's bits, which for PAE go down to 5, and the kind, where no physical address reaches. */
-	space->upper_pml4e =
-		ALL_RIGHTS | bits(v->s.cr3, 31, 5) << PAGE_SHIFT | (uint64_t)space->paging << PHYSICAL_BITS;
+	uint64_t base = space->paging == PAGING_OFF ? 0 : bits(v->s.cr3, 31, 5); /* PAE's has bits down to 5 */
+
+	/* The kind is where no physical address reaches. */
+	space->upper_pml4e = ALL_RIGHTS | base << PAGE_SHIFT | (uint64_t)space->paging << PHYSICAL_BITS;
 	for (unsigned n = 0; n < UPPER_ENTRIES; n++) {
 		switch (space->paging) {
 		case PAGING_PAE:
@@ -72,8 +73,6 @@ void space_set_upper(struct space *space, const struct vcpu *v)
 		default: space->upper[n] = (v->s.cr3 & 0xfffff000) | ALL_RIGHTS; break;
 		}
 	}
-	if (space->paging == PAGING_OFF)
-		space->upper_pml4e = ALL_RIGHTS | (uint64_t)PAGING_OFF << PHYSICAL_BITS;
 }
 
 /* ---- walking ---- */
