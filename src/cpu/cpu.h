@@ -656,8 +656,8 @@ struct vcpu {
 	uint16_t global_tag;
 	bool fetched_global; /* the translation that cpu_fetch_translate() returned last is one of them */
 
-	jmp_buf fault_jmp;	    /* where cpu_raise goes: set by the engine */
-	void **fast_catch;	    /* if not NULL, __builtin_longjmp there instead: for callouts that keep to general registers */
+	jmp_buf fault_jmp; /* where cpu_raise goes: set by the engine */
+	void **fast_catch; /* if not NULL, __builtin_longjmp there instead: for callouts that keep to general registers */
 	struct fault fault;	    /* what it raised */
 	bool delivering;	    /* an exception is being delivered: faults now are contributory, double or triple */
 	struct fault delivered;	    /* which one */
@@ -748,7 +748,9 @@ struct vcpu {
 		uint64_t value; /* what is pushed while its place is looked up */
 		uint32_t
 			x87; /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
-		uint64_t jump;	 /* the current jump table, or the one where nothing is found */
+		uint64_t jump;	    /* the current jump table, or the one where nothing is found */
+		uint64_t code_base; /* linear page of the block that runs, if it may be anywhere */
+		uint64_t x87_base;  /* the same when `x87` was set */
 		void *fast_glue;
 		void *exit_glue; /* bt_exit_*, bt_miss: too far away for a direct jump */
 		void *miss_glue;

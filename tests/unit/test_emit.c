@@ -569,6 +569,7 @@ static void name_state(char *line, size_t size)
 		{ "jump", offsetof(struct vcpu, bt_frame.jump) },
 		{ "miss", offsetof(struct vcpu, bt_frame.miss_glue) },
 		{ "exit", offsetof(struct vcpu, bt_frame.exit_glue) },
+		{ "code_base", offsetof(struct vcpu, bt_frame.code_base) },
 		{ "es_base", offsetof(struct vcpu, s.seg_base[ES]) },
 	};
 	char *at = strstr(line, "gs:[0x"), rest[64] = "";
@@ -785,6 +786,33 @@ static void test_bit_strings_by_tlb(void **state)
 	}
 }
 
+/* What depends on where the code is, of a block that may be anywhere. */
+static void test_anywhere(void **state)
+{
+	static const uint8_t load[] = { 0x48, 0x8d, 0x05, 0xf0, 0xff, 0xff, 0x7f }; /* lea 0x7ffffff0(%rip), %rax */
+	struct emitter e = empty();
+	struct insn_host h;
+	struct insn i;
+
+	(void)state;
+	e.anywhere = true;
+	e.way = BY_TLB;
+	emit_note_code_base(&e, 0x123);
+	check_listing(&e, "lea r11, [r10-0x123]\n"
+			  "mov qword ptr gs:code_base, r11\n");
+	e.at = code;
+	emit_code_address(&e, RAX, -(uint64_t)0x10);
+	check_listing(&e, "mov rax, qword ptr gs:code_base\n"
+			  "lea rax, [rax-0x10]\n");
+	e.at = code;
+	cpu_decode(everything(), MODE_64, load, sizeof(load), 0, &i, &h);
+	assert_int_equal(emit_insn(&e, &i, &h, 0x100), EMIT_DONE);
+	check_listing(&e, "mov r10, qword ptr gs:code_base\n"
+			  "lea r10, [r10+0x7FFFFFFF]\n"
+			  "lea r10, [r10+0xF8]\n"
+			  "lea rax, [r10]\n");
+}
+
 static void test_jumps(void **state)
 {
 	static uint8_t pages[2 * PAGE_SIZE]; /* written, and as if it were executed one page further */
@@ -809,6 +837,7 @@ int main(void)
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_jumps),
 		cmocka_unit_test(test_bit_strings_by_tlb),
+		cmocka_unit_test(test_anywhere),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -78,7 +78,7 @@ static struct code_page *fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa)
 	*gpa = cpu_fetch_translate(v, gva(lin), &host).v;
 	if (v->cpl != 3 && !v->fetched_global)
 		v->bt->local_code = v->global_space;
-	return bt_enter_page(v, *gpa, lin);
+	return bt_enter_page(v, *gpa, bt_key(v) & BT_KEY_ANYWHERE ? BT_ANYWHERE : lin);
 }
 
 /* Does a block that crosses go on where it did? */
@@ -88,7 +88,7 @@ static bool check_second(struct vcpu *v, struct bt_block *b)
 
 	if (!b->crosses)
 		return true;
-	fetch_page(v, (b->rip | (PAGE_SIZE - 1)) + 1, &gpa2);
+	fetch_page(v, (v->s.rip | (PAGE_SIZE - 1)) + 1, &gpa2);
 	b->second_space = bt_fetched_space(v);
 	return gpa2 == b->gpa2;
 }
@@ -269,7 +269,7 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	uint32_t epoch;
 	uint64_t next;
 
-	v->s.rip = b->rip + record->guest;
+	v->s.rip = bt_block_rip(v, b) + record->guest;
 	next = v->s.rip + record->len;
 	single = single_of(v, b, record);
 	if (!single) {
@@ -318,7 +318,7 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 	struct bt_insn *record = &b->insns[n];
 
 	v->bt->stats.tlb_misses++;
-	v->s.rip = b->rip + record->guest;
+	v->s.rip = bt_block_rip(v, b) + record->guest;
 	if (v->bt_frame.target & (MAX(record->align, 1) - 1u) || !cpu_tlb_fill(v, v->bt_frame.target, write))
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
 	if (b->dead)
@@ -422,7 +422,7 @@ static void note_x87(struct vcpu *v)
 	const struct bt_block *b = v->bt->blocks[bt_exit_block(v->bt_frame.x87)];
 	const struct bt_insn *record = &b->insns[bt_exit_insn(v->bt_frame.x87)];
 
-	v->s.fip = b->rip + record->guest;
+	v->s.fip = b->rip + record->guest + (b->key & BT_KEY_ANYWHERE ? v->bt_frame.x87_base : 0);
 	v->s.fcs = v->s.seg_sel[CS];
 	if (record->data_seg != SEG_COUNT)
 		v->s.fds = v->s.seg_sel[record->data_seg];
@@ -456,15 +456,16 @@ static bool handle_exit(struct vcpu *v)
 	case BT_EXIT_LINK0:
 	case BT_EXIT_LINK1:
 		bt->pending = &b->links[kind - BT_EXIT_LINK0];
-		v->s.rip = bt->pending->target;
+		v->s.rip = bt_link_target(v, bt->pending);
 		return false;
 	case BT_EXIT_LOOKUP0:
-	case BT_EXIT_LOOKUP1: v->s.rip = b->links[kind - BT_EXIT_LOOKUP0].target; return false;
+	case BT_EXIT_LOOKUP1: v->s.rip = bt_link_target(v, &b->links[kind - BT_EXIT_LOOKUP0]); return false;
 	case BT_EXIT_INDIRECT:
 		v->s.rip = v->bt_frame.target;
 		if ((uint64_t)sign_extend(v->s.rip, 48) == v->s.rip)
 			return false;
 		break;
+	case BT_EXIT_GONE: v->s.rip = v->bt_frame.target; return false;
 	case BT_EXIT_DONE: return false;
 	case BT_EXIT_RAISED: longjmp(v->fault_jmp, 1);
 	default: break;
@@ -505,10 +506,13 @@ static bool deliver_fault(struct vcpu *v)
 static void step(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
+	struct bt_block *b;
 
 	bt->stepping = true;
 	bt->pending = NULL;
-	run_alone(v, find_or_translate(v), 0, BT_EXIT_CALLOUT);
+	b = find_or_translate(v);
+	bt_enter_at(v, b);
+	run_alone(v, b, 0, BT_EXIT_CALLOUT);
 	bt->stepping = false;
 	cpu_after_step(v);
 }
@@ -554,7 +558,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			return BT_INTERPRET;
 		if (pending && epoch == bt->code_epoch && bt->options.link)
 			bt_link(v, pending, b);
-		v->bt_frame.resume = bt_exec(bt, b);
+		bt_enter_at(v, b);
 		do {
 			v->bt_frame.jump = bt_jump_pointer(bt->options.link ? bt_jump_table(v, b->key) : bt->nothing);
 			bt->entering = b;

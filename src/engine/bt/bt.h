@@ -158,6 +158,11 @@ struct emitter {
 	 */
 	bool code32;
 	uint8_t plain_segments, based_segments;
+	/*
+	 * The block may be at any linear address. Its addresses of code are relative to the page it begins in, which is in
+	 * bt_frame.code_base. BY_TLB alone.
+	 */
+	bool anywhere;
 };
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)
@@ -183,6 +188,8 @@ void emit_set_state(struct emitter *, uint32_t offset, uint32_t imm);
 void emit_jump_state(struct emitter *, uint32_t offset);
 /* mov reg, imm: the shortest form. */
 void emit_mov_imm(struct emitter *, unsigned reg, uint64_t imm);
+/* An address of code, or that of a RIP-relative operand, to reg. */
+void emit_code_address(struct emitter *, unsigned reg, uint64_t address);
 /* State -> reg, 64 bits; and the other way. */
 void emit_load_state(struct emitter *, unsigned reg, uint32_t offset);
 void emit_store_state(struct emitter *, unsigned reg, uint32_t offset);
@@ -198,6 +205,7 @@ void emit_load_guest(struct emitter *, unsigned reg, unsigned base, int32_t disp
 void emit_push_register(struct emitter *, unsigned reg);
 /* The same, and in 32-bit code 32 bits of it; then only R11 is lost. */
 void emit_push_constant(struct emitter *, uint64_t value);
+void emit_push_code_address(struct emitter *, uint64_t address);
 /* Return address into R10, then RSP moves behind it and `more` bytes. */
 void emit_pop_target(struct emitter *, unsigned more);
 /*

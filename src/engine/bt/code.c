@@ -42,9 +42,10 @@ uint32_t bt_key(const struct vcpu *v)
 	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
 
 	bool tlb = v->code_mode == MODE_64 && v->cpl == 3 && bt_space_is_young(v->bt);
+	bool anywhere = tlb && v->s.rip < BT_ANYWHERE_LIMIT;
 
 	return v->mode_key | (v->code_mode == MODE_64 ? 0 : segments_key(v)) | (tlb ? BT_KEY_TLB : 0) |
-	       (v->cpl && (v->s.cr4 & CR4_TSD) ? BT_KEY_NO_TSC : 0) |
+	       (anywhere ? BT_KEY_ANYWHERE : 0) | (v->cpl && (v->s.cr4 & CR4_TSD) ? BT_KEY_NO_TSC : 0) |
 	       (x87 ? BT_KEY_X87 : 0) | (sse ? BT_KEY_SSE : 0) | (avx ? BT_KEY_AVX : 0);
 }
 
@@ -68,6 +69,7 @@ struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 	struct jump_table *oldest = &bt->tables[0];
 	uint64_t space = table_space(v, key);
 
+	key &= ~BT_KEY_ANYWHERE; /* user code of both kinds is in one */
 	if (bt->jump && bt->jump->space == space && bt->jump->key == key)
 		return bt->jump;
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
@@ -91,7 +93,7 @@ struct bt_block *bt_jump_find(struct jump_table *t, uint64_t rip)
 {
 	unsigned n = bt_jump_index(rip);
 
-	return t->to[n].nkey == -rip ? t->block[n] : NULL;
+	return t->to[n].nkey == -rip && !t->block[n]->dead ? t->block[n] : NULL;
 }
 
 void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct bt_block *b)
@@ -102,10 +104,28 @@ void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct b
 	t->block[n] = b;
 }
 
+/* Where entries of jump tables lead whose block is gone: R10 is the address. Always at the start of the cache. */
+static void make_gone_stub(struct bt_cpu *bt)
+{
+	struct emitter e = { .at = bt->cache.write, .end = bt->cache.write + PAGE_SIZE };
+
+	emit_store_state(&e, R10, (uint32_t)offsetof(struct vcpu, bt_frame.target));
+	emit_leave(&e, BT_EXIT_ARG(0, 0, BT_EXIT_GONE));
+	bt->code_used = align_up((uint64_t)(e.at - bt->cache.write), 16);
+}
+
 static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 {
 	unsigned n = bt_jump_index(b->rip);
 
+	/* It may have many entries; who follows one comes to C. */
+	if (b->key & BT_KEY_ANYWHERE) {
+		uint8_t *code = bt->cache.write + b->code;
+
+		code[0] = 0xe9;
+		store_le32(code + 1, (uint32_t)(bt->cache.write - (code + 5)));
+		return;
+	}
 	for (unsigned k = 0; k < BT_JUMP_TABLES; k++)
 		if (bt->tables[k].to[n].code == bt_exec(bt, b))
 			bt->tables[k].to[n].nkey = bt_jump_empty(n);
@@ -115,8 +135,11 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 
 struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t key)
 {
-	struct bt_block *b = v->bt->hash[hash_of(gpa, rip)];
+	struct bt_block *b;
 
+	if (key & BT_KEY_ANYWHERE)
+		rip &= ~PAGE_MASK;
+	b = v->bt->hash[hash_of(gpa, rip)];
 	while (b && (b->gpa != gpa || b->rip != rip || b->key != key))
 		b = b->hash_next;
 	return b;
@@ -274,7 +297,8 @@ void bt_code_flush(struct vcpu *v)
 		if (v->perf_map)
 			move_code(v);
 	}
-	bt->code_used = bt->meta_used = 0;
+	bt->meta_used = 0;
+	make_gone_stub(bt);
 	bt->block_count = 0;
 	bt->pending = NULL;
 	bt->entering = NULL;

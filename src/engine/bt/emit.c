@@ -137,6 +137,23 @@ void emit_mov_imm(struct emitter *e, unsigned reg, uint64_t imm)
 	emit_forget(e, reg);
 }
 
+void emit_code_address(struct emitter *e, unsigned reg, uint64_t address)
+{
+	int64_t offset = (int64_t)address;
+
+	if (!e->anywhere) {
+		emit_mov_imm(e, reg, address);
+		return;
+	}
+	emit_load_state(e, reg, (uint32_t)offsetof(struct vcpu, bt_frame.code_base));
+	/* 2 GiB to either side, and where in its page the instruction is. */
+	if (offset != (int32_t)offset) {
+		emit_lea(e, reg, reg, INT32_MAX);
+		offset -= INT32_MAX;
+	}
+	emit_lea(e, reg, reg, (int32_t)offset);
+}
+
 void emit_lea_operand(struct emitter *e, bool w, unsigned reg, const struct host_memory_operand *m)
 {
 	emit_op(e, w, 0x8d, reg, m);
@@ -234,6 +251,20 @@ void emit_push_constant(struct emitter *e, uint64_t value)
 		emit_mov_imm(e, R10, value);
 		emit_op(e, true, 0x89, R10, &top);
 	}
+	emit_lea(e, RSP, RSP, -8);
+}
+
+void emit_push_code_address(struct emitter *e, uint64_t address)
+{
+	struct host_memory_operand top;
+
+	if (!e->anywhere) {
+		emit_push_constant(e, address);
+		return;
+	}
+	top = emit_guest_operand(e, RSP, -8, 8, true);
+	emit_code_address(e, R10, address);
+	emit_op(e, true, 0x89, R10, &top);
 	emit_lea(e, RSP, RSP, -8);
 }
 

@@ -44,12 +44,17 @@ struct host_memory_operand guest_operand(const struct insn *i)
 	return m;
 }
 
+static uint64_t rip_relative(const struct insn *i, const struct insn_host *h, uint64_t rip)
+{
+	return rip + i->len + (uint64_t)(int32_t)load_le32(i->bytes + h->disp_offset);
+}
+
 static bool constant_address(const struct insn *i, const struct insn_host *h, uint64_t rip, uint64_t *address)
 {
 	struct host_memory_operand m = guest_operand(i);
 
 	if (i->flags & INSN_RIPREL)
-		*address = rip + i->len + (uint64_t)(int32_t)load_le32(i->bytes + h->disp_offset);
+		*address = rip_relative(i, h, rip);
 	else if (m.base == HOST_NONE && m.index == HOST_NONE)
 		*address = (uint64_t)(int64_t)m.disp;
 	else
@@ -79,6 +84,11 @@ static void load_spilled(struct emitter *e, struct host_memory_operand *m)
 bool emit_effective(struct emitter *e, const struct insn *i, const struct insn_host *h, uint64_t rip,
 		    struct host_memory_operand *m, uint64_t *constant)
 {
+	if (e->anywhere && (i->flags & INSN_RIPREL)) {
+		emit_code_address(e, R10, rip_relative(i, h, rip));
+		*m = based_operand(R10, 0);
+		return true;
+	}
 	if (constant_address(i, h, rip, constant))
 		return false;
 	*m = guest_operand(i);

@@ -72,8 +72,19 @@ uint8_t *emit_lookup(struct emitter *e, uint32_t arg)
 	return restart;
 }
 
+void emit_note_code_base(struct emitter *e, unsigned offset)
+{
+	emit_lea(e, R11, R10, -(int32_t)offset);
+	emit_store_state(e, R11, (uint32_t)offsetof(struct vcpu, bt_frame.code_base));
+}
+
 uint8_t *emit_lookup_constant(struct emitter *e, uint64_t target, uint32_t arg)
 {
+	if (e->anywhere) {
+		emit_code_address(e, R10, target);
+		return emit_lookup(e, arg);
+	}
+
 	int32_t entry = (int32_t)(bt_jump_index(target) * sizeof(struct jump_target)) - BIAS;
 	struct host_memory_operand key = based_operand(R11, entry);
 	uint8_t *restart;

@@ -108,22 +108,14 @@ static const struct {
 	bool (*can)(struct vcpu *, const struct insn *);
 	void (*do_it)(struct vcpu *, const struct insn *);
 } fast[OP_COUNT] = {
-	[OP_CLI] = { can_kernel, op_cli },
-	[OP_STI] = { can_sti, op_sti },
-	[OP_CLAC] = { can_kernel, op_clac },
-	[OP_STAC] = { can_kernel, op_stac },
-	[OP_PUSHFQ] = { can_pushf, op_pushf },
-	[OP_POPFQ] = { can_popf, op_popf },
-	[OP_CLD] = { can_always, do_cld },
-	[OP_SWAPGS] = { can_kernel, op_swapgs },
-	[OP_RDFSBASE] = { can_always, op_rdfsbase },
-	[OP_RDGSBASE] = { can_always, op_rdgsbase },
-	[OP_WRFSBASE] = { can_always, op_wrfsbase },
-	[OP_WRGSBASE] = { can_always, op_wrgsbase },
-	[OP_SYSCALL] = { can_always, op_syscall },
-	[OP_SYSRET] = { can_kernel, op_sysret },
-	[OP_IRETQ] = { can_iret, op_iret },
-	[OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg },
+	[OP_CLI] = { can_kernel, op_cli },	     [OP_STI] = { can_sti, op_sti },
+	[OP_CLAC] = { can_kernel, op_clac },	     [OP_STAC] = { can_kernel, op_stac },
+	[OP_PUSHFQ] = { can_pushf, op_pushf },	     [OP_POPFQ] = { can_popf, op_popf },
+	[OP_CLD] = { can_always, do_cld },	     [OP_SWAPGS] = { can_kernel, op_swapgs },
+	[OP_RDFSBASE] = { can_always, op_rdfsbase }, [OP_RDGSBASE] = { can_always, op_rdgsbase },
+	[OP_WRFSBASE] = { can_always, op_wrfsbase }, [OP_WRGSBASE] = { can_always, op_wrgsbase },
+	[OP_SYSCALL] = { can_always, op_syscall },   [OP_SYSRET] = { can_kernel, op_sysret },
+	[OP_IRETQ] = { can_iret, op_iret },	     [OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg },
 	[OP_MOV_CR] = { can_mov_cr, op_mov_cr },
 };
 
@@ -167,7 +159,7 @@ static bool go_on_elsewhere(struct vcpu *v)
 		return false;
 	v->slot_r15 = bt->view_r15[v->tlb_view];
 	bt->last_view = v->tlb_view;
-	v->bt_frame.resume = bt_exec(bt, b);
+	bt_enter_at(v, b);
 	bt->entering = b;
 	v->bt_frame.jump = bt_jump_pointer(table);
 	return true;
@@ -231,6 +223,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	struct bt_block *b;
 	uint64_t gpa;
 
+	v->s.rip = target;
 	if (!bt->options.link || (uint64_t)sign_extend(target, 48) != target || bt->tlb_changed || bt->kicked ||
 	    !find_fetched(v, target, &gpa))
 		return false;
@@ -239,10 +232,10 @@ static bool find_target(struct vcpu *v, uint64_t target)
 		return false;
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);
-	v->bt_frame.resume = bt_exec(bt, b);
+	bt_enter_at(v, b);
 	bt->entering = b;
 	v->bt_frame.jump = bt_jump_pointer(table);
-	return !bt->kicked && !atomic_load(&v->events);
+	return (!bt->kicked && !atomic_load(&v->events)) || leave(v, BT_EXIT_DONE, 0);
 }
 
 /* ---- the TLB ---- */
@@ -289,7 +282,7 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	void *landing[5];
 	bool on;
 
-	v->s.rip = b->rip + record->guest;
+	v->s.rip = bt_block_rip(v, b) + record->guest;
 	if (!i || v->trace->mask || atomic_load(&v->events) || !fast[i->op].can(v, i))
 		return false;
 	if (__builtin_setjmp(landing)) {
@@ -315,8 +308,8 @@ bool bt_fast(struct vcpu *v)
 	unsigned n = bt_exit_insn(arg);
 
 	switch (bt_exit_kind(arg)) {
-	case BT_EXIT_LOOKUP0: return find_target(v, b->links[0].target);
-	case BT_EXIT_LOOKUP1: return find_target(v, b->links[1].target);
+	case BT_EXIT_LOOKUP0: return find_target(v, bt_link_target(v, &b->links[0]));
+	case BT_EXIT_LOOKUP1: return find_target(v, bt_link_target(v, &b->links[1]));
 	case BT_EXIT_INDIRECT: return find_target(v, v->bt_frame.target);
 	case BT_EXIT_TLB_READ: return fill_tlb(v, b, n, false);
 	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, true);

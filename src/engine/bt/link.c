@@ -12,6 +12,8 @@
  * them there; a page that is wanted in two address spaces at a time (of a process and its child) loses its links to other pages for
  * good, and its blocks look such targets up.
  *
+ * The pages of code that may be at any linear address are shared from the start: only links inside a page are relative to it.
+ *
  * A block that crosses into a second page rests on two translations: links to it are always as those to another page.
  */
 #include "engine/bt/runtime.h"
@@ -52,9 +54,8 @@ static bool would_hold(const struct vcpu *v, const struct bt_link *l, const stru
 		return true;
 	if (from->shared)
 		return false;
-	return from->space == v->address_space ||
-	       (from->space == global && to->home->space == global && !to->home->shared &&
-		(!to->crosses || to->second_space == global));
+	return from->space == v->address_space || (from->space == global && to->home->space == global &&
+						   !to->home->shared && (!to->crosses || to->second_space == global));
 }
 
 void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
@@ -64,7 +65,7 @@ void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
 	bt_unlink(v, l);
 	l->to = to;
 	list_append(&to->incoming, &l->node);
-	point(v->bt, l, to->code);
+	point(v->bt, l, to->code + to->inner_entry);
 	v->bt->stats.links++;
 }
 
@@ -95,13 +96,13 @@ static struct code_page **page_slot(struct bt_cpu *bt, uint64_t gpa, uint64_t li
 static struct code_page *find_page(struct vcpu *v, uint64_t gpa, uint64_t lin)
 {
 	struct code_page **slot = page_slot(v->bt, gpa, lin), *p = *slot;
-	bool user = v->cpl == 3;
+	bool user = v->cpl == 3, anywhere = lin == BT_ANYWHERE;
 
 	while (p && (p->gpa != gpa || p->lin != lin || p->user != user))
 		p = p->hash_next;
 	if (p || !(p = bt_meta_alloc(v->bt, sizeof(*p))))
 		return p;
-	*p = (struct code_page){ .hash_next = *slot, .gpa = gpa, .lin = lin, .user = user };
+	*p = (struct code_page){ .hash_next = *slot, .gpa = gpa, .lin = lin, .user = user, .shared = anywhere };
 	list_init(&p->blocks);
 	return *slot = p;
 }
@@ -130,7 +131,7 @@ static void share_page(struct vcpu *v, struct code_page *p)
 
 struct code_page *bt_enter_page(struct vcpu *v, uint64_t gpa, uint64_t lin)
 {
-	struct code_page *p = find_page(v, gpa & PAGE_MASK, lin & PAGE_MASK);
+	struct code_page *p = find_page(v, gpa & PAGE_MASK, lin == BT_ANYWHERE ? lin : lin & PAGE_MASK);
 	uint64_t space = bt_fetched_space(v);
 
 	if (!p || p->shared || p->space == space)

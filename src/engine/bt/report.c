@@ -87,24 +87,25 @@ static void trace_host(struct vcpu *v, const struct bt_block *b, uint32_t from, 
 static void trace_block(struct vcpu *v, const struct bt_block *b, const struct block *decoded)
 {
 	uint32_t end = b->link_count ? b->links[0].stub - b->code : b->code_size;
+	uint64_t base = v->s.rip - b->rip; /* not 0 for code that may be anywhere */
 	char name[TEXT_SIZE];
 
 	trace_lock(v->trace);
 	trace_emit(v->trace, TRACE_BLOCKS,
 		   "cpu %u: block %u, %s, physical %#llx, key %#x: %u instructions of %u bytes become %u bytes",
-		   v->index, b->index, guest_code_name(v, b->rip, name, sizeof(name)), (unsigned long long)b->gpa,
+		   v->index, b->index, guest_code_name(v, v->s.rip, name, sizeof(name)), (unsigned long long)b->gpa,
 		   b->key, b->count, decoded->bytes, b->code_size);
 	for (unsigned n = 0; n < b->count; n++) {
 		const struct insn *i = &decoded->insns[n];
 
-		trace_instruction(v->trace, v->code_mode, "    ", i->bytes, i->len, b->rip + i->offset, NULL);
+		trace_instruction(v->trace, v->code_mode, "    ", i->bytes, i->len, v->s.rip + i->offset, NULL);
 		trace_host(v, b, b->insns[n].host, n + 1 < b->count ? b->insns[n + 1].host : end);
 	}
 	for (unsigned k = 0; k < b->link_count; k++) {
 		const struct bt_link *l = &b->links[k];
 
 		trace_emit(v->trace, TRACE_BLOCKS, "    exit %u to %s%s", k,
-			   guest_code_name(v, l->target, name, sizeof(name)),
+			   guest_code_name(v, base + l->target, name, sizeof(name)),
 			   l->other_page ? ", on another page: looked up" : "");
 		trace_host(v, b, l->stub - b->code,
 			   k + 1 < b->link_count ? b->links[k + 1].stub - b->code : b->code_size);
@@ -114,7 +115,7 @@ static void trace_block(struct vcpu *v, const struct bt_block *b, const struct b
 
 void bt_report_block(struct vcpu *v, const struct bt_block *b, const struct block *decoded)
 {
-	perf_map_add(v->perf_map, v->bt->cache.exec + b->code, b->code_size, v, b->rip);
+	perf_map_add(v->perf_map, v->bt->cache.exec + b->code, b->code_size, v, v->s.rip);
 	if (trace_on(v->trace, TRACE_BLOCKS))
 		trace_block(v, b, decoded);
 }

@@ -34,6 +34,7 @@ enum bt_exit_kind {
 	BT_EXIT_FAULT_WRITE,
 	BT_EXIT_TLB_READ, /* the TLB does not have the address in bt_frame.target */
 	BT_EXIT_TLB_WRITE,
+	BT_EXIT_GONE,	/* a look-up led to a block that was invalidated */
 	BT_EXIT_DONE,	/* fast.c did the instruction; s.rip is the next one */
 	BT_EXIT_RAISED, /* and this one raised v->fault */
 };
@@ -71,10 +72,11 @@ struct bt_block {
 	struct bt_block *hash_next;
 	struct bt_block *page_next[2]; /* blocks of the same physical page */
 	uint64_t gpa, gpa2;	       /* first byte's; second page's if it crosses */
-	uint64_t rip;
+	uint64_t rip;		       /* linear; BT_KEY_ANYWHERE: relative to its page, as the links' targets are */
 	uint32_t key;
 	uint32_t index;
 	uint32_t code, code_size; /* offsets in the cache */
+	uint16_t inner_entry;	  /* for those who know that bt_frame.code_base is right: offset from its code */
 	uint8_t count, link_count;
 	bool dead; /* the guest's code changed; not in any table any more */
 	bool crosses;
@@ -94,8 +96,8 @@ struct bt_block {
 /* The blocks that begin in one page of linear addresses in one physical page, in user mode or not: see link.c. */
 struct code_page {
 	struct code_page *hash_next;
-	uint64_t gpa, lin;
-	uint64_t space; /* for which its links to other pages are; see bt_fetched_space() */
+	uint64_t gpa, lin; /* BT_ANYWHERE: may be at any linear address */
+	uint64_t space;	   /* for which its links to other pages are; see bt_fetched_space() */
 	bool user;
 	bool shared; /* by address spaces: it has no such links */
 	struct list blocks;
@@ -193,7 +195,7 @@ struct bt_cpu {
 	bool tlb_changed; /* the slot table must be asked for again */
 	uint8_t last_view;
 	uint64_t view_r15[TLB_VIEWS]; /* vcpu.slot_r15 of each view, while the TLB has not changed; 0: not known */
-	struct bt_link *pending; /* link this to the block that comes next */
+	struct bt_link *pending;      /* link this to the block that comes next */
 	/*
 	 * Virtual time: instructions are counted as the interpreter counts them. A block begins by taking its instructions from the
 	 * budget; what C is asked to do instead is given back first (bt.c). Otherwise nobody counts.
@@ -201,8 +203,8 @@ struct bt_cpu {
 	bool counting;
 	bool single;	      /* C runs one instruction: */
 	int64_t saved_budget; /* what it was before that */
-	int resumed;	      /* instructions charged for translated code that is about to be entered again in the middle of a block */
-	uint32_t code_epoch;  /* counts flushes of the cache */
+	int resumed; /* instructions charged for translated code that is about to be entered again in the middle of a block */
+	uint32_t code_epoch; /* counts flushes of the cache */
 
 	/* shared with the signal handlers of this thread */
 	volatile sig_atomic_t kicked;
@@ -250,21 +252,30 @@ void emit_fast(struct emitter *, uint32_t arg);
  */
 uint8_t *emit_lookup(struct emitter *, uint32_t arg);
 uint8_t *emit_lookup_constant(struct emitter *, uint64_t target, uint32_t arg);
+/* Where a look-up leads to in a block that may be anywhere: R10 is its linear address, `offset` of which is in its page. */
+void emit_note_code_base(struct emitter *, unsigned offset);
 
 /* code.c: the cache of blocks */
 int bt_code_create(struct vcpu *, struct error *);
 void bt_code_destroy(struct vcpu *);
 void bt_code_flush(struct vcpu *);
 /* What blocks depend on besides their address: vcpu.mode_key, and which floating-point units may be used as they are. */
-#define BT_KEY_USER (1u << 2) /* of vcpu.mode_key: CPL is 3 */
-#define BT_KEY_X87 (1u << 16)
-#define BT_KEY_SSE (1u << 17)
-#define BT_KEY_AVX (1u << 18)
+#define BT_KEY_USER   (1u << 2) /* of vcpu.mode_key: CPL is 3 */
+#define BT_KEY_X87    (1u << 16)
+#define BT_KEY_SSE    (1u << 17)
+#define BT_KEY_AVX    (1u << 18)
 #define BT_KEY_NO_TSC (1u << 30) /* CR4.TSD: RDTSC faults */
-#define BT_KEY_TLB (1u << 19) /* guest memory by the TLB, not by windows */
+#define BT_KEY_TLB    (1u << 19) /* guest memory by the TLB, not by windows */
 /* In 32-bit code: segments ES to GS, ES to DS; see struct emitter. */
 #define BT_KEY_PLAIN_SHIFT 20
 #define BT_KEY_BASED_SHIFT 26
+/*
+ * Code of young address spaces, most of which is shared by many at different addresses, may be at any linear address. Not near the
+ * end of the lower half, so that direct branches lead to canonical addresses.
+ */
+#define BT_KEY_ANYWHERE	  (1u << 31)
+#define BT_ANYWHERE_LIMIT (BIT(47) - BIT(32))
+#define BT_ANYWHERE	  1 /* in place of a page's linear address */
 uint32_t bt_key(const struct vcpu *);
 static inline bool bt_is_code32(uint32_t key) { return (key & 3) != MODE_64; }
 struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
@@ -290,6 +301,21 @@ void bt_force(struct bt_cpu *, uint64_t gpa);
 static inline uint64_t bt_exec(const struct bt_cpu *bt, const struct bt_block *b)
 {
 	return (uint64_t)(uintptr_t)bt->cache.exec + b->code;
+}
+/* Linear address of a block that runs, or is about to. */
+static inline uint64_t bt_block_rip(const struct vcpu *v, const struct bt_block *b)
+{
+	return b->rip + (b->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
+}
+static inline uint64_t bt_link_target(const struct vcpu *v, const struct bt_link *l)
+{
+	return l->target + (l->from->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
+}
+/* Translated code is to be entered at b, which is at s.rip. */
+static inline void bt_enter_at(struct vcpu *v, const struct bt_block *b)
+{
+	v->bt_frame.code_base = v->s.rip & PAGE_MASK;
+	v->bt_frame.resume = bt_exec(v->bt, b) + b->inner_entry;
 }
 /* As emitted code computes it. */
 static inline unsigned bt_jump_index(uint64_t rip)

@@ -86,11 +86,11 @@ static bool direct_target(const struct translation *t, const struct insn *i, uin
 static void emit_call(struct translation *t)
 {
 	if (t->e.code32) {
-		emit_push_constant(&t->e, t->next);
+		emit_push_code_address(&t->e, t->next);
 	} else {
 		emit_check_canonical(&t->e, R10);
 		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
-		emit_push_constant(&t->e, t->next);
+		emit_push_code_address(&t->e, t->next);
 		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
 	}
 	emit_indirect(t);
@@ -144,7 +144,7 @@ static bool emit_end(struct translation *t, const struct insn *i, const struct i
 	if (!direct_target(t, i, &target) || (i->op >= OP_JCXZ && i->addrsize == 2))
 		return false;
 	if (i->op == OP_CALL)
-		emit_push_constant(&t->e, t->next);
+		emit_push_code_address(&t->e, t->next);
 	if (i->op == OP_CALL || i->op == OP_JMP) {
 		add_link(t, -1, target);
 	} else if (i->op <= OP_JNLE) {
@@ -197,8 +197,10 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	}
 	if (i->addrsize != 8 || (base < 16 && bt_spilled(base)) || (index < 16 && bt_spilled(index)))
 		return false;
-	if ((i->flags & INSN_RIPREL) || (base >= 16 && index >= 16)) {
-		emit_mov_imm(&t->e, R10, insn_disp(i) + (i->flags & INSN_RIPREL ? t->b->rip : 0));
+	if (i->flags & INSN_RIPREL) {
+		emit_code_address(&t->e, R10, insn_disp(i) + t->b->rip);
+	} else if (base >= 16 && index >= 16) {
+		emit_mov_imm(&t->e, R10, insn_disp(i));
 	} else if (base >= 16) {
 		return false;
 	} else {
@@ -217,6 +219,10 @@ static void emit_x87_note(struct translation *t)
 {
 	emit_set_state(&t->e, (uint32_t)offsetof(struct vcpu, bt_frame.x87),
 		       BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
+	if (t->e.anywhere) {
+		emit_code_address(&t->e, R10, 0);
+		emit_store_state(&t->e, R10, (uint32_t)offsetof(struct vcpu, bt_frame.x87_base));
+	}
 }
 
 static bool emit_plain(struct translation *t, const struct insn *i, const struct insn_host *h)
@@ -286,7 +292,7 @@ static void emit_charge(struct translation *t)
 	emit_bytes(&t->e, jrcxz, sizeof(jrcxz));
 	skipped = t->e.at;
 	emit_load_state(&t->e, RCX, BT_GPR(RCX));
-	emit_mov_imm(&t->e, R10, t->b->rip);
+	emit_code_address(&t->e, R10, t->b->rip);
 	emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.target));
 	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, 0, BT_EXIT_INDIRECT));
 	if (!t->e.full)
@@ -322,6 +328,8 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, s
 		.home = home,
 		.links = (struct bt_link *)((uint8_t *)b + insns),
 	};
+	if (b->key & BT_KEY_ANYWHERE)
+		b->rip &= ~PAGE_MASK;
 	list_init(&b->incoming);
 	return b;
 }
@@ -346,13 +354,17 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		.code32 = bt_is_code32(t.b->key),
 		.plain_segments = (uint8_t)(t.b->key >> BT_KEY_PLAIN_SHIFT & 63),
 		.based_segments = (uint8_t)(t.b->key >> BT_KEY_BASED_SHIFT & 15) | 1u << FS | 1u << GS,
+		.anywhere = t.b->key & BT_KEY_ANYWHERE,
 	};
+	if (t.e.anywhere)
+		emit_note_code_base(&t.e, (unsigned)t.b->rip);
+	t.b->inner_entry = offset_of(&t, t.e.at);
 	if (bt->counting)
 		emit_charge(&t);
 	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++)
 		translate_insn(&t, &decoded->insns[t.n], &hosts[t.n]);
 	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))
-		add_link(&t, -1, truncate_rip(&t, v->s.rip + decoded->bytes));
+		add_link(&t, -1, truncate_rip(&t, t.b->rip + decoded->bytes));
 	t.n = decoded->count ? decoded->count - 1u : 0;
 	emit_stubs(&t);
 	if (t.e.full)
