@@ -223,7 +223,7 @@ static void remember_large_page(struct vcpu *v, uint64_t a, unsigned shift)
 {
 	/* A page of 4 MiB is two regions: invalidating one half must find the other. */
 	uint64_t region = a >> 21 & (shift == 22 ? ~1ull : ~0ull);
-	struct tlb_filter *filter = &v->tlb_filter[a >> 63];
+	struct tlb_filter *filter = &v->tlb_filter[cpu_half(v, a)];
 
 	filter->large_pages[region % LARGE_PAGE_BITS / 64] |= BIT(region % 64);
 	if (shift == 22)
@@ -441,12 +441,12 @@ void cpu_tlb_flush_page(struct vcpu *v, gva_t address)
 {
 	uint64_t a = in_long_mode(v) ? address.v : (uint32_t)address.v;
 	uint64_t page = a & PAGE_MASK, number = a >> PAGE_SHIFT, region = a >> 21;
-	const struct tlb_filter *filter = &v->tlb_filter[a >> 63];
+	const struct tlb_filter *filter = &v->tlb_filter[cpu_half(v, a)];
 
 	if ((filter->huge_pages & BIT((a >> 30) % 64)) ||
 	    (filter->large_pages[region % LARGE_PAGE_BITS / 64] & BIT(region % 64)) ||
 	    (filter->fetched[number % FETCHED_BITS / 64] & BIT(number % 64))) {
-		if (a >> 63)
+		if (cpu_half(v, a))
 			flush_all(v);
 		else
 			flush_local(v);
@@ -509,7 +509,7 @@ gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 		*e = (struct fetch_entry){ .tag = tag,
 					   .gpa = walk.page.v | cpu_global_tag(v, lin, &walk),
 					   .host = mem_map(v->mem, walk.page, PAGE_SIZE, false) };
-		v->tlb_filter[lin >> 63].fetched[number % FETCHED_BITS / 64] |= BIT(number % 64);
+		v->tlb_filter[cpu_half(v, lin)].fetched[number % FETCHED_BITS / 64] |= BIT(number % 64);
 	}
 	v->fetched_global = is_global(v, e->gpa);
 	*host = e->host ? e->host + (lin & ~PAGE_MASK) : NULL;

@@ -189,10 +189,16 @@ void cpu_kvm_wall_clock_update(struct vcpu *);
 /* cpu_walk() where it finds everything as it should be and writes nothing; else false. Long mode only. */
 bool cpu_walk_marked(struct vcpu *, gva_t, enum access, bool user, bool ac, struct page_walk *);
 
+/* 1: the upper half of the address space, which by custom is the kernel's: from 2 GiB on where addresses have 32 bits. */
+static inline unsigned cpu_half(const struct vcpu *v, uint64_t lin)
+{
+	return in_long_mode(v) ? (unsigned)(lin >> 63) : lin >> 31 & 1;
+}
+
 /* What of a TLB entry's gpa says that it is global. */
 static inline uint64_t cpu_global_tag(const struct vcpu *v, uint64_t lin, const struct page_walk *walk)
 {
-	return walk->global && lin >> 63 ? v->global_tag : 0;
+	return walk->global && cpu_half(v, lin) ? v->global_tag : 0;
 }
 
 #endif
