@@ -296,6 +296,9 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed ||
 	    atomic_load(&v->events))
 		return false;
+	/* CLD, STD */
+	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF))
+		return false;
 	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
 	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &v->bt_frame.r11))
 		return false;
@@ -474,6 +477,10 @@ static bool handle_exit(struct vcpu *v)
 	bt_charge(v, (int)n - b->count);
 	switch (kind) {
 	case BT_EXIT_INDIRECT: return refuse_target(v, b, n);
+	case BT_EXIT_STRING:
+		v->s.rip = bt_block_rip(v, b) + b->insns[n].guest;
+		v->repeating = true;
+		return false;
 	case BT_EXIT_TLB_READ:
 	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, kind == BT_EXIT_TLB_WRITE);
 	default: return run_single(v, b, n, kind);
@@ -565,6 +572,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			if (bt->kicked || atomic_load(&v->events))
 				break;
 			bt->resumed = 0;
+			v->repeating = false;
 			bt->stats.enters++;
 			bt->glue->enter(v);
 		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v));

@@ -150,6 +150,9 @@ struct emitter {
 	uint32_t window_drift;
 	enum memory_way way;
 	const struct tlb_lookup *tlb_lookup; /* for BY_TLB: ready-made code */
+	/* The string instruction that was emitted last, and which pointers it moves. */
+	uint8_t *string_at;
+	uint8_t string_pointers; /* BT_STRING_* */
 	uint32_t
 		exit_arg; /* BY_TLB: what the code leaves to C with when the TLB has no entry, for reading; + 1: for writing */
 	/*
@@ -164,6 +167,9 @@ struct emitter {
 	 */
 	bool anywhere;
 };
+#define BT_STRING_SOURCE      BIT(0) /* RSI, in R10's window */
+#define BT_STRING_DESTINATION BIT(1) /* RDI, in R11's window */
+
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)
 #define EMIT_SLACK     64

@@ -278,6 +278,15 @@ void emit_pop_target(struct emitter *e, unsigned more)
 	emit_lea(e, RSP, RSP, 8 + (int32_t)more);
 }
 
+void emit_not(struct emitter *e, unsigned reg)
+{
+	const struct encoding c = {
+		.w = true, .opcode = { 0xf7 }, .opcode_len = 1, .modrm = true, .reg = 2, .rm = (uint8_t)reg
+	};
+
+	emit_encoding(e, &c, NULL);
+}
+
 uint8_t *emit_jump(struct emitter *e, int cc, const void *exec_target)
 {
 	uint8_t code[6] = { 0x0f, (uint8_t)(0x80 | (cc & 15)) };

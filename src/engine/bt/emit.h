@@ -91,6 +91,14 @@ static inline struct host_memory_operand windowed_operand(unsigned base, int32_t
 /* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
 void emit_window(struct emitter *, unsigned base);
 
+/* NOT of 64 bits. */
+void emit_not(struct emitter *, unsigned reg);
+
+/* ---- emit_string.c ---- */
+
+/* False: this one is C's. */
+bool emit_string(struct emitter *, const struct insn *);
+
 /* ---- emit_time.c ---- */
 
 /* RDTSC; with_aux: RDTSCP. */

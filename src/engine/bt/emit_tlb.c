@@ -54,15 +54,6 @@ static void emit_load(struct emitter *e, unsigned to, unsigned base, int32_t dis
 	emit_op(e, true, 0x8b, to, &m);
 }
 
-static void emit_not(struct emitter *e, unsigned reg)
-{
-	const struct encoding c = {
-		.w = true, .opcode = { 0xf7 }, .opcode_len = 1, .modrm = true, .reg = 2, .rm = (uint8_t)reg
-	};
-
-	emit_encoding(e, &c, NULL);
-}
-
 /* Where the last byte that was written is: an 8-bit displacement, if it was not 0. */
 static uint8_t last_byte(const struct emitter *e, const struct tlb_lookup *t) { return (uint8_t)(e->at - t->code - 1); }
 

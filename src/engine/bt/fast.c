@@ -98,10 +98,16 @@ static bool can_mov_cr(struct vcpu *v, const struct insn *i)
 	return v->cpl == 0 && i->sreg != 8 && (i->store || i->sreg == 2);
 }
 
-static void do_cld(struct vcpu *v, const struct insn *i)
+/* With DF as it is; another one has other blocks. */
+static bool can_cld(struct vcpu *v, const struct insn *i)
 {
 	(void)i;
-	v->s.rflags &= ~FLAG_DF;
+	return !(v->s.rflags & FLAG_DF);
+}
+
+static void do_cld(struct vcpu *v, const struct insn *i)
+{
+	(void)v, (void)i;
 }
 
 static const struct {
@@ -111,7 +117,7 @@ static const struct {
 	[OP_CLI] = { can_kernel, op_cli },	     [OP_STI] = { can_sti, op_sti },
 	[OP_CLAC] = { can_kernel, op_clac },	     [OP_STAC] = { can_kernel, op_stac },
 	[OP_PUSHFQ] = { can_pushf, op_pushf },	     [OP_POPFQ] = { can_popf, op_popf },
-	[OP_CLD] = { can_always, do_cld },	     [OP_SWAPGS] = { can_kernel, op_swapgs },
+	[OP_CLD] = { can_cld, do_cld },	     [OP_SWAPGS] = { can_kernel, op_swapgs },
 	[OP_RDFSBASE] = { can_always, op_rdfsbase }, [OP_RDGSBASE] = { can_always, op_rdgsbase },
 	[OP_WRFSBASE] = { can_always, op_wrfsbase }, [OP_WRGSBASE] = { can_always, op_wrgsbase },
 	[OP_SYSCALL] = { can_always, op_syscall },   [OP_SYSRET] = { can_kernel, op_sysret },

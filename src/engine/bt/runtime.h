@@ -35,6 +35,7 @@ enum bt_exit_kind {
 	BT_EXIT_TLB_READ, /* the TLB does not have the address in bt_frame.target */
 	BT_EXIT_TLB_WRITE,
 	BT_EXIT_GONE,	/* a look-up led to a block that was invalidated */
+	BT_EXIT_STRING, /* a kick came in the middle of a string instruction, which goes on later */
 	BT_EXIT_DONE,	/* fast.c did the instruction; s.rip is the next one */
 	BT_EXIT_RAISED, /* and this one raised v->fault */
 };
@@ -60,10 +61,12 @@ struct bt_insn {
 	uint16_t fop;	    /* of an x87 instruction */
 	int8_t window_base; /* register whose window R11 holds there, -1 none */
 	uint8_t len;
-	uint8_t data_seg; /* of its memory operand; SEG_COUNT: it has none */
-	uint8_t align;	  /* bytes of alignment that it demands of that */
-	uint8_t faults;	  /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
-	uint32_t single;  /* bt_single_of(): where the interpreter's form is, 0: it was not needed yet */
+	uint8_t data_seg : 4;	     /* of its memory operand; SEG_COUNT: it has none */
+	uint8_t string_pointers : 2; /* BT_STRING_*; 0: no string instruction */
+	uint8_t string_at;	     /* how far behind its host code's start that is itself */
+	uint8_t align;		     /* bytes of alignment that its memory operand must have */
+	uint8_t faults;		     /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
+	uint32_t single;	     /* bt_single_of(): where the interpreter's form is, 0: it was not needed yet */
 };
 #define BT_FAULTS_FORCED 8
 #define BT_MAX_LINKS	 2
@@ -264,6 +267,7 @@ void bt_code_flush(struct vcpu *);
 #define BT_KEY_X87    (1u << 16)
 #define BT_KEY_SSE    (1u << 17)
 #define BT_KEY_AVX    (1u << 18)
+#define BT_KEY_DF     (1u << 15) /* RFLAGS.DF; vcpu.mode_key has fewer bits */
 #define BT_KEY_NO_TSC (1u << 30) /* CR4.TSD: RDTSC faults */
 #define BT_KEY_TLB    (1u << 19) /* guest memory by the TLB, not by windows */
 /* In 32-bit code: segments ES to GS, ES to DS; see struct emitter. */

@@ -50,6 +50,18 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 		sigaction(signal, p, NULL); /* happens again, and ends the process */
 }
 
+/* In the middle of a string instruction the pointers are the host's: make them the guest's. */
+static bool give_back_pointers(greg_t *regs, const struct bt_insn *insn, uint64_t offset)
+{
+	if (!insn->string_pointers || offset != (uint64_t)insn->host + insn->string_at)
+		return false;
+	if (insn->string_pointers & BT_STRING_SOURCE)
+		regs[REG_RSI] -= regs[REG_R10];
+	if (insn->string_pointers & BT_STRING_DESTINATION)
+		regs[REG_RDI] -= regs[REG_R11];
+	return true;
+}
+
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -73,6 +85,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	}
 	/* Leave translated code with the guest's registers as they are before this instruction. */
 	n = insn_at(b, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
+	give_back_pointers(regs, &b->insns[n], (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
 	regs[REG_R11] = BT_EXIT_ARG(b->index, n, write ? BT_EXIT_FAULT_WRITE : BT_EXIT_FAULT);
 	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
 	errno = saved_errno;
@@ -86,6 +99,18 @@ static void look_up_again(greg_t *regs, const struct bt_block *b, uint64_t code)
 	for (unsigned n = 0; n < ARRAY_SIZE(b->lookups); n++)
 		if (at >= b->lookups[n].restart && at < b->lookups[n].end)
 			regs[REG_RIP] = (greg_t)(code + b->lookups[n].restart);
+}
+
+/* A repetition may take long: leave it where it is. */
+static void leave_string(greg_t *regs, struct vcpu *v, const struct bt_block *b)
+{
+	uint64_t offset = (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b);
+	unsigned n = insn_at(b, offset);
+
+	if (!give_back_pointers(regs, &b->insns[n], offset))
+		return;
+	regs[REG_R11] = BT_EXIT_ARG(b->index, n, BT_EXIT_STRING);
+	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
 }
 
 /*
@@ -114,6 +139,7 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 	if ((b = bt_block_at(v->bt, rip))) {
 		bt_unlink_exits(v, b);
 		look_up_again(regs, b, bt_exec(v->bt, b));
+		leave_string(regs, v, b);
 	}
 }
 

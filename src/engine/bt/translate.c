@@ -235,6 +235,8 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 		emit_tsc(&t->e, i->op == OP_RDTSCP);
 		return true;
 	}
+	if (!(t->b->key & BT_KEY_DF) && emit_string(&t->e, i))
+		return true;
 	if (!unit_usable(t->b->key, i, h) || emit_insn(&t->e, i, h, t->rip) != EMIT_DONE)
 		return false;
 	if (!(i->flags & INSN_HOST) || !h->x87 || h->control)
@@ -270,6 +272,10 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	/* 32-bit code knows only one way. */
 	if ((forced && t->e.code32) || !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
 		emit_callout(t, i);
+	if (t->e.string_at >= t->b->code + t->bt->cache.write + record->host) {
+		record->string_pointers = t->e.string_pointers;
+		record->string_at = (uint8_t)(t->e.string_at - (t->b->code + t->bt->cache.write + record->host));
+	}
 }
 
 /*

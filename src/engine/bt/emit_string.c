@@ -1,0 +1,108 @@
+/*
+ * String instructions become themselves: RSI and RDI are moved into their windows, and back behind the instruction. Windows of
+ * neighbouring pages are neighbours, so a repetition runs on until it is done or faults; at the window's end it runs into
+ * the guard. While the instruction itself is where the host is, the registers are the host's: the signal handlers give them
+ * back (bt_string_leave()). For DF = 0, which blocks are keyed by, and by windows alone.
+ */
+#include "engine/bt/emit.h"
+#include "engine/bt/runtime.h"
+
+struct string_op {
+	uint16_t op;
+	uint8_t opcode; /* of the form for bytes */
+	uint8_t pointers;
+};
+
+static const struct string_op string_ops[] = {
+	{ OP_MOVSB, 0xa4, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_MOVSW, 0xa4, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_MOVSD_STRING, 0xa4, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_MOVSQ, 0xa4, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_CMPSB, 0xa6, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_CMPSW, 0xa6, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_CMPSD_STRING, 0xa6, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_CMPSQ, 0xa6, BT_STRING_SOURCE | BT_STRING_DESTINATION },
+	{ OP_STOSB, 0xaa, BT_STRING_DESTINATION },
+	{ OP_STOSW, 0xaa, BT_STRING_DESTINATION },
+	{ OP_STOSD, 0xaa, BT_STRING_DESTINATION },
+	{ OP_STOSQ, 0xaa, BT_STRING_DESTINATION },
+	{ OP_LODSB, 0xac, BT_STRING_SOURCE },
+	{ OP_LODSW, 0xac, BT_STRING_SOURCE },
+	{ OP_LODSD, 0xac, BT_STRING_SOURCE },
+	{ OP_LODSQ, 0xac, BT_STRING_SOURCE },
+	{ OP_SCASB, 0xae, BT_STRING_DESTINATION },
+	{ OP_SCASW, 0xae, BT_STRING_DESTINATION },
+	{ OP_SCASD, 0xae, BT_STRING_DESTINATION },
+	{ OP_SCASQ, 0xae, BT_STRING_DESTINATION },
+};
+
+static const struct string_op *find_op(const struct insn *i)
+{
+	for (unsigned n = 0; n < ARRAY_SIZE(string_ops); n++)
+		if (string_ops[n].op == i->op)
+			return &string_ops[n];
+	return NULL;
+}
+
+static void emit_instruction(struct emitter *e, const struct insn *i, uint8_t opcode)
+{
+	struct encoding c = { .w = i->opsize == 8, .opcode = { opcode | (i->opsize > 1) }, .opcode_len = 1 };
+
+	if (i->opsize == 2)
+		c.prefixes |= PREFIX_66;
+	if (i->flags & INSN_REP)
+		c.prefixes |= PREFIX_F3;
+	if (i->flags & INSN_REPNE)
+		c.prefixes |= PREFIX_F2;
+	emit_encoding(e, &c, NULL);
+}
+
+/* pointer += window */
+static void enter_window(struct emitter *e, unsigned pointer, unsigned window)
+{
+	const struct host_memory_operand sum = { .base = (uint8_t)pointer, .index = (uint8_t)window };
+
+	emit_lea_operand(e, true, pointer, &sum);
+}
+
+/* pointer -= window, without flags: + ~window + 1. The window is lost. */
+static void leave_window(struct emitter *e, unsigned pointer, unsigned window)
+{
+	const struct host_memory_operand sum = { .base = (uint8_t)pointer, .index = (uint8_t)window, .disp = 1 };
+
+	emit_not(e, window);
+	emit_lea_operand(e, true, pointer, &sum);
+}
+
+/* R10 is RSI's window, R11 RDI's. False: nothing was emitted. */
+bool emit_string(struct emitter *e, const struct insn *i)
+{
+	const struct string_op *string = find_op(i);
+
+	if (!string || e->code32 || e->way != BY_WINDOWS || i->addrsize != 8 ||
+	    ((string->pointers & BT_STRING_SOURCE) && i->seg >= FS))
+		return false;
+	if (string->pointers & BT_STRING_SOURCE) {
+		emit_window(e, RSI);
+		emit_move(e, R10, R11);
+	}
+	if (string->pointers & BT_STRING_DESTINATION)
+		emit_window(e, RDI);
+	if (string->pointers & BT_STRING_SOURCE)
+		enter_window(e, RSI, R10);
+	if (string->pointers & BT_STRING_DESTINATION)
+		enter_window(e, RDI, R11);
+	e->string_at = e->at;
+	e->string_pointers = string->pointers;
+	emit_instruction(e, i, string->opcode);
+	if (string->pointers & BT_STRING_SOURCE)
+		leave_window(e, RSI, R10);
+	if (string->pointers & BT_STRING_DESTINATION)
+		leave_window(e, RDI, R11);
+	emit_forget(e, RSI);
+	emit_forget(e, RDI);
+	emit_forget(e, RAX);
+	emit_forget(e, RCX);
+	emit_forget(e, R11);
+	return true;
+}
