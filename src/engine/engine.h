@@ -29,7 +29,8 @@ struct exit {
 /* clang-format off */
 #define ENGINE_OPTIONS(_)                                                                                              \
 	_(bt, block, "1 to 64", 1, 64, 64, "instructions in a translated block at most")                               \
-	_(bt, link, "on or off", 0, 1, 1, "whether translated blocks lead to each other without the loop in between")
+	_(bt, link, "on or off", 0, 1, 1, "whether translated blocks lead to each other without the loop in between")  \
+	_(bt, tlb, "0 to 2", 0, 2, 1, "memory by the software TLB: 0 as little as possible, 1 for young address spaces, 2 all")
 /* clang-format on */
 
 struct engine_options {

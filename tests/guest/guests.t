@@ -46,7 +46,7 @@ cpu_counts() {
 
 names=${GUESTS:-$(for f in tests/guest/test_*.c; do basename "$f" .c | sed s/^test_//; done)}
 check "start: as a plain ELF64 executable" plain_elf
-for engine in ${ENGINES:-interp bt bt,block=1 bt,link=off}; do
+for engine in ${ENGINES:-interp bt bt,block=1 bt,link=off bt,tlb=0 bt,tlb=2}; do
 	for run in "host host" "virtual v2"; do
 		clock=${run% *}
 		model=${run#* }

@@ -41,8 +41,9 @@ uint32_t bt_key(const struct vcpu *v)
 	bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && (v->s.cr4 & CR4_OSFXSR);
 	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
 
-	bool tlb = v->code_mode == MODE_64 && v->cpl == 3 && bt_space_is_young(v->bt);
-	bool anywhere = tlb && v->s.rip < BT_ANYWHERE_LIMIT;
+	bool tlb = v->code_mode == MODE_64 &&
+		   (v->bt->options.tlb == BT_TLB_ALL || (v->cpl == 3 && bt_space_is_young(v->bt)));
+	bool anywhere = tlb && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
 
 	return v->mode_key | (v->code_mode == MODE_64 ? 0 : segments_key(v)) | (tlb ? BT_KEY_TLB : 0) |
 	       (v->s.rflags & FLAG_DF ? BT_KEY_DF : 0) |

@@ -345,7 +345,11 @@ static inline uint64_t bt_jump_empty(unsigned n) { return n ? -(uint64_t)0 : -(u
 void bt_space_enter(struct vcpu *);
 /* The timer found user code of the current space running. */
 void bt_space_tick(struct vcpu *);
-static inline bool bt_space_is_young(const struct bt_cpu *bt) { return bt->space->ticks < BT_YOUNG_TICKS; }
+enum bt_tlb_use { BT_TLB_LITTLE, BT_TLB_YOUNG, BT_TLB_ALL }; /* engine option tlb */
+static inline bool bt_space_is_young(const struct bt_cpu *bt)
+{
+	return bt->options.tlb != BT_TLB_LITTLE && bt->space->ticks < BT_YOUNG_TICKS;
+}
 
 /* fast.c */
 /* Is it worth asking bt_fast()? */
