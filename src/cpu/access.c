@@ -78,7 +78,8 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 
 	renew(v, e, lin);
 	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) == tag)
-		return (struct target){ .gpa = gpa((e->gpa & PAGE_MASK) | offset), .host = (uint8_t *)(lin + e->addend) };
+		return (struct target){ .gpa = gpa((e->gpa & PAGE_MASK) | offset),
+					.host = (uint8_t *)(lin + e->addend) };
 	v->count[COUNT_TLB_MISSES]++;
 	if (cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault))
 		raise_walk_fault(v, fault, ss);

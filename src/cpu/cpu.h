@@ -736,12 +736,12 @@ struct vcpu {
 	/* engine/bt: what translated code reaches by %gs: (see bt.h) */
 	uint64_t slot_r15; /* R15 of translated code: the current slot table */
 	struct {
-		void *self;	   /* this vCPU */
+		void *self;			     /* this vCPU */
 		uint64_t tsc_multiplier, tsc_offset; /* see clock_tsc(); 0: C reads the time */
-		uint64_t host_rsp; /* of the C code that entered translated code */
-		uint64_t resume;   /* where to enter it */
-		uint64_t r11;	   /* R11 to enter with */
-		uint64_t exit_arg; /* why it was left */
+		uint64_t host_rsp;		     /* of the C code that entered translated code */
+		uint64_t resume;		     /* where to enter it */
+		uint64_t r11;			     /* R11 to enter with */
+		uint64_t exit_arg;		     /* why it was left */
 		uint64_t
 			target; /* a computed target that was not found; a linear address that the TLB has no entry for */
 		uint64_t call;	/* an indirect call's target while the return address is pushed */

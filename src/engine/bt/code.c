@@ -46,9 +46,9 @@ uint32_t bt_key(const struct vcpu *v)
 	bool anywhere = tlb && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
 
 	return v->mode_key | (v->code_mode == MODE_64 ? 0 : segments_key(v)) | (tlb ? BT_KEY_TLB : 0) |
-	       (v->s.rflags & FLAG_DF ? BT_KEY_DF : 0) |
-	       (anywhere ? BT_KEY_ANYWHERE : 0) | (v->cpl && (v->s.cr4 & CR4_TSD) ? BT_KEY_NO_TSC : 0) |
-	       (x87 ? BT_KEY_X87 : 0) | (sse ? BT_KEY_SSE : 0) | (avx ? BT_KEY_AVX : 0);
+	       (v->s.rflags & FLAG_DF ? BT_KEY_DF : 0) | (anywhere ? BT_KEY_ANYWHERE : 0) |
+	       (v->cpl && (v->s.cr4 & CR4_TSD) ? BT_KEY_NO_TSC : 0) | (x87 ? BT_KEY_X87 : 0) | (sse ? BT_KEY_SSE : 0) |
+	       (avx ? BT_KEY_AVX : 0);
 }
 
 /* ---- jump tables ---- */

@@ -20,11 +20,11 @@ static void emit_add_state(struct emitter *e, uint32_t offset)
 void emit_tsc(struct emitter *e, bool with_aux)
 {
 	static const uint8_t rdtsc[] = { 0x0f, 0x31 }, rdtscp[] = { 0x0f, 0x01, 0xf9 };
-	static const uint8_t join[] = { 0x41, 0xba, 32,	  0,	0, 0, /* mov $32, %r10d */
-					0xc4, 0xe2, 0xa9, 0xf7, 0xd2, /* shlx %r10, %rdx, %rdx */
-					0x48, 0x8d, 0x14, 0x10 };     /* lea (%rax,%rdx), %rdx */
-	static const uint8_t split[] = { 0x44, 0x89, 0xd0,	       /* mov %r10d, %eax */
-					 0x41, 0xbb, 32,   0,	 0, 0, /* mov $32, %r11d */
+	static const uint8_t join[] = { 0x41, 0xba, 32,	  0,	0,    0, /* mov $32, %r10d */
+					0xc4, 0xe2, 0xa9, 0xf7, 0xd2,	 /* shlx %r10, %rdx, %rdx */
+					0x48, 0x8d, 0x14, 0x10 };	 /* lea (%rax,%rdx), %rdx */
+	static const uint8_t split[] = { 0x44, 0x89, 0xd0,		 /* mov %r10d, %eax */
+					 0x41, 0xbb, 32,   0,	 0,   0, /* mov $32, %r11d */
 					 0xc4, 0xc2, 0xa3, 0xf7, 0xd2 }; /* shrx %r11, %r10, %rdx */
 	/* MULX: VEX.LZ.F2.0F38.W1 F6, high half to reg, low half to vvvv */
 	const struct encoding mulx = { .vex = true,

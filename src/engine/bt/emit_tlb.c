@@ -14,7 +14,8 @@
 
 struct tlb_lookup {
 	uint8_t code[192];
-	uint8_t len, size_at, tag_at, arg_at; /* where to patch: the displacements of LEA and of the tag's load, the exit argument */
+	uint8_t len, size_at, tag_at,
+		arg_at; /* where to patch: the displacements of LEA and of the tag's load, the exit argument */
 };
 
 _Static_assert(sizeof(struct tlb_entry) == 32, "the entry's index is shifted by 5");

@@ -105,23 +105,28 @@ static bool can_cld(struct vcpu *v, const struct insn *i)
 	return !(v->s.rflags & FLAG_DF);
 }
 
-static void do_cld(struct vcpu *v, const struct insn *i)
-{
-	(void)v, (void)i;
-}
+static void do_cld(struct vcpu *v, const struct insn *i) { (void)v, (void)i; }
 
 static const struct {
 	bool (*can)(struct vcpu *, const struct insn *);
 	void (*do_it)(struct vcpu *, const struct insn *);
 } fast[OP_COUNT] = {
-	[OP_CLI] = { can_kernel, op_cli },	     [OP_STI] = { can_sti, op_sti },
-	[OP_CLAC] = { can_kernel, op_clac },	     [OP_STAC] = { can_kernel, op_stac },
-	[OP_PUSHFQ] = { can_pushf, op_pushf },	     [OP_POPFQ] = { can_popf, op_popf },
-	[OP_CLD] = { can_cld, do_cld },	     [OP_SWAPGS] = { can_kernel, op_swapgs },
-	[OP_RDFSBASE] = { can_always, op_rdfsbase }, [OP_RDGSBASE] = { can_always, op_rdgsbase },
-	[OP_WRFSBASE] = { can_always, op_wrfsbase }, [OP_WRGSBASE] = { can_always, op_wrgsbase },
-	[OP_SYSCALL] = { can_always, op_syscall },   [OP_SYSRET] = { can_kernel, op_sysret },
-	[OP_IRETQ] = { can_iret, op_iret },	     [OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg },
+	[OP_CLI] = { can_kernel, op_cli },
+	[OP_STI] = { can_sti, op_sti },
+	[OP_CLAC] = { can_kernel, op_clac },
+	[OP_STAC] = { can_kernel, op_stac },
+	[OP_PUSHFQ] = { can_pushf, op_pushf },
+	[OP_POPFQ] = { can_popf, op_popf },
+	[OP_CLD] = { can_cld, do_cld },
+	[OP_SWAPGS] = { can_kernel, op_swapgs },
+	[OP_RDFSBASE] = { can_always, op_rdfsbase },
+	[OP_RDGSBASE] = { can_always, op_rdgsbase },
+	[OP_WRFSBASE] = { can_always, op_wrfsbase },
+	[OP_WRGSBASE] = { can_always, op_wrgsbase },
+	[OP_SYSCALL] = { can_always, op_syscall },
+	[OP_SYSRET] = { can_kernel, op_sysret },
+	[OP_IRETQ] = { can_iret, op_iret },
+	[OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg },
 	[OP_MOV_CR] = { can_mov_cr, op_mov_cr },
 };
 

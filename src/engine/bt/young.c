@@ -15,9 +15,7 @@
 
 static const uint64_t *top_table(struct vcpu *v)
 {
-	return in_long_mode(v) ? (const uint64_t *)mem_map(v->mem, gpa(v->s.cr3 & PAGE_MASK), PAGE_SIZE,
-							   true)
-			       : NULL;
+	return in_long_mode(v) ? (const uint64_t *)mem_map(v->mem, gpa(v->s.cr3 & PAGE_MASK), PAGE_SIZE, true) : NULL;
 }
 
 static uint64_t entry_of(const uint64_t *table, unsigned slot)
