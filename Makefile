@@ -60,7 +60,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation fuzz lint format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -229,7 +229,16 @@ lint: packages
 	$(Q)scripts/check-includes src
 	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
 	$(Q)if command -v shellcheck >/dev/null; then shellcheck $(SHELL_FILES); fi
-	$(Q)echo $(SOURCES) | xargs -n4 -P$(shell nproc) sh -c '$(CLANG_TIDY) --quiet "$$@" -- -std=gnu17 -Isrc -D__clang_analyzer__' lint
+	$(Q)$(MAKE) $(JOBS) -k tidy
+
+# What passed is not looked at again until its object, and so some file that it includes, is newer.
+tidy: $(SOURCES:src/%.c=$(OUT)/tidy/%)
+
+$(OUT)/tidy/%: src/%.c $(OUT)/obj/%.o .clang-tidy
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TIDY   $<')
+	$(Q)$(CLANG_TIDY) --quiet $< -- -std=gnu17 -Isrc -D__clang_analyzer__ 2>$@.errors || { cat $@.errors; exit 1; }
+	$(Q)touch $@
 
 format:
 	$(Q)$(CLANG_FORMAT) -i $(C_FILES)

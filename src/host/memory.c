@@ -86,7 +86,8 @@ int host_code_move(struct host_code *code, struct error *err)
 
 	/* If the host refuses this, the old view stays: nothing else is there, which is all that was promised. */
 	if (!rc)
-		mmap(before, code->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		(void)mmap(before, code->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+			   0);
 	return rc;
 }
 

@@ -56,6 +56,7 @@ check "doctor says what auto takes" says 'engine auto *takes ' doctor
 
 # takes ENGINE [LIMIT]: what `auto` takes, with so many KiB of address space.
 takes() (
+	# shellcheck disable=SC3045  # dash and bash have it
 	[ -z "$2" ] || ulimit -v "$2"
 	"$doppel" run --kernel "$guest_dir/test_start.elf" --memory 64M --serial null --debug-console null --debug-exit \
 		--stats 2>"$scratch/stats"

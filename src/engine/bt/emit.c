@@ -597,7 +597,7 @@ static enum emit_result emit_registers(struct emitter *e, const struct insn *i, 
 		note_written(e, i, h);
 		return EMIT_DONE;
 	}
-	for (unsigned n = 0; n < list.count; n++)
+	for (unsigned n = 0; n < ARRAY_SIZE(hosts); n++)
 		list.s[n].host = hosts[n];
 	rename_fields(c, &list);
 	load_stand_ins(e, &list);

@@ -98,7 +98,7 @@ static void look_up_again(greg_t *regs, const struct bt_block *b, uint64_t code)
 
 	for (unsigned n = 0; n < ARRAY_SIZE(b->lookups); n++)
 		if (at >= b->lookups[n].restart && at < b->lookups[n].end)
-			regs[REG_RIP] = (greg_t)(code + b->lookups[n].restart);
+			regs[REG_RIP] = (greg_t)code + b->lookups[n].restart;
 }
 
 /* A repetition may take long: leave it where it is. */
