@@ -485,7 +485,6 @@ static void test_table_is_complete(void **state)
 	assert_null(cpu_system_ops[OP_INVALID]);
 }
 
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {

@@ -9,7 +9,7 @@ static void rip_relative_operands_near_2_gib(void **state)
 	static const struct {
 		int32_t disp;
 		uint16_t offset;
-	} cases[] = { { INT32_MAX, 0 },	 { INT32_MAX, 959 }, { INT32_MAX - 7, 0 }, { INT32_MAX - 8, 1 },
+	} cases[] = { { INT32_MAX, 0 },	  { INT32_MAX, 959 }, { INT32_MAX - 7, 0 }, { INT32_MAX - 8, 1 },
 		      { INT32_MIN, 959 }, { INT32_MIN, 0 },   { -1, 959 } };
 	struct cpu_fixture f;
 

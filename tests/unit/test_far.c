@@ -718,7 +718,6 @@ static void test_task_faults(void **state)
 	assert_int_equal(v->s.seg_sel[TR], OTHER_TASK);
 }
 
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {

@@ -456,7 +456,6 @@ static void test_near_jumps(void **state)
 	assert_int_equal(v->s.rip, 0x1000);
 }
 
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
