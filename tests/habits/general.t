@@ -10,7 +10,8 @@ uses_vectors() {
 		sort -u
 }
 general() {
-	found=$(uses_vectors $(ls "$objects"/cpu/*.o | grep -v -e /fpu -e /xsave.o) "$objects"/mem/*.o \
+	# shellcheck disable=SC2046  # a list of files
+	found=$(uses_vectors $(find "$objects/cpu" "$objects/mem" -name '*.o' ! -name 'fpu*' ! -name xsave.o) \
 		"$objects/engine/bt/fast.o" "$objects/engine/bt/code.o")
 	echo "$found"
 	[ -z "$found" ]
