@@ -213,6 +213,7 @@ struct bt_cpu {
 	volatile sig_atomic_t kicked;
 	volatile sig_atomic_t ticked; /* the timer found translated code of a young address space running */
 	timer_t timer;
+	bool timed; /* there is the timer */
 	uint64_t fault_at;		    /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
 	pthread_t thread;
@@ -348,7 +349,7 @@ void bt_space_tick(struct vcpu *);
 enum bt_tlb_use { BT_TLB_LITTLE, BT_TLB_YOUNG, BT_TLB_ALL }; /* engine option tlb */
 static inline bool bt_space_is_young(const struct bt_cpu *bt)
 {
-	return bt->options.tlb != BT_TLB_LITTLE && bt->space->ticks < BT_YOUNG_TICKS;
+	return bt->timed && bt->options.tlb != BT_TLB_LITTLE && bt->space->ticks < BT_YOUNG_TICKS;
 }
 
 /* fast.c */

@@ -183,16 +183,17 @@ void bt_set_gs_base(struct vcpu *v, uint64_t base)
 		BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, base));
 }
 
-/* Ticks of this thread's CPU time, by which address spaces grow up. */
+/* Ticks of this thread's CPU time, by which address spaces grow up. Where Linux grants no timer none is young. */
 static void start_timer(struct bt_cpu *bt)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };
 	const struct itimerspec period = { { 0, BT_TICK_NS }, { 0, BT_TICK_NS } };
 
 	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-	if (bt->thread_known)
+	if (bt->timed)
 		timer_delete(bt->timer);
-	BUG_ON(timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &bt->timer) || timer_settime(bt->timer, 0, &period, NULL));
+	bt->timed = !timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &bt->timer) &&
+		    !timer_settime(bt->timer, 0, &period, NULL);
 }
 
 /*
@@ -258,7 +259,8 @@ void bt_signals_destroy(struct vcpu *v)
 	struct bt_cpu *bt = v->bt;
 
 	if (bt->thread_known) {
-		timer_delete(bt->timer);
+		if (bt->timed)
+			timer_delete(bt->timer);
 		if (pthread_equal(bt->thread, pthread_self()))
 			sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, NULL);
 	}
