@@ -754,6 +754,7 @@ struct vcpu {
 		void *fast_glue;
 		void *exit_glue; /* bt_exit_*, bt_miss: too far away for a direct jump */
 		void *miss_glue;
+		void *reload_glue;
 	} bt_frame;
 	struct bt_cpu *bt;
 };

@@ -12,7 +12,7 @@ uses_vectors() {
 general() {
 	# shellcheck disable=SC2046  # a list of files
 	found=$(uses_vectors $(find "$objects/cpu" "$objects/mem" -name '*.o' ! -name 'fpu*' ! -name xsave.o) \
-		"$objects/engine/bt/fast.o" "$objects/engine/bt/code.o")
+		"$objects/engine/bt/fast.o" "$objects/engine/bt/code.o" "$objects/engine/bt/mode.o")
 	echo "$found"
 	[ -z "$found" ]
 }

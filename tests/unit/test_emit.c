@@ -512,6 +512,15 @@
 	  "lea r10d, [rdi+r11*4+0x08]\n"										\
 	  "movzx r12d, al\n"												\
 	  "lock bts dword ptr gs:[r10d], r12d\n")									\
+	_("vzeroupper",													\
+	  "vmovaps xmm0, xmm0\n"											\
+	  "vmovaps xmm1, xmm1\n"											\
+	  "vmovaps xmm2, xmm2\n"											\
+	  "vmovaps xmm3, xmm3\n"											\
+	  "vmovaps xmm4, xmm4\n"											\
+	  "vmovaps xmm5, xmm5\n"											\
+	  "vmovaps xmm6, xmm6\n"											\
+	  "vmovaps xmm7, xmm7\n")											\
 	/* left to C */													\
 	_("pusha", "callout\n")											\
 	_("daa", "callout\n")												\

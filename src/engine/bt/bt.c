@@ -364,30 +364,6 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 	return atomic_load(&v->events) & EVENT_STEP ? BT_STEP : BT_GO_ON;
 }
 
-/* 64-bit code; and 32-bit code whose instructions and stack are where EIP and ESP say. */
-static bool is_translated_mode(const struct vcpu *v)
-{
-	const uint32_t plain = (BIT(CS) | BIT(SS)) << BT_KEY_PLAIN_SHIFT, based = BIT(CS) << BT_KEY_BASED_SHIFT;
-
-	if (v->code_mode == MODE_64)
-		return true;
-	return v->code_mode == MODE_32 && v->stack_size == 4 && (bt_key(v) & (plain | based)) == plain;
-}
-
-/* What translated code of this mode is entered and left by, and GS base for it. */
-static void choose_glue(struct vcpu *v)
-{
-	struct bt_cpu *bt = v->bt;
-	bool code32 = v->code_mode != MODE_64;
-	const int64_t *slot0 = (const int64_t *)(uintptr_t)(v->slot_r15 - SLOT_SHIFT);
-
-	bt->glue = bt->glues[code32];
-	v->bt_frame.exit_glue = (void *)bt->glue->exit;
-	v->bt_frame.miss_glue = (void *)bt->glue->miss;
-	v->bt_frame.fast_glue = (void *)bt->glue->fast;
-	bt_set_gs_base(v, code32 ? (uint64_t)__atomic_load_n(slot0, __ATOMIC_ACQUIRE) : (uint64_t)(uintptr_t)v);
-}
-
 /* The slot table for the state the vCPU is in. False: let the interpreter run it. */
 static bool find_table(struct vcpu *v)
 {
@@ -413,9 +389,10 @@ static bool find_table(struct vcpu *v)
 
 static bool ready_to_translate(struct vcpu *v)
 {
-	if (!is_translated_mode(v) || !find_table(v))
+	if (!bt_is_translated_mode(v) || !find_table(v))
 		return false;
-	choose_glue(v);
+	if (!bt_choose_glue(v))
+		bt_set_gs_base(v, bt_wanted_gs_base(v));
 	return true;
 }
 

@@ -11,46 +11,6 @@ static unsigned hash_of(uint64_t a, uint64_t b)
 	return (unsigned)((a ^ b * 0x9e3779b97f4a7c15ull) * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS));
 }
 
-/*
- * A segment is plain if nothing about an access of any kind has to be looked at: writable data without a limit, or (CS, which
- * nobody writes through) readable code.
- */
-static bool is_plain(const struct vcpu *v, enum seg seg)
-{
-	const uint16_t mask = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_CODE | (seg == CS ? 0 : ATTR_EXPAND_DOWN);
-	const uint16_t type = ATTR_P | ATTR_S | ATTR_WRITABLE | (seg == CS ? ATTR_CODE : 0);
-
-	return v->s.seg_limit[seg] == UINT32_MAX && (v->s.seg_attr[seg] & mask) == type;
-}
-
-static uint32_t segments_key(const struct vcpu *v)
-{
-	uint32_t key = 0;
-
-	for (enum seg seg = ES; seg <= GS; seg++)
-		key |= (uint32_t)is_plain(v, seg) << (BT_KEY_PLAIN_SHIFT + seg);
-	for (enum seg seg = ES; seg <= DS; seg++)
-		key |= (uint32_t)(v->s.seg_base[seg] != 0) << (BT_KEY_BASED_SHIFT + seg);
-	return key;
-}
-
-/* Besides cpu/'s mode: may the guest use its floating-point units, or must each such instruction be looked at? */
-uint32_t bt_key(const struct vcpu *v)
-{
-	bool x87 = !(v->s.cr0 & (CR0_EM | CR0_TS)) && !v->x87_watch;
-	bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && (v->s.cr4 & CR4_OSFXSR);
-	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
-
-	bool tlb = v->code_mode == MODE_64 &&
-		   (v->bt->options.tlb == BT_TLB_ALL || (v->cpl == 3 && bt_space_is_young(v->bt)));
-	bool anywhere = tlb && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
-
-	return v->mode_key | (v->code_mode == MODE_64 ? 0 : segments_key(v)) | (tlb ? BT_KEY_TLB : 0) |
-	       (v->s.rflags & FLAG_DF ? BT_KEY_DF : 0) | (anywhere ? BT_KEY_ANYWHERE : 0) |
-	       (v->cpl && (v->s.cr4 & CR4_TSD) ? BT_KEY_NO_TSC : 0) | (x87 ? BT_KEY_X87 : 0) | (sse ? BT_KEY_SSE : 0) |
-	       (avx ? BT_KEY_AVX : 0);
-}
-
 /* ---- jump tables ---- */
 
 static void clear_table(struct jump_table *t)

@@ -354,6 +354,27 @@ static enum emit_result emit_bit_string(struct emitter *e, const struct insn *i,
 	return EMIT_DONE;
 }
 
+/* ---- VZEROUPPER, VZEROALL ---- */
+
+/* Of eight registers; in 64-bit mode they would be sixteen. VMOVAPS to itself, or VPXOR. */
+static enum emit_result emit_vzero(struct emitter *e, bool all)
+{
+	for (uint8_t n = 0; n < 8; n++) {
+		const struct encoding c = { .vex = true,
+					    .map = 1,
+					    .pp = all,
+					    .opcode = { all ? 0xef : 0x28 },
+					    .opcode_len = 1,
+					    .modrm = true,
+					    .reg = n,
+					    .rm = n,
+					    .vvvv = all ? n : 0 };
+
+		emit_encoding(e, &c, NULL);
+	}
+	return EMIT_DONE;
+}
+
 /* ---- which is which ---- */
 
 enum emit_result emit32_insn(struct emitter *e, const struct insn *i, const struct insn_host *h)
@@ -372,6 +393,7 @@ enum emit_result emit32_insn(struct emitter *e, const struct insn *i, const stru
 	case OP_BTS:
 	case OP_BTR:
 	case OP_BTC: return i->form == FORM_MR ? emit_bit_string(e, i, h) : emit_copy(e, i, h);
+	case OP_VZERO: return emit_vzero(e, i->imm);
 	/* 64-bit code has none of these. */
 	case OP_PUSHA:
 	case OP_PUSHAD:

@@ -26,10 +26,26 @@ static bool is_reachable(struct vcpu *v, enum tlb_view view, uint64_t lin, unsig
 	return in_page(&v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)], v, lin, size, write);
 }
 
+/* from: relative to the top of the stack. In 32-bit code that is translated the stack's segment is plain. */
 static bool stack_is_reachable(struct vcpu *v, int64_t from, unsigned size, bool write)
 {
-	return v->tlb != v->tlb_never && is_reachable(v, v->tlb_view, v->s.gpr[RSP] + (uint64_t)from, size, write);
+	uint64_t at = v->s.gpr[RSP] + (uint64_t)from;
+
+	if (v->code_mode != MODE_64)
+		at = (uint32_t)(at + v->s.seg_base[SS]);
+	return v->tlb != v->tlb_never && is_reachable(v, v->tlb_view, at, size, write);
 }
+
+/* A word of it that is. */
+static uint64_t stack_word(struct vcpu *v, unsigned from, unsigned size)
+{
+	uint64_t at = v->s.gpr[RSP] + from;
+
+	return cpu_load(v, v->code_mode == MODE_64 ? at : (uint32_t)(at + v->s.seg_base[SS]), size, true);
+}
+
+/* Bytes of what the stack holds. */
+static unsigned stack_width(const struct vcpu *v) { return v->code_mode == MODE_64 ? 8 : 4; }
 
 /* None, or a descriptor of the GDT that was used before: its accessed bit need not be written. */
 static bool descriptor_is_reachable(struct vcpu *v, uint16_t selector)
@@ -66,14 +82,18 @@ static bool can_sti(struct vcpu *v, const struct insn *i)
 	return v->cpl == 0 && !v->interrupt_wanted;
 }
 
-static bool can_pushf(struct vcpu *v, const struct insn *i)
+static bool can_push(struct vcpu *v, const struct insn *i)
 {
-	return i->opsize == 8 && stack_is_reachable(v, -8, 8, true);
+	unsigned width = stack_width(v);
+
+	return i->opsize == width && stack_is_reachable(v, -(int64_t)width, width, true);
 }
 
-static bool can_popf(struct vcpu *v, const struct insn *i)
+static bool can_pop(struct vcpu *v, const struct insn *i)
 {
-	return i->opsize == 8 && stack_is_reachable(v, 0, 8, false);
+	unsigned width = stack_width(v);
+
+	return i->opsize == width && stack_is_reachable(v, 0, width, false);
 }
 
 static bool can_iret(struct vcpu *v, const struct insn *i)
@@ -85,12 +105,36 @@ static bool can_iret(struct vcpu *v, const struct insn *i)
 	       descriptor_is_reachable(v, (uint16_t)cpu_load(v, rsp + 32, 8, true));
 }
 
-/* Reading, or a null selector into a data segment. */
+/* Without long mode: EIP, CS and EFLAGS, and the stack of an outer level. */
+static bool can_iretd(struct vcpu *v, const struct insn *i)
+{
+	uint16_t cs;
+
+	if (i->opsize != 4 || v->code_mode != MODE_32 || in_long_mode(v) || v->cpl || v->s.nmi_blocked ||
+	    (v->s.rflags & FLAG_NT) || !stack_is_reachable(v, 0, 12, false) || (stack_word(v, 8, 4) & FLAG_VM))
+		return false;
+	cs = (uint16_t)stack_word(v, 4, 4);
+	if (!descriptor_is_reachable(v, cs))
+		return false;
+	return !(cs & 3) ||
+	       (stack_is_reachable(v, 0, 20, false) && descriptor_is_reachable(v, (uint16_t)stack_word(v, 16, 4)));
+}
+
+static bool can_load_segment(struct vcpu *v, unsigned seg, uint16_t selector)
+{
+	return seg != CS && seg != SS && descriptor_is_reachable(v, selector);
+}
+
+static bool can_pop_sreg(struct vcpu *v, const struct insn *i)
+{
+	return can_pop(v, i) && can_load_segment(v, i->sreg, (uint16_t)stack_word(v, 0, i->opsize));
+}
+
 static bool can_mov_sreg(struct vcpu *v, const struct insn *i)
 {
 	if (i->flags & INSN_MEM)
 		return false;
-	return i->store || (i->sreg != CS && i->sreg != SS && !(REG16(v, i->reg) & ~3u));
+	return i->store || can_load_segment(v, i->sreg, REG16(v, i->reg));
 }
 
 static bool can_mov_cr(struct vcpu *v, const struct insn *i)
@@ -115,8 +159,10 @@ static const struct {
 	[OP_STI] = { can_sti, op_sti },
 	[OP_CLAC] = { can_kernel, op_clac },
 	[OP_STAC] = { can_kernel, op_stac },
-	[OP_PUSHFQ] = { can_pushf, op_pushf },
-	[OP_POPFQ] = { can_popf, op_popf },
+	[OP_PUSHFQ] = { can_push, op_pushf },
+	[OP_POPFQ] = { can_pop, op_popf },
+	[OP_PUSHFD] = { can_push, op_pushf },
+	[OP_POPFD] = { can_pop, op_popf },
 	[OP_CLD] = { can_cld, do_cld },
 	[OP_SWAPGS] = { can_kernel, op_swapgs },
 	[OP_RDFSBASE] = { can_always, op_rdfsbase },
@@ -125,8 +171,13 @@ static const struct {
 	[OP_WRGSBASE] = { can_always, op_wrgsbase },
 	[OP_SYSCALL] = { can_always, op_syscall },
 	[OP_SYSRET] = { can_kernel, op_sysret },
+	[OP_SYSENTER] = { can_always, op_sysenter },
+	[OP_SYSEXIT] = { can_kernel, op_sysexit },
 	[OP_IRETQ] = { can_iret, op_iret },
+	[OP_IRETD] = { can_iretd, op_iret },
 	[OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg },
+	[OP_PUSH_SREG] = { can_push, op_push_sreg },
+	[OP_POP_SREG] = { can_pop_sreg, op_pop_sreg },
 	[OP_MOV_CR] = { can_mov_cr, op_mov_cr },
 };
 
@@ -161,7 +212,7 @@ static bool go_on_elsewhere(struct vcpu *v)
 	struct jump_table *table;
 	struct bt_block *b;
 
-	if (!bt->options.link || v->code_mode != MODE_64 || v->tlb == v->tlb_never || bt->tlb_changed ||
+	if (!bt->options.link || !bt_is_translated_mode(v) || v->tlb == v->tlb_never || bt->tlb_changed ||
 	    !bt->view_r15[v->tlb_view])
 		return false;
 	table = bt_jump_table(v, bt_key(v));
@@ -169,6 +220,8 @@ static bool go_on_elsewhere(struct vcpu *v)
 	if (!b)
 		return false;
 	v->slot_r15 = bt->view_r15[v->tlb_view];
+	if (!bt_choose_glue(v))
+		return false;
 	bt->last_view = v->tlb_view;
 	bt_enter_at(v, b);
 	bt->entering = b;

@@ -11,6 +11,7 @@
 		[status] "i"(offsetof(struct vcpu, status)), [self] "i"(offsetof(struct vcpu, bt_frame.self)),         \
 		[host_rsp] "i"(offsetof(struct vcpu, bt_frame.host_rsp)),                                              \
 		[resume] "i"(offsetof(struct vcpu, bt_frame.resume)),                                                  \
+		[reload] "i"(offsetof(struct vcpu, bt_frame.reload_glue)),                                             \
 		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)),                                                   \
 		[r11] "i"(offsetof(struct vcpu, bt_frame.r11)), [r15] "i"(offsetof(struct vcpu, slot_r15)),            \
 		[target] "i"(offsetof(struct vcpu, bt_frame.target))
@@ -80,11 +81,12 @@
 		__asm__(SAVE_GENERAL                                                                                   \
 			"mov %c[host_rsp](%%rdi), %%rsp\n\t"                                                           \
 			"sub $8, %%rsp\n\t"                                                                            \
+			"mov %%rdi, %%rbx\n\t"                                                                         \
 			"call bt_fast\n\t"                                                                             \
-			"mov %%gs:%c[self], %%rdi\n\t"                                                                 \
+			"mov %%rbx, %%rdi\n\t"                                                                         \
 			"test %%al, %%al\n\t"                                                                          \
-			"jz 1f\n\t" LOAD_GENERAL                                                                       \
-			"jmp *%%gs:%c[resume]\n"                                                                       \
+			"jz 1f\n\t"                                                                                    \
+			"jmp *%c[reload](%%rdi)\n"                                                                     \
 			"1:\n\t" EACH_VECTOR(STORE) CLEAN RETURN_TO_C                                                  \
 			:                                                                                              \
 			: STATE);                                                                                      \
@@ -96,6 +98,15 @@ FAST(fast_avx, STORE_YMM, "vzeroupper\n\t")
 ENTER(enter_sse, LOAD_XMM)
 LEAVE_TO_C(exit_sse, STORE_XMM, "")
 FAST(fast_sse, STORE_XMM, "")
+
+/* What bt_fast() goes on in 64-bit code by. */
+__attribute__((naked)) static void reload(void)
+{
+	__asm__(LOAD_GENERAL
+		"jmp *%%gs:%c[resume]\n\t"
+		:
+		: STATE);
+}
 
 /* R10 = linear address that is not in the jump table, R11 = exit argument. RCX is in memory. */
 __attribute__((naked)) static void miss(void)
@@ -109,5 +120,5 @@ __attribute__((naked)) static void miss(void)
 
 /* clang-format on */
 
-const struct bt_glue bt_glue_avx = { enter_avx, exit_avx, miss, fast_avx };
-const struct bt_glue bt_glue_sse = { enter_sse, exit_sse, miss, fast_sse };
+const struct bt_glue bt_glue_avx = { enter_avx, exit_avx, miss, fast_avx, reload };
+const struct bt_glue bt_glue_sse = { enter_sse, exit_sse, miss, fast_sse, reload };

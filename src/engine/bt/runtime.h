@@ -191,6 +191,7 @@ struct bt_cpu {
 
 	const struct bt_glue *glues[2], *glue; /* for 64-bit code, for other; for what is entered next */
 	uint64_t gs_base;		       /* of this thread now */
+	bool has_wrgsbase;		       /* Linux lets processes use it */
 	/* the interpreter's hook, which this engine's stands in front of */
 	void (*interp_code_written)(struct vcpu *, gpa_t page);
 	struct engine_options options;
@@ -234,8 +235,9 @@ static inline void bt_charge(struct vcpu *v, int instructions)
 struct bt_glue {
 	void (*enter)(struct vcpu *); /* returns when translated code leaves through the exit */
 	void (*exit)(void);
-	void (*miss)(void); /* a look-up in the jump table failed */
-	void (*fast)(void); /* to bt_fast(): the vector registers stay where they are */
+	void (*miss)(void);   /* a look-up in the jump table failed */
+	void (*fast)(void);   /* to bt_fast(): the vector registers stay where they are */
+	void (*reload)(void); /* and back, perhaps into code of the other kind */
 };
 extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_sse;
 
@@ -259,6 +261,19 @@ uint8_t *emit_lookup_constant(struct emitter *, uint64_t target, uint32_t arg);
 /* Where a look-up leads to in a block that may be anywhere: R10 is its linear address, `offset` of which is in its page. */
 void emit_note_code_base(struct emitter *, unsigned offset);
 
+/* mode.c */
+uint32_t bt_key(const struct vcpu *);
+/* 64-bit code; and 32-bit code whose instructions and stack are where EIP and ESP say. */
+bool bt_is_translated_mode(const struct vcpu *);
+/* What code of the current mode is entered and left by, and GS base for it. False: that takes a system call: bt_set_gs_base(). */
+bool bt_choose_glue(struct vcpu *);
+static inline uint64_t bt_wanted_gs_base(const struct vcpu *v)
+{
+	const int64_t *slot0 = (const int64_t *)(uintptr_t)(v->slot_r15 - SLOT_SHIFT);
+
+	return v->code_mode == MODE_64 ? (uint64_t)(uintptr_t)v : (uint64_t)__atomic_load_n(slot0, __ATOMIC_ACQUIRE);
+}
+
 /* code.c: the cache of blocks */
 int bt_code_create(struct vcpu *, struct error *);
 void bt_code_destroy(struct vcpu *);
@@ -281,7 +296,6 @@ void bt_code_flush(struct vcpu *);
 #define BT_KEY_ANYWHERE	  (1u << 31)
 #define BT_ANYWHERE_LIMIT (BIT(47) - BIT(32))
 #define BT_ANYWHERE	  1 /* in place of a page's linear address */
-uint32_t bt_key(const struct vcpu *);
 static inline bool bt_is_code32(uint32_t key) { return (key & 3) != MODE_64; }
 struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
 /* The block that contains this exec address, or NULL. Async-signal-safe. */

@@ -171,16 +171,10 @@ int bt_signals_install(struct error *err)
 	return install(KICK_SIGNAL, on_kick, NULL, err);
 }
 
-/* Linux lets processes use WRGSBASE where it says so. */
 void bt_set_gs_base(struct vcpu *v, uint64_t base)
 {
-	if (base == v->bt->gs_base)
-		return;
+	BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, base));
 	v->bt->gs_base = base;
-	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
-		__asm__ volatile("wrgsbase %0" : : "r"(base));
-	else
-		BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, base));
 }
 
 /* Ticks of this thread's CPU time, by which address spaces grow up. Where Linux grants no timer none is young. */
@@ -232,7 +226,7 @@ void bt_signals_enter(struct vcpu *v)
 	if (bt->thread_known && pthread_equal(bt->thread, pthread_self()))
 		return;
 	BUG_ON(use_signal_stack(bt->signal_stack, NULL));
-	bt->gs_base = 0;
+	bt->has_wrgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	bt_set_gs_base(v, (uint64_t)(uintptr_t)v);
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);

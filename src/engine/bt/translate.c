@@ -57,7 +57,7 @@ static void emit_callout(struct translation *t, const struct insn *i)
 {
 	uint32_t arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT);
 
-	if (bt_is_fast(i) && !t->e.code32)
+	if (bt_is_fast(i))
 		emit_fast(&t->e, arg);
 	else
 		emit_leave(&t->e, arg);
@@ -230,7 +230,7 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 	uint8_t *start = t->e.at;
 
 	if (i->op == OP_RDTSC || i->op == OP_RDTSCP) {
-		if (t->e.code32 || !t->v->bt_frame.tsc_multiplier || (t->b->key & BT_KEY_NO_TSC))
+		if (!t->v->bt_frame.tsc_multiplier || (t->b->key & BT_KEY_NO_TSC))
 			return false;
 		emit_tsc(&t->e, i->op == OP_RDTSCP);
 		return true;

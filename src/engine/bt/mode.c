@@ -1,0 +1,75 @@
+/*
+ * Modes: what of the processor's state translated code depends on, and what code of a mode is entered and left by. Compiled for general
+ * registers only (Makefile): fast.c calls it.
+ */
+#include "engine/bt/runtime.h"
+
+/*
+ * A segment is plain if nothing about an access of any kind has to be looked at: writable data without a limit, or (CS, which
+ * nobody writes through) readable code.
+ */
+static bool is_plain(const struct vcpu *v, enum seg seg)
+{
+	const uint16_t mask = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_CODE | (seg == CS ? 0 : ATTR_EXPAND_DOWN);
+	const uint16_t type = ATTR_P | ATTR_S | ATTR_WRITABLE | (seg == CS ? ATTR_CODE : 0);
+
+	return v->s.seg_limit[seg] == UINT32_MAX && (v->s.seg_attr[seg] & mask) == type;
+}
+
+static uint32_t segments_key(const struct vcpu *v)
+{
+	uint32_t plain = 0, based = 0;
+
+	for (enum seg seg = v->flat ? FS : ES; seg <= GS; seg++)
+		plain |= (uint32_t)is_plain(v, seg) << seg;
+	if (v->flat)
+		return (plain | BIT(ES) | BIT(CS) | BIT(SS) | BIT(DS)) << BT_KEY_PLAIN_SHIFT;
+	for (enum seg seg = ES; seg <= DS; seg++)
+		based |= (uint32_t)(v->s.seg_base[seg] != 0) << seg;
+	return plain << BT_KEY_PLAIN_SHIFT | based << BT_KEY_BASED_SHIFT;
+}
+
+/* Besides cpu/'s mode: may the guest use its floating-point units, or must each such instruction be looked at? */
+uint32_t bt_key(const struct vcpu *v)
+{
+	bool x87 = !(v->s.cr0 & (CR0_EM | CR0_TS)) && !v->x87_watch;
+	bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && (v->s.cr4 & CR4_OSFXSR);
+	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
+
+	bool tlb = v->code_mode == MODE_64 &&
+		   (v->bt->options.tlb == BT_TLB_ALL || (v->cpl == 3 && bt_space_is_young(v->bt)));
+	bool anywhere = tlb && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
+
+	return v->mode_key | (v->code_mode == MODE_64 ? 0 : segments_key(v)) | (tlb ? BT_KEY_TLB : 0) |
+	       (v->s.rflags & FLAG_DF ? BT_KEY_DF : 0) | (anywhere ? BT_KEY_ANYWHERE : 0) |
+	       (v->cpl && (v->s.cr4 & CR4_TSD) ? BT_KEY_NO_TSC : 0) | (x87 ? BT_KEY_X87 : 0) | (sse ? BT_KEY_SSE : 0) |
+	       (avx ? BT_KEY_AVX : 0);
+}
+
+bool bt_is_translated_mode(const struct vcpu *v)
+{
+	const uint32_t plain = (BIT(CS) | BIT(SS)) << BT_KEY_PLAIN_SHIFT, based = BIT(CS) << BT_KEY_BASED_SHIFT;
+
+	if (v->code_mode == MODE_64)
+		return true;
+	return v->code_mode == MODE_32 && v->stack_size == 4 && (segments_key(v) & (plain | based)) == plain;
+}
+
+bool bt_choose_glue(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+	uint64_t base = bt_wanted_gs_base(v);
+
+	bt->glue = bt->glues[v->code_mode != MODE_64];
+	v->bt_frame.exit_glue = (void *)bt->glue->exit;
+	v->bt_frame.miss_glue = (void *)bt->glue->miss;
+	v->bt_frame.fast_glue = (void *)bt->glue->fast;
+	v->bt_frame.reload_glue = (void *)bt->glue->reload;
+	if (base == bt->gs_base)
+		return true;
+	if (!bt->has_wrgsbase)
+		return false;
+	__asm__ volatile("wrgsbase %0" : : "r"(base));
+	bt->gs_base = base;
+	return true;
+}
