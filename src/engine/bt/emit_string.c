@@ -2,7 +2,10 @@
  * String instructions become themselves: RSI and RDI are moved into their windows, and back behind the instruction. Windows of
  * neighbouring pages are neighbours, so a repetition runs on until it is done or faults; at the window's end it runs into
  * the guard. While the instruction itself is where the host is, the registers are the host's: the signal handlers give them
- * back (bt_string_leave()). For DF = 0, which blocks are keyed by, and by windows alone.
+ * back. For DF = 0, which blocks are keyed by, and by windows alone.
+ *
+ * 32-bit code: GS base cannot be the destination's segment, so there, too, the pointers are moved, into the window of slot 0, and cut to
+ * 32 bits behind the instruction.
  */
 #include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
@@ -71,23 +74,50 @@ static void leave_window(struct emitter *e, unsigned pointer, unsigned window)
 	const struct host_memory_operand sum = { .base = (uint8_t)pointer, .index = (uint8_t)window, .disp = 1 };
 
 	emit_not(e, window);
-	emit_lea_operand(e, true, pointer, &sum);
+	emit_lea_operand(e, !e->code32, pointer, &sum);
 }
 
-/* R10 is RSI's window, R11 RDI's. False: nothing was emitted. */
+static bool is_flat(const struct emitter *e, enum seg seg)
+{
+	return (e->plain_segments & ~e->based_segments) >> seg & 1;
+}
+
+static bool is_usable(const struct emitter *e, const struct insn *i, uint8_t pointers)
+{
+	bool source = pointers & BT_STRING_SOURCE, destination = pointers & BT_STRING_DESTINATION;
+
+	if (e->code32)
+		return i->addrsize == 4 && (!source || is_flat(e, i->seg)) && (!destination || is_flat(e, ES));
+	return e->way == BY_WINDOWS && i->addrsize == 8 && (!source || i->seg < FS);
+}
+
+/* R10 is RSI's window, R11 RDI's. */
+static void load_windows(struct emitter *e, uint8_t pointers)
+{
+	const struct host_memory_operand slot_0 = based_operand(R10, -SLOT_SHIFT);
+
+	if (e->code32) {
+		emit_load_state(e, R10, (uint32_t)offsetof(struct vcpu, slot_r15));
+		emit_op(e, true, 0x8b, R10, &slot_0);
+		emit_move(e, R11, R10);
+		return;
+	}
+	if (pointers & BT_STRING_SOURCE) {
+		emit_window(e, RSI);
+		emit_move(e, R10, R11);
+	}
+	if (pointers & BT_STRING_DESTINATION)
+		emit_window(e, RDI);
+}
+
+/* False: nothing was emitted. */
 bool emit_string(struct emitter *e, const struct insn *i)
 {
 	const struct string_op *string = find_op(i);
 
-	if (!string || e->code32 || e->way != BY_WINDOWS || i->addrsize != 8 ||
-	    ((string->pointers & BT_STRING_SOURCE) && i->seg >= FS))
+	if (!string || !is_usable(e, i, string->pointers))
 		return false;
-	if (string->pointers & BT_STRING_SOURCE) {
-		emit_window(e, RSI);
-		emit_move(e, R10, R11);
-	}
-	if (string->pointers & BT_STRING_DESTINATION)
-		emit_window(e, RDI);
+	load_windows(e, string->pointers);
 	if (string->pointers & BT_STRING_SOURCE)
 		enter_window(e, RSI, R10);
 	if (string->pointers & BT_STRING_DESTINATION)
