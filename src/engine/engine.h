@@ -30,7 +30,10 @@ struct exit {
 #define ENGINE_OPTIONS(_)                                                                                              \
 	_(bt, block, "1 to 64", 1, 64, 64, "instructions in a translated block at most")                               \
 	_(bt, link, "on or off", 0, 1, 1, "whether translated blocks lead to each other without the loop in between")  \
-	_(bt, tlb, "0 to 2", 0, 2, 1, "memory by the software TLB: 0 as little as possible, 1 for young address spaces, 2 all")
+	_(bt, tlb, "0 to 2", 0, 2, 1, "memory by the software TLB: 0 as little as possible, 1 for young address spaces, 2 all") \
+	_(bt, cache, "1 to 512", 1, 512, 104, "MiB of translated code, and of what is known about it, that a CPU keeps") \
+	_(bt, windows, "8 to 128", 8, 128, 128, "512 GiB windows onto guest memory at most")                           \
+	_(bt, mappings, "1024 to 1000000", 1024, 1000000, 1000000, "host mappings in them at most, where the host allows so many")
 /* clang-format on */
 
 struct engine_options {

@@ -36,7 +36,7 @@ check "unknown clock" refused 2 "--clock: 'wall'" run --kernel "$kernel" --clock
 check "unknown engine: says which there are" refused 2 "interp" run --kernel "$kernel" --engine steam
 check "unknown option of an engine: says which there are" refused 2 "link" run --kernel "$kernel" --engine bt,colour=red
 check "an engine without options" refused 2 "'block'" run --kernel "$kernel" --engine interp,block=1
-for o in block block= block=0 block=65 block=x link=1 link=; do
+for o in block block= block=0 block=65 block=x link=1 link= cache=0 cache=513 windows=7 mappings=1023; do
 	check "engine option '$o'" refused 2 "option ${o%%=*} of engine 'bt'" run --kernel "$kernel" --engine "bt,$o"
 done
 check "unknown model: says which there are" refused 2 "v2" run --kernel "$kernel" --cpu 486

@@ -209,7 +209,7 @@ static void check_instruction(const greg_t *regs)
 
 /* ---- signals ---- */
 
-static bool in_code(uint64_t rip) { return rip - (uint64_t)(uintptr_t)watch.bt->cache.exec < BT_CODE_SIZE; }
+static bool in_code(uint64_t rip) { return rip - (uint64_t)(uintptr_t)watch.bt->cache.exec < watch.bt->code_size; }
 
 /* The border's own code, with the guest's RSP in the host's. */
 static bool in_glue(const greg_t *regs)

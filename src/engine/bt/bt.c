@@ -670,7 +670,7 @@ static void bt_destroy(struct vcpu *v)
 static int share_windows(struct vcpu *v, struct error *err)
 {
 	if (!v->mem->engine_shared)
-		v->mem->engine_shared = bt_windows_create(v->mem, err);
+		v->mem->engine_shared = bt_windows_create(v->mem, &v->bt->options, err);
 	if (!v->mem->engine_shared)
 		return -ENOMEM;
 	v->bt->windows = v->mem->engine_shared;
@@ -690,6 +690,7 @@ static int bt_create(struct vcpu *v, struct error *err)
 		interp_engine.destroy(v);
 		return error_set(err, ENOMEM, "no memory for the translator");
 	}
+	v->bt->options = v->engine_options ? *v->engine_options : engine_defaults;
 	if ((ret = bt_code_create(v, err)) || (ret = share_windows(v, err)) || (ret = bt_signals_install(err)) ||
 	    (ret = bt_signals_create(v, err))) {
 		bt_destroy(v);
@@ -698,7 +699,6 @@ static int bt_create(struct vcpu *v, struct error *err)
 	v->bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
 	v->bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
 	v->bt->interp_code_written = v->code_written;
-	v->bt->options = v->engine_options ? *v->engine_options : engine_defaults;
 	v->bt->counting = clock_kind(v->clock) == CLOCK_VIRTUAL;
 	v->bt->tlb_changed = true;
 	v->bt_frame.self = v;

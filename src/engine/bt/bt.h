@@ -56,7 +56,7 @@ enum window_result {
 /* Is there enough address space for the fewest windows that translated code can run with? */
 int bt_windows_probe(struct error *);
 /* One a machine: the first vCPU creates it, the last one destroys it. */
-struct bt_windows *bt_windows_create(struct guest_mem *, struct error *);
+struct bt_windows *bt_windows_create(struct guest_mem *, const struct engine_options *, struct error *);
 void bt_windows_destroy(struct bt_windows *);
 
 /*

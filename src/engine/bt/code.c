@@ -203,7 +203,7 @@ void *bt_meta_alloc(struct bt_cpu *bt, size_t size)
 	void *p = bt->meta + bt->meta_used;
 
 	size = align_up(size, 16);
-	if (bt->meta_used + size > BT_META_SIZE)
+	if (bt->meta_used + size > bt->meta_size)
 		return NULL;
 	bt->meta_used += size;
 	return p;
@@ -254,7 +254,7 @@ void bt_code_flush(struct vcpu *v)
 	bt->jump = NULL;
 	if (bt->meta_used) {
 		host_code_discard(&bt->cache);
-		madvise(bt->meta, BT_META_SIZE, MADV_DONTNEED);
+		madvise(bt->meta, bt->meta_size, MADV_DONTNEED);
 		bt->stats.flushes++;
 		if (v->perf_map)
 			move_code(v);
@@ -282,11 +282,15 @@ void bt_code_destroy(struct vcpu *v)
 int bt_code_create(struct vcpu *v, struct error *err)
 {
 	struct bt_cpu *bt = v->bt;
-	int ret = host_code_create(&bt->cache, BT_CODE_SIZE, err);
+	size_t size = (size_t)bt->options.cache << 20;
+	int ret;
 
+	bt->code_size = align_up(size / 13 * BT_CODE_PART, PAGE_SIZE);
+	bt->meta_size = size - bt->code_size;
+	ret = host_code_create(&bt->cache, bt->code_size, err);
 	if (ret)
 		return ret;
-	bt->meta = aligned_alloc(PAGE_SIZE, BT_META_SIZE);
+	bt->meta = aligned_alloc(PAGE_SIZE, bt->meta_size);
 	bt->blocks = calloc(BT_MAX_BLOCKS, sizeof(struct bt_block *));
 	bt->tables = aligned_alloc(_Alignof(struct jump_table), BT_JUMP_TABLES * sizeof(struct jump_table));
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));

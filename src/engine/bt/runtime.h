@@ -7,8 +7,7 @@
 
 #include <signal.h>
 
-#define BT_CODE_SIZE   (32u << 20) /* bytes of translated code a vCPU keeps; then all is forgotten */
-#define BT_META_SIZE   (72u << 20) /* bytes about blocks */
+#define BT_CODE_PART   4 /* thirteenths of the cache's size that are for code, the rest is for what is known about it */
 #define BT_HASH_BITS   16
 #define BT_PAGE_BITS   12
 #define BT_JUMP_BITS   12
@@ -168,6 +167,8 @@ struct bt_space {
 
 struct bt_cpu {
 	struct bt_windows *windows;
+	/* Bytes of translated code and about blocks: when either is used up, all is forgotten. */
+	size_t code_size, meta_size;
 	struct host_code cache;
 	size_t code_used;
 	uint8_t *meta;

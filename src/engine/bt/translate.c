@@ -353,7 +353,7 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		return NULL;
 	t.e = (struct emitter){
 		.at = base + bt->code_used,
-		.end = base + BT_CODE_SIZE,
+		.end = base + bt->code_size,
 		.to_exec = bt->cache.exec - base,
 		.window_base = -1,
 		.tlb_lookup = bt->tlb_lookup,

@@ -123,9 +123,12 @@ fail:
 	return NULL;
 }
 
-struct bt_windows *bt_windows_create(struct guest_mem *mem, struct error *err)
+struct bt_windows *bt_windows_create(struct guest_mem *mem, const struct engine_options *options, struct error *err)
 {
-	return windows_create(mem, &(struct window_limits){ 0 }, err);
+	return windows_create(mem,
+			      &(struct window_limits){ .windows = options->windows,
+						       .mappings = MIN(options->mappings, default_mapping_limit()) },
+			      err);
 }
 
 int bt_windows_probe(struct error *err)
