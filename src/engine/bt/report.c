@@ -106,7 +106,7 @@ static void trace_block(struct vcpu *v, const struct bt_block *b, const struct b
 
 		trace_emit(v->trace, TRACE_BLOCKS, "    exit %u to %s%s", k,
 			   guest_code_name(v, base + l->target, name, sizeof(name)),
-			   l->other_page ? ", on another page: looked up" : "");
+			   l->other_page ? ", which rests on another page" : "");
 		trace_host(v, b, l->stub - b->code,
 			   k + 1 < b->link_count ? b->links[k + 1].stub - b->code : b->code_size);
 	}
