@@ -13,4 +13,8 @@ for cpus in 1 2; do
 	check "the same in a guest, engine bt, $cpus CPUs" \
 		boot wait 'torture: 0 failed' exit 0 absent 'Call Trace' -- --engine bt --cpus "$cpus" --initrd "$scratch/initrd"
 done
+# What little there is room for is thrown away all the time.
+check "and with next to no room" \
+	boot wait 'torture: 0 failed' exit 0 absent 'Call Trace' -- --engine bt,cache=4,windows=8,mappings=1024 --cpus 2 \
+	--initrd "$scratch/initrd"
 finish

@@ -379,7 +379,7 @@ bool table_names(const struct space *, enum table_view, const struct window *);
 /* Let this view's table lead to this window, if it may. */
 void table_name(struct bt_windows *, struct space *, enum table_view, const struct window *);
 /* Host mappings and pool items for one fill. False: there is no room, whatever is evicted. */
-bool windows_make_room(struct bt_windows *, struct window *keep, unsigned mappings, unsigned regions);
+bool windows_make_room(struct bt_windows *, unsigned mappings, unsigned regions);
 
 static inline unsigned slot_of(uint64_t lin) { return bits(lin, 47, SLOT_SHIFT); }
 static inline uint64_t slot_start(unsigned slot)

@@ -277,7 +277,7 @@ static enum window_result fill(struct fill *f, struct window *at)
 		if (!table_names(f->cpu->space, f->view, f->window))
 			return WINDOW_SLOW;
 	}
-	if (!windows_make_room(f->w, f->window, FILL_MAPPINGS, FILL_REGIONS))
+	if (!windows_make_room(f->w, FILL_MAPPINGS, FILL_REGIONS))
 		return WINDOW_SLOW;
 	if (f->write && f->walk.leaf != LEAF_4K)
 		page_unguard(f->w, f->walk.page); /* it holds no code any more */

@@ -213,32 +213,61 @@ static struct window *take_window(struct bt_windows *w, const struct window_cpu 
 	return window;
 }
 
-/* Has more in it that can be given up than other: nobody names it, or it was used longer ago. */
-static bool better_victim(const struct window *window, const struct window *other)
+/* Fewer mappings than this in a window that was not used for long are not worth the faults that bring them back. */
+static bool is_worth_evicting(const struct bt_windows *w, const struct window *window)
+{
+	return window->mappings >= w->mapping_limit / 16;
+}
+
+/* What nobody names, then what is large and was used longest ago, else what is largest: that may be the one that room is made in. */
+static bool better_victim(const struct bt_windows *w, const struct window *window, const struct window *other)
 {
 	if (!window->references != !other->references)
 		return !window->references;
-	return window->used < other->used;
+	if (is_worth_evicting(w, window) && is_worth_evicting(w, other))
+		return window->used < other->used;
+	return window->mappings > other->mappings;
 }
 
-bool windows_make_room(struct bt_windows *w, struct window *keep, unsigned mappings, unsigned regions)
+static struct window *find_victim(struct bt_windows *w)
+{
+	struct window *victim = NULL;
+
+	for (unsigned n = 0; n < w->window_count; n++) {
+		struct window *window = &w->window[n];
+		bool has_any = !list_empty(&window->local_regions) || !list_empty(&window->global_regions);
+
+		if (has_any && (!victim || better_victim(w, window, victim)))
+			victim = window;
+	}
+	return victim;
+}
+
+/* Drops what has been in a window longest, a quarter of all mappings that there may be. */
+static void evict_regions(struct bt_windows *w, struct window *window)
+{
+	uint64_t before = w->stats.mappings, enough = w->mapping_limit / 4;
+
+	do {
+		struct list *list =
+			list_empty(&window->local_regions) ? &window->global_regions : &window->local_regions;
+
+		if (list_empty(list))
+			break;
+		region_drop(w, list_entry(list->next, struct region, node));
+	} while (before - w->stats.mappings < enough);
+	w->stats.evictions++;
+}
+
+bool windows_make_room(struct bt_windows *w, unsigned mappings, unsigned regions)
 {
 	while (w->stats.mappings + mappings > w->mapping_limit || pool_left(&w->regions) < regions ||
 	       !pool_left(&w->spans)) {
-		struct window *victim = NULL;
+		struct window *victim = find_victim(w);
 
-		for (unsigned n = 0; n < w->window_count; n++) {
-			struct window *window = &w->window[n];
-
-			if (window != keep && window->mappings && (!victim || better_victim(window, victim)))
-				victim = window;
-		}
-		if (!victim && keep->mappings)
-			victim = keep;
 		if (!victim)
 			return false;
-		window_clear(w, victim);
-		w->stats.evictions++;
+		evict_regions(w, victim);
 	}
 	return true;
 }
