@@ -48,6 +48,8 @@ UNIT := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.
 # One program of all files; while none of them has main(), there is nothing to build.
 ORACLE_SOURCES := $(sort $(wildcard tests/oracle/*.c))
 ORACLE := $(if $(shell grep -l '^int main' $(ORACLE_SOURCES) /dev/null),$(OUT)/tests/oracle/oracle)
+LOCKSTEP_SOURCES := $(sort $(wildcard tests/lockstep/*.c))
+LOCKSTEP := $(OUT)/tests/lockstep/lockstep
 ISOLATION_SOURCES := $(sort $(wildcard tests/isolation/*.c))
 ISOLATION := $(OUT)/tests/isolation/isolation
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
@@ -60,7 +62,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation lockstep fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -73,6 +75,7 @@ help:
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
 	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_ARGS)'
+	@echo 'lockstep  boot kernels under both engines side by side, compared all the way (LOCKSTEP_ARGS)'
 	@echo 'isolation attack the translator as a hostile guest would, for longer (ISOLATION_ARGS)'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
@@ -116,6 +119,11 @@ $(OUT)/tests/oracle/oracle: $(ORACLE_SOURCES) $(wildcard tests/oracle/*.h) $(LIB
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/oracle')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests $(LDFLAGS_ALL) -o $@ $(ORACLE_SOURCES) $(LIB) $(LIBS)
+
+$(LOCKSTEP): $(LOCKSTEP_SOURCES) $(wildcard tests/lockstep/*.h) $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   tests/lockstep')
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests/lockstep $(LDFLAGS_ALL) -o $@ $(LOCKSTEP_SOURCES) $(LIB) $(LIBS)
 
 $(OUT)/tests/isolation/isolation: $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h) $(LIB)
 	@mkdir -p $(@D)
@@ -183,7 +191,7 @@ packages:
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
-	ISOLATION='$(abspath $(ISOLATION))'
+	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -191,7 +199,7 @@ check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
 test: packages
-	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) fuzzers
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) fuzzers
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
@@ -213,6 +221,11 @@ oracle: $(ORACLE)
 # The same, e.g. --seed 1 --seconds 600.
 isolation: $(ISOLATION)
 	$(Q)$(ISOLATION) $(ISOLATION_ARGS)
+
+# Minutes; LOCKSTEP_ARGS e.g. --engine bt,link=off or --step 200.
+lockstep: $(LOCKSTEP)
+	$(Q)scripts/get-guest.sh
+	$(Q)LOCKSTEP='$(abspath $(LOCKSTEP))' tests/lockstep/boots.sh $(LOCKSTEP_ARGS)
 
 FUZZ_SECONDS ?= 60
 fuzz: fuzzers

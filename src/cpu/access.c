@@ -65,6 +65,8 @@ static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk 
 		e->write_tag = tag;
 	else
 		t.code = record;
+	if (writable && v->tlb_hooks && v->tlb_hooks->writable)
+		v->tlb_hooks->writable(v, walk->page);
 	return t;
 }
 

@@ -599,6 +599,8 @@ struct tlb_hooks {
 	void (*flush_pcid)(struct vcpu *,
 			   uint16_t pcid);	    /* INVPCID of another or the current PCID's non-global pages */
 	void (*protect)(struct vcpu *, gpa_t page); /* this physical page now holds code: no write may go unnoticed */
+	/* NULL, or: an entry of the TLB lets this page be written, or the access at hand writes it without one */
+	void (*writable)(struct vcpu *, gpa_t page);
 };
 
 struct engine_ops;

@@ -31,6 +31,17 @@ struct machine_config {
 	const char *guest_symbols;    /* file with names of the guest's code, or NULL */
 	bool perf_map;		      /* write /tmp/perf-PID.map */
 	bool stats;
+	const struct machine_observer *observer; /* CLOCK_VIRTUAL; NULL: none */
+};
+
+/* Who watches a machine run, under virtual time: what the tests compare engines with. */
+struct machine_observer {
+	/*
+	 * The vCPU that has the turn is about to run; nobody else of the machine does, so that all of it may be looked at. Returns after
+	 * how many instructions at most to be called again, at least 1. When turns end and timers are due does not depend on it.
+	 */
+	uint64_t (*before_run)(void *opaque, struct vcpu *);
+	void *opaque;
 };
 
 /* What ended a run; also doppel's exit status. */

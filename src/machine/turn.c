@@ -72,12 +72,18 @@ static void use_turn(struct machine_cpu *mc)
 
 	mc->turn_over = false;
 	while (!mc->turn_over && !atomic_load(&m->paused)) {
-		vtime_t now = clock_now(m->clock);
+		vtime_t now = clock_now(m->clock), most;
 
 		run_due_timers(m);
 		if (now >= end || !machine_cpu_runnable(mc))
 			return;
-		if (run_until(mc, MIN(end, MAX(clock_next_deadline(m->clock), now + 1))) == EXIT_HALT)
+		most = end - now;
+		if (m->config.observer) {
+			most = MIN(most, m->config.observer->before_run(m->config.observer->opaque, mc->cpu));
+			if (atomic_load(&m->paused))
+				return;
+		}
+		if (run_until(mc, MIN(now + most, MAX(clock_next_deadline(m->clock), now + 1))) == EXIT_HALT)
 			return;
 	}
 }

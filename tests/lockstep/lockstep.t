@@ -1,0 +1,31 @@
+#!/bin/sh
+# Engine bt beside the interpreter, in short: bare-metal guests, the beginning of a boot; and that a difference is found. `make lockstep` runs
+# whole boots.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/tap.sh
+lockstep=${LOCKSTEP:-build/release/tests/lockstep/lockstep}
+guest_dir=${GUEST_DIR:-build/guest}
+guest=$(scripts/get-guest.sh --where)
+
+bare() { timeout 100 "$lockstep" --kernel "$guest_dir/test_$1.elf" --memory 64 --debug-exit --engine "$2"; }
+
+# A difference that is made at an instruction is found at that one, and not by a run without it.
+found() {
+	timeout 100 "$lockstep" --kernel "$guest_dir/test_faults.elf" --memory 64 --debug-exit --inject "$1" >"$scratch/found"
+	[ $? = 1 ] || { echo "no difference found"; return 1; }
+	grep -A 1 "^DIFFERENCE: instruction $1, CPU 0" "$scratch/found" && grep -q '^  RBX .*<<<' "$scratch/found"
+}
+
+for name in faults paging interrupts syscall smc; do
+	for engine in bt bt,block=1 bt,link=off; do
+		check "$name: $engine" bare "$name" "$engine"
+	done
+done
+for at in 40001 123456; do
+	check "a difference at instruction $at is found there" found "$at"
+done
+for cpus in 1 2; do
+	check "the cloud kernel's first 200 million instructions, $cpus CPUs" timeout 200 "$lockstep" --cpus "$cpus" \
+		--kernel "$guest/cloud/vmlinuz" --initrd "$guest/initrd.cpio.gz" --append "console=ttyS0" --end 200000000
+done
+finish
