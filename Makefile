@@ -62,7 +62,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation lockstep fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation mutants lockstep fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -77,6 +77,7 @@ help:
 	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_ARGS)'
 	@echo 'lockstep  boot kernels under both engines side by side, compared all the way (LOCKSTEP_ARGS)'
 	@echo 'isolation attack the translator as a hostile guest would, for longer (ISOLATION_ARGS)'
+	@echo 'mutants   break the translator in some twenty ways: the isolation fuzzer must find each'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
 	@echo 'lint      formatting, clang-tidy, include rule, shell scripts'
@@ -155,6 +156,12 @@ $(OUT)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  FUZZ   $<')
 	$(Q)$(call link_test,-fsanitize=fuzzer)
+# All of tests/isolation but its main().
+$(OUT)/tests/fuzz/fuzz_isolation: tests/fuzz/fuzz_isolation.c $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h) $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  FUZZ   $<')
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/isolation $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< \
+		$(filter-out tests/isolation/isolation.c,$(ISOLATION_SOURCES)) $(LIB) $(LIBS)
 fuzzers: $(FUZZ)
 else
 fuzzers:
@@ -181,7 +188,8 @@ $(BUILD)/guest/%.elf: $(BUILD)/guest/%.S.o $(GUEST_OBJ) tests/guest/guest.ld
 	$(Q)gcc $(GUEST_CFLAGS) -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments \
 		-o $@ $< $(GUEST_OBJ)
 
-unit: $(UNIT)
+# The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
+unit: $(UNIT) $(ISOLATION)
 guests: $(GUESTS)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
@@ -226,6 +234,10 @@ isolation: $(ISOLATION)
 lockstep: $(LOCKSTEP)
 	$(Q)scripts/get-guest.sh
 	$(Q)LOCKSTEP='$(abspath $(LOCKSTEP))' tests/lockstep/boots.sh $(LOCKSTEP_ARGS)
+
+# Does it find what is broken on purpose? Minutes for each of some twenty.
+mutants:
+	$(Q)BUILD='$(abspath $(BUILD))' tests/isolation/mutants.sh $(ARGS)
 
 FUZZ_SECONDS ?= 60
 fuzz: fuzzers

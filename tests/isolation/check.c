@@ -18,7 +18,7 @@ static const char *check_link(const struct bt_cpu *bt, const struct bt_link *l)
 		return NULL;
 	if (!l->to || l->to->dead)
 		return "a direct exit leads neither to its stub nor to a living block";
-	return leads == l->to->code ? NULL : "a linked exit leads elsewhere";
+	return leads == l->to->code + l->to->inner_entry ? NULL : "a linked exit leads elsewhere";
 }
 
 static const char *check_blocks(const struct bt_cpu *bt)
@@ -45,9 +45,12 @@ static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *
 		if (bt_jump_index(-t->to[n].nkey) != n)
 			continue; /* never found */
 		b = bt_block_at(bt, t->to[n].code);
-		if (!b || b->dead || bt_exec(bt, b) != t->to[n].code || b->rip != -t->to[n].nkey)
+		if (!b || bt_exec(bt, b) != t->to[n].code || b != t->block[n])
+			return "a jump table leads to what is no block";
+		if (b->key & BT_KEY_ANYWHERE ? b->rip != (-t->to[n].nkey & ~PAGE_MASK)
+					     : b->dead || b->rip != -t->to[n].nkey)
 			return "a jump table leads elsewhere than to the block of its address";
-		if (b->key != t->key)
+		if ((b->key & ~BT_KEY_ANYWHERE) != t->key)
 			return "a jump table leads to a block of another mode";
 	}
 	return NULL;

@@ -40,7 +40,8 @@ static uint64_t distance(struct generator *g)
 
 static uint64_t mapped_address(struct generator *g)
 {
-	const struct spot *s = &spots[choose_below(g->choices, spot_count)];
+	const struct spot *s =
+		&spots[choose_below(g->choices, choose_one_in(g->choices, 2) ? FAVOURITE_SPOTS : spot_count)];
 	uint64_t at = s->lin + choose_below(g->choices, s->pages) * PAGE_SIZE;
 
 	return at + (choose_one_in(g->choices, 4) ? PAGE_SIZE - choose_below(g->choices, 40)
@@ -76,8 +77,7 @@ static uint64_t register_value(struct generator *g)
 	switch (choose_below(g->choices, 8)) {
 	case 0: return choose_below(g->choices, 256);
 	case 1: return distance(g);
-	case 2:
-	case 3: return hostile_address(g);
+	case 2: return hostile_address(g);
 	default: return mapped_address(g);
 	}
 }
@@ -270,6 +270,25 @@ static void put_drift(struct code *p)
 	}
 }
 
+/* The same step again and again: far away from where the window was looked up. */
+static void put_steps(struct code *p)
+{
+	struct choices *c = p->g->choices;
+	unsigned base = any_register(p), kind = choose_below(c, 3);
+	uint64_t step = distance(p->g);
+
+	put_mov_imm(p, base, mapped_address(p->g));
+	for (unsigned k = 2 + choose_below(c, 10); k; k--) {
+		if (!choose_one_in(c, 3))
+			put_op_mem(p, choose_one_in(c, 2) ? 0x89 : 0x8b, (base + 1) & 7, base, distance(p->g));
+		if (kind == 2)
+			put_op_mem(p, 0x8d, base, base, step);
+		else
+			put_alu_imm(p, kind ? 5 : 0, base, step);
+	}
+	put_op_mem(p, 0x8b, (base + 1) & 7, base, distance(p->g));
+}
+
 static void put_stack(struct code *p)
 {
 	struct choices *c = p->g->choices;
@@ -425,7 +444,7 @@ static void put_branch(struct code *p)
 	case 6:									    /* JMP, CALL of a register */
 		put_mov_imm(p, reg,
 			    choose_one_in(c, 2) ? hostile_address(p->g)
-						: spots[choose_below(c, 4)].lin + choose_below(c, CODE_SIZE));
+						: spots[choose_below(c, CODE_SPOTS)].lin + choose_below(c, CODE_SIZE));
 		PUT(p, (uint8_t)(0x40 | reg >> 3), 0xff, (uint8_t)((choose_one_in(c, 2) ? 0xe0 : 0xd0) | (reg & 7)));
 		break;
 	default: /* of memory */
@@ -449,7 +468,7 @@ static void put_self_modifying(struct code *p)
 	} else {
 		unsigned reg = any_register(p);
 
-		put_mov_imm(p, reg, spots[choose_below(c, 4)].lin + choose_below(c, CODE_SIZE));
+		put_mov_imm(p, reg, spots[choose_below(c, CODE_SPOTS)].lin + choose_below(c, CODE_SIZE));
 		put_op_mem(p, 0x89, any_register(p), reg, 0);
 	}
 }
@@ -504,13 +523,14 @@ static void put_system(struct code *p)
 		break;
 	case 7: PUT(p, 0x0f, 0x05); break; /* SYSCALL */
 	case 8:				   /* IRET to CPL 3, or to itself */
-		put_mov_imm(p, reg == RSP ? RAX : reg, spots[choose_below(c, 4)].lin + choose_below(c, CODE_SIZE));
+		put_mov_imm(p, reg == RSP ? RAX : reg,
+			    spots[choose_below(c, CODE_SPOTS)].lin + choose_below(c, CODE_SIZE));
 		PUT(p, 0x6a, 0x2b, 0x54, 0x68, 2, 2, 0, 0, 0x6a, 0x33, 0x50, 0x48, 0xcf);
 		break;
 	default: /* SYSRET */
 		put_mov_imm(p, RCX,
 			    choose_one_in(c, 3) ? hostile_address(p->g)
-						: spots[choose_below(c, 4)].lin + choose_below(c, CODE_SIZE));
+						: spots[choose_below(c, CODE_SPOTS)].lin + choose_below(c, CODE_SIZE));
 		PUT(p, 0x41, 0xbb, 2, 2, 0, 0, 0x48, 0x0f, 0x07);
 		break;
 	}
@@ -524,7 +544,7 @@ static void put_bytes(struct code *p)
 
 static void put_something(struct code *p)
 {
-	static void (*const kinds[])(struct code *) = { put_drift,     put_drift,  put_drift,	put_stack,
+	static void (*const kinds[])(struct code *) = { put_drift,     put_drift,  put_steps,	put_stack,
 							put_stack,     put_string, put_segment, put_rip_relative,
 							put_branch,    put_branch, put_loop,	put_self_modifying,
 							put_bit_string };
@@ -620,10 +640,10 @@ void generate_registers(struct generator *g, struct cpu_state *s)
 	for (unsigned n = 0; n < 16; n++)
 		s->gpr[n] = register_value(g);
 	if (!choose_one_in(c, 4))
-		s->gpr[RSP] =
-			choose_one_in(c, 16)
-				? hostile_stack(g)
-				: (spots[4 + choose_below(c, 4)].lin + PAGE_SIZE + choose_below(c, PAGE_SIZE)) & ~7ull;
+		s->gpr[RSP] = choose_one_in(c, 16) ? hostile_stack(g)
+						   : (spots[CODE_SPOTS + choose_below(c, 4)].lin + PAGE_SIZE +
+						      choose_below(c, PAGE_SIZE)) &
+							     ~7ull;
 	s->rflags = 2 | (choose(c) & (FLAGS_STATUS | FLAG_IF));
 	if (choose_one_in(c, 8))
 		s->rflags |= choose(c) & (FLAG_AC | FLAG_NT | FLAG_ID | FLAG_DF | FLAG_RF);

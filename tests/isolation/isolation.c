@@ -11,17 +11,6 @@
 
 #define ROUNDS 40 /* in a session */
 
-uint64_t choose(struct choices *c)
-{
-	uint64_t z = c->state += 0x9e3779b97f4a7c15ull; /* SplitMix64 */
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
-	return z ^ z >> 31;
-}
-
-unsigned choose_below(struct choices *c, unsigned n) { return (unsigned)((choose(c) >> 32) * n >> 32); }
-
 /* The same addresses every time, where the host allows it: some of what is chosen depends on them. */
 static void fix_addresses(char **argv)
 {
@@ -83,7 +72,9 @@ int main(int argc, char **argv)
 	       (unsigned long long)done, ROUNDS, (unsigned long long)seed, (unsigned long long)counts.compared,
 	       (unsigned long long)counts.halted, (unsigned long long)counts.shut_down,
 	       (unsigned long long)counts.endless);
-	printf("# %llu faults of translated code, %llu of its instructions with %llu accesses looked at\n1..1\n",
+	printf("# %llu instructions translated, entered %llu times, %llu faults; looked at %llu host instructions with "
+	       "%llu accesses\n1..1\n",
+	       (unsigned long long)watched.translated, (unsigned long long)watched.entered,
 	       (unsigned long long)watched.faults, (unsigned long long)watched.instructions,
 	       (unsigned long long)watched.accesses);
 	return 0;

@@ -79,6 +79,9 @@ struct spot {
 };
 extern const struct spot spots[];
 extern const unsigned spot_count;
+#define CODE_SPOTS 4u
+/* The first ones are used more often, so that what changes there is noticed. */
+#define FAVOURITE_SPOTS 7u
 
 void tables_make(struct page_tables *, struct choices *, bool open);
 /* Some entries become something else. */
@@ -118,6 +121,8 @@ void watch_stop(void);
 void watch_young(struct vcpu *, bool young);
 struct watch_counts {
 	uint64_t faults, instructions, accesses;
+	uint64_t translated; /* guest instructions, and how often C entered translated code */
+	uint64_t entered;
 };
 struct watch_counts watch_counts(void);
 /* Addresses of the monitor's own. Returns how many. */

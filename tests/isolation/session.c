@@ -89,8 +89,8 @@ static void new_code(struct session *s)
 
 static void new_handlers(struct session *s)
 {
-	enum handlers kind = choose_below(s->choices, 2);
-	unsigned skip = 1 + choose_below(s->choices, 8), times = choose_below(s->choices, 40);
+	enum handlers kind = choose_one_in(s->choices, 4) ? HANDLERS_HALT : HANDLERS_SKIP;
+	unsigned skip = 1 + choose_below(s->choices, 8), times = choose_below(s->choices, 60);
 
 	for (unsigned n = 0; n < WORLDS; n++)
 		world_set_handlers(s->world[n], kind, skip, times);
@@ -160,6 +160,15 @@ static void say_code(const struct session *s, const struct cpu_state *state)
 		      text);
 }
 
+/* Mostly one where the code may be executed. */
+static unsigned start_spot(struct session *s)
+{
+	if (s->generator.code32)
+		return 1;
+	return choose_one_in(s->choices, 16) ? choose_below(s->choices, CODE_SPOTS)
+					     : 2 * choose_below(s->choices, CODE_SPOTS / 2) + !s->generator.kernel;
+}
+
 static void start_round(struct session *s)
 {
 	struct cpu_state state = s->world[BT]->start;
@@ -168,7 +177,7 @@ static void start_round(struct session *s)
 	state.cr4 = s->cr4;
 	state.efer = s->efer;
 	generate_registers(&s->generator, &state);
-	state.rip = spots[s->generator.code32 ? 0 : choose_below(s->choices, 4)].lin + s->entry;
+	state.rip = spots[start_spot(s)].lin + s->entry;
 	say_code(s, &state);
 	for (unsigned n = 0; n < WORLDS; n++)
 		if (s->world[n]->trace.out)
@@ -318,8 +327,7 @@ static void one_round(struct session *s, unsigned number)
 		new_tables(s, first);
 	if (first || choose_one_in(s->choices, 6))
 		new_control(s);
-	if (first || choose_one_in(s->choices, 3))
-		new_handlers(s);
+	new_handlers(s);
 	if (first || choose_one_in(s->choices, 2)) {
 		s->generator.code32 = choose_one_in(s->choices, 4);
 		s->generator.kernel = !s->generator.code32 && choose_one_in(s->choices, 2);

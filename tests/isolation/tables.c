@@ -15,20 +15,32 @@
 #define PTE_NX BIT(63)
 #define FRAME  0x000ffffffffff000ull
 
-/* The first ones have code, in the order of the code's pages. */
+/* The first CODE_SPOTS have code, in the order of the code's pages, in turns for CPL 0 and CPL 3. */
+/* clang-format off */
 const struct spot spots[] = {
-	{ 0x10000000, 4 },	   { 0x7fffffe000, 4 },	  /* across the end of slot 0 */
-	{ 0xffffffff81000000, 4 }, { 0x7fffffffc000, 4 }, /* the end of the lower half */
-	{ 0x20000000, 8 },	   { 0x7fffe000, 4 },	  /* across 2 GiB */
-	{ 0xffffb000, 4 }, /* up to a page before 4 GiB: what 32-bit code finds beyond is not defined (SDM vol. 3A 5.3) */
-	{ 0x7f00000000, 2 }, /* and 4 GiB */
-	{ 0x8080000000, 2 },	   { 0x8100000000, 2 },	      { 0x555555554000, 8 },
-	{ 0x3ffffffe000, 4 },	   { 0xffff800000000000, 4 }, { 0xffff880000000000, 2 },
-	{ 0xffffff7fffffe000, 4 }, /* across the last slot's start */
-	{ 0xffffffff7fffe000, 4 }, { 0xfffffffffffff000, 1 }, { 0, 2 },
+	{ 0x7fffffe000, 4 },		/* across the end of slot 0 */
+	{ 0x10000000, 4 },
+	{ 0xffffffff81000000, 4 },
+	{ 0x7fffffffc000, 4 },		/* the end of the lower half */
+	{ 0x20000000, 8 },
+	{ 0x7fffe000, 4 },		/* across 2 GiB */
+	{ 0x555555554000, 8 },
+	{ 0xffffb000, 4 },		/* before 4 GiB, but not up to it: what 32-bit code finds there is not defined (SDM vol. 3A 5.3) */
+	{ 0x17fffe000, 4 },
+	{ 0x7f7fffe000, 4 },		/* 2 GiB before the end of slot 0, */
+	{ 0x7f00000000, 2 },		/* and 4 GiB; */
+	{ 0x8080000000, 2 },		/* behind it */
+	{ 0x8100000000, 2 },
+	{ 0x3ffffffe000, 4 },
+	{ 0xffff800000000000, 4 },
+	{ 0xffff880000000000, 2 },
+	{ 0xffffff7fffffe000, 4 },	/* across the last slot's start */
+	{ 0xffffffff7fffe000, 4 },
+	{ 0xfffffffffffff000, 1 },
+	{ 0, 2 },
 };
+/* clang-format on */
 const unsigned spot_count = ARRAY_SIZE(spots);
-#define CODE_SPOTS 4u
 
 static uint64_t table_entry(unsigned table) { return (TABLES + (uint64_t)table * PAGE_SIZE) | PTE_P | PTE_W | PTE_U; }
 
@@ -97,7 +109,7 @@ static void map_system(struct page_tables *t)
 static void map_spots(struct page_tables *t, struct choices *c)
 {
 	for (unsigned k = 0; k < spot_count; k++) {
-		bool user = !choose_one_in(c, 4);
+		bool user = k < CODE_SPOTS ? k & 1 : !choose_one_in(c, 4);
 
 		for (unsigned n = 0; n < spots[k].pages; n++) {
 			uint64_t *entry = leaf_entry(t, spots[k].lin + n * PAGE_SIZE, 12);
@@ -149,7 +161,7 @@ void tables_make(struct page_tables *t, struct choices *c, bool open)
 
 static uint64_t *any_leaf(struct page_tables *t, struct choices *c)
 {
-	const struct spot *s = &spots[choose_below(c, spot_count)];
+	const struct spot *s = &spots[choose_below(c, choose_one_in(c, 2) ? FAVOURITE_SPOTS : spot_count)];
 
 	return leaf_entry(t, s->lin + choose_below(c, s->pages) * PAGE_SIZE, 12);
 }

@@ -33,6 +33,7 @@ static struct {
 	uint64_t stack;
 	ZydisDecoder decoder;
 	struct sigaction replaced[NSIG];
+	struct itimerval timer; /* somebody else's */
 	volatile unsigned alarms;
 	bool ends;
 	struct watch_counts counts;
@@ -49,20 +50,22 @@ static bool within(uint64_t at, uint64_t size, uint64_t start, uint64_t length)
 
 /* ---- which accesses translated code may make ---- */
 
-/* Some slot of the current table leads to a window that it is in, or in the guards of. */
-static bool in_named_window(uint64_t at, uint64_t size)
+/* The window that R11 leads to: false if no slot of the current table has this entry. */
+static bool window_of_entry(uint64_t r11, uint64_t *base)
 {
 	const int64_t *entry = (const int64_t *)(uintptr_t)(watch.v->slot_r15 - SLOT_SHIFT);
 
-	if (within(at, size, watch.windows->absent - WINDOW_GUARD, WINDOW_SIZE + 2 * WINDOW_GUARD))
-		return true;
-	for (int slot = -256; slot < 256; slot++) {
-		uint64_t base = (uint64_t)entry[slot] + ((uint64_t)(int64_t)slot << SLOT_SHIFT);
-
-		if (within(at, size, base - WINDOW_GUARD, WINDOW_SIZE + 2 * WINDOW_GUARD))
+	for (int slot = -256; slot < 256; slot++)
+		if ((uint64_t)entry[slot] == r11) {
+			*base = r11 + ((uint64_t)(int64_t)slot << SLOT_SHIFT);
 			return true;
-	}
+		}
 	return false;
+}
+
+static bool in_window(uint64_t at, uint64_t size, uint64_t base)
+{
+	return within(at, size, base - WINDOW_GUARD, WINDOW_SIZE + 2 * WINDOW_GUARD);
 }
 
 /* By the software TLB: inside of one page. */
@@ -74,20 +77,40 @@ static bool in_ram_page(uint64_t at, uint64_t size)
 	       !((at ^ (at + size - 1)) & PAGE_MASK);
 }
 
-static bool access_allowed(uint64_t at, uint64_t size, bool write)
+/* What is not guest memory: the vCPU's state, slot tables with what surrounds them, jump tables. */
+static bool may_use_state(uint64_t at, uint64_t size, bool write)
 {
 	const struct vcpu *v = watch.v;
 	const struct bt_cpu *bt = watch.bt;
 
 	if (within(at, size, (uint64_t)(uintptr_t)v, sizeof(*v)))
 		return true;
-	if (in_named_window(at, size) || in_ram_page(at, size))
-		return true;
-	if (write)
-		return false;
-	return within(at, size, watch.windows->tables, watch.windows->tables_size) ||
-	       within(at, size, (uint64_t)(uintptr_t)bt->tables, BT_JUMP_TABLES * sizeof(*bt->tables)) ||
-	       within(at, size, (uint64_t)(uintptr_t)bt->nothing, sizeof(*bt->nothing));
+	return !write && (within(at, size, watch.windows->tables, watch.windows->tables_size) ||
+			  within(at, size, (uint64_t)(uintptr_t)bt->tables, BT_JUMP_TABLES * sizeof(*bt->tables)) ||
+			  within(at, size, (uint64_t)(uintptr_t)bt->nothing, sizeof(*bt->nothing)));
+}
+
+/*
+ * Guest memory is reached through R11, which leads to a window or is what a look-up in the TLB found; and in 32-bit code through GS base,
+ * the window of slot 0.
+ */
+static bool access_allowed(const greg_t *regs, const ZydisDecodedOperand *o, uint64_t at, uint64_t size, bool write)
+{
+	uint64_t base;
+
+	if (o->mem.segment == ZYDIS_REGISTER_GS && watch.bt->gs_base != (uint64_t)(uintptr_t)watch.v)
+		return at - watch.bt->gs_base < BIT(32) && size <= 64 && window_of_entry(watch.bt->gs_base, &base) &&
+		       base == watch.bt->gs_base;
+	/* String instructions: the pointer is in its window; a repetition goes on from there, and cannot pass the guard. */
+	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RSI)
+		return window_of_entry((uint64_t)regs[REG_R10], &base) && in_window(at, size, base);
+	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RDI)
+		return window_of_entry((uint64_t)regs[REG_R11], &base) && in_window(at, size, base);
+	if (o->mem.base != ZYDIS_REGISTER_R11 && o->mem.index != ZYDIS_REGISTER_R11)
+		return may_use_state(at, size, write);
+	if (window_of_entry((uint64_t)regs[REG_R11], &base))
+		return in_window(at, size, base);
+	return in_ram_page(at, size) || may_use_state(at, size, write);
 }
 
 /* ---- the operands of a host instruction ---- */
@@ -148,11 +171,9 @@ static void check_operand(const greg_t *regs, const ZydisDecodedInstruction *i, 
 		return;
 	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 		found("an emitted instruction has several addresses");
-	if (i->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
-		size *= (uint64_t)regs[REG_RCX];
 	at = operand_address(regs, i, o) + bit_string_distance(regs, i, o);
 	watch.counts.accesses++;
-	if (!access_allowed(at, size, write))
+	if (!access_allowed(regs, o, at, size, write))
 		found("translated code %s %llu bytes at %#llx", write ? "writes" : "reads", (unsigned long long)size,
 		      (unsigned long long)at);
 }
@@ -319,6 +340,7 @@ void watch_begin(struct vcpu *v)
 	}
 	watch.stack = (uint64_t)(uintptr_t)&action;
 	ZydisDecoderInit(&watch.decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	getitimer(ITIMER_REAL, &watch.timer);
 	/* A kick that comes while a handler runs would not see translated code. */
 	sigfillset(&action.sa_mask);
 	for (unsigned n = 0; n < ARRAY_SIZE(signals); n++) {
@@ -329,8 +351,11 @@ void watch_begin(struct vcpu *v)
 
 void watch_end(void)
 {
+	watch.counts.translated += watch.bt->stats.guest_insns;
+	watch.counts.entered += watch.bt->stats.enters;
 	for (unsigned n = 0; n < ARRAY_SIZE(signals); n++)
 		sigaction(signals[n], &watch.replaced[signals[n]], NULL);
+	setitimer(ITIMER_REAL, &watch.timer, NULL);
 }
 
 static void set_timer(unsigned milliseconds)

@@ -181,8 +181,11 @@ static const struct {
 	[OP_MOV_CR] = { can_mov_cr, op_mov_cr },
 };
 
-/* The thread sanitizer's calls use vector registers. */
-#ifdef __SANITIZE_THREAD__
+/* What sanitizers and fuzzers put in between uses vector registers. */
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 #define POSSIBLE false
 #else
 #define POSSIBLE true
