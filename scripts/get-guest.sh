@@ -8,6 +8,10 @@
 #       $DOPPEL_CACHE/generic/vmlinuz    linux-image-amd64
 #       $DOPPEL_CACHE/busybox/busybox     busybox-static
 #       $DOPPEL_CACHE/initrd.cpio.gz
+#   get-guest.sh --i386   also, with package lists of its own in $DOPPEL_CACHE/apt-i386:
+#       $DOPPEL_CACHE/686/vmlinuz        linux-image-686, 32-bit paging
+#       $DOPPEL_CACHE/686-pae/vmlinuz    linux-image-686-pae
+#       $DOPPEL_CACHE/busybox-i386/busybox, $DOPPEL_CACHE/initrd-i386.cpio.gz
 #   get-guest.sh --where  prints $DOPPEL_CACHE (default: ${XDG_CACHE_HOME:-~/.cache}/doppel)
 #
 # Every result is made beside its place and renamed into it, so that what is there is complete.
@@ -26,30 +30,36 @@ trap 'exit 1' HUP INT TERM
 
 say() { echo "get-guest: $*" >&2; }
 
+# Options for apt when it is to look at another architecture; words.
+foreign=
+
 # The package lists of apt, made new at most once a run.
 updated=
 update_lists() {
 	[ -z "$updated" ] || return 1
 	updated=1
-	if [ "$(id -u)" != 0 ]; then
+	if [ "$(id -u)" != 0 ] && [ -z "$foreign" ]; then
 		say "apt's package lists are missing or too old; run this, then again what you ran:"
 		echo "    sudo apt-get update" >&2
 		exit 1
 	fi
 	say "apt-get update"
-	apt-get -qq update
+	# shellcheck disable=SC2086
+	apt-get $foreign -qq update || say "not all package lists could be had; perhaps it goes without"
 }
 
 # A metapackage stands for the newest kernel that it depends on; any other name for itself.
 real_package() {
-	real=$(apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null |
+	# shellcheck disable=SC2086
+	real=$(apt-cache $foreign depends --no-recommends --no-suggests "$1" 2>/dev/null |
 		sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
 	echo "${real:-$1}"
 }
 
 # download PACKAGE FOLDER: its .deb in FOLDER. apt checks size and hash.
 download() {
-	(cd "$2" && apt-get -qq -o APT::Sandbox::User=root download "$(real_package "$1")" >&2)
+	# shellcheck disable=SC2086
+	(cd "$2" && apt-get $foreign -qq -o APT::Sandbox::User=root download "$(real_package "$1")" >&2)
 }
 
 # unpack PACKAGE NAME PATH: $cache/NAME/PATH out of the package.
@@ -57,7 +67,8 @@ unpack() {
 	[ ! -e "$cache/$2" ] || return 0
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	mkdir "$work/deb" "$work/root" "$work/out"
-	apt-cache show "$1" >/dev/null 2>&1 || update_lists
+	# shellcheck disable=SC2086
+	apt-cache $foreign show "$1" >/dev/null 2>&1 || update_lists
 	say "downloading $(real_package "$1")"
 	if ! download "$1" "$work/deb"; then
 		update_lists || true
@@ -82,19 +93,19 @@ unpack() {
 	work=
 }
 
+# make_initrd NAME BUSYBOX: $cache/NAME of busybox in $cache/BUSYBOX.
 make_initrd() {
-	if [ -f "$cache/initrd.cpio.gz" ] &&
-		[ -z "$(find "$here/guest-init" "$cache/busybox/busybox" -newer "$cache/initrd.cpio.gz")" ]; then
+	if [ -f "$cache/$1" ] && [ -z "$(find "$here/guest-init" "$cache/$2/busybox" -newer "$cache/$1")" ]; then
 		return
 	fi
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	mkdir -p "$work/root/bin" "$work/root/dev" "$work/root/proc" "$work/root/sys" "$work/root/tmp" "$work/root/root"
-	cp "$cache/busybox/busybox" "$work/root/bin/busybox"
+	cp "$cache/$2/busybox" "$work/root/bin/busybox"
 	cp "$here/guest-init" "$work/root/init"
 	chmod 755 "$work/root/init" "$work/root/bin/busybox"
 	(cd "$work/root" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --owner=0:0 >../initrd.cpio)
 	gzip -9n "$work/initrd.cpio"
-	mv "$work/initrd.cpio.gz" "$cache/initrd.cpio.gz"
+	mv "$work/initrd.cpio.gz" "$cache/$1"
 	rm -rf "$work"
 	work=
 }
@@ -107,4 +118,16 @@ fi
 unpack linux-image-cloud-amd64 cloud 'boot/vmlinuz-*'
 unpack linux-image-amd64 generic 'boot/vmlinuz-*'
 unpack busybox-static busybox 'bin/busybox'
-make_initrd
+make_initrd initrd.cpio.gz busybox
+[ "${1:-}" = --i386 ] || exit 0
+
+lists=$cache/apt-i386
+mkdir -p "$lists/state/lists/partial" "$lists/cache/archives/partial"
+foreign="-o APT::Architecture=i386 -o APT::Architectures::=i386 -o APT::Sandbox::User=root
+	-o Dir::State=$lists/state -o Dir::Cache=$lists/cache -o Dir::State::status=/dev/null"
+updated=
+unpack linux-image-686 686 'boot/vmlinuz-*'
+unpack linux-image-686-pae 686-pae 'boot/vmlinuz-*'
+unpack busybox-static busybox-i386 'bin/busybox'
+make_initrd initrd-i386.cpio.gz busybox-i386
+rm -rf "$lists"
