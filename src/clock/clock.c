@@ -81,9 +81,15 @@ enum clock_kind clock_kind(const struct clock *clock) { return clock->kind; }
 
 static uint64_t read_host(const struct clock *clock)
 {
+	uint64_t tsc;
+
 	if (!clock->tsc_multiplier)
 		return host_monotonic_ns();
-	return (uint64_t)((__uint128_t)__rdtsc() * clock->tsc_multiplier >> 64);
+	/* RDTSC alone may be executed before or behind the loads around it. */
+	_mm_lfence();
+	tsc = __rdtsc();
+	_mm_lfence();
+	return (uint64_t)((__uint128_t)tsc * clock->tsc_multiplier >> 64);
 }
 
 struct time_view {

@@ -47,8 +47,8 @@ static void compare(struct setting *s, const uint8_t *bytes, size_t avail)
 	struct insn_host plain_host, cached_host;
 	const char *difference = NULL;
 
-	memset(&plain_host, 0x55, sizeof(plain_host));
-	memset(&cached_host, 0x55, sizeof(cached_host));
+	memset(&plain_host, 1, sizeof(plain_host));
+	memset(&cached_host, 1, sizeof(cached_host));
 	unsigned len = cpu_decode(s->model, s->mode, bytes, avail, offset, &plain, &plain_host);
 	unsigned cached_len = cpu_decode_cached(s->cache, s->mode, bytes, avail, offset, &cached, &cached_host);
 	if (len != cached_len)
