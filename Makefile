@@ -48,7 +48,7 @@ UNIT := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.
 # One program of all files; while none of them has main(), there is nothing to build.
 ORACLE_SOURCES := $(sort $(wildcard tests/oracle/*.c))
 ORACLE := $(if $(shell grep -l '^int main' $(ORACLE_SOURCES) /dev/null),$(OUT)/tests/oracle/oracle)
-LOCKSTEP_SOURCES := $(sort $(wildcard tests/lockstep/*.c))
+LOCKSTEP_SOURCES := $(sort $(wildcard tests/lockstep/*.c)) $(addprefix tests/isolation/,choices.c generate.c tables.c world.c)
 LOCKSTEP := $(OUT)/tests/lockstep/lockstep
 ISOLATION_SOURCES := $(sort $(wildcard tests/isolation/*.c))
 ISOLATION := $(OUT)/tests/isolation/isolation
@@ -121,7 +121,7 @@ $(OUT)/tests/oracle/oracle: $(ORACLE_SOURCES) $(wildcard tests/oracle/*.h) $(LIB
 	$(if $(Q),@echo '  TEST   tests/oracle')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests $(LDFLAGS_ALL) -o $@ $(ORACLE_SOURCES) $(LIB) $(LIBS)
 
-$(LOCKSTEP): $(LOCKSTEP_SOURCES) $(wildcard tests/lockstep/*.h) $(LIB)
+$(LOCKSTEP): $(LOCKSTEP_SOURCES) $(wildcard tests/lockstep/*.h tests/isolation/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/lockstep')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests/lockstep $(LDFLAGS_ALL) -o $@ $(LOCKSTEP_SOURCES) $(LIB) $(LIBS)
@@ -233,7 +233,7 @@ isolation: $(ISOLATION)
 # Minutes; LOCKSTEP_ARGS e.g. --engine bt,link=off or --step 200.
 lockstep: $(LOCKSTEP)
 	$(Q)scripts/get-guest.sh
-	$(Q)LOCKSTEP='$(abspath $(LOCKSTEP))' tests/lockstep/boots.sh $(LOCKSTEP_ARGS)
+	$(Q)LOCKSTEP='$(abspath $(LOCKSTEP))' tests/lockstep/long.sh $(LOCKSTEP_ARGS)
 
 # Does it find what is broken on purpose? Minutes for each of some twenty.
 mutants:

@@ -54,7 +54,8 @@ struct world {
 	uint64_t device_hash;	/* of all device accesses, in their order */
 };
 
-struct world *world_create(const char *engine, struct error *);
+/* The clock stands still, whatever it is; under CLOCK_VIRTUAL engines count instructions. */
+struct world *world_create(const char *engine, enum clock_kind, struct error *);
 void world_destroy(struct world *);
 /* Guest physical memory, as a device would write it. */
 void world_write(struct world *, uint64_t at, const void *, size_t);

@@ -359,7 +359,7 @@ static void create_worlds(struct session *s)
 	struct error err;
 
 	for (unsigned n = 0; n < WORLDS; n++) {
-		s->world[n] = world_create(names[n], &err);
+		s->world[n] = world_create(names[n], CLOCK_HOST, &err);
 		if (!s->world[n]) {
 			fprintf(stderr, "cannot create a machine with engine %s: %s\n", names[n], err.text);
 			exit(1);

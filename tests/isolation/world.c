@@ -200,7 +200,7 @@ static void make_start(struct world *w)
 
 /* ---- life ---- */
 
-static int create_vcpu(struct world *w, struct error *err)
+static int create_vcpu(struct world *w, enum clock_kind clock, struct error *err)
 {
 	int ret;
 
@@ -212,7 +212,7 @@ static int create_vcpu(struct world *w, struct error *err)
 		return ret;
 	w->model.features[FEATURE_RDRAND] = w->model.features[FEATURE_RDSEED] = false;
 	w->mem = mem_create(RAM_SIZE, err);
-	w->clock = w->mem ? clock_create(CLOCK_HOST, 1, err) : NULL;
+	w->clock = w->mem ? clock_create(clock, 1, err) : NULL;
 	w->v = w->clock ? vcpu_create(0, &w->model, w->mem, w->clock, &w->trace, &environment, w, err) : NULL;
 	if (!w->v)
 		return -ENOMEM;
@@ -224,14 +224,14 @@ static int create_vcpu(struct world *w, struct error *err)
 	return w->ops->create(w->v, err);
 }
 
-struct world *world_create(const char *engine, struct error *err)
+struct world *world_create(const char *engine, enum clock_kind clock, struct error *err)
 {
 	struct world *w = calloc(1, sizeof(*w));
 
 	if (!w)
 		return NULL;
 	w->engine = engine;
-	if (create_vcpu(w, err)) {
+	if (create_vcpu(w, clock, err)) {
 		free(w);
 		return NULL;
 	}

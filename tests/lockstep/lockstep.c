@@ -1,5 +1,5 @@
 /* The command line: which guest, how it is compared. Exit status: 0 no difference, 1 there is one, 2 wrong usage. */
-#include "lockstep.h"
+#include "random.h"
 
 #include "machine/machine.h"
 
@@ -8,8 +8,11 @@
 #include <stdlib.h>
 
 /* A boot of a minute or two; blocks of translated code are a few instructions, and only the last of a step may be the interpreter's. */
-#define STEP	    2000
-#define WHOLE_EVERY 20000000
+#define STEP	     2000
+#define WHOLE_EVERY  20000000
+#define RANDOM_STEP  300
+#define RANDOM_WHOLE 2000
+#define ROUNDS	     40 /* of random code, in a session */
 
 static const struct option options[] = {
 	{ "kernel", required_argument, NULL, 'k' },
@@ -26,13 +29,16 @@ static const struct option options[] = {
 	{ "inject", required_argument, NULL, 'I' },
 	{ "serial", required_argument, NULL, 'o' },
 	{ "debug-exit", no_argument, NULL, 'd' },
+	{ "random", required_argument, NULL, 'R' },
+	{ "sessions", required_argument, NULL, 'S' },
 	{ 0 },
 };
 
 static int usage(void)
 {
 	fprintf(stderr,
-		"usage: lockstep --kernel FILE [--initrd FILE] [--append STRING] [--memory MEGABYTES] [--cpus N] "
+		"usage: lockstep --random SEED [--sessions N] | --kernel FILE [--initrd FILE] [--append STRING] "
+		"[--memory MEGABYTES] [--cpus N] "
 		"[--cpu MODEL]\n"
 		"  [--engine SPEC]       the engine that is tested (bt)\n"
 		"  [--reference SPEC]    what it is compared with (interp)\n"
@@ -46,12 +52,41 @@ static int usage(void)
 	return 2;
 }
 
+/* Each session can be had again by its own seed. */
+static bool run_random(const struct plan *guests, const char *reference, uint64_t seed, uint64_t sessions)
+{
+	struct random_code random = { .reference = reference, .rounds = ROUNDS };
+	struct comparison_counts total = { 0 }, one;
+	struct plan plan = *guests;
+
+	random_code_init(&random);
+	random_code_plan(&plan);
+	plan.quiet = true;
+	plan.step = MIN(plan.step, RANDOM_STEP);
+	plan.whole_every = MIN(plan.whole_every, RANDOM_WHOLE);
+	for (uint64_t n = 0; n < sessions; n++) {
+		random.seed = seed + n;
+		if (!search(&random.subject, &plan, &one)) {
+			printf("# --random %llu --sessions 1\n", (unsigned long long)random.seed);
+			return false;
+		}
+		total.instructions += one.instructions;
+		total.steps += one.steps;
+	}
+	printf("# %llu sessions from seed %llu: %llu instructions in %llu steps\n", (unsigned long long)sessions,
+	       (unsigned long long)seed, (unsigned long long)total.instructions, (unsigned long long)total.steps);
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	struct machine_config config = { .memory = 128ull << 20, .cpus = 1, .cpu_model = "host" };
 	struct plan plan = {
 		.engine = "bt", .step = STEP, .fine_from = UINT64_MAX, .end = UINT64_MAX, .whole_every = WHOLE_EVERY
 	};
+	uint64_t seed = 0, sessions = 100;
+	struct comparison_counts counts;
+	bool random = false;
 	struct pair pair = { .config = &config, .reference = "interp" };
 	int option;
 
@@ -71,11 +106,18 @@ int main(int argc, char **argv)
 		case 'I': plan.inject_at = strtoull(optarg, NULL, 0); break;
 		case 'o': pair.serial = optarg; break;
 		case 'd': config.debug_exit = true; break;
+		case 'R':
+			random = true;
+			seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'S': sessions = strtoull(optarg, NULL, 0); break;
 		default: return usage();
 		}
 	}
-	if (optind < argc || !config.kernel || !plan.step)
+	if (optind < argc || !(random || config.kernel) || !plan.step)
 		return usage();
+	if (random)
+		return !run_random(&plan, pair.reference, seed, sessions);
 	pair_init(&pair);
-	return !search(&pair.subject, &plan);
+	return !search(&pair.subject, &plan, &counts);
 }

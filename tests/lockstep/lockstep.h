@@ -28,7 +28,10 @@ struct plan {
 	uint64_t whole_every;	   /* instructions between comparisons of all memory */
 	uint64_t watch[MAX_PAGES]; /* pages of memory to compare at every step */
 	unsigned watch_count;
-	uint64_t inject_at; /* proof that a difference is found: one is made here; 0: none */
+	uint64_t accessed_from,
+		accessed_to; /* physical addresses of page tables whose accessed bits may differ; to 0: none */
+	bool quiet;	     /* say nothing while there is no difference */
+	uint64_t inject_at;  /* proof that a difference is found: one is made here; 0: none */
 };
 
 #define CODE_BYTES 512
@@ -87,7 +90,7 @@ void pair_init(struct pair *);
 /* ---- search.c ---- */
 
 /* True if both sides are the same to the end. Otherwise the difference is narrowed down and printed. */
-bool search(struct subject *, const struct plan *);
+bool search(struct subject *, const struct plan *, struct comparison_counts *);
 
 /* ---- report.c ---- */
 

@@ -24,6 +24,9 @@ done
 for at in 40001 123456; do
 	check "a difference at instruction $at is found there" found "$at"
 done
+for engine in bt bt,block=1 bt,link=off bt,tlb=2; do
+	check "random code: $engine" timeout 100 "$lockstep" --random 1 --sessions 100 --engine "$engine"
+done
 for cpus in 1 2; do
 	check "the cloud kernel's first 200 million instructions, $cpus CPUs" timeout 200 "$lockstep" --cpus "$cpus" \
 		--kernel "$guest/cloud/vmlinuz" --initrd "$guest/initrd.cpio.gz" --append "console=ttyS0" --end 200000000

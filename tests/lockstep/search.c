@@ -74,16 +74,16 @@ static void find_instruction(struct subject *s, const struct plan *plan, struct 
 	}
 }
 
-bool search(struct subject *s, const struct plan *plan)
+bool search(struct subject *s, const struct plan *plan, struct comparison_counts *counts)
 {
 	static const uint64_t steps[] = { 1000, 100, 0 };
-	struct comparison_counts counts;
 	struct difference d;
 	bool blocks = false;
 
-	if (!s->run(s, plan, &d, &counts))
+	if (!s->run(s, plan, &d, counts))
 		return false;
-	count(&counts, plan->engine);
+	if (!plan->quiet || d.found)
+		count(counts, plan->engine);
 	if (!d.found)
 		return true;
 	printf("# They differ at instruction %llu; they were the same at %llu.\n%s", (unsigned long long)d.to,

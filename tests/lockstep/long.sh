@@ -1,9 +1,11 @@
 #!/bin/sh
-# Whole boots under both engines side by side: both kernels, 1 and 2 CPUs, to power-off. Arguments go to lockstep.
+# Both engines side by side: random code, and whole boots of both kernels with 1 and 2 CPUs, to power-off. Arguments go to lockstep.
 cd "$(dirname "$0")/../.." || exit 1
 lockstep=${LOCKSTEP:-build/release/tests/lockstep/lockstep}
 guest=$(scripts/get-guest.sh --where)
 status=0
+echo "## random code"
+"$lockstep" --random "$(date +%s)" --sessions 5000 "$@" || status=1
 for kernel in cloud generic; do
 	for cpus in 1 2; do
 		echo "## $kernel kernel, $cpus CPUs"
