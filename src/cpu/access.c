@@ -4,6 +4,8 @@
  */
 #include "cpu/private.h"
 
+#include <errno.h>
+
 /* One page of an access, ready for it. */
 struct target {
 	gpa_t gpa;	       /* of the first byte */
@@ -148,24 +150,39 @@ static void device_write(struct vcpu *v, gpa_t address, const uint8_t *from, uns
 
 static void note_code_write(struct vcpu *v, struct mem_page *record, gpa_t address, unsigned size)
 {
-	uint32_t before = atomic_load(&record->code_gen);
-
-	mem_note_write(v->mem, address, size);
-	if (atomic_load(&record->code_gen) == before)
+	if (!mem_change_begin(record, address, size))
 		return;
 	v->count[COUNT_CODE_WRITES]++;
 	TRACE(v->trace, CODE, "cpu%u write to code at physical %#lx, rip %#lx", v->index, address.v, v->s.rip);
 	vcpu_post(v, EVENT_CODE);
 	if (v->code_written)
 		v->code_written(v, gpa(address.v & PAGE_MASK));
+	mem_change_end(record);
 }
 
 void cpu_note_write(struct vcpu *v, gpa_t address, unsigned size)
 {
 	struct mem_page *record = mem_page(v->mem, address);
 
-	if (record && atomic_load(&record->code_chunks))
+	if (record)
 		note_code_write(v, record, address, size);
+}
+
+int cpu_write_physical(struct vcpu *v, gpa_t address, const void *from, unsigned size)
+{
+	while (size) {
+		unsigned here = MIN(size, PAGE_SIZE - (unsigned)(address.v & ~PAGE_MASK));
+		uint8_t *host = mem_map(v->mem, address, here, true);
+
+		if (!host)
+			return -EFAULT;
+		memcpy(host, from, here);
+		cpu_note_write(v, address, here);
+		address.v += here;
+		from = (const char *)from + here;
+		size -= here;
+	}
+	return 0;
 }
 
 static void target_read(struct vcpu *v, const struct target *t, uint8_t *to, unsigned len)

@@ -40,14 +40,15 @@ static void publish(struct vcpu *v, uint64_t address, void *record, size_t size)
 	if (mem_read(v->mem, at, &version, sizeof(version)))
 		goto bad;
 	version = (version | 1) + (version & 1 ? 2 : 0);
-	if (mem_write(v->mem, at, &version, sizeof(version)))
+	if (cpu_write_physical(v, at, &version, sizeof(version)))
 		goto bad;
 	atomic_thread_fence(memory_order_seq_cst);
-	if (mem_write(v->mem, gpa(address + sizeof(version)), (char *)record + sizeof(version), size - sizeof(version)))
+	if (cpu_write_physical(v, gpa(address + sizeof(version)), (char *)record + sizeof(version),
+			       (unsigned)(size - sizeof(version))))
 		goto bad;
 	atomic_thread_fence(memory_order_seq_cst);
 	version++;
-	mem_write(v->mem, at, &version, sizeof(version));
+	cpu_write_physical(v, at, &version, sizeof(version));
 	return;
 bad:
 	log_guest("cpu%u: paravirtual clock record at %#lx: expected an address in RAM", v->index,

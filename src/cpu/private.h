@@ -32,6 +32,8 @@ void cpu_tlb_flush_pcid(struct vcpu *, uint16_t pcid);
 
 /* After a store through a host pointer that no TLB write entry allowed: invalidates decoded code, tells the engine. */
 void cpu_note_write(struct vcpu *, gpa_t, unsigned size);
+/* A record of the processor's own, in RAM. -EFAULT: a part of it is not in RAM; what was before that part is written. */
+int cpu_write_physical(struct vcpu *, gpa_t, const void *, unsigned size);
 /* DR6 bits of the enabled breakpoints of these kinds (bits by enum break_kind) that [address, address+size) touches, SDM vol. 3B 17.2.5. */
 uint64_t cpu_matching_breakpoints(const struct vcpu *, uint64_t address, unsigned size, unsigned kinds);
 

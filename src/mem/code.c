@@ -7,7 +7,7 @@
  *	D3 read the bytes				W2 read code_chunks, then `changing`; neither: done
  *	D4 keep code_gen with what it decoded		W3 changing++
  *							W4 exchange code_chunks with 0
- *							W5 code_gen++
+ *							W5 code_gen++, tell the engines
  *							W6 changing--
  *
  * No write is missed: D1 and W1 are full barriers, so either D3 sees the bytes of W0 or W2 sees the bits of D1.
@@ -18,8 +18,8 @@
  * after D2 whether its bits are still set, and starts over if not.
  *
  * When W2 finds no bits, code from these bytes must be invalid already for this writer: another writer that took
- * the bits (W4) may not have reached W5. It has `changing` raised until then, so W2 looks at that, too, after
- * code_chunks.
+ * the bits (W4) may not have ended W5. It has `changing` raised until then, so W2 looks at that, too, after
+ * code_chunks. Nor is the page written directly before W6: that way nobody would look.
  */
 #include "mem/mem.h"
 
@@ -48,27 +48,36 @@ uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, uint16_t 
 
 void mem_direct_dropped(struct mem_page *page) { atomic_store(&page->direct, 0); }
 
+/* In the order of W2. */
+static bool holds_code(struct mem_page *page) { return atomic_load(&page->code_chunks) || atomic_load(&page->changing); }
+
 /* As with W1 and D1: either mem_code_begin, behind D1, finds `direct` set, or D1's bits are seen here. */
 bool mem_allow_direct(struct mem_page *page, uint16_t how)
 {
 	uint16_t was = atomic_load(&page->direct);
 
-	if (atomic_load(&page->code_chunks))
+	if (holds_code(page))
 		return false;
 	while (was != how && was != MEM_DIRECT_ANY)
 		if (atomic_compare_exchange_weak(&page->direct, &was, was ? MEM_DIRECT_ANY : how))
 			break;
 	atomic_thread_fence(memory_order_seq_cst);
-	return !atomic_load(&page->code_chunks);
+	return !holds_code(page);
 }
 
-static void invalidate(struct mem_page *page)
+bool mem_change_begin(struct mem_page *page, gpa_t addr, size_t len)
 {
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!(atomic_load(&page->code_chunks) & chunk_mask(addr.v & (PAGE_SIZE - 1), len)) &&
+	    !atomic_load(&page->changing))
+		return false;
 	atomic_fetch_add(&page->changing, 1);
 	atomic_exchange(&page->code_chunks, 0);
 	atomic_fetch_add(&page->code_gen, 1);
-	atomic_fetch_sub(&page->changing, 1);
+	return true;
 }
+
+void mem_change_end(struct mem_page *page) { atomic_fetch_sub(&page->changing, 1); }
 
 void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
 {
@@ -79,13 +88,11 @@ void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
 		return;
 	BUG_ON(!range_ok(addr.v - region->start, len, region->size));
 	page = &region->pages[(addr.v - region->start) >> PAGE_SHIFT];
-	atomic_thread_fence(memory_order_seq_cst);
 	while (len) {
-		unsigned offset = addr.v & (PAGE_SIZE - 1);
-		size_t part = MIN(len, PAGE_SIZE - offset);
+		size_t part = MIN(len, PAGE_SIZE - (addr.v & (PAGE_SIZE - 1)));
 
-		if (atomic_load(&page->code_chunks) & chunk_mask(offset, part) || atomic_load(&page->changing))
-			invalidate(page);
+		if (mem_change_begin(page, addr, part))
+			mem_change_end(page);
 		page++;
 		addr.v += part;
 		len -= part;

@@ -87,6 +87,12 @@ int mem_fill(struct guest_mem *, gpa_t, uint8_t, size_t);
  * of struct mem_page) allowed it: code decoded from these bytes is invalidated.
  */
 void mem_note_write(struct guest_mem *, gpa_t, size_t);
+/*
+ * The same inside one page, for a vCPU whose engine keeps code that does not look at code_gen. True: there was code, its generation
+ * has ended; the caller tells the engines, then calls mem_change_end(). Others that write to the page until then get true as well.
+ */
+bool mem_change_begin(struct mem_page *, gpa_t, size_t len);
+void mem_change_end(struct mem_page *);
 
 /*
  * An engine is about to decode code from [addr, addr+len) of one page. Returns the page's generation, to be kept with the

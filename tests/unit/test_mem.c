@@ -208,6 +208,31 @@ static void writes_to_code_change_the_generation(void **state)
 }
 
 /* Nobody holds a direct write entry for a page with code; who made one before must give it up. */
+/* From a change's begin to its end, whoever writes to the page changes code, and nobody writes directly. */
+static void a_change_is_everybodys_until_it_ends(void **state)
+{
+	struct guest_mem *mem = mem_create(MEM_MIN, NULL);
+	struct mem_page *page = mem_page(mem, gpa(0x1000));
+	uint32_t generation;
+	uint16_t direct;
+
+	(void)state;
+	generation = mem_code_begin(page, gpa(0x1040), 16, &direct);
+	assert_false(mem_change_begin(page, gpa(0x1080), 4));
+	assert_true(mem_change_begin(page, gpa(0x103f), 2));
+	assert_int_not_equal(page->code_gen, generation);
+	generation = page->code_gen;
+	assert_false(mem_allow_direct(page, 7));
+	assert_true(mem_change_begin(page, gpa(0x1800), 1));
+	assert_int_not_equal(page->code_gen, generation);
+	mem_change_end(page);
+	assert_false(mem_allow_direct(page, 7));
+	mem_change_end(page);
+	assert_false(mem_change_begin(page, gpa(0x1040), 1));
+	assert_true(mem_allow_direct(page, 7));
+	mem_destroy(mem);
+}
+
 static void code_and_direct_writes(void **state)
 {
 	struct guest_mem *mem = mem_create(2 * MIB, NULL);
@@ -347,6 +372,7 @@ int main(void)
 		cmocka_unit_test(copies_stop_at_holes),
 		cmocka_unit_test(rom_is_read_and_not_written),
 		cmocka_unit_test(writes_to_code_change_the_generation),
+		cmocka_unit_test(a_change_is_everybodys_until_it_ends),
 		cmocka_unit_test(code_and_direct_writes),
 		cmocka_unit_test(racing_writes_are_noticed),
 	};

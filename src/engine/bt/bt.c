@@ -104,10 +104,15 @@ static struct bt_block *try_to_find(struct vcpu *v)
 		return b;
 	if (b)
 		bt_invalidate_block(v, b);
-	b = home ? bt_translate(v, home) : NULL;
-	if (b)
-		check_second(v, b);
-	return b;
+	while (home && (b = bt_translate(v, home))) {
+		if (bt_is_fresh(b)) {
+			check_second(v, b);
+			return b;
+		}
+		/* While those who write to a second page directly were stopped, another vCPU wrote to the first. */
+		bt_invalidate_block(v, b);
+	}
+	return NULL;
 }
 
 static struct bt_block *find_or_translate(struct vcpu *v)
