@@ -50,6 +50,20 @@ enum seg { ES, CS, SS, DS, FS, GS, LDTR, TR, SEG_COUNT };
 #define FLAG_ID	     BIT(21)
 #define FLAGS_STATUS (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 
+/* MAXPHYADDR: what CPUID 0x80000008 says, page walks and MTRR masks check. */
+#define CPU_PHYS_BITS 40
+#define CPU_PHYS_MASK (BIT(CPU_PHYS_BITS) - 1)
+
+/* A page-table entry of any format; the same bits in all of them. SDM vol. 3A 4.3 to 4.5 */
+#define PTE_P  BIT(0)
+#define PTE_W  BIT(1)
+#define PTE_U  BIT(2)
+#define PTE_A  BIT(5)
+#define PTE_D  BIT(6)
+#define PTE_PS BIT(7)
+#define PTE_G  BIT(8)
+#define PTE_NX BIT(63)
+
 #define CR0_PE BIT(0)
 #define CR0_MP BIT(1)
 #define CR0_EM BIT(2)

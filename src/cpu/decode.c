@@ -595,7 +595,7 @@ static void host_operand(struct insn_host *h, const ZydisDecodedOperand *o, cons
 	}
 }
 
-static bool is_legacy_prefix(uint8_t b)
+bool cpu_is_legacy_prefix(uint8_t b)
 {
 	switch (b) {
 	case 0x26:
@@ -628,7 +628,7 @@ static void fill_host(struct insn_host *h, const struct insn *i, const ZydisDeco
 		h->writes_flags = in->cpu_flags->modified | in->cpu_flags->set_0 | in->cpu_flags->set_1;
 		h->reads_flags = in->cpu_flags->tested;
 	}
-	while (h->prefix_len < i->len && is_legacy_prefix(i->bytes[h->prefix_len]))
+	while (h->prefix_len < i->len && cpu_is_legacy_prefix(i->bytes[h->prefix_len]))
 		h->prefix_len++;
 	h->modrm_offset = in->raw.modrm.offset;
 	h->disp_offset = in->raw.disp.offset;

@@ -57,20 +57,7 @@ static bool has_bit(const uint32_t set[8], uint8_t n) { return set[n >> 5] >> (n
 
 static bool is_prefix(enum code_mode mode, uint8_t b)
 {
-	switch (b) {
-	case 0x26:
-	case 0x2e:
-	case 0x36:
-	case 0x3e:
-	case 0x64:
-	case 0x65:
-	case 0x66:
-	case 0x67:
-	case 0xf0:
-	case 0xf2:
-	case 0xf3: return true;
-	default: return mode == MODE_64 && (b & 0xf0) == 0x40;
-	}
+	return cpu_is_legacy_prefix(b) || (mode == MODE_64 && (b & 0xf0) == 0x40);
 }
 
 /* Length of ModRM and of SIB behind it. 16-bit addresses have none: some of those get no template. */

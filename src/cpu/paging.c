@@ -4,15 +4,7 @@
  */
 #include "cpu/private.h"
 
-/* A page-table entry of any format; the same bits in all of them. */
-#define PTE_P	       BIT(0)
-#define PTE_W	       BIT(1)
-#define PTE_U	       BIT(2)
-#define PTE_A	       BIT(5)
-#define PTE_D	       BIT(6)
-#define PTE_PS	       BIT(7)
-#define PTE_G	       BIT(8)
-#define PTE_NX	       BIT(63)
+/* Of a page-table entry, besides what cpu.h has. */
 #define PTE_FRAME      (CPU_PHYS_MASK & PAGE_MASK)
 #define PTE_HIGH       (BIT(52) - BIT(CPU_PHYS_BITS)) /* reserved: above MAXPHYADDR */
 #define PDPTE_RESERVED (~CPU_PHYS_MASK | 0x1e6)	      /* PAE, table 4-8 */

@@ -6,10 +6,6 @@
 
 #include "cpu/cpu.h"
 
-/* MAXPHYADDR: what CPUID 0x80000008 says, page walks and MTRR masks check. */
-#define CPU_PHYS_BITS 40
-#define CPU_PHYS_MASK (BIT(CPU_PHYS_BITS) - 1)
-
 static inline bool is_canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
 
 /*
@@ -27,6 +23,10 @@ void cpu_set_real_segment(struct vcpu *, enum seg, uint16_t selector);
 void cpu_load_pdptes(struct vcpu *, uint64_t cr3);
 /* INVPCID of one context: drop everything tagged with this PCID. */
 void cpu_tlb_flush_pcid(struct vcpu *, uint16_t pcid);
+
+/* ---- decode.c ---- */
+
+bool cpu_is_legacy_prefix(uint8_t);
 
 /* ---- access.c ---- */
 

@@ -49,7 +49,10 @@ uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, uint16_t 
 void mem_direct_dropped(struct mem_page *page) { atomic_store(&page->direct, 0); }
 
 /* In the order of W2. */
-static bool holds_code(struct mem_page *page) { return atomic_load(&page->code_chunks) || atomic_load(&page->changing); }
+static bool holds_code(struct mem_page *page)
+{
+	return atomic_load(&page->code_chunks) || atomic_load(&page->changing);
+}
 
 /* As with W1 and D1: either mem_code_begin, behind D1, finds `direct` set, or D1's bits are seen here. */
 bool mem_allow_direct(struct mem_page *page, uint16_t how)

@@ -5,15 +5,7 @@
  */
 #include "isolation.h"
 
-#define PTE_P  BIT(0)
-#define PTE_W  BIT(1)
-#define PTE_U  BIT(2)
-#define PTE_A  BIT(5)
-#define PTE_D  BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_G  BIT(8)
-#define PTE_NX BIT(63)
-#define FRAME  0x000ffffffffff000ull
+#define FRAME 0x000ffffffffff000ull
 
 /* The first CODE_SPOTS have code, in the order of the code's pages, in turns for CPL 0 and CPL 3. */
 /* clang-format off */

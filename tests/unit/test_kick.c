@@ -56,10 +56,6 @@ const char *__asan_default_options(void) { return "use_sigaltstack=0"; }
 #define INTERRUPT   0x40
 #define SEL_TSS	    0x50
 #define SEL_CODE    0x10
-#define PTE_P	    BIT(0)
-#define PTE_W	    BIT(1)
-#define PTE_U	    BIT(2)
-#define PTE_PS	    BIT(7)
 #define CHAIN_PAGES 8192u
 
 /* ---- programs: each goes on for ever ---- */

@@ -21,18 +21,8 @@
 
 #include <pthread.h>
 
-/* Page-table entries, SDM vol. 3A 4.3 to 4.5. Those of 32-bit paging are handled as if they had 64 bits: see window_walk.c. */
-#define PTE_P	  BIT(0)
-#define PTE_W	  BIT(1)
-#define PTE_U	  BIT(2)
-#define PTE_A	  BIT(5)
-#define PTE_D	  BIT(6)
-#define PTE_PS	  BIT(7)
-#define PTE_G	  BIT(8)
-#define PTE_NX	  BIT(63)
+/* The address in a page-table entry, cpu.h. Entries of 32-bit paging are handled as if they had 64 bits: see window_walk.c. */
 #define PTE_FRAME 0x000ffffffffff000ull
-/* Bits 51..40 of an address are reserved with 40 bits of physical address. */
-#define PHYSICAL_BITS 40
 
 #define SLOTS		 512
 #define REGION_SHIFT	 21

@@ -63,7 +63,7 @@ void space_set_upper(struct space *space, const struct vcpu *v)
 	uint64_t base = space->paging == PAGING_OFF ? 0 : bits(v->s.cr3, 31, 5); /* PAE's has bits down to 5 */
 
 	/* The kind is where no physical address reaches. */
-	space->upper_pml4e = ALL_RIGHTS | base << PAGE_SHIFT | (uint64_t)space->paging << PHYSICAL_BITS;
+	space->upper_pml4e = ALL_RIGHTS | base << PAGE_SHIFT | (uint64_t)space->paging << CPU_PHYS_BITS;
 	for (unsigned n = 0; n < UPPER_ENTRIES; n++) {
 		switch (space->paging) {
 		case PAGING_PAE:
@@ -182,7 +182,7 @@ static bool walk_long_mode(struct bt_windows *w, const struct space *space, cons
 bool windows_walk(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin,
 		  struct table_walk *t)
 {
-	uint64_t reserved = bits(PTE_FRAME, 51, PHYSICAL_BITS) << PHYSICAL_BITS;
+	uint64_t reserved = bits(PTE_FRAME, 51, CPU_PHYS_BITS) << CPU_PHYS_BITS;
 
 	if (!(v->s.efer & EFER_NXE))
 		reserved |= PTE_NX;

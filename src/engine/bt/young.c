@@ -9,8 +9,6 @@
  */
 #include "engine/bt/runtime.h"
 
-#define PRESENT	  BIT(0)
-#define ACCESSED  BIT(5)
 #define USER_HALF 256 /* entries */
 
 static const uint64_t *top_table(struct vcpu *v)
@@ -20,7 +18,7 @@ static const uint64_t *top_table(struct vcpu *v)
 
 static uint64_t entry_of(const uint64_t *table, unsigned slot)
 {
-	return __atomic_load_n(&table[slot], __ATOMIC_RELAXED) & ~ACCESSED;
+	return __atomic_load_n(&table[slot], __ATOMIC_RELAXED) & ~PTE_A;
 }
 
 static bool is_same(const struct bt_space *s, const uint64_t *table)
@@ -38,7 +36,7 @@ static void remember_entries(struct bt_space *s, const uint64_t *table)
 	for (unsigned slot = 0; slot < USER_HALF && count < BT_SPACE_ENTRIES; slot++) {
 		uint64_t entry = entry_of(table, slot);
 
-		if (!(entry & PRESENT))
+		if (!(entry & PTE_P))
 			continue;
 		s->slots[count] = (uint8_t)slot;
 		s->entries[count++] = entry;
