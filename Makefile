@@ -40,6 +40,8 @@ LDFLAGS_ALL = $(link.$(FLAVOUR)) $(LDFLAGS)
 
 SOURCES := $(sort $(shell find src -name '*.c'))
 LIB_SOURCES := $(filter-out src/cli/main.c,$(SOURCES))
+# Guests that are part of doppel.
+ASM_SOURCES := $(sort $(shell find src -name '*.S'))
 LIBS := -lZydis -lZycore $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
 
 LIB := $(OUT)/libdoppel.a
@@ -100,8 +102,13 @@ $(OUT)/obj/%.o: src/%.c $(OUT)/flags
 	$(if $(Q),@echo '  CC     $<')
 	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter $<,$(GENERAL)),-mgeneral-regs-only) -MMD -MP -c -o $@ $<
 
+$(OUT)/obj/%.o: src/%.S $(OUT)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  AS     $<')
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
 # An archive keeps members of deleted sources: begin anew.
-$(LIB): $(LIB_SOURCES:src/%.c=$(OUT)/obj/%.o)
+$(LIB): $(LIB_SOURCES:src/%.c=$(OUT)/obj/%.o) $(ASM_SOURCES:src/%.S=$(OUT)/obj/%.o)
 	$(if $(Q),@echo '  AR     $@')
 	$(Q)rm -f $@ && ar rcs $@ $^
 

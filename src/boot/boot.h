@@ -29,6 +29,9 @@ int boot_load(const struct boot_config *, struct guest_mem *, struct cpu_state *
 int boot_load_bytes(const struct boot_config *, const uint8_t *kernel, size_t kernel_size, const uint8_t *initrd,
 		    size_t initrd_size, struct guest_mem *, struct cpu_state *, struct error *);
 
+/* A guest's first instruction in flat 32-bit protected mode: writes a GDT; all general registers are 0, interrupts off. */
+void boot_state_protected_mode(struct guest_mem *, struct cpu_state *, uint32_t eip);
+
 /* RSDP in 0xe0000..0xfffff, the tables near it: FADT, FACS, DSDT, MADT. Returns the RSDP's address. */
 gpa_t acpi_build(struct guest_mem *, unsigned cpu_count);
 

@@ -67,9 +67,8 @@ int boot_place_initrd(const struct boot_image *, uint64_t limit, uint64_t kernel
 /* Copies the command line to LOW_COMMAND_LINE; at most max bytes without the NUL. */
 int boot_place_command_line(const struct boot_image *, size_t max, struct error *);
 
-/* Both write a GDT; the first also identity page tables for the first 4 GiB. All general registers are 0, interrupts off. */
+/* As boot_state_protected_mode(), in long mode, with identity page tables for the first 4 GiB. */
 void boot_state_long_mode(struct guest_mem *, struct cpu_state *, uint64_t rip);
-void boot_state_protected_mode(struct guest_mem *, struct cpu_state *, uint32_t eip);
 
 /* Writes to places that the memory map has for sure: failing is our own mistake. */
 void boot_write(struct guest_mem *, uint64_t where, const void *, size_t);

@@ -38,9 +38,15 @@ void cli_complain(const char *command, const struct error *);
 void cli_print_help(const struct cli_command *, FILE *);
 /* Standard output is closed and its errors seen: a full disk must not look like success. Returns the exit status. */
 int cli_finish_output(const char *command);
+/* Words of cli_option: engines, CPU models. */
+const char *cli_engine_word(unsigned n);
+const char *cli_cpu_word(unsigned n);
+/* One member of a JSON object, both strings, and what follows it. */
+void cli_json_member(const char *name, const char *value, const char *after);
 
-extern const struct cli_option run_options[], doctor_options[];
+extern const struct cli_option run_options[], audit_options[], doctor_options[];
 int command_run(int argc, char **argv);
+int command_audit(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_help(int argc, char **argv);
 int command_version(int argc, char **argv);

@@ -13,6 +13,12 @@ const struct cli_command cli_commands[] = {
 	  "An engine's name may be followed by options, with commas before them (bt,link=off):\n" ENGINE_OPTIONS_HELP
 	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure;\n"
 	  "with --debug-exit, what the guest said (always odd)." },
+	{ "audit", "[OPTION...]", "what the sensitive instructions of the x86 show a guest's user mode", audit_options,
+	  command_audit,
+	  "A built-in guest executes every instruction that user mode may execute though it depends on the machine's\n"
+	  "state, or does something else than in its kernel: those that break a monitor which waits for traps. Each\n"
+	  "line says where, what such a monitor would show or break, and what the guest saw under this engine.\n"
+	  "Exit status: 0 all is as the guest's kernel set it up, 1 something is not, or an error, 2 wrong usage." },
 	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor,
 	  NULL },
 	{ "help", "[COMMAND]", "this list, or a command's options", NULL, command_help, NULL },

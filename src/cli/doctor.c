@@ -200,30 +200,6 @@ static void print_text(const struct report *r)
 	}
 }
 
-static void print_json_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
-}
-
-static void print_json_member(const char *name, const char *value, const char *after)
-{
-	print_json_string(name);
-	printf(": ");
-	print_json_string(value);
-	printf("%s", after);
-}
-
 static void print_json(const struct report *r)
 {
 	printf("{\"usable\": %s, \"findings\": [\n", r->engine_works ? "true" : "false");
@@ -231,11 +207,11 @@ static void print_json(const struct report *r)
 		const struct finding *f = &r->findings[i];
 
 		printf("  {");
-		print_json_member("topic", f->topic, ", ");
-		print_json_member("name", f->name, ", ");
-		print_json_member("verdict", verdict_names[f->verdict], ", ");
-		print_json_member("text", f->text, ", ");
-		print_json_member("advice", f->advice, i + 1 < r->count ? "},\n" : "}\n");
+		cli_json_member("topic", f->topic, ", ");
+		cli_json_member("name", f->name, ", ");
+		cli_json_member("verdict", verdict_names[f->verdict], ", ");
+		cli_json_member("text", f->text, ", ");
+		cli_json_member("advice", f->advice, i + 1 < r->count ? "},\n" : "}\n");
 	}
 	printf("]}\n");
 }

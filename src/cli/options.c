@@ -94,6 +94,15 @@ void cli_print_help(const struct cli_command *command, FILE *out)
 		fprintf(out, "\n%s\n", command->notes);
 }
 
+const char *cli_engine_word(unsigned n)
+{
+	if (n == 0)
+		return "auto";
+	return engines[n - 1] ? engines[n - 1]->name : NULL;
+}
+
+const char *cli_cpu_word(unsigned n) { return cpu_models[n].name; }
+
 int cli_finish_output(const char *command)
 {
 	struct error err = { 0 };

@@ -127,15 +127,6 @@ SET_SWITCH(perf_map)
 
 /* ---- words for help and completion ---- */
 
-static const char *engine_word(unsigned n)
-{
-	if (n == 0)
-		return "auto";
-	return engines[n - 1] ? engines[n - 1]->name : NULL;
-}
-
-static const char *cpu_word(unsigned n) { return cpu_models[n].name; }
-
 static const char *clock_word(unsigned n)
 {
 	static const char *const words[] = { "host", "virtual", NULL };
@@ -172,8 +163,8 @@ const struct cli_option run_options[] = {
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },
-	{ "--engine", "NAME[,...]", "what executes the guest (default auto)", set_engine, engine_word, false },
-	{ "--cpu", "MODEL", "CPU that the guest sees (default host)", set_cpu_model, cpu_word, false },
+	{ "--engine", "NAME[,...]", "what executes the guest (default auto)", set_engine, cli_engine_word, false },
+	{ "--cpu", "MODEL", "CPU that the guest sees (default host)", set_cpu_model, cli_cpu_word, false },
 	{ "--clock", "KIND", "guest time: the host's, or virtual, which counts instructions (default host)", set_clock,
 	  clock_word, false },
 	{ "--pure", NULL, "tell the guest nothing of doppel: no paravirtual interface", set_pure, NULL, false },

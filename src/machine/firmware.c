@@ -31,8 +31,9 @@ static void set_memory_types(struct vcpu *v, struct cpu_state *s)
 	s->mtrr_var[1] = ((BIT(width) - 1) & ~(hole - 1)) | MTRR_MASK_VALID;
 }
 
-int machine_boot(struct machine *m, struct error *err)
+static int load(struct machine *m, struct cpu_state *state, struct error *err)
 {
+	const struct machine_guest *guest = m->config.guest;
 	struct boot_config config = {
 		.kernel = m->config.kernel,
 		.initrd = m->config.initrd,
@@ -40,13 +41,18 @@ int machine_boot(struct machine *m, struct error *err)
 		.cpu_count = m->cpu_count,
 	};
 
+	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);
+}
+
+int machine_boot(struct machine *m, struct error *err)
+{
 	for (unsigned i = 0; i < m->cpu_count; i++) {
 		struct vcpu *v = m->cpus[i].cpu;
 		struct cpu_state state;
 		int rc = m->engine->pull(v, &state);
 
 		if (!rc && i == 0)
-			rc = boot_load(&config, m->mem, &state, err);
+			rc = load(m, &state, err);
 		if (rc)
 			return rc;
 		set_memory_types(v, &state);

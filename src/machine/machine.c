@@ -182,7 +182,7 @@ static int create_guest_side(struct machine *m, struct error *err)
 
 static int check_config(const struct machine_config *c, struct error *err)
 {
-	if (!c->kernel)
+	if (!c->kernel && !c->guest)
 		return error_set(err, EINVAL, "no kernel given");
 	if (!c->cpus || c->cpus > MACHINE_MAX_CPUS)
 		return error_set(err, EINVAL, "%u CPUs; a machine has 1 to %u", c->cpus, MACHINE_MAX_CPUS);
@@ -227,6 +227,16 @@ int machine_create(struct machine **machine, const struct machine_config *config
 	*machine = m;
 	return 0;
 }
+
+int machine_read_memory(struct machine *m, gpa_t where, void *data, size_t size, struct error *err)
+{
+	if (mem_read(m->mem, where, data, size))
+		return error_set(err, EFAULT, "%zu bytes at guest physical %#lx are not all RAM", size,
+				 (unsigned long)where.v);
+	return 0;
+}
+
+const char *machine_engine(const struct machine *m) { return m->engine->name; }
 
 void machine_destroy(struct machine *m)
 {

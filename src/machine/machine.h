@@ -12,8 +12,16 @@
 #define MACHINE_MAX_CPUS   64
 #define MACHINE_MAX_SERIAL 4
 
+/* A guest that comes from no file. */
+struct machine_guest {
+	/* Puts it into memory and sets the first vCPU's state, which is fresh from a reset; after each reset again. */
+	int (*load)(void *opaque, struct guest_mem *, struct cpu_state *, struct error *);
+	void *opaque;
+};
+
 struct machine_config {
-	const char *kernel, *initrd, *append; /* kernel is required */
+	const struct machine_guest *guest;    /* instead of a kernel, or NULL */
+	const char *kernel, *initrd, *append; /* kernel is required, or guest */
 	uint64_t memory;		      /* bytes */
 	unsigned cpus;
 	const char *engine;    /* see engine_find() */
@@ -64,6 +72,10 @@ int machine_run(struct machine *);
 /* Any thread. */
 void machine_quit(struct machine *);
 void machine_power_button(struct machine *);
+/* While it does not run. */
+int machine_read_memory(struct machine *, gpa_t, void *, size_t, struct error *);
+/* The name of the engine that was taken. */
+const char *machine_engine(const struct machine *);
 void machine_print_stats(struct machine *, FILE *);
 void machine_destroy(struct machine *);
 

@@ -29,7 +29,7 @@ check "a full disk is an error" full_disk help
 
 # Everything in the tables is in the manual page, and nothing else.
 manual_agrees() {
-	for c in run doctor; do
+	for c in run audit doctor; do
 		"$doppel" help "$c" | grep -o '^  --[a-z-]*'
 	done | tr -d ' ' | sort -u >"$scratch/help"
 	sed 's/\\-/-/g' docs/doppel.1 | grep -E '^\.BI? --' | grep -o -e '--[a-z-]*' | sort -u >"$scratch/manual"
@@ -50,6 +50,7 @@ check "completion of commands" completes "run" ru
 check "completion of options" completes "--memory" run --me
 check "completion of arguments" completes "virtual" run --clock v
 check "completion of models" completes "v2 v3" run --cpu v
+check "completion of audit's options" completes "--engine" audit --e
 
 check "doctor" says 'engine interp' doctor
 check "doctor says what auto takes" says 'engine auto *takes ' doctor
