@@ -57,6 +57,33 @@ CODE32(bit_strings, "bts %ecx, (%ebx); setc %al; bt %ecx, (%ebx); setc %dl; btc 
 CODE32(vectors, "movd %eax, %xmm1; paddd %xmm1, %xmm1; movd %xmm1, %ecx; fninit; fld1; fadd %st, %st; fistpl (%ebx); "
 		"mov (%ebx), %edx")
 
+CODE32(selectors,
+       "mov $5, %ecx; xor %edi, %edi\n"
+       "1: mov (%esi), %fs; push %fs; pop %eax; mov %fs, %edx; mov %fs, 8(%esi); mov 8(%esi), %gs; pushl 4(%esi); pop "
+       "%fs\n"
+       "mov %fs, %ebx; mov %gs, %ebp; cmp %eax, %edx; jne 2f; cmp %eax, %ebp; jne 2f; add %ebx, %edi; loop 1b; 2: nop")
+CODE32(wrong_selector, "mov (%esi), %fs")
+
+/* Often enough that an engine has the selectors' pages at hand; values that are pushed are zero-extended. */
+static void test_selectors(void)
+{
+	struct trap t;
+
+	clear();
+	words[0] = 0xffff0000u | USER_DS;
+	words[1] = 0xabcd0000u | USER_DS2;
+	words[2] = 0xbad0000;
+	t = USER_32(selectors, .rsi = USER(words));
+	check(t.vector == END_VECTOR && LOW(t.rcx) == 0 && LOW(t.rax) == USER_DS && LOW(t.rdx) == USER_DS &&
+		      LOW(t.rdi) == 5 * USER_DS2 && words[2] == (0xbad0000 | USER_DS),
+	      "2 MOV, PUSH, POP: segment registers, by memory and by registers");
+	words[0] = KERNEL_DS;
+	t = USER_32(wrong_selector, .rsi = USER(words));
+	check_fault(&t, EXC_GP, KERNEL_DS, "2 MOV: of a selector from memory that user mode may not load");
+	t = USER_32(wrong_selector, .rsi = 0x10);
+	check_page_fault(&t, PF_P | PF_U, 0x10, "2 MOV: of a selector from memory that user mode may not read");
+}
+
 static void test_instructions(void)
 {
 	extern const u8 callee[];
@@ -402,6 +429,7 @@ void guest(void)
 {
 	apic_init();
 	write_cr4(read_cr4() | CR4_OSFXSR);
+	test_selectors();
 	test_instructions();
 	test_addresses();
 	test_faults();

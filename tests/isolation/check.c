@@ -37,7 +37,8 @@ static const char *check_blocks(const struct bt_cpu *bt)
 	return NULL;
 }
 
-static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *t)
+/* key: of the code that it is for. */
+static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *t, uint32_t key)
 {
 	for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++) {
 		struct bt_block *b;
@@ -50,7 +51,7 @@ static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *
 		if (b->key & BT_KEY_ANYWHERE ? b->rip != (-t->to[n].nkey & ~PAGE_MASK)
 					     : b->dead || b->rip != -t->to[n].nkey)
 			return "a jump table leads elsewhere than to the block of its address";
-		if ((b->key & ~BT_KEY_ANYWHERE) != t->key)
+		if ((b->key & ~BT_KEY_ANYWHERE) != key)
 			return "a jump table leads to a block of another mode";
 	}
 	return NULL;
@@ -58,10 +59,10 @@ static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *
 
 static const char *check_jump_tables(struct bt_cpu *bt)
 {
-	const char *wrong = check_jump_table(bt, bt->nothing);
+	const char *wrong = check_jump_table(bt, bt->nothing, 0);
 
 	for (unsigned n = 0; n < BT_JUMP_TABLES && !wrong; n++)
-		wrong = check_jump_table(bt, &bt->tables[n]);
+		wrong = check_jump_table(bt, &bt->tables[n], bt->uses[n].key);
 	for (unsigned n = 0; n < 1u << BT_JUMP_BITS && !wrong; n++)
 		if (bt_jump_index(-bt->nothing->to[n].nkey) == n)
 			wrong = "something is in the table in which nothing is found";

@@ -491,6 +491,11 @@
 	  "mov r10d, dword ptr gs:[eax+r14d*1]\n"									\
 	  "mov dword ptr gs:[esp-0x04], r10d\n"									\
 	  "lea esp, [rsp-0x04]\n")											\
+	_("push %fs",													\
+	  "movzx r10d, word ptr [r15+fs_selector]\n"									\
+	  "mov dword ptr gs:[esp-0x04], r10d\n"									\
+	  "lea esp, [rsp-0x04]\n")											\
+	_("pushw %fs", "callout\n")											\
 	_("pop %edi",													\
 	  "mov edi, dword ptr gs:[esp]\n"										\
 	  "lea esp, [rsp+0x04]\n")											\
@@ -580,6 +585,7 @@ static void name_state(char *line, size_t size)
 		{ "exit", offsetof(struct vcpu, bt_frame.exit_glue) },
 		{ "code_base", offsetof(struct vcpu, bt_frame.code_base) },
 		{ "es_base", offsetof(struct vcpu, s.seg_base[ES]) },
+		{ "fs_selector", offsetof(struct vcpu, s.seg_sel[FS]) },
 	};
 	char *at = strstr(line, "gs:[0x"), rest[64] = "";
 	size_t offset;

@@ -221,6 +221,8 @@ void emit_pop_target(struct emitter *, unsigned more);
 enum emit_result emit_operand_r10(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
 /* The effective address of the instruction's memory operand of 16- or 32-bit code into R10. */
 void emit32_effective_r10(struct emitter *, const struct insn *);
+/* MOV of a segment register to a general one, of 32-bit code. False: it is something else; nothing was emitted. */
+bool emit32_get_segment(struct emitter *, const struct insn *);
 /* jmp/jcc rel32 to an exec address; returns where the rel32 is (writable view), NULL when full. cc: 0..15 as in the opcode, -1 for jmp */
 uint8_t *emit_jump(struct emitter *, int cc, const void *exec_target);
 

@@ -28,27 +28,26 @@ static uint64_t table_space(const struct vcpu *v, uint32_t key)
 struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 {
 	struct bt_cpu *bt = v->bt;
-	struct jump_table *oldest = &bt->tables[0];
+	struct jump_use *uses = bt->uses;
+	unsigned oldest = 0;
 	uint64_t space = table_space(v, key);
 
 	key &= ~BT_KEY_ANYWHERE; /* user code of both kinds is in one */
-	if (bt->jump && bt->jump->space == space && bt->jump->key == key)
-		return bt->jump;
+	if (uses[bt->jump].space == space && uses[bt->jump].key == key)
+		return &bt->tables[bt->jump];
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
-		struct jump_table *t = &bt->tables[n];
-
-		if (t->space == space && t->key == key) {
-			t->used = ++bt->table_clock;
-			return bt->jump = t;
+		if (uses[n].space == space && uses[n].key == key) {
+			uses[n].used = ++bt->table_clock;
+			bt->jump = n;
+			return &bt->tables[n];
 		}
-		if (t->used < oldest->used)
-			oldest = t;
+		if (uses[n].used < uses[oldest].used)
+			oldest = n;
 	}
-	clear_table(oldest);
-	oldest->space = space;
-	oldest->key = key;
-	oldest->used = ++bt->table_clock;
-	return bt->jump = oldest;
+	clear_table(&bt->tables[oldest]);
+	uses[oldest] = (struct jump_use){ .space = space, .key = key, .used = ++bt->table_clock };
+	bt->jump = oldest;
+	return &bt->tables[oldest];
 }
 
 struct bt_block *bt_jump_find(struct jump_table *t, uint64_t rip)
@@ -249,9 +248,9 @@ void bt_code_flush(struct vcpu *v)
 	memset(bt->homes, 0, sizeof(bt->homes));
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
 		clear_table(&bt->tables[n]);
-		bt->tables[n].space = 0;
+		bt->uses[n].space = 0;
 	}
-	bt->jump = NULL;
+	bt->jump = 0;
 	if (bt->meta_used) {
 		host_code_discard(&bt->cache);
 		madvise(bt->meta, bt->meta_size, MADV_DONTNEED);

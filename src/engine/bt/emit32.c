@@ -273,6 +273,35 @@ void emit32_effective_r10(struct emitter *e, const struct insn *i)
 	emit_lea_operand(e, false, R10, &m);
 }
 
+/* ---- segment registers that are read ---- */
+
+/* A selector, zero-extended. */
+static void load_selector(struct emitter *e, unsigned reg, enum seg seg)
+{
+	const struct host_memory_operand selector =
+		state_operand((uint32_t)(offsetof(struct vcpu, s.seg_sel) + 2 * seg));
+	const struct encoding movzx = { .opcode = { 0x0f, 0xb7 }, .opcode_len = 2, .modrm = true, .reg = (uint8_t)reg };
+
+	emit_encoding(e, &movzx, &selector);
+}
+
+bool emit32_get_segment(struct emitter *e, const struct insn *i)
+{
+	if (i->op != OP_MOV_SREG || !i->store || (i->flags & INSN_MEM) || i->opsize != 4 || i->sreg > GS)
+		return false;
+	load_selector(e, i->reg / 8u, i->sreg);
+	return true;
+}
+
+static enum emit_result emit_push_segment(struct emitter *e, const struct insn *i)
+{
+	if (i->opsize != 4)
+		return EMIT_CALLOUT;
+	load_selector(e, R10, i->sreg);
+	push_register(e, R10);
+	return EMIT_DONE;
+}
+
 /* ---- LEA, MOV of an absolute address ---- */
 
 static enum emit_result emit_lea_insn(struct emitter *e, const struct insn *i)
@@ -379,6 +408,8 @@ static enum emit_result emit_vzero(struct emitter *e, bool all)
 
 enum emit_result emit32_insn(struct emitter *e, const struct insn *i, const struct insn_host *h)
 {
+	if (i->op == OP_PUSH_SREG)
+		return emit_push_segment(e, i);
 	if (emit_is_for_c(i))
 		return EMIT_CALLOUT;
 	if (emit_is_nothing(i->op))

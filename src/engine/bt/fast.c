@@ -130,11 +130,29 @@ static bool can_pop_sreg(struct vcpu *v, const struct insn *i)
 	return can_pop(v, i) && can_load_segment(v, i->sreg, (uint16_t)stack_word(v, 0, i->opsize));
 }
 
+/* The operand in memory is reachable, at *lin; in a segment that needs no look, as all of 64-bit code's. */
+static bool operand_is_reachable(struct vcpu *v, const struct insn *i, unsigned size, bool write, uint64_t *lin)
+{
+	*lin = cpu_ea(v, i);
+	if (v->code_mode != MODE_64) {
+		if (!v->flat || i->seg >= FS)
+			return false;
+		*lin = (uint32_t)*lin;
+	} else if (i->seg >= FS) {
+		*lin += v->s.seg_base[i->seg];
+	}
+	return v->tlb != v->tlb_never && is_reachable(v, v->tlb_view, *lin, size, write);
+}
+
 static bool can_mov_sreg(struct vcpu *v, const struct insn *i)
 {
-	if (i->flags & INSN_MEM)
+	uint64_t lin;
+
+	if (!(i->flags & INSN_MEM))
+		return i->store || can_load_segment(v, i->sreg, REG16(v, i->reg));
+	if (!operand_is_reachable(v, i, 2, i->store, &lin))
 		return false;
-	return i->store || can_load_segment(v, i->sreg, REG16(v, i->reg));
+	return i->store || can_load_segment(v, i->sreg, (uint16_t)cpu_load(v, lin, 2, i->seg == SS));
 }
 
 static bool can_mov_cr(struct vcpu *v, const struct insn *i)
@@ -142,43 +160,23 @@ static bool can_mov_cr(struct vcpu *v, const struct insn *i)
 	return v->cpl == 0 && i->sreg != 8 && (i->store || i->sreg == 2);
 }
 
-/* With DF as it is; another one has other blocks. */
-static bool can_cld(struct vcpu *v, const struct insn *i)
-{
-	(void)i;
-	return !(v->s.rflags & FLAG_DF);
-}
-
-static void do_cld(struct vcpu *v, const struct insn *i) { (void)v, (void)i; }
-
 static const struct {
 	bool (*can)(struct vcpu *, const struct insn *);
 	void (*do_it)(struct vcpu *, const struct insn *);
+	bool falls_through; /* of those that end a block */
 } fast[OP_COUNT] = {
-	[OP_CLI] = { can_kernel, op_cli },
-	[OP_STI] = { can_sti, op_sti },
-	[OP_CLAC] = { can_kernel, op_clac },
-	[OP_STAC] = { can_kernel, op_stac },
-	[OP_PUSHFQ] = { can_push, op_pushf },
-	[OP_POPFQ] = { can_pop, op_popf },
-	[OP_PUSHFD] = { can_push, op_pushf },
-	[OP_POPFD] = { can_pop, op_popf },
-	[OP_CLD] = { can_cld, do_cld },
-	[OP_SWAPGS] = { can_kernel, op_swapgs },
-	[OP_RDFSBASE] = { can_always, op_rdfsbase },
-	[OP_RDGSBASE] = { can_always, op_rdgsbase },
-	[OP_WRFSBASE] = { can_always, op_wrfsbase },
-	[OP_WRGSBASE] = { can_always, op_wrgsbase },
-	[OP_SYSCALL] = { can_always, op_syscall },
-	[OP_SYSRET] = { can_kernel, op_sysret },
-	[OP_SYSENTER] = { can_always, op_sysenter },
-	[OP_SYSEXIT] = { can_kernel, op_sysexit },
-	[OP_IRETQ] = { can_iret, op_iret },
-	[OP_IRETD] = { can_iretd, op_iret },
-	[OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg },
-	[OP_PUSH_SREG] = { can_push, op_push_sreg },
-	[OP_POP_SREG] = { can_pop_sreg, op_pop_sreg },
-	[OP_MOV_CR] = { can_mov_cr, op_mov_cr },
+	[OP_CLI] = { can_kernel, op_cli, true },       [OP_STI] = { can_sti, op_sti },
+	[OP_CLAC] = { can_kernel, op_clac, true },     [OP_STAC] = { can_kernel, op_stac, true },
+	[OP_PUSHFQ] = { can_push, op_pushf },	       [OP_POPFQ] = { can_pop, op_popf, true },
+	[OP_PUSHFD] = { can_push, op_pushf },	       [OP_POPFD] = { can_pop, op_popf, true },
+	[OP_SWAPGS] = { can_kernel, op_swapgs },       [OP_RDFSBASE] = { can_always, op_rdfsbase },
+	[OP_RDGSBASE] = { can_always, op_rdgsbase },   [OP_WRFSBASE] = { can_always, op_wrfsbase },
+	[OP_WRGSBASE] = { can_always, op_wrgsbase },   [OP_SYSCALL] = { can_always, op_syscall },
+	[OP_SYSRET] = { can_kernel, op_sysret },       [OP_SYSENTER] = { can_always, op_sysenter },
+	[OP_SYSEXIT] = { can_kernel, op_sysexit },     [OP_IRETQ] = { can_iret, op_iret },
+	[OP_IRETD] = { can_iretd, op_iret },	       [OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg, true },
+	[OP_PUSH_SREG] = { can_push, op_push_sreg },   [OP_POP_SREG] = { can_pop_sreg, op_pop_sreg, true },
+	[OP_MOV_CR] = { can_mov_cr, op_mov_cr, true },
 };
 
 /* What sanitizers and fuzzers put in between uses vector registers. */
@@ -192,6 +190,8 @@ static const struct {
 #endif
 
 bool bt_is_fast(const struct insn *i) { return POSSIBLE && fast[i->op].can; }
+
+bool bt_is_fast_and_falls_through(const struct insn *i) { return bt_is_fast(i) && fast[i->op].falls_through; }
 
 /* ---- going on ---- */
 
@@ -208,6 +208,30 @@ static bool go_on_behind(struct vcpu *v, struct bt_block *b, unsigned n)
 	return true;
 }
 
+/* Enter translated code of the mode and view that the vCPU is in now. */
+static bool choose_mode(struct vcpu *v)
+{
+	struct bt_cpu *bt = v->bt;
+
+	if (!bt_is_translated_mode(v) || v->tlb == v->tlb_never || bt->tlb_changed || !bt->view_r15[v->tlb_view])
+		return false;
+	v->slot_r15 = bt->view_r15[v->tlb_view];
+	if (!bt_choose_glue(v))
+		return false;
+	bt->last_view = v->tlb_view;
+	return true;
+}
+
+/* b's last instruction, n, was done, and s.rip is behind it: through the block's link, if the mode is what b was translated for. */
+static bool go_on_by_link(struct vcpu *v, struct bt_block *b, unsigned n)
+{
+	if (b->dead || bt_key(v) != b->key || !choose_mode(v))
+		return false;
+	v->bt_frame.resume = bt_exec(v->bt, b) + b->insns[n + 1].host;
+	v->bt->entering = b;
+	return true;
+}
+
 /* At s.rip, perhaps in another mode and view. */
 static bool go_on_elsewhere(struct vcpu *v)
 {
@@ -215,17 +239,12 @@ static bool go_on_elsewhere(struct vcpu *v)
 	struct jump_table *table;
 	struct bt_block *b;
 
-	if (!bt->options.link || !bt_is_translated_mode(v) || v->tlb == v->tlb_never || bt->tlb_changed ||
-	    !bt->view_r15[v->tlb_view])
+	if (!bt->options.link || !choose_mode(v))
 		return false;
 	table = bt_jump_table(v, bt_key(v));
 	b = bt_jump_find(table, v->s.rip);
 	if (!b)
 		return false;
-	v->slot_r15 = bt->view_r15[v->tlb_view];
-	if (!bt_choose_glue(v))
-		return false;
-	bt->last_view = v->tlb_view;
 	bt_enter_at(v, b);
 	bt->entering = b;
 	v->bt_frame.jump = bt_jump_pointer(table);
@@ -362,7 +381,10 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	v->bt->stats.fast++;
 	if (i->op == OP_STI)
 		return go_on_behind_sti(v) || leave(v, BT_EXIT_DONE, 0);
-	on = i->flags & INSN_ENDS ? go_on_elsewhere(v) : go_on_behind(v, b, n);
+	if (!(i->flags & INSN_ENDS))
+		on = go_on_behind(v, b, n);
+	else
+		on = (fast[i->op].falls_through && go_on_by_link(v, b, n)) || go_on_elsewhere(v);
 	if (!on || v->bt->kicked || atomic_load(&v->events))
 		return leave(v, BT_EXIT_DONE, b->count - (int)n - 1);
 	return true;

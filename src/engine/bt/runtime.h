@@ -114,6 +114,10 @@ struct jump_target {
 struct jump_table {
 	_Alignas(64) struct jump_target to[1u << BT_JUMP_BITS];
 	struct bt_block *block[1u << BT_JUMP_BITS];
+};
+
+/* What a jump table is for: beside each other, since they are searched. */
+struct jump_use {
 	uint64_t space; /* as bt_fetched_space() */
 	uint32_t key;
 	uint64_t used; /* for choosing which to reuse */
@@ -163,6 +167,7 @@ struct bt_space {
 	uint64_t entries[BT_SPACE_ENTRIES]; /* of the top-level table, user half; 0: none */
 	uint8_t slots[BT_SPACE_ENTRIES];
 	uint8_t ticks; /* saturates at BT_YOUNG_TICKS: grown up */
+	bool ages;     /* outside long mode none is young */
 };
 
 struct bt_cpu {
@@ -178,8 +183,9 @@ struct bt_cpu {
 	struct code_page *homes[BT_CODE_PAGES];
 	struct bt_block **blocks; /* by index, which is also the order of code */
 	uint32_t block_count;
-	struct jump_table *jump;	     /* current */
 	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
+	struct jump_use uses[BT_JUMP_TABLES];
+	unsigned jump; /* the current table's number */
 	uint64_t table_clock;
 	uint64_t local_code; /* vcpu.global_space in which supervisor code was found in pages that are not global */
 	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
@@ -215,7 +221,7 @@ struct bt_cpu {
 	volatile sig_atomic_t kicked;
 	volatile sig_atomic_t ticked; /* the timer found translated code of a young address space running */
 	timer_t timer;
-	bool timed; /* there is the timer */
+	bool timed;			    /* there is the timer */
 	uint64_t fault_at;		    /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
 	pthread_t thread;
@@ -364,12 +370,14 @@ void bt_space_tick(struct vcpu *);
 enum bt_tlb_use { BT_TLB_LITTLE, BT_TLB_YOUNG, BT_TLB_ALL }; /* engine option tlb */
 static inline bool bt_space_is_young(const struct bt_cpu *bt)
 {
-	return bt->timed && bt->options.tlb != BT_TLB_LITTLE && bt->space->ticks < BT_YOUNG_TICKS;
+	return bt->timed && bt->options.tlb != BT_TLB_LITTLE && bt->space->ages && bt->space->ticks < BT_YOUNG_TICKS;
 }
 
 /* fast.c */
 /* Is it worth asking bt_fast()? */
 bool bt_is_fast(const struct insn *);
+/* The same for one that ends its block: does what follows come next, in the mode that it was? Mostly; else bt_fast() finds out. */
+bool bt_is_fast_and_falls_through(const struct insn *);
 /*
  * Called by the glue for bt_frame.exit_arg: a system instruction, a computed target, an address that the TLB does not have. True: translated code goes on at bt_frame.resume. False: bt.c must see to
  * bt_frame.exit_arg.

@@ -134,7 +134,7 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 	if (!v)
 		return;
 	if (info->si_code == SI_TIMER) {
-		if (!v->bt->jump || !(v->bt->jump->key & BT_KEY_USER) || !bt_space_is_young(v->bt))
+		if (!(v->bt->uses[v->bt->jump].key & BT_KEY_USER) || !bt_space_is_young(v->bt))
 			return;
 		v->bt->ticked = 1;
 	}

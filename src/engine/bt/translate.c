@@ -62,6 +62,10 @@ static void emit_callout(struct translation *t, const struct insn *i)
 	else
 		emit_leave(&t->e, arg);
 	t->e.window_base = -1;
+	if (bt_is_fast_and_falls_through(i) && (i->flags & INSN_ENDS)) {
+		t->b->insns[t->n + 1].host = offset_of(t, t->e.at);
+		add_link(t, -1, t->next);
+	}
 }
 
 /* Go on at the linear address in R10. */
@@ -125,6 +129,10 @@ static bool emit_end(struct translation *t, const struct insn *i, const struct i
 {
 	uint64_t target;
 
+	if (t->e.code32 && emit32_get_segment(&t->e, i)) {
+		add_link(t, -1, t->next);
+		return true;
+	}
 	if (i->op < OP_CALL || i->op > OP_LOOPNE || i->opsize != (t->e.code32 ? 4 : 8))
 		return false;
 	if (i->op == OP_RET) {
@@ -235,7 +243,7 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 		emit_tsc(&t->e, i->op == OP_RDTSCP);
 		return true;
 	}
-	if (!(t->b->key & BT_KEY_DF) && emit_string(&t->e, i))
+	if (!(t->b->key & BT_KEY_DF) && (i->op == OP_CLD || emit_string(&t->e, i)))
 		return true;
 	if (!unit_usable(t->b->key, i, h) || emit_insn(&t->e, i, h, t->rip) != EMIT_DONE)
 		return false;

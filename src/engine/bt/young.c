@@ -50,7 +50,7 @@ void bt_space_enter(struct vcpu *v)
 	const uint64_t *table = top_table(v);
 
 	if (s->cr3 != cr3 || !table || !is_same(s, table))
-		*s = (struct bt_space){ .cr3 = cr3 };
+		*s = (struct bt_space){ .cr3 = cr3, .ages = table };
 	v->bt->space = s;
 }
 
