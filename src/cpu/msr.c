@@ -39,8 +39,11 @@ static int apic_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 	return v->env->apic_msr_read(v, msr, value);
 }
 
+/* The APIC does not know how many address bits there are. */
 static int apic_write(struct vcpu *v, uint32_t msr, uint64_t value)
 {
+	if (msr == MSR_IA32_APIC_BASE && value & ~CPU_PHYS_MASK)
+		return -1;
 	if (!v->env || !v->env->apic_msr_write)
 		return -1;
 	return v->env->apic_msr_write(v, msr, value);
@@ -98,6 +101,9 @@ static int efer_write(struct vcpu *v, uint32_t msr, uint64_t value)
 		return -1;
 	if ((value ^ v->s.efer) & EFER_LME && v->s.cr0 & CR0_PG)
 		return -1;
+	/* LMA cannot be written: Intel's ignore the bit, AMD's insist on its value (APM vol. 2 3.1.7). */
+	if (is_amd(v->model) && (value ^ v->s.efer) & EFER_LMA)
+		return -1;
 	value = (value & ~EFER_LMA) | (v->s.efer & EFER_LMA);
 	TRACE(v->trace, CONTROL, "cpu%u EFER %#lx -> %#lx", v->index, (unsigned long)v->s.efer, (unsigned long)value);
 	bool nx_changed = (value ^ v->s.efer) & EFER_NXE;
@@ -119,6 +125,31 @@ static int segment_base_write(struct vcpu *v, uint32_t msr, uint64_t value)
 	if (!is_canonical(value))
 		return -1;
 	v->s.seg_base[msr == 0xc0000100 ? FS : GS] = value;
+	return 0;
+}
+
+/* SYSENTER_CS, ESP and EIP. What is above 32 bits: of the first, and of all of AMD's, writes ignore it. */
+#define MSR_SYSENTER_CS 0x174u
+
+static int sysenter_write(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+	uint64_t *const fields[] = { &v->s.msr_sysenter_cs, &v->s.msr_sysenter_esp, &v->s.msr_sysenter_eip };
+
+	if (msr == MSR_SYSENTER_CS || is_amd(v->model))
+		value = (uint32_t)value;
+	else if (!is_canonical(value))
+		return -1;
+	*fields[msr - MSR_SYSENTER_CS] = value;
+	return 0;
+}
+
+/* Of 32 bits: above them Intel's are reserved, AMD's ignored. */
+static int tsc_aux_write(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+	(void)msr;
+	if (!is_amd(v->model) && value >> 32)
+		return -1;
+	v->s.msr_tsc_aux = (uint32_t)value;
 	return 0;
 }
 
@@ -218,6 +249,15 @@ static int pred_cmd_write(struct vcpu *v, uint32_t msr, uint64_t value)
 	(void)v;
 	(void)msr;
 	return value & ~BIT(0) ? -1 : 0;
+}
+
+/* A microcode update is accepted and changes nothing. */
+static int microcode_load(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+	(void)v;
+	(void)msr;
+	(void)value;
+	return 0;
 }
 
 /*
@@ -326,10 +366,10 @@ static const struct msr msrs[] = {
 	CANONICAL(0xc0000082, FEATURE_LM, msr_lstar),
 	CANONICAL(0xc0000083, FEATURE_LM, msr_cstar),
 	FIELD(0xc0000084, FEATURE_LM, msr_fmask, UINT32_MAX),
-	FIELD(0xc0000103, FEATURE_RDTSCP, msr_tsc_aux, UINT32_MAX),
-	FIELD(0x174, FEATURE_SEP, msr_sysenter_cs, UINT32_MAX),
-	CANONICAL(0x175, FEATURE_SEP, msr_sysenter_esp),
-	CANONICAL(0x176, FEATURE_SEP, msr_sysenter_eip),
+	WRITTEN(0xc0000103, msr_tsc_aux, FEATURE_RDTSCP, tsc_aux_write),
+	WRITTEN(MSR_SYSENTER_CS, msr_sysenter_cs, FEATURE_SEP, sysenter_write),
+	WRITTEN(MSR_SYSENTER_CS + 1, msr_sysenter_esp, FEATURE_SEP, sysenter_write),
+	WRITTEN(MSR_SYSENTER_CS + 2, msr_sysenter_eip, FEATURE_SEP, sysenter_write),
 	FIELD(0x1d9, ALWAYS, msr_debugctl, BIT(0) | BIT(1)), /* LBR (nothing is recorded), BTF */
 
 	WRITTEN(0x277, msr_pat, FEATURE_PAT, pat_write),
@@ -353,7 +393,7 @@ static const struct msr msrs[] = {
 	CONSTANT(0x2a, "EBL_CR_POWERON", INTEL, 0, 0),
 	CONSTANT(0x34, "SMI_COUNT", INTEL, 0, 0),
 	CONSTANT(0x3a, "FEATURE_CONTROL", INTEL, BIT(0), 0), /* locked; no VMX, no SGX */
-	CONSTANT(0x79, "BIOS_UPDT_TRIG", INTEL, 0, ANY),
+	FUNCTION(0x79, "BIOS_UPDT_TRIG", INTEL, NULL, microcode_load),
 	/* Ratios to 100 MHz: highest without turbo, lowest. */
 	CONSTANT(0xce, "PLATFORM_INFO", INTEL, 10ull << 8 | 10ull << 40, 0),
 	FUNCTION(0x1a0, "MISC_ENABLE", INTEL, misc_enable_read, misc_enable_write),
@@ -368,7 +408,7 @@ static const struct msr msrs[] = {
 	FUNCTION(0xc001001a, "TOP_MEM", AMD, top_mem_read, NULL),
 	FUNCTION(0xc001001d, "TOP_MEM2", AMD, top_mem_read, NULL),
 	CONSTANT(0xc001001f, "NB_CFG", AMD, 0, ANY),
-	CONSTANT(0xc0010020, "PATCH_LOADER", AMD, 0, ANY),
+	FUNCTION(0xc0010020, "PATCH_LOADER", AMD, NULL, microcode_load),
 	CONSTANT(0xc0010055, "INT_PENDING", AMD, 0, ANY),
 	CONSTANT(0xc0010058, "MMIO_CFG_BASE", AMD, 0, 0),
 	CONSTANT(0xc0010112, "TSEG_BASE", AMD, 0, 0),
