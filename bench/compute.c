@@ -3,6 +3,7 @@
  */
 #include "gbench.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -309,7 +310,7 @@ static uint64_t chase(long n, size_t size)
 {
 	struct cell {
 		struct cell *next;
-		char rest[56];
+		char rest[64 - sizeof(void *)];
 	} *cells = memory_take(size), *p;
 	size_t count = size / sizeof(*cells), length = 0;
 	uint32_t *order = memory_take(count * sizeof(*order)), state = 99;
@@ -507,32 +508,8 @@ uint64_t bench_pack(long n)
 
 static uint32_t rotate_right(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-/* The first 32 fraction bits of the cube root of p: the integer cube root of p * 2^96, bit by bit. */
-static uint32_t cube_root_fraction(uint32_t p)
-{
-	uint64_t root = 0;
-
-	for (int bit = 34; bit >= 0; bit--) {
-		unsigned __int128 r = root | 1ull << bit;
-
-		if (r * r * r <= (unsigned __int128)p << 96)
-			root = (uint64_t)r;
-	}
-	return (uint32_t)root;
-}
-
-static uint32_t square_root_fraction(uint32_t p)
-{
-	uint64_t root = 0;
-
-	for (int bit = 36; bit >= 0; bit--) {
-		unsigned __int128 r = root | 1ull << bit;
-
-		if (r * r <= (unsigned __int128)p << 64)
-			root = (uint64_t)r;
-	}
-	return (uint32_t)root;
-}
+/* The first 32 bits behind the point. */
+static uint32_t fraction(long double root) { return (uint32_t)(uint64_t)(root * 4294967296); }
 
 static NOINLINE void sha256_block(uint32_t hash[8], const uint32_t k[64], const uint8_t *block)
 {
@@ -578,8 +555,8 @@ uint64_t bench_sha256(long n)
 		if (d < p)
 			continue;
 		if (count < 8)
-			start[count] = square_root_fraction(p);
-		k[count++] = cube_root_fraction(p);
+			start[count] = fraction(sqrtl(p));
+		k[count++] = fraction(cbrtl(p));
 	}
 	memset(data, 'a', SIZE);
 	end[61] = SIZE * 8 >> 16;

@@ -1,5 +1,7 @@
 # The table of bench/run.sh: from `gbench list` and vmtime's files PEER.ROUND.txt, of rounds that were run in turns.
 #
+# native32 and so on are the same with a 32-bit program, in a guest with a 32-bit kernel: over native32.
+#
 # A peer's figure is the median of its rounds' CPU time of the monitor, over the best round of the host itself: fair where other work
 # shares the host, whose clock and whose guests' clocks then say little. Time to userspace and the parallel work are of the host's
 # clock, and worth what the host was free: the host's own parallel figure stands beside.
@@ -27,8 +29,10 @@ function note(key, value) { values[key, ++count[key]] = value }
 function cost(peer, name) {
 	if (!count[peer " " name])
 		return ""
-	return peer == "native" ? best(peer " " name) : median(peer " " name)
+	return peer ~ /^native/ ? best(peer " " name) : median(peer " " name)
 }
+# What a peer's column is over: the host, with the same program.
+function reference(peer) { return peer ~ /32$/ && peer != "native32" ? "native32" : "native" }
 function ratio(a, b) { return a == "" || b == "" || b <= 0 ? "" : a / b }
 # Geometric mean of a peer's costs over another's, where both are, of one kind or (kind "") of all.
 function mean(a, b, kind,   i, r, n, sum) {
@@ -67,7 +71,7 @@ FNR == 1 {
 $1 == "up" && !ups++ { note(peer " up", $2); note(peer " up cpu", $3) }	# of the run with one CPU
 $1 == "memory" && ups == 1 { note(peer " memory " $2, $3) }
 $1 ~ /^parallel/ { note(peer " " $1, $3); note(peer " " $1 " cpu", $4); next }	# nanoseconds of the host's clock
-NF == 4 && $1 in kinds { note(peer " " $1, peer == "native" ? $2 : $4) }
+NF == 4 && $1 in kinds { note(peer " " $1, peer ~ /^native/ ? $2 : $4) }
 
 END {
 	n = split(peers, p, " ")
@@ -81,7 +85,7 @@ END {
 		printf "%-12s%14s", name[k], show(native)
 		for (i = 1; i <= n; i++)
 			if (p[i] != "native")
-				printf "%10s", show(ratio(cost(p[i], name[k]), native))
+				printf "%10s", show(ratio(cost(p[i], name[k]), cost(reference(p[i]), name[k])))
 		r = ratio(cost("doppel", name[k]), cost("qemu", name[k]))
 		limit = name[k] == "divide" || name[k] == "locked" ? 1.1 : 1
 		printf "%13s  %s\n", show(r), name[k] == "cpuid" ? "" : verdict(r, limit)
@@ -91,13 +95,17 @@ END {
 	printf "%-12s%14s", "mean", "geometric"
 	for (i = 1; i <= n; i++)
 		if (p[i] != "native")
-			printf "%10s", show(mean(p[i], "native", ""))
+			printf "%10s", show(mean(p[i], reference(p[i]), ""))
 	print "\n"
 	line("all, geometric mean: doppel / qemu", mean("doppel", "qemu", ""), 0.3)
 	line("computing: doppel / native", mean("doppel", "native", "COMPUTE"), 2, 0, beside("qemu", mean("qemu", "native", "COMPUTE")))
 	line("what a system is asked for: doppel / qemu", mean("doppel", "qemu", "SYSTEM"), 0.7)
 	for (i = 1; i <= n; i++)
 		up = up (p[i] == "native" ? "" : beside(p[i], cost(p[i], "up")))
+	if (cost("doppel32", "up") != "") {
+		line("32-bit guest, all: doppel / doppel's 64-bit", mean("doppel32", "doppel", ""), 1.3)
+		line("32-bit guest, all: doppel / qemu", mean("doppel32", "qemu32", ""), 0.25)
+	}
 	line("start to userspace: doppel / qemu", ratio(cost("doppel", "up"), cost("qemu", "up")), 0.9, 0, "  seconds:" up)
 	up = ""
 	for (i = 1; i <= n; i++)

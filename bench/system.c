@@ -105,7 +105,7 @@ uint64_t bench_clock(long n)
 		int64_t now;
 
 		clock_gettime(CLOCK_MONOTONIC, &t);
-		now = t.tv_sec * 1000000000 + t.tv_nsec;
+		now = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 		ordered &= now >= last;
 		last = now;
 	}
