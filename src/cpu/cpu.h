@@ -849,11 +849,8 @@ _Noreturn void cpu_raise_page_fault(struct vcpu *, gva_t, uint32_t error);
 /*
  * event.c. By convention s.rip is the address of the current instruction when a callout starts. After a callout with
  * INSN_ENDS the callout has set s.rip (cpu_next_rip() if it goes on); after any other the engine advances it.
+ * Outside 64-bit mode EIP has 32 bits in 16-bit code too: branches of 16 bits wrap, what runs on meets the segment's limit.
  */
-static inline uint64_t cpu_ip_mask(const struct vcpu *v)
-{
-	return v->code_mode == MODE_64 ? UINT64_MAX : v->code_mode == MODE_32 ? UINT32_MAX : 0xffff;
-}
 static inline uint64_t cpu_next_rip(const struct vcpu *v, const struct insn *i)
 {
 	return v->code_mode == MODE_64 ? v->s.rip + i->len : (uint32_t)(v->s.rip + i->len);

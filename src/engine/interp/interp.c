@@ -162,7 +162,7 @@ static unsigned decode_crossing(struct vcpu *v, struct block *b, uint64_t linear
 /* Segment limit of an instruction fetch. #GP(0) only when the first instruction is beyond it: the rest is left for later. */
 static bool beyond_limit(struct vcpu *v, unsigned offset, unsigned len)
 {
-	uint64_t last = (v->s.rip & cpu_ip_mask(v)) + offset + len - 1;
+	uint64_t last = (uint32_t)v->s.rip + (uint64_t)offset + len - 1;
 
 	return v->code_mode != MODE_64 && last > v->s.seg_limit[CS];
 }
@@ -458,7 +458,7 @@ static const struct insn *interp_slow(struct vcpu *v)
 		in->exit_kind = EXIT_BUDGET;
 		return NULL;
 	}
-	linear = v->code_mode == MODE_64 ? v->s.rip : (uint32_t)(v->s.seg_base[CS] + (v->s.rip & cpu_ip_mask(v)));
+	linear = v->code_mode == MODE_64 ? v->s.rip : (uint32_t)(v->s.seg_base[CS] + v->s.rip);
 	if (in->step_event)
 		return start_step(v, linear);
 	b = find_block(v, linear);

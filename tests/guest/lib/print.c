@@ -1,7 +1,7 @@
 /*
  * TAP on the debug console, and the end through the debug-exit port.
  */
-#include "guest.h"
+#include "private.h"
 
 #define CONSOLE_PORT 0xe9
 #define EXIT_PORT    0xf4
@@ -66,7 +66,7 @@ void print(const char *format, ...)
 	va_end(list);
 }
 
-static void result(bool good, const char *name, va_list list)
+void check_list(bool good, const char *name, va_list list)
 {
 	checks++;
 	failures += !good;
@@ -80,7 +80,7 @@ bool check(bool good, const char *name, ...)
 	va_list list;
 
 	va_start(list, name);
-	result(good, name, list);
+	check_list(good, name, list);
 	va_end(list);
 	return good;
 }
@@ -90,7 +90,7 @@ bool check_equal(u64 got, u64 wanted, const char *name, ...)
 	va_list list;
 
 	va_start(list, name);
-	result(got == wanted, name, list);
+	check_list(got == wanted, name, list);
 	va_end(list);
 	if (got != wanted)
 		print("#   got 0x%lx, expected 0x%lx\n", got, wanted);
@@ -119,7 +119,7 @@ bool check_end(const struct trap *t, const char *name, ...)
 	va_list list;
 
 	va_start(list, name);
-	result(good, name, list);
+	check_list(good, name, list);
 	va_end(list);
 	if (!good) {
 		print("#   expected no fault\n");
@@ -134,7 +134,7 @@ bool check_fault(const struct trap *t, u64 vector, u64 error, const char *name, 
 	va_list list;
 
 	va_start(list, name);
-	result(good, name, list);
+	check_list(good, name, list);
 	va_end(list);
 	if (!good) {
 		print("#   expected vector %lu error 0x%lx\n", vector, error);
@@ -149,7 +149,7 @@ bool check_page_fault(const struct trap *t, u64 error, u64 address, const char *
 	va_list list;
 
 	va_start(list, name);
-	result(good, name, list);
+	check_list(good, name, list);
 	va_end(list);
 	if (!good) {
 		print("#   expected vector 14 error 0x%lx cr2 0x%lx\n", error, address);

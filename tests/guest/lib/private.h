@@ -6,6 +6,8 @@
 
 #include "guest.h"
 
+/* A line of TAP. */
+void check_list(bool good, const char *name, va_list);
 void idt_init(void);
 void cpu_init(unsigned number); /* its GDT, TSS and IDT registers, and control registers as every test finds them */
 void start(void);
