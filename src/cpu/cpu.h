@@ -1034,6 +1034,11 @@ static inline uint64_t cpu_ea(const struct vcpu *v, const struct insn *i)
  * more: canonicality is found by the access. Raises #GP(0) or #SS(0).
  */
 uint64_t cpu_linear(struct vcpu *, enum seg, uint64_t offset, unsigned size, enum access);
+/*
+ * #GP(0) for a memory operand that must be aligned and is not. To be asked before cpu_operand(): the manuals do not say which is
+ * found first, and processors find this before a stack segment's limit (#SS).
+ */
+void cpu_check_aligned(struct vcpu *, const struct insn *, unsigned alignment);
 
 /* Linear address of the memory operand of an instruction. */
 static inline __attribute__((always_inline)) uint64_t cpu_operand(struct vcpu *v, const struct insn *i, unsigned size,

@@ -37,6 +37,14 @@ uint64_t cpu_linear(struct vcpu *v, enum seg seg, uint64_t offset, unsigned size
 	return (uint32_t)(v->s.seg_base[seg] + offset);
 }
 
+void cpu_check_aligned(struct vcpu *v, const struct insn *i, unsigned alignment)
+{
+	uint64_t base = v->code_mode == MODE_64 && i->seg < FS ? 0 : v->s.seg_base[i->seg];
+
+	if ((base + cpu_ea(v, i)) & (alignment - 1))
+		cpu_raise_error(v, EXC_GP, 0);
+}
+
 /* ---- descriptors ---- */
 
 bool cpu_find_descriptor(struct vcpu *v, uint16_t selector, struct descriptor *d)

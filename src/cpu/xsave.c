@@ -85,11 +85,8 @@ static void put_mxcsr(const struct cpu_state *s, struct fxsave_image *image)
 static uint64_t aligned_operand(struct vcpu *v, const struct insn *i, unsigned size, unsigned alignment,
 				enum access access)
 {
-	uint64_t address = cpu_operand(v, i, size, access);
-
-	if (address & (alignment - 1))
-		cpu_raise_error(v, EXC_GP, 0);
-	return address;
+	cpu_check_aligned(v, i, alignment);
+	return cpu_operand(v, i, size, access);
 }
 
 /* Both pages are checked, so that stores of parts cannot fault between them. */
@@ -120,6 +117,7 @@ void op_fxsave(struct vcpu *v, const struct insn *i)
 
 	fpu_check_available(v, CR0_EM | CR0_TS);
 	address = aligned_operand(v, i, sizeof(image), 16, ACCESS_WRITE);
+	probe(v, i, address, sizeof(image)); /* also what is not written */
 	fpu_sync(v);
 	put_x87(&v->s, &image, is_64(i));
 	put_mxcsr(&v->s, &image);

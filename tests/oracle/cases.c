@@ -52,7 +52,7 @@ static void make_memory(struct cases *c)
 
 static void put_code(struct cases *c, const struct test_case *t)
 {
-	uint64_t at = t->before.rip - CODE;
+	uint64_t at = linear_of(&t->before, CS, t->before.rip) - CODE;
 	unsigned len = (unsigned)MIN(t->len, CODE_SIZE - at);
 
 	for (unsigned n = 0; n < 2; n++) {
@@ -86,6 +86,20 @@ static uint64_t code_address(struct rng *r, unsigned len)
 	}
 }
 
+void put_instruction(struct cases *c, struct test_case *t, bool whole)
+{
+	struct segment cs = segment_of(t->before.sel[CS]);
+	uint64_t at = whole ? CODE + rng_below(&c->rng, CODE_SIZE - 64) : code_address(&c->rng, t->len);
+
+	t->before.rip = c->mode == MODE_64 ? at : (uint32_t)(at - cs.base);
+	if (c->mode == MODE_64)
+		return;
+	if (whole && t->before.rip > cs.limit - 64)
+		t->before.rip = cs.limit - 64;
+	else if (t->before.rip > cs.limit)
+		t->before.rip = cs.limit - rng_below(&c->rng, t->len + 1);
+}
+
 static bool instruction_case(struct cases *c, struct test_case *t, uint64_t number)
 {
 	const struct insn_form *form = t->form;
@@ -105,10 +119,8 @@ static bool instruction_case(struct cases *c, struct test_case *t, uint64_t numb
 	if (c->mode != MODE_64)
 		narrow_registers(&t->before);
 	/* Where an undefined instruction ends nobody can say: all of it is there to be fetched. */
-	t->before.rip = form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1
-				? CODE + rng_below(&c->rng, CODE_SIZE - 64)
-				: code_address(&c->rng, t->len);
-	c->target = data_address(&c->rng, operand_alignment(t));
+	put_instruction(c, t, form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1);
+	c->target = segment_address(c, &t->before, t->insn.seg, operand_alignment(t));
 	operands_before(c, t);
 	if (e->memory && !form->undefined)
 		place_operand(c, e, &f, t);

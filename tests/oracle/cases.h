@@ -31,7 +31,7 @@ struct cases {
 /* ---- state.c ---- */
 
 void make_state(struct cases *, const struct insn *, struct user_state *);
-/* 32-bit code: eight registers of 32 bits. */
+/* 32-bit and 16-bit code: eight registers of 32 bits. */
 void narrow_registers(struct user_state *);
 uint64_t edge_value(struct rng *);
 uint64_t lane_value(struct rng *, enum lanes);
@@ -45,14 +45,23 @@ bool make_instruction(struct cases *, const struct insn_form *, const struct enc
 void place_operand(struct cases *, const struct encoding *, struct encoding_fields *, struct test_case *);
 uint64_t data_address(struct rng *, unsigned align);
 uint64_t stack_address(struct rng *);
+/* A linear address for data in what the segment can reach: as data_address(), in another area if need be, or where its limit is. */
+uint64_t segment_address(struct cases *, const struct user_state *, enum seg, unsigned align);
+/* An offset in SS for a stack pointer of its size; what that leaves of the register is random. */
+uint64_t stack_offset(struct cases *, const struct user_state *);
 
 /*
  * The offset in this segment that reaches a linear address. One that is not canonical by itself faults on AMD's processors,
  * whatever the sum: then the bases become 0.
  */
-uint64_t segment_offset(enum code_mode, struct user_state *, unsigned seg, uint64_t at);
+uint64_t segment_offset(enum code_mode, struct user_state *, enum seg, uint64_t at);
+/* Linear address of the top of the stack. */
+uint64_t stack_top(const struct user_state *);
 
 /* ---- cases.c ---- */
+
+/* Somewhere in the code area, or where the code segment ends, if that is before it; whole: with more to fetch behind it. */
+void put_instruction(struct cases *, struct test_case *, bool whole);
 
 /* Both sides' memory, by linear address; nothing happens unless all of it is data or stack. */
 void put_bytes(struct cases *, uint64_t at, const void *, unsigned len);

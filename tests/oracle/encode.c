@@ -4,11 +4,13 @@
 /* 16-bit addressing: ModRM.rm names a pair of registers. */
 static size_t put_memory_16(const struct encoding_fields *f, uint8_t reg, uint8_t *p)
 {
-	p[0] = (uint8_t)(f->mod << 6 | reg << 3 | (f->base & 7));
+	uint8_t mod = f->base == BASE_NONE ? 0 : f->mod, rm = f->base == BASE_NONE ? 6 : f->base & 7;
+
+	p[0] = (uint8_t)(mod << 6 | reg << 3 | rm);
 	store_le16(p + 1, (uint16_t)f->disp);
-	if (f->mod == 0)
-		return (f->base & 7) == 6 ? 3 : 1;
-	return f->mod == 1 ? 2 : 3;
+	if (mod == 0)
+		return rm == 6 ? 3 : 1;
+	return mod == 1 ? 2 : 3;
 }
 
 static size_t put_memory(enum code_mode mode, const struct encoding_fields *f, uint8_t reg, uint8_t *p)
@@ -89,7 +91,7 @@ size_t encode(enum code_mode mode, const struct encoding *e, const struct encodi
 	*p++ = e->opcode;
 	if (!e->modrm)
 		return (size_t)(p - bytes);
-	if (e->memory && f->address_size && mode == MODE_32)
+	if (e->memory && mode == (f->address_size ? MODE_32 : MODE_16))
 		return (size_t)(p - bytes) + put_memory_16(f, f->reg & 7, p);
 	if (e->memory)
 		return (size_t)(p - bytes) + put_memory(mode, f, f->reg & 7, p);

@@ -215,6 +215,13 @@ static unsigned decode(struct search *s, const struct encoding *e, const struct 
 	return cpu_decode(s->model, s->forms->mode, bytes, 15, 0, i, NULL);
 }
 
+/* Gathers want three different registers, and an SIB byte, which 16-bit addresses have none of. */
+static void fields_of_vex(const struct search *s, const struct encoding *e, struct encoding_fields *f)
+{
+	f->index = e->vex && e->memory ? 7 : BASE_NONE;
+	f->address_size = e->vex && e->memory && s->forms->mode == MODE_16;
+}
+
 /* VEX.vvvv must be 1111 where it is not an operand. */
 static bool takes_vvvv(struct search *s)
 {
@@ -227,7 +234,7 @@ static bool takes_vvvv(struct search *s)
 	f.vvvv = 5;
 	f.reg = e.reg;
 	f.rm = e.rm;
-	f.index = e.vex && e.memory ? 7 : BASE_NONE; /* gathers want three different registers */
+	fields_of_vex(s, &e, &f);
 	decode(s, &e, &f, bytes, &i);
 	return i.op != OP_INVALID;
 }
@@ -248,7 +255,7 @@ static void visit(struct search *s)
 	if (s->e.vex) {
 		s->e.vvvv_used = takes_vvvv(s);
 		f.vvvv = s->e.vvvv_used ? 5 : 0;
-		f.index = s->e.memory ? 7 : BASE_NONE;
+		fields_of_vex(s, &s->e, &f);
 	}
 	len = decode(s, &s->e, &f, bytes, &i);
 	if (s->status || i.op == OP_TOO_LONG)

@@ -26,6 +26,7 @@
 #define IDT	 0xb000u
 #define HANDLERS 0xc000u /* one every 16 bytes */
 #define RSP0	 0xe000u
+#define LDT	 0xe000u
 #define USER	 0x200000u /* the areas' pages: code, data, stack */
 
 #define PTE_P  BIT(0)
@@ -36,8 +37,10 @@
 
 /* Linux's, arch/x86/include/asm/segment.h, as user mode can look at them with LAR and LSL. */
 #define GDT_LIMIT	127
+#define LDT_LIMIT	(8 * LDT_SIZE - 1)
 #define SEL_TSS		0x40
 #define SEL_KERNEL_CODE 0x10
+#define SEL_LDT		0x50
 #define HANDLER_SIZE	16
 #define HLT		0xf4
 
@@ -150,17 +153,21 @@ static uint64_t descriptor(uint16_t attr) { return (uint64_t)attr << 40 | (attr 
 static void make_gdt(struct guest *g)
 {
 	const uint16_t data = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED | ATTR_G, code = data | ATTR_CODE;
-	static const uint64_t tss_base = SYSTEM + TSS;
+	static const uint64_t tss_base = SYSTEM + TSS, ldt_base = SYSTEM + LDT;
 
 	poke(g, GDT + 0x08, descriptor(code | ATTR_DB));
 	poke(g, GDT + 0x10, descriptor(code | ATTR_L));
 	poke(g, GDT + 0x18, descriptor(data | ATTR_DB));
-	poke(g, GDT + 0x20, descriptor(code | ATTR_DB | ATTR_DPL));
-	poke(g, GDT + 0x28, descriptor(data | ATTR_DB | ATTR_DPL));
-	poke(g, GDT + 0x30, descriptor(code | ATTR_L | ATTR_DPL));
+	for (uint16_t selector = 0x20; selector <= 0x30; selector += 8)
+		poke(g, GDT + selector, segment_descriptor(selector));
 	poke(g, GDT + SEL_TSS,
 	     (uint64_t)(ATTR_P | 11) << 40 | 103 | (tss_base & 0xffffff) << 16 | (tss_base >> 24 & 0xff) << 56);
 	poke(g, GDT + SEL_TSS + 8, tss_base >> 32);
+	poke(g, GDT + SEL_LDT,
+	     (uint64_t)(ATTR_P | 2) << 40 | LDT_LIMIT | (ldt_base & 0xffffff) << 16 | (ldt_base >> 24 & 0xff) << 56);
+	poke(g, GDT + SEL_LDT + 8, ldt_base >> 32);
+	for (uint16_t n = 0; n < LDT_SIZE; n++)
+		poke(g, LDT + 8 * n, segment_descriptor((uint16_t)(n << 3 | 4)));
 	poke(g, TSS + 4, SYSTEM + RSP0);
 	poke(g, TSS + 0x60, 104ull << 48); /* no I/O permission bitmap */
 }
@@ -179,25 +186,12 @@ static void make_idt(struct guest *g)
 	}
 }
 
-/* Of a segment that user mode has loaded, as make_gdt() has them. */
-static uint16_t user_attributes(uint16_t selector)
-{
-	const uint16_t user = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED | ATTR_DPL | ATTR_G;
-
-	switch (selector & ~3) {
-	case 0x20: return user | ATTR_CODE | ATTR_DB;
-	case 0x28: return user | ATTR_DB;
-	case 0x30: return user | ATTR_CODE | ATTR_L;
-	default: return 0;
-	}
-}
-
-static void set_segment(struct cpu_state *s, enum seg seg, uint16_t sel, uint16_t attr)
+static void set_segment(struct cpu_state *s, enum seg seg, uint16_t sel, uint16_t attr, uint64_t base, uint32_t limit)
 {
 	s->seg_sel[seg] = sel;
 	s->seg_attr[seg] = attr;
-	s->seg_base[seg] = 0;
-	s->seg_limit[seg] = attr & ATTR_G ? UINT32_MAX : 0;
+	s->seg_base[seg] = base;
+	s->seg_limit[seg] = limit;
 }
 
 static void make_base_state(struct guest *g)
@@ -217,10 +211,8 @@ static void make_base_state(struct guest *g)
 	s->gdtr_limit = GDT_LIMIT;
 	s->idtr_base = SYSTEM + IDT;
 	s->idtr_limit = 0xfff;
-	set_segment(s, LDTR, 0, 0);
-	set_segment(s, TR, SEL_TSS, ATTR_P | 11);
-	s->seg_base[TR] = SYSTEM + TSS;
-	s->seg_limit[TR] = 103;
+	set_segment(s, LDTR, SEL_LDT, ATTR_P | 2, SYSTEM + LDT, LDT_LIMIT);
+	set_segment(s, TR, SEL_TSS, ATTR_P | 11, SYSTEM + TSS, 103);
 }
 
 /* ---- life ---- */
@@ -302,8 +294,11 @@ static void put_state(const struct guest *g, struct cpu_state *s, const struct u
 	memcpy(s->gpr, u->gpr, sizeof(s->gpr));
 	s->rip = u->rip;
 	s->rflags = u->rflags;
-	for (enum seg seg = ES; seg <= GS; seg++)
-		set_segment(s, seg, u->sel[seg], user_attributes(u->sel[seg]));
+	for (enum seg seg = ES; seg <= GS; seg++) {
+		struct segment d = segment_of(u->sel[seg]);
+
+		set_segment(s, seg, u->sel[seg], d.attr, d.base, d.limit);
+	}
 	s->seg_base[FS] = u->fs_base;
 	s->seg_base[GS] = u->gs_base;
 	memcpy(s->vec, u->vec, sizeof(s->vec));

@@ -51,16 +51,51 @@ uint64_t stack_address(struct rng *r)
 #define NEAR 0x10000 /* bit offsets, elements of strings and vectors */
 static bool is_canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
 
-uint64_t segment_offset(enum code_mode mode, struct user_state *s, unsigned seg, uint64_t at)
+uint64_t segment_offset(enum code_mode mode, struct user_state *s, enum seg seg, uint64_t at)
 {
 	uint64_t offset = at - (seg == FS ? s->fs_base : seg == GS ? s->gs_base : 0);
 
 	if (mode != MODE_64)
-		return (uint32_t)offset;
+		return (uint32_t)(at - linear_of(s, seg, 0));
 	if (is_canonical(offset - NEAR) && is_canonical(offset + NEAR))
 		return offset;
 	s->fs_base = s->gs_base = 0;
 	return at;
+}
+
+/* Around the first offset that is beyond the limit, or the last one of an expand-down segment that is. */
+static uint32_t limit_offset(struct rng *r, const struct segment *s) { return s->limit + 16 - rng_below(r, 50); }
+
+uint64_t segment_address(struct cases *c, const struct user_state *s, enum seg seg, unsigned align)
+{
+	struct segment d = segment_of(s->sel[seg]);
+	uint64_t at = data_address(&c->rng, align);
+
+	if (c->mode == MODE_64)
+		return at;
+	if (rng_one_in(&c->rng, 12))
+		return linear_of(s, seg, limit_offset(&c->rng, &d));
+	if (!(s->sel[seg] & 4) || segment_holds(&d, DATA))
+		return at;
+	return segment_holds(&d, STACK) ? STACK + (at & (PAGE_SIZE - 1)) : CODE + (at & (CODE_SIZE - 1));
+}
+
+uint64_t stack_offset(struct cases *c, const struct user_state *s)
+{
+	struct segment d = segment_of(s->sel[SS]);
+	uint64_t at = stack_address(&c->rng), high = rng_next(&c->rng) << 16;
+
+	if (c->mode == MODE_64)
+		return at;
+	at = rng_one_in(&c->rng, 10) ? limit_offset(&c->rng, &d) : at - d.base;
+	return (uint32_t)(d.attr & ATTR_DB ? at : (at & 0xffff) | high);
+}
+
+uint64_t stack_top(const struct user_state *s)
+{
+	bool small = !(segment_of(s->sel[SS]).attr & ATTR_DB);
+
+	return linear_of(s, SS, small ? s->gpr[RSP] & 0xffff : s->gpr[RSP]);
 }
 
 /* ---- the instruction ---- */
@@ -89,7 +124,7 @@ static void choose_memory(struct cases *c, const struct insn_form *form, struct 
 	if (f->base == RSP && (form->op == OP_CALL_FAR || form->op == OP_JMP_FAR))
 		f->base = RBX; /* the stack is where operands.c says */
 	f->disp = f->mod == 1 ? (int8_t)rng_next(r) : (int32_t)edge_value(r);
-	f->address_size = rng_one_in(r, 12);
+	f->address_size = rng_one_in(r, c->mode == MODE_64 ? 12 : 3) || (c->mode == MODE_16 && form->op == OP_GATHER);
 }
 
 static void choose_fields(struct cases *c, const struct insn_form *form, const struct encoding *e,
@@ -109,7 +144,7 @@ static void choose_fields(struct cases *c, const struct insn_form *form, const s
 	if (e->memory)
 		choose_memory(c, form, f);
 	else
-		f->address_size = rng_one_in(r, 24);
+		f->address_size = rng_one_in(r, c->mode == MODE_64 ? 24 : 4);
 	if (rng_one_in(r, 8) && !(e->memory && c->no_address_registers))
 		f->segment = segments[rng_below(r, c->traits.bases ? 6 : 4)];
 	if (c->mode == MODE_64)
@@ -189,10 +224,10 @@ static uint16_t effective_16(const struct test_case *t)
  * 16-bit addresses cannot reach the data area: only a segment base can. They are kept from wrapping inside an operand, where
  * it is the processor's business how many accesses that makes.
  */
-static void place_by_segment(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t)
+static void place_by_segment(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t,
+			     uint64_t *segment)
 {
 	struct user_state *s = &t->before;
-	uint64_t *segment = f->segment == 0x64 ? &s->fs_base : f->segment == 0x65 ? &s->gs_base : NULL;
 
 	if (effective_16(t) >= 0xf000) {
 		if (t->insn.base != 8 * REG_NONE)
@@ -200,8 +235,25 @@ static void place_by_segment(struct cases *c, const struct encoding *e, struct e
 		f->disp &= t->insn.base == 8 * REG_NONE ? 0xfff : UINT32_MAX;
 		encode_again(c, e, f, t);
 	}
-	if (segment)
-		*segment = (uint32_t)(c->target - effective_16(t));
+	*segment = (uint32_t)(c->target - effective_16(t));
+}
+
+static void place_16(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t)
+{
+	struct user_state *s = &t->before;
+	unsigned seg = t->insn.seg;
+	uint64_t *base = seg == FS ? &s->fs_base : seg == GS ? &s->gs_base : NULL, *reg;
+	uint16_t more = (uint16_t)(segment_offset(c->mode, s, seg, c->target) - effective_16(t));
+
+	if (base && !(s->sel[seg] & 4) && c->traits.bases) {
+		place_by_segment(c, e, f, t, base);
+	} else if (t->insn.base != 8 * REG_NONE) {
+		reg = &s->gpr[t->insn.base / 8];
+		*reg = (*reg & ~0xffffull) | ((*reg + more) & 0xffff);
+	} else {
+		f->disp += more;
+		encode_again(c, e, f, t);
+	}
 }
 
 /* One register is base and index: as near as it comes. */
@@ -214,11 +266,10 @@ static uint64_t place_twice(struct cases *c, uint64_t sum, unsigned factor)
 void place_operand(struct cases *c, const struct encoding *e, struct encoding_fields *f, struct test_case *t)
 {
 	struct user_state *s = &t->before;
-	unsigned segment = f->segment == 0x64 ? FS : f->segment == 0x65 ? GS : DS;
-	uint64_t offset = segment_offset(c->mode, s, segment, c->target), index = 0, base;
+	uint64_t offset = segment_offset(c->mode, s, t->insn.seg, c->target), index = 0, base;
 
 	if (t->insn.addrsize == 2) {
-		place_by_segment(c, e, f, t);
+		place_16(c, e, f, t);
 		return;
 	}
 	if (f->base == BASE_RIP) {

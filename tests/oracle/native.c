@@ -113,6 +113,7 @@ struct native {
 	uint64_t components; /* of area */
 	unsigned avx_offset; /* 0: no AVX state */
 	uint16_t cs, ss;
+	bool ldt;
 };
 
 /* ---- setting up ---- */
@@ -210,6 +211,7 @@ struct native *native_create(struct error *err)
 		free(n);
 		return NULL;
 	}
+	n->ldt = !segments_install();
 	return n;
 }
 
@@ -217,11 +219,12 @@ const struct areas *native_areas(struct native *n) { return &n->areas; }
 
 /* Linux's GDT, arch/x86/include/asm/segment.h */
 #define SEL_CODE_32 0x23
+#define SEL_CODE_16 7 /* the first of segments.c */
 
 void native_start_state(struct native *n, enum code_mode mode, struct user_state *s)
 {
 	memset(s, 0, sizeof(*s));
-	s->sel[CS] = mode == MODE_64 ? n->cs : SEL_CODE_32;
+	s->sel[CS] = mode == MODE_64 ? n->cs : mode == MODE_32 ? SEL_CODE_32 : SEL_CODE_16;
 	s->sel[SS] = n->ss;
 	if (mode != MODE_64)
 		s->sel[DS] = s->sel[ES] = s->sel[FS] = s->sel[GS] = n->ss;
@@ -352,6 +355,7 @@ struct host_traits native_traits(struct native *n)
 	n->areas.code[2] = FILLER;
 	native_run(n, &s, &o);
 	return (struct host_traits){ .bases = native_entry.bases,
+				     .ldt = n->ldt,
 				     .fip = o.s.fip == CODE,
 				     .fdp = o.s.fdp == DATA,
 				     .fop = o.s.fop == 0x107,

@@ -14,6 +14,8 @@ static uint16_t selector(struct rng *r)
 		0x13, 0x18, 0x1b, 0x40, 0x43, 0x48, 0x60, 0x63, 0x80, 0xfff8, 0x2f, 0x2b
 	};
 
+	if (rng_one_in(r, 2))
+		return (uint16_t)(rng_below(r, LDT_SIZE + 2) << 3 | 4 | (rng_one_in(r, 4) ? rng_below(r, 4) : 3));
 	return selectors[rng_below(r, ARRAY_SIZE(selectors))];
 }
 
@@ -27,12 +29,15 @@ static uint64_t branch_target(struct rng *r, const struct test_case *t)
 	case 1: return (uint64_t)sign_extend(rng_next(r), 48);
 	case 2: return 0x7ffffffff000ull + rng_below(r, 0x2000);
 	case 3: return edge_value(r);
-	default: at = CODE + rng_below(r, CODE_SIZE);
+	default: at = CODE + rng_below(r, CODE_SIZE) - segment_of(t->before.sel[CS]).base;
 	}
-	return at - t->before.rip < 15 ? at + 15 : at;
+	return (uint16_t)(at - t->before.rip) < 15 ? at + 15 : at;
 }
 
-static uint64_t good_target(struct rng *r) { return CODE_AREA + rng_below(r, PAGE_SIZE); }
+static uint64_t good_target(struct rng *r, uint16_t selector)
+{
+	return CODE_AREA + rng_below(r, PAGE_SIZE) - segment_of(selector).base;
+}
 
 /* What an image of the x87 environment may hold, so that it can be loaded. */
 static void fix_environment(struct cases *c, uint64_t at, unsigned step)
@@ -124,12 +129,13 @@ static void string_registers(struct cases *c, struct test_case *t)
 {
 	struct user_state *s = &t->before;
 	struct rng *r = &c->rng;
-	uint64_t from = data_address(r, 1), count;
+	uint64_t from = segment_address(c, s, t->insn.seg, 1), to, count;
 	uint64_t low = t->insn.addrsize == 8 ? UINT64_MAX : t->insn.addrsize == 4 ? UINT32_MAX : 0xffff;
 	uint64_t high = rng_next(r) & ~low;
 
 	s->gpr[RSI] = (segment_offset(c->mode, s, t->insn.seg, from) & low) | high;
-	s->gpr[RDI] = rng_one_in(r, 4) ? from + rng_below(r, 32) : (data_address(r, 1) & low) | high;
+	to = rng_one_in(r, 4) ? from + rng_below(r, 32) : segment_address(c, s, ES, 1);
+	s->gpr[RDI] = (segment_offset(c->mode, s, ES, to) & low) | high;
 	count = rng_one_in(r, 6) ? rng_below(r, 300) : rng_below(r, 24);
 	if (t->mode != RUN_TRAP && rng_one_in(r, 16))
 		count = rng_one_in(r, 2) ? rng_below(r, 6000) : edge_value(r);
@@ -142,10 +148,12 @@ static void string_contents(struct cases *c, struct test_case *t)
 	struct user_state *s = &t->before;
 	uint64_t rsi = s->gpr[RSI], rdi = s->gpr[RDI], value = rng_next(&c->rng);
 
-	if (t->insn.addrsize == 4) {
-		rsi = (uint32_t)rsi;
-		rdi = (uint32_t)rdi;
+	if (t->insn.addrsize != 8) {
+		rsi &= t->insn.addrsize == 4 ? UINT32_MAX : 0xffff;
+		rdi &= t->insn.addrsize == 4 ? UINT32_MAX : 0xffff;
 	}
+	rsi = linear_of(s, t->insn.seg, rsi);
+	rdi = linear_of(s, ES, rdi);
 	if (rng_one_in(&c->rng, 3))
 		return;
 	for (unsigned n = 0; n < 16 + rng_below(&c->rng, 100); n++) {
@@ -220,15 +228,16 @@ void operands_before(struct cases *c, struct test_case *t)
 			s->gpr[RCX] = rng_below(r, 3) | (rng_one_in(r, 2) ? rng_next(r) << 32 : 0);
 		break;
 	case OP_XLAT:
-		s->gpr[RBX] = segment_offset(c->mode, s, i->seg, data_address(r, 1)) - (s->gpr[RAX] & 0xff);
+		s->gpr[RBX] =
+			segment_offset(c->mode, s, i->seg, segment_address(c, s, i->seg, 1)) - (s->gpr[RAX] & 0xff);
 		break;
 	case OP_MASKMOV:
 		if (t->form->name[0] != 'v' || strstr(t->form->name, "dqu"))
-			s->gpr[RDI] = segment_offset(c->mode, s, DS, data_address(r, 1));
+			s->gpr[RDI] = segment_offset(c->mode, s, i->seg, segment_address(c, s, i->seg, 1));
 		break;
 	case OP_GATHER: gather_indices(c, t); break;
 	case OP_LEAVE:
-	case OP_ENTER: s->gpr[RBP] = stack_address(r); break;
+	case OP_ENTER: s->gpr[RBP] = stack_offset(c, s); break;
 	case OP_MOV_SREG:
 	case OP_VERR:
 	case OP_VERW:
@@ -258,7 +267,7 @@ void operands_before(struct cases *c, struct test_case *t)
 		break;
 	case OP_CALL_FAR:
 	case OP_JMP_FAR: /* perhaps to 32-bit code, which knows half of RSP */
-		s->gpr[RSP] = STACK + 1024 + rng_below(r, 2048);
+		s->gpr[RSP] = segment_offset(c->mode, s, SS, STACK + 1024 + rng_below(r, 2048));
 		break;
 	case OP_CALL:
 	case OP_JMP:
@@ -277,23 +286,36 @@ void operands_before(struct cases *c, struct test_case *t)
 
 /* ---- branches ---- */
 
+/*
+ * No way to 64-bit code from stacks other than flat ones: behind an IRET to a 16-bit stack Linux lets the upper half of RSP be an address
+ * of its own (espfix), which only 64-bit code can use; and whether a call's pushes still have the old base no manual says.
+ */
+static uint16_t far_selector(struct rng *r, const struct test_case *t)
+{
+	uint16_t to = selector(r);
+
+	return (t->before.sel[SS] & 4) && (segment_of(to).attr & ATTR_L) ? t->before.sel[CS] : to;
+}
+
 /* An offset of `size` bytes, then a selector. Only one of them is bad: which is found first is the processor's business. */
 static void far_pointer(struct cases *c, struct test_case *t, uint64_t at, unsigned size)
 {
 	bool good = rng_one_in(&c->rng, 2);
+	uint16_t to = good ? t->before.sel[CS] : far_selector(&c->rng, t);
 
-	put_value(c, at, good ? branch_target(&c->rng, t) : good_target(&c->rng), size);
-	put_value(c, at + size, good ? t->before.sel[CS] : selector(&c->rng), 2);
+	put_value(c, at, good ? branch_target(&c->rng, t) : good_target(&c->rng, to), size);
+	put_value(c, at + size, to, 2);
 }
 
 /* The same, in the instruction. */
 static void far_immediate(struct cases *c, struct test_case *t)
 {
 	bool good = rng_one_in(&c->rng, 2);
-	uint64_t target = good ? branch_target(&c->rng, t) : good_target(&c->rng);
+	uint16_t to = good ? t->before.sel[CS] : far_selector(&c->rng, t);
+	uint64_t target = good ? branch_target(&c->rng, t) : good_target(&c->rng, to);
 
 	memcpy(t->bytes + c->body, &target, t->insn.opsize);
-	store_le16(t->bytes + c->body + t->insn.opsize, good ? t->before.sel[CS] : selector(&c->rng));
+	store_le16(t->bytes + c->body + t->insn.opsize, to);
 	cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, NULL);
 }
 
@@ -306,10 +328,10 @@ static void iret_frame(struct cases *c, struct test_case *t)
 	enum { RIP_ANY = 4, CS_ANY, SS_ANY, RSP_ANY };
 	struct rng *r = &c->rng;
 	unsigned n = t->insn.opsize, what = rng_below(r, 8);
-	uint64_t at = t->before.gpr[RSP];
+	uint64_t at = stack_top(&t->before);
 
-	put_value(c, at, what == RIP_ANY ? branch_target(r, t) : good_target(r), n);
-	put_value(c, at + n, what == CS_ANY ? selector(r) : t->before.sel[CS], n);
+	put_value(c, at, what == RIP_ANY ? branch_target(r, t) : good_target(r, t->before.sel[CS]), n);
+	put_value(c, at + n, what == CS_ANY ? far_selector(r, t) : t->before.sel[CS], n);
 	put_value(c, at + 2 * n, popped_flags(r) & ~(FLAG_VM | FLAG_TF), n);
 	put_value(c, at + 3 * n, what == RSP_ANY ? edge_value(r) : STACK + rng_below(r, STACK_SIZE), n);
 	put_value(c, at + 4 * n, what == SS_ANY ? selector(r) : t->before.sel[SS], n);
@@ -391,7 +413,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 	struct user_state *s = &t->before;
 	const struct insn *i = &t->insn;
 	struct rng *r = &c->rng;
-	uint64_t sp = s->gpr[RSP];
+	uint64_t sp = stack_top(s);
 
 	if (is_direct_branch(i))
 		return !reserved_prefix(i) && branch_direct(c, t);

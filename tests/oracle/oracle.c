@@ -1,8 +1,8 @@
 /*
- * oracle [--engine NAME] [--bits 32|64] [--seed N] [--seconds N] [--cases N] [--form NAME [--case N]]
+ * oracle [--engine NAME] [--bits 16|32|64] [--seed N] [--seconds N] [--cases N] [--form NAME [--case N]]
  *
  * Round after round, a few cases of every form, until the time is over or every form had its number of cases; no limit: until
- * interrupted. 64-bit code, then 32-bit code. Results are TAP lines, one for each
+ * interrupted. 64-bit code, then 32-bit code, then 16-bit code. Results are TAP lines, one for each
  * kind of instruction. A failure says what repeats it.
  */
 #include "oracle.h"
@@ -49,7 +49,7 @@ struct options {
 	uint64_t seed, cases, number;
 	double seconds;
 	bool one_case;
-	unsigned bits; /* 0: both */
+	unsigned bits; /* 0: all */
 };
 
 /* One mode's instructions. */
@@ -64,7 +64,7 @@ struct oracle {
 	struct options options;
 	struct native *native;
 	struct guest *guest;
-	struct pass pass[2];
+	struct pass pass[3];
 	const struct areas *sides[2];
 	double end; /* 0: none */
 	uint64_t run, skipped;
@@ -389,7 +389,7 @@ static int parse(struct options *o, int argc, char **argv)
 		default: return -EINVAL;
 		}
 	}
-	return optind == argc && (!o->bits || o->bits == 32 || o->bits == 64) ? 0 : -EINVAL;
+	return optind == argc && (!o->bits || o->bits == 16 || o->bits == 32 || o->bits == 64) ? 0 : -EINVAL;
 }
 
 static int prepare_pass(struct oracle *o, struct pass *p, enum code_mode mode, struct error *err)
@@ -397,9 +397,13 @@ static int prepare_pass(struct oracle *o, struct pass *p, enum code_mode mode, s
 	struct user_state start;
 
 	p->mode = mode;
-	p->bits = mode == MODE_64 ? 64 : 32;
+	p->bits = 16u << mode;
 	if (o->options.bits && o->options.bits != p->bits)
 		return 0;
+	if (mode == MODE_16 && !native_traits(o->native).ldt) {
+		printf("# 16-bit code: this kernel makes no such segments (modify_ldt)\n");
+		return 0;
+	}
 	if (forms_find(&p->forms, guest_model(o->guest), mode, err))
 		return -err->code;
 	native_start_state(o->native, mode, &start);
@@ -420,8 +424,12 @@ static int prepare(struct oracle *o, struct error *err)
 		return -err->code;
 	o->sides[0] = native_areas(o->native);
 	o->sides[1] = guest_areas(o->guest);
-	ret = prepare_pass(o, &o->pass[0], MODE_64, err);
-	return ret ? ret : prepare_pass(o, &o->pass[1], MODE_32, err);
+	for (enum code_mode mode = MODE_16; mode <= MODE_64; mode++) {
+		ret = prepare_pass(o, &o->pass[MODE_64 - mode], mode, err);
+		if (ret)
+			return ret;
+	}
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -431,7 +439,7 @@ int main(int argc, char **argv)
 	bool good;
 
 	if (!o || parse(&o->options, argc, argv)) {
-		fprintf(stderr, "usage: oracle [--engine NAME] [--bits 32|64] [--seed N] [--seconds N] [--cases N] "
+		fprintf(stderr, "usage: oracle [--engine NAME] [--bits 16|32|64] [--seed N] [--seconds N] [--cases N] "
 				"[--form NAME "
 				"[--case N]]\n");
 		return 2;

@@ -54,17 +54,36 @@ struct outcome {
 	uint64_t cr2; /* of a page fault */
 };
 
+/* ---- segments.c ---- */
+
+/* Entries of the LDT that both sides have. */
+#define LDT_SIZE 33
+
+struct segment {
+	uint32_t base, limit; /* in bytes */
+	uint16_t attr;	      /* ATTR_*; 0: no segment of user mode */
+};
+/* Of Linux's GDT, or of the LDT. */
+struct segment segment_of(uint16_t selector);
+/* The same as 8 bytes of a descriptor table. */
+uint64_t segment_descriptor(uint16_t selector);
+/* Have this process' LDT made: negative error number when this kernel makes none, or no 16-bit segments. */
+int segments_install(void);
+/* Is 64 KiB from its base on this area, or all of the linear addresses? */
+bool segment_holds(const struct segment *, uint64_t area);
+
 /* ---- native.c ---- */
 
 struct native;
 /* One a process. After the engines were created: it takes their signal handlers' place, and calls them for what is not its. */
 struct native *native_create(struct error *);
 const struct areas *native_areas(struct native *);
-/* Selectors and flags that user mode starts with. 32-bit code has flat data segments; its upper registers are not to be used. */
+/* Selectors and flags that user mode starts with: flat segments, as far as there are some. */
 void native_start_state(struct native *, enum code_mode, struct user_state *);
 /* What of this host is not the same everywhere. */
 struct host_traits {
 	bool bases; /* FS and GS bases can be set */
+	bool ldt;   /* there are the segments of segments.c */
 	bool fip, fdp,
 		fop; /* these x87 pointers are kept also while no exception is pending: AMD's have none, Intel's some */
 	uint32_t mxcsr_mask; /* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
@@ -92,23 +111,34 @@ bool guest_report_translation(const struct guest *);
 /* Code of `len` bytes. -EIO when the engine itself fails. */
 int guest_run(struct guest *, const struct user_state *, unsigned len, enum run_mode, struct outcome *, struct error *);
 
-/* Bytes of code at this address, NULL outside of the code area. */
-static inline const uint8_t *code_at(const struct areas *a, uint64_t rip)
+/* Linear address of an offset in a segment; 64-bit code has no bases but those of FS and GS. */
+static inline uint64_t linear_of(const struct user_state *s, enum seg seg, uint64_t offset)
 {
-	return rip - CODE < CODE_SIZE ? a->code + (rip - CODE) : NULL;
+	uint64_t base = seg == FS ? s->fs_base : seg == GS ? s->gs_base : segment_of(s->sel[seg]).base;
+
+	return segment_of(s->sel[CS]).attr & ATTR_L ? (seg >= FS ? base + offset : offset) : (uint32_t)(base + offset);
+}
+
+/* Bytes of code at this address, NULL outside of the code area. */
+static inline const uint8_t *code_at(const struct areas *a, uint64_t linear)
+{
+	return linear - CODE < CODE_SIZE ? a->code + (linear - CODE) : NULL;
 }
 
 /*
  * Both sides go on behind the instruction until something stops them. When that is not the instruction itself, it is the
- * filler, or the absence of code where a branch went: then the case has no fault of its own.
+ * filler, or the absence of code where a branch went, or the end of the code segment: then the case has no fault of its own.
  */
 static inline void outcome_settle(struct outcome *o, const struct areas *a, uint64_t start)
 {
-	const uint8_t *code = code_at(a, o->s.rip);
+	uint64_t at = linear_of(&o->s, CS, o->s.rip);
+	const uint8_t *code = code_at(a, at);
 	bool filler = o->vector == EXC_GP && code && *code == FILLER;
-	bool absent = o->vector == EXC_PF && o->cr2 == o->s.rip && !code;
+	bool absent = o->vector == EXC_PF && o->cr2 == at && !code;
+	bool beyond = o->vector == EXC_GP && !(segment_of(o->s.sel[CS]).attr & ATTR_L) &&
+		      o->s.rip > segment_of(o->s.sel[CS]).limit;
 
-	if (o->s.rip != start && (filler || absent)) {
+	if (o->s.rip != start && (filler || absent || beyond)) {
 		o->vector = -1;
 		o->s.rflags &= ~FLAG_RF;
 	}
@@ -173,7 +203,7 @@ struct forms {
 
 #define FORMS_INDEX 16384u
 
-/* All forms that the model can decode in 64-bit or 32-bit code, by name; and one of the encodings that it cannot. */
+/* All forms that the model can decode in code of a mode, by name; and one of the encodings that it cannot. */
 int forms_find(struct forms *, const struct cpu_model *, enum code_mode, struct error *);
 void forms_free(struct forms *);
 /* The form of these bytes, or NULL. */

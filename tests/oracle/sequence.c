@@ -71,8 +71,8 @@ bool sequence_make(struct cases *c, struct test_case *t)
 
 	t->insn = several;
 	make_state(c, &several, &t->before);
-	t->before.rip = CODE + 256 + rng_below(&c->rng, CODE_SIZE - 512);
-	t->before.gpr[RSP] = STACK + STACK_SIZE / 2;
+	put_instruction(c, t, true);
+	t->before.gpr[RSP] = segment_offset(c->mode, &t->before, SS, STACK + STACK_SIZE / 2);
 	c->no_address_registers = true;
 	for (unsigned n = 0; n < ATTEMPTS && count < wanted; n++)
 		count += append(c, t);

@@ -168,6 +168,38 @@ static bool checks_alignment(const struct insn *i)
 	return !(i->flags & (INSN_HOST | INSN_SYSTEM)) && i->op != OP_GATHER && i->op != OP_MASKMOV;
 }
 
+/* One that can be loaded, with the stack in SS's, and mostly the data in the others'. */
+static uint16_t choose_segment(struct cases *c, enum seg seg)
+{
+	for (;;) {
+		uint16_t selector = (uint16_t)(rng_below(&c->rng, LDT_SIZE) << 3 | 7);
+		struct segment s = segment_of(selector);
+		bool code = s.attr & ATTR_CODE, fits;
+
+		if (!(s.attr & ATTR_P))
+			continue;
+		if (seg == CS)
+			fits = code && !(s.attr & ATTR_DB) == (c->mode == MODE_16);
+		else if (seg == SS)
+			fits = !code && (s.attr & ATTR_WRITABLE) && segment_holds(&s, STACK);
+		else
+			fits = code ? (s.attr & ATTR_WRITABLE) && rng_one_in(&c->rng, 4)
+				    : segment_holds(&s, DATA) || rng_one_in(&c->rng, 8);
+		if (fits)
+			return selector;
+	}
+}
+
+/* Outside 64-bit mode: the flat ones, or any that are not. */
+static void choose_segments(struct cases *c, struct user_state *s)
+{
+	if (c->mode == MODE_64 || !c->traits.ldt || (c->mode == MODE_32 && rng_one_in(&c->rng, 2)))
+		return;
+	for (enum seg seg = ES; seg <= GS; seg++)
+		if (!rng_one_in(&c->rng, 12))
+			s->sel[seg] = choose_segment(c, seg);
+}
+
 void make_state(struct cases *c, const struct insn *i, struct user_state *s)
 {
 	struct rng *r = &c->rng;
@@ -175,7 +207,8 @@ void make_state(struct cases *c, const struct insn *i, struct user_state *s)
 	*s = c->start;
 	for (unsigned n = 0; n < 16; n++)
 		s->gpr[n] = edge_value(r);
-	s->gpr[RSP] = stack_address(r);
+	choose_segments(c, s);
+	s->gpr[RSP] = stack_offset(c, s);
 	s->rflags |= rng_next(r) & FLAGS_STATUS;
 	if (rng_one_in(r, 3))
 		s->rflags |= FLAG_DF;
@@ -185,8 +218,8 @@ void make_state(struct cases *c, const struct insn *i, struct user_state *s)
 		s->fs_base = rng_one_in(r, 2) ? rng_next(r) & 0x7ffff000 : (uint64_t)sign_extend(rng_next(r), 48);
 		s->gs_base = rng_one_in(r, 2) ? rng_next(r) & 0x7ffff000 : (uint64_t)sign_extend(rng_next(r), 48);
 	} else if (c->traits.bases) {
-		s->fs_base = (uint32_t)rng_next(r);
-		s->gs_base = (uint32_t)rng_next(r);
+		s->fs_base = s->sel[FS] & 4 ? segment_of(s->sel[FS]).base : (uint32_t)rng_next(r);
+		s->gs_base = s->sel[GS] & 4 ? segment_of(s->sel[GS]).base : (uint32_t)rng_next(r);
 	}
 	make_vectors(r, s);
 	make_x87(c, s);

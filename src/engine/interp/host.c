@@ -264,9 +264,9 @@ static inline void run_stub(struct vcpu *v, const struct insn *i, const struct h
 		r->stub(v, NULL);
 		return;
 	}
+	if (r->align_mask)
+		cpu_check_aligned(v, i, r->align_mask + 1u);
 	address = cpu_operand(v, i, r->mem_size, r->mem_written ? ACCESS_WRITE : ACCESS_READ);
-	if (unlikely(address & r->align_mask))
-		cpu_raise_error(v, EXC_GP, 0);
 	entry = tlb_slot(v, address);
 	tag = ((address + r->mem_size - 1) & PAGE_MASK) | v->asid;
 	if (likely((r->mem_written ? entry->write_tag : entry->read_tag) == tag))

@@ -159,7 +159,10 @@ static unsigned decode_crossing(struct vcpu *v, struct block *b, uint64_t linear
 	return cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, 15, 0, i, h);
 }
 
-/* Segment limit of an instruction fetch. #GP(0) only when the first instruction is beyond it: the rest is left for later. */
+/*
+ * Segment limit of an instruction fetch. #GP(0) only when the first instruction is beyond it: the rest is left for later. Behind
+ * the last byte of 64 KiB the instruction pointer does not wrap in 16-bit code either: it is the limit that stops it there.
+ */
 static bool beyond_limit(struct vcpu *v, unsigned offset, unsigned len)
 {
 	uint64_t last = (uint32_t)v->s.rip + (uint64_t)offset + len - 1;
@@ -187,6 +190,8 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 		if (!len) {
 			if (b->count)
 				break;
+			if (beyond_limit(v, 0, (unsigned)avail + 1))
+				cpu_raise_error(v, EXC_GP, 0);
 			len = decode_crossing(v, b, linear, host, avail, i, h);
 		}
 		if (beyond_limit(v, (unsigned)offset, len)) {

@@ -365,7 +365,8 @@ static HANDLER(enter)
 	v->current = i;
 	sp = (sp - n) & mask;
 	cpu_store(v, cpu_linear(v, SS, sp, n, ACCESS_WRITE), rbp, n, true);
-	frame = sp;
+	/* The operand's size of the register, of which a smaller stack pointer is the lower part. */
+	frame = (REG64(v, 8 * RSP) & ~mask) | sp;
 	for (unsigned k = 1; k < level; k++) {
 		uint64_t from = (rbp - (uint64_t)k * n) & mask;
 		uint64_t outer = cpu_load(v, cpu_linear(v, SS, from, n, ACCESS_READ), n, true);
@@ -451,10 +452,10 @@ static HANDLER(fence)
 	NEXT;
 }
 
-/* CLFLUSH and its kin are reads for paging and segmentation; host caches are coherent with everything. */
+/* CLFLUSH and its kin are reads, of execute-only segments too (SDM vol. 2); host caches are coherent with everything. */
 static HANDLER(clflush)
 {
-	cpu_load(v, operand(v, i, 1, ACCESS_READ), 1, i->seg == SS);
+	cpu_load(v, operand(v, i, 1, ACCESS_FETCH), 1, i->seg == SS);
 	NEXT;
 }
 
