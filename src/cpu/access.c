@@ -289,12 +289,6 @@ uint64_t cpu_matching_breakpoints(const struct vcpu *v, uint64_t address, unsign
 	return hit;
 }
 
-static void check_alignment(struct vcpu *v, uint64_t lin, unsigned size)
-{
-	if (v->cpl == 3 && (v->s.rflags & FLAG_AC) && (v->s.cr0 & CR0_AM) && (lin & (size - 1)))
-		cpu_raise_error(v, EXC_AC, 0);
-}
-
 static bool accesses_are_checked(const struct vcpu *v) { return unlikely(v->tlb == v->tlb_never); }
 
 /* After the access, which did not fault: debug traps come when the instruction is done. */
@@ -348,7 +342,7 @@ uint64_t cpu_load_slow(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 
 	if (likely(!accesses_are_checked(v)))
 		return load_in_view(v, lin, size, v->tlb_view, ss);
-	check_alignment(v, lin, size);
+	cpu_check_alignment(v, lin, size);
 	value = load_in_view(v, lin, size, v->tlb_view, ss);
 	note_breakpoints(v, lin, size, ACCESS_READ);
 	return value;
@@ -357,7 +351,7 @@ uint64_t cpu_load_slow(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 void cpu_store_slow(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, bool ss)
 {
 	if (accesses_are_checked(v))
-		check_alignment(v, lin, size);
+		cpu_check_alignment(v, lin, size);
 	store_in_view(v, lin, value, size, v->tlb_view, ss);
 	if (accesses_are_checked(v))
 		note_breakpoints(v, lin, size, ACCESS_WRITE);
@@ -366,7 +360,7 @@ void cpu_store_slow(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size,
 void cpu_probe_write(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 {
 	if (accesses_are_checked(v))
-		check_alignment(v, lin, size);
+		cpu_check_alignment(v, lin, size);
 	probe_in_view(v, lin, size, ACCESS_WRITE, v->tlb_view, ss);
 }
 

@@ -954,6 +954,17 @@ void *cpu_rmw_map(struct vcpu *, uint64_t lin, unsigned size, bool ss);
  * may unmap what this vCPU has looked at before, so even what was probed may fault.
  */
 void cpu_exclusive(struct vcpu *, void (*fn)(struct vcpu *, void *), void *arg);
+/*
+ * #AC(0) if the processor checks alignment now and the address is no multiple of `alignment`, a power of two. The accesses above
+ * check that of their size themselves, what follows does not. SDM vol. 3A 6.15: CPL 3, CR0.AM, RFLAGS.AC. An address that is
+ * not canonical is left to the access, which faults.
+ */
+static inline void cpu_check_alignment(struct vcpu *v, uint64_t lin, unsigned alignment)
+{
+	if (unlikely(lin & (alignment - 1)) && v->cpl == 3 && (v->s.rflags & FLAG_AC) && (v->s.cr0 & CR0_AM) &&
+	    (uint64_t)sign_extend(lin, 48) == lin)
+		cpu_raise_error(v, EXC_AC, 0);
+}
 /* Copies of any length, page by page, all pages checked before the first byte is written. Raise #PF. */
 void cpu_load_bytes(struct vcpu *, uint64_t lin, void *, unsigned len, bool ss);
 void cpu_store_bytes(struct vcpu *, uint64_t lin, const void *, unsigned len, bool ss);

@@ -101,6 +101,15 @@ static void reset_x87(struct cpu_state *s)
 	s->fip = s->fdp = 0;
 }
 
+/* #AC asks alignment by the operand size, SDM vol. 3A table 6-7. */
+static uint64_t environment_operand(struct vcpu *v, const struct insn *i, unsigned size, enum access access)
+{
+	uint64_t address = cpu_operand(v, i, size, access);
+
+	cpu_check_alignment(v, address, i->opsize == 2 ? 2 : 4);
+	return address;
+}
+
 static void store_environment(struct vcpu *v, const struct insn *i, bool registers)
 {
 	uint8_t image[ENVIRONMENT_MAX + REGISTERS];
@@ -117,7 +126,7 @@ static void store_environment(struct vcpu *v, const struct insn *i, bool registe
 		}
 		size += REGISTERS;
 	}
-	address = cpu_operand(v, i, size, ACCESS_WRITE);
+	address = environment_operand(v, i, size, ACCESS_WRITE);
 	cpu_store_bytes(v, address, image, size, i->seg == SS);
 	if (registers)
 		reset_x87(&v->s);
@@ -132,7 +141,7 @@ static void load_environment(struct vcpu *v, const struct insn *i, bool register
 	unsigned environment = environment_size(i), size = environment + (registers ? REGISTERS : 0);
 
 	cpu_fpu_check_x87(v, true);
-	cpu_load_bytes(v, cpu_operand(v, i, size, ACCESS_READ), image, size, i->seg == SS);
+	cpu_load_bytes(v, environment_operand(v, i, size, ACCESS_READ), image, size, i->seg == SS);
 	fpu_sync(v);
 	if (!registers)
 		turn_stack(&v->s, load_le16(image + (i->opsize == 2 ? 2 : 4)) >> 11);

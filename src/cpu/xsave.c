@@ -82,10 +82,9 @@ static void put_mxcsr(const struct cpu_state *s, struct fxsave_image *image)
 	image->mxcsr_mask = MXCSR_MASK;
 }
 
-static uint64_t aligned_operand(struct vcpu *v, const struct insn *i, unsigned size, unsigned alignment,
-				enum access access)
+static uint64_t xsave_operand(struct vcpu *v, const struct insn *i, unsigned size, enum access access)
 {
-	cpu_check_aligned(v, i, alignment);
+	cpu_check_aligned(v, i, 64);
 	return cpu_operand(v, i, size, access);
 }
 
@@ -108,6 +107,17 @@ static void store_part(struct vcpu *v, const struct insn *i, uint64_t address, c
 
 /* ---- FXSAVE, FXRSTOR ---- */
 
+/* Misaligned: #GP(0), or where alignment is checked #AC(0), of which processors ask 4 bytes here (SDM vol. 2 FXSAVE, as AMD's do). */
+static uint64_t fxsave_operand(struct vcpu *v, const struct insn *i, enum access access)
+{
+	const unsigned size = sizeof(struct fxsave_image);
+
+	if (unlikely(v->tlb == v->tlb_never))
+		cpu_check_alignment(v, cpu_operand(v, i, size, access), 4);
+	cpu_check_aligned(v, i, 16);
+	return cpu_operand(v, i, size, access);
+}
+
 void op_fxsave(struct vcpu *v, const struct insn *i)
 {
 	unsigned count = v->s.cr4 & CR4_OSFXSR ? vector_registers(v) : 0;
@@ -116,7 +126,7 @@ void op_fxsave(struct vcpu *v, const struct insn *i)
 	uint64_t address;
 
 	fpu_check_available(v, CR0_EM | CR0_TS);
-	address = aligned_operand(v, i, sizeof(image), 16, ACCESS_WRITE);
+	address = fxsave_operand(v, i, ACCESS_WRITE);
 	probe(v, i, address, sizeof(image)); /* also what is not written */
 	fpu_sync(v);
 	put_x87(&v->s, &image, is_64(i));
@@ -130,7 +140,7 @@ void op_fxrstor(struct vcpu *v, const struct insn *i)
 	struct fxsave_image image;
 
 	fpu_check_available(v, CR0_EM | CR0_TS);
-	cpu_load_bytes(v, aligned_operand(v, i, sizeof(image), 16, ACCESS_READ), &image, sizeof(image), i->seg == SS);
+	cpu_load_bytes(v, fxsave_operand(v, i, ACCESS_READ), &image, sizeof(image), i->seg == SS);
 	fpu_sync(v);
 	if (v->s.cr4 & CR4_OSFXSR) {
 		if (image.mxcsr & ~MXCSR_MASK)
@@ -203,7 +213,7 @@ static void save_standard(struct vcpu *v, const struct insn *i, bool optimised)
 	struct xsave_image image;
 
 	check_xsave(v);
-	address = aligned_operand(v, i, size, 64, ACCESS_WRITE);
+	address = xsave_operand(v, i, size, ACCESS_WRITE);
 	probe(v, i, address, size);
 	in_use = cpu_xinuse(v);
 	image.xstate_bv = cpu_load(v, address + offsetof(struct xsave_image, xstate_bv), 8, i->seg == SS);
@@ -223,7 +233,7 @@ void op_xsavec(struct vcpu *v, const struct insn *i)
 	struct xsave_image image;
 
 	check_xsave(v);
-	address = aligned_operand(v, i, size, 64, ACCESS_WRITE);
+	address = xsave_operand(v, i, size, ACCESS_WRITE);
 	probe(v, i, address, size);
 	image.xstate_bv = cpu_xinuse(v) & wanted;
 	if (v->s.mxcsr != MXCSR_DEFAULT)
@@ -273,7 +283,7 @@ void op_xrstor(struct vcpu *v, const struct insn *i)
 	struct xsave_image image;
 
 	check_xsave(v);
-	address = aligned_operand(v, i, area_size(wanted), 64, ACCESS_READ);
+	address = xsave_operand(v, i, area_size(wanted), ACCESS_READ);
 	cpu_load_bytes(v, address, &image, offsetof(struct xsave_image, ymm_high), i->seg == SS);
 	if (!header_ok(v, &image))
 		cpu_raise_error(v, EXC_GP, 0);

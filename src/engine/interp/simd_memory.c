@@ -90,6 +90,23 @@ static uint64_t element_address(struct vcpu *v, const struct insn *i, uint8_t se
 	return cpu_linear(v, seg, offset, size, access);
 }
 
+/* Elements are never checked for alignment (SDM vol. 2 VPGATHERDD, 2.4.6: exceptions type 6): accessed as so many bytes. */
+static uint64_t load_element(struct vcpu *v, uint64_t address, unsigned size, bool ss)
+{
+	uint64_t value = 0;
+
+	cpu_load_bytes(v, address, &value, size, ss);
+	return value;
+}
+
+/* What storing an element would raise. */
+static void probe_element(struct vcpu *v, uint64_t address, unsigned size, bool ss)
+{
+	cpu_probe_write(v, address, 1, ss);
+	if (size > 1)
+		cpu_probe_write(v, address + size - 1, 1, ss);
+}
+
 /* ---- gathers: SDM vol. 2, VPGATHERDD and after ---- */
 
 static bool vendor_is_amd(const struct vcpu *v) { return v->model->vendor[0] == 'A'; }
@@ -120,7 +137,7 @@ void interp_gather(struct vcpu *v, const struct insn *i)
 		}
 		offset = (uint64_t)sign_extend(element(v, f.index, n, index_size), 8 * index_size);
 		address = element_address(v, i, i->seg, base + (offset << f.scale), data_size, ACCESS_READ);
-		set_element(v, f.reg, n, data_size, cpu_load(v, address, data_size, i->seg == SS));
+		set_element(v, f.reg, n, data_size, load_element(v, address, data_size, i->seg == SS));
 		/* Done: if a later element faults, the instruction goes on from there. */
 		set_element(v, f.vvvv, n, data_size, 0);
 	}
@@ -138,7 +155,7 @@ static void masked_load(struct vcpu *v, const struct insn *i, const struct field
 		if (mask_bit(v, f->vvvv, n, size)) {
 			uint64_t address = element_address(v, i, i->seg, offset + n * size, size, ACCESS_READ);
 
-			values[n] = cpu_load(v, address, size, i->seg == SS);
+			values[n] = load_element(v, address, size, i->seg == SS);
 		}
 	zero_from(v, f->reg, 0);
 	for (unsigned n = 0; n < count; n++)
@@ -152,11 +169,14 @@ static void masked_store(struct vcpu *v, const struct insn *i, const struct fiel
 	for (unsigned n = 0; n < count; n++)
 		if (mask_bit(v, f->vvvv, n, size)) {
 			addresses[n] = element_address(v, i, i->seg, offset + n * size, size, ACCESS_WRITE);
-			cpu_probe_write(v, addresses[n], size, i->seg == SS);
+			probe_element(v, addresses[n], size, i->seg == SS);
 		}
 	for (unsigned n = 0; n < count; n++)
-		if (mask_bit(v, f->vvvv, n, size))
-			cpu_store(v, addresses[n], element(v, f->reg, n, size), size, i->seg == SS);
+		if (mask_bit(v, f->vvvv, n, size)) {
+			uint64_t value = element(v, f->reg, n, size);
+
+			cpu_store_bytes(v, addresses[n], &value, size, i->seg == SS);
+		}
 }
 
 /* Operands of MASKMOVQ: MMX registers, which are in the host. Reading them leaves the unit as MASKMOVQ does: in MMX mode. */
@@ -197,6 +217,7 @@ static void mask_bytes(struct vcpu *v, const struct insn *i, const struct fields
 	for (unsigned n = 0; n < count; n++)
 		if (mask[n] & 0x80) {
 			addresses[n] = element_address(v, i, f->seg, v->s.gpr[RDI] + n, 1, ACCESS_WRITE);
+			cpu_check_alignment(v, addresses[n] - n, 8); /* as the host's processor; the manuals do not say */
 			cpu_probe_write(v, addresses[n], 1, f->seg == SS);
 		}
 	for (unsigned n = 0; n < count; n++)
