@@ -223,7 +223,8 @@ enum activity { CPU_RUNNING, CPU_HALTED, CPU_WAIT_SIPI, CPU_SHUTDOWN };
 	_(T, uint8_t, nmi_pending, 1, 72, 0, 1)                                                                        \
 	_(T, uint8_t, shadow, 1, 73, 0, 2)		 /* enum shadow */                                             \
 	_(T, uint64_t, pending_debug, 1, 74, 0, UINT64_MAX) /* DR6 bits of a debug trap due after this instruction */  \
-	_(T, uint64_t, icount, 1, 75, 0, UINT64_MAX)	 /* instructions completed since power-on */
+	_(T, uint64_t, icount, 1, 75, 0, UINT64_MAX)	 /* instructions completed since power-on */                   \
+	_(T, uint8_t, ferr, 1, 76, 0, 1)		 /* FERR# is asserted: an x87 error waits with CR0.NE = 0 */
 /* clang-format on */
 
 /* Interrupts are held off for one instruction after STI (interrupts) and after loads of SS (debug traps too). */
@@ -478,6 +479,7 @@ struct insn_host {
 	uint8_t disp_offset, disp_len; /* displacement bytes, to be cut out */
 	uint8_t imm_offset, imm_len;
 	bool control;	   /* x87: FNINIT, FLDCW, FNSTCW, FNCLEX, FNSTSW...: does not set FIP/FDP/FOP */
+	bool initial;	   /* FNINIT: clears them */
 	bool waiting;	   /* x87/MMX: a pending unmasked exception is reported first (#MF) */
 	uint16_t mnemonic; /* of the decoding library: for messages and tables only */
 };
@@ -518,6 +520,7 @@ enum access { ACCESS_READ = 0, ACCESS_WRITE = 1, ACCESS_FETCH = 2 };
 struct fault {
 	uint8_t vector;
 	bool has_error;
+	bool freeze; /* none: see cpu_freeze() */
 	bool soft; /* INT n, INT3, INTO: rip to push is that of the next instruction; already in s.rip by convention */
 	uint32_t error;
 	uint64_t address; /* CR2 of a page fault */
@@ -587,6 +590,11 @@ struct vcpu_env {
 	bool (*interrupt_pending)(struct vcpu *);
 	uint8_t (*tpr_read)(struct vcpu *); /* CR8 */
 	void (*tpr_write)(struct vcpu *, uint8_t);
+	/*
+	 * CR0.NE = 0: the processor asserts or releases FERR# (SDM vol. 1 D.2.1). Is IGNNE# asserted? May be NULL: both pins are
+	 * left open.
+	 */
+	bool (*fpu_error)(struct vcpu *, bool asserted);
 	/* x2APIC registers 0x800..0x8ff, IA32_APIC_BASE 0x1b, IA32_TSC_DEADLINE 0x6e0: 0, or -1 for #GP(0). */
 	int (*apic_msr_read)(struct vcpu *, uint32_t msr, uint64_t *value);
 	int (*apic_msr_write)(struct vcpu *, uint32_t msr, uint64_t value);
@@ -845,6 +853,8 @@ void cpu_print(struct vcpu *, FILE *);
 _Noreturn void cpu_raise(struct vcpu *, enum vector); /* no error code */
 _Noreturn void cpu_raise_error(struct vcpu *, enum vector, uint32_t error);
 _Noreturn void cpu_raise_page_fault(struct vcpu *, gva_t, uint32_t error);
+/* No fault: the instruction does not begin, and the processor waits for an interrupt before it. */
+_Noreturn void cpu_freeze(struct vcpu *);
 
 /*
  * event.c. By convention s.rip is the address of the current instruction when a callout starts. After a callout with
@@ -1102,8 +1112,18 @@ void cpu_fpu_check_x87(struct vcpu *, bool waiting);
 void cpu_fpu_check_mmx(struct vcpu *);
 void cpu_fpu_check_sse(struct vcpu *);
 void cpu_fpu_check_avx(struct vcpu *);
+/*
+ * An exception waits (X87_PENDING) and a waiting instruction is about to run: #MF, or with CR0.NE = 0 FERR#, and the instruction does
+ * not begin before an interrupt (SDM vol. 1 8.7, D.2.1). Returns only if IGNNE# says to go on nevertheless: then the host's unit
+ * may run it between cpu_fpu_hide_pending(), which puts aside what the host would report, and cpu_fpu_show_pending().
+ */
+void cpu_fpu_report(struct vcpu *);
+uint16_t cpu_fpu_hide_pending(struct vcpu *); /* 0: nothing was pending */
+void cpu_fpu_show_pending(uint16_t hidden);
 /* After x87 instructions that compute: where it was (FIP, FCS, FOP, FDP, FDS). */
 void cpu_fpu_note(struct vcpu *, const struct insn *, uint64_t data_offset);
+/* After FNINIT. */
+void cpu_fpu_clear_pointers(struct vcpu *);
 /* After an instruction that changed the live unit's FCW or FSW: sets x87_watch. */
 void cpu_fpu_watch(struct vcpu *);
 /* XCR0 bits of the components that are not in their initial configuration: XGETBV with ECX = 1 (SDM vol. 1 13.6). */

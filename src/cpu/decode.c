@@ -636,6 +636,7 @@ static void fill_host(struct insn_host *h, const struct insn *i, const ZydisDeco
 	h->imm_offset = in->raw.imm[0].offset;
 	h->imm_len = in->raw.imm[0].size / 8;
 	h->control = x87_control(in->mnemonic);
+	h->initial = in->mnemonic == ZYDIS_MNEMONIC_FNINIT;
 	h->waiting = (h->x87 || h->mmx) && !x87_no_wait(in->mnemonic);
 }
 

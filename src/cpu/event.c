@@ -28,6 +28,8 @@ void cpu_raise_page_fault(struct vcpu *v, gva_t address, uint32_t error)
 	raise_fault(v, (struct fault){ .vector = EXC_PF, .has_error = true, .error = error, .address = address.v });
 }
 
+void cpu_freeze(struct vcpu *v) { raise_fault(v, (struct fault){ .freeze = true }); }
+
 /* ---- delivery, and faults on the way ---- */
 
 enum fault_class { BENIGN, CONTRIBUTORY, PAGE_FAULT }; /* table 6-5 */
@@ -126,8 +128,19 @@ static bool deliver(struct vcpu *v, struct delivery d)
 	return alive;
 }
 
+/* As in HLT, but before the instruction, which was no step. */
+static bool freeze(struct vcpu *v)
+{
+	v->step_trap = v->step_resume = false;
+	v->s.activity = CPU_HALTED;
+	vcpu_post(v, EVENT_HALTED);
+	return true;
+}
+
 bool cpu_deliver_fault(struct vcpu *v)
 {
+	if (v->fault.freeze)
+		return freeze(v);
 	/* Data breakpoints that the instruction met before it faulted strike when it is run again. */
 	v->s.pending_debug &= ~DR6_B;
 	return deliver(v, exception(v, &v->fault));

@@ -5,8 +5,8 @@
  * Two things are kept in software always: the instruction and data pointers (the host's would be addresses of the
  * monitor), and the report of unmasked x87 exceptions. The host must never be the one to report those: it would do so
  * at some later instruction. So once FCW unmasks an exception, FSW.ES is looked at after each x87 instruction, and the
- * next waiting one raises the guest's #MF before the host sees it (x87_watch). CR0.NE = 0, where a PC would raise
- * IRQ 13 through FERR#, is treated as NE = 1.
+ * next waiting one raises the guest's #MF before the host sees it (x87_watch); or, with CR0.NE = 0, asserts FERR#, from which
+ * a PC makes IRQ 13.
  */
 #include "cpu/fpu.h"
 
@@ -46,12 +46,61 @@ uint16_t fpu_full_tags(const struct cpu_state *s, uint8_t short_tags)
 	return (uint16_t)tags;
 }
 
+/* Returns whether IGNNE# is asserted. */
+static bool drive_ferr(struct vcpu *v, bool asserted)
+{
+	v->s.ferr = asserted;
+	return v->env->fpu_error && v->env->fpu_error(v, asserted);
+}
+
 void cpu_fpu_watch(struct vcpu *v)
 {
 	uint16_t control, status;
 
 	__asm__ volatile("fnstcw %0\n\tfnstsw %1" : "=m"(control), "=a"(status));
 	v->x87_watch = (uint8_t)((~control & 0x3f ? X87_UNMASKED : 0) | (status & FSW_ES ? X87_PENDING : 0));
+	if (unlikely(v->s.ferr) && !(v->x87_watch & X87_PENDING))
+		drive_ferr(v, false);
+}
+
+void cpu_fpu_report(struct vcpu *v)
+{
+	if (v->s.cr0 & CR0_NE)
+		cpu_raise(v, EXC_MF);
+	if (!drive_ferr(v, true))
+		cpu_freeze(v);
+}
+
+/* FNSTENV's image of the live unit. */
+struct environment {
+	uint32_t control, status, rest[5];
+};
+
+/* FNSTENV masks all exceptions and FNCLEX forgets them, so that FLDENV, which waits, does not meet any. */
+static void change_status(uint16_t clear, uint16_t set)
+{
+	struct environment e;
+
+	__asm__ volatile("fnstenv %0\n\tfnclex" : "=m"(e));
+	e.status = (e.status & ~(uint32_t)clear) | set;
+	__asm__ volatile("fldenv %0" : : "m"(e));
+}
+
+uint16_t cpu_fpu_hide_pending(struct vcpu *v)
+{
+	uint16_t status;
+
+	if (likely(!(v->x87_watch & X87_PENDING)))
+		return 0;
+	__asm__ volatile("fnstsw %0" : "=a"(status));
+	change_status(FSW_EXCEPTIONS, 0);
+	return status & FSW_EXCEPTIONS;
+}
+
+void cpu_fpu_show_pending(uint16_t hidden)
+{
+	if (unlikely(hidden))
+		change_status(0, hidden);
 }
 
 void cpu_fpu_load(struct vcpu *v)
@@ -141,7 +190,7 @@ static void make_live(struct vcpu *v)
 static void check_pending(struct vcpu *v)
 {
 	if (v->x87_watch & X87_PENDING)
-		cpu_raise(v, EXC_MF);
+		cpu_fpu_report(v);
 }
 
 void cpu_fpu_check_x87(struct vcpu *v, bool waiting)
@@ -194,6 +243,12 @@ void cpu_fpu_note(struct vcpu *v, const struct insn *i, uint64_t data_offset)
 	}
 }
 
+void cpu_fpu_clear_pointers(struct vcpu *v)
+{
+	v->s.fop = v->s.fcs = v->s.fds = 0;
+	v->s.fip = v->s.fdp = 0;
+}
+
 /* ---- operations on the unit as such ---- */
 
 void op_fwait(struct vcpu *v, const struct insn *i)
@@ -207,9 +262,13 @@ void op_fwait(struct vcpu *v, const struct insn *i)
 
 void op_emms(struct vcpu *v, const struct insn *i)
 {
+	uint16_t hidden;
+
 	(void)i;
 	cpu_fpu_check_mmx(v);
+	hidden = cpu_fpu_hide_pending(v);
 	__asm__ volatile("emms");
+	cpu_fpu_show_pending(hidden);
 }
 
 static void check_mxcsr_access(struct vcpu *v, const struct insn *i)

@@ -91,14 +91,15 @@ static void turn_stack(struct cpu_state *s, unsigned new_top)
 	}
 }
 
-static void reset_x87(struct cpu_state *s)
+static void reset_x87(struct vcpu *v)
 {
+	struct cpu_state *s = &v->s;
+
 	turn_stack(s, 0);
 	s->fcw = FCW_DEFAULT;
 	s->fsw = 0;
 	s->ftw = TAGS_EMPTY;
-	s->fop = s->fcs = s->fds = 0;
-	s->fip = s->fdp = 0;
+	cpu_fpu_clear_pointers(v);
 }
 
 /* #AC asks alignment by the operand size, SDM vol. 3A table 6-7. */
@@ -129,7 +130,7 @@ static void store_environment(struct vcpu *v, const struct insn *i, bool registe
 	address = environment_operand(v, i, size, ACCESS_WRITE);
 	cpu_store_bytes(v, address, image, size, i->seg == SS);
 	if (registers)
-		reset_x87(&v->s);
+		reset_x87(v);
 	else
 		v->s.fcw |= 0x3f;
 	cpu_fpu_load(v);

@@ -16,6 +16,10 @@ int rtc_create(struct bus *, struct error *);
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
 /* 8042 at 0x60/0x64: self-test, output port (A20, reset pulse 0xfe), no keyboard attached yet; port 0x92 (fast A20, reset). */
 int kbc_create(struct bus *, struct error *);
+/* FERR#, IGNNE#, port 0xf0 and IRQ 13: x87 errors of the boot processor with CR0.NE = 0. */
+int coprocessor_create(struct bus *, struct error *);
+/* The processor drives FERR#, learns IGNNE#. Takes bus->lock. */
+bool coprocessor_error(struct bus *, bool asserted);
 /* PIIX3 ISA bridge 00:01.0 (PIRQ routing, reset control 0xcf9) and PIIX4 power management 00:01.3 (ACPI: PM1 event/control at
  * ACPI_PM_BASE, PM timer, GPE0). SCI on line 9. */
 int piix_create(struct bus *, struct error *);

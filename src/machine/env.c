@@ -4,6 +4,8 @@
 #define _GNU_SOURCE
 #include "machine/private.h"
 
+#include "devices/devices.h"
+
 #include <sched.h>
 
 #define PAUSES_BEFORE_YIELD 64
@@ -84,6 +86,12 @@ static uint8_t env_tpr_read(struct vcpu *v) { return lapic_tpr(cpu_of(v)->lapic)
 
 static void env_tpr_write(struct vcpu *v, uint8_t cr8) { lapic_set_tpr(cpu_of(v)->lapic, cr8); }
 
+static bool env_fpu_error(struct vcpu *v, bool asserted)
+{
+	machine_sync_time(v);
+	return v->index == 0 && coprocessor_error(cpu_of(v)->machine->bus, asserted);
+}
+
 static int env_apic_msr_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 {
 	machine_sync_time(v);
@@ -124,6 +132,7 @@ const struct vcpu_env machine_env = {
 	.interrupt_pending = env_interrupt_pending,
 	.tpr_read = env_tpr_read,
 	.tpr_write = env_tpr_write,
+	.fpu_error = env_fpu_error,
 	.apic_msr_read = env_apic_msr_read,
 	.apic_msr_write = env_apic_msr_write,
 	.exclusive = exclusive_section,

@@ -39,6 +39,8 @@ static int add_pit(struct machine *m, struct error *err) { return pit_create(m->
 
 static int add_rtc(struct machine *m, struct error *err) { return rtc_create(m->bus, err); }
 
+static int add_coprocessor(struct machine *m, struct error *err) { return coprocessor_create(m->bus, err); }
+
 static int add_keyboard_controller(struct machine *m, struct error *err) { return kbc_create(m->bus, err); }
 
 /* COM1 is always there, as firmware and kernels expect. */
@@ -71,8 +73,8 @@ static int add_debug_console(struct machine *m, struct error *err)
 
 /* The PC, in order of creation: of reset, and of records in a snapshot. */
 static int (*const pc_devices[])(struct machine *, struct error *) = {
-	add_interrupt_controllers, add_pci,    add_piix,       add_pit,		  add_rtc,
-	add_keyboard_controller,   add_serial, add_debug_exit, add_debug_console,
+	add_interrupt_controllers, add_pci,	 add_piix,   add_pit,	     add_rtc,
+	add_keyboard_controller,   add_coprocessor, add_serial, add_debug_exit, add_debug_console,
 };
 
 /* ---- creation ---- */

@@ -301,8 +301,8 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed ||
 	    atomic_load(&v->events))
 		return false;
-	/* CLD, STD */
-	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF))
+	/* CLD, STD; FLDCW and whatever else unmasks x87 exceptions, which must not become the host's */
+	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF) || (v->x87_watch && (b->key & BT_KEY_X87)))
 		return false;
 	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
 	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &v->bt_frame.r11))

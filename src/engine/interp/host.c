@@ -30,6 +30,7 @@ struct host_record {
 	uint8_t align_mask;
 	bool mem_written;
 	bool control; /* x87 control instruction: may change what is watched, sets no pointers */
+	bool initial; /* FNINIT: clears them */
 	struct host_key key;
 };
 
@@ -56,7 +57,8 @@ static _Noreturn void raise_simd_exception(struct vcpu *v)
 static _Noreturn void raise_x87_exception(struct vcpu *v)
 {
 	cpu_fpu_watch(v);
-	cpu_raise(v, EXC_MF);
+	cpu_fpu_report(v);
+	__builtin_unreachable(); /* with IGNNE# nothing is pending while a stub runs */
 }
 
 static bool in_stub(const struct vcpu *v, uint64_t pc)
@@ -164,6 +166,7 @@ static void fill_record(struct host_record *r, const struct insn_host *h)
 	r->mem_written = h->mem_written;
 	r->align_mask = h->mem_align ? h->mem_align - 1 : 0;
 	r->control = h->control;
+	r->initial = h->initial;
 }
 
 static uint32_t key_hash(const struct host_key *key)
@@ -217,12 +220,21 @@ static __attribute__((noinline)) void check_unit(struct vcpu *v, const struct ho
 	default:
 		cpu_fpu_check_sse(v);
 		if (v->x87_watch & r->watch)
-			cpu_raise(v, EXC_MF);
+			cpu_fpu_report(v);
 	}
 }
 
 /* What #AC asks of an operand, SDM vol. 3A table 6-7. 32 bytes are two operands of 16, as on AMD's processors. */
 static unsigned natural_alignment(unsigned size) { return size == 10 ? 8 : MIN(size, 16); }
+
+/* The stub, or where IGNNE# has a waiting instruction go on with an exception pending, without the host's knowing of it. */
+static inline void call_stub(struct vcpu *v, const struct host_record *r, void *operand)
+{
+	uint16_t hidden = r->watch ? cpu_fpu_hide_pending(v) : 0;
+
+	r->stub(v, operand);
+	cpu_fpu_show_pending(hidden);
+}
 
 /* The operand is not in one writable (or readable) page of RAM: work on a copy. Nothing is changed if it faults. */
 static __attribute__((noinline)) void run_on_copy(struct vcpu *v, const struct insn *i, const struct host_record *r,
@@ -243,7 +255,7 @@ static __attribute__((noinline)) void run_on_copy(struct vcpu *v, const struct i
 	} else {
 		cpu_load_bytes(v, address, copy, r->mem_size, ss);
 	}
-	r->stub(v, copy);
+	call_stub(v, r, copy);
 	if (r->mem_written)
 		cpu_store_bytes(v, address, copy, r->mem_size, ss);
 }
@@ -254,7 +266,7 @@ static inline void run_stub(struct vcpu *v, const struct insn *i, const struct h
 	uint64_t address, tag;
 
 	if (!r->mem_size) {
-		r->stub(v, NULL);
+		call_stub(v, r, NULL);
 		return;
 	}
 	if (r->align_mask)
@@ -263,7 +275,7 @@ static inline void run_stub(struct vcpu *v, const struct insn *i, const struct h
 	entry = tlb_slot(v, address);
 	tag = ((address + r->mem_size - 1) & PAGE_MASK) | v->asid;
 	if (likely((r->mem_written ? entry->write_tag : entry->read_tag) == tag))
-		r->stub(v, (void *)(address + entry->addend));
+		call_stub(v, r, (void *)(address + entry->addend));
 	else
 		run_on_copy(v, i, r, address);
 }
@@ -273,6 +285,8 @@ static __attribute__((noinline)) void run_x87(struct vcpu *v, const struct insn 
 	run_stub(v, i, r);
 	if (!r->control)
 		cpu_fpu_note(v, i, r->mem_size ? cpu_ea(v, i) : 0);
+	else if (r->initial)
+		cpu_fpu_clear_pointers(v);
 	if (r->control || v->x87_watch)
 		cpu_fpu_watch(v);
 }

@@ -180,13 +180,16 @@ static void masked_store(struct vcpu *v, const struct insn *i, const struct fiel
 }
 
 /* Operands of MASKMOVQ: MMX registers, which are in the host. Reading them leaves the unit as MASKMOVQ does: in MMX mode. */
-static void read_mmx(uint64_t registers[8])
+static void read_mmx(struct vcpu *v, uint64_t registers[8])
 {
+	uint16_t hidden = cpu_fpu_hide_pending(v);
+
 	__asm__ volatile("movq %%mm0, (%0)\n\tmovq %%mm1, 8(%0)\n\tmovq %%mm2, 16(%0)\n\tmovq %%mm3, 24(%0)\n\t"
 			 "movq %%mm4, 32(%0)\n\tmovq %%mm5, 40(%0)\n\tmovq %%mm6, 48(%0)\n\tmovq %%mm7, 56(%0)"
 			 :
 			 : "r"(registers)
 			 : "memory");
+	cpu_fpu_show_pending(hidden);
 }
 
 /* MASKMOVDQU, VMASKMOVDQU, MASKMOVQ: bytes, to (seg:rDI). */
@@ -207,7 +210,7 @@ static void mask_bytes(struct vcpu *v, const struct insn *i, const struct fields
 	if (mmx) {
 		uint64_t registers[8];
 
-		read_mmx(registers);
+		read_mmx(v, registers);
 		memcpy(data, &registers[f->reg & 7], 8);
 		memcpy(mask, &registers[f->rm & 7], 8);
 	} else {
