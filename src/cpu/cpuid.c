@@ -355,7 +355,7 @@ static void add_features(const struct vcpu *v, uint32_t leaf, uint32_t sub, stru
 	}
 }
 
-/* Bits that mirror registers rather than the model. */
+/* Bits that mirror registers and the mode rather than the model. */
 static void add_live_bits(struct vcpu *v, uint32_t leaf, struct cpuid_regs *r)
 {
 	uint32_t apic = (uint32_t)BIT(cpu_feature_bits[FEATURE_APIC].bit);
@@ -365,8 +365,12 @@ static void add_live_bits(struct vcpu *v, uint32_t leaf, struct cpuid_regs *r)
 			r->ecx |= (uint32_t)BIT(cpu_feature_bits[FEATURE_OSXSAVE].bit);
 		if (!apic_enabled(v))
 			r->edx &= ~apic;
-	} else if (leaf == 0x80000001 && is_amd(v->model) && !apic_enabled(v)) {
-		r->edx &= ~apic;
+	} else if (leaf == 0x80000001 && is_amd(v->model)) {
+		if (!apic_enabled(v))
+			r->edx &= ~apic;
+	} else if (leaf == 0x80000001 && v->code_mode != MODE_64) {
+		/* Intel's have SYSCALL in 64-bit mode alone. */
+		r->edx &= ~(uint32_t)BIT(cpu_feature_bits[FEATURE_SYSCALL].bit);
 	}
 }
 
