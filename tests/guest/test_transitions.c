@@ -29,12 +29,12 @@ struct {
 	u16 limit;
 	u64 base;
 } __attribute__((packed)) old_idtr;
-static u64 legacy_idt[EXC_GP + 1];
+static u64 transition_idt[EXC_GP + 1];
 struct {
 	u16 limit;
 	u32 base;
-} __attribute__((packed)) legacy_idtr;
-u8 legacy_stack[4096] __attribute__((aligned(16)));
+} __attribute__((packed)) transition_idtr;
+u8 transition_stack[4096] __attribute__((aligned(16)));
 
 asm(".text\n"
     "carry_out:\n"
@@ -44,11 +44,11 @@ asm(".text\n"
     "mov $0xc0000080, %ecx; rdmsr; mov %eax, old_efer; sidt old_idtr\n"
     "pushq $0x08; pushq $1f; lretq\n"
     ".code32\n"
-    "1: mov $0x18, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %ss; mov $legacy_stack + 4096, %esp\n"
+    "1: mov $0x18, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %ss; mov $transition_stack + 4096, %esp\n"
     "mov %edi, %esi\n"
     "mov $0x21, %eax; mov %eax, %cr0\n" /* PE, NE */
     "xor %eax, %eax; xor %edx, %edx; wrmsr; mov %eax, %cr4\n"
-    "lidt legacy_idtr\n"
+    "lidt transition_idtr\n"
     "movl $0, outcome; movl $0, outcome + 4; movl $0, outcome + 8\n"
 
     "2: mov (%esi), %eax; mov 4(%esi), %edi; xor %edx, %edx\n"
@@ -61,8 +61,8 @@ asm(".text\n"
     "3: cmp $4, %eax; jne 3f; mov %edi, %eax; wrmsr\n"
     "3: incl outcome; add $8, %esi; jmp 2b\n"
 
-    ".globl legacy_fault\n"
-    "legacy_fault: pop outcome + 8; movl $1, outcome + 4; mov $legacy_stack + 4096, %esp\n"
+    ".globl transition_fault\n"
+    "transition_fault: pop outcome + 8; movl $1, outcome + 4; mov $transition_stack + 4096, %esp\n"
 
     "9: mov %cr0, %eax; mov %eax, outcome + 12; mov %cr3, %eax; mov %eax, outcome + 16\n"
     "mov %cr4, %eax; mov %eax, outcome + 20\n"
@@ -78,15 +78,15 @@ asm(".text\n"
     "3: mov old_rsp, %rsp; lidt old_idtr\n"
     "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
     "ret\n");
-extern const u8 legacy_fault[];
+extern const u8 transition_fault[];
 
 static void attempt(const struct step *steps)
 {
-	u32 at = AT(legacy_fault);
+	u32 at = AT(transition_fault);
 
-	legacy_idt[EXC_GP] = (at & 0xffff) | (u64)KERNEL_CS32 << 16 | 0x8eull << 40 | (u64)(at >> 16) << 48;
-	legacy_idtr.limit = sizeof(legacy_idt) - 1;
-	legacy_idtr.base = AT(legacy_idt);
+	transition_idt[EXC_GP] = (at & 0xffff) | (u64)KERNEL_CS32 << 16 | 0x8eull << 40 | (u64)(at >> 16) << 48;
+	transition_idtr.limit = sizeof(transition_idt) - 1;
+	transition_idtr.base = AT(transition_idt);
 	*gdt_entry(GDT_TSS) &= ~BIT(41);
 	carry_out(steps);
 	*gdt_entry(GDT_TSS) &= ~BIT(41);
