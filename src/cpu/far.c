@@ -118,11 +118,11 @@ static void protected_far_transfer(struct vcpu *v, const struct insn *i, struct 
 	if (!attr_is_code(d.attr))
 		cpu_raise_error(v, EXC_GP, p.selector & ~3u);
 	check_direct_code(v, &d);
-	cpu_check_target(v, &d, p.offset);
 	if (call) {
 		stack_push(v, &rsp, v->s.seg_sel[CS], i->opsize);
 		stack_push(v, &rsp, cpu_next_rip(v, i), i->opsize);
 	}
+	cpu_check_target(v, &d, p.offset); /* after the stack */
 	cpu_mark_descriptor(v, &d, ATTR_ACCESSED);
 	if (call)
 		set_stack_pointer(v, rsp);

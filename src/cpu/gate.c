@@ -44,13 +44,18 @@ static struct call_gate read_call_gate(struct vcpu *v, const struct descriptor *
 	return gate;
 }
 
-/* The code segment that a gate leads to; outer levels cannot be called. */
-static void read_gate_target(struct vcpu *v, const struct call_gate *gate, struct descriptor *code)
+static bool is_inner(const struct vcpu *v, const struct descriptor *code)
+{
+	return !attr_is_conforming(code->attr) && attr_dpl(code->attr) < v->cpl;
+}
+
+/* The code segment that a gate leads to: no outer level's, and by JMP no inner one's. */
+static void read_gate_target(struct vcpu *v, const struct call_gate *gate, bool call, struct descriptor *code)
 {
 	if (selector_is_null(gate->selector))
 		cpu_raise_error(v, EXC_GP, 0);
 	cpu_read_descriptor(v, gate->selector, code, EXC_GP, 0);
-	if (!attr_is_code(code->attr) || attr_dpl(code->attr) > v->cpl)
+	if (!attr_is_code(code->attr) || attr_dpl(code->attr) > v->cpl || (!call && is_inner(v, code)))
 		cpu_raise_error(v, EXC_GP, error_of(code));
 	if (in_long_mode(v) && (code->attr & (ATTR_L | ATTR_DB)) != ATTR_L)
 		cpu_raise_error(v, EXC_GP, error_of(code));
@@ -70,7 +75,7 @@ static struct inner_stack read_inner_stack(struct vcpu *v, unsigned cpl)
 	bool tss_16 = !in_long_mode(v) && (attr_type(v->s.seg_attr[TR]) & ~TSS_BUSY) == SYSTEM_TSS_16;
 	unsigned size = in_long_mode(v) ? 8 : tss_16 ? 2 : 4;
 	unsigned offset = in_long_mode(v) ? 4 + 8 * cpl : (tss_16 ? 2 : 4) + 2 * size * cpl;
-	unsigned last = offset + (size == 8 ? 7 : 2 * size - 1);
+	unsigned last = offset + (size == 8 ? 7 : size + 1); /* of SS, which has 2 bytes */
 	struct inner_stack stack = { 0 };
 	uint16_t selector;
 
@@ -127,12 +132,12 @@ static void call_inner(struct vcpu *v, const struct insn *i, const struct call_g
 	unsigned cpl = attr_dpl(code->attr);
 	struct inner_stack stack = read_inner_stack(v, cpl);
 
-	cpu_check_target(v, code, gate->offset);
 	inner_push(v, &stack, v->s.seg_sel[SS], gate->size);
 	inner_push(v, &stack, v->s.gpr[RSP], gate->size);
 	copy_parameters(v, &stack, gate);
 	inner_push(v, &stack, v->s.seg_sel[CS], gate->size);
 	inner_push(v, &stack, cpu_next_rip(v, i), gate->size);
+	cpu_check_target(v, code, gate->offset);
 	if (stack.ss.attr & ATTR_P)
 		cpu_mark_descriptor(v, &stack.ss, ATTR_ACCESSED);
 	cpu_mark_descriptor(v, code, ATTR_ACCESSED);
@@ -146,11 +151,11 @@ static void transfer_same_level(struct vcpu *v, const struct insn *i, const stru
 {
 	uint64_t rsp = v->s.gpr[RSP];
 
-	cpu_check_target(v, code, gate->offset);
 	if (call) {
 		stack_push(v, &rsp, v->s.seg_sel[CS], gate->size);
 		stack_push(v, &rsp, cpu_next_rip(v, i), gate->size);
 	}
+	cpu_check_target(v, code, gate->offset);
 	cpu_mark_descriptor(v, code, ATTR_ACCESSED);
 	if (call)
 		set_stack_pointer(v, rsp);
@@ -164,13 +169,11 @@ static void transfer_by_call_gate(struct vcpu *v, const struct insn *i, const st
 
 	check_access(v, d);
 	gate = read_call_gate(v, d);
-	read_gate_target(v, &gate, &code);
-	if (attr_is_conforming(code.attr) || attr_dpl(code.attr) == v->cpl)
-		transfer_same_level(v, i, &gate, &code, call);
-	else if (call)
+	read_gate_target(v, &gate, call, &code);
+	if (is_inner(v, &code))
 		call_inner(v, i, &gate, &code);
 	else
-		cpu_raise_error(v, EXC_GP, error_of(&code));
+		transfer_same_level(v, i, &gate, &code, call);
 }
 
 /* ---- the choice ---- */

@@ -113,6 +113,9 @@ static void prepare_real(const struct legacy_state *state)
 
 struct legacy_trap legacy_run(const struct legacy_state *state)
 {
+	static u32 *const segments[] = { &legacy_trapped.cs, &legacy_trapped.ss, &legacy_trapped.ds,
+					 &legacy_trapped.es, &legacy_trapped.fs, &legacy_trapped.gs };
+
 	initialise();
 	legacy_start = *state;
 	memset(&legacy_trapped, 0, sizeof(legacy_trapped));
@@ -130,6 +133,9 @@ struct legacy_trap legacy_run(const struct legacy_state *state)
 	*gdt_entry(GDT_TSS) &= ~BIT(41);
 	asm volatile("ltr %w0" ::"r"(GDT_TSS));
 	asm volatile("lldt %w0" ::"r"(0));
+	/* Some processors leave the upper halves of pushed selectors alone. */
+	for (unsigned n = 0; n < ARRAY_SIZE(segments); n++)
+		*segments[n] &= 0xffff;
 	return legacy_trapped;
 }
 

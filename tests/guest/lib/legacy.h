@@ -82,8 +82,8 @@ struct legacy_trap legacy_run(const struct legacy_state *);
 
 #define LOW32(p) ((u32)(u64)(p))
 
-u32 legacy_stack(void);	      /* top of a scratch stack */
-u32 legacy_ring0_stack(void); /* what the TSS has */
+u32 legacy_stack(void) __attribute__((pure)); /* top of a scratch stack */
+u32 legacy_ring0_stack(void);		      /* what the TSS has */
 
 u64 *legacy_descriptor(u16 selector); /* its place in the GDT */
 u64 *legacy_gate(u8 vector);	      /* in the IDT */
