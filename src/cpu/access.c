@@ -105,7 +105,7 @@ static uint64_t mmio_read(struct vcpu *v, gpa_t address, unsigned size)
 	v->count[COUNT_MMIO_READS]++;
 	value = v->env->mmio_read(v, address, size);
 	note_events(v);
-	return value;
+	return size == 8 ? value : value & (BIT(8 * size) - 1);
 }
 
 static void mmio_write(struct vcpu *v, gpa_t address, unsigned size, uint64_t value)

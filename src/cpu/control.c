@@ -6,7 +6,6 @@
 
 /* ---- CR0 ---- */
 
-#define CR0_KNOWN (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 /* A change of these changes what the TLB may hold. */
 #define CR0_TRANSLATION (CR0_PE | CR0_PG | CR0_WP)
 #define CR0_PAE_RELOAD	(CR0_PG | CR0_CD | CR0_NW)
@@ -84,28 +83,10 @@ void cpu_write_cr3(struct vcpu *v, uint64_t value)
 
 /* ---- CR4 ---- */
 
-/* (bits, the feature that offers them) */
-#define CR4_FEATURES(_)                                                                                                \
-	_(CR4_VME | CR4_PVI, VME)                                                                                      \
-	_(CR4_TSD, TSC)                                                                                                \
-	_(CR4_DE, DE)                                                                                                  \
-	_(CR4_PSE, PSE)                                                                                                \
-	_(CR4_PAE, PAE)                                                                                                \
-	_(CR4_MCE, MCE)                                                                                                \
-	_(CR4_PGE, PGE)                                                                                                \
-	_(CR4_OSFXSR, FXSR)                                                                                            \
-	_(CR4_OSXMMEXCPT, SSE)                                                                                         \
-	_(CR4_UMIP, UMIP)                                                                                              \
-	_(CR4_FSGSBASE, FSGSBASE)                                                                                      \
-	_(CR4_PCIDE, PCID)                                                                                             \
-	_(CR4_OSXSAVE, XSAVE)                                                                                          \
-	_(CR4_SMEP, SMEP)                                                                                              \
-	_(CR4_SMAP, SMAP)
-
 #define CR4_TRANSLATION (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)
 #define CR4_PAE_RELOAD	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
 
-static uint64_t cr4_offered(const struct vcpu *v)
+uint64_t cpu_cr4_offered(const struct vcpu *v)
 {
 	uint64_t offered = CR4_PCE;
 
@@ -119,7 +100,7 @@ static uint64_t cr4_offered(const struct vcpu *v)
 
 static void check_cr4(struct vcpu *v, uint64_t value, uint64_t changed)
 {
-	if (value & ~cr4_offered(v))
+	if (value & ~cpu_cr4_offered(v))
 		cpu_raise_error(v, EXC_GP, 0);
 	if (in_long_mode(v) && !(value & CR4_PAE))
 		cpu_raise_error(v, EXC_GP, 0);

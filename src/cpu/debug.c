@@ -3,11 +3,6 @@
  */
 #include "cpu/segment.h"
 
-#define DR6_WRITABLE 0xe00fu /* B0..B3, BD, BS, BT */
-#define DR6_ONES     0xffff0ff0u
-#define DR6_BD	     BIT(13)
-#define DR7_WRITABLE 0xffff23ffu /* without RTM */
-#define DR7_ONES     0x400u
 
 /* DR4 and DR5 are names of DR6 and DR7 unless CR4.DE makes them undefined. */
 static unsigned register_number(struct vcpu *v, unsigned number)

@@ -98,8 +98,10 @@ static void push(struct vcpu *v, struct stack *s, uint64_t value)
 	if (s->sp_size != 8) {
 		uint64_t top = s->ss.attr & ATTR_DB ? UINT32_MAX : 0xffff;
 		bool outside = s->ss.attr & ATTR_EXPAND_DOWN ? sp <= s->ss.limit || last > top : last > s->ss.limit;
+		/* A task switch that could not load SS leaves none to push on. */
+		bool none = (v->s.cr0 & CR0_PE) && (!(s->ss.attr & ATTR_P) || !attr_is_writable_data(s->ss.attr));
 
-		if (outside)
+		if (outside || none)
 			cpu_raise_error(v, EXC_SS, s->error);
 		if (!in_long_mode(v))
 			lin = (uint32_t)lin;

@@ -4,8 +4,6 @@
  */
 #include "cpu/private.h"
 
-#define DR6_B 0xfull
-
 /* ---- raising ---- */
 
 _Noreturn static void raise_fault(struct vcpu *v, struct fault fault)
@@ -95,6 +93,13 @@ static bool triple_fault(struct vcpu *v)
 	return false;
 }
 
+/*
+ * Faults on the way to one handler. Benign ones are handled one after the other, which may go on for ever: an alignment check on the way to
+ * the handler of alignment checks, where that is of CPL 3, comes back. A processor hangs; here the instruction is begun again, so that
+ * the monitor gets its turn.
+ */
+#define ENDLESS_FAULTS 16
+
 /* Deliver, with what table 6-5 makes of faults on the way. False: triple fault. */
 static bool deliver(struct vcpu *v, struct delivery d)
 {
@@ -106,7 +111,7 @@ static bool deliver(struct vcpu *v, struct delivery d)
 	v->repeating = false;
 	v->delivering = true;
 	v->delivered = (struct fault){ .vector = d.vector, .has_error = d.has_error, .error = d.error };
-	while (alive && !try_delivery(v, &d)) {
+	for (unsigned n = 0; alive && n < ENDLESS_FAULTS && !try_delivery(v, &d); n++) {
 		enum fault_class first = fault_class(&d);
 		bool was_double = d.kind == DELIVERY_EXCEPTION && d.vector == EXC_DF;
 		struct delivery next = exception(v, &v->fault);
@@ -281,24 +286,33 @@ static bool handle_interrupt(struct vcpu *v)
 	return true;
 }
 
+static bool deliver_pending_debug(struct vcpu *v)
+{
+	uint64_t dr6 = v->s.pending_debug;
+
+	if (!dr6 || v->s.shadow == SHADOW_MOV_SS || !accepts_interrupts(v))
+		return true;
+	v->s.pending_debug = 0;
+	return deliver_debug(v, dr6);
+}
+
 bool cpu_handle_events(struct vcpu *v)
 {
 	uint32_t events = atomic_load(&v->events);
-	bool alive = true;
+	bool alive;
 
 	handle_init_and_sipi(v, events);
-	if (v->s.pending_debug && v->s.shadow != SHADOW_MOV_SS && accepts_interrupts(v)) {
-		uint64_t dr6 = v->s.pending_debug;
-
-		v->s.pending_debug = 0;
-		alive = deliver_debug(v, dr6);
-	}
+	alive = deliver_pending_debug(v);
 	if ((events & EVENT_NMI) && take_event(v, EVENT_NMI))
 		v->s.nmi_pending = 1;
 	if (alive && v->s.nmi_pending && !v->s.nmi_blocked && v->s.shadow != SHADOW_MOV_SS && accepts_interrupts(v))
 		alive = cpu_deliver_interrupt(v, EXC_NMI, true);
-	if (alive && (events & EVENT_INTERRUPT))
+	/* Asked anew: what was delivered may have set IF. */
+	if (alive && (atomic_load(&v->events) & EVENT_INTERRUPT))
 		alive = handle_interrupt(v);
+	/* Of delivery itself: a new task's T bit, a data breakpoint on the stack. */
+	if (alive)
+		alive = deliver_pending_debug(v);
 	if (alive && v->s.activity == CPU_RUNNING && unlikely(v->s.dr[7] & DR7_ENABLES)) {
 		uint64_t dr6 = instruction_breakpoints(v);
 

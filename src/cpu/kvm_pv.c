@@ -97,5 +97,5 @@ void op_hypercall(struct vcpu *v, const struct insn *i)
 	(void)i;
 	if (!v->model->kvm_pv)
 		cpu_raise(v, EXC_UD);
-	v->s.gpr[RAX] = v->cpl ? (uint64_t)-KVM_EPERM : (uint64_t)-KVM_ENOSYS;
+	cpu_set_reg(v, 8 * RAX, v->code_mode == MODE_64 ? 8 : 4, v->cpl ? (uint64_t)-KVM_EPERM : (uint64_t)-KVM_ENOSYS);
 }

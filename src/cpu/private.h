@@ -14,8 +14,22 @@ static inline bool is_canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48
 
 /* ---- state.c ---- */
 
+#define RFLAGS_VALID                                                                                                   \
+	(FLAGS_STATUS | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF |   \
+	 FLAG_VIP | FLAG_ID)
+#define RFLAGS_ONE BIT(1) /* always set */
+
+/* seg_attr of all segments of virtual-8086 mode; what is never set in any */
+#define ATTR_VIRTUAL_8086 (ATTR_P | ATTR_DPL | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED)
+#define ATTR_NONE	  0x0f00
+
 /* Load a segment register of real or virtual-8086 mode: base = selector * 16; CS, SS and all attributes as those modes have them. */
 void cpu_set_real_segment(struct vcpu *, enum seg, uint16_t selector);
+
+/* ---- valid.c ---- */
+
+/* state_desc.loaded of the processor. */
+int cpu_state_loaded(void *, struct error *);
 
 /* ---- paging.c ---- */
 
@@ -46,9 +60,17 @@ void cpu_note_port_breakpoints(struct vcpu *, uint16_t port, unsigned size);
 
 /* ---- event.c ---- */
 
-#define DR6_BS	    BIT(14) /* single step, in pending_debug too */
-#define DR7_ENABLES 0xffull /* L0, G0 ... L3, G3 */
-#define DR7_GD	    BIT(13) /* general detect */
+#define DR6_B	     0xfull
+#define DR6_BD	     BIT(13)
+#define DR6_BS	     BIT(14)		       /* single step */
+#define DR6_BT	     BIT(15)		       /* task switch */
+#define DR6_PENDING  (DR6_B | DR6_BS | DR6_BT) /* in pending_debug */
+#define DR6_WRITABLE (DR6_PENDING | DR6_BD)
+#define DR6_ONES     0xffff0ff0u
+#define DR7_ENABLES  0xffull	 /* L0, G0 ... L3, G3 */
+#define DR7_GD	     BIT(13)	 /* general detect */
+#define DR7_WRITABLE 0xffff23ffu /* without RTM */
+#define DR7_ONES     0x400u
 
 /* ---- deliver.c: delivery through the IDT ---- */
 
@@ -168,6 +190,36 @@ static inline uint64_t cpu_xcr0_offered(const struct vcpu *v)
 {
 	return XCR0_X87 | XCR0_SSE | (has_feature(v, FEATURE_AVX) ? XCR0_AVX : 0);
 }
+
+/* ---- control.c ---- */
+
+#define CR0_KNOWN (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
+
+/* (bits, the feature that offers them) */
+#define CR4_FEATURES(_)                                                                                                \
+	_(CR4_VME | CR4_PVI, VME)                                                                                      \
+	_(CR4_TSD, TSC)                                                                                                \
+	_(CR4_DE, DE)                                                                                                  \
+	_(CR4_PSE, PSE)                                                                                                \
+	_(CR4_PAE, PAE)                                                                                                \
+	_(CR4_MCE, MCE)                                                                                                \
+	_(CR4_PGE, PGE)                                                                                                \
+	_(CR4_OSFXSR, FXSR)                                                                                            \
+	_(CR4_OSXMMEXCPT, SSE)                                                                                         \
+	_(CR4_UMIP, UMIP)                                                                                              \
+	_(CR4_FSGSBASE, FSGSBASE)                                                                                      \
+	_(CR4_PCIDE, PCID)                                                                                             \
+	_(CR4_OSXSAVE, XSAVE)                                                                                          \
+	_(CR4_SMEP, SMEP)                                                                                              \
+	_(CR4_SMAP, SMAP)
+
+#define CR4_OR_(bits, feature) | (bits)
+#define CR4_KNOWN	       (CR4_PCE CR4_FEATURES(CR4_OR_))
+
+#define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AIBRSE)
+
+/* CR4 bits that the model offers; all others are reserved. */
+uint64_t cpu_cr4_offered(const struct vcpu *);
 
 /* ---- kvm_pv.c: Linux Documentation/virt/kvm/x86/msr.rst, cpuid.rst ---- */
 

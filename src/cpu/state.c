@@ -7,38 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define RFLAGS_VALID                                                                                                   \
-	(FLAGS_STATUS | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF |   \
-	 FLAG_VIP | FLAG_ID)
-#define RFLAGS_ONE BIT(1) /* always set */
-
-#define DR6_RESET  0xffff0ff0u
-#define DR7_RESET  0x400u
-#define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_AIBRSE)
-
-/* What a range cannot say of a loaded state: combinations that no processor can be in. */
-static int cpu_state_loaded(void *object, struct error *err)
-{
-	const struct cpu_state *s = object;
-
-	if ((s->cr0 & CR0_PG) && !(s->cr0 & CR0_PE))
-		return error_set(err, EINVAL, "cpu: CR0 is %#lx; paging needs protected mode", s->cr0);
-	if (s->efer & ~EFER_KNOWN)
-		return error_set(err, EINVAL, "cpu: EFER is %#lx; expected no bits but %#llx", s->efer, EFER_KNOWN);
-	if (!!(s->efer & EFER_LMA) != ((s->efer & EFER_LME) && (s->cr0 & CR0_PG)))
-		return error_set(err, EINVAL, "cpu: EFER is %#lx with CR0 %#lx; LMA must be LME and paging", s->efer,
-				 s->cr0);
-	if ((s->efer & EFER_LMA) && !(s->cr4 & CR4_PAE))
-		return error_set(err, EINVAL, "cpu: CR4 is %#lx; long mode needs PAE", s->cr4);
-	if ((s->efer & EFER_LMA) && (s->rflags & FLAG_VM))
-		return error_set(err, EINVAL, "cpu: RFLAGS is %#lx; there is no virtual-8086 mode in long mode",
-				 s->rflags);
-	if (!(s->xcr0 & XCR0_X87) || (s->xcr0 & ~(XCR0_X87 | XCR0_SSE | XCR0_AVX)) ||
-	    ((s->xcr0 & XCR0_AVX) && !(s->xcr0 & XCR0_SSE)))
-		return error_set(err, EINVAL, "cpu: XCR0 is %#lx; expected 1, 3 or 7", s->xcr0);
-	return 0;
-}
-
 STATE_DESC(cpu_desc, "cpu", 1, struct cpu_state, CPU_STATE, .loaded = cpu_state_loaded);
 const struct state_desc *const cpu_state_desc = &cpu_desc;
 
@@ -133,8 +101,8 @@ void cpu_reset(struct vcpu *v, bool init)
 	set_segment(v, LDTR, 0, 0, ATTR_P | 2);
 	set_segment(v, TR, 0, 0, ATTR_P | 11);
 	v->s.gpr[RDX] = v->model->signature;
-	v->s.dr[6] = DR6_RESET;
-	v->s.dr[7] = DR7_RESET;
+	v->s.dr[6] = DR6_ONES;
+	v->s.dr[7] = DR7_ONES;
 	if (v->index != 0)
 		v->s.activity = CPU_WAIT_SIPI;
 
@@ -156,7 +124,7 @@ void cpu_set_real_segment(struct vcpu *v, enum seg seg, uint16_t selector)
 	v->s.seg_base[seg] = (uint64_t)selector << 4;
 	if (v->s.rflags & FLAG_VM) {
 		v->s.seg_limit[seg] = 0xffff;
-		v->s.seg_attr[seg] = ATTR_P | ATTR_DPL | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED;
+		v->s.seg_attr[seg] = ATTR_VIRTUAL_8086;
 	} else if (!(v->s.seg_attr[seg] & ATTR_P)) {
 		/* A null segment of protected mode; otherwise limit and size stay ("big real mode"). */
 		v->s.seg_attr[seg] = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED;

@@ -8,7 +8,6 @@
 #include "cpu/segment.h"
 
 #define TSS_SEGMENTS 6 /* in the order of enum seg */
-#define DR6_BT	     BIT(15)
 #define DR7_LOCAL    0x155u /* L0..L3, LE */
 
 /* Where things are in a TSS: SDM vol. 3A figures 7-2 and 7-10. */
@@ -163,21 +162,18 @@ static void load_segments(struct vcpu *v, const struct task_image *image, uint32
 	static const uint8_t data_segments[] = { ES, DS, FS, GS };
 
 	load_ldt(v, image->ldt, ext);
-	if (v->s.rflags & FLAG_VM) {
-		for (unsigned seg = ES; seg <= GS; seg++)
-			cpu_set_real_segment(v, seg, image->segments[seg]);
-	} else {
-		load_code(v, image->segments[CS], ext);
-		load_stack(v, image->segments[SS], ext);
-		for (unsigned n = 0; n < ARRAY_SIZE(data_segments); n++)
-			load_data(v, data_segments[n], image->segments[data_segments[n]], ext);
-	}
+	if (v->s.rflags & FLAG_VM)
+		return;
+	load_code(v, image->segments[CS], ext);
+	load_stack(v, image->segments[SS], ext);
+	for (unsigned n = 0; n < ARRAY_SIZE(data_segments); n++)
+		load_data(v, data_segments[n], image->segments[data_segments[n]], ext);
 	cpu_update_mode(v);
 }
 
 /* ---- the switch ---- */
 
-/* Registers, with segments that have their selectors and nothing behind them yet. */
+/* Registers, with segments that have their selectors and, but in virtual-8086 mode, nothing behind them yet. */
 static void take_registers(struct vcpu *v, const struct task_image *image, uint64_t flags)
 {
 	unsigned cpl = image->segments[CS] & 3;
@@ -192,6 +188,8 @@ static void take_registers(struct vcpu *v, const struct task_image *image, uint6
 	v->s.cr0 |= CR0_TS;
 	v->s.dr[7] &= ~(uint64_t)DR7_LOCAL;
 	cpu_set_rflags(v, flags);
+	for (unsigned seg = ES; (v->s.rflags & FLAG_VM) && seg <= GS; seg++)
+		cpu_set_real_segment(v, seg, image->segments[seg]);
 	cpu_update_mode(v);
 }
 

@@ -756,6 +756,58 @@ static void test_breakpoints(void **state)
 	assert_int_equal(v->events, 0);
 }
 
+/* A handler of CPL 3 whose frame is pushed on a stack that is not aligned: the alignment check comes on the way to its own handler. */
+static void test_endless_faults(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	protected_mode(b, 3);
+	v->s.cr0 |= CR0_AM;
+	gate32(b, EXC_AC, CODE_CONFORMING, HANDLER, 14, 0);
+	v->s.gpr[RSP] = STACK + 1;
+	cpu_set_rflags(v, FLAG_AC | 2);
+	cpu_update_mode(v);
+	assert_true(fault(b, EXC_AC, true, 0));
+	assert_int_equal(v->s.rip, RIP); /* to be begun again */
+	assert_int_equal(v->s.gpr[RSP], STACK + 1);
+}
+
+/* A task switch that could not load SS leaves none to push on. */
+static void test_no_stack_segment(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	protected_mode(b, 0);
+	gate32(b, EXC_TS, CODE0, HANDLER, 14, 0);
+	v->s.seg_attr[SS] = 0;
+	cpu_update_mode(v);
+	assert_false(fault(b, EXC_TS, true, 0));
+	assert_int_equal(v->s.activity, CPU_SHUTDOWN);
+}
+
+/* What comes of delivery itself is looked at before the handler's first instruction. */
+static void test_events_of_delivery(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	protected_mode(b, 3);
+	gate32(b, 0x21, CODE_CONFORMING, HANDLER, 14, 0);
+	gate32(b, EXC_DB, CODE_CONFORMING, HANDLER + EXC_DB, 14, 0);
+	v->s.dr[0] = STACK - 4;
+	v->s.dr[7] |= BIT(1) | 0xdull << 16; /* writes of 4 bytes */
+	cpu_set_rflags(v, FLAG_IF | 2);
+	cpu_update_mode(v);
+	b->interrupt = 0x21;
+	vcpu_post(v, EVENT_INTERRUPT);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->s.rip, HANDLER + EXC_DB);
+	assert_int_equal(get(b, v->s.gpr[RSP], 4), HANDLER);
+	assert_int_equal(v->s.dr[6] & 15, 1);
+}
+
 static void test_reset_init_sipi(void **state)
 {
 	struct bare_cpu *b = *state;
@@ -816,12 +868,13 @@ static void test_reset_init_sipi(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_long_same_level),	  TEST(test_long_from_user), TEST(test_long_ist),
-		TEST(test_long_bad_gates),	  TEST(test_software),	     TEST(test_double_fault),
-		TEST(test_triple_fault),	  TEST(test_protected),	     TEST(test_protected_bad_stacks),
-		TEST(test_protected_limits),	  TEST(test_virtual_8086),   TEST(test_real_mode),
-		TEST(test_interrupts_and_shadow), TEST(test_stack_shadow),   TEST(test_halt),
-		TEST(test_single_step),		  TEST(test_breakpoints),    TEST(test_reset_init_sipi),
+		TEST(test_long_same_level),	  TEST(test_long_from_user),   TEST(test_long_ist),
+		TEST(test_long_bad_gates),	  TEST(test_software),	       TEST(test_double_fault),
+		TEST(test_triple_fault),	  TEST(test_protected),	       TEST(test_protected_bad_stacks),
+		TEST(test_protected_limits),	  TEST(test_virtual_8086),     TEST(test_real_mode),
+		TEST(test_interrupts_and_shadow), TEST(test_stack_shadow),     TEST(test_halt),
+		TEST(test_single_step),		  TEST(test_breakpoints),      TEST(test_reset_init_sipi),
+		TEST(test_endless_faults),	  TEST(test_no_stack_segment), TEST(test_events_of_delivery),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
