@@ -50,10 +50,12 @@ UNIT := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.
 # One program of all files; while none of them has main(), there is nothing to build.
 ORACLE_SOURCES := $(sort $(wildcard tests/oracle/*.c))
 ORACLE := $(if $(shell grep -l '^int main' $(ORACLE_SOURCES) /dev/null),$(OUT)/tests/oracle/oracle)
-LOCKSTEP_SOURCES := $(sort $(wildcard tests/lockstep/*.c)) $(addprefix tests/isolation/,choices.c generate.c tables.c world.c)
+LOCKSTEP_SOURCES := $(sort $(wildcard tests/lockstep/*.c)) $(addprefix tests/isolation/,generate.c tables.c world.c)
 LOCKSTEP := $(OUT)/tests/lockstep/lockstep
 ISOLATION_SOURCES := $(sort $(wildcard tests/isolation/*.c))
 ISOLATION := $(OUT)/tests/isolation/isolation
+STEP_SOURCES := $(sort $(wildcard tests/step/*.c))
+STEP := $(OUT)/tests/step/step
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
@@ -64,7 +66,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation mutants lockstep fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -79,6 +81,7 @@ help:
 	@echo 'oracle    compare instructions with the host CPU, for longer (ORACLE_ARGS)'
 	@echo 'lockstep  boot kernels under both engines side by side, compared all the way (LOCKSTEP_ARGS)'
 	@echo 'isolation attack the translator as a hostile guest would, for longer (ISOLATION_ARGS)'
+	@echo 'step      a processor in random states, one step after the other, for longer (STEP_ARGS)'
 	@echo 'mutants   break the translator in some twenty ways: the isolation fuzzer must find each'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
@@ -131,12 +134,17 @@ $(OUT)/tests/oracle/oracle: $(ORACLE_SOURCES) $(wildcard tests/oracle/*.h) $(LIB
 $(LOCKSTEP): $(LOCKSTEP_SOURCES) $(wildcard tests/lockstep/*.h tests/isolation/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/lockstep')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests/lockstep $(LDFLAGS_ALL) -o $@ $(LOCKSTEP_SOURCES) $(LIB) $(LIBS)
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/lockstep $(LDFLAGS_ALL) -o $@ $(LOCKSTEP_SOURCES) $(LIB) $(LIBS)
 
 $(OUT)/tests/isolation/isolation: $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/isolation')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests/isolation $(LDFLAGS_ALL) -o $@ $(ISOLATION_SOURCES) $(LIB) $(LIBS)
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/isolation $(LDFLAGS_ALL) -o $@ $(ISOLATION_SOURCES) $(LIB) $(LIBS)
+
+$(STEP): $(STEP_SOURCES) $(wildcard tests/step/*.h tests/lib/*.h) $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   tests/step')
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/step $(LDFLAGS_ALL) -o $@ $(STEP_SOURCES) $(LIB) $(LIBS)
 
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -169,6 +177,12 @@ $(OUT)/tests/fuzz/fuzz_isolation: tests/fuzz/fuzz_isolation.c $(ISOLATION_SOURCE
 	$(if $(Q),@echo '  FUZZ   $<')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/isolation $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< \
 		$(filter-out tests/isolation/isolation.c,$(ISOLATION_SOURCES)) $(LIB) $(LIBS)
+# The same of tests/step.
+$(OUT)/tests/fuzz/fuzz_step: tests/fuzz/fuzz_step.c $(STEP_SOURCES) $(wildcard tests/step/*.h tests/lib/*.h) $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  FUZZ   $<')
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/step $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< \
+		$(filter-out tests/step/step.c,$(STEP_SOURCES)) $(LIB) $(LIBS)
 fuzzers: $(FUZZ)
 else
 fuzzers:
@@ -206,7 +220,7 @@ packages:
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
-	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))'
+	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -214,7 +228,7 @@ check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
 test: packages
-	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) fuzzers
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) fuzzers
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
@@ -236,6 +250,10 @@ oracle: $(ORACLE)
 # The same, e.g. --seed 1 --seconds 600.
 isolation: $(ISOLATION)
 	$(Q)$(ISOLATION) $(ISOLATION_ARGS)
+
+# The same, e.g. --other bt,block=1.
+step: $(STEP)
+	$(Q)$(STEP) $(STEP_ARGS)
 
 # Minutes; LOCKSTEP_ARGS e.g. --engine bt,link=off or --step 200.
 lockstep: $(LOCKSTEP)

@@ -11,19 +11,7 @@
 
 #include "cpu/cpu.h"
 #include "engine/engine.h"
-
-/* ---- choices: where everything random comes from ---- */
-
-struct choices {
-	uint64_t state;
-	const uint8_t *bytes; /* used up first */
-	size_t left;
-};
-
-uint64_t choose(struct choices *);
-/* 0 .. n-1 */
-unsigned choose_below(struct choices *, unsigned n);
-static inline bool choose_one_in(struct choices *c, unsigned n) { return choose_below(c, n) == 0; }
+#include "lib/choices.h"
 
 /* ---- world.c: a machine of one vCPU and RAM ---- */
 
