@@ -179,6 +179,7 @@ static bool deliver_debug(struct vcpu *v, uint64_t dr6)
 	struct delivery d = exception(v, &f);
 
 	v->s.dr[6] |= dr6;
+	v->s.msr_debugctl &= ~(DEBUGCTL_LBR | DEBUGCTL_BTF);
 	d.resume = false; /* a trap, or an instruction breakpoint: its handler decides */
 	return deliver(v, d);
 }
@@ -207,6 +208,7 @@ static void prepare_step(struct vcpu *v)
 {
 	v->step_trap = v->s.rflags & FLAG_TF;
 	v->step_resume = v->s.rflags & FLAG_RF;
+	v->step_rip = v->s.rip;
 	v->step_shadow = v->s.shadow;
 	if (v->step_trap || v->s.shadow || v->s.pending_debug || (v->s.dr[7] & DR7_ENABLES))
 		vcpu_post(v, EVENT_STEP);
@@ -214,12 +216,23 @@ static void prepare_step(struct vcpu *v)
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STEP);
 }
 
+/*
+ * With DEBUGCTL.BTF, TF traps after branches alone (SDM vol. 3B 17.4.3). An iteration of a repeated instruction
+ * is none; a branch to the very next instruction passes for none too.
+ */
+static bool step_traps(const struct vcpu *v)
+{
+	bool branched = v->s.rip != v->step_rip && v->s.rip != v->step_next;
+
+	return v->step_trap && v->s.shadow != SHADOW_MOV_SS && (branched || !(v->s.msr_debugctl & DEBUGCTL_BTF));
+}
+
 void cpu_after_step(struct vcpu *v)
 {
 	/* A shadow of another kind is a new one. Of two loads of SS in a row only the first has one, as the manual allows. */
 	if (v->s.shadow == v->step_shadow)
 		v->s.shadow = SHADOW_NONE;
-	if (v->step_trap && v->s.shadow != SHADOW_MOV_SS)
+	if (step_traps(v))
 		v->s.pending_debug |= DR6_BS;
 	if (v->step_resume)
 		v->s.rflags &= ~FLAG_RF;

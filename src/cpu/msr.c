@@ -370,7 +370,7 @@ static const struct msr msrs[] = {
 	WRITTEN(MSR_SYSENTER_CS, msr_sysenter_cs, FEATURE_SEP, sysenter_write),
 	WRITTEN(MSR_SYSENTER_CS + 1, msr_sysenter_esp, FEATURE_SEP, sysenter_write),
 	WRITTEN(MSR_SYSENTER_CS + 2, msr_sysenter_eip, FEATURE_SEP, sysenter_write),
-	FIELD(0x1d9, ALWAYS, msr_debugctl, BIT(0) | BIT(1)), /* LBR (nothing is recorded), BTF */
+	FIELD(0x1d9, ALWAYS, msr_debugctl, DEBUGCTL_LBR | DEBUGCTL_BTF),
 
 	WRITTEN(0x277, msr_pat, FEATURE_PAT, pat_write),
 	CONSTANT(0xfe, "MTRRCAP", FEATURE_MTRR, BIT(10) | BIT(8) | MTRR_VAR_COUNT / 2, 0), /* WC, fixed ranges */

@@ -72,6 +72,9 @@ void cpu_note_port_breakpoints(struct vcpu *, uint16_t port, unsigned size);
 #define DR7_WRITABLE 0xffff23ffu /* without RTM */
 #define DR7_ONES     0x400u
 
+#define DEBUGCTL_LBR BIT(0) /* nothing is recorded */
+#define DEBUGCTL_BTF BIT(1) /* single step on branches; a debug exception clears both (SDM vol. 3B 17.4) */
+
 /* ---- deliver.c: delivery through the IDT ---- */
 
 enum delivery_kind {

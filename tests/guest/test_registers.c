@@ -517,6 +517,37 @@ static void test_time(void)
 	check(read_tsc() - before < hour, "3B 18.17.3: and back");
 }
 
+/* ---- single step on branches ---- */
+
+#define MSR_DEBUGCTL 0x1d9
+#define DEBUGCTL_BTF BIT(1)
+#define DR6_BS	     BIT(14)
+
+CODE(steps, "nop; xor %eax, %eax; jnz 1f; mov $3, %ecx; cld; rep stosb; jmp 1f; nop; 1: " LABEL(
+		    step_target) "nop; call 2f; nop\n" LABEL(step_call) "2: pop %rcx")
+extern const u8 step_target[], step_call[];
+
+static void test_branch_steps(void)
+{
+	static u8 bytes[3];
+	u64 debug = read_msr(MSR_DEBUGCTL);
+	struct trap t;
+
+	write_dr6(0);
+	write_msr(MSR_DEBUGCTL, debug | DEBUGCTL_BTF);
+	t = KERNEL(steps, .rflags = 2 | FLAG_TF, .rdi = (u64)bytes);
+	check(t.vector == EXC_DB && t.rip == (u64)step_target && (t.dr6 & DR6_BS),
+	      "3B 17.4.3: TF with DEBUGCTL.BTF traps after a taken branch, none that is not taken, no iteration");
+	check_equal(read_msr(MSR_DEBUGCTL), debug, "3B 17.4.3: a debug exception clears BTF");
+	write_msr(MSR_DEBUGCTL, debug | DEBUGCTL_BTF);
+	t = KERNEL(step_target, .rflags = 2 | FLAG_TF);
+	check(t.vector == EXC_DB && t.rip == (u64)step_call, "3B 17.4.3: a CALL is one");
+	t = KERNEL(step_target, .rflags = 2 | FLAG_TF);
+	check(t.vector == EXC_DB && t.rip == (u64)step_target + 1, "3B 17.4.3: without BTF each instruction traps");
+	write_msr(MSR_DEBUGCTL, debug);
+	write_dr6(0);
+}
+
 /* ---- what systems probe ---- */
 
 #define MSR_PLATFORM_ID	      0x17
@@ -530,7 +561,6 @@ static void test_time(void)
 #define MSR_MCG_STATUS	      0x17a
 #define MSR_MCG_CTL	      0x17b
 #define MSR_MISC_ENABLE	      0x1a0
-#define MSR_DEBUGCTL	      0x1d9
 #define MSR_TSC_AUX	      0xc0000103
 #define MSR_MC0_CTL	      0x400
 
@@ -654,6 +684,7 @@ void guest(void)
 	test_memory_types();
 	test_apic_base();
 	test_time();
+	test_branch_steps();
 	test_machine_check();
 	if (vendor_is_amd())
 		test_amd();

@@ -501,6 +501,7 @@ static void step(struct vcpu *v)
 	bt->pending = NULL;
 	b = find_or_translate(v);
 	bt_enter_at(v, b);
+	v->step_next = v->s.rip + b->insns[0].len;
 	run_alone(v, b, 0, BT_EXIT_CALLOUT);
 	bt->stepping = false;
 	cpu_after_step(v);

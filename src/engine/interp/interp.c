@@ -415,6 +415,7 @@ static const struct insn *start_step(struct vcpu *v, uint64_t linear)
 	in->icount_end -= (uint64_t)v->budget - 1;
 	v->budget = 0;
 	v->s.ip_base = v->s.rip;
+	v->step_next = v->s.rip + in->step->insns[0].len;
 	in->current = in->step;
 	return in->step->insns;
 }
