@@ -43,6 +43,8 @@ SNIPPETS(_)
 #define NAIVE_COUNTERS "counts the host's events, if the host allows it"
 #define NAIVE_XCR0     "shows the host's XCR0, whatever the guest's CR4 says"
 #define NAIVE_BASES    "works as the host's CR4 says, not the guest's"
+#define NAIVE_RINGS    "one real ring: user mode reaches its kernel's memory"
+#define NAIVE_SPACE    "needs a part of the address space for itself"
 #define NAIVE_CALL     "calls the hypervisor beneath the monitor"
 
 /* ---- parts of rows ---- */
@@ -284,6 +286,11 @@ const struct check audit_checks[] = {
 	{ ROW("RDPKRU", "64-bit, CR4.PKE = 0", NAIVE_BASES, rdpkru), .mode = USER_64, .vector = EXC_UD },
 	{ ROW("VMCALL", "64-bit", NAIVE_CALL, vmcall), .mode = USER_64, .vector = EXC_UD },
 	{ ROW("VMMCALL", "64-bit", NAIVE_CALL, vmmcall), .mode = USER_64, .vector = EXC_UD },
+
+	{ ROW("MOV", "64-bit, the kernel's memory", NAIVE_RINGS, read_kernel), .mode = USER_64, .vector = EXC_PF, .error = PF_P | PF_U },
+	{ ROW("MOV", "compatibility, the kernel's memory", NAIVE_RINGS, read_kernel), .mode = USER_COMPAT, .vector = EXC_PF, .error = PF_P | PF_U },
+	{ ROW("MOV", "kernel, 64-bit, its memory", NAIVE_RINGS, read_kernel), .mode = KERNEL_64, .values = { RAX_IS("word there", MARK_WORD) } },
+	{ ROW("MOV", "64-bit, all of the address space", NAIVE_SPACE, everywhere), .mode = USER_64, .values = { RAX_IS("parts there", 512) } },
 };
 /* clang-format on */
 

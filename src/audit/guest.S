@@ -193,11 +193,16 @@ advance_32:
 /* ---- long mode ---- */
 
 to_long_mode:
-	mov	$GUEST_TABLES, %edi
-	movl	$GUEST_TABLES + 0x1007, (%edi)
-	movl	$GUEST_TABLES + 0x2007, 0x1000(%edi)
-	movl	$0x87, 0x2000(%edi)	/* one page of 2 MiB */
-	mov	%edi, %cr3
+	xor	%ecx, %ecx		/* the first 2 MiB, everywhere; but KERNEL_PAGE is ring 0's */
+1:	movl	$GUEST_TABLES + 0x1007, GUEST_TABLES(, %ecx, 8)
+	movl	$GUEST_TABLES + 0x2007, GUEST_TABLES + 0x1000(, %ecx, 8)
+	movl	$0x87, GUEST_TABLES + 0x2000(, %ecx, 8)
+	inc	%ecx
+	cmp	$512, %ecx
+	jb	1b
+	movl	$0x83, GUEST_TABLES + 0x2000 + KERNEL_PAGE / 0x200000 * 8
+	mov	$GUEST_TABLES, %eax
+	mov	%eax, %cr3
 	mov	$0x20, %eax		/* PAE */
 	mov	%eax, %cr4
 	SET_MSR(MSR_EFER, 0x101, 0)	/* LME, SCE */

@@ -5,7 +5,10 @@
 #ifndef DOPPEL_AUDIT_GUEST_H
 #define DOPPEL_AUDIT_GUEST_H
 
-/* ---- memory: linear = physical, everything open to ring 3 ---- */
+/*
+ * ---- memory: these 2 MiB, open to ring 3. Legacy mode is without paging; in long mode every canonical address leads to
+ * them, address modulo 2 MiB, but the page at KERNEL_PAGE is for ring 0 alone ----
+ */
 
 #define GUEST_CURRENT	   0x7000  /* addresses of the case and the result at hand */
 #define GUEST_CODE	   0x20000 /* the snippets, each in a slot; CS of virtual-8086 mode is this / 16 */
@@ -18,10 +21,11 @@
 #define GUEST_IDT_64	   0x61000
 #define GUEST_TSS	   0x62000
 #define GUEST_KERNEL_STACK 0x6f000  /* its top */
-#define GUEST_TABLES	   0x70000  /* page tables: 4 levels, the first 2 MiB */
+#define GUEST_TABLES	   0x70000  /* page tables: one of each of three levels */
 #define GUEST_KERNEL	   0x100000 /* the image of guest.S */
 #define GUEST_GDT	   (GUEST_KERNEL + 0x10)
 
+#define KERNEL_PAGE  0x200000
 #define SNIPPET_SLOT 64
 #define MAX_CASES    256
 

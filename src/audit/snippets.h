@@ -93,7 +93,12 @@
 	_(wrfsbase, 64, "wrfsbase %rax; wrgsbase %rax; xor %ebx, %ebx; mov %fs:(%rbx), %eax; mov %gs:(%rbx), %ebx")    \
 	_(rdpkru, 32, "rdpkru")                                                                                        \
 	_(vmcall, 32, "vmcall")                                                                                        \
-	_(vmmcall, 32, "vmmcall")
+	_(vmmcall, 32, "vmmcall")                                                                                      \
+	_(read_kernel, 32, "mov $" VALUE(KERNEL_PAGE + GUEST_MARK) ", %eax; mov (%eax), %eax")                         \
+	/* How many of the 512 parts of the address space are there. */                                                \
+	_(everywhere, 64, "1: mov %ecx, %ebx; shl $55, %rbx; sar $16, %rbx; xor %edx, %edx;"                           \
+			  "cmpl $" VALUE(MARK_WORD) ", " VALUE(GUEST_MARK) "(%rbx); sete %dl; add %edx, %eax;"         \
+			  "inc %ecx; cmp $512, %ecx; jb 1b")
 /* clang-format on */
 
 #endif
