@@ -66,7 +66,7 @@ cache=$("$get" --where)
 gcc -std=gnu17 -O2 -Wall -Wextra -o "$out/vmtime" "$here/vmtime.c"
 case " $* " in
 *32\ *)
-	"$get" --i386
+	"$get" --test
 	make_guest 32 686-pae busybox-i386 -m32 -march=pentium4 -mfpmath=sse
 	;;
 *) "$get" ;;

@@ -8,7 +8,10 @@
 #       $DOPPEL_CACHE/generic/vmlinuz    linux-image-amd64
 #       $DOPPEL_CACHE/busybox/busybox     busybox-static
 #       $DOPPEL_CACHE/initrd.cpio.gz
-#   get-guest.sh --i386   also, with package lists of its own in $DOPPEL_CACHE/apt-i386:
+#   get-guest.sh --test   also what else the tests boot:
+#       $DOPPEL_CACHE/xen/xen                   xen-hypervisor-*-amd64, unpacked
+#       $DOPPEL_CACHE/memtest/memtest86+x64.bin, $DOPPEL_CACHE/memtest32/memtest86+ia32.bin
+#       and, with package lists of its own in $DOPPEL_CACHE/apt-i386:
 #       $DOPPEL_CACHE/686/vmlinuz        linux-image-686, 32-bit paging
 #       $DOPPEL_CACHE/686-pae/vmlinuz    linux-image-686-pae
 #       $DOPPEL_CACHE/busybox-i386/busybox, $DOPPEL_CACHE/initrd-i386.cpio.gz
@@ -48,11 +51,11 @@ update_lists() {
 	apt-get $foreign -qq update || say "not all package lists could be had; perhaps it goes without"
 }
 
-# A metapackage stands for the newest kernel that it depends on; any other name for itself.
+# A metapackage stands for the newest kernel or hypervisor that it depends on; any other name for itself.
 real_package() {
 	# shellcheck disable=SC2086
 	real=$(apt-cache $foreign depends --no-recommends --no-suggests "$1" 2>/dev/null |
-		sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+		sed -n 's/^ *Depends: \(linux-image-[0-9].*\|xen-hypervisor-[0-9].*\)/\1/p' | head -n 1)
 	echo "${real:-$1}"
 }
 
@@ -62,7 +65,7 @@ download() {
 	(cd "$2" && apt-get $foreign -qq -o APT::Sandbox::User=root download "$(real_package "$1")" >&2)
 }
 
-# unpack PACKAGE NAME PATH: $cache/NAME/PATH out of the package.
+# unpack PACKAGE NAME PATH: $cache/NAME/PATH out of the package, without version and .gz.
 unpack() {
 	[ ! -e "$cache/$2" ] || return 0
 	work=$(mktemp -d "$cache/.new.XXXXXX")
@@ -86,7 +89,10 @@ unpack() {
 		exit 1
 	fi
 	basename "$work"/deb/*.deb .deb >"$work/out/package"
-	cp "$3" "$work/out/${4%%-*}"
+	case $3 in
+	*.gz) gunzip -c "$3" >"$work/out/${4%%-*}" ;;
+	*) cp "$3" "$work/out/${4%%-*}" ;;
+	esac
 	chmod 755 "$work/out" "$work/out/${4%%-*}"
 	mv -T "$work/out" "$cache/$2"
 	rm -rf "$work"
@@ -119,8 +125,11 @@ unpack linux-image-cloud-amd64 cloud 'boot/vmlinuz-*'
 unpack linux-image-amd64 generic 'boot/vmlinuz-*'
 unpack busybox-static busybox 'bin/busybox'
 make_initrd initrd.cpio.gz busybox
-[ "${1:-}" = --i386 ] || exit 0
+[ "${1:-}" = --test ] || exit 0
 
+unpack xen-system-amd64 xen 'boot/xen-*.gz'
+unpack memtest86+ memtest 'boot/memtest86+x64.bin'
+unpack memtest86+ memtest32 'boot/memtest86+ia32.bin'
 lists=$cache/apt-i386
 mkdir -p "$lists/state/lists/partial" "$lists/cache/archives/partial"
 foreign="-o APT::Architecture=i386 -o APT::Architectures::=i386 -o APT::Sandbox::User=root

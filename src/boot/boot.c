@@ -181,35 +181,39 @@ void boot_state_protected_mode(struct guest_mem *mem, struct cpu_state *s, uint3
 
 /* ---- from files ---- */
 
-/* The two words of the BIOS data area that kernels read to find the end of base memory. */
-static void write_bios_data(struct guest_mem *mem)
-{
-	uint16_t ebda_segment = EBDA_START >> 4, base_memory_kib = EBDA_START >> 10;
+static bool is_gzip(const uint8_t *data, size_t size) { return size >= 2 && data[0] == 0x1f && data[1] == 0x8b; }
 
-	boot_write(mem, LOW_BDA + 0x0e, &ebda_segment, 2);
-	boot_write(mem, LOW_BDA + 0x13, &base_memory_kib, 2);
-}
-
-int boot_load_bytes(const struct boot_config *config, const uint8_t *kernel, size_t kernel_size, const uint8_t *initrd,
-		    size_t initrd_size, struct guest_mem *mem, struct cpu_state *state, struct error *err)
+int boot_load_bytes(const struct boot_config *config, const struct boot_files *files, struct guest_mem *mem,
+		    struct cpu_state *state, struct error *err)
 {
+	const uint8_t *kernel = files->kernel.data;
+	size_t kernel_size = files->kernel.size;
 	struct boot_image image = {
 		.config = config,
 		.name = config->kernel,
 		.kernel = kernel,
 		.kernel_size = kernel_size,
-		.initrd = initrd_size ? initrd : NULL,
-		.initrd_size = initrd_size,
+		.initrd = files->initrd.size ? files->initrd.data : NULL,
+		.initrd_size = files->initrd.size,
+		.modules = files->modules,
 		.mem = mem,
 	};
+	bool is_linux = linux_recognise(kernel, kernel_size);
 
-	write_bios_data(mem);
+	bios_write(mem);
 	image.rsdp = acpi_build(mem, config->cpu_count);
-	if (linux_recognise(kernel, kernel_size))
+	if (!is_linux && multiboot_recognise(kernel, kernel_size))
+		return multiboot_load(&image, state, err);
+	if (config->module_count)
+		return kernel_error(&image, err, ENOEXEC, "no multiboot kernel, so it takes no modules");
+	if (is_linux)
 		return linux_load(&image, state, err);
 	if (elf_recognise(kernel, kernel_size))
 		return elf_load(&image, state, err);
-	return kernel_error(&image, err, ENOEXEC, "neither a Linux bzImage nor an ELF executable");
+	if (is_gzip(kernel, kernel_size))
+		return kernel_error(&image, err, ENOEXEC, "compressed by gzip; it must be unpacked first");
+	return kernel_error(&image, err, ENOEXEC,
+			    "neither a Linux bzImage nor a multiboot image nor an ELF executable");
 }
 
 /* A folder or a device is as little a kernel as any other wrong file: not the caller's mistake, so not EINVAL. */
@@ -226,28 +230,49 @@ static int read_file(const char *what, const char *path, size_t max, uint8_t **d
 }
 
 /* More than memory holds is not even read. */
-static int read_initrd(const struct boot_config *config, const struct guest_mem *mem, uint8_t **data, size_t *size,
-		       struct error *err)
+static int read_payload(const char *what, const char *path, const struct guest_mem *mem, uint8_t **data, size_t *size,
+			struct error *err)
 {
-	int rc = read_file("initrd", config->initrd, mem->ram_size, data, size, err);
+	int rc = read_file(what, path, mem->ram_size, data, size, err);
 
 	if (rc == -EFBIG)
-		error_set(err, EFBIG, "initrd '%s' is larger than the machine's %" PRIu64 " MiB of memory",
-			  config->initrd, mem->ram_size / MIB);
+		error_set(err, EFBIG, "%s '%s' is larger than the machine's %" PRIu64 " MiB of memory", what, path,
+			  mem->ram_size / MIB);
+	return rc;
+}
+
+static int read_module(const char *spec, const struct guest_mem *mem, struct boot_bytes *module, struct error *err)
+{
+	char *path = strndup(spec, strcspn(spec, ","));
+	uint8_t *data = NULL;
+	int rc;
+
+	if (!path)
+		return error_set_errno(err, ENOMEM, "read module '%s'", spec);
+	rc = read_payload("module", path, mem, &data, &module->size, err);
+	module->data = data;
+	free(path);
 	return rc;
 }
 
 int boot_load(const struct boot_config *config, struct guest_mem *mem, struct cpu_state *state, struct error *err)
 {
+	struct boot_bytes modules[BOOT_MODULES_MAX] = { { NULL, 0 } };
+	struct boot_files files = { .modules = modules };
 	uint8_t *kernel = NULL, *initrd = NULL;
-	size_t kernel_size = 0, initrd_size = 0;
-	int rc = read_file("kernel", config->kernel, KERNEL_FILE_MAX, &kernel, &kernel_size, err);
+	int rc = read_file("kernel", config->kernel, KERNEL_FILE_MAX, &kernel, &files.kernel.size, err);
 
 	if (!rc && config->initrd)
-		rc = read_initrd(config, mem, &initrd, &initrd_size, err);
+		rc = read_payload("initrd", config->initrd, mem, &initrd, &files.initrd.size, err);
+	for (unsigned i = 0; !rc && i < config->module_count; i++)
+		rc = read_module(config->modules[i], mem, &modules[i], err);
+	files.kernel.data = kernel;
+	files.initrd.data = initrd;
 	if (!rc)
-		rc = boot_load_bytes(config, kernel, kernel_size, initrd, initrd_size, mem, state, err);
-	free(kernel);
+		rc = boot_load_bytes(config, &files, mem, state, err);
+	for (unsigned i = 0; i < config->module_count; i++)
+		free((void *)modules[i].data);
 	free(initrd);
+	free(kernel);
 	return rc;
 }

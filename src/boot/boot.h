@@ -10,15 +10,30 @@
 #include "mem/mem.h"
 
 struct boot_config {
-	const char *kernel;	  /* path: bzImage, or ELF with a PVH note, or an ELF64/ELF32 for bare-metal tests */
-	const char *initrd;	  /* path or NULL */
-	const char *command_line; /* "" if none */
+	const char *kernel; /* path: bzImage, multiboot image, ELF with a PVH note, or an ELF64 for bare-metal tests */
+	const char *initrd; /* path or NULL */
+	const char *command_line;   /* "" if none */
+	const char *const *modules; /* "PATH[,ARGUMENTS]" each, for multiboot kernels */
+	unsigned module_count;	    /* at most BOOT_MODULES_MAX */
 	unsigned cpu_count;
+};
+#define BOOT_MODULES_MAX 64
+
+/* Contents of a file; data NULL: there is none. */
+struct boot_bytes {
+	const uint8_t *data;
+	size_t size;
+};
+
+struct boot_files {
+	struct boot_bytes kernel, initrd;
+	const struct boot_bytes *modules; /* config->module_count of them */
 };
 
 /*
  * Load into mem and set *state (fresh from cpu_reset's values) to the BSP's first instruction. Detects the format:
  *   bzImage (magic "HdrS", protocol >= 2.06, 64-bit entry): the 64-bit boot protocol, long mode, identity page tables;
+ *   anything with a multiboot 1 header in its first 8 KiB: 32-bit protected mode, multiboot information in EBX;
  *   ELF with XEN_ELFNOTE_PHYS32_ENTRY: PVH, 32-bit protected mode, hvm_start_info in EBX;
  *   other ELF64 executables (x86-64): started at e_entry in long mode with 4 GiB identity-mapped, RDI = hvm_start_info.
  * Also writes ACPI tables, the zero page or start info, memory map. Errors are sentences with the path in them.
@@ -26,8 +41,8 @@ struct boot_config {
 int boot_load(const struct boot_config *, struct guest_mem *, struct cpu_state *, struct error *);
 
 /* The same on bytes in memory, for the fuzzers. */
-int boot_load_bytes(const struct boot_config *, const uint8_t *kernel, size_t kernel_size, const uint8_t *initrd,
-		    size_t initrd_size, struct guest_mem *, struct cpu_state *, struct error *);
+int boot_load_bytes(const struct boot_config *, const struct boot_files *, struct guest_mem *, struct cpu_state *,
+		    struct error *);
 
 /* A guest's first instruction in flat 32-bit protected mode: writes a GDT; all general registers are 0, interrupts off. */
 void boot_state_protected_mode(struct guest_mem *, struct cpu_state *, uint32_t eip);

@@ -2,28 +2,13 @@
  * ELF executables: 32 or 64 bits with a PVH entry note (started in flat 32-bit protected mode, as Linux's vmlinux), or
  * plain x86-64 ones (started at e_entry in long mode). Every number of the file is checked before use.
  */
-#include "boot/private.h"
+#include "boot/elf.h"
 
 #include <elf.h>
 #include <errno.h>
 #include <inttypes.h>
 
 #define NOTE_PHYS32_ENTRY 18 /* XEN_ELFNOTE_PHYS32_ENTRY */
-#define SEGMENTS_MAX	  64 /* real kernels have fewer than ten; a bound on the work that a file can cause */
-
-/* A program header of either class. */
-struct segment {
-	uint32_t type;
-	uint64_t offset, paddr, file_size, memory_size;
-};
-
-struct elf {
-	bool wide; /* ELF64 */
-	uint64_t entry;
-	unsigned count;
-	struct segment segments[SEGMENTS_MAX];
-	uint64_t start, end; /* of all loaded segments */
-};
 
 bool elf_recognise(const uint8_t *kernel, size_t size)
 {
@@ -36,12 +21,12 @@ static struct segment read_segment(bool wide, const uint8_t *p)
 		Elf64_Phdr h;
 
 		memcpy(&h, p, sizeof(h));
-		return (struct segment){ h.p_type, h.p_offset, h.p_paddr, h.p_filesz, h.p_memsz };
+		return (struct segment){ h.p_type, h.p_offset, h.p_vaddr, h.p_paddr, h.p_filesz, h.p_memsz };
 	}
 	Elf32_Phdr h;
 
 	memcpy(&h, p, sizeof(h));
-	return (struct segment){ h.p_type, h.p_offset, h.p_paddr, h.p_filesz, h.p_memsz };
+	return (struct segment){ h.p_type, h.p_offset, h.p_vaddr, h.p_paddr, h.p_filesz, h.p_memsz };
 }
 
 static int check_segment(const struct boot_image *image, unsigned i, const struct segment *s, struct error *err)
@@ -108,10 +93,11 @@ static int check_machine(const struct boot_image *image, bool wide, unsigned mac
 	return 0;
 }
 
-static int parse(const struct boot_image *image, struct elf *elf, struct error *err)
+int elf_parse(const struct boot_image *image, struct elf *elf, struct error *err)
 {
 	int rc;
 
+	*elf = (struct elf){ 0 };
 	elf->wide = image->kernel[EI_CLASS] == ELFCLASS64;
 	if (image->kernel_size < (elf->wide ? sizeof(Elf64_Ehdr) : sizeof(Elf32_Ehdr)))
 		return kernel_error(image, err, ENOEXEC, "truncated in the ELF header");
@@ -164,7 +150,7 @@ static bool find_pvh_entry(const struct boot_image *image, const struct elf *elf
 	return false;
 }
 
-static bool in_segments(const struct elf *elf, uint64_t address)
+bool elf_loads(const struct elf *elf, uint64_t address)
 {
 	for (unsigned i = 0; i < elf->count; i++) {
 		const struct segment *s = &elf->segments[i];
@@ -175,7 +161,7 @@ static bool in_segments(const struct elf *elf, uint64_t address)
 	return false;
 }
 
-static void copy_segments(const struct boot_image *image, const struct elf *elf)
+void elf_copy_segments(const struct boot_image *image, const struct elf *elf)
 {
 	for (unsigned i = 0; i < elf->count; i++) {
 		const struct segment *s = &elf->segments[i];
@@ -189,11 +175,11 @@ static void copy_segments(const struct boot_image *image, const struct elf *elf)
 
 int elf_load(const struct boot_image *image, struct cpu_state *state, struct error *err)
 {
-	struct elf elf = { 0 };
+	struct elf elf;
 	uint64_t entry, initrd = 0;
 	uint32_t pvh_entry = 0;
 	bool pvh;
-	int rc = parse(image, &elf, err);
+	int rc = elf_parse(image, &elf, err);
 
 	if (rc)
 		return rc;
@@ -203,14 +189,14 @@ int elf_load(const struct boot_image *image, struct cpu_state *state, struct err
 		return kernel_error(
 			image, err, ENOTSUP,
 			"a 32-bit ELF file without a PVH entry note; a PVH kernel or an x86-64 one is needed");
-	if (!in_segments(&elf, entry))
+	if (!elf_loads(&elf, entry))
 		return kernel_error(image, err, ENOEXEC, "entry point 0x%" PRIx64 " is not in a loaded segment", entry);
 	rc = boot_place_command_line(image, COMMAND_LINE_ROOM - 1, err);
 	if (!rc)
 		rc = boot_place_initrd(image, MEM_LOW_TOP, elf.start, elf.end, &initrd, err);
 	if (rc)
 		return rc;
-	copy_segments(image, &elf);
+	elf_copy_segments(image, &elf);
 	pvh_write_start_info(image, initrd);
 	if (pvh) {
 		boot_state_protected_mode(image->mem, state, pvh_entry);

@@ -11,9 +11,9 @@
  * Low memory as a loader leaves it. Kernels' own images may lie anywhere above LOW_END (and outside of what firmware
  * keeps): everything below is ours until the kernel has taken over.
  */
-#define LOW_BDA		  0x400u /* BIOS data area: a few words that kernels look at */
+#define LOW_BDA		  0x400u /* BIOS data area, behind the interrupt vectors */
 #define LOW_GDT		  0x500u
-#define LOW_START_INFO	  0x6000u /* PVH: struct hvm_start_info, its module list and memory map */
+#define LOW_START_INFO	  0x6000u /* PVH: struct hvm_start_info, multiboot: information; module list and memory map */
 #define LOW_ZERO_PAGE	  0x7000u /* Linux: struct boot_params */
 #define LOW_PAGE_TABLES	  0x9000u /* PML4, PDPT, 4 page directories */
 #define LOW_COMMAND_LINE  0x20000u
@@ -45,6 +45,7 @@ struct boot_image {
 	size_t kernel_size;
 	const uint8_t *initrd; /* NULL: none */
 	size_t initrd_size;
+	const struct boot_bytes *modules; /* config->module_count */
 	struct guest_mem *mem;
 	gpa_t rsdp;
 };
@@ -73,8 +74,13 @@ void boot_state_long_mode(struct guest_mem *, struct cpu_state *, uint64_t rip);
 /* Writes to places that the memory map has for sure: failing is our own mistake. */
 void boot_write(struct guest_mem *, uint64_t where, const void *, size_t);
 
+/* Interrupt vectors, the BIOS's data area, and handlers at the top of the firmware's range. */
+void bios_write(struct guest_mem *);
+
 bool linux_recognise(const uint8_t *kernel, size_t size);
 int linux_load(const struct boot_image *, struct cpu_state *, struct error *);
+bool multiboot_recognise(const uint8_t *kernel, size_t size);
+int multiboot_load(const struct boot_image *, struct cpu_state *, struct error *);
 bool elf_recognise(const uint8_t *kernel, size_t size);
 int elf_load(const struct boot_image *, struct cpu_state *, struct error *);
 /* Writes hvm_start_info (Xen's public/arch-x86/hvm/start_info.h, version 1) at LOW_START_INFO. */

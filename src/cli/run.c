@@ -94,6 +94,16 @@ static int set_serial(void *target, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_module(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (run->config.module_count == MACHINE_MAX_MODULES)
+		return error_set(err, EINVAL, "a kernel gets at most %d modules", MACHINE_MAX_MODULES);
+	run->config.modules[run->config.module_count++] = value;
+	return 0;
+}
+
 /* A field of the configuration that is the option's argument as it is, or a switch. */
 #define SET_STRING(field)                                                                                              \
 	static int set_##field(void *target, const char *value, struct error *err)                                     \
@@ -158,8 +168,11 @@ static const char *trace_word(unsigned n)
 /* ---- the command ---- */
 
 const struct cli_option run_options[] = {
-	{ "--kernel", "FILE", "Linux bzImage, PVH kernel or x86-64 ELF executable (required)", set_kernel, NULL, true },
-	{ "--initrd", "FILE", "initial RAM disk", set_initrd, NULL, true },
+	{ "--kernel", "FILE", "Linux bzImage, multiboot or PVH kernel, or x86-64 ELF executable", set_kernel, NULL,
+	  true },
+	{ "--initrd", "FILE", "initial RAM disk; a multiboot kernel's first module", set_initrd, NULL, true },
+	{ "--module", "FILE[,ARGS]", "module of a multiboot kernel, and the string for it; again for more", set_module,
+	  NULL, true },
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },

@@ -6,6 +6,8 @@
 
 #include "boot/boot.h"
 
+_Static_assert(MACHINE_MAX_MODULES <= BOOT_MODULES_MAX, "every module can be booted");
+
 /* Memory types, SDM vol. 3A 11.11 */
 #define MTRR_WRITE_BACK	     6ull
 #define MTRR_UNCACHED	     0ull
@@ -38,6 +40,8 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 		.kernel = m->config.kernel,
 		.initrd = m->config.initrd,
 		.command_line = m->config.append ? m->config.append : "",
+		.modules = m->config.modules,
+		.module_count = m->config.module_count,
 		.cpu_count = m->cpu_count,
 	};
 

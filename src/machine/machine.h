@@ -9,8 +9,9 @@
 #include "cpu/cpu.h"
 #include "engine/engine.h"
 
-#define MACHINE_MAX_CPUS   64
-#define MACHINE_MAX_SERIAL 4
+#define MACHINE_MAX_CPUS    64
+#define MACHINE_MAX_SERIAL  4
+#define MACHINE_MAX_MODULES 32
 
 /* A guest that comes from no file. */
 struct machine_guest {
@@ -20,9 +21,11 @@ struct machine_guest {
 };
 
 struct machine_config {
-	const struct machine_guest *guest;    /* instead of a kernel, or NULL */
-	const char *kernel, *initrd, *append; /* kernel is required, or guest */
-	uint64_t memory;		      /* bytes */
+	const struct machine_guest *guest;	  /* instead of a kernel, or NULL */
+	const char *kernel, *initrd, *append;	  /* kernel is required, or guest */
+	const char *modules[MACHINE_MAX_MODULES]; /* "FILE[,ARGUMENTS]", of a multiboot kernel */
+	unsigned module_count;
+	uint64_t memory; /* bytes */
 	unsigned cpus;
 	const char *engine;    /* see engine_find() */
 	const char *cpu_model; /* "host", "v2", "v3" */

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Debian's 32-bit kernels, with 32-bit paging and with PAE, and tests/guest-linux32 in them. Skipped where `scripts/get-guest.sh --i386` has
-# not been run: they are as large as all other kernels together.
+# Debian's 32-bit kernels, with 32-bit paging and with PAE, and tests/guest-linux32 in them. Skipped where `scripts/get-guest.sh --test` could
+# not get them.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/boot/lib.sh
 user32=${USER32:-build/release/tests/guest-linux32/user32}
 
 if ! [ -f "$guest/686/vmlinuz" ] || ! [ -f "$guest/initrd-i386.cpio.gz" ]; then
-	echo "1..0 # SKIP no 32-bit kernels: scripts/get-guest.sh --i386 gets them"
+	echo "1..0 # SKIP no 32-bit kernels: scripts/get-guest.sh --test gets them"
 	exit 0
 fi
 mkdir "$scratch/root"

@@ -26,6 +26,7 @@ struct guest {
 	size_t kernel_size;
 	const uint8_t *initrd;
 	size_t initrd_size;
+	struct boot_bytes modules[3];
 };
 
 static void setup(struct guest *g, uint64_t memory)
@@ -42,8 +43,11 @@ static int load(struct guest *g)
 	int rc;
 
 	memset(&g->err, 0, sizeof(g->err));
-	rc = boot_load_bytes(&g->config, g->kernel, g->kernel_size, g->initrd, g->initrd_size, g->mem, &g->state,
-			     &g->err);
+	rc = boot_load_bytes(&g->config,
+			     &(struct boot_files){ .kernel = { g->kernel, g->kernel_size },
+						   .initrd = { g->initrd, g->initrd_size },
+						   .modules = g->modules },
+			     g->mem, &g->state, &g->err);
 	assert_int_equal(rc, -g->err.code);
 	if (rc)
 		assert_true(*g->err.text && !strchr(g->err.text, '\n'));
@@ -147,6 +151,12 @@ static void test_linux(void **state)
 	assert_int_equal(peek(&g, where + 0x218, 4) % PAGE_SIZE, 0);
 	assert_int_equal(peek(&g, peek(&g, where + 0x228, 4), 4), load_le32("a=b"));
 	assert_int_equal(peek(&g, peek(&g, where + 0x070, 8), 4), load_le32("RSD "));
+	/* the BIOS: base memory; every vector leads to a handler, INT 15h's not to the dummy */
+	assert_int_equal(peek(&g, 0x413, 2), 639);
+	for (unsigned vector = 0; vector < 256; vector++)
+		assert_int_equal(peek(&g, 4 * vector + 2, 2), 0xf000);
+	assert_int_equal(peek(&g, 0xf0000 + peek(&g, 4 * 0x6f, 2), 1), 0xcf);
+	assert_int_not_equal(peek(&g, 4 * 0x15, 2), peek(&g, 4 * 0x6f, 2));
 	/* memory map: first range is base memory, last ends with RAM */
 	assert_int_equal(peek(&g, where + 0x1e8, 1), 4);
 	assert_int_equal(peek(&g, where + 0x2d0, 8), 0);
@@ -463,6 +473,342 @@ static void test_hostile_notes(void **state)
 	mem_destroy(g.mem);
 }
 
+/* ---- multiboot ---- */
+
+#define MULTIBOOT_MAGIC 0x1badb002u
+#define KLUDGE		0x10000u
+
+/* A header at this place of the file; the five words follow it. */
+static void put_multiboot(struct guest *g, unsigned at, uint32_t flags, const uint32_t words[5])
+{
+	store_le32(g->kernel + at, MULTIBOOT_MAGIC);
+	store_le32(g->kernel + at + 4, flags);
+	store_le32(g->kernel + at + 8, -(MULTIBOOT_MAGIC + flags));
+	for (unsigned i = 0; i < 5; i++)
+		store_le32(g->kernel + at + 12 + 4 * i, words[i]);
+}
+
+#define KLUDGE_HEADER 0x40u
+#define KLUDGE_TEXT   0x20u /* the image begins here in the file */
+enum { HEADER_ADDR, LOAD_ADDR, LOAD_END_ADDR, BSS_END_ADDR, ENTRY_ADDR };
+
+static void make_kludge(struct guest *g, uint32_t words[5])
+{
+	const uint32_t good[5] = { LOAD_AT + KLUDGE_HEADER - KLUDGE_TEXT, LOAD_AT, LOAD_AT + 0x1000, LOAD_AT + 0x3000,
+				   LOAD_AT + 0x80 };
+
+	memset(g->kernel, 0x90, sizeof(g->kernel));
+	memcpy(words, good, sizeof(good));
+	put_multiboot(g, KLUDGE_HEADER, KLUDGE | 3, good);
+}
+
+/* An ELF of either class with a header in its segment, linked at 3 GiB above where it is loaded. */
+static void make_multiboot_elf(struct guest *g, bool wide)
+{
+	static const uint32_t none[5] = { 0 };
+
+	make_elf(g, true);
+	if (!wide) {
+		Elf32_Ehdr h = {
+			.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS32, ELFDATA2LSB, EV_CURRENT },
+			.e_type = ET_EXEC,
+			.e_machine = EM_386,
+			.e_entry = LOAD_AT + 0xc0000010,
+			.e_phoff = sizeof(h),
+			.e_phentsize = sizeof(Elf32_Phdr),
+			.e_phnum = 1,
+		};
+		Elf32_Phdr p = { .p_type = PT_LOAD,
+				 .p_offset = SEGMENT_OFFSET,
+				 .p_paddr = LOAD_AT,
+				 .p_vaddr = LOAD_AT + 0xc0000000,
+				 .p_filesz = SEGMENT_SIZE,
+				 .p_memsz = 2 * SEGMENT_SIZE };
+
+		memcpy(g->kernel, &h, sizeof(h));
+		memcpy(g->kernel + sizeof(h), &p, sizeof(p));
+	}
+	put_multiboot(g, SEGMENT_OFFSET + 0x100, 3, none);
+}
+
+static void assert_text(struct guest *g, uint64_t address, const char *text)
+{
+	assert_string_equal((const char *)mem_map(g->mem, gpa(address), strlen(text) + 1, false), text);
+}
+
+/* 3.2: machine state. */
+static void assert_multiboot_state(const struct cpu_state *s)
+{
+	assert_int_equal(s->gpr[RAX], 0x2badb002);
+	assert_true((s->cr0 & CR0_PE) && !(s->cr0 & CR0_PG));
+	assert_false(s->rflags & (FLAG_IF | FLAG_VM));
+	assert_int_equal(s->efer, 0);
+	for (enum seg seg = ES; seg <= GS; seg++) {
+		assert_true(s->seg_base[seg] == 0 && s->seg_limit[seg] == UINT32_MAX);
+		assert_true((s->seg_attr[seg] & (ATTR_P | ATTR_S | ATTR_DB | ATTR_WRITABLE)) ==
+			    (ATTR_P | ATTR_S | ATTR_DB | ATTR_WRITABLE));
+		assert_int_equal(!!(s->seg_attr[seg] & ATTR_CODE), seg == CS);
+	}
+}
+
+/* 3.3: the information, with two modules and what --initrd names before them. */
+static void test_multiboot(void **state)
+{
+	static const char *const modules[] = { "/m/one,two, three", "four" };
+	static uint8_t bytes[PAGE_SIZE + 1] = "module";
+	struct guest g;
+	uint64_t info, module;
+
+	(void)state;
+	for (unsigned wide = 0; wide < 2; wide++) {
+		setup(&g, 16 * MIB);
+		make_multiboot_elf(&g, wide);
+		g.initrd = bytes;
+		g.initrd_size = sizeof(bytes);
+		g.config.modules = modules;
+		g.config.module_count = 2;
+		g.modules[0] = (struct boot_bytes){ bytes, 6 };
+		g.modules[1] = (struct boot_bytes){ bytes, 0 };
+		assert_int_equal(mem_fill(g.mem, gpa(LOAD_AT), 0x55, 2 * SEGMENT_SIZE), 0);
+		assert_int_equal(load(&g), 0);
+		assert_multiboot_state(&g.state);
+		assert_int_equal(g.state.rip, LOAD_AT + 0x10); /* PVH's entry is another */
+		assert_int_equal(peek(&g, LOAD_AT + SEGMENT_SIZE - 1, 2), 0x0090);
+		info = g.state.gpr[RBX];
+		assert_int_equal(peek(&g, info, 4), 0x24d);
+		assert_int_equal(peek(&g, info + 4, 4), 639);
+		assert_int_equal(peek(&g, info + 8, 4), 15 * 1024);
+		assert_text(&g, peek(&g, info + 16, 4), "k a=b");
+		assert_text(&g, peek(&g, info + 64, 4), "doppel");
+		assert_int_equal(peek(&g, info + 20, 4), 3);
+		module = peek(&g, info + 24, 4);
+		assert_int_equal(peek(&g, module, 4), LOAD_AT + 0x1000); /* page-aligned, behind the kernel */
+		assert_int_equal(peek(&g, module + 4, 4), LOAD_AT + 0x1000 + sizeof(bytes));
+		assert_text(&g, peek(&g, module + 8, 4), "i");
+		assert_int_equal(peek(&g, module + 16, 4), LOAD_AT + 0x3000);
+		assert_int_equal(peek(&g, module + 20, 4), LOAD_AT + 0x3006);
+		assert_text(&g, peek(&g, module + 24, 4), "/m/one two, three");
+		assert_text(&g, LOAD_AT + 0x3000, "module");
+		assert_int_equal(peek(&g, module + 32, 4), LOAD_AT + 0x4000);
+		assert_int_equal(peek(&g, module + 36, 4), LOAD_AT + 0x4000);
+		assert_text(&g, peek(&g, module + 40, 4), "four");
+		/* memory map: size, start, length, type; the last range is RAM from 1 MiB on */
+		assert_int_equal(peek(&g, info + 44, 4), 4 * 24);
+		module = peek(&g, info + 48, 4);
+		assert_int_equal(peek(&g, module, 4), 20);
+		assert_int_equal(peek(&g, module + 4, 8), 0);
+		assert_int_equal(peek(&g, module + 12, 8), 0x9fc00);
+		assert_int_equal(peek(&g, module + 3 * 24 + 4, 8), MIB);
+		assert_int_equal(peek(&g, module + 3 * 24 + 12, 8), 15 * MIB);
+		assert_int_equal(peek(&g, module + 3 * 24 + 20, 4), 1);
+		mem_destroy(g.mem);
+	}
+}
+
+static void test_multiboot_addresses(void **state)
+{
+	struct guest g;
+	uint32_t words[5];
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	make_kludge(&g, words);
+	assert_int_equal(mem_fill(g.mem, gpa(LOAD_AT), 0x55, 0x4000), 0);
+	assert_int_equal(load(&g), 0);
+	assert_multiboot_state(&g.state);
+	assert_int_equal(g.state.rip, LOAD_AT + 0x80);
+	assert_memory_equal(mem_map(g.mem, gpa(LOAD_AT), 0x1000, false), g.kernel + KLUDGE_TEXT, 0x1000);
+	assert_int_equal(peek(&g, LOAD_AT + 0x1000, 1), 0);
+	assert_int_equal(peek(&g, LOAD_AT + 0x2fff, 2), 0x5500);
+	/* load_end_addr 0: all of the file; bss_end_addr 0: no bss. Preferred to ELF's own headers. */
+	words[LOAD_END_ADDR] = words[BSS_END_ADDR] = 0;
+	make_multiboot_elf(&g, false);
+	put_multiboot(&g, SEGMENT_OFFSET + 0x100, 3, (uint32_t[5]){ 0 });
+	put_multiboot(&g, KLUDGE_HEADER + 0x40, KLUDGE | 3, words);
+	assert_int_equal(mem_fill(g.mem, gpa(LOAD_AT), 0x55, 0x8000), 0);
+	assert_int_equal(load(&g), 0);
+	assert_int_equal(g.state.rip, LOAD_AT + 0x80);
+	assert_memory_equal(mem_map(g.mem, gpa(LOAD_AT), KERNEL_SIZE - 0x60, false), g.kernel + 0x60,
+			    KERNEL_SIZE - 0x60);
+	assert_int_equal(peek(&g, LOAD_AT + KERNEL_SIZE - 0x60, 1), 0x55);
+	mem_destroy(g.mem);
+}
+
+/* 3.1: the first 8 KiB, at a multiple of 4, all of it. */
+static void test_multiboot_search(void **state)
+{
+	static const struct {
+		unsigned at;
+		bool found;
+	} places[] = { { 0, true }, { 4, true }, { 2, false }, { 0x1fe0, true }, { 0x1fe4, false }, { 0x2000, false } };
+	struct guest g;
+	uint32_t words[5] = { LOAD_AT, LOAD_AT, 0, 0, LOAD_AT };
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		memset(g.kernel, 0x90, sizeof(g.kernel));
+		put_multiboot(&g, places[i].at, KLUDGE, words);
+		assert_int_equal(!load(&g), places[i].found);
+	}
+	put_multiboot(&g, 0, KLUDGE, words);
+	g.kernel[8]++;
+	assert_refused(&g, "neither"); /* the checksum is wrong */
+	mem_destroy(g.mem);
+}
+
+static void test_multiboot_wrong(void **state)
+{
+	static const struct {
+		unsigned word;
+		uint32_t value;
+		const char *what; /* NULL: fine */
+	} wrong[] = {
+		{ HEADER_ADDR, LOAD_AT - 1, "load_addr" },
+		{ HEADER_ADDR, LOAD_AT + KLUDGE_HEADER + 1, "load_addr" },
+		{ HEADER_ADDR, UINT32_MAX, "load_addr" },
+		{ LOAD_ADDR, UINT32_MAX, "load_addr" },
+		{ LOAD_ADDR, 0, "load_addr" },
+		{ LOAD_END_ADDR, LOAD_AT, "load_end_addr" },
+		{ LOAD_END_ADDR, 1, "load_end_addr" },
+		{ LOAD_END_ADDR, LOAD_AT + KERNEL_SIZE - KLUDGE_TEXT + 1, "load_end_addr" },
+		{ LOAD_END_ADDR, UINT32_MAX, "load_end_addr" },
+		{ LOAD_END_ADDR, LOAD_AT + 0x3000, NULL },
+		{ BSS_END_ADDR, LOAD_AT + 0xfff, "bss_end_addr" },
+		{ BSS_END_ADDR, 1, "bss_end_addr" },
+		{ BSS_END_ADDR, UINT32_MAX, "memory" },
+		{ BSS_END_ADDR, LOAD_AT + 0x1000, NULL },
+		{ ENTRY_ADDR, LOAD_AT - 1, "entry" },
+		{ ENTRY_ADDR, LOAD_AT + 0x3000, "entry" },
+		{ ENTRY_ADDR, LOAD_AT + 0x2fff, NULL },
+		{ ENTRY_ADDR, UINT32_MAX, "entry" },
+	};
+	struct guest g;
+	uint32_t words[5];
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		make_kludge(&g, words);
+		words[wrong[i].word] = wrong[i].value;
+		put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 3, words);
+		if (wrong[i].what)
+			assert_refused(&g, wrong[i].what);
+		else
+			assert_int_equal(load(&g), 0);
+	}
+	/* where the loader's own data are, in the firmware's, behind memory */
+	for (uint32_t at = 0x10000; at <= 16 * MIB; at = at == 0x10000	 ? 0xe0000
+							 : at == 0xe0000 ? 16 * MIB - 0x1000
+									 : at * 2) {
+		uint32_t low[5] = { at + KLUDGE_HEADER, at, 0, 0, at };
+
+		put_multiboot(&g, KLUDGE_HEADER, KLUDGE, low);
+		assert_refused(&g, "memory");
+	}
+	make_kludge(&g, words);
+	put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 7, words);
+	assert_refused(&g, "video mode");
+	put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 0x8000, words);
+	assert_refused(&g, "0x8000");
+	put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 0xffe00000, words); /* bits 16 to 31 are optional */
+	assert_int_equal(load(&g), 0);
+	put_multiboot(&g, KLUDGE_HEADER, 3, words);
+	assert_refused(&g, "no ELF");
+	mem_destroy(g.mem);
+}
+
+static void test_multiboot_elf_wrong(void **state)
+{
+	struct guest g;
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	make_multiboot_elf(&g, false);
+	store_le32(g.kernel + offsetof(Elf32_Ehdr, e_entry), LOAD_AT + 2 * SEGMENT_SIZE);
+	assert_refused(&g, "entry point");
+	make_multiboot_elf(&g, false);
+	store_le16(g.kernel + offsetof(Elf32_Ehdr, e_machine), EM_X86_64);
+	assert_refused(&g, "machine");
+	make_multiboot_elf(&g, false);
+	store_le32(g.kernel + sizeof(Elf32_Ehdr) + offsetof(Elf32_Phdr, p_filesz), UINT32_MAX);
+	assert_refused(&g, "beyond");
+	make_multiboot_elf(&g, true);
+	store_le64(g.kernel + offsetof(Elf64_Ehdr, e_entry), UINT64_MAX);
+	assert_refused(&g, "entry point");
+	mem_destroy(g.mem);
+}
+
+/* No value of any byte of the headers does harm, and no truncation. */
+static void test_multiboot_any_header(void **state)
+{
+	static const uint8_t values[] = { 0, 1, 0x7f, 0x80, 0xff };
+	struct guest g;
+	uint32_t words[5];
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	for (unsigned kind = 0; kind < 3; kind++) {
+		unsigned end = kind ? sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr) : KLUDGE_HEADER + 32;
+
+		for (unsigned i = 0; i < end * ARRAY_SIZE(values); i++) {
+			if (kind)
+				make_multiboot_elf(&g, kind == 2);
+			else
+				make_kludge(&g, words);
+			g.kernel[i / ARRAY_SIZE(values)] = values[i % ARRAY_SIZE(values)];
+			load(&g);
+		}
+	}
+	make_kludge(&g, words);
+	for (g.kernel_size = 0; g.kernel_size < KLUDGE_TEXT + 0x1000; g.kernel_size += g.kernel_size < 0x80 ? 1 : 53)
+		assert_int_not_equal(load(&g), 0);
+	mem_destroy(g.mem);
+}
+
+static void test_modules_refused(void **state)
+{
+	static char text[0x10001];
+	static const char *modules[] = { "m,x" };
+	uint8_t *bytes = calloc(12, MIB);
+	struct guest g;
+
+	(void)state;
+	assert_non_null(bytes);
+	setup(&g, 16 * MIB);
+	g.config.modules = modules;
+	g.config.module_count = 1;
+	g.modules[0] = (struct boot_bytes){ bytes, 12 * MIB };
+	make_multiboot_elf(&g, false);
+	assert_refused(&g, "module 'm' of 12288 KiB");
+	g.modules[0].size = 11 * MIB;
+	assert_int_equal(load(&g), 0);
+	memset(text, 'x', sizeof(text) - 1);
+	modules[0] = text;
+	assert_refused(&g, "too long");
+	modules[0] = "m";
+	g.config.command_line = text;
+	assert_refused(&g, "too long");
+	make_elf(&g, true);
+	assert_refused(&g, "no multiboot kernel");
+	make_linux(&g);
+	assert_refused(&g, "no multiboot kernel");
+	mem_destroy(g.mem);
+	free(bytes);
+}
+
+static void test_gzip(void **state)
+{
+	struct guest g;
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	g.kernel[0] = 0x1f;
+	g.kernel[1] = 0x8b;
+	assert_refused(&g, "gzip");
+	mem_destroy(g.mem);
+}
+
 static void test_files(void **state)
 {
 	struct guest g;
@@ -495,6 +841,14 @@ int main(void)
 		cmocka_unit_test(test_elf_wrong),
 		cmocka_unit_test(test_elf_truncated),
 		cmocka_unit_test(test_hostile_notes),
+		cmocka_unit_test(test_multiboot),
+		cmocka_unit_test(test_multiboot_addresses),
+		cmocka_unit_test(test_multiboot_search),
+		cmocka_unit_test(test_multiboot_wrong),
+		cmocka_unit_test(test_multiboot_elf_wrong),
+		cmocka_unit_test(test_multiboot_any_header),
+		cmocka_unit_test(test_modules_refused),
+		cmocka_unit_test(test_gzip),
 		cmocka_unit_test(test_files),
 	};
 
