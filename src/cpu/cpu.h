@@ -686,6 +686,7 @@ struct vcpu {
 	bool delivering;	    /* an exception is being delivered: faults now are contributory, double or triple */
 	struct fault delivered;	    /* which one */
 	const struct insn *current; /* the instruction of the callout that runs; NULL outside */
+	bool switching; /* its task switch has committed: a fault from here on is the new task's, and s.rip that task's */
 
 	const struct cpu_model *model;
 	struct guest_mem *mem;

@@ -241,8 +241,7 @@ static void deliver_protected(struct vcpu *v, const struct delivery *d)
 	struct stack stack;
 
 	if (gate.type == GATE_TASK) {
-		cpu_task_switch(v, gate.selector, TASK_SWITCH_GATE, d->return_rip, d->has_error, d->error,
-				d->kind == DELIVERY_SOFTWARE);
+		cpu_task_switch(v, gate.selector, TASK_SWITCH_GATE, d->return_rip, d);
 		end_delivery(v, d);
 		return;
 	}

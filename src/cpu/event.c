@@ -56,6 +56,7 @@ static bool is_fault(uint8_t vector)
 /* An exception takes shape: what is counted, traced and seen in CR2, whether or not a double fault swallows it. */
 static struct delivery exception(struct vcpu *v, const struct fault *f)
 {
+	v->switching = false;
 	if (f->vector == EXC_PF) {
 		v->s.cr2 = f->address;
 		v->count[COUNT_PAGE_FAULTS]++;

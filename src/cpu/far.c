@@ -285,7 +285,7 @@ static void return_from_task(struct vcpu *v, const struct insn *i)
 {
 	uint16_t link = (uint16_t)cpu_system_load(v, v->s.seg_base[TR], 2);
 
-	cpu_task_switch(v, link, TASK_SWITCH_IRET, cpu_next_rip(v, i), false, 0, true);
+	cpu_task_switch(v, link, TASK_SWITCH_IRET, cpu_next_rip(v, i), NULL);
 }
 
 /* To the same level in legacy mode and compatibility mode: the stack stays. */

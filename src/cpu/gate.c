@@ -189,10 +189,10 @@ void cpu_transfer_by_gate(struct vcpu *v, const struct insn *i, const struct des
 		cpu_raise_error(v, EXC_GP, error_of(d));
 	} else if (type == SYSTEM_TASK_GATE) {
 		check_access(v, d);
-		cpu_task_switch(v, (uint16_t)bits(d->raw, 31, 16), kind, cpu_next_rip(v, i), false, 0, true);
+		cpu_task_switch(v, (uint16_t)bits(d->raw, 31, 16), kind, cpu_next_rip(v, i), NULL);
 	} else if (type == SYSTEM_TSS_16 || type == SYSTEM_TSS_32) {
 		check_access(v, d);
-		cpu_task_switch(v, d->selector, kind, cpu_next_rip(v, i), false, 0, true);
+		cpu_task_switch(v, d->selector, kind, cpu_next_rip(v, i), NULL);
 	} else {
 		cpu_raise_error(v, EXC_GP, error_of(d));
 	}

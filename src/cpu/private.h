@@ -107,11 +107,10 @@ enum task_switch_kind { TASK_SWITCH_JMP, TASK_SWITCH_CALL, TASK_SWITCH_IRET, TAS
 
 /*
  * SDM vol. 3A 7.3. s.rip stays that of the instruction until the switch commits; next_rip is what the old task's TSS gets.
- * TASK_SWITCH_GATE: through an interrupt's task gate, error pushed on the new stack if has_error; software: raised faults
- * have EXT = 0, like those of the other kinds.
+ * TASK_SWITCH_GATE: what is delivered through an interrupt's task gate, its error code pushed on the new stack; NULL for the others.
  */
-void cpu_task_switch(struct vcpu *, uint16_t selector, enum task_switch_kind, uint64_t next_rip, bool has_error,
-		     uint32_t error, bool software);
+void cpu_task_switch(struct vcpu *, uint16_t selector, enum task_switch_kind, uint64_t next_rip,
+		     const struct delivery *);
 
 /* ---- model.c ---- */
 

@@ -201,9 +201,10 @@ static void switch_page_tables(struct vcpu *v, uint32_t cr3)
 }
 
 /* Busy bits, the old task's registers, the link back: all of it was probed. */
-static void write_tables(struct vcpu *v, const struct descriptor *new, enum task_switch_kind kind, uint64_t next_rip)
+static void write_tables(struct vcpu *v, const struct descriptor *new, enum task_switch_kind kind, uint64_t next_rip,
+			 bool resume)
 {
-	uint64_t flags = cpu_rflags(v);
+	uint64_t flags = cpu_rflags(v) | (resume ? FLAG_RF : 0);
 	struct descriptor old;
 
 	if (kind == TASK_SWITCH_IRET)
@@ -231,10 +232,20 @@ static void probe_tables(struct vcpu *v, const struct descriptor *new)
 		cpu_probe_system_write(v, old.address, 8);
 }
 
-void cpu_task_switch(struct vcpu *v, uint16_t selector, enum task_switch_kind kind, uint64_t next_rip, bool has_error,
-		     uint32_t error, bool software)
+/* The error code of an exception, as wide as the new TSS's registers. */
+static void push_error_code(struct vcpu *v, uint32_t error, unsigned size, uint32_t ext)
 {
-	uint32_t ext = kind == TASK_SWITCH_GATE && !software;
+	uint32_t offset = (uint32_t)((v->s.gpr[RSP] - size) & stack_mask(v));
+
+	if (!cpu_segment_contains(v->s.seg_attr[SS], v->s.seg_limit[SS], offset, size))
+		cpu_raise_error(v, EXC_SS, ext);
+	cpu_push(v, error, size);
+}
+
+void cpu_task_switch(struct vcpu *v, uint16_t selector, enum task_switch_kind kind, uint64_t next_rip,
+		     const struct delivery *d)
+{
+	uint32_t ext = d && d->kind != DELIVERY_SOFTWARE;
 	const struct tss_layout *layout;
 	struct task_image image;
 	struct descriptor new;
@@ -246,7 +257,8 @@ void cpu_task_switch(struct vcpu *v, uint16_t selector, enum task_switch_kind ki
 	probe_tables(v, &new);
 
 	TRACE(v->trace, CONTROL, "cpu%u task %#x -> %#x at rip %#lx", v->index, v->s.seg_sel[TR], selector, v->s.rip);
-	write_tables(v, &new, kind, next_rip);
+	write_tables(v, &new, kind, next_rip, d && d->resume);
+	v->switching = true;
 	new.attr |= TSS_BUSY;
 	cpu_set_segment(v, TR, selector, &new);
 	flags = image.eflags;
@@ -256,12 +268,13 @@ void cpu_task_switch(struct vcpu *v, uint16_t selector, enum task_switch_kind ki
 	if (layout->cr3)
 		switch_page_tables(v, image.cr3);
 	load_segments(v, &image, ext);
+	if (d && d->has_error)
+		push_error_code(v, d->error, layout->width, ext);
 	if (image.eip > v->s.seg_limit[CS])
 		cpu_raise_error(v, EXC_GP, ext);
 	if (image.trap) {
 		v->s.pending_debug |= DR6_BT;
 		vcpu_post(v, EVENT_STEP);
 	}
-	if (has_error)
-		cpu_push(v, error, layout->width);
+	v->switching = false;
 }

@@ -477,7 +477,8 @@ static bool deliver_fault(struct vcpu *v)
 	bt_fault_ends(v, true);
 	v->bt->stepping = false;
 	if (v->current) {
-		v->s.rip = v->s.ip_base;
+		if (!v->switching)
+			v->s.rip = v->s.ip_base;
 		v->current = NULL;
 	}
 	interp_of(v)->current = NULL;

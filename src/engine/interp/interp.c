@@ -484,7 +484,8 @@ static bool deliver_fault(struct vcpu *v)
 	bool alive;
 
 	if (running) {
-		v->s.rip = this_rip(v, v->current);
+		if (!v->switching)
+			v->s.rip = this_rip(v, v->current);
 		interp_refund(v, v->current);
 		v->current = NULL;
 	}

@@ -128,9 +128,11 @@ legacy_back:
 	mov	$0x21, %eax		/* PE, NE; paging off */
 	mov	%eax, %cr0
 	/* No way into long mode with a TSS of 16 bits. */
+	mov	legacy_gdt + LEGACY_TSS + 4, %ecx
 	andb	$~2, legacy_gdt + LEGACY_TSS + 5
 	mov	$LEGACY_TSS, %eax
 	ltr	%ax
+	mov	%ecx, legacy_gdt + LEGACY_TSS + 4 /* busy or not: as the test left it */
 	mov	saved_cr4, %eax
 	mov	%eax, %cr4
 	mov	saved_cr3, %eax

@@ -101,7 +101,7 @@ struct legacy_tss {
 	} stack[3];
 	u32 cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs, ss, ds, fs, gs, ldt;
 	u16 trap, io_map;
-} __attribute__((packed));
+};
 extern struct legacy_tss legacy_tss;
 void legacy_reset_tss(void); /* and its descriptor */
 
