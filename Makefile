@@ -98,7 +98,7 @@ FORCE:
 
 # Called by the translator with the guest's vector registers in the host's: see engine/bt/fast.c.
 GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) src/engine/bt/fast.c src/engine/bt/code.c src/engine/bt/mode.c \
-	$(wildcard src/mem/*.c)
+	src/engine/bt/limits.c $(wildcard src/mem/*.c)
 
 $(OUT)/obj/%.o: src/%.c $(OUT)/flags
 	@mkdir -p $(@D)

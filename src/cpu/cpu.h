@@ -665,7 +665,7 @@ struct vcpu {
 	bool stack_64;	    /* stack pointer size: 8 */
 	uint8_t stack_size; /* bytes of the stack pointer: 2, 4, 8 */
 	bool flat; /* outside 64-bit mode: CS, DS, ES, SS have base 0, limit 4 GiB, and are usable as what they are */
-	uint32_t mode_key;     /* everything about the mode that decoding and block lookup depend on; 16 bits */
+	uint32_t mode_key;     /* everything about the mode that decoding and block lookup depend on; MODE_KEY_BITS */
 	struct tlb_entry *tlb; /* the current view's */
 	uint64_t asid;	       /* of the current address space, in tags */
 
@@ -778,6 +778,10 @@ struct vcpu {
 		uint64_t jump;	    /* the current jump table, or the one where nothing is found */
 		uint64_t code_base; /* linear page of the block that runs, if it may be anywhere */
 		uint64_t x87_base;  /* the same when `x87` was set */
+		/* 16- and 32-bit code, see limits.c: of the segments ES to GS; of CS for EIP; of 64 KiB */
+		uint64_t read_limit[6], write_limit[6], code_limit, wrap_limit;
+		uint64_t string_saved
+			[2]; /* ESI and EDI while a 16-bit string instruction has the host's pointers there */
 		void *fast_glue;
 		void *exit_glue; /* bt_exit_*, bt_miss: too far away for a direct jump */
 		void *miss_glue;
@@ -785,6 +789,12 @@ struct vcpu {
 	} bt_frame;
 	struct bt_cpu *bt;
 };
+
+/* vcpu.mode_key: the last two bits say whether CS has base 0, and no limit. */
+#define MODE_KEY_BITS	   11
+#define MODE_KEY_PROTECTED BIT(8)
+#define MODE_KEY_BASE_0	   BIT(9)
+#define MODE_KEY_NO_LIMIT  BIT(10)
 
 #define X87_UNMASKED BIT(0) /* FCW unmasks an exception: look at FSW after every x87 instruction */
 #define X87_PENDING  BIT(1) /* FSW.ES: the next waiting x87 or MMX instruction raises #MF */

@@ -199,7 +199,8 @@ void cpu_update_mode(struct vcpu *v)
 			  flat_data(v, SS);
 		if (was_64)
 			leave_64_bit_code(v);
-		code_segment = (v->s.seg_base[CS] == 0) | (v->s.seg_limit[CS] == UINT32_MAX) << 1;
+		code_segment = (v->s.seg_base[CS] ? 0 : MODE_KEY_BASE_0) |
+			       (v->s.seg_limit[CS] == UINT32_MAX ? MODE_KEY_NO_LIMIT : 0);
 	}
 	v->stack_64 = v->stack_size == 8;
 
@@ -214,7 +215,7 @@ void cpu_update_mode(struct vcpu *v)
 		vcpu_post(v, EVENT_STEP);
 
 	v->mode_key = (uint32_t)v->code_mode | (v->cpl == 3) << 2 | (uint32_t)v->flat << 3 |
-		      (uint32_t)v->stack_size << 4 | (uint32_t)in_protected_mode(v) << 8 | code_segment << 9;
+		      (uint32_t)v->stack_size << 4 | (in_protected_mode(v) ? MODE_KEY_PROTECTED : 0) | code_segment;
 }
 
 uint64_t cpu_rflags(const struct vcpu *v) { return (v->s.rflags & ~FLAGS_STATUS) | cpu_status(v) | RFLAGS_ONE; }

@@ -77,7 +77,7 @@ static bool in_ram_page(uint64_t at, uint64_t size)
 	       !((at ^ (at + size - 1)) & PAGE_MASK);
 }
 
-/* What is not guest memory: the vCPU's state, slot tables with what surrounds them, jump tables. */
+/* What is not guest memory: the vCPU's state, what limits are compared with, slot tables with what surrounds them, jump tables. */
 static bool may_use_state(uint64_t at, uint64_t size, bool write)
 {
 	const struct vcpu *v = watch.v;
@@ -85,7 +85,8 @@ static bool may_use_state(uint64_t at, uint64_t size, bool write)
 
 	if (within(at, size, (uint64_t)(uintptr_t)v, sizeof(*v)))
 		return true;
-	return !write && (within(at, size, watch.windows->tables, watch.windows->tables_size) ||
+	return !write && (within(at, size, (uint64_t)(uintptr_t)bt->limits.region, BT_LIMITS_SIZE) ||
+			  within(at, size, watch.windows->tables, watch.windows->tables_size) ||
 			  within(at, size, (uint64_t)(uintptr_t)bt->tables, BT_JUMP_TABLES * sizeof(*bt->tables)) ||
 			  within(at, size, (uint64_t)(uintptr_t)bt->nothing, sizeof(*bt->nothing)));
 }
@@ -96,12 +97,16 @@ static bool may_use_state(uint64_t at, uint64_t size, bool write)
  */
 static bool access_allowed(const greg_t *regs, const ZydisDecodedOperand *o, uint64_t at, uint64_t size, bool write)
 {
+	bool code32 = watch.bt->gs_base != (uint64_t)(uintptr_t)watch.v;
 	uint64_t base;
 
-	if (o->mem.segment == ZYDIS_REGISTER_GS && watch.bt->gs_base != (uint64_t)(uintptr_t)watch.v)
+	if (o->mem.segment == ZYDIS_REGISTER_GS && code32)
 		return at - watch.bt->gs_base < BIT(32) && size <= 64 && window_of_entry(watch.bt->gs_base, &base) &&
 		       base == watch.bt->gs_base;
 	/* String instructions: the pointer is in its window; a repetition goes on from there, and cannot pass the guard. */
+	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && code32)
+		return window_of_entry(watch.bt->gs_base, &base) && base == watch.bt->gs_base &&
+		       in_window(at, size, base);
 	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RSI)
 		return window_of_entry((uint64_t)regs[REG_R10], &base) && in_window(at, size, base);
 	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RDI)

@@ -2,6 +2,7 @@
  * Golden listings: what is emitted for each kind of instruction, so that a change is seen in review. Whether it is right is
  * test_emit_run's question.
  */
+#include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
 
 #include <setjmp.h>
@@ -466,8 +467,7 @@
 	  "movzx r10d, r10w\n"												\
 	  "mov eax, dword ptr gs:[r10d]\n")										\
 	_("mov (%di), %dh",												\
-	  "lea r10d, [rdi]\n"												\
-	  "movzx r10d, r10w\n"												\
+	  "movzx r10d, di\n"												\
 	  "rorx r12d, edx, 0x08\n"											\
 	  "mov r12b, byte ptr gs:[r10d]\n"										\
 	  "rorx edx, edx, 0x08\n"											\
@@ -488,14 +488,17 @@
 	  "mov dword ptr gs:[esp-0x04], 0xFFFFFFFE\n"									\
 	  "lea esp, [rsp-0x04]\n")											\
 	_("push %gs:(%eax)",												\
-	  "mov r10d, dword ptr gs:[eax+r14d*1]\n"									\
-	  "mov dword ptr gs:[esp-0x04], r10d\n"									\
+	  "mov r12d, dword ptr gs:[eax+r14d*1]\n"									\
+	  "mov dword ptr gs:[esp-0x04], r12d\n"									\
 	  "lea esp, [rsp-0x04]\n")											\
 	_("push %fs",													\
-	  "movzx r10d, word ptr [r15+fs_selector]\n"									\
-	  "mov dword ptr gs:[esp-0x04], r10d\n"									\
+	  "movzx r12d, word ptr [r15+fs_selector]\n"									\
+	  "mov dword ptr gs:[esp-0x04], r12d\n"									\
 	  "lea esp, [rsp-0x04]\n")											\
-	_("pushw %fs", "callout\n")											\
+	_("pushw %fs",													\
+	  "movzx r12d, word ptr [r15+fs_selector]\n"									\
+	  "mov word ptr gs:[esp-0x02], r12w\n"									\
+	  "lea esp, [rsp-0x02]\n")											\
 	_("pop %edi",													\
 	  "mov edi, dword ptr gs:[esp]\n"										\
 	  "lea esp, [rsp+0x04]\n")											\
@@ -505,9 +508,12 @@
 	  "mov dword ptr gs:[esp+0x0C], r12d\n"									\
 	  "lea esp, [rsp+0x04]\n")											\
 	_("leave",													\
-	  "mov r10d, dword ptr gs:[ebp]\n"										\
+	  "mov r12d, dword ptr gs:[ebp]\n"										\
 	  "lea esp, [rbp+0x04]\n"											\
-	  "mov ebp, r10d\n")												\
+	  "mov ebp, r12d\n")												\
+	_("pushw %ax",													\
+	  "mov word ptr gs:[esp-0x02], ax\n"										\
+	  "lea esp, [rsp-0x02]\n")											\
 	/* bit strings */												\
 	_("btsl $5, (%edi)", "bts dword ptr gs:[edi], 0x05\n")								\
 	_("lock bts %eax, 8(%edi)",											\
@@ -530,8 +536,85 @@
 	_("pusha", "callout\n")											\
 	_("daa", "callout\n")												\
 	_("bound %eax, (%ebx)", "callout\n")										\
-	_("pushw %ax", "callout\n")											\
 	_("rep stosl", "callout\n")
+
+/* 16-bit code of real-address mode; all segments have a limit of 64 KiB. */
+#define LISTINGS16(_)													\
+	_("mov %ebx, %eax", "mov eax, ebx\n")										\
+	_("add $5, %cx", "add cx, 0x05\n")										\
+	_("imul $1000, %dx, %si", "imul si, dx, 0x3E8\n")								\
+	_("inc %ecx", "inc ecx\n")											\
+	_("cbtw", "cbw\n")												\
+	_("adcx %ecx, %edx", "adcx edx, ecx\n")									\
+	_("paddw %xmm1, %xmm2", "paddw xmm2, xmm1\n")									\
+	/* memory: no look at the limit where no offset is beyond it */							\
+	_("mov 0x1234, %ax", "mov ax, word ptr gs:[r8d+0x1234]\n")							\
+	_("mov %al, (%bx,%si)",											\
+	  "lea r10d, [rbx+rsi*1]\n"											\
+	  "movzx r10d, r10w\n"												\
+	  "mov byte ptr gs:[r10d+r8d*1], al\n")									\
+	_("mov (%di), %cx",												\
+	  "movzx r10d, di\n"												\
+	  "mov r11, qword ptr [r15+read_limit_ds]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x01]\n"									\
+	  "mov cx, word ptr gs:[r10d+r8d*1]\n")									\
+	_("incl %es:(%eax,%ebx)",											\
+	  "lea r10d, [rax+rbx*1]\n"											\
+	  "mov r11, qword ptr [r15+write_limit_es]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"									\
+	  "mov r11, qword ptr [r15+es_base]\n"										\
+	  "inc dword ptr gs:[r10d+r11d*1]\n")										\
+	_("mov %cs:0x10, %ax", "mov ax, word ptr gs:[0x0000000000012350]\n")						\
+	_("xlat",													\
+	  "movzx r10d, al\n"												\
+	  "lea r10d, [rbx+r10*1]\n"											\
+	  "movzx r10d, r10w\n"												\
+	  "mov al, byte ptr gs:[r10d+r8d*1]\n")									\
+	/* the stack */													\
+	_("push %ax",													\
+	  "lea r10d, [rsp-0x02]\n"											\
+	  "movzx r10d, r10w\n"												\
+	  "mov r11, qword ptr [r15+write_limit_ss]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x01]\n"									\
+	  "mov word ptr gs:[r10d+r9d*1], ax\n"										\
+	  "lea sp, [rsp-0x02]\n")											\
+	_("pop %ecx",													\
+	  "movzx r10d, sp\n"												\
+	  "mov r11, qword ptr [r15+read_limit_ss]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"									\
+	  "mov ecx, dword ptr gs:[r10d+r9d*1]\n"									\
+	  "lea sp, [rsp+0x04]\n")											\
+	/* strings */													\
+	_("lodsb",													\
+	  "movzx r10d, si\n"												\
+	  "mov al, byte ptr gs:[r10d+r8d*1]\n"										\
+	  "lea si, [rsi+0x01]\n")											\
+	_("rep stosw",													\
+	  "movzx r11d, cx\n"												\
+	  "movzx r10d, di\n"												\
+	  "lea r10d, [r10+r11*2]\n"											\
+	  "mov r11, qword ptr [r15+wrap_limit]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1-0x01]\n"									\
+	  "mov r12, qword ptr [r15+slot_r15]\n"									\
+	  "mov r12, qword ptr [r12-0x27]\n"										\
+	  "mov r11, qword ptr [r15+es_base]\n"										\
+	  "lea r11, [r11+r12*1]\n"											\
+	  "mov qword ptr [r15+saved_edi], rdi\n"									\
+	  "movzx edi, di\n"												\
+	  "lea rdi, [rdi+r11*1]\n"											\
+	  "mov r12d, ecx\n"												\
+	  "movzx ecx, cx\n"												\
+	  "rep stosw\n"												\
+	  "not r11\n"													\
+	  "lea r11d, [rdi+r11*1+0x01]\n"										\
+	  "mov rdi, qword ptr [r15+saved_edi]\n"									\
+	  "mov di, r11w\n"												\
+	  "mov r12w, cx\n"												\
+	  "mov ecx, r12d\n")												\
+	/* left to C */													\
+	_("aaa", "callout\n")												\
+	_("mov %ax, %ss", "callout\n")											\
+	_("std", "callout\n")
 
 static const struct listing {
 	const char *guest, *host;
@@ -543,14 +626,20 @@ static const struct listing {
 #define _(guest, host) { guest, host },
 	LISTINGS32(_)
 #undef _
+}, listings16[] = {
+#define _(guest, host) { guest, host },
+	LISTINGS16(_)
+#undef _
 };
 
-extern const uint8_t listing_bytes[], listing32_bytes[];
-__asm__(".pushsection .rodata\n.globl listing_bytes, listing32_bytes\nlisting_bytes:\n"
+extern const uint8_t listing_bytes[], listing32_bytes[], listing16_bytes[];
+__asm__(".pushsection .rodata\n.globl listing_bytes, listing32_bytes, listing16_bytes\nlisting_bytes:\n"
 #define _(guest, host) ".byte 2f-1f\n1: " guest "\n2:\n"
 	LISTINGS(_)
 	"listing32_bytes:\n.code32\n"
 	LISTINGS32(_)
+	"listing16_bytes:\n.code16\n"
+	LISTINGS16(_)
 #undef _
 	".code64\n.popsection");
 /* clang-format on */
@@ -586,6 +675,12 @@ static void name_state(char *line, size_t size)
 		{ "code_base", offsetof(struct vcpu, bt_frame.code_base) },
 		{ "es_base", offsetof(struct vcpu, s.seg_base[ES]) },
 		{ "fs_selector", offsetof(struct vcpu, s.seg_sel[FS]) },
+		{ "read_limit_ds", offsetof(struct vcpu, bt_frame.read_limit[DS]) },
+		{ "read_limit_ss", offsetof(struct vcpu, bt_frame.read_limit[SS]) },
+		{ "write_limit_es", offsetof(struct vcpu, bt_frame.write_limit[ES]) },
+		{ "write_limit_ss", offsetof(struct vcpu, bt_frame.write_limit[SS]) },
+		{ "wrap_limit", offsetof(struct vcpu, bt_frame.wrap_limit) },
+		{ "saved_edi", offsetof(struct vcpu, bt_frame.string_saved[1]) },
 	};
 	char *at = strstr(line, "gs:[0x"), rest[64] = "";
 	size_t offset;
@@ -628,6 +723,13 @@ static void list_guest(const struct cpu_model *model, enum code_mode mode, const
 	bool callout = false;
 	unsigned at = 0;
 
+	if (mode == MODE_16) {
+		e.plain_segments = 0;
+		e.wide_segments = e.based_segments = 63;
+		e.stack16 = e.real = e.no_paging = true;
+		e.code_base = 0x12340;
+		e.code_limit = 0xffff;
+	}
 	memset(code, 0x90, sizeof(code));
 	while (at < len && !callout) {
 		uint8_t padded[32] = { 0 };
@@ -637,7 +739,7 @@ static void list_guest(const struct cpu_model *model, enum code_mode mode, const
 		memcpy(padded, bytes + at, len - at);
 		cpu_decode(model, mode, padded, 15, at, &i, &h);
 		assert_int_not_equal(i.op, OP_INVALID);
-		callout = emit_insn(&e, &i, &h, RIP + at) == EMIT_CALLOUT;
+		callout = !(mode == MODE_16 && emit_string(&e, &i)) && emit_insn(&e, &i, &h, RIP + at) == EMIT_CALLOUT;
 		at += i.len;
 	}
 	text[0] = '\0';
@@ -728,7 +830,13 @@ static void test_listings32(void **state)
 	check_listings(MODE_32, listing32_bytes, listings32, ARRAY_SIZE(listings32));
 }
 
-/* Segments with limits are C's; a stack with a base is the translator's. */
+static void test_listings16(void **state)
+{
+	(void)state;
+	check_listings(MODE_16, listing16_bytes, listings16, ARRAY_SIZE(listings16));
+}
+
+/* In segments that are not plain offsets are compared with a limit; a stack with a base is one more register. */
 static void test_segments(void **state)
 {
 	static const uint8_t load[] = { 0x8b, 0x03 }, push[] = { 0x50 }; /* mov (%ebx), %eax; push %eax */
@@ -742,9 +850,16 @@ static void test_segments(void **state)
 	cpu_decode(everything(), MODE_32, padded, 15, 0, &i, &h);
 	e.code32 = true;
 	e.plain_segments = 63 & ~(1 << DS);
-	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_CALLOUT);
+	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_DONE);
+	check_listing(&e, "lea r10d, [rbx]\n"
+			  "mov r11, qword ptr [r15+read_limit_ds]\n"
+			  "mov r11b, byte ptr [r11+r10*1+0x03]\n"
+			  "mov eax, dword ptr gs:[r10d]\n");
+	e = empty();
+	e.code32 = true;
 	e.plain_segments = 1 << DS;
 	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_DONE);
+	check_listing(&e, "mov eax, dword ptr gs:[ebx]\n");
 
 	memcpy(padded, push, sizeof(push));
 	cpu_decode(everything(), MODE_32, padded, 15, 0, &i, &h);
@@ -847,6 +962,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_listings),
 		cmocka_unit_test(test_listings32),
+		cmocka_unit_test(test_listings16),
 		cmocka_unit_test(test_segments),
 		cmocka_unit_test(test_ways_out),
 		cmocka_unit_test(test_full),

@@ -88,7 +88,7 @@ static bool check_second(struct vcpu *v, struct bt_block *b)
 
 	if (!b->crosses)
 		return true;
-	fetch_page(v, (v->s.rip | (PAGE_SIZE - 1)) + 1, &gpa2);
+	fetch_page(v, (bt_linear(v, bt_address(v)) | (PAGE_SIZE - 1)) + 1, &gpa2);
 	b->second_space = bt_fetched_space(v);
 	return gpa2 == b->gpa2;
 }
@@ -97,8 +97,8 @@ static bool check_second(struct vcpu *v, struct bt_block *b)
 static struct bt_block *try_to_find(struct vcpu *v)
 {
 	uint64_t at;
-	struct code_page *home = fetch_page(v, v->s.rip, &at);
-	struct bt_block *b = bt_find(v, at, v->s.rip, bt_key(v));
+	struct code_page *home = fetch_page(v, bt_linear(v, bt_address(v)), &at);
+	struct bt_block *b = bt_find(v, at, bt_address(v), bt_key(v));
 
 	if (b && bt_is_fresh(b) && check_second(v, b))
 		return b;
@@ -117,14 +117,14 @@ static struct bt_block *try_to_find(struct vcpu *v)
 
 static struct bt_block *find_or_translate(struct vcpu *v)
 {
-	struct bt_block *b = bt_jump_find(bt_jump_table(v, bt_key(v)), v->s.rip);
+	struct bt_block *b = bt_jump_find(bt_jump_table(v, bt_key(v)), bt_address(v));
 
 	if (b)
 		return b;
 	v->count[COUNT_BLOCK_LOOKUPS]++;
 	while (!(b = try_to_find(v)))
 		bt_code_flush(v);
-	bt_jump_insert(v, bt_jump_table(v, b->key), v->s.rip, b);
+	bt_jump_insert(v, bt_jump_table(v, b->key), bt_address(v), b);
 	return b;
 }
 
@@ -234,12 +234,12 @@ static uint64_t data_address64(struct vcpu *v, const struct insn *i, bool write)
 
 static uint64_t data_address32(struct vcpu *v, const struct insn *i, bool write)
 {
-	bool pushes = i->op == OP_PUSH || i->op == OP_CALL;
+	uint64_t mask = v->stack_size == 2 ? 0xffff : UINT32_MAX;
 
 	if (i->op == OP_LEAVE)
-		return (uint32_t)(v->s.seg_base[SS] + v->s.gpr[RBP]);
-	if (!(i->flags & INSN_MEM) || (pushes && write))
-		return (uint32_t)(v->s.seg_base[SS] + v->s.gpr[RSP] - (pushes ? i->opsize : 0));
+		return (uint32_t)(v->s.seg_base[SS] + (v->s.gpr[RBP] & mask));
+	if (!(i->flags & INSN_MEM) || (write && (i->op == OP_PUSH || i->op == OP_CALL || i->op == OP_CALL_FAR)))
+		return (uint32_t)(v->s.seg_base[SS] + ((v->s.gpr[RSP] - (write ? i->opsize : 0)) & mask));
 	return (uint32_t)(v->s.seg_base[i->seg] + cpu_ea(v, i));
 }
 
@@ -407,12 +407,17 @@ static void note_x87(struct vcpu *v)
 	const struct bt_block *b = v->bt->blocks[bt_exit_block(v->bt_frame.x87)];
 	const struct bt_insn *record = &b->insns[bt_exit_insn(v->bt_frame.x87)];
 
+	v->s.fop = record->fop;
+	v->bt_frame.x87 = 0;
 	v->s.fip = b->rip + record->guest + (b->key & BT_KEY_ANYWHERE ? v->bt_frame.x87_base : 0);
+	if (bt_is_code32(b->key))
+		v->s.fip = (uint32_t)v->s.fip;
+	/* Where translated code loads segment registers it notes selectors itself. */
+	if (bt_is_real(b->key))
+		return;
 	v->s.fcs = v->s.seg_sel[CS];
 	if (record->data_seg != SEG_COUNT)
 		v->s.fds = v->s.seg_sel[record->data_seg];
-	v->s.fop = record->fop;
-	v->bt_frame.x87 = 0;
 }
 
 /* JMP or RET to an address that is not canonical faults itself, with nothing done. (CALL: see emit_call.) */
@@ -437,20 +442,21 @@ static bool handle_exit(struct vcpu *v)
 
 	if (v->bt_frame.x87)
 		note_x87(v);
+	bt_note_code_segment(v);
 	switch (kind) {
 	case BT_EXIT_LINK0:
 	case BT_EXIT_LINK1:
 		bt->pending = &b->links[kind - BT_EXIT_LINK0];
-		v->s.rip = bt_link_target(v, bt->pending);
+		v->s.rip = bt_rip(v, bt_link_target(v, bt->pending));
 		return false;
 	case BT_EXIT_LOOKUP0:
-	case BT_EXIT_LOOKUP1: v->s.rip = bt_link_target(v, &b->links[kind - BT_EXIT_LOOKUP0]); return false;
+	case BT_EXIT_LOOKUP1: v->s.rip = bt_rip(v, bt_link_target(v, &b->links[kind - BT_EXIT_LOOKUP0])); return false;
 	case BT_EXIT_INDIRECT:
-		v->s.rip = v->bt_frame.target;
+		v->s.rip = bt_rip(v, v->bt_frame.target);
 		if ((uint64_t)sign_extend(v->s.rip, 48) == v->s.rip)
 			return false;
 		break;
-	case BT_EXIT_GONE: v->s.rip = v->bt_frame.target; return false;
+	case BT_EXIT_GONE: v->s.rip = bt_rip(v, v->bt_frame.target); return false;
 	case BT_EXIT_DONE: return false;
 	case BT_EXIT_RAISED: longjmp(v->fault_jmp, 1);
 	default: break;
@@ -662,6 +668,7 @@ static void bt_destroy(struct vcpu *v)
 {
 	if (v->bt) {
 		bt_code_destroy(v);
+		bt_limits_destroy(v->bt);
 		if (v->bt->windows && !--v->mem->engine_users) {
 			bt_windows_destroy(v->mem->engine_shared);
 			v->mem->engine_shared = NULL;
@@ -698,8 +705,8 @@ static int bt_create(struct vcpu *v, struct error *err)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	}
 	v->bt->options = v->engine_options ? *v->engine_options : engine_defaults;
-	if ((ret = bt_code_create(v, err)) || (ret = share_windows(v, err)) || (ret = bt_signals_install(err)) ||
-	    (ret = bt_signals_create(v, err))) {
+	if ((ret = bt_code_create(v, err)) || (ret = bt_limits_create(v->bt, err)) || (ret = share_windows(v, err)) ||
+	    (ret = bt_signals_install(err)) || (ret = bt_signals_create(v, err))) {
 		bt_destroy(v);
 		return ret;
 	}

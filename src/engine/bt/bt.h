@@ -157,10 +157,16 @@ struct emitter {
 		exit_arg; /* BY_TLB: what the code leaves to C with when the TLB has no entry, for reading; + 1: for writing */
 	/*
 	 * 16- or 32-bit code: emit32.c. Segments are bits by enum seg: those that may be used up to 4 GiB without a look at
-	 * limit and rights, and those whose base may be other than 0.
+	 * limit and rights, those that may be used for reading and writing up to 64 KiB, and those whose base may be other than 0.
 	 */
 	bool code32;
-	uint8_t plain_segments, based_segments;
+	uint8_t plain_segments, wide_segments, based_segments;
+	bool stack16;	     /* the stack pointer is SP */
+	bool real;	     /* real-address or virtual-8086 mode: a segment's base is its selector times 16 */
+	bool no_paging;	     /* real-address mode */
+	bool down;	     /* RFLAGS.DF */
+	uint32_t code_base;  /* of CS */
+	uint32_t code_limit; /* of CS, too */
 	/*
 	 * The block may be at any linear address. Its addresses of code are relative to the page it begins in, which is in
 	 * bt_frame.code_base. BY_TLB alone.
@@ -169,6 +175,7 @@ struct emitter {
 };
 #define BT_STRING_SOURCE      BIT(0) /* RSI, in R10's window */
 #define BT_STRING_DESTINATION BIT(1) /* RDI, in R11's window */
+#define BT_STRING_16	      BIT(2) /* SI, DI and CX: the rest of their registers is in bt_frame.string_saved and R12 */
 
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)
@@ -209,7 +216,6 @@ void emit_check_canonical(struct emitter *, unsigned reg);
 void emit_load_guest(struct emitter *, unsigned reg, unsigned base, int32_t disp);
 /* The value to -8(RSP), then RSP - 8. A register may be R10. R10 and R11 are lost. */
 void emit_push_register(struct emitter *, unsigned reg);
-/* The same, and in 32-bit code 32 bits of it; then only R11 is lost. */
 void emit_push_constant(struct emitter *, uint64_t value);
 void emit_push_code_address(struct emitter *, uint64_t address);
 /* Return address into R10, then RSP moves behind it and `more` bytes. */
@@ -221,8 +227,14 @@ void emit_pop_target(struct emitter *, unsigned more);
 enum emit_result emit_operand_r10(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
 /* The effective address of the instruction's memory operand of 16- or 32-bit code into R10. */
 void emit32_effective_r10(struct emitter *, const struct insn *);
-/* MOV of a segment register to a general one, of 32-bit code. False: it is something else; nothing was emitted. */
-bool emit32_get_segment(struct emitter *, const struct insn *);
+/* A return address of 16- or 32-bit code of `size` bytes onto the stack. R12 is kept. */
+void emit32_push_constant(struct emitter *, uint32_t value, unsigned size);
+/* One from the stack into R10, compared with the limit of CS; then the stack pointer moves behind it and `more` bytes. */
+void emit32_pop_target(struct emitter *, unsigned size, unsigned more);
+/* R10 is EIP after a near transfer with operands of this size: compared with the limit of CS. R11 is lost. */
+void emit32_check_target(struct emitter *, unsigned opsize);
+/* R10 is EIP, and becomes an address of code (bt_address()). R11 is lost. */
+void emit32_code_address(struct emitter *);
 /* jmp/jcc rel32 to an exec address; returns where the rel32 is (writable view), NULL when full. cc: 0..15 as in the opcode, -1 for jmp */
 uint8_t *emit_jump(struct emitter *, int cc, const void *exec_target);
 

@@ -31,12 +31,13 @@ struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 	struct jump_use *uses = bt->uses;
 	unsigned oldest = 0;
 	uint64_t space = table_space(v, key);
+	uint32_t limit = bt_code_limit(v);
 
 	key &= ~BT_KEY_ANYWHERE; /* user code of both kinds is in one */
-	if (uses[bt->jump].space == space && uses[bt->jump].key == key)
+	if (uses[bt->jump].space == space && uses[bt->jump].key == key && uses[bt->jump].code_limit == limit)
 		return &bt->tables[bt->jump];
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
-		if (uses[n].space == space && uses[n].key == key) {
+		if (uses[n].space == space && uses[n].key == key && uses[n].code_limit == limit) {
 			uses[n].used = ++bt->table_clock;
 			bt->jump = n;
 			return &bt->tables[n];
@@ -45,7 +46,7 @@ struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 			oldest = n;
 	}
 	clear_table(&bt->tables[oldest]);
-	uses[oldest] = (struct jump_use){ .space = space, .key = key, .used = ++bt->table_clock };
+	uses[oldest] = (struct jump_use){ .space = space, .key = key, .code_limit = limit, .used = ++bt->table_clock };
 	bt->jump = oldest;
 	return &bt->tables[oldest];
 }
@@ -101,7 +102,7 @@ struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t ke
 	if (key & BT_KEY_ANYWHERE)
 		rip &= ~PAGE_MASK;
 	b = v->bt->hash[hash_of(gpa, rip)];
-	while (b && (b->gpa != gpa || b->rip != rip || b->key != key))
+	while (b && (b->gpa != gpa || b->rip != rip || b->key != key || b->code_limit != bt_code_limit(v)))
 		b = b->hash_next;
 	return b;
 }

@@ -239,10 +239,6 @@ void emit_push_constant(struct emitter *e, uint64_t value)
 	struct encoding c = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
 	struct host_memory_operand top;
 
-	if (e->code32) {
-		emit32_push_constant(e, (uint32_t)value);
-		return;
-	}
 	top = emit_guest_operand(e, RSP, -8, 8, true);
 	if ((uint64_t)(int32_t)value == value) {
 		store_le32(c.imm, (uint32_t)value);
@@ -270,10 +266,6 @@ void emit_push_code_address(struct emitter *e, uint64_t address)
 
 void emit_pop_target(struct emitter *e, unsigned more)
 {
-	if (e->code32) {
-		emit32_pop(e, R10, more);
-		return;
-	}
 	emit_load_guest(e, R10, RSP, 0);
 	emit_lea(e, RSP, RSP, 8 + (int32_t)more);
 }

@@ -98,6 +98,8 @@ void emit_not(struct emitter *, unsigned reg);
 
 /* False: this one is C's. */
 bool emit_string(struct emitter *, const struct insn *);
+/* The host's instruction, opcode being of the form for bytes. */
+void emit_string_instruction(struct emitter *, const struct insn *, uint8_t opcode);
 
 /* ---- emit_time.c ---- */
 
@@ -113,11 +115,79 @@ struct host_memory_operand emit_guest_operand(struct emitter *, unsigned base, i
 
 /* ---- emit32.c ---- */
 
-/* What emit_insn() and the pieces of bt.h are in 16- and 32-bit code. */
+/* What emit_insn() and emit_operand_r10() are in 16- and 32-bit code. */
 enum emit_result emit32_insn(struct emitter *, const struct insn *, const struct insn_host *);
 enum emit_result emit32_operand_r10(struct emitter *, const struct insn *, const struct insn_host *);
-void emit32_push_constant(struct emitter *, uint32_t value);
-void emit32_pop(struct emitter *, unsigned reg, unsigned more);
+
+/* ---- emit_segment.c: memory operands of 16- and 32-bit code. R10 and R11 may be used for an operand, R12 is not. ---- */
+
+/* movzx from(16 bits), to; mov of 16 or 32 bits. */
+void emit_zero_extend16(struct emitter *, unsigned to, unsigned from);
+void emit_move_sized(struct emitter *, unsigned size, unsigned to, unsigned from);
+/* One-byte opcode of the form for 16 and 32 bits (of the form for bytes: one less) with a memory operand. */
+void emit_op_sized(struct emitter *, unsigned size, uint8_t opcode, unsigned reg, const struct host_memory_operand *);
+/* State of 16 bits, to a register's 64 bits; and from its low 16 bits. */
+void emit_load_state16(struct emitter *, unsigned reg, uint32_t offset);
+void emit_store_state16(struct emitter *, unsigned reg, uint32_t offset);
+#define BT_SELECTOR(seg) ((uint32_t)(offsetof(struct vcpu, s.seg_sel) + 2 * (seg)))
+#define BT_BASE(seg)	 ((uint32_t)(offsetof(struct vcpu, s.seg_base) + 8 * (seg)))
+
+/* The effective address, before segmentation: 16-bit ones are summed up in R10. */
+struct host_memory_operand emit_offset(struct emitter *, const struct insn *);
+/* Faults unless R10 + size - 1 is at most what this limit of the state (bt_frame.read_limit etc.) says. R11 is lost. */
+void emit_check_limit(struct emitter *, uint32_t limit, int size);
+#define BT_WRAP_LIMIT ((uint32_t)offsetof(struct vcpu, bt_frame.wrap_limit))
+/*
+ * m, an offset of so many bytes, becomes the operand of `size` bytes in the segment, once everything that this needs has been emitted:
+ * the comparison with its limit.
+ */
+void emit_in_segment(struct emitter *, enum seg, unsigned offset_size, unsigned size, bool write,
+		     struct host_memory_operand *m);
+/* m becomes an operand in the segment, and nothing is compared. */
+void emit_add_base(struct emitter *, enum seg, struct host_memory_operand *m);
+/* The instruction's memory operand. False: it has none that this knows the size of. */
+bool emit32_operand(struct emitter *, const struct insn *, const struct insn_host *, struct host_memory_operand *);
+/* The same, with another size and use. */
+void emit32_operand_sized(struct emitter *, const struct insn *, unsigned size, bool write,
+			  struct host_memory_operand *);
+/*
+ * The far pointer, a word and a selector, that the memory operand is, into R12's low 32 bits. False: nothing was emitted, for its parts
+ * may have to be looked at one by one.
+ */
+bool emit_load_far_pointer(struct emitter *, const struct insn *);
+/* May parts of an operand in this segment be accessed as one, once they are compared with BT_WRAP_LIMIT? */
+static inline bool emit_spans_parts(const struct emitter *e, enum seg seg)
+{
+	return (e->plain_segments | e->wide_segments) >> seg & 1;
+}
+
+/* ---- emit_stack32.c: the stack of 16- and 32-bit code ---- */
+
+/* The `size` bytes at the stack pointer + disp. With a 16-bit stack R10 is their offset. */
+struct host_memory_operand emit_stack_operand(struct emitter *, int32_t disp, unsigned size, bool write);
+/* The same for parts of an operand: only where emit_spans_parts(). */
+struct host_memory_operand emit_stack_parts(struct emitter *, int32_t disp, unsigned size);
+void emit_move_stack(struct emitter *, int32_t by);
+void emit32_push_register(struct emitter *, unsigned reg, unsigned size);
+enum emit_result emit32_stack(struct emitter *, const struct insn *);
+
+/* ---- emit_real.c: segments, and what they mean in real-address and virtual-8086 mode ---- */
+
+/* How an instruction that ends a block with segments goes on. */
+enum emit_far {
+	FAR_CALLOUT,  /* nothing was emitted */
+	FAR_NEXT,     /* behind it */
+	FAR_DIRECT,   /* at *target */
+	FAR_COMPUTED, /* at the address of code in R10 */
+};
+/* next: EIP behind the instruction. */
+enum emit_far emit_segment_insn(struct emitter *, const struct insn *, uint32_t next, uint64_t *target);
+
+/* ---- emit_string16.c ---- */
+
+/* String instructions of 16- and 32-bit code, as far as emit_string() does not do them. False: nothing was emitted. */
+bool emit_string_element(struct emitter *, const struct insn *, uint8_t opcode, uint8_t pointers);
+bool emit_string_repeated16(struct emitter *, const struct insn *, uint8_t opcode, uint8_t pointers);
 
 /* ---- emit_address.c ---- */
 

@@ -170,6 +170,18 @@ static void respell(struct encoding *c)
 	c->fields = FIELD_RM;
 }
 
+/*
+ * The operand-size prefix means the other size in 16-bit code. Where it is part of the opcode it stays.
+ */
+static void resize(struct encoding *c, const struct insn *i)
+{
+	bool small = i->op == OP_CRC32 ? i->srcsize == 2 : i->opsize == 2;
+
+	if ((i->flags & INSN_HOST) || i->op == OP_ADCX)
+		return;
+	c->prefixes = (uint8_t)((c->prefixes & ~PREFIX_66) | (small ? PREFIX_66 : 0));
+}
+
 /* Bytes of SIB and displacement behind a ModRM byte that names memory. */
 static unsigned address_length(const uint8_t *modrm, unsigned addrsize)
 {
@@ -222,6 +234,7 @@ bool encoding_take(struct encoding *c, const struct insn *i, const struct insn_h
 	c->imm_len = (uint8_t)(i->len - at);
 	memcpy(c->imm, i->bytes + at, c->imm_len);
 	if (code32) {
+		resize(c, i);
 		respell(c);
 		if (has_register_immediate(c))
 			c->imm[0] &= 0x7f; /* means nothing there, either */

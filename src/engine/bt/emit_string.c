@@ -4,8 +4,8 @@
  * the guard. While the instruction itself is where the host is, the registers are the host's: the signal handlers give them
  * back. For DF = 0, which blocks are keyed by, and by windows alone.
  *
- * 32-bit code: GS base cannot be the destination's segment, so there, too, the pointers are moved, into the window of slot 0, and cut to
- * 32 bits behind the instruction.
+ * 32-bit code: GS base cannot be the destination's segment, so for repetitions the pointers are moved there too, into the window of
+ * slot 0, and cut to 32 bits behind the instruction. All else of 16- and 32-bit code is in emit_string16.c.
  */
 #include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
@@ -47,7 +47,7 @@ static const struct string_op *find_op(const struct insn *i)
 	return NULL;
 }
 
-static void emit_instruction(struct emitter *e, const struct insn *i, uint8_t opcode)
+void emit_string_instruction(struct emitter *e, const struct insn *i, uint8_t opcode)
 {
 	struct encoding c = { .w = i->opsize == 8, .opcode = { opcode | (i->opsize > 1) }, .opcode_len = 1 };
 
@@ -115,7 +115,12 @@ bool emit_string(struct emitter *e, const struct insn *i)
 {
 	const struct string_op *string = find_op(i);
 
-	if (!string || !is_usable(e, i, string->pointers))
+	if (!string)
+		return false;
+	if (e->code32 && (emit_string_element(e, i, string->opcode, string->pointers) ||
+			  emit_string_repeated16(e, i, string->opcode, string->pointers)))
+		return true;
+	if (e->down || !is_usable(e, i, string->pointers))
 		return false;
 	load_windows(e, string->pointers);
 	if (string->pointers & BT_STRING_SOURCE)
@@ -124,7 +129,7 @@ bool emit_string(struct emitter *e, const struct insn *i)
 		enter_window(e, RDI, R11);
 	e->string_at = e->at;
 	e->string_pointers = string->pointers;
-	emit_instruction(e, i, string->opcode);
+	emit_string_instruction(e, i, string->opcode);
 	if (string->pointers & BT_STRING_SOURCE)
 		leave_window(e, RSI, R10);
 	if (string->pointers & BT_STRING_DESTINATION)

@@ -26,26 +26,31 @@ static bool is_reachable(struct vcpu *v, enum tlb_view view, uint64_t lin, unsig
 	return in_page(&v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)], v, lin, size, write);
 }
 
-/* from: relative to the top of the stack. In 32-bit code that is translated the stack's segment is plain. */
+/* Where the stack pointer + from is. */
+static uint64_t stack_linear(const struct vcpu *v, int64_t from)
+{
+	uint64_t offset = v->s.gpr[RSP] + (uint64_t)from;
+
+	if (v->code_mode == MODE_64)
+		return offset;
+	return (uint32_t)(v->s.seg_base[SS] + (v->stack_size == 2 ? (uint16_t)offset : offset));
+}
+
+/* from: relative to the top of the stack. What wraps around inside is none; what is beyond a limit raises. */
 static bool stack_is_reachable(struct vcpu *v, int64_t from, unsigned size, bool write)
 {
-	uint64_t at = v->s.gpr[RSP] + (uint64_t)from;
+	uint64_t first = stack_linear(v, from);
 
-	if (v->code_mode != MODE_64)
-		at = (uint32_t)(at + v->s.seg_base[SS]);
-	return v->tlb != v->tlb_never && is_reachable(v, v->tlb_view, at, size, write);
+	return v->tlb != v->tlb_never &&
+	       (v->code_mode == MODE_64 || stack_linear(v, from + size - 1) == first + size - 1) &&
+	       is_reachable(v, v->tlb_view, first, size, write);
 }
 
 /* A word of it that is. */
 static uint64_t stack_word(struct vcpu *v, unsigned from, unsigned size)
 {
-	uint64_t at = v->s.gpr[RSP] + from;
-
-	return cpu_load(v, v->code_mode == MODE_64 ? at : (uint32_t)(at + v->s.seg_base[SS]), size, true);
+	return cpu_load(v, stack_linear(v, from), size, true);
 }
-
-/* Bytes of what the stack holds. */
-static unsigned stack_width(const struct vcpu *v) { return v->code_mode == MODE_64 ? 8 : 4; }
 
 /* None, or a descriptor of the GDT that was used before: its accessed bit need not be written. */
 static bool descriptor_is_reachable(struct vcpu *v, uint16_t selector)
@@ -62,6 +67,8 @@ static bool descriptor_is_reachable(struct vcpu *v, uint16_t selector)
 }
 
 /* ---- which instructions, and when ---- */
+
+static bool is_real_address(const struct vcpu *v) { return !(v->s.cr0 & CR0_PE); }
 
 static bool can_kernel(struct vcpu *v, const struct insn *i)
 {
@@ -84,17 +91,10 @@ static bool can_sti(struct vcpu *v, const struct insn *i)
 
 static bool can_push(struct vcpu *v, const struct insn *i)
 {
-	unsigned width = stack_width(v);
-
-	return i->opsize == width && stack_is_reachable(v, -(int64_t)width, width, true);
+	return stack_is_reachable(v, -(int64_t)i->opsize, i->opsize, true);
 }
 
-static bool can_pop(struct vcpu *v, const struct insn *i)
-{
-	unsigned width = stack_width(v);
-
-	return i->opsize == width && stack_is_reachable(v, 0, width, false);
-}
+static bool can_pop(struct vcpu *v, const struct insn *i) { return stack_is_reachable(v, 0, i->opsize, false); }
 
 static bool can_iret(struct vcpu *v, const struct insn *i)
 {
@@ -120,9 +120,24 @@ static bool can_iretd(struct vcpu *v, const struct insn *i)
 	       (stack_is_reachable(v, 0, 20, false) && descriptor_is_reachable(v, (uint16_t)stack_word(v, 16, 4)));
 }
 
+/* Three words, and no descriptors. Flags that it sets may have to be looked at: go_on_elsewhere() sees events. */
+static bool can_iret16(struct vcpu *v, const struct insn *i)
+{
+	return i->opsize == 2 && is_real_address(v) && !v->s.nmi_blocked && stack_is_reachable(v, 0, 6, false);
+}
+
+/* Through the vector table of real-address mode. */
+static bool can_int(struct vcpu *v, const struct insn *i)
+{
+	uint32_t vector = (uint32_t)(v->s.idtr_base + (i->imm & 0xff) * 4);
+
+	return is_real_address(v) && is_reachable(v, TLB_KERNEL, vector, 4, false) &&
+	       stack_is_reachable(v, -6, 6, true);
+}
+
 static bool can_load_segment(struct vcpu *v, unsigned seg, uint16_t selector)
 {
-	return seg != CS && seg != SS && descriptor_is_reachable(v, selector);
+	return seg != CS && seg != SS && (!in_protected_mode(v) || descriptor_is_reachable(v, selector));
 }
 
 static bool can_pop_sreg(struct vcpu *v, const struct insn *i)
@@ -167,6 +182,7 @@ static const struct {
 } fast[OP_COUNT] = {
 	[OP_CLI] = { can_kernel, op_cli, true },       [OP_STI] = { can_sti, op_sti },
 	[OP_CLAC] = { can_kernel, op_clac, true },     [OP_STAC] = { can_kernel, op_stac, true },
+	[OP_PUSHF] = { can_push, op_pushf },	       [OP_POPF] = { can_pop, op_popf, true },
 	[OP_PUSHFQ] = { can_push, op_pushf },	       [OP_POPFQ] = { can_pop, op_popf, true },
 	[OP_PUSHFD] = { can_push, op_pushf },	       [OP_POPFD] = { can_pop, op_popf, true },
 	[OP_SWAPGS] = { can_kernel, op_swapgs },       [OP_RDFSBASE] = { can_always, op_rdfsbase },
@@ -176,6 +192,7 @@ static const struct {
 	[OP_SYSEXIT] = { can_kernel, op_sysexit },     [OP_IRETQ] = { can_iret, op_iret },
 	[OP_IRETD] = { can_iretd, op_iret },	       [OP_MOV_SREG] = { can_mov_sreg, op_mov_sreg, true },
 	[OP_PUSH_SREG] = { can_push, op_push_sreg },   [OP_POP_SREG] = { can_pop_sreg, op_pop_sreg, true },
+	[OP_IRET] = { can_iret16, op_iret },	       [OP_INT] = { can_int, op_int_n },
 	[OP_MOV_CR] = { can_mov_cr, op_mov_cr, true },
 };
 
@@ -242,7 +259,7 @@ static bool go_on_elsewhere(struct vcpu *v)
 	if (!bt->options.link || !choose_mode(v))
 		return false;
 	table = bt_jump_table(v, bt_key(v));
-	b = bt_jump_find(table, v->s.rip);
+	b = bt_jump_find(table, bt_address(v));
 	if (!b)
 		return false;
 	bt_enter_at(v, b);
@@ -309,9 +326,9 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	struct bt_block *b;
 	uint64_t gpa;
 
-	v->s.rip = target;
-	if (!bt->options.link || (uint64_t)sign_extend(target, 48) != target || bt->tlb_changed || bt->kicked ||
-	    !find_fetched(v, target, &gpa))
+	v->s.rip = bt_rip(v, target);
+	if (!bt->options.link || (uint64_t)sign_extend(v->s.rip, 48) != v->s.rip || bt->tlb_changed || bt->kicked ||
+	    !find_fetched(v, bt_linear(v, target), &gpa))
 		return false;
 	b = bt_find(v, gpa, target, bt_key(v));
 	if (!b || b->crosses || !bt_is_fresh(b) || !is_entered(v, b->home))
@@ -396,6 +413,7 @@ bool bt_fast(struct vcpu *v)
 	struct bt_block *b = v->bt->blocks[bt_exit_block(arg)];
 	unsigned n = bt_exit_insn(arg);
 
+	bt_note_code_segment(v);
 	switch (bt_exit_kind(arg)) {
 	case BT_EXIT_LOOKUP0: return find_target(v, bt_link_target(v, &b->links[0]));
 	case BT_EXIT_LOOKUP1: return find_target(v, bt_link_target(v, &b->links[1]));

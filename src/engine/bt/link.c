@@ -60,7 +60,8 @@ static bool would_hold(const struct vcpu *v, const struct bt_link *l, const stru
 
 void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
 {
-	if (l->target != to->rip || l->from->dead || l->from->key != to->key || !would_hold(v, l, to))
+	if (l->target != to->rip || l->from->dead || l->from->key != to->key || l->from->code_limit != to->code_limit ||
+	    !would_hold(v, l, to))
 		return;
 	bt_unlink(v, l);
 	l->to = to;

@@ -48,7 +48,7 @@ struct bt_block;
 struct bt_link {
 	struct list node; /* in to->incoming while linked */
 	struct bt_block *from, *to;
-	uint64_t target; /* linear address */
+	uint64_t target; /* as bt_block.rip */
 	uint8_t *rel32;	 /* in the jump; writable view */
 	uint32_t stub;	 /* code offset to which it jumps when not linked */
 	bool other_page; /* rests on more than the translation of its own page, or may do */
@@ -61,7 +61,7 @@ struct bt_insn {
 	int8_t window_base; /* register whose window R11 holds there, -1 none */
 	uint8_t len;
 	uint8_t data_seg : 4;	     /* of its memory operand; SEG_COUNT: it has none */
-	uint8_t string_pointers : 2; /* BT_STRING_*; 0: no string instruction */
+	uint8_t string_pointers : 3; /* BT_STRING_*; 0: no string instruction */
 	uint8_t string_at;	     /* how far behind its host code's start that is itself */
 	uint8_t align;		     /* bytes of alignment that its memory operand must have */
 	uint8_t faults;		     /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
@@ -74,8 +74,9 @@ struct bt_block {
 	struct bt_block *hash_next;
 	struct bt_block *page_next[2]; /* blocks of the same physical page */
 	uint64_t gpa, gpa2;	       /* first byte's; second page's if it crosses */
-	uint64_t rip;		       /* linear; BT_KEY_ANYWHERE: relative to its page, as the links' targets are */
+	uint64_t rip; /* see bt_address(); BT_KEY_ANYWHERE: relative to its page, as the links' targets are */
 	uint32_t key;
+	uint32_t code_limit; /* see bt_code_limit() */
 	uint32_t index;
 	uint32_t code, code_size; /* offsets in the cache */
 	uint16_t inner_entry;	  /* for those who know that bt_frame.code_base is right: offset from its code */
@@ -106,11 +107,11 @@ struct code_page {
 };
 
 struct jump_target {
-	uint64_t nkey; /* the negated linear address: compared by adding, see emit_branch.c */
+	uint64_t nkey; /* the negated address: compared by adding, see emit_branch.c */
 	uint64_t code;
 };
 
-/* Linear address -> code in one address space and mode. */
+/* Address, as bt_address() says, -> code in one address space and mode. */
 struct jump_table {
 	_Alignas(64) struct jump_target to[1u << BT_JUMP_BITS];
 	struct bt_block *block[1u << BT_JUMP_BITS];
@@ -119,7 +120,7 @@ struct jump_table {
 /* What a jump table is for: beside each other, since they are searched. */
 struct jump_use {
 	uint64_t space; /* as bt_fetched_space() */
-	uint32_t key;
+	uint32_t key, code_limit;
 	uint64_t used; /* for choosing which to reuse */
 };
 
@@ -170,6 +171,15 @@ struct bt_space {
 	bool ages;     /* outside long mode none is young */
 };
 
+/* limits.c: what limits are compared with, and the segments that vcpu.bt_frame has the limits of. */
+struct bt_limits {
+	uint8_t *region;
+	uint64_t boundary;
+	uint32_t limit[6];
+	uint16_t attr[SEG_COUNT];
+	bool protected, known;
+};
+
 struct bt_cpu {
 	struct bt_windows *windows;
 	/* Bytes of translated code and about blocks: when either is used up, all is forgotten. */
@@ -199,6 +209,7 @@ struct bt_cpu {
 	const struct bt_glue *glues[2], *glue; /* for 64-bit code, for other; for what is entered next */
 	uint64_t gs_base;		       /* of this thread now */
 	bool has_wrgsbase;		       /* Linux lets processes use it */
+	struct bt_limits limits;
 	/* the interpreter's hook, which this engine's stands in front of */
 	void (*interp_code_written)(struct vcpu *, gpa_t page);
 	struct engine_options options;
@@ -270,7 +281,7 @@ void emit_note_code_base(struct emitter *, unsigned offset);
 
 /* mode.c */
 uint32_t bt_key(const struct vcpu *);
-/* 64-bit code; and 32-bit code whose instructions and stack are where EIP and ESP say. */
+/* Any but 16-bit code whose EIP has more than 16 bits. */
 bool bt_is_translated_mode(const struct vcpu *);
 /* What code of the current mode is entered and left by, and GS base for it. False: that takes a system call: bt_set_gs_base(). */
 bool bt_choose_glue(struct vcpu *);
@@ -280,6 +291,41 @@ static inline uint64_t bt_wanted_gs_base(const struct vcpu *v)
 
 	return v->code_mode == MODE_64 ? (uint64_t)(uintptr_t)v : (uint64_t)__atomic_load_n(slot0, __ATOMIC_ACQUIRE);
 }
+
+/*
+ * Addresses of code, as blocks, links and jump tables know them: in 64-bit code linear; in other code EIP, and the base of CS in the
+ * upper half.
+ */
+static inline uint64_t bt_address(const struct vcpu *v)
+{
+	return v->code_mode == MODE_64 ? v->s.rip : v->s.seg_base[CS] << 32 | (uint32_t)v->s.rip;
+}
+static inline uint64_t bt_rip(const struct vcpu *v, uint64_t address)
+{
+	return v->code_mode == MODE_64 ? address : (uint32_t)address;
+}
+static inline uint64_t bt_linear(const struct vcpu *v, uint64_t address)
+{
+	return v->code_mode == MODE_64 ? address : (uint32_t)(address + (address >> 32));
+}
+/* What blocks depend on besides their address and key: where direct branches and the block itself have to end. */
+static inline uint32_t bt_code_limit(const struct vcpu *v)
+{
+	return v->code_mode == MODE_64 ? UINT32_MAX : v->s.seg_limit[CS];
+}
+/* Far transfers of translated code (emit_real.c) change CS, and leave this to C, which calls this first. */
+static inline void bt_note_code_segment(struct vcpu *v)
+{
+	if (v->code_mode != MODE_64)
+		v->mode_key = (v->mode_key & ~(uint32_t)MODE_KEY_BASE_0) | (v->s.seg_base[CS] ? 0 : MODE_KEY_BASE_0);
+}
+
+/* limits.c */
+#define BT_LIMITS_SIZE ((8ull << 30) + WINDOW_GUARD)
+int bt_limits_create(struct bt_cpu *, struct error *);
+void bt_limits_destroy(struct bt_cpu *);
+/* Of the segments as they are now. Before 16- or 32-bit code is entered. */
+void bt_limits_update(struct vcpu *);
 
 /* code.c: the cache of blocks */
 int bt_code_create(struct vcpu *, struct error *);
@@ -293,7 +339,8 @@ void bt_code_flush(struct vcpu *);
 #define BT_KEY_DF     (1u << 15) /* RFLAGS.DF; vcpu.mode_key has fewer bits */
 #define BT_KEY_NO_TSC (1u << 30) /* CR4.TSD: RDTSC faults */
 #define BT_KEY_TLB    (1u << 19) /* guest memory by the TLB, not by windows */
-/* In 32-bit code: segments ES to GS, ES to DS; see struct emitter. */
+/* In 16- and 32-bit code: segments ES to GS, ES to GS, ES to DS; see struct emitter. */
+#define BT_KEY_WIDE_SHIFT  9
 #define BT_KEY_PLAIN_SHIFT 20
 #define BT_KEY_BASED_SHIFT 26
 /*
@@ -304,6 +351,8 @@ void bt_code_flush(struct vcpu *);
 #define BT_ANYWHERE_LIMIT (BIT(47) - BIT(32))
 #define BT_ANYWHERE	  1 /* in place of a page's linear address */
 static inline bool bt_is_code32(uint32_t key) { return (key & 3) != MODE_64; }
+/* Of 16- and 32-bit code: in real-address or virtual-8086 mode, where a segment's base is its selector times 16. */
+static inline bool bt_is_real(uint32_t key) { return bt_is_code32(key) && !(key & MODE_KEY_PROTECTED); }
 struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
 /* The block that contains this exec address, or NULL. Async-signal-safe. */
 struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
@@ -328,11 +377,14 @@ static inline uint64_t bt_exec(const struct bt_cpu *bt, const struct bt_block *b
 {
 	return (uint64_t)(uintptr_t)bt->cache.exec + b->code;
 }
-/* Linear address of a block that runs, or is about to. */
+/* RIP at the start of a block that runs, or is about to. */
 static inline uint64_t bt_block_rip(const struct vcpu *v, const struct bt_block *b)
 {
+	if (bt_is_code32(b->key))
+		return (uint32_t)b->rip;
 	return b->rip + (b->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
 }
+/* Address of a link's target. */
 static inline uint64_t bt_link_target(const struct vcpu *v, const struct bt_link *l)
 {
 	return l->target + (l->from->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
@@ -344,11 +396,11 @@ static inline void bt_enter_at(struct vcpu *v, const struct bt_block *b)
 	v->bt_frame.resume = bt_exec(v->bt, b) + b->inner_entry;
 }
 /* As emitted code computes it. */
-static inline unsigned bt_jump_index(uint64_t rip)
+static inline unsigned bt_jump_index(uint64_t address)
 {
 	uint64_t crc = 0;
 
-	__asm__("crc32q %1, %0" : "+r"(crc) : "r"(rip));
+	__asm__("crc32q %1, %0" : "+r"(crc) : "r"(address));
 	return (unsigned)(crc >> (32 - BT_JUMP_BITS));
 }
 /* What bt_frame.jump holds: the table's address, plus the count that index bits are shifted by. */

@@ -50,10 +50,14 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 		sigaction(signal, p, NULL); /* happens again, and ends the process */
 }
 
+static greg_t with_low_word(uint64_t reg, greg_t word) { return (greg_t)((reg & ~0xffffull) | (uint16_t)word); }
+
 /* In the middle of a string instruction the pointers are the host's: make them the guest's. */
-static bool give_back_pointers(greg_t *regs, const struct bt_block *b, unsigned n, uint64_t offset)
+static bool give_back_pointers(greg_t *regs, const struct vcpu *v, const struct bt_block *b, unsigned n,
+			       uint64_t offset)
 {
 	const struct bt_insn *insn = &b->insns[n];
+	const uint64_t *saved = v->bt_frame.string_saved;
 
 	if (!insn->string_pointers || offset != (uint64_t)insn->host + insn->string_at)
 		return false;
@@ -61,7 +65,13 @@ static bool give_back_pointers(greg_t *regs, const struct bt_block *b, unsigned 
 		regs[REG_RSI] -= regs[REG_R10];
 	if (insn->string_pointers & BT_STRING_DESTINATION)
 		regs[REG_RDI] -= regs[REG_R11];
-	if (bt_is_code32(b->key)) {
+	if (insn->string_pointers & BT_STRING_16) {
+		if (insn->string_pointers & BT_STRING_SOURCE)
+			regs[REG_RSI] = with_low_word(saved[0], regs[REG_RSI]);
+		if (insn->string_pointers & BT_STRING_DESTINATION)
+			regs[REG_RDI] = with_low_word(saved[1], regs[REG_RDI]);
+		regs[REG_RCX] = with_low_word((uint64_t)regs[REG_R12], regs[REG_RCX]);
+	} else if (bt_is_code32(b->key)) {
 		regs[REG_RSI] = (uint32_t)regs[REG_RSI];
 		regs[REG_RDI] = (uint32_t)regs[REG_RDI];
 	}
@@ -91,7 +101,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	}
 	/* Leave translated code with the guest's registers as they are before this instruction. */
 	n = insn_at(b, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
-	give_back_pointers(regs, b, n, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
+	give_back_pointers(regs, v, b, n, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
 	regs[REG_R11] = BT_EXIT_ARG(b->index, n, write ? BT_EXIT_FAULT_WRITE : BT_EXIT_FAULT);
 	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
 	errno = saved_errno;
@@ -113,7 +123,7 @@ static void leave_string(greg_t *regs, struct vcpu *v, const struct bt_block *b)
 	uint64_t offset = (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b);
 	unsigned n = insn_at(b, offset);
 
-	if (!give_back_pointers(regs, b, n, offset))
+	if (!give_back_pointers(regs, v, b, n, offset))
 		return;
 	regs[REG_R11] = BT_EXIT_ARG(b->index, n, BT_EXIT_STRING);
 	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;

@@ -7,7 +7,7 @@ struct translation {
 	struct bt_cpu *bt;
 	struct bt_block *b;
 	struct emitter e;
-	uint64_t rip;  /* of the instruction at hand */
+	uint64_t rip;  /* address (bt_address()) of the instruction at hand */
 	uint64_t next; /* and of the one behind it */
 	unsigned n;    /* its number */
 };
@@ -28,10 +28,11 @@ static void note_lookup(struct translation *t, unsigned n, const uint8_t *restar
 static void add_link(struct translation *t, int cc, uint64_t target)
 {
 	struct bt_link *l = &t->b->links[t->b->link_count++];
+	uint64_t from = bt_linear(t->v, t->b->rip), to = bt_linear(t->v, target);
 
 	*l = (struct bt_link){ .from = t->b, .target = target };
 	/* Near its end, an instruction may go on in the next page. */
-	l->other_page = ((target ^ t->b->rip) & PAGE_MASK) || (target & ~PAGE_MASK) > PAGE_SIZE - 15;
+	l->other_page = ((to ^ from) & PAGE_MASK) || (to & ~PAGE_MASK) > PAGE_SIZE - 15;
 	list_init(&l->node);
 	l->rel32 = emit_jump(&t->e, cc, t->e.at + t->e.to_exec);
 }
@@ -68,19 +69,27 @@ static void emit_callout(struct translation *t, const struct insn *i)
 	}
 }
 
-/* Go on at the linear address in R10. */
+/* Go on at the address in R10. */
 static void emit_indirect(struct translation *t)
 {
 	note_lookup(t, 0, emit_lookup(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_INDIRECT)));
 }
 
-static uint64_t truncate_rip(const struct translation *t, uint64_t rip) { return t->e.code32 ? (uint32_t)rip : rip; }
+/* The address of this RIP. */
+static uint64_t address_of(const struct translation *t, uint64_t rip)
+{
+	return t->e.code32 ? (uint64_t)t->e.code_base << 32 | (uint32_t)rip : rip;
+}
 
 /* Where a direct branch goes; false: it faults. */
 static bool direct_target(const struct translation *t, const struct insn *i, uint64_t *target)
 {
-	*target = truncate_rip(t, t->next + i->imm);
-	return t->e.code32 || (uint64_t)sign_extend(*target, 48) == *target;
+	*target = address_of(t, t->next + i->imm);
+	if (!t->e.code32)
+		return (uint64_t)sign_extend(*target, 48) == *target;
+	if (i->opsize == 2)
+		*target &= ~0xffff0000ull;
+	return (uint32_t)*target <= t->e.code_limit;
 }
 
 /*
@@ -89,15 +98,52 @@ static bool direct_target(const struct translation *t, const struct insn *i, uin
  */
 static void emit_call(struct translation *t)
 {
-	if (t->e.code32) {
-		emit_push_code_address(&t->e, t->next);
-	} else {
-		emit_check_canonical(&t->e, R10);
-		emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
-		emit_push_code_address(&t->e, t->next);
-		emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
-	}
+	emit_check_canonical(&t->e, R10);
+	emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
+	emit_push_code_address(&t->e, t->next);
+	emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
 	emit_indirect(t);
+}
+
+/* The same of 16- and 32-bit code: what is beyond the limit of CS faults before anything is pushed, too. */
+static void emit_call32(struct translation *t, unsigned opsize)
+{
+	emit32_check_target(&t->e, opsize);
+	emit_move(&t->e, R12, R10);
+	emit32_push_constant(&t->e, (uint32_t)t->next, opsize);
+	emit_move(&t->e, R10, R12);
+	emit32_code_address(&t->e);
+	emit_indirect(t);
+}
+
+/* ECX to R10, CX to ECX: whether CX is 0 is known then without flags. And back. */
+static void begin_count16(struct translation *t)
+{
+	static const uint8_t code[] = { 0x41, 0x89, 0xca, /* mov %ecx, %r10d */
+					0x0f, 0xb7, 0xc9 /* movzx %cx, %ecx */ };
+
+	emit_bytes(&t->e, code, sizeof(code));
+}
+static const uint8_t end_count16[] = { 0x44, 0x89, 0xd1 }; /* mov %r10d, %ecx */
+
+/* JCXZ and LOOP with CX: as emit_counted(), but that ECX has to be put back either way. */
+static void emit_counted16(struct translation *t, const struct insn *i, uint64_t target)
+{
+	static const uint8_t count_down[] = { 0x66, 0x8d, 0x49, 0xff }; /* lea -1(%rcx), %cx */
+	const uint8_t jump_len = 5, jcc_len = 2, back_len = sizeof(end_count16);
+	bool jcxz = i->op == OP_JCXZ, plain = jcxz || i->op == OP_LOOP;
+	uint8_t jrcxz[2] = { 0xe3, (uint8_t)(back_len + (plain ? 0 : jcc_len) + jump_len) };
+
+	if (!jcxz)
+		emit_bytes(&t->e, count_down, sizeof(count_down));
+	begin_count16(t);
+	emit_bytes(&t->e, jrcxz, sizeof(jrcxz));
+	emit_bytes(&t->e, end_count16, back_len);
+	if (!plain)
+		emit_bytes(&t->e, (const uint8_t[]){ i->op == OP_LOOPE ? 0x75 : 0x74, jump_len + back_len }, jcc_len);
+	add_link(t, -1, jcxz ? t->next : target);
+	emit_bytes(&t->e, end_count16, back_len);
+	add_link(t, -1, jcxz ? target : t->next);
 }
 
 /* JRCXZ and LOOP. Distances are those to what add_link() emits. */
@@ -124,40 +170,74 @@ static void emit_counted(struct translation *t, const struct insn *i, uint64_t t
 	add_link(t, -1, t->next);
 }
 
+/* Branches to what a register, memory or the stack says. False: C does it. */
+static bool emit_computed(struct translation *t, const struct insn *i, const struct insn_host *h)
+{
+	if (i->op == OP_RET)
+		emit_pop_target(&t->e, i->imm & 0xffff);
+	else if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
+		return false;
+	if (i->op == OP_CALL)
+		emit_call(t);
+	else
+		emit_indirect(t);
+	return true;
+}
+
+static bool emit_computed32(struct translation *t, const struct insn *i, const struct insn_host *h)
+{
+	if (i->op == OP_RET) {
+		emit32_pop_target(&t->e, i->opsize, i->imm & 0xffff);
+	} else if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE) {
+		return false;
+	} else if (i->op == OP_CALL) {
+		emit_call32(t, i->opsize);
+		return true;
+	} else {
+		emit32_check_target(&t->e, i->opsize);
+	}
+	emit32_code_address(&t->e);
+	emit_indirect(t);
+	return true;
+}
+
+/* Instructions of 16- and 32-bit code with segment registers. */
+static bool emit_segments(struct translation *t, const struct insn *i)
+{
+	uint64_t target;
+
+	switch (emit_segment_insn(&t->e, i, (uint32_t)t->next, &target)) {
+	case FAR_NEXT: add_link(t, -1, t->next); return true;
+	case FAR_DIRECT: add_link(t, -1, target); return true;
+	case FAR_COMPUTED: emit_indirect(t); return true;
+	default: return false;
+	}
+}
+
 /* The block's last instruction if it ends the block; false: C does it. */
 static bool emit_end(struct translation *t, const struct insn *i, const struct insn_host *h)
 {
 	uint64_t target;
 
-	if (t->e.code32 && emit32_get_segment(&t->e, i)) {
-		add_link(t, -1, t->next);
+	if (t->e.code32 && emit_segments(t, i))
 		return true;
-	}
-	if (i->op < OP_CALL || i->op > OP_LOOPNE || i->opsize != (t->e.code32 ? 4 : 8))
+	if (i->op < OP_CALL || i->op > OP_LOOPNE || (i->opsize != 8 && !t->e.code32))
 		return false;
-	if (i->op == OP_RET) {
-		emit_pop_target(&t->e, i->imm & 0xffff);
-		emit_indirect(t);
-		return true;
-	}
-	if (i->form != FORM_I) {
-		if (emit_operand_r10(&t->e, i, h, t->rip) != EMIT_DONE)
-			return false;
-		if (i->op == OP_CALL)
-			emit_call(t);
-		else
-			emit_indirect(t);
-		return true;
-	}
-	if (!direct_target(t, i, &target) || (i->op >= OP_JCXZ && i->addrsize == 2))
+	if (i->op == OP_RET || i->form != FORM_I)
+		return t->e.code32 ? emit_computed32(t, i, h) : emit_computed(t, i, h);
+	if (!direct_target(t, i, &target))
 		return false;
-	if (i->op == OP_CALL)
+	if (i->op == OP_CALL && t->e.code32)
+		emit32_push_constant(&t->e, (uint32_t)t->next, i->opsize);
+	else if (i->op == OP_CALL)
 		emit_push_code_address(&t->e, t->next);
 	if (i->op == OP_CALL || i->op == OP_JMP) {
 		add_link(t, -1, target);
 	} else if (i->op <= OP_JNLE) {
 		add_link(t, i->op - OP_JO, target);
 		add_link(t, -1, t->next);
+	} else if (i->addrsize == 2) {
+		emit_counted16(t, i, target);
 	} else {
 		emit_counted(t, i, target);
 	}
@@ -222,9 +302,17 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	return true;
 }
 
-/* FIP, FCS and FOP are found out when somebody may look, see bt.c. */
-static void emit_x87_note(struct translation *t)
+/* FIP, FCS and FOP are found out when somebody may look, see bt.c: the selectors at once where they may be others by then. */
+static void emit_x87_note(struct translation *t, const struct insn *i)
 {
+	if (t->e.real) {
+		emit_load_state16(&t->e, R10, BT_SELECTOR(CS));
+		emit_store_state16(&t->e, R10, (uint32_t)offsetof(struct vcpu, s.fcs));
+	}
+	if (t->e.real && (i->flags & INSN_MEM)) {
+		emit_load_state16(&t->e, R10, BT_SELECTOR(i->seg));
+		emit_store_state16(&t->e, R10, (uint32_t)offsetof(struct vcpu, s.fds));
+	}
 	emit_set_state(&t->e, (uint32_t)offsetof(struct vcpu, bt_frame.x87),
 		       BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
 	if (t->e.anywhere) {
@@ -243,7 +331,7 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 		emit_tsc(&t->e, i->op == OP_RDTSCP);
 		return true;
 	}
-	if (!(t->b->key & BT_KEY_DF) && (i->op == OP_CLD || emit_string(&t->e, i)))
+	if ((i->op == OP_CLD && !t->e.down) || emit_string(&t->e, i))
 		return true;
 	if (!unit_usable(t->b->key, i, h) || emit_insn(&t->e, i, h, t->rip) != EMIT_DONE)
 		return false;
@@ -253,7 +341,7 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 		t->e.at = start;
 		return false;
 	}
-	emit_x87_note(t);
+	emit_x87_note(t, i);
 	return true;
 }
 
@@ -274,7 +362,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 			       : 0,
 	};
 	t->rip = t->b->rip + i->offset;
-	t->next = truncate_rip(t, t->rip + i->len);
+	t->next = address_of(t, t->rip + i->len);
 	t->e.exit_arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_TLB_READ);
 	t->e.way = (t->b->key & BT_KEY_TLB) || forced ? BY_TLB : BY_WINDOWS;
 	/* 32-bit code knows only one way. */
@@ -331,8 +419,9 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, s
 	*b = (struct bt_block){
 		.gpa = decoded->gpa,
 		.gpa2 = decoded->gpa2,
-		.rip = v->s.rip,
+		.rip = bt_address(v),
 		.key = bt_key(v),
+		.code_limit = bt_code_limit(v),
 		.index = bt->block_count,
 		.code = (uint32_t)bt->code_used,
 		.count = (uint8_t)decoded->count,
@@ -352,7 +441,7 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 {
 	struct bt_cpu *bt = v->bt;
 	const struct insn_host *hosts;
-	const struct block *decoded = interp_decode(v, v->s.rip, bt->options.block, &hosts);
+	const struct block *decoded = interp_decode(v, bt_linear(v, bt_address(v)), bt->options.block, &hosts);
 	struct translation t = { .v = v, .bt = bt };
 	uint8_t *base = bt->cache.write;
 
@@ -367,7 +456,14 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		.tlb_lookup = bt->tlb_lookup,
 		.code32 = bt_is_code32(t.b->key),
 		.plain_segments = (uint8_t)(t.b->key >> BT_KEY_PLAIN_SHIFT & 63),
+		.wide_segments = (uint8_t)(t.b->key >> BT_KEY_WIDE_SHIFT & 63),
 		.based_segments = (uint8_t)(t.b->key >> BT_KEY_BASED_SHIFT & 15) | 1u << FS | 1u << GS,
+		.stack16 = v->stack_size == 2,
+		.real = bt_is_real(t.b->key),
+		.no_paging = !(v->s.cr0 & CR0_PE),
+		.down = t.b->key & BT_KEY_DF,
+		.code_base = (uint32_t)(t.b->rip >> 32),
+		.code_limit = t.b->code_limit,
 		.anywhere = t.b->key & BT_KEY_ANYWHERE,
 	};
 	if (t.e.anywhere)
@@ -378,7 +474,7 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++)
 		translate_insn(&t, &decoded->insns[t.n], &hosts[t.n]);
 	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))
-		add_link(&t, -1, truncate_rip(&t, t.b->rip + decoded->bytes));
+		add_link(&t, -1, address_of(&t, t.b->rip + decoded->bytes));
 	t.n = decoded->count ? decoded->count - 1u : 0;
 	emit_stubs(&t);
 	if (t.e.full)

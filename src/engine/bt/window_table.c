@@ -541,7 +541,7 @@ enum table_view windows_view(const struct vcpu *v)
 	return v->tlb_view == TLB_KERNEL_AC || !(v->s.cr4 & CR4_SMAP) ? TABLE_BOTH : TABLE_SUPERVISOR;
 }
 
-static bool can_translate(const struct vcpu *v) { return in_protected_mode(v) && !(v->s.cr4 & CR4_LA57); }
+static bool can_translate(const struct vcpu *v) { return !(v->s.cr4 & CR4_LA57); }
 
 /* The slow part of asking for a table: the vCPU is new, or something was flushed. */
 static struct window_cpu *update_cpu(struct bt_windows *w, struct window_cpu *c, struct vcpu *v)
