@@ -547,6 +547,7 @@
 	_("cbtw", "cbw\n")												\
 	_("adcx %ecx, %edx", "adcx edx, ecx\n")									\
 	_("paddw %xmm1, %xmm2", "paddw xmm2, xmm1\n")									\
+	_("lfence", "lfence\n")											\
 	/* memory: no look at the limit where no offset is beyond it */							\
 	_("mov 0x1234, %ax", "mov ax, word ptr gs:[r8d+0x1234]\n")							\
 	_("mov %al, (%bx,%si)",											\

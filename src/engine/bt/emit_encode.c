@@ -171,13 +171,14 @@ static void respell(struct encoding *c)
 }
 
 /*
- * The operand-size prefix means the other size in 16-bit code. Where it is part of the opcode it stays.
+ * The operand-size prefix means the other size in 16-bit code. Where it is part of the opcode it stays; LFENCE and its like have no
+ * operand, and with it they are something else.
  */
 static void resize(struct encoding *c, const struct insn *i)
 {
 	bool small = i->op == OP_CRC32 ? i->srcsize == 2 : i->opsize == 2;
 
-	if ((i->flags & INSN_HOST) || i->op == OP_ADCX)
+	if ((i->flags & INSN_HOST) || i->op == OP_ADCX || (i->op >= OP_LFENCE && i->op <= OP_SFENCE))
 		return;
 	c->prefixes = (uint8_t)((c->prefixes & ~PREFIX_66) | (small ? PREFIX_66 : 0));
 }
