@@ -362,6 +362,7 @@ const char *cpu_feature_name(enum cpu_feature);
 #define INSN_HOST   BIT(8)  /* MMX, SSE, AVX or x87 computation, done by the host's own instruction */
 #define INSN_RIPREL BIT(9)  /* the memory operand is RIP-relative: base is REG_IP */
 #define INSN_FAR    BIT(10) /* JMP, CALL or RET to another code segment */
+#define INSN_VEX    BIT(12) /* VEX-encoded: undefined in real and virtual-8086 mode, whatever the code segment's size */
 #define INSN_FAR_IP BIT(11) /* RIP-relative, near 2 GiB: the displacement is 4 GiB more than disp, see insn_disp() */
 
 /* Everything else that decoding can yield: what an engine implements itself. */

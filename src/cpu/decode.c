@@ -705,6 +705,8 @@ static void fill(struct insn *i, struct insn_host *host, const ZydisDecodedInstr
 		i->flags |= INSN_REP;
 	if (in->attributes & ZYDIS_ATTRIB_HAS_REPNE)
 		i->flags |= INSN_REPNE;
+	if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		i->flags |= INSN_VEX;
 	if (is_string_op(in)) {
 		set_string(i, in, o);
 		return;

@@ -199,6 +199,10 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 				break;
 			cpu_raise_error(v, EXC_GP, 0);
 		}
+		if (unlikely(i->flags & INSN_VEX) && !in_protected_mode(v)) {
+			i->op = OP_INVALID;
+			i->flags = INSN_ENDS;
+		}
 		if (prepare) {
 			if ((i->flags & INSN_HOST) && interp_host_prepare(v, i, h) == -ENOSPC)
 				return -ENOSPC;
