@@ -185,12 +185,12 @@ static bool deliver_debug(struct vcpu *v, uint64_t dr6)
 	return deliver(v, d);
 }
 
-/* Breakpoints on the instruction at CS:RIP: R/W is 00. */
+/* Breakpoints on the instruction at CS:RIP: R/W is 00. None behind a load of SS, SDM vol. 3B 17.3.1.1. */
 static uint64_t instruction_breakpoints(const struct vcpu *v)
 {
 	uint64_t hit = 0, lin = v->s.rip;
 
-	if (v->s.rflags & FLAG_RF)
+	if ((v->s.rflags & FLAG_RF) || v->s.shadow == SHADOW_MOV_SS)
 		return 0;
 	if (v->code_mode != MODE_64)
 		lin = (uint32_t)(lin + v->s.seg_base[CS]);
