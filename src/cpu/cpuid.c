@@ -265,9 +265,11 @@ static void leaf_80000006(const struct vcpu *v, uint32_t sub, struct cpuid_regs 
 	enum { WAYS_8 = 6, WAYS_16 = 8 }; /* codes of the associativity field */
 
 	(void)sub;
-	r->ecx = caches[2].kib << 16 | WAYS_8 << 12 | 1u << 8 | CACHE_LINE;
-	if (is_amd(v->model))
-		r->edx = caches[3].kib / 512 << 18 | WAYS_16 << 12 | 1u << 8 | CACHE_LINE;
+	r->ecx = caches[2].kib << 16 | WAYS_8 << 12 | CACHE_LINE;
+	if (!is_amd(v->model))
+		return;
+	r->ecx |= 1u << 8; /* lines a tag */
+	r->edx = caches[3].kib / 512 << 18 | WAYS_16 << 12 | 1u << 8 | CACHE_LINE;
 }
 
 static void leaf_80000008(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)

@@ -6,6 +6,7 @@
 
 #define CR4_OSFXSR  BIT(9)
 #define CR4_OSXSAVE BIT(18)
+#define CR4_PKE	    BIT(22)
 
 /*
  * (name, leaf, subleaf, register, bit, code): run in ring 0 with RDI and RAX pointing to memory, RCX = 0, CR4 and XCR0 with all that is
@@ -173,7 +174,8 @@ static void enable_all(void)
 {
 	struct cpuid offered = cpuid(13, 0);
 
-	write_cr4(read_cr4() | CR4_OSFXSR | (has_fsgsbase() ? CR4_FSGSBASE : 0));
+	write_cr4(read_cr4() | CR4_OSFXSR | (has_fsgsbase() ? CR4_FSGSBASE : 0) |
+		  (announced(7, 0, 'c', 3) ? CR4_PKE : 0));
 	if (!announced(1, 0, 'c', 26))
 		return;
 	write_cr4(read_cr4() | CR4_OSXSAVE);
@@ -191,6 +193,34 @@ static void test_features(void)
 		else
 			check_fault(&t, EXC_UD, 0, "2 CPUID: %s, not announced: #UD", f->name);
 	}
+}
+
+/*
+ * The same bytes as 32-bit code, where REX prefixes are instructions of their own: CMPXCHG16B is CMPXCHG8B then. FS and GS bases are for
+ * 64-bit code, LAHF and SAHF are always there.
+ */
+static void test_features_32(void)
+{
+	unsigned right = 0, tried = 0;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(features); n++) {
+		const struct feature *f = &features[n];
+		bool wanted = announced(f->leaf, f->subleaf, f->reg, f->bit);
+		struct trap t;
+
+		if (f->code == feature_cx16 || f->code == feature_lahf64)
+			wanted = true;
+		if (f->code == feature_fsgsbase)
+			wanted = false;
+		memset(memory, 0, sizeof(memory));
+		t = KERNEL(f->code, .cs = KERNEL_CS32, .rdi = (u64)memory, .rax = (u64)memory);
+		tried++;
+		if (wanted ? t.vector == END_VECTOR : t.vector == EXC_UD)
+			right++;
+		else
+			print("# %s: vector %lu\n", f->name, t.vector);
+	}
+	check_equal(right, tried, "2 CPUID: the same as 32-bit code");
 }
 
 static void test_hints(void)
@@ -263,6 +293,8 @@ void guest(void)
 {
 	enable_all();
 	test_features();
+	asm volatile("mov %0, %%ds; mov %0, %%es" ::"r"(KERNEL_DS));
+	test_features_32();
 	test_hints();
 	test_others();
 	test_leaves();

@@ -668,7 +668,27 @@ static void test_others(void)
 	} else {
 		check(absent(MSR_TSC_AUX), "4 2.1: TSC_AUX, not announced");
 	}
+	write_msr(MSR_FS_BASE, 0x1234000);
+	asm volatile("mov %0, %%fs" ::"r"(0));
+	check_equal(read_msr(MSR_FS_BASE), 0, "3A 3.4.4: a null selector clears FS's base (APM: NullSelectClearsBase)");
 	check(reads(MSR_TSC_DEADLINE) == has_tsc_deadline(), "3A 11.5.4.1: TSC_DEADLINE is there if announced");
+}
+
+/* KVM's paravirtual interface: the registers that its feature bits announce. */
+static void test_paravirtual(void)
+{
+	struct cpuid signature = cpuid(0x40000000, 0);
+	bool there = announced(1, 0, 'c', 31) && signature.b == 0x4b4d564b; /* "KVMK" */
+	u32 features = there ? cpuid(0x40000001, 0).a : 0;
+	static const struct {
+		u32 msr, feature;
+	} registers[] = { { 0x11, 0 },	     { 0x12, 0 },	{ 0x4b564d00, 3 }, { 0x4b564d01, 3 },
+			  { 0x4b564d02, 4 }, { 0x4b564d03, 5 }, { 0x4b564d04, 6 }, { 0x4b564d05, 12 } };
+	unsigned right = 0;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(registers); n++)
+		right += reads(registers[n].msr) == (features >> registers[n].feature & 1);
+	check_equal(right, ARRAY_SIZE(registers), "KVM's registers are there if announced");
 }
 
 void guest(void)
@@ -691,4 +711,5 @@ void guest(void)
 	else
 		test_intel();
 	test_others();
+	test_paravirtual();
 }
