@@ -78,6 +78,8 @@ enum bus_request {
 struct bus {
 	pthread_mutex_t lock;
 	int exit_code;
+	_Atomic bool
+		a20_closed; /* address line 20 is held low: carried out by the machine, behind the port access that did it */
 	struct list devices;
 	struct list ranges[2];	      /* by bus_space, sorted by start */
 	struct bus_range **pio_table; /* 65,536 entries, for speed */

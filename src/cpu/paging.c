@@ -34,8 +34,10 @@ enum walk_result { WALK_OK, WALK_ABSENT, WALK_RESERVED, WALK_RETRY };
 static uint64_t read_entry(struct vcpu *v, struct tables *t, uint64_t address)
 {
 	struct step *step = &t->steps[t->count++];
-	struct mem_region *region = mem_find(v->mem, gpa(address));
+	struct mem_region *region;
 
+	address &= v->mem->address_lines;
+	region = mem_find(v->mem, gpa(address));
 	step->address = gpa(address);
 	step->host = NULL;
 	if (!region) {
@@ -231,7 +233,7 @@ static struct page_walk walked(struct vcpu *v, uint64_t a, const struct tables *
 	if (t->shift > 12)
 		remember_large_page(v, a, t->shift);
 	return (struct page_walk){
-		.page = gpa(t->frame | (a & (BIT(t->shift) - 1) & PAGE_MASK)),
+		.page = gpa((t->frame | (a & (BIT(t->shift) - 1) & PAGE_MASK)) & v->mem->address_lines),
 		.shift = t->shift,
 		.user = t->user,
 		.writable = t->writable,
@@ -254,7 +256,7 @@ int cpu_walk(struct vcpu *v, gva_t address, enum access access, bool user, bool 
 		return -1;
 	}
 	if (!(v->s.cr0 & CR0_PG)) {
-		*walk = (struct page_walk){ .page = gpa(a & PAGE_MASK),
+		*walk = (struct page_walk){ .page = gpa(a & PAGE_MASK & v->mem->address_lines),
 					    .shift = 12,
 					    .user = true,
 					    .writable = true,
@@ -296,12 +298,12 @@ int cpu_translate_debug(struct vcpu *v, gva_t address, gpa_t *out)
 	else if (!is_canonical(a))
 		return -1;
 	if (!(v->s.cr0 & CR0_PG)) {
-		*out = gpa(a);
+		*out = gpa(a & v->mem->address_lines);
 		return 0;
 	}
 	if (walk_tables(v, a, &t) != WALK_OK)
 		return -1;
-	*out = gpa(t.frame | (a & (BIT(t.shift) - 1)));
+	*out = gpa((t.frame | (a & (BIT(t.shift) - 1))) & v->mem->address_lines);
 	return 0;
 }
 

@@ -30,6 +30,22 @@ void machine_sync_time(struct vcpu *v)
 	clock_set(v->clock, mc->turn_base + v->s.icount);
 }
 
+/* ---- the A20 gate ---- */
+
+#define A20 BIT(20)
+
+bool machine_a20_changed(const struct machine *m)
+{
+	return atomic_load(&m->bus->a20_closed) == !!(m->mem->address_lines & A20);
+}
+
+void machine_apply_a20(struct machine *m)
+{
+	m->mem->address_lines = atomic_load(&m->bus->a20_closed) ? ~A20 : UINT64_MAX;
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		cpu_tlb_flush(m->cpus[i].cpu);
+}
+
 /* ---- devices ---- */
 
 static uint64_t access_bus(struct vcpu *v, struct bus_access access)
@@ -44,9 +60,21 @@ static uint32_t env_pio_read(struct vcpu *v, uint16_t port, unsigned size)
 	return (uint32_t)access_bus(v, (struct bus_access){ BUS_PIO, port, (uint8_t)size, false, 0 });
 }
 
+static void apply_a20(struct vcpu *v, void *machine)
+{
+	(void)v;
+	machine_apply_a20(machine);
+}
+
 static void env_pio_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t value)
 {
+	struct machine *m = cpu_of(v)->machine;
+
 	access_bus(v, (struct bus_access){ BUS_PIO, port, (uint8_t)size, true, value });
+	if (unlikely(machine_a20_changed(m))) {
+		exclusive_section(v, apply_a20, m);
+		vcpu_post(v, EVENT_EXIT); /* what follows is looked up anew */
+	}
 }
 
 static uint64_t env_mmio_read(struct vcpu *v, gpa_t address, unsigned size)

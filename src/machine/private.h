@@ -108,6 +108,10 @@ extern const struct vcpu_env machine_env;
 extern const struct lapic_ops machine_lapic_ops;
 /* Any thread: make the vCPU look at its events soon, whether it runs or sleeps. */
 void machine_post(struct machine_cpu *, uint32_t events);
+/* Does the gate stand otherwise than the processors' address lines? */
+bool machine_a20_changed(const struct machine *);
+/* All vCPUs stopped between instructions, or in their own callouts. */
+void machine_apply_a20(struct machine *);
 /* Virtual time, in the thread of the vCPU that has the turn: guest time catches up with its instructions. */
 void machine_sync_time(struct vcpu *);
 

@@ -50,6 +50,7 @@ static int reset(struct machine *m, struct error *err)
 	pthread_mutex_lock(&m->bus->lock);
 	bus_reset(m->bus);
 	pthread_mutex_unlock(&m->bus->lock);
+	machine_apply_a20(m);
 	for (unsigned i = 0; i < m->cpu_count; i++) {
 		struct vcpu *v = m->cpus[i].cpu;
 

@@ -49,6 +49,7 @@ struct guest_mem *mem_create(uint64_t ram_size, struct error *err)
 		return NULL;
 	}
 	mem->ram_size = ram_size;
+	mem->address_lines = UINT64_MAX;
 	mem->ram_pages = calloc(ram_size >> PAGE_SHIFT, sizeof(*mem->ram_pages));
 	if (!mem->ram_pages) {
 		error_set_errno(err, ENOMEM, "cannot create the page records of %" PRIu64 " MiB of guest memory",

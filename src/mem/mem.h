@@ -53,6 +53,11 @@ struct guest_mem {
 	struct mem_region regions[MEM_MAX_REGIONS]; /* sorted by start, disjoint */
 	unsigned region_count;
 	struct mem_page *ram_pages;
+	/*
+	 * Physical address bits that leave the processors: all, or all but bit 20 while the A20 gate is closed. Changed while all
+	 * vCPUs are stopped; their TLBs are flushed then. For who translates addresses: functions of mem take what comes out.
+	 */
+	uint64_t address_lines;
 	void *engine_shared; /* the engine's: what all its vCPUs share, and how many of them there are */
 	unsigned engine_users;
 };

@@ -39,7 +39,7 @@ run_guest() {
 cpu_counts() {
 	case $1 in
 	smp*) echo "2 4" ;;
-	smc*) echo "1 2" ;;
+	smc* | a20) echo "1 2" ;;
 	*) echo 1 ;;
 	esac
 }

@@ -1,7 +1,7 @@
 /*
  * The 8042 keyboard controller at ports 0x60 and 0x64 with nothing plugged in, and system control port A (0x92). What PCs use
- * it for besides keyboards: the reset pulse and the A20 gate. A20 is kept as a bit and gates nothing: memory is always seen
- * whole.
+ * it for besides keyboards: the reset pulse and the A20 gate. The gate is open after reset, and
+ * one gate with two registers: the bit written last counts, in both.
  */
 #include "devices/devices.h"
 
@@ -71,10 +71,13 @@ static void put(struct kbc *kbc, uint8_t byte, uint8_t flags)
 	kbc->status = (kbc->status & ~(STATUS_AUX | STATUS_TIMEOUT)) | STATUS_OBF | flags;
 }
 
+static void update_a20(struct kbc *kbc) { kbc->device.bus->a20_closed = !(kbc->output_port & OUTPUT_A20); }
+
 static void write_output_port(struct kbc *kbc, uint8_t value)
 {
 	kbc->output_port = value;
 	kbc->port_a = value & OUTPUT_A20 ? kbc->port_a | PORT_A_A20 : kbc->port_a & ~PORT_A_A20;
+	update_a20(kbc);
 	if (!(value & OUTPUT_NO_RESET))
 		request_reset(kbc);
 }
@@ -195,6 +198,7 @@ static void port_a_write(struct device *device, uint64_t offset, unsigned size, 
 	(void)size;
 	kbc->port_a = (uint8_t)value;
 	kbc->output_port = value & PORT_A_A20 ? kbc->output_port | OUTPUT_A20 : kbc->output_port & ~OUTPUT_A20;
+	update_a20(kbc);
 	if (reset)
 		request_reset(kbc);
 }
@@ -207,6 +211,14 @@ static void kbc_reset(struct device *device)
 
 	kbc->ram[0] = COMMAND_BYTE_RESET;
 	update_irqs(kbc);
+	update_a20(kbc);
+}
+
+static int kbc_loaded(void *object, struct error *err)
+{
+	(void)err;
+	update_a20(object);
+	return 0;
 }
 
 static void kbc_destroy(struct device *device)
@@ -218,7 +230,7 @@ static void kbc_destroy(struct device *device)
 	free(kbc);
 }
 
-STATE_DESC(kbc_state_desc, "kbc", 1, struct kbc, KBC_STATE);
+STATE_DESC(kbc_state_desc, "kbc", 1, struct kbc, KBC_STATE, .loaded = kbc_loaded);
 
 static const struct device_ops kbc_ops = { .state = &kbc_state_desc, .reset = kbc_reset, .destroy = kbc_destroy };
 

@@ -79,7 +79,11 @@ uint32_t bt_key(const struct vcpu *v)
 	       (avx ? BT_KEY_AVX : 0);
 }
 
-bool bt_is_translated_mode(const struct vcpu *v) { return v->code_mode != MODE_16 || v->s.rip <= 0xffff; }
+/* Windows and their page tables are made for whole addresses: with the A20 gate closed the interpreter runs. */
+bool bt_is_translated_mode(const struct vcpu *v)
+{
+	return (v->code_mode != MODE_16 || v->s.rip <= 0xffff) && v->mem->address_lines == UINT64_MAX;
+}
 
 bool bt_choose_glue(struct vcpu *v)
 {
