@@ -20,10 +20,10 @@ struct audit_run {
 	const char *engine; /* the one that was taken */
 	unsigned count;	    /* of checks */
 	struct audit_record records[AUDIT_MAX_CHECKS];
-	bool offered[AUDIT_MAX_CHECKS]; /* by the CPU model; what it does not offer was not executed */
+	bool offered[AUDIT_MAX_CHECKS]; /* by the CPU; what it does not offer was not executed */
 };
 
-enum audit_verdict { AUDIT_OK, AUDIT_NOT_OK, AUDIT_NOT_OFFERED };
+enum audit_verdict { AUDIT_OK, AUDIT_NOT_OK, AUDIT_NOT_EXECUTED };
 
 struct audit_row {
 	const char *instruction; /* "SGDT" */
@@ -37,6 +37,11 @@ struct audit_row {
 
 /* Runs the guest. engine and cpu_model as in struct machine_config. */
 int audit_execute(const char *engine, const char *cpu_model, struct audit_run *, struct error *);
+/*
+ * What a monitor would come to that does nothing: this host's processor executes the checks of 64-bit user mode directly. Many of
+ * them fail. The others are not executed (offered is false).
+ */
+int audit_execute_naively(struct audit_run *, struct error *);
 /* The n-th check's row, n < run->count. */
 void audit_judge(const struct audit_run *, unsigned n, struct audit_row *);
 

@@ -96,6 +96,9 @@ static void describe(const struct check *c, const struct audit_record *r, uint64
 
 	if (!first)
 		add_vector(&t, vector, error);
+	/* What it was to leave behind is of no interest when it did something else. */
+	if (vector != (c->vector ? c->vector : VECTOR_END))
+		return;
 	FOR_EACH_VALUE(v, c)
 	{
 		add_value(&t, v, r ? seen(r, v) : v->expected, first);
@@ -138,8 +141,8 @@ void audit_judge(const struct audit_run *run, unsigned n, struct audit_row *row)
 	BUG_ON(n >= run->count);
 	*row = (struct audit_row){ .instruction = c->instruction, .where = c->where, .naive = c->naive };
 	if (!run->offered[n]) {
-		row->verdict = AUDIT_NOT_OFFERED;
-		add(&shown, "not offered by this CPU model");
+		row->verdict = AUDIT_NOT_EXECUTED;
+		add(&shown, "not executed");
 		return;
 	}
 	if (r->done)

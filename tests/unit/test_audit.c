@@ -97,6 +97,23 @@ static void test_vectors(void **state)
 	}
 }
 
+/* Nothing is virtualized when the host's processor just executes user mode. */
+static void test_naive(void **state)
+{
+	struct error err = { 0 };
+	unsigned executed = 0, failed = 0;
+
+	(void)state;
+	if (audit_execute_naively(&run, &err))
+		fail_msg("%s", err.text);
+	for (unsigned n = 0; n < run.count; n++) {
+		executed += run.offered[n];
+		failed += verdict(n) == AUDIT_NOT_OK;
+	}
+	assert_true(executed > 40 && failed > 20);
+	run = good;
+}
+
 static void test_errors(void **state)
 {
 	struct error err = { 0 };
@@ -112,10 +129,8 @@ static void test_errors(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_all_ok),
-		cmocka_unit_test(test_values),
-		cmocka_unit_test(test_vectors),
-		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_all_ok), cmocka_unit_test(test_values), cmocka_unit_test(test_vectors),
+		cmocka_unit_test(test_naive),  cmocka_unit_test(test_errors),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
