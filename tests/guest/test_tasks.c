@@ -20,7 +20,7 @@ struct tss_16 {
 	u16 link, stack[6], ip, flags, ax, cx, dx, bx, sp, bp, si, di, es, cs, ss, ds, ldt;
 };
 
-static struct legacy_tss second, third;
+static struct tss_32 second, third;
 static struct tss_16 small, small_main;
 static u8 task_stack[2][2048] __attribute__((aligned(16)));
 static struct {
@@ -45,9 +45,9 @@ struct {
 	u16 selector;
 } __attribute__((packed)) third_pointer = { 0, THIRD };
 
-static struct legacy_tss new_task(const u8 *code, unsigned stack)
+static struct tss_32 new_task(const u8 *code, unsigned stack)
 {
-	return (struct legacy_tss){
+	return (struct tss_32){
 		.stack = { { legacy_ring0_stack(), KERNEL_DS } },
 		.eip = LOW32(code),
 		.eflags = 2 | FLAG_CF | FLAG_DF,
@@ -65,13 +65,13 @@ static struct legacy_tss new_task(const u8 *code, unsigned stack)
 		.ds = KERNEL_DS,
 		.fs = USER_DS,
 		.gs = 0,
-		.io_map = sizeof(struct legacy_tss),
+		.io_map = sizeof(struct tss_32),
 	};
 }
 
 static u64 tss_descriptor(const void *tss, unsigned access)
 {
-	return descriptor(LOW32(tss), sizeof(struct legacy_tss) - 1, access);
+	return descriptor(LOW32(tss), sizeof(struct tss_32) - 1, access);
 }
 
 /* Two tasks: the one that runs, whose TSS is legacy_tss, and `second`. */
@@ -104,7 +104,7 @@ static bool is(const struct legacy_trap *t, u32 vector, u32 error, u16 tr)
 /* What is in the old task's TSS once it was left. */
 static bool saved(const u8 *next, u32 ring)
 {
-	const struct legacy_tss *s = &legacy_tss;
+	const struct tss_32 *s = &legacy_tss;
 
 	return s->eip == LOW32(next) && s->eax == 1 && s->ecx == 2 && s->edx == 3 && s->ebx == LOW32(&pointer) &&
 	       s->ebp == 5 && s->esi == 6 && s->edi == 7 && s->esp == legacy_stack() &&
@@ -482,7 +482,7 @@ static void test_virtual(void)
 
 	prepare(task_body);
 	place_code(low_body);
-	second = (struct legacy_tss){ .stack = { { legacy_ring0_stack(), KERNEL_DS } },
+	second = (struct tss_32){ .stack = { { legacy_ring0_stack(), KERNEL_DS } },
 				      .eip = 0,
 				      .eflags = 2 | FLAG_VM,
 				      .esp = 0x800,

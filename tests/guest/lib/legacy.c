@@ -14,7 +14,7 @@ extern const u8 legacy_stubs[LEGACY_VECTORS][16], real_page[], real_page_end[], 
 u64 legacy_gdt[LEGACY_GDT_ENTRIES] __attribute__((aligned(16)));
 static u64 idt[LEGACY_VECTORS] __attribute__((aligned(16)));
 static u8 stack[STACK_SIZE] __attribute__((aligned(16))), ring0_stack[STACK_SIZE] __attribute__((aligned(16)));
-struct legacy_tss legacy_tss;
+struct legacy_system legacy_system;
 struct legacy_state legacy_start;
 struct legacy_trap legacy_trapped;
 static bool initialised;
@@ -89,8 +89,8 @@ void legacy_idt_limit(u16 limit)
 
 void legacy_reset_tss(void)
 {
-	legacy_tss =
-		(struct legacy_tss){ .stack = { { legacy_ring0_stack(), KERNEL_DS } }, .io_map = sizeof(legacy_tss) };
+	memset(&legacy_system, 0xff, sizeof(legacy_system));
+	legacy_tss = (struct tss_32){ .stack = { { legacy_ring0_stack(), KERNEL_DS } }, .io_map = sizeof(legacy_tss) };
 	*legacy_descriptor(LEGACY_TSS) = descriptor(LOW32(&legacy_tss), sizeof(legacy_tss) - 1, ATTR_TSS32);
 }
 

@@ -94,7 +94,7 @@ void legacy_reset_gate(u8 vector);
 void legacy_idt_limit(u16 limit);
 
 /* The TSS of 32 bits, SDM vol. 3A figure 7-2. */
-struct legacy_tss {
+struct tss_32 {
 	u32 link;
 	struct {
 		u32 esp, ss;
@@ -102,8 +102,14 @@ struct legacy_tss {
 	u32 cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs, ss, ds, fs, gs, ldt;
 	u16 trap, io_map;
 };
-extern struct legacy_tss legacy_tss;
-void legacy_reset_tss(void); /* and its descriptor */
+/* With its maps behind it; the TSS's limit ends it before them, until a test says otherwise. */
+extern struct legacy_system {
+	struct tss_32 tss;
+	u8 redirection[32]; /* of INT n in virtual-8086 mode: bit 1: none */
+	u8 ports[8192 + 1];
+} legacy_system;
+#define legacy_tss legacy_system.tss
+void legacy_reset_tss(void); /* and its descriptor; the maps are all ones */
 
 /*
  * CODE16 with its size known, to be copied: place_code(NAME) puts it at LOW_CODE:0, and is its offset there. It ends by
