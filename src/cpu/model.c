@@ -14,11 +14,12 @@ enum level { LEVEL_V2, LEVEL_V3, LEVEL_HOST };
 enum executor { DOPPEL, HOST };
 
 /*
- * Not offered: AVX-512, MPX, CET, TSX, LA57, protection keys, VME; MONITOR, because an idle guest is to use HLT. OSXSAVE
+ * Not offered: AVX-512, MPX, CET, TSX, LA57, protection keys; MONITOR, because an idle guest is to use HLT. OSXSAVE
  * mirrors CR4 and HYPERVISOR the command line.
  */
 #define OFFERS(_)                                                                                                      \
 	_(FPU, V2, DOPPEL)                                                                                             \
+	_(VME, V2, DOPPEL)                                                                                             \
 	_(DE, V2, DOPPEL)                                                                                              \
 	_(PSE, V2, DOPPEL)                                                                                             \
 	_(TSC, V2, DOPPEL)                                                                                             \

@@ -185,7 +185,7 @@ static void test_state(void)
 /* ---- through a task gate ---- */
 
 #define DF_TSS (LEGACY_FREE + 0)
-static struct legacy_tss df_tss;
+static struct tss_32 df_tss;
 static u8 df_stack[256] __attribute__((aligned(16)));
 
 CODE32(df_task, "pop %eax; mov %cr0, %ebx; str %cx; pushf; pop %edx")
