@@ -190,7 +190,7 @@ static void decode_again(struct vcpu *v, const struct bt_block *b, const struct 
 		copy_code(v, b->gpa2, bytes + avail, sizeof(bytes) - avail);
 		avail = sizeof(bytes);
 	}
-	cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, avail, 0, i, &h);
+	interp_decode_insn(v, bytes, avail, 0, i, &h);
 }
 
 static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_insn *record)

@@ -138,6 +138,18 @@ static struct block **hash_slot(struct interp *in, uint64_t address, uint32_t mo
 
 static const struct mem_page no_page; /* for code in device memory, which is never cached: its generation stays 0 */
 
+unsigned interp_decode_insn(struct vcpu *v, const uint8_t *bytes, size_t avail, unsigned offset, struct insn *i,
+			    struct insn_host *h)
+{
+	unsigned len = cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, avail, offset, i, h);
+
+	if (unlikely(len && i->flags & INSN_VEX) && !in_protected_mode(v)) {
+		i->op = OP_INVALID;
+		i->flags = INSN_ENDS;
+	}
+	return len;
+}
+
 /*
  * One instruction that begins on this page and ends on the next. Both pages are fetched first, so that a fault names the
  * second page's address.
@@ -156,7 +168,7 @@ static unsigned decode_crossing(struct vcpu *v, struct block *b, uint64_t linear
 		memset(bytes + avail, 0xff, sizeof(bytes) - avail);
 	b->page[1] = host2 ? mem_page(v->mem, second) : &no_page;
 	b->gpa2 = second.v;
-	return cpu_decode_cached(interp_of(v)->decoder, v->code_mode, bytes, 15, 0, i, h);
+	return interp_decode_insn(v, bytes, 15, 0, i, h);
 }
 
 /*
@@ -184,8 +196,7 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 	while (b->count < max && offset < avail) {
 		struct insn *i = &b->insns[b->count];
 		struct insn_host *h = &hosts[b->count];
-		unsigned len = cpu_decode_cached(interp_of(v)->decoder, v->code_mode, host + offset, avail - offset,
-						 (unsigned)offset, i, h);
+		unsigned len = interp_decode_insn(v, host + offset, avail - offset, (unsigned)offset, i, h);
 
 		if (!len) {
 			if (b->count)
@@ -198,10 +209,6 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 			if (b->count)
 				break;
 			cpu_raise_error(v, EXC_GP, 0);
-		}
-		if (unlikely(i->flags & INSN_VEX) && !in_protected_mode(v)) {
-			i->op = OP_INVALID;
-			i->flags = INSN_ENDS;
 		}
 		if (prepare) {
 			if ((i->flags & INSN_HOST) && interp_host_prepare(v, i, h) == -ENOSPC)
@@ -305,7 +312,7 @@ int interp_single(struct vcpu *v, struct block *b, const struct insn *i)
 	b->insns[0] = *i;
 	/* Decoded once more for the offset, which RIP-relative operands contain. */
 	if (i->op != OP_INVALID && i->op != OP_TOO_LONG)
-		cpu_decode_cached(interp_of(v)->decoder, v->code_mode, i->bytes, i->len, 0, &b->insns[0], &h);
+		interp_decode_insn(v, i->bytes, i->len, 0, &b->insns[0], &h);
 	if ((b->insns[0].flags & INSN_HOST) && interp_host_prepare(v, &b->insns[0], &h) == -ENOSPC) {
 		flush_blocks(v);
 		interp_host_reset(v);

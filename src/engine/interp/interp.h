@@ -130,6 +130,9 @@ handler_fn *select_flow(const struct vcpu *, const struct insn *);
 
 /* flow.c */
 handler_fn interp_op_fall_through, interp_op_poisoned;
+/* cpu_decode_cached() in v's mode, of which more than its kind counts: VEX is undefined in real and virtual-8086 mode. */
+unsigned interp_decode_insn(struct vcpu *, const uint8_t *bytes, size_t avail, unsigned offset, struct insn *,
+			    struct insn_host *);
 /*
  * interp.c, for other engines that let it do what they cannot: a decoded block of at most max instructions at linear (s.rip),
  * page marked as code, in scratch memory that the next call overwrites; hosts[n] describes insns[n]. Raises what fetching raises.
