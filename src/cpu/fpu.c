@@ -187,8 +187,11 @@ static void make_live(struct vcpu *v)
 		cpu_fpu_load(v);
 }
 
+/* Translated code may have run since somebody looked: an exception that the host's unit holds must not be the host's to report. */
 static void check_pending(struct vcpu *v)
 {
+	if (v->x87_watch)
+		cpu_fpu_watch(v);
 	if (v->x87_watch & X87_PENDING)
 		cpu_fpu_report(v);
 }

@@ -225,8 +225,11 @@ void cpu_set_rflags(struct vcpu *v, uint64_t rflags)
 	uint64_t old = v->s.rflags, changed;
 
 	rflags = (rflags & RFLAGS_VALID) | RFLAGS_ONE;
-	/* RF matters to instruction breakpoints only; cpu_after_step() clears it while there are any. */
-	if (!(v->s.dr[7] & DR7_ENABLES))
+	/*
+	 * RF matters to instruction breakpoints, cpu_after_step() clears it while there are any; and a trap behind the IRET that
+	 * loaded it pushes it.
+	 */
+	if (!(v->s.dr[7] & DR7_ENABLES) && !v->step_trap)
 		rflags &= ~FLAG_RF;
 	changed = old ^ rflags;
 	v->s.rflags = rflags;

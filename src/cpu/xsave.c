@@ -3,6 +3,7 @@
  * 10.5 and chapter 13). Component 2 is at byte 576 in the standard and in the compacted format, so both have one layout.
  */
 #include "cpu/fpu.h"
+#include "cpu/private.h"
 
 #define COMPACTED BIT(63) /* of XCOMP_BV */
 
@@ -25,16 +26,24 @@ static unsigned vector_registers(const struct vcpu *v) { return v->code_mode == 
 
 /* ---- pieces of the image ---- */
 
-static void put_x87(const struct cpu_state *s, struct fxsave_image *image, bool is64)
+/*
+ * AMD's processors store the last instruction's opcode and pointers only while an unmasked exception waits, else zeros (APM
+ * vol. 2 11.4.4); Intel's always.
+ */
+static void put_x87(const struct vcpu *v, struct fxsave_image *image, bool is64)
 {
+	const struct cpu_state *s = &v->s;
+
 	memset(image, 0, offsetof(struct fxsave_image, mxcsr));
 	memset(image->st, 0, sizeof(image->st));
 	image->fcw = s->fcw;
 	image->fsw = s->fsw;
 	image->tags = fpu_short_tags(s->ftw);
-	image->fop = s->fop;
-	image->fip = is64 ? s->fip : (uint32_t)s->fip | (uint64_t)s->fcs << 32;
-	image->fdp = is64 ? s->fdp : (uint32_t)s->fdp | (uint64_t)s->fds << 32;
+	if (!is_amd(v->model) || (s->fsw & FSW_ES)) {
+		image->fop = s->fop;
+		image->fip = is64 ? s->fip : (uint32_t)s->fip | (uint64_t)s->fcs << 32;
+		image->fdp = is64 ? s->fdp : (uint32_t)s->fdp | (uint64_t)s->fds << 32;
+	}
 	for (unsigned n = 0; n < 8; n++) {
 		image->st[n].mantissa = s->st_mantissa[n];
 		image->st[n].exponent = s->st_exponent[n];
@@ -129,7 +138,7 @@ void op_fxsave(struct vcpu *v, const struct insn *i)
 	address = fxsave_operand(v, i, ACCESS_WRITE);
 	probe(v, i, address, sizeof(image)); /* also what is not written */
 	fpu_sync(v);
-	put_x87(&v->s, &image, is_64(i));
+	put_x87(v, &image, is_64(i));
 	put_mxcsr(&v->s, &image);
 	put_xmm(&v->s, &image, count);
 	store_part(v, i, address, &image, 0, end);
@@ -176,7 +185,7 @@ static void store_components(struct vcpu *v, const struct insn *i, uint64_t addr
 	unsigned count = vector_registers(v);
 
 	if (write & XCR0_X87) {
-		put_x87(&v->s, &image->legacy, is_64(i));
+		put_x87(v, &image->legacy, is_64(i));
 		store_part(v, i, address, image, 0, offsetof(struct fxsave_image, mxcsr));
 		store_part(v, i, address, image, offsetof(struct fxsave_image, st), offsetof(struct fxsave_image, xmm));
 	}

@@ -351,6 +351,9 @@ CODE32(fxsave_32, "fninit; mov %ss, %eax; mov %eax, %ds; fldl 8(%edi); fxsave (%
 CODE(fxrstor, LABEL(fxrstor_at) "fxrstor (%rsi)")
 extern const u8 fxrstor_at[];
 
+/* AMD's processors store zeros for opcode and pointers while no unmasked exception waits: APM vol. 2 11.4.4. */
+static u64 stored(u64 intel) { return vendor_is_amd() ? 0 : intel; }
+
 static void test_fxsave(void)
 {
 	struct trap t;
@@ -358,17 +361,17 @@ static void test_fxsave(void)
 	memset(image, 0xee, sizeof(image));
 	t = KERNEL(fxsave_64, .rdi = (u64)&data, .rsi = (u64)image);
 	check(t.vector == END_VECTOR && read_word(image) == 0x37f && (read_word(image + 2) & 0x3800) == 0x3000 &&
-		      image[4] == 0xc0 && read_word(image + 6) == 0x547,
+		      image[4] == 0xc0 && read_word(image + 6) == stored(0x547),
 	      "1 table 10-2: FCW, FSW, abridged FTW, FOP");
-	check_equal(read_quad(image + 16), (u64)&data + 16, "2 FXSAVE64: a 64-bit data pointer");
+	check_equal(read_quad(image + 16), stored((u64)&data + 16), "2 FXSAVE64: a 64-bit data pointer");
 	check(read_dword(image + 24) == 0x1f80 && (read_dword(image + 28) & 0xffbf) == 0xffbf, "1 11.6.6: MXCSR and MXCSR_MASK");
 	check(read_quad(image + 32) == 0xc000000000000000 && read_word(image + 40) == 0x4000, "1 table 10-2: ST(0)");
 	check_equal(read_quad(image + 160 + 9 * 16), 0x3ff0000000000000, "1 table 10-2: XMM9");
 	check_equal(image[464], 0xee, "1 10.5.1: bytes 464 to 511 are not written");
 	memset(image, 0xee, sizeof(image));
 	t = USER_MODE(fxsave_32, .cs = USER_CS32, .rdi = USER(&data), .rsi = USER(image));
-	check(t.vector == END_VECTOR && read_dword(image + 16) == (u32)USER(&data) + 8 && read_word(image + 20) == USER_DS &&
-		      read_word(image + 12) == USER_CS32,
+	check(t.vector == END_VECTOR && read_dword(image + 16) == stored((u32)USER(&data) + 8) &&
+		      read_word(image + 20) == stored(USER_DS) && read_word(image + 12) == stored(USER_CS32),
 	      "1 10.5.1: 32-bit pointers with selectors");
 	check_equal(image[160 + 8 * 16], 0xee, "1 10.5.1: XMM8 and above are left out in 32-bit mode");
 

@@ -105,13 +105,14 @@ static bool instruction_case(struct cases *c, struct test_case *t, uint64_t numb
 	const struct insn_form *form = t->form;
 	const struct encoding *e = &form->encodings[number % form->encoding_count];
 	struct encoding_fields f;
-	bool made = false;
+	bool made = false, too_long;
 
 	for (unsigned attempt = 0; attempt < 8 && !made; attempt++)
 		made = make_instruction(c, form, e, &f, t);
 	if (!made)
 		return false;
-	if (!form->undefined)
+	too_long = t->insn.op == OP_TOO_LONG;
+	if (!form->undefined && !too_long)
 		t->form = forms_of(c->forms, t->bytes, t->len);
 	if (!t->form || t->form->reason)
 		return false;
@@ -119,8 +120,14 @@ static bool instruction_case(struct cases *c, struct test_case *t, uint64_t numb
 	if (c->mode != MODE_64)
 		narrow_registers(&t->before);
 	/* Where an undefined instruction ends nobody can say: all of it is there to be fetched. */
-	put_instruction(c, t, form->undefined || t->insn.op == OP_UD0 || t->insn.op == OP_UD1);
+	put_instruction(c, t, form->undefined || too_long || t->insn.op == OP_UD0 || t->insn.op == OP_UD1);
+	if (rng_one_in(&c->rng, 24)) {
+		t->before.rflags |= FLAG_TF;
+		t->mode = RUN_TRAP;
+	}
 	c->target = segment_address(c, &t->before, t->insn.seg, operand_alignment(t));
+	if (too_long)
+		return true;
 	operands_before(c, t);
 	if (e->memory && !form->undefined)
 		place_operand(c, e, &f, t);
@@ -138,10 +145,10 @@ bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct
 	memset(t, 0, sizeof(*t));
 	t->traits = c->traits;
 	t->code_mode = c->mode;
-	t->form = form;
+	t->form = t->made_for = form;
 	t->mode = rng_below(&c->rng, RUN_MODES);
 	make_memory(c);
-	made = form->sequence ? sequence_make(c, t) : instruction_case(c, t, number);
+	made = form->sequence ? sequence_make(c, t, form->x87) : instruction_case(c, t, number);
 	if (!made)
 		return false;
 	if (c->mode != MODE_64)
@@ -167,6 +174,10 @@ struct cases *cases_create(struct forms *forms, const struct cpu_model *model, c
 	c->seed = seed;
 	for (unsigned n = 0; n < POOL_SIZE; n += 8)
 		store_le64(c->pool + n, lane_value(&r, (n >> 6) % LANES_KINDS));
+	if (!sequence_prepare(c)) {
+		cases_destroy(c);
+		return NULL;
+	}
 	return c;
 }
 
@@ -176,4 +187,11 @@ void cases_begin(struct cases *c)
 	c->code_len = CODE_SIZE;
 }
 
-void cases_destroy(struct cases *c) { free(c); }
+void cases_destroy(struct cases *c)
+{
+	if (!c)
+		return;
+	free(c->x87_forms);
+	free(c->environment_forms);
+	free(c);
+}

@@ -24,6 +24,8 @@ struct cases {
 	uint64_t target;	   /* linear address of the memory operand */
 	unsigned body;		   /* bytes of the instruction without its immediate */
 	uint64_t code_at;
+	uint32_t *x87_forms, *environment_forms; /* places in forms->form[], by sequence.c */
+	unsigned x87_count, environment_count;
 	unsigned code_len;	 /* what the last case left in the code area */
 	uint8_t pool[POOL_SIZE]; /* memory's contents are cut out of this */
 };
@@ -73,8 +75,17 @@ void element_values(struct cases *);
 
 /* ---- sequence.c ---- */
 
-/* Some instructions in a row, none of which should fault or leave the row. */
-bool sequence_make(struct cases *, struct test_case *);
+/*
+ * Some instructions in a row, none of which should fault or leave the row. x87: those of x87 and MMX, with what saves and
+ * restores their state.
+ */
+bool sequence_make(struct cases *, struct test_case *, bool x87);
+/* Once, before the first: false for no memory. */
+bool sequence_prepare(struct cases *);
+
+/* Images that instructions restore, so that most of them can: the x87 environment (step: 2 or 4), FXSAVE's, XSAVE's. operands.c */
+void fix_environment(struct cases *, uint64_t at, unsigned step);
+void fix_xsave(struct cases *, uint64_t at);
 
 /* ---- operands.c: what an instruction asks for, beyond random values ---- */
 

@@ -60,7 +60,8 @@ static uint8_t *put_vex(const struct encoding *e, const struct encoding_fields *
 	return p;
 }
 
-size_t encode(enum code_mode mode, const struct encoding *e, const struct encoding_fields *f, uint8_t bytes[15])
+size_t encode(enum code_mode mode, const struct encoding *e, const struct encoding_fields *f,
+	      uint8_t bytes[ENCODED_MAX])
 {
 	static const uint8_t escapes[MAP_COUNT][2] = {
 		[MAP_0F] = { 0x0f }, [MAP_0F38] = { 0x0f, 0x38 }, [MAP_0F3A] = { 0x0f, 0x3a }
@@ -74,7 +75,7 @@ size_t encode(enum code_mode mode, const struct encoding *e, const struct encodi
 	} else {
 		b = f->rm >> 3 & 1;
 	}
-	if (f->segment)
+	for (unsigned n = 0; f->segment && n <= f->more; n++)
 		*p++ = f->segment;
 	if (f->address_size)
 		*p++ = 0x67;

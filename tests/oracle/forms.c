@@ -396,12 +396,18 @@ static void search_vex(struct search *s)
 
 static void add_sequences(struct search *s)
 {
-	struct insn_form *form = add_form(s->forms, "(sequence)");
+	static const char *const names[] = { "(sequence)", "(x87 sequence)" };
 
-	if (form)
+	for (unsigned n = 0; n < ARRAY_SIZE(names); n++) {
+		struct insn_form *form = add_form(s->forms, names[n]);
+
+		if (!form) {
+			s->status = -ENOMEM;
+			return;
+		}
 		form->sequence = true;
-	else
-		s->status = -ENOMEM;
+		form->x87 = n == 1;
+	}
 }
 
 int forms_find(struct forms *f, const struct cpu_model *model, enum code_mode mode, struct error *err)

@@ -44,6 +44,8 @@
 #define HANDLER_SIZE	16
 #define HLT		0xf4
 
+#define CHANGES_KEPT 128
+
 /* One guest_run() may take so many returns of the engine: repeated string instructions. */
 #define RUNS_MAX 20000
 
@@ -57,6 +59,7 @@ struct guest {
 	struct engine_options options;
 	bool counts; /* the engine can stop after so many instructions: others go on to the filler */
 	struct areas areas;
+	unsigned changes;      /* of code */
 	struct cpu_state base; /* what cases have in common */
 };
 
@@ -261,7 +264,14 @@ struct guest *guest_create(const char *engine, struct error *err)
 
 const struct cpu_model *guest_model(const struct guest *g) { return &g->model; }
 const struct areas *guest_areas(struct guest *g) { return &g->areas; }
-void guest_code_changed(struct guest *g) { mem_note_write(g->mem, gpa(USER), CODE_SIZE); }
+
+void guest_code_changed(struct guest *g)
+{
+	mem_note_write(g->mem, gpa(USER), CODE_SIZE);
+	/* The translator keeps a page's stale blocks until there is no room, and looks through them: nobody else changes code so often. */
+	if (++g->changes % CHANGES_KEPT == 0)
+		g->ops->invalidate(g->v, gpa(0), RAM);
+}
 
 /* ---- state ---- */
 
@@ -311,6 +321,8 @@ static void put_state(const struct guest *g, struct cpu_state *s, const struct u
 	s->fop = u->fop;
 	s->fip = u->fip;
 	s->fdp = u->fdp;
+	s->fcs = u->fcs;
+	s->fds = u->fds;
 }
 
 static void get_state(const struct cpu_state *s, struct user_state *u)
@@ -333,6 +345,8 @@ static void get_state(const struct cpu_state *s, struct user_state *u)
 	u->fop = s->fop;
 	u->fip = s->fip;
 	u->fdp = s->fdp;
+	u->fcs = s->fcs;
+	u->fds = s->fds;
 }
 
 /* The engine is at the handler of an exception: what the instruction had is in the frame. */
@@ -385,13 +399,14 @@ int guest_run(struct guest *g, const struct user_state *in, unsigned len, enum r
 	      struct error *err)
 {
 	struct user_state again = *in;
+	bool trap_wanted = in->rflags & FLAG_TF;
 	int ret = 0;
 
 	for (unsigned n = 0; n < RUNS_MAX; n++) {
 		ret = run_once(g, &again, mode, o, err);
 		if (ret)
 			return ret;
-		if (mode == RUN_TRAP && o->vector == EXC_DB)
+		if (mode == RUN_TRAP && o->vector == EXC_DB && !trap_wanted)
 			o->vector = -1;
 		/* The next one, or a repeated string instruction that has more to do. */
 		if (o->vector != -1 || o->s.rip - in->rip >= len)

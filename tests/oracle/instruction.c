@@ -147,6 +147,8 @@ static void choose_fields(struct cases *c, const struct insn_form *form, const s
 		f->address_size = rng_one_in(r, c->mode == MODE_64 ? 24 : 4);
 	if (rng_one_in(r, 8) && !(e->memory && c->no_address_registers))
 		f->segment = segments[rng_below(r, c->traits.bases ? 6 : 4)];
+	if (f->segment && !form->undefined && rng_one_in(r, 8))
+		f->more = (uint8_t)rng_below(r, 13);
 	if (c->mode == MODE_64)
 		return;
 	f->reg &= 7;
@@ -180,7 +182,7 @@ static bool host_may_have(const struct encoding *e)
 bool make_instruction(struct cases *c, const struct insn_form *form, const struct encoding *e,
 		      struct encoding_fields *f, struct test_case *t)
 {
-	uint8_t bytes[32] = { 0 };
+	uint8_t bytes[ENCODED_MAX + 8] = { 0 };
 	size_t len;
 
 	choose_fields(c, form, e, f);
@@ -197,17 +199,18 @@ bool make_instruction(struct cases *c, const struct insn_form *form, const struc
 		t->len = 15;
 		return t->insn.op == OP_INVALID && (strcmp(form->name, "(bad)") || !host_may_have(e));
 	}
-	return t->insn.op != OP_INVALID && t->insn.op != OP_TOO_LONG;
+	/* Too long by its prefixes: still a case of this form. */
+	return t->insn.op != OP_INVALID && (t->insn.op != OP_TOO_LONG || f->more);
 }
 
 /* Same memory operand with other displacement: for RIP-relative ones, and where nothing but the displacement can be chosen. */
 static void encode_again(const struct cases *c, const struct encoding *e, const struct encoding_fields *f,
 			 struct test_case *t)
 {
-	uint8_t bytes[15];
+	uint8_t bytes[ENCODED_MAX];
 	size_t len = encode(c->mode, e, f, bytes);
 
-	memcpy(t->bytes, bytes, len);
+	memcpy(t->bytes, bytes, MIN(len, 15));
 	cpu_decode(c->model, c->mode, t->bytes, 15, 0, &t->insn, &t->host);
 }
 

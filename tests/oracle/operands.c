@@ -40,7 +40,7 @@ static uint64_t good_target(struct rng *r, uint16_t selector)
 }
 
 /* What an image of the x87 environment may hold, so that it can be loaded. */
-static void fix_environment(struct cases *c, uint64_t at, unsigned step)
+void fix_environment(struct cases *c, uint64_t at, unsigned step)
 {
 	struct rng *r = &c->rng;
 	uint16_t fcw = (uint16_t)(rng_one_in(r, 4) ? rng_next(r) : (rng_next(r) & 0xf00) | 0x7f);
@@ -59,7 +59,7 @@ static void fix_fxsave(struct cases *c, uint64_t at)
 	put_value(c, at + 24, rng_next(r) & (rng_one_in(r, 8) ? ~c->traits.mxcsr_mask | 0xffff : 0xffff), 4);
 }
 
-static void fix_xsave(struct cases *c, uint64_t at)
+void fix_xsave(struct cases *c, uint64_t at)
 {
 	static const uint8_t zeros[48];
 	struct rng *r = &c->rng;
@@ -468,7 +468,7 @@ bool operands_after(struct cases *c, struct test_case *t)
 	case OP_PUSHF:
 	case OP_PUSHFD:
 	case OP_PUSHFQ:
-		if (t->mode == RUN_TRAP) /* TF is among them */
+		if (t->mode == RUN_TRAP && !(s->rflags & FLAG_TF)) /* TF is among them */
 			t->mode = RUN_BUDGET;
 		break;
 	case OP_ENTER:

@@ -1,5 +1,5 @@
 /*
- * oracle [--engine NAME] [--bits 16|32|64] [--seed N] [--seconds N] [--cases N] [--form NAME [--case N]]
+ * oracle [--engine NAME] [--bits 16|32|64] [--seed N] [--seconds N] [--cases N] [--table] [--form NAME [--case N]]
  *
  * Round after round, a few cases of every form, until the time is over or every form had its number of cases; no limit: until
  * interrupted. 64-bit code, then 32-bit code, then 16-bit code. Results are TAP lines, one for each
@@ -17,7 +17,8 @@
 #define PASS_SECONDS  600 /* for a round of one mode: an instruction that does not end is not to hang the tests */
 #define BATCH	      4	  /* cases of a form in a round */
 #define BATCH_LARGE   400 /* of sequences and of "(bad)", which is most of the encoding space */
-#define SHOWN_OF_FORM 2	  /* failures printed of a form */
+#define TRIES	      8	  /* times the cases that --cases asks for: some cannot be made, or are another form's */
+#define SHOWN_OF_FORM 6	  /* failures printed of a form */
 #define SHOWN	      400 /* and in all */
 
 #define KINDS(_)                                                                                                       \
@@ -48,7 +49,7 @@ struct options {
 	const char *engine, *form;
 	uint64_t seed, cases, number;
 	double seconds;
-	bool one_case;
+	bool one_case, table;
 	unsigned bits; /* 0: all */
 };
 
@@ -58,6 +59,7 @@ struct pass {
 	unsigned bits;
 	struct forms forms;
 	struct cases *cases;
+	uint64_t faults[32]; /* the host's, by vector */
 };
 
 struct oracle {
@@ -143,15 +145,15 @@ static void show(struct oracle *o, const struct pass *p, const struct test_case 
 		fprintf(stderr, "# %s\n", text);
 	}
 	fprintf(stderr, "#   --bits %u --seed %llu --form '%s' --case %llu (%s), at %#llx:", p->bits,
-		(unsigned long long)o->options.seed, t->form->name, (unsigned long long)number, modes[t->mode],
+		(unsigned long long)o->options.seed, t->made_for->name, (unsigned long long)number, modes[t->mode],
 		(unsigned long long)t->before.rip);
 	for (unsigned n = 0; n < t->len; n++)
 		fprintf(stderr, " %02x", t->bytes[n]);
 	fprintf(stderr, "\n%s", d->text);
 }
 
-static void count(struct oracle *o, const struct pass *p, struct test_case *t, uint64_t number,
-		  const struct outcome *native, const struct outcome *guest)
+static void count(struct oracle *o, struct pass *p, struct test_case *t, uint64_t number, const struct outcome *native,
+		  const struct outcome *guest)
 {
 	struct insn_form *form = t->form;
 	struct difference d;
@@ -159,6 +161,8 @@ static void count(struct oracle *o, const struct pass *p, struct test_case *t, u
 	o->run++;
 	form->cases++;
 	form->faults += native->vector != -1;
+	if (native->vector >= 0 && native->vector < 32)
+		p->faults[native->vector]++;
 	compare(t, native, guest, o->sides, &d);
 	if (d.undefined_flags) {
 		form->undefined_flags++;
@@ -200,8 +204,14 @@ static bool selected(const struct oracle *o, const struct insn_form *form)
 	return !form->reason && (!o->options.form || !strcmp(o->options.form, form->name));
 }
 
+/* With --cases: it has had them, or none come any more of so many tries. */
+static bool enough(const struct oracle *o, const struct insn_form *form)
+{
+	return o->options.cases && (form->cases >= o->options.cases || form->attempts >= TRIES * o->options.cases);
+}
+
 /* A few cases of every form of a mode. 1 when it is time to stop. */
-static int run_pass(struct oracle *o, struct pass *p, uint64_t round, struct error *err)
+static int run_pass(struct oracle *o, struct pass *p, bool *more, struct error *err)
 {
 	alarm(PASS_SECONDS);
 	if (p->forms.count)
@@ -210,10 +220,11 @@ static int run_pass(struct oracle *o, struct pass *p, uint64_t round, struct err
 		struct insn_form *form = &p->forms.form[n];
 		unsigned batch = form->name[0] == '(' ? BATCH_LARGE : BATCH;
 
-		if (!selected(o, form))
+		if (!selected(o, form) || enough(o, form))
 			continue;
+		*more = true;
 		for (unsigned k = 0; k < batch; k++) {
-			int ret = run_case(o, p, form, round * batch + k, err);
+			int ret = run_case(o, p, form, form->attempts++, err);
 
 			if (ret)
 				return ret;
@@ -241,13 +252,16 @@ static int run_one(struct oracle *o, struct error *err)
 static int run_all(struct oracle *o, struct error *err)
 {
 	int ret = 0;
+	bool more = true;
 
 	if (o->options.one_case)
 		return run_one(o, err);
 	o->end = o->options.seconds > 0 ? now() + o->options.seconds : 0;
-	for (uint64_t round = 0; !ret && (!o->options.cases || round * BATCH < o->options.cases); round++)
+	while (!ret && more) {
+		more = false;
 		for (struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass) && !ret; p++)
-			ret = run_pass(o, p, round, err);
+			ret = run_pass(o, p, &more, err);
+	}
 	return ret < 0 ? ret : 0;
 }
 
@@ -346,6 +360,51 @@ static void report_covered(const struct oracle *o, const struct pass *p)
 	       (unsigned long long)o->options.seed);
 }
 
+static void report_faults(const struct pass *p)
+{
+	static const char *const names[32] = { "DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", "9",
+					       "TS", "NP", "SS",  "GP", "PF", "15", "MF", "AC", "MC", "XM" };
+
+	printf("# %u-bit code, faults of the host:", p->bits);
+	for (unsigned n = 0; n < ARRAY_SIZE(names); n++)
+		if (p->faults[n])
+			printf(" #%s %llu", names[n] ? names[n] : "?", (unsigned long long)p->faults[n]);
+	printf("\n");
+}
+
+static void report_table(const struct pass *p)
+{
+	for (unsigned n = 0; n < p->forms.count; n++) {
+		const struct insn_form *f = &p->forms.form[n];
+
+		if (!f->reason)
+			printf("# %2u %-48s %7llu cases %7llu faults %4llu differences\n", p->bits, f->name,
+			       (unsigned long long)f->cases, (unsigned long long)f->faults,
+			       (unsigned long long)f->failures);
+	}
+}
+
+/* The smallest count is that of the forms that had any case: those without are listed as not covered. */
+static void report_sum(const struct oracle *o)
+{
+	uint64_t forms = 0, cases = 0, differences = 0, least = UINT64_MAX;
+
+	for (const struct pass *p = o->pass; p < o->pass + ARRAY_SIZE(o->pass); p++)
+		for (unsigned n = 0; n < p->forms.count; n++) {
+			const struct insn_form *f = &p->forms.form[n];
+
+			if (!f->cases)
+				continue;
+			forms++;
+			cases += f->cases;
+			differences += f->failures;
+			least = MIN(least, f->cases);
+		}
+	printf("# engine %s: %llu forms, %llu cases, %llu differences, at least %llu cases of every form\n",
+	       o->options.engine, (unsigned long long)forms, (unsigned long long)cases, (unsigned long long)differences,
+	       (unsigned long long)least);
+}
+
 static bool report(const struct oracle *o)
 {
 	bool good = report_kinds(o);
@@ -356,21 +415,29 @@ static bool report(const struct oracle *o)
 		printf("# %u-bit code:\n", p->bits);
 		report_not_covered(o, p);
 		report_covered(o, p);
+		report_faults(p);
+		if (o->options.table)
+			report_table(p);
 	}
 	report_undefined_flags(o);
-	return guest_report_translation(o->guest) && good;
+	good &= guest_report_translation(o->guest);
+	report_sum(o);
+	return good;
 }
 
 /* ---- set-up ---- */
 
 static int parse(struct options *o, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "engine", required_argument, NULL, 'e' },  { "seed", required_argument, NULL, 's' },
-		{ "seconds", required_argument, NULL, 't' }, { "cases", required_argument, NULL, 'n' },
-		{ "bits", required_argument, NULL, 'b' },    { "form", required_argument, NULL, 'f' },
-		{ "case", required_argument, NULL, 'c' },    { 0 }
-	};
+	static const struct option options[] = { { "engine", required_argument, NULL, 'e' },
+						 { "seed", required_argument, NULL, 's' },
+						 { "seconds", required_argument, NULL, 't' },
+						 { "cases", required_argument, NULL, 'n' },
+						 { "bits", required_argument, NULL, 'b' },
+						 { "form", required_argument, NULL, 'f' },
+						 { "case", required_argument, NULL, 'c' },
+						 { "table", no_argument, NULL, 'T' },
+						 { 0 } };
 	int c;
 
 	*o = (struct options){ .engine = "interp", .seed = (uint64_t)time(NULL) };
@@ -382,6 +449,7 @@ static int parse(struct options *o, int argc, char **argv)
 		case 'n': o->cases = strtoull(optarg, NULL, 0); break;
 		case 'b': o->bits = (unsigned)strtoul(optarg, NULL, 0); break;
 		case 'f': o->form = optarg; break;
+		case 'T': o->table = true; break;
 		case 'c':
 			o->number = strtoull(optarg, NULL, 0);
 			o->one_case = true;
@@ -440,8 +508,8 @@ int main(int argc, char **argv)
 
 	if (!o || parse(&o->options, argc, argv)) {
 		fprintf(stderr, "usage: oracle [--engine NAME] [--bits 16|32|64] [--seed N] [--seconds N] [--cases N] "
-				"[--form NAME "
-				"[--case N]]\n");
+				"[--table] "
+				"[--form NAME [--case N]]\n");
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -42,6 +42,7 @@ struct user_state {
 	uint16_t fcw, fsw, fop;
 	uint8_t tags; /* one bit a physical register: in use */
 	uint64_t fip, fdp;
+	uint16_t fcs, fds; /* the engine's: 64-bit frames have none; what instructions store of them is compared */
 	uint64_t st_mantissa[8];
 	uint16_t st_exponent[8];
 };
@@ -186,11 +187,12 @@ struct insn_form {
 	bool undefined; /* encodings that the model does not have: "(bad)", or a name the disassembler knows and " ?" */
 	bool host_has;	/* but the host has */
 	bool sequence;	/* not a form: sequences of others */
+	bool x87;	/* of x87 and MMX instructions only */
 	uint16_t op;
 	bool host;
 	struct encoding *encodings;
 	unsigned encoding_count;
-	uint64_t cases, faults, failures, undefined_flags;
+	uint64_t attempts, cases, faults, failures, undefined_flags;
 };
 
 struct forms {
@@ -217,15 +219,17 @@ struct encoding_fields {
 	bool address_size; /* prefix */
 	bool rex_always, short_vex, sib;
 	uint8_t segment; /* override prefix, 0 none */
+	uint8_t more;	 /* how often that prefix stands there besides */
 };
-size_t encode(enum code_mode, const struct encoding *, const struct encoding_fields *, uint8_t bytes[15]);
+#define ENCODED_MAX 32
+size_t encode(enum code_mode, const struct encoding *, const struct encoding_fields *, uint8_t bytes[ENCODED_MAX]);
 
 /* ---- cases.c ---- */
 
 #define CASE_BYTES 160 /* one instruction, or a sequence of them */
 
 struct test_case {
-	struct insn_form *form;
+	struct insn_form *form, *made_for; /* the same, mostly: registers and prefixes may make another of it */
 	uint8_t bytes[CASE_BYTES];
 	unsigned len;
 	struct insn insn;

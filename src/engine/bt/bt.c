@@ -406,9 +406,10 @@ static void note_x87(struct vcpu *v)
 {
 	const struct bt_block *b = v->bt->blocks[bt_exit_block(v->bt_frame.x87)];
 	const struct bt_insn *record = &b->insns[bt_exit_insn(v->bt_frame.x87)];
+	uint32_t data = v->bt_frame.x87_data;
 
 	v->s.fop = record->fop;
-	v->bt_frame.x87 = 0;
+	v->bt_frame.x87 = v->bt_frame.x87_data = 0;
 	v->s.fip = b->rip + record->guest + (b->key & BT_KEY_ANYWHERE ? v->bt_frame.x87_base : 0);
 	if (bt_is_code32(b->key))
 		v->s.fip = (uint32_t)v->s.fip;
@@ -416,8 +417,8 @@ static void note_x87(struct vcpu *v)
 	if (bt_is_real(b->key))
 		return;
 	v->s.fcs = v->s.seg_sel[CS];
-	if (record->data_seg != SEG_COUNT)
-		v->s.fds = v->s.seg_sel[record->data_seg];
+	if (data)
+		v->s.fds = v->s.seg_sel[data - 1];
 }
 
 /* JMP or RET to an address that is not canonical faults itself, with nothing done. (CALL: see emit_call.) */

@@ -60,7 +60,6 @@ struct bt_insn {
 	uint16_t fop;	    /* of an x87 instruction */
 	int8_t window_base; /* register whose window R11 holds there, -1 none */
 	uint8_t len;
-	uint8_t data_seg : 4;	     /* of its memory operand; SEG_COUNT: it has none */
 	uint8_t string_pointers : 3; /* BT_STRING_*; 0: no string instruction */
 	uint8_t string_at;	     /* how far behind its host code's start that is itself */
 	uint8_t align;		     /* bytes of alignment that its memory operand must have */

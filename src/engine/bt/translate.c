@@ -272,12 +272,13 @@ static bool unit_usable(uint32_t key, const struct insn *i, const struct insn_ho
 	return h->vex ? key & BT_KEY_AVX : key & BT_KEY_SSE;
 }
 
-/* FDP: the offset of the memory operand, into the state. False: its address cannot be had from the host's registers alone. */
+/* FDP: the offset of the memory operand, into the state; and which segment is FDS. False: its address cannot be had from the host's registers alone. */
 static bool emit_data_pointer(struct translation *t, const struct insn *i)
 {
 	unsigned base = i->base / 8, index = i->index / 8;
 	uint8_t code[8] = { 0x4c, 0x8d, 0x94, 0 };
 
+	emit_set_state(&t->e, (uint32_t)offsetof(struct vcpu, bt_frame.x87_data), i->seg + 1u);
 	if (t->e.code32) {
 		emit32_effective_r10(&t->e, i);
 		emit_store_state(&t->e, R10, offsetof(struct vcpu, s.fdp));
@@ -355,7 +356,6 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		.guest = i->offset,
 		.window_base = (int8_t)t->e.window_base,
 		.len = i->len,
-		.data_seg = i->flags & INSN_MEM ? i->seg : SEG_COUNT,
 		.align = h->mem_align,
 		.fop = h->x87 && h->modrm_offset
 			       ? (uint16_t)((i->bytes[h->modrm_offset - 1] & 7) << 8 | i->bytes[h->modrm_offset])
