@@ -58,11 +58,17 @@ static void topology(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 /* ---- basic leaves ---- */
 
 #define MAX_BASIC_INTEL	   0x16u
+#define MAX_BASIC_LIMITED  2u
 #define MAX_BASIC_AMD	   0xdu
 #define MAX_EXTENDED_INTEL 0x80000008u
 #define MAX_EXTENDED_AMD   0x80000021u
 
-static uint32_t max_basic(const struct vcpu *v) { return is_amd(v->model) ? MAX_BASIC_AMD : MAX_BASIC_INTEL; }
+static uint32_t max_basic(const struct vcpu *v)
+{
+	if (is_amd(v->model))
+		return MAX_BASIC_AMD;
+	return v->s.msr_misc_enable & MISC_ENABLE_LIMIT_CPUID ? MAX_BASIC_LIMITED : MAX_BASIC_INTEL;
+}
 
 static void vendor_string(const struct vcpu *v, struct cpuid_regs *r)
 {

@@ -223,9 +223,12 @@ static int mtrr_fixed_write(struct vcpu *v, uint32_t msr, uint64_t value)
 	return 0;
 }
 
-/* IA32_MISC_ENABLE: no branch trace store, no PEBS (read-only ones); fast strings, SpeedStep, MONITOR, xTPR change nothing. */
+/*
+ * IA32_MISC_ENABLE: no branch trace store, no PEBS (read-only ones); CPUID's last leaf can be limited; fast strings, SpeedStep,
+ * MONITOR, xTPR change nothing.
+ */
 #define MISC_ENABLE_FIXED    (BIT(11) | BIT(12))
-#define MISC_ENABLE_WRITABLE (BIT(0) | BIT(16) | BIT(18) | BIT(23))
+#define MISC_ENABLE_WRITABLE (BIT(0) | BIT(16) | BIT(18) | MISC_ENABLE_LIMIT_CPUID | BIT(23))
 
 static int misc_enable_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 {

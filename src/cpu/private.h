@@ -159,6 +159,9 @@ unsigned decode_with_layout(const struct cpu_model *, enum code_mode, const uint
 
 /* ---- cpuid.c ---- */
 
+/* IA32_MISC_ENABLE: leaf 0 says 2, for systems that do not expect more (SDM vol. 4 table 2-2). */
+#define MISC_ENABLE_LIMIT_CPUID BIT(22)
+
 /*
  * IA32_ARCH_CAPABILITIES (Intel's kind). Every bit is about a processor that executes the guest's instructions directly. Here
  * a guest's load goes through a lookup and a comparison of ours, its indirect branches and returns through our own dispatch:

@@ -598,6 +598,9 @@ static void test_intel(void)
 	check(keeps(MSR_MISC_ENABLE, misc ^ 1) && keeps(MSR_MISC_ENABLE, misc), "4 2.1: MISC_ENABLE: fast strings");
 	check(writes(MSR_MISC_ENABLE, misc & ~BIT(11)) && read_msr(MSR_MISC_ENABLE) == misc,
 	      "4 2.1: MISC_ENABLE: read-only bits stay");
+	check(keeps(MSR_MISC_ENABLE, misc | BIT(22)) && cpuid(0, 0).a == 2 && cpuid(4, 0).a == cpuid(2, 0).a,
+	      "4 2.1: MISC_ENABLE: CPUID limited to leaf 2");
+	check(keeps(MSR_MISC_ENABLE, misc) && cpuid(0, 0).a > 2, "4 2.1: and not limited");
 	check_equal(refused_bits(MSR_DEBUGCTL, debug, reserved), reserved, "3B 17.4.1: DEBUGCTL's reserved bits");
 	write_msr(MSR_BIOS_SIGN_ID, 0);
 	cpuid(1, 0);
