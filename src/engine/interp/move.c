@@ -386,14 +386,14 @@ static HANDLER(enter)
 	NEXT;
 }
 
-/* PUSHA and POPA: everything is checked before rSP moves. */
+/* PUSHA and POPA: everything is checked before rSP moves, in the order in which it is pushed or popped. */
 static HANDLER(pusha)
 {
 	uint64_t mask = v->stack_size == 4 ? UINT32_MAX : 0xffff, sp = cpu_reg(v, 8 * RSP, v->stack_size);
 	unsigned n = i->opsize;
 
 	v->current = i;
-	for (unsigned k = 8; k >= 1; k--) {
+	for (unsigned k = 1; k <= 8; k++) {
 		uint64_t at = (sp - (uint64_t)k * n) & mask;
 
 		cpu_probe_write(v, cpu_linear(v, SS, at, n, ACCESS_WRITE), n, true);
@@ -413,7 +413,7 @@ static HANDLER(popa)
 	unsigned n = i->opsize;
 
 	v->current = i;
-	for (unsigned k = 0; k < 8; k++) {
+	for (unsigned k = 8; k--;) {
 		uint64_t at = (sp + (uint64_t)(7 - k) * n) & mask;
 
 		value[k] = cpu_load(v, cpu_linear(v, SS, at, n, ACCESS_READ), n, true);
