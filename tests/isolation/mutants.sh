@@ -15,6 +15,8 @@ guards of 1 GiB;bt.h;s/#define WINDOW_GUARD (4ull << 30)/#define WINDOW_GUARD (1
 a slot table has little around it;window_table.c;s/(8ull << 24)/(8ull << 12)/
 bit strings of 64 bits are copied;emit_special.c;s/if (i->opsize != 8)$/if (i->opsize)/
 bit strings of 32 bits by the TLB;emit_special.c;s/if (i->addrsize != 8 || e->way == BY_TLB)/if (i->addrsize != 8)/
+bit strings of 32-bit code by the TLB;emit32.c;s/i->addrsize != 4 || e->way == BY_TLB/i->addrsize != 4/
+a TLB look-up of 32-bit code for one byte;emit_segment.c;s/reach(e, size, write, m)/reach(e, 1, write, m)/
 a TLB look-up for one byte;emit_tlb.c;s/code\[t->size_at\] = (uint8_t)(size - 1);/code[t->size_at] = 0;/
 a TLB look-up for reading;emit_tlb.c;s/write ? offsetof(struct tlb_entry, write_tag) : //
 R15 is not the table again;emit.c;s/^\t\trestore_table(e);/\t\t;/

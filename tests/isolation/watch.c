@@ -383,7 +383,8 @@ void watch_run(bool every_instruction, unsigned milliseconds, bool ends)
 void watch_young(struct vcpu *v, bool young)
 {
 	for (unsigned n = 0; n < BT_SPACES; n++)
-		v->bt->spaces[n] = (struct bt_space){ .cr3 = TABLES, .ticks = young ? 0 : BT_YOUNG_TICKS };
+		v->bt->spaces[n] =
+			(struct bt_space){ .key = TABLES, .ages = true, .ticks = young ? 0 : BT_YOUNG_TICKS };
 }
 
 void watch_stop(void)

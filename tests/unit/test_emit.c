@@ -6,6 +6,7 @@
 #include "engine/bt/runtime.h"
 
 #include <setjmp.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -682,6 +683,11 @@ static void name_state(char *line, size_t size)
 		{ "write_limit_ss", offsetof(struct vcpu, bt_frame.write_limit[SS]) },
 		{ "wrap_limit", offsetof(struct vcpu, bt_frame.wrap_limit) },
 		{ "saved_edi", offsetof(struct vcpu, bt_frame.string_saved[1]) },
+		{ "tlb", offsetof(struct vcpu, tlb) },
+		{ "value", offsetof(struct vcpu, bt_frame.value) },
+		{ "asid", offsetof(struct vcpu, asid) },
+		{ "target", offsetof(struct vcpu, bt_frame.target) },
+		{ "fast", offsetof(struct vcpu, bt_frame.fast_glue) },
 	};
 	char *at = strstr(line, "gs:[0x"), rest[64] = "";
 	size_t offset;
@@ -897,10 +903,13 @@ static void test_full(void **state)
 /* The TLB leads to one page: what may reach beyond the operand that was looked up is C's. */
 static void test_bit_strings_by_tlb(void **state)
 {
-	static const uint8_t instructions[][5] = {
-		{ 0x0f, 0xa3, 0x03 },	    /* bt %eax, (%rbx) */
-		{ 0x66, 0x0f, 0xab, 0x03 }, /* bts %ax, (%rbx) */
-		{ 0x48, 0x0f, 0xbb, 0x03 }, /* btc %rax, (%rbx) */
+	static const struct {
+		uint8_t bytes[5], mode;
+	} instructions[] = {
+		{ { 0x0f, 0xa3, 0x03 }, MODE_64 },	 /* bt %eax, (%rbx) */
+		{ { 0x66, 0x0f, 0xab, 0x03 }, MODE_64 }, /* bts %ax, (%rbx) */
+		{ { 0x48, 0x0f, 0xbb, 0x03 }, MODE_64 }, /* btc %rax, (%rbx) */
+		{ { 0x0f, 0xab, 0x03 }, MODE_32 },	 /* bts %eax, (%ebx) */
 	};
 
 	(void)state;
@@ -910,11 +919,65 @@ static void test_bit_strings_by_tlb(void **state)
 		struct insn_host h;
 		struct insn i;
 
-		memcpy(padded, instructions[n], sizeof(instructions[n]));
-		cpu_decode(everything(), MODE_64, padded, 15, 0, &i, &h);
+		memcpy(padded, instructions[n].bytes, sizeof(instructions[n].bytes));
+		cpu_decode(everything(), instructions[n].mode, padded, 15, 0, &i, &h);
 		e.way = BY_TLB;
+		e.code32 = instructions[n].mode == MODE_32;
+		e.plain_segments = 63;
 		assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_CALLOUT);
 	}
+}
+
+/* 32-bit code: the address is cut to 32 bits first; R12 leads to the entry, since R15 is the vCPU. */
+static void test_tlb32(void **state)
+{
+	static const uint8_t load[] = { 0x64, 0x66, 0x0f, 0x6f, 0x4b, 0x10 }; /* movdqa %fs:16(%ebx), %xmm1 */
+	struct tlb_lookup *lookup = bt_tlb_lookup_create(true);
+	struct emitter e = empty();
+	uint8_t padded[15] = { 0 };
+	struct insn_host h;
+	struct insn i;
+
+	(void)state;
+	memcpy(padded, load, sizeof(load));
+	cpu_decode(everything(), MODE_32, padded, 15, 0, &i, &h);
+	e.way = BY_TLB;
+	e.code32 = true;
+	e.plain_segments = 63;
+	e.based_segments = 1 << FS;
+	e.tlb_lookup = lookup;
+	e.exit_arg = 0x123;
+	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_DONE);
+	check_listing(&e, "lea r10d, [rbx+r13*1+0x10]\n"
+			  "mov qword ptr [r15+value], r12\n"
+			  "mov qword ptr [r15+rcx], rcx\n"
+			  "mov r11d, 0x0C\n"
+			  "shrx rcx, r10, r11\n"
+			  "mov r12d, 0x36\n"
+			  "shlx rcx, rcx, r12\n"
+			  "shrx rcx, rcx, r12\n"
+			  "mov r12, qword ptr [r15+tlb]\n"
+			  "lea rcx, [rcx*4]\n"
+			  "lea r12, [r12+rcx*8]\n"
+			  "lea rcx, [r10+0x0F]\n"
+			  "shrx rcx, rcx, r11\n"
+			  "shlx rcx, rcx, r11\n"
+			  "mov r11, qword ptr [r15+asid]\n"
+			  "lea rcx, [rcx+r11*1]\n"
+			  "mov r11, qword ptr [r12]\n"
+			  "not r11\n"
+			  "lea rcx, [rcx+r11*1+0x01]\n"
+			  "mov r11, qword ptr [r12+0x10]\n"
+			  "lea r11, [r11+r10*1]\n"
+			  "mov r12, qword ptr [r15+value]\n"
+			  "jrcxz 0x000000000000001A\n"
+			  "mov rcx, qword ptr [r15+rcx]\n"
+			  "mov qword ptr [r15+target], r10\n"
+			  "mov r11d, 0x123\n"
+			  "jmp qword ptr [r15+fast]\n"
+			  "mov rcx, qword ptr [r15+rcx]\n"
+			  "movdqa xmm1, xmmword ptr [r11]\n");
+	free(lookup);
 }
 
 /* What depends on where the code is, of a block that may be anywhere. */
@@ -961,15 +1024,11 @@ static void test_jumps(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_listings),
-		cmocka_unit_test(test_listings32),
-		cmocka_unit_test(test_listings16),
-		cmocka_unit_test(test_segments),
-		cmocka_unit_test(test_ways_out),
-		cmocka_unit_test(test_full),
-		cmocka_unit_test(test_jumps),
-		cmocka_unit_test(test_bit_strings_by_tlb),
-		cmocka_unit_test(test_anywhere),
+		cmocka_unit_test(test_listings),   cmocka_unit_test(test_listings32),
+		cmocka_unit_test(test_listings16), cmocka_unit_test(test_segments),
+		cmocka_unit_test(test_ways_out),   cmocka_unit_test(test_full),
+		cmocka_unit_test(test_jumps),	   cmocka_unit_test(test_bit_strings_by_tlb),
+		cmocka_unit_test(test_tlb32),	   cmocka_unit_test(test_anywhere),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

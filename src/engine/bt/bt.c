@@ -327,7 +327,9 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 
 	v->bt->stats.tlb_misses++;
 	v->s.rip = bt_block_rip(v, b) + record->guest;
-	if (v->bt_frame.target & (MAX(record->align, 1) - 1u) || !cpu_tlb_fill(v, v->bt_frame.target, write))
+	/* In 32-bit code a limit may be in the operand's way, which is looked at before the page tables. */
+	if (bt_is_code32(b->key) || v->bt_frame.target & (MAX(record->align, 1) - 1u) ||
+	    !cpu_tlb_fill(v, v->bt_frame.target, write))
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
 	if (b->dead)
 		return false;
@@ -386,7 +388,7 @@ static bool find_table(struct vcpu *v)
 		bt->tlb_changed = true;
 		return false;
 	}
-	bt_windows_young(bt->windows, v, v->code_mode == MODE_64 && bt_space_is_young(bt));
+	bt_windows_young(bt->windows, v, bt_space_is_young(bt));
 	bt->last_view = v->tlb_view;
 	v->slot_r15 = bt->view_r15[v->tlb_view] = table->r15;
 	return true;

@@ -238,8 +238,8 @@ void emit32_code_address(struct emitter *);
 /* jmp/jcc rel32 to an exec address; returns where the rel32 is (writable view), NULL when full. cc: 0..15 as in the opcode, -1 for jmp */
 uint8_t *emit_jump(struct emitter *, int cc, const void *exec_target);
 
-/* Makes the code of the TLB's look-up once; NULL: no memory. Freed with free(). */
-struct tlb_lookup *bt_tlb_lookup_create(void);
+/* Makes the code of the TLB's look-up once for each kind of code; NULL: no memory. Freed with free(). */
+struct tlb_lookup *bt_tlb_lookup_create(bool code32);
 
 /* The three guest registers that live in memory. */
 static inline bool bt_spilled(unsigned reg) { return reg == R10 || reg == R11 || reg == R15; }

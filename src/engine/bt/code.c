@@ -276,7 +276,8 @@ void bt_code_destroy(struct vcpu *v)
 	free(bt->blocks);
 	free(bt->tables);
 	free(bt->nothing);
-	free(bt->tlb_lookup);
+	free(bt->tlb_lookups[0]);
+	free(bt->tlb_lookups[1]);
 }
 
 int bt_code_create(struct vcpu *v, struct error *err)
@@ -294,8 +295,9 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	bt->blocks = calloc(BT_MAX_BLOCKS, sizeof(struct bt_block *));
 	bt->tables = aligned_alloc(_Alignof(struct jump_table), BT_JUMP_TABLES * sizeof(struct jump_table));
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
-	bt->tlb_lookup = bt_tlb_lookup_create();
-	if (!bt->tlb_lookup || !bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
+	bt->tlb_lookups[0] = bt_tlb_lookup_create(false);
+	bt->tlb_lookups[1] = bt_tlb_lookup_create(true);
+	if (!bt->tlb_lookups[0] || !bt->tlb_lookups[1] || !bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	BUG_ON(bt_jump_index(0) || !bt_jump_index(1)); /* bt_jump_empty() */
 	clear_table(bt->nothing);

@@ -108,7 +108,7 @@ void emit_tsc(struct emitter *, bool with_aux);
 
 /* ---- emit_tlb.c ---- */
 
-/* R10 is a linear address: R11 = host address of `size` bytes there, or the code leaves to C. R15 is kept, RCX too. */
+/* R10 is a linear address: R11 = host address of `size` bytes there, or the code leaves to C. All else is kept. */
 void emit_tlb_lookup(struct emitter *, unsigned size, bool write);
 /* The guest's `size` bytes at disp(base), by the emitter's way; R10 is lost. */
 struct host_memory_operand emit_guest_operand(struct emitter *, unsigned base, int32_t disp, unsigned size, bool write);

@@ -9,7 +9,7 @@
  *   - R8, R9, R13, R14 = bases of DS, SS, FS, GS, 32 bits; R10, R11, R12 are scratch (emit.h says which for what);
  *   - all else as in 64-bit code (bt.h).
  *
- * Memory: op %gs:disp(base,index,scale) with the address-size prefix. The host adds up 32 bits, exactly as the guest's processor does,
+ * Memory by windows: op %gs:disp(base,index,scale) with the address-size prefix. The host adds up 32 bits, exactly as the guest's processor does,
  * then the window: so whatever the registers hold, an access begins in the window's first 4 GiB. A segment base is one more
  * register of the sum. GS base is set by C whenever it enters translated code and the slot's window is another one.
  *
@@ -189,8 +189,9 @@ static enum emit_result emit_bit_string(struct emitter *e, const struct insn *i,
 	struct host_memory_operand m = guest_operand(i), times8 = { .base = HOST_NONE, .index = R11, .scale = 3 };
 	struct encoding c;
 
-	if (i->opsize != 4 || i->addrsize != 4 || i->seg == CS || !(e->plain_segments >> i->seg & 1) ||
-	    !encoding_take(&c, i, h, true))
+	/* What the TLB leads to is one page. */
+	if (i->opsize != 4 || i->addrsize != 4 || e->way == BY_TLB || i->seg == CS ||
+	    !(e->plain_segments >> i->seg & 1) || !encoding_take(&c, i, h, true))
 		return EMIT_CALLOUT;
 	if (m.index != HOST_NONE) {
 		emit_lea_operand(e, false, R10, &m);

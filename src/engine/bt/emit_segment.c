@@ -2,7 +2,8 @@
  * Memory operands of 16- and 32-bit code: offsets, limits, bases.
  *
  * An access is op %gs:offset(base) with the address-size prefix: the sum has 32 bits, and begins in the window's first 4 GiB whatever
- * offset and base are. So limits (limits.c) are the guest's business alone: no access of the guest can get out for want of one.
+ * offset and base are. So limits (limits.c) are the guest's business alone: no access of the guest can get out for want of one. By the TLB the
+ * same sum is what is looked up.
  */
 #include "engine/bt/emit.h"
 
@@ -146,6 +147,17 @@ void emit_add_base(struct emitter *e, enum seg seg, struct host_memory_operand *
 		m->index = (uint8_t)base;
 }
 
+/* By the TLB what was summed up is looked up; what is too large for that is found by the window. */
+static void reach(struct emitter *e, unsigned size, bool write, struct host_memory_operand *m)
+{
+	if (e->way == BY_WINDOWS || size > 64)
+		return;
+	m->guest = false;
+	emit_lea_operand(e, false, R10, m);
+	emit_tlb_lookup(e, size, write);
+	*m = based_operand(R11, 0);
+}
+
 void emit_in_segment(struct emitter *e, enum seg seg, unsigned offset_size, unsigned size, bool write,
 		     struct host_memory_operand *m)
 {
@@ -157,6 +169,7 @@ void emit_in_segment(struct emitter *e, enum seg seg, unsigned offset_size, unsi
 		emit_check_limit(e, limits + 8 * seg, (int)size);
 	}
 	emit_add_base(e, seg, m);
+	reach(e, size, write, m);
 }
 
 /* ---- operands ---- */

@@ -86,9 +86,11 @@ static bool is_usable(const struct emitter *e, const struct insn *i, uint8_t poi
 {
 	bool source = pointers & BT_STRING_SOURCE, destination = pointers & BT_STRING_DESTINATION;
 
+	if (e->way == BY_TLB)
+		return false;
 	if (e->code32)
 		return i->addrsize == 4 && (!source || is_flat(e, i->seg)) && (!destination || is_flat(e, ES));
-	return e->way == BY_WINDOWS && i->addrsize == 8 && (!source || i->seg < FS);
+	return i->addrsize == 8 && (!source || i->seg < FS);
 }
 
 /* R10 is RSI's window, R11 RDI's. */

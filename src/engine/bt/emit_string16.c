@@ -109,7 +109,7 @@ bool emit_string_repeated16(struct emitter *e, const struct insn *i, uint8_t opc
 	const struct host_memory_operand slot_0 = based_operand(R12, -SLOT_SHIFT);
 	bool source = pointers & BT_STRING_SOURCE, destination = pointers & BT_STRING_DESTINATION;
 
-	if (!e->real || e->down || i->addrsize != 2 || !(i->flags & (INSN_REP | INSN_REPNE)) ||
+	if (!e->real || e->down || e->way == BY_TLB || i->addrsize != 2 || !(i->flags & (INSN_REP | INSN_REPNE)) ||
 	    (source && !emit_spans_parts(e, i->seg)) || (destination && !emit_spans_parts(e, ES)))
 		return false;
 	if (source)

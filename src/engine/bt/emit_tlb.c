@@ -58,34 +58,37 @@ static void emit_load(struct emitter *e, unsigned to, unsigned base, int32_t dis
 /* Where the last byte that was written is: an 8-bit displacement, if it was not 0. */
 static uint8_t last_byte(const struct emitter *e, const struct tlb_lookup *t) { return (uint8_t)(e->at - t->code - 1); }
 
-/* mov $arg, %r11d; jmp *%gs:fast_glue, with the address for C to see. */
+/* mov $arg, %r11d; jmp *fast_glue(state), with the address for C to see. */
 static void emit_miss(struct emitter *e, struct tlb_lookup *t)
 {
-	uint8_t code[14] = { 0x41, 0xbb, 0, 0, 0, 0, 0x65, 0xff, 0x24, 0x25 };
+	static const uint8_t mov[6] = { 0x41, 0xbb };
 
 	emit_load_state(e, RCX, BT_GPR(RCX));
 	emit_store_state(e, R10, (uint32_t)offsetof(struct vcpu, bt_frame.target));
-	store_le32(code + 10, (uint32_t)offsetof(struct vcpu, bt_frame.fast_glue));
-	t->arg_at = (uint8_t)(e->at - t->code + 2);
-	emit_bytes(e, code, sizeof(code));
+	emit_bytes(e, mov, sizeof(mov));
+	t->arg_at = (uint8_t)(e->at - t->code - 4);
+	emit_jump_state(e, (uint32_t)offsetof(struct vcpu, bt_frame.fast_glue));
 }
 
+/* In 32-bit code R15 is what state is reached by: there R12 leads to the entry. */
 static void make_lookup(struct emitter *e, struct tlb_lookup *t)
 {
 	const uint8_t jrcxz[2] = { 0xe3 };
+	const unsigned entry = e->code32 ? R12 : R15;
 	uint8_t *hit;
 
+	if (e->code32)
+		emit_store_state(e, R12, (uint32_t)offsetof(struct vcpu, bt_frame.value));
 	emit_store_state(e, RCX, BT_GPR(RCX));
 	/* RCX = entry's index: bits 21..12 of the address */
 	emit_mov_imm(e, R11, PAGE_SHIFT);
 	emit_shift(e, SHRX, RCX, R10, R11);
-	emit_mov_imm(e, R15, 64 - TLB_BITS);
-	emit_shift(e, SHLX, RCX, RCX, R15);
-	emit_shift(e, SHRX, RCX, RCX, R15);
-	/* R15 = entry */
-	emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, tlb));
+	emit_mov_imm(e, entry, 64 - TLB_BITS);
+	emit_shift(e, SHLX, RCX, RCX, entry);
+	emit_shift(e, SHRX, RCX, RCX, entry);
+	emit_load_state(e, entry, (uint32_t)offsetof(struct vcpu, tlb));
 	emit_sum(e, RCX, HOST_NONE, RCX, 2, 0);
-	emit_sum(e, R15, R15, RCX, 3, 0);
+	emit_sum(e, entry, entry, RCX, 3, 0);
 	/* RCX = the tag it must have: page of the last byte, and the address space */
 	emit_sum(e, RCX, R10, HOST_NONE, 0, 1);
 	t->size_at = last_byte(e, t);
@@ -94,13 +97,16 @@ static void make_lookup(struct emitter *e, struct tlb_lookup *t)
 	emit_load_state(e, R11, (uint32_t)offsetof(struct vcpu, asid));
 	emit_sum(e, RCX, RCX, R11, 0, 0);
 	/* RCX = that minus the tag it has */
-	emit_load(e, R11, R15, 1);
+	emit_load(e, R11, entry, 1);
 	t->tag_at = last_byte(e, t);
 	emit_not(e, R11);
 	emit_sum(e, RCX, RCX, R11, 0, 1);
-	emit_load(e, R11, R15, offsetof(struct tlb_entry, addend));
+	emit_load(e, R11, entry, offsetof(struct tlb_entry, addend));
 	emit_sum(e, R11, R11, R10, 0, 0);
-	emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, slot_r15));
+	if (e->code32)
+		emit_load_state(e, R12, (uint32_t)offsetof(struct vcpu, bt_frame.value));
+	else
+		emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, slot_r15));
 	emit_bytes(e, jrcxz, sizeof(jrcxz));
 	hit = e->at;
 	emit_miss(e, t);
@@ -108,10 +114,10 @@ static void make_lookup(struct emitter *e, struct tlb_lookup *t)
 	emit_load_state(e, RCX, BT_GPR(RCX));
 }
 
-struct tlb_lookup *bt_tlb_lookup_create(void)
+struct tlb_lookup *bt_tlb_lookup_create(bool code32)
 {
 	struct tlb_lookup *t = calloc(1, sizeof(*t));
-	struct emitter e = { .window_base = -1 };
+	struct emitter e = { .window_base = -1, .code32 = code32 };
 
 	if (!t)
 		return NULL;

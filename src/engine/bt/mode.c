@@ -67,9 +67,9 @@ uint32_t bt_key(const struct vcpu *v)
 	bool sse = !(v->s.cr0 & (CR0_EM | CR0_TS)) && (v->s.cr4 & CR4_OSFXSR);
 	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
 
-	bool tlb = v->code_mode == MODE_64 &&
+	bool tlb = v->code_mode != MODE_16 &&
 		   (v->bt->options.tlb == BT_TLB_ALL || (v->cpl == 3 && bt_space_is_young(v->bt)));
-	bool anywhere = tlb && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
+	bool anywhere = tlb && v->code_mode == MODE_64 && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
 
 	/* Of CS, blocks have the base and limit themselves. */
 	return (v->mode_key & ~(uint32_t)(MODE_KEY_BASE_0 | MODE_KEY_NO_LIMIT)) |

@@ -163,11 +163,11 @@ struct bt_stats {
  * were.
  */
 struct bt_space {
-	uint64_t cr3;
-	uint64_t entries[BT_SPACE_ENTRIES]; /* of the top-level table, user half; 0: none */
-	uint8_t slots[BT_SPACE_ENTRIES];
+	uint64_t key;			    /* the part of CR3 that is an address */
+	uint64_t entries[BT_SPACE_ENTRIES]; /* of user addresses, in young.c's order; 0: none */
+	uint16_t slots[BT_SPACE_ENTRIES];
 	uint8_t ticks; /* saturates at BT_YOUNG_TICKS: grown up */
-	bool ages;     /* outside long mode none is young */
+	bool ages;     /* without paging none is young */
 };
 
 /* limits.c: what limits are compared with, and the segments that vcpu.bt_frame has the limits of. */
@@ -197,8 +197,8 @@ struct bt_cpu {
 	unsigned jump; /* the current table's number */
 	uint64_t table_clock;
 	uint64_t local_code; /* vcpu.global_space in which supervisor code was found in pages that are not global */
-	uint64_t forced[BT_FORCED]; /* physical addresses of instructions, 0 empty */
-	struct tlb_lookup *tlb_lookup;
+	uint64_t forced[BT_FORCED];	   /* physical addresses of instructions, 0 empty */
+	struct tlb_lookup *tlb_lookups[2]; /* for 64-bit code, for other */
 	struct {
 		uint64_t insn, page[2]; /* where the TLB was missed last, and the pages, last first */
 	} missed;

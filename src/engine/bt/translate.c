@@ -365,8 +365,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	t->next = address_of(t, t->rip + i->len);
 	t->e.exit_arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_TLB_READ);
 	t->e.way = (t->b->key & BT_KEY_TLB) || forced ? BY_TLB : BY_WINDOWS;
-	/* 32-bit code knows only one way. */
-	if ((forced && t->e.code32) || !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
+	if (!(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
 		emit_callout(t, i);
 	if (t->e.string_at >= t->b->code + t->bt->cache.write + record->host) {
 		record->string_pointers = t->e.string_pointers;
@@ -453,7 +452,7 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		.end = base + bt->code_size,
 		.to_exec = bt->cache.exec - base,
 		.window_base = -1,
-		.tlb_lookup = bt->tlb_lookup,
+		.tlb_lookup = bt->tlb_lookups[bt_is_code32(t.b->key)],
 		.code32 = bt_is_code32(t.b->key),
 		.plain_segments = (uint8_t)(t.b->key >> BT_KEY_PLAIN_SHIFT & 63),
 		.wide_segments = (uint8_t)(t.b->key >> BT_KEY_WIDE_SHIFT & 63),

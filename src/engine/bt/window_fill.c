@@ -262,7 +262,7 @@ static enum window_result fill(struct fill *f, struct window *at)
 	struct region *r;
 	uint64_t offset;
 
-	if (!f->cpu->current || !read_tables(f))
+	if (!f->cpu->current || !read_tables(f) || (f->cpu->young && f->walk.user))
 		return WINDOW_SLOW;
 	if (!windows_ram_offset(f->w, f->walk.page, PAGE_SIZE, &offset) || (f->write && has_code(f, f->walk.page.v)))
 		return WINDOW_SLOW;
@@ -317,7 +317,8 @@ enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, stru
 	struct fill f = { .w = w, .cpu = c, .view = windows_view(c->vcpu), .lin = lin, .write = write };
 	enum window_result result = WINDOW_SLOW;
 
-	if (c->young && !(lin >> 63)) {
+	/* Else see fill(). */
+	if (c->young && c->space && c->space->paging == PAGING_4_LEVEL && !(lin >> 63)) {
 		atomic_fetch_add_explicit(&w->slow, at != NULL, memory_order_relaxed);
 		return WINDOW_SLOW;
 	}
@@ -403,9 +404,15 @@ static void graduate_table(struct graduation *g, const uint64_t *table, unsigned
 	}
 }
 
+/* Page directories of 4-byte entries are left alone: what is missing comes as it is used. */
 void windows_graduate(struct bt_windows *w, struct window_cpu *c)
 {
 	struct graduation g = { .fill = { .w = w, .cpu = c, .view = TABLE_USER }, .budget = GRADUATE_BUDGET };
+	const uint64_t *table;
 
-	graduate_table(&g, c->space->pml4, SLOTS / 2, SLOT_SHIFT, 0);
+	if (c->space->paging == PAGING_4_LEVEL)
+		graduate_table(&g, c->space->pml4, SLOTS / 2, SLOT_SHIFT, 0);
+	for (unsigned n = 0; c->space->paging == PAGING_PAE && n < UPPER_ENTRIES; n++)
+		if ((c->space->upper[n] & PTE_P) && (table = windows_table_page(w, c->space->upper[n])))
+			graduate_table(&g, table, 512, REGION_SHIFT, (uint64_t)n << 30);
 }

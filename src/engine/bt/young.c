@@ -4,64 +4,85 @@
  * (BT_KEY_TLB) and is translated anew, for windows, when it has run for some time: when a timer of the thread's CPU time found it
  * running BT_YOUNG_TICKS times.
  *
- * A new process may get the CR3 of one that is gone. Its top-level table has other entries then: the first user entries are
- * remembered with the age.
+ * A new process may get the CR3 of one that is gone. Its tables have other entries then: the first user entries are remembered with
+ * the age, of the top-level table in long mode, else of the page directories.
  */
 #include "engine/bt/runtime.h"
 
-#define USER_HALF 256 /* entries */
+/* By custom: outside long mode the highest GiB is the kernel's. */
+#define USER_ENTRIES	 256
+#define USER_ENTRIES_PAE (3 * 512)
+#define USER_ENTRIES_32	 768
 
-static const uint64_t *top_table(struct vcpu *v)
+static bool has_pae_tables(const struct vcpu *v) { return !in_long_mode(v) && (v->s.cr4 & CR4_PAE); }
+
+/* PAE's tables of four entries share pages. */
+static uint64_t space_of(const struct vcpu *v) { return v->s.cr3 & (has_pae_tables(v) ? 0xffffffe0 : PAGE_MASK); }
+
+static unsigned entry_count(const struct vcpu *v)
 {
-	return in_long_mode(v) ? (const uint64_t *)mem_map(v->mem, gpa(v->s.cr3 & PAGE_MASK), PAGE_SIZE, true) : NULL;
+	if (!(v->s.cr0 & CR0_PG))
+		return 0;
+	return in_long_mode(v) ? USER_ENTRIES : has_pae_tables(v) ? USER_ENTRIES_PAE : USER_ENTRIES_32;
 }
 
-static uint64_t entry_of(const uint64_t *table, unsigned slot)
+/* 0: not present, or not in RAM. */
+static uint64_t read_entry(const struct vcpu *v, unsigned slot)
 {
-	return __atomic_load_n(&table[slot], __ATOMIC_RELAXED) & ~PTE_A;
+	uint64_t table = has_pae_tables(v) ? v->s.pdpte[slot / 512] : v->s.cr3 | PTE_P, entry;
+	const void *host = NULL;
+
+	if (table & PTE_P)
+		host = mem_map(v->mem, gpa(bits(table, 51, PAGE_SHIFT) << PAGE_SHIFT), PAGE_SIZE, true);
+	if (!host)
+		return 0;
+	if (in_long_mode(v) || has_pae_tables(v))
+		entry = __atomic_load_n((const uint64_t *)host + slot % 512, __ATOMIC_RELAXED);
+	else
+		entry = __atomic_load_n((const uint32_t *)host + slot, __ATOMIC_RELAXED);
+	return entry & PTE_P ? entry & ~PTE_A : 0;
 }
 
-static bool is_same(const struct bt_space *s, const uint64_t *table)
+static bool is_same(const struct vcpu *v, const struct bt_space *s)
 {
 	for (unsigned n = 0; n < BT_SPACE_ENTRIES && s->entries[n]; n++)
-		if (entry_of(table, s->slots[n]) != s->entries[n])
+		if (read_entry(v, s->slots[n]) != s->entries[n])
 			return false;
 	return true;
 }
 
-static void remember_entries(struct bt_space *s, const uint64_t *table)
+static void remember_entries(const struct vcpu *v, struct bt_space *s)
 {
-	unsigned count = 0;
+	unsigned count = 0, end = entry_count(v);
 
-	for (unsigned slot = 0; slot < USER_HALF && count < BT_SPACE_ENTRIES; slot++) {
-		uint64_t entry = entry_of(table, slot);
+	for (unsigned slot = 0; slot < end && count < BT_SPACE_ENTRIES; slot++) {
+		uint64_t entry = read_entry(v, slot);
 
-		if (!(entry & PTE_P))
+		if (!entry)
 			continue;
-		s->slots[count] = (uint8_t)slot;
+		s->slots[count] = (uint16_t)slot;
 		s->entries[count++] = entry;
 	}
 }
 
 void bt_space_enter(struct vcpu *v)
 {
-	uint64_t cr3 = v->s.cr3 & PAGE_MASK;
-	struct bt_space *s = &v->bt->spaces[(cr3 >> PAGE_SHIFT ^ cr3 >> (PAGE_SHIFT + 6)) % BT_SPACES];
-	const uint64_t *table = top_table(v);
+	uint64_t key = space_of(v);
+	struct bt_space *s = &v->bt->spaces[(key >> 5 ^ key >> PAGE_SHIFT ^ key >> (PAGE_SHIFT + 6)) % BT_SPACES];
+	bool ages = entry_count(v);
 
-	if (s->cr3 != cr3 || !table || !is_same(s, table))
-		*s = (struct bt_space){ .cr3 = cr3, .ages = table };
+	if (s->key != key || s->ages != ages || !is_same(v, s))
+		*s = (struct bt_space){ .key = key, .ages = ages };
 	v->bt->space = s;
 }
 
 void bt_space_tick(struct vcpu *v)
 {
 	struct bt_space *s = v->bt->space;
-	const uint64_t *table = top_table(v);
 
-	if (!table || s->ticks >= BT_YOUNG_TICKS)
+	if (!s->ages || s->ticks >= BT_YOUNG_TICKS)
 		return;
-	remember_entries(s, table);
+	remember_entries(v, s);
 	if (++s->ticks < BT_YOUNG_TICKS)
 		return;
 	v->bt->stats.grown++;
