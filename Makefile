@@ -230,9 +230,19 @@ $(BUILD)/guest/multiboot-addresses.elf: $(MULTIBOOT_FILES) Makefile
 $(BUILD)/guest/multiboot.bin: $(BUILD)/guest/multiboot-addresses.elf
 	$(Q)objcopy -O binary $< $@
 
+# A firmware, linked where its ROM is: it ends at 4 GiB.
+ROM := $(BUILD)/guest/rom.bin
+$(BUILD)/guest/rom.elf: tests/firmware/rom.S
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  tests/firmware')
+	$(Q)gcc -m32 -nostdlib -static -no-pie -Wl,--build-id=none,-Ttext=0xffffe000,-e,rom -o $@ $<
+
+$(ROM): $(BUILD)/guest/rom.elf
+	$(Q)objcopy -O binary -j .text $< $@
+
 # The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
 unit: $(UNIT) $(ISOLATION)
-guests: $(GUESTS) $(MULTIBOOT)
+guests: $(GUESTS) $(MULTIBOOT) $(ROM)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:

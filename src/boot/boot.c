@@ -217,7 +217,7 @@ int boot_load_bytes(const struct boot_config *config, const struct boot_files *f
 }
 
 /* A folder or a device is as little a kernel as any other wrong file: not the caller's mistake, so not EINVAL. */
-static int read_file(const char *what, const char *path, size_t max, uint8_t **data, size_t *size, struct error *err)
+int boot_read_file(const char *what, const char *path, size_t max, uint8_t **data, size_t *size, struct error *err)
 {
 	int rc = host_file_read(path, max, data, size, err);
 
@@ -233,7 +233,7 @@ static int read_file(const char *what, const char *path, size_t max, uint8_t **d
 static int read_payload(const char *what, const char *path, const struct guest_mem *mem, uint8_t **data, size_t *size,
 			struct error *err)
 {
-	int rc = read_file(what, path, mem->ram_size, data, size, err);
+	int rc = boot_read_file(what, path, mem->ram_size, data, size, err);
 
 	if (rc == -EFBIG)
 		error_set(err, EFBIG, "%s '%s' is larger than the machine's %" PRIu64 " MiB of memory", what, path,
@@ -260,7 +260,7 @@ int boot_load(const struct boot_config *config, struct guest_mem *mem, struct cp
 	struct boot_bytes modules[BOOT_MODULES_MAX] = { { NULL, 0 } };
 	struct boot_files files = { .modules = modules };
 	uint8_t *kernel = NULL, *initrd = NULL;
-	int rc = read_file("kernel", config->kernel, KERNEL_FILE_MAX, &kernel, &files.kernel.size, err);
+	int rc = boot_read_file("kernel", config->kernel, KERNEL_FILE_MAX, &kernel, &files.kernel.size, err);
 
 	if (!rc && config->initrd)
 		rc = read_payload("initrd", config->initrd, mem, &initrd, &files.initrd.size, err);

@@ -47,6 +47,14 @@ int boot_load_bytes(const struct boot_config *, const struct boot_files *, struc
 /* A guest's first instruction in flat 32-bit protected mode: writes a GDT; all general registers are 0, interrupts off. */
 void boot_state_protected_mode(struct guest_mem *, struct cpu_state *, uint32_t eip);
 
+/*
+ * Instead of a kernel: reads a firmware and maps it as ROM that ends at 4 GiB; a multiple of 4 KiB, at most 16 MiB. *rom is the
+ * caller's to free, after mem. The first instruction is the processor's own after a reset.
+ */
+int rom_load(struct guest_mem *, const char *path, uint8_t **rom, size_t *size, struct error *);
+/* At each reset: the last 128 KiB of it, or all, into the RAM that ends at 1 MiB. */
+void rom_shadow(struct guest_mem *, const uint8_t *rom, size_t size);
+
 /* RSDP in 0xe0000..0xfffff, the tables near it: FADT, FACS, DSDT, MADT. Returns the RSDP's address. */
 gpa_t acpi_build(struct guest_mem *, unsigned cpu_count);
 

@@ -71,6 +71,8 @@ int boot_place_command_line(const struct boot_image *, size_t max, struct error 
 /* As boot_state_protected_mode(), in long mode, with identity page tables for the first 4 GiB. */
 void boot_state_long_mode(struct guest_mem *, struct cpu_state *, uint64_t rip);
 
+/* host_file_read(); what is no file, such as a folder, is -ENOEXEC. `what` begins the sentence of an error. */
+int boot_read_file(const char *what, const char *path, size_t max, uint8_t **data, size_t *size, struct error *);
 /* Writes to places that the memory map has for sure: failing is our own mistake. */
 void boot_write(struct guest_mem *, uint64_t where, const void *, size_t);
 

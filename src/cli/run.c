@@ -121,6 +121,7 @@ static int set_module(void *target, const char *value, struct error *err)
 		return 0;                                                                                              \
 	}
 SET_STRING(kernel)
+SET_STRING(firmware)
 SET_STRING(initrd)
 SET_STRING(append)
 SET_STRING(engine)
@@ -174,6 +175,7 @@ const struct cli_option run_options[] = {
 	{ "--module", "FILE[,ARGS]", "module of a multiboot kernel, and the string for it; again for more", set_module,
 	  NULL, true },
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
+	{ "--firmware", "FILE", "instead of a kernel: a ROM, started at the reset vector", set_firmware, NULL, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },
 	{ "--engine", "NAME[,...]", "what executes the guest (default auto)", set_engine, cli_engine_word, false },
@@ -193,8 +195,8 @@ const struct cli_option run_options[] = {
 	{ "--stats", NULL, "print statistics at the end", set_stats, NULL, false },
 	{ "--debug-exit", NULL, "port 0xf4: a byte n written there ends doppel with status 2n + 1", set_debug_exit,
 	  NULL, false },
-	{ "--debug-console", "SPEC", "port 0xe9: where bytes written there go", set_debug_console, chardev_word,
-	  false },
+	{ "--debug-console", "SPEC", "ports 0xe9 and 0x402: where bytes written there go", set_debug_console,
+	  chardev_word, false },
 	{ NULL, NULL, NULL, NULL, NULL, false },
 };
 
@@ -222,8 +224,8 @@ int command_run(int argc, char **argv)
 
 	if (status)
 		return status;
-	if (!run.config.kernel) {
-		error_set(&err, EINVAL, "no kernel; expected --kernel FILE");
+	if (!run.config.kernel && !run.config.firmware) {
+		error_set(&err, EINVAL, "no kernel; expected --kernel FILE, or --firmware FILE");
 		return report(&err, -EINVAL);
 	}
 	if (!run.serial_count)

@@ -1,6 +1,7 @@
 /*
  * What firmware would have done before it started a kernel: this machine boots kernels directly, so the machine does it: after
- * power-on and after each reset the kernel is loaded anew and memory types are set up. (Local APICs: see lapic_reset().)
+ * power-on and after each reset the kernel is loaded anew and memory types are set up. (Local APICs: see lapic_reset().) Unless there
+ * is a firmware.
  */
 #include "machine/private.h"
 
@@ -50,6 +51,10 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 
 int machine_boot(struct machine *m, struct error *err)
 {
+	if (m->rom) {
+		rom_shadow(m->mem, m->rom, m->rom_size); /* and all else is the firmware's */
+		return 0;
+	}
 	for (unsigned i = 0; i < m->cpu_count; i++) {
 		struct vcpu *v = m->cpus[i].cpu;
 		struct cpu_state state;

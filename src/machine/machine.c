@@ -3,6 +3,7 @@
  */
 #include "machine/private.h"
 
+#include "boot/boot.h"
 #include "devices/devices.h"
 
 #include <errno.h>
@@ -166,6 +167,10 @@ static int create_guest_side(struct machine *m, struct error *err)
 	m->mem = mem_create(m->config.memory, err);
 	if (!m->mem)
 		return -err->code;
+	if (m->config.firmware)
+		rc = rom_load(m->mem, m->config.firmware, &m->rom, &m->rom_size, err);
+	if (rc)
+		return rc;
 	m->bus = bus_create(m->mem, m->clock, &m->trace, err);
 	if (!m->bus)
 		return -err->code;
@@ -184,8 +189,10 @@ static int create_guest_side(struct machine *m, struct error *err)
 
 static int check_config(const struct machine_config *c, struct error *err)
 {
-	if (!c->kernel && !c->guest)
-		return error_set(err, EINVAL, "no kernel given");
+	if (!c->kernel && !c->guest && !c->firmware)
+		return error_set(err, EINVAL, "no kernel and no firmware given");
+	if (c->firmware && (c->kernel || c->initrd || c->append || c->module_count))
+		return error_set(err, EINVAL, "a firmware is started alone, without a kernel or what belongs to one");
 	if (!c->cpus || c->cpus > MACHINE_MAX_CPUS)
 		return error_set(err, EINVAL, "%u CPUs; a machine has 1 to %u", c->cpus, MACHINE_MAX_CPUS);
 	return 0;
@@ -260,6 +267,7 @@ void machine_destroy(struct machine *m)
 	free(m->vcpus);
 	if (m->mem)
 		mem_destroy(m->mem);
+	free(m->rom);
 	clock_destroy(m->clock);
 	if (m->loop)
 		event_loop_destroy(m->loop);

@@ -22,7 +22,8 @@ struct machine_guest {
 
 struct machine_config {
 	const struct machine_guest *guest;	  /* instead of a kernel, or NULL */
-	const char *kernel, *initrd, *append;	  /* kernel is required, or guest */
+	const char *firmware;			  /* instead of a kernel: a ROM, or NULL */
+	const char *kernel, *initrd, *append;	  /* kernel is required, or one of the above */
 	const char *modules[MACHINE_MAX_MODULES]; /* "FILE[,ARGUMENTS]", of a multiboot kernel */
 	unsigned module_count;
 	uint64_t memory; /* bytes */

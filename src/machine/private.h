@@ -58,6 +58,8 @@ struct machine {
 	struct symbols *symbols;   /* of the guest; NULL: none were given */
 	struct perf_map *perf_map; /* NULL: none is wanted */
 	struct guest_mem *mem;
+	uint8_t *rom; /* of config.firmware; mapped in mem */
+	size_t rom_size;
 	struct clock *clock;
 	struct bus *bus;
 	struct event_loop *loop;

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define PORT	       0xf0
+#define PORT		0xf0
 #define COPROCESSOR_IRQ 13
 
 /* Pins are active low; here 1 is asserted. */
@@ -51,9 +51,9 @@ static void coprocessor_destroy(struct device *device)
 
 STATE_DESC(coprocessor_state_desc, "coprocessor", 1, struct coprocessor, COPROCESSOR_STATE);
 
-static const struct device_ops coprocessor_ops = {
-	.state = &coprocessor_state_desc, .reset = coprocessor_reset, .destroy = coprocessor_destroy
-};
+static const struct device_ops coprocessor_ops = { .state = &coprocessor_state_desc,
+						   .reset = coprocessor_reset,
+						   .destroy = coprocessor_destroy };
 
 static bool set_error(struct coprocessor *c, bool asserted)
 {
@@ -87,8 +87,7 @@ int coprocessor_create(struct bus *bus, struct error *err)
 		return error_set(err, ENOMEM, "out of memory for the coprocessor's error port");
 	device_init(&c->device, bus, "coprocessor", &coprocessor_ops);
 	c->irq = irq_isa_line(bus, COPROCESSOR_IRQ);
-	c->range = (struct bus_range){
-		.start = PORT, .size = 1, .sizes = 1, .device = &c->device, .write = port_write
-	};
+	c->range =
+		(struct bus_range){ .start = PORT, .size = 1, .sizes = 1, .device = &c->device, .write = port_write };
 	return bus_map(bus, BUS_PIO, &c->range, err);
 }

@@ -1,13 +1,15 @@
 /*
- * Two ports for people who develop kernels: 0xf4 ends doppel with a status of the guest's choice, 0xe9 prints.
+ * Two ports for people who develop kernels: 0xf4 ends doppel with a status of the guest's choice, 0xe9 prints, and so does
+ * 0x402, where firmware does it (SeaBIOS, OVMF).
  */
 #include "devices/devices.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define EXIT_PORT    0xf4
-#define CONSOLE_PORT 0xe9
+#define EXIT_PORT     0xf4
+#define CONSOLE_PORT  0xe9
+#define FIRMWARE_PORT 0x402
 
 struct debug_port {
 	struct device device;
@@ -80,9 +82,11 @@ static void console_write(struct device *device, uint64_t offset, unsigned size,
 
 int debug_console_create(struct bus *bus, struct chardev *chardev, struct error *err)
 {
-	static const struct bus_range range = {
+	struct bus_range range = {
 		.start = CONSOLE_PORT, .size = 1, .sizes = 1, .read = console_read, .write = console_write
 	};
+	int rc = debug_port_create(bus, "debug-console", &range, chardev, err);
 
-	return debug_port_create(bus, "debug-console", &range, chardev, err);
+	range.start = FIRMWARE_PORT;
+	return rc ? rc : debug_port_create(bus, "debug-console", &range, chardev, err);
 }

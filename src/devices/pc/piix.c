@@ -145,6 +145,7 @@ static int piix3_create(struct bus *bus, struct error *err)
 /* ---- PIIX4 power management ---- */
 
 #define PMBA	  0x40 /* I/O base of the PM registers */
+#define DEVACTB	  0x58 /* bit 25: writes of the APM control port raise SMIs */
 #define PMREGMISC 0x80 /* bit 0: they are enabled */
 #define PM_SIZE	  64
 #define GPE0_SIZE 4
@@ -389,6 +390,8 @@ static int pm_create(struct bus *bus, struct error *err)
 	store_le16(&pci->config[0x06], 0x0280);
 	store_le32(&pci->config[PMBA], ACPI_PM_BASE | 1);
 	store_le16(&pci->config_mask[PMBA], 0xffc0);
+	/* Firmware takes it for a sign that somebody has set up SMM, and leaves alone what is not there. */
+	store_le32(&pci->config[DEVACTB], BIT(25));
 	pci->config[PMREGMISC] = 1;
 	pci->config_mask[PMREGMISC] = 1;
 	pci->config_written = pm_config_written;
