@@ -21,6 +21,8 @@ echo "not a kernel" >"$kernel"
 
 check "unknown command" refused 2 "'walk'" walk
 check "run without a kernel" refused 2 "--kernel" run
+check "a module of no multiboot kernel" refused 1 "takes no modules" run --kernel "$kernel" --module "$kernel,x"
+check "a module that is not there" refused 1 "'$scratch/none'" run --kernel "$kernel" --module "$scratch/none,x"
 check "unknown option" refused 2 "'--colour'" run --kernel "$kernel" --colour
 check "unknown option with a value" refused 2 "'--colour'" run --kernel "$kernel" --colour=red
 check "an argument that belongs to nothing" refused 2 "'stray'" run --kernel "$kernel" stray
@@ -45,7 +47,7 @@ check "unknown kind of serial port" refused 2 "carrier-pigeon" run --kernel "$ke
 check "more serial ports than there can be" refused 2 "--serial" run --kernel "$kernel" --serial null --serial null \
 	--serial null --serial null --serial null
 check "no such kernel" refused 1 "$scratch/none" run --kernel "$scratch/none"
-check "not a kernel" refused 1 "neither a Linux bzImage nor an ELF" run --kernel "$kernel"
+check "not a kernel" refused 1 "neither a Linux bzImage nor a multiboot image" run --kernel "$kernel"
 check "a folder as kernel" refused 1 "$scratch" run --kernel "$scratch"
 check "no such initrd" refused 1 "$scratch/none" run --kernel "$kernel" --initrd "$scratch/none"
 check "a serial file that cannot be made" refused 1 "$scratch/no/file" run --kernel "$kernel" --serial "file:$scratch/no/file"
