@@ -58,6 +58,13 @@ static const struct system_instruction {
 	{ { 0x0f, 0x22 }, 2, REGISTER, 3 },
 	{ { 0x0f, 0x22 }, 2, REGISTER, 4 },
 	{ { 0x0f, 0x23 }, 2, REGISTER, 8 },
+	{ { 0x0f, 0x23 }, 2, REGISTER, 7 },
+	{ { 0x44, 0x0f, 0x22 }, 3, REGISTER, 0 }, /* in 64-bit mode: CR8 */
+	{ { 0x44, 0x0f, 0x20 }, 3, REGISTER, 0 },
+	{ { 0x0f, 0x01, 0xc8 }, 3, NONE, 0 }, /* MONITOR, MWAIT, XGETBV, XSETBV */
+	{ { 0x0f, 0x01, 0xc9 }, 3, NONE, 0 },
+	{ { 0x0f, 0x01, 0xd0 }, 3, NONE, 0 },
+	{ { 0x0f, 0x01, 0xd1 }, 3, NONE, 0 },
 	{ { 0x0f, 0x05 }, 2, NONE, 0 },
 	{ { 0x0f, 0x07 }, 2, NONE, 0 },
 	{ { 0x0f, 0x34 }, 2, NONE, 0 },
@@ -70,6 +77,7 @@ static const struct system_instruction {
 	{ { 0x0f, 0x33 }, 2, NONE, 0 },
 	{ { 0x0f, 0xa2 }, 2, NONE, 0 },
 	{ { 0x0f, 0x38, 0x82 }, 3, MEMORY, 8 }, /* with 66: INVPCID */
+	{ { 0x0f, 0x01 }, 2, MEMORY, 7 },	/* INVLPG */
 	{ { 0xfa }, 1, NONE, 0 },
 	{ { 0xfb }, 1, NONE, 0 },
 	{ { 0xf4 }, 1, NONE, 0 },
@@ -130,6 +138,11 @@ static const struct system_instruction {
 	{ { 0x0f, 0xc7 }, 2, MEMORY, 1 },
 	{ { 0x0f, 0xab }, 2, MEMORY, 8 },
 	{ { 0x86 }, 1, MODRM, 8 },
+	{ { 0xf0, 0x01 }, 2, MEMORY, 8 }, /* locked */
+	{ { 0xf0, 0x87 }, 2, MEMORY, 8 },
+	{ { 0xf0, 0x0f, 0xb1 }, 3, MEMORY, 8 },
+	{ { 0xf0, 0x0f, 0xc7 }, 3, MEMORY, 1 },
+	{ { 0xf0, 0x0f, 0xba }, 3, MEMORY, 8 },
 	{ { 0xf6 }, 1, MODRM, 6 },
 	{ { 0xf7 }, 1, MODRM, 7 },
 };
@@ -161,9 +174,12 @@ static unsigned put_prefixes(struct plan *p, uint8_t *b)
 }
 
 /* Immediates and displacements: enough of them, of which the decoder says how many count. */
-static unsigned put_tail(struct plan *p, uint8_t *b)
+static unsigned put_tail(struct plan *p, uint8_t *b, bool address)
 {
 	uint64_t value = choose_one_in(p->choices, 3) ? choose(p->choices) : any_number(p);
+
+	if (address && !choose_one_in(p->choices, 4))
+		value = any_address(p);
 
 	store_le64(b, value);
 	store_le64(b + 8, choose_one_in(p->choices, 2) ? choose(p->choices) : any_number(p));
@@ -175,7 +191,7 @@ static unsigned put_far_pointer(struct plan *p, uint8_t *b, bool wide)
 	unsigned size = wide ? 4 : 2;
 
 	store_le64(b, any_code_offset(p));
-	store_le16(b + size, any_selector(p));
+	store_le16(b + size, any_target(p));
 	return size + 2;
 }
 
@@ -210,7 +226,26 @@ static unsigned put_system(struct plan *p, uint8_t *b, bool wide)
 		return n + put_far_pointer(p, b + n, wide);
 	if (s->operand != NONE)
 		n += put_modrm(p, b + n, s->operand, s->digit);
-	return n + put_tail(p, b + n);
+	return n + put_tail(p, b + n, s->operand != NONE);
+}
+
+/* VEX: gathers and masked moves, which go to memory element by element. */
+static unsigned put_masked(struct plan *p, uint8_t *b)
+{
+	static const uint8_t opcodes[] = { 0x8c, 0x8e, 0x90, 0x91, 0x92, 0x93, 0x2c, 0x2d, 0x2e, 0x2f };
+	unsigned n = 3;
+
+	b[0] = 0xc4;
+	b[1] = 0xe2;
+	b[2] = (uint8_t)(0x41 | choose_below(p->choices, 8) << 3 | choose_below(p->choices, 4) << 6 |
+			 choose_below(p->choices, 2) << 2);
+	b[n++] = opcodes[choose_below(p->choices, ARRAY_SIZE(opcodes))];
+	n += put_modrm(p, b + n, MEMORY, 8);
+	if (choose_one_in(p->choices, 2)) { /* a SIB byte, which gathers must have */
+		b[n - 1] = (uint8_t)((b[n - 1] & 0x38) | 4);
+		b[n++] = (uint8_t)choose_below(p->choices, 256);
+	}
+	return n + put_tail(p, b + n, true);
 }
 
 static unsigned put_any(struct plan *p, uint8_t *b)
@@ -231,10 +266,7 @@ static unsigned put_any(struct plan *p, uint8_t *b)
 		b[n++] = (uint8_t)(0xe0 | choose_below(p->choices, 4));
 		b[n++] = (uint8_t)(0x40 | choose_below(p->choices, 256));
 		break;
-	case 3:
-		b[n++] = 0xc5;
-		b[n++] = (uint8_t)(0xc0 | choose_below(p->choices, 64));
-		break;
+	case 3: return put_masked(p, b);
 	case 4:
 	case 5:
 	case 6: b[n++] = 0x0f; break;
@@ -242,7 +274,7 @@ static unsigned put_any(struct plan *p, uint8_t *b)
 	}
 	b[n++] = (uint8_t)choose_below(p->choices, 256);
 	n += put_modrm(p, b + n, MODRM, 8);
-	return n + put_tail(p, b + n);
+	return n + put_tail(p, b + n, true);
 }
 
 static unsigned put_instruction(struct plan *p, uint8_t *b)

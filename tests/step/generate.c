@@ -31,6 +31,18 @@ uint16_t any_selector(struct plan *p)
 	}
 }
 
+uint16_t any_target(struct plan *p)
+{
+	static const uint8_t slots[] = { SLOT_CODE_0,	 SLOT_CODE_MIDDLE, SLOT_CODE_3,		 SLOT_CODE_CONFORMING,
+					 SLOT_CALL_GATE, SLOT_CALL_GATE,   SLOT_CALL_GATE_INNER, SLOT_TASK_GATE,
+					 SLOT_TSS,	 SLOT_TSS + 2,	   SLOT_TSS + 4,	 SLOT_TSS + 6 };
+
+	if (uses_paragraphs(p) || choose_one_in(p->choices, 6))
+		return any_selector(p);
+	return (uint16_t)(slots[choose_below(p->choices, ARRAY_SIZE(slots))] << 3 |
+			  (choose_one_in(p->choices, 3) ? choose_below(p->choices, 4) : p->cpl));
+}
+
 uint64_t any_code_offset(struct plan *p)
 {
 	struct choices *c = p->choices;
@@ -41,7 +53,7 @@ uint64_t any_code_offset(struct plan *p)
 	return uses_paragraphs(p) && !choose_one_in(c, 4) ? at : CODE + at;
 }
 
-static uint64_t any_address(struct plan *p)
+uint64_t any_address(struct plan *p)
 {
 	static const uint64_t edges[] = { 0xffff,	  0x10000,	  0xffffffff,	     0x100000000, 0x80000000,
 					  0x7fffffffffff, 0x800000000000, HIGH_HALF,	     UINT64_MAX,  0x400000,
@@ -84,6 +96,28 @@ static uint64_t any_register_number(struct choices *c)
 	return msrs[choose_below(c, ARRAY_SIZE(msrs))];
 }
 
+/* Of CPUID. */
+static uint64_t any_leaf(struct choices *c)
+{
+	static const uint32_t bases[] = { 0, 0, 0x40000000, 0x80000000 };
+
+	return bases[choose_below(c, ARRAY_SIZE(bases))] + choose_below(c, 0x21);
+}
+
+/* What a control register might be next. */
+static uint64_t any_control(struct plan *p)
+{
+	static const uint64_t changes[] = { CR0_PE, CR0_PG, CR0_PE | CR0_PG, CR0_WP, CR0_TS, CR0_EM, CR0_AM };
+	struct choices *c = p->choices;
+
+	switch (choose_below(c, 6)) {
+	case 0: return p->state.cr4 ^ BIT(choose_below(c, 22));
+	case 1: return p->state.efer ^ (choose_one_in(c, 2) ? EFER_LME : EFER_NXE);
+	case 2: return TABLES + choose_below(c, 2) * 8 * PAGE_SIZE + choose_below(c, 4) + choose_below(c, 2) * BIT(63);
+	default: return p->state.cr0 ^ changes[choose_below(c, ARRAY_SIZE(changes))];
+	}
+}
+
 uint64_t any_number(struct plan *p)
 {
 	struct choices *c = p->choices;
@@ -97,9 +131,9 @@ uint64_t any_number(struct plan *p)
 	case 5: return any_selector(p);
 	case 6: return any_code_offset(p);
 	case 7: return any_register_number(c);
-	case 8: return choose(c) & (CR0_PE | CR0_MP | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_PG | CR0_CD);
-	case 9: return choose(c) & 0x3fffff;
-	case 10: return BIT(choose_below(c, 64));
+	case 8: return any_control(p);
+	case 9: return choose_one_in(c, 2) ? choose(c) & 0x3fffff : BIT(choose_below(c, 64));
+	case 10: return any_target(p);
 	default: return any_address(p);
 	}
 }
@@ -134,6 +168,7 @@ static void put_frame(struct plan *p, uint64_t at, unsigned width)
 static void make_memory(struct plan *p)
 {
 	static const uint8_t widths[] = { 2, 4, 8 };
+	bool wide = p->mode >= PROTECTED_32;
 
 	for (unsigned level = 0; level < 4; level++)
 		for (unsigned at = 0xe80; at < 0x1000 - 0x50; at += 0x20)
@@ -145,7 +180,7 @@ static void make_memory(struct plan *p)
 	/* Everywhere in data: numbers and far pointers. */
 	for (unsigned at = DATA; at < DATA + DATA_SIZE; at += 0x40)
 		store_le64(p->image + at, choose_one_in(p->choices, 4)
-						  ? any_code_offset(p) | (uint64_t)any_selector(p) << 32
+						  ? any_code_offset(p) | (uint64_t)any_target(p) << (wide ? 32 : 16)
 						  : any_number(p));
 }
 
@@ -177,15 +212,15 @@ static void make_control(struct plan *p)
 		s->cr0 |= choose(c) & (CR0_EM | CR0_TS);
 	if (p->mode != REAL)
 		s->cr0 |= CR0_PE;
-	if (p->paging != PAGING_OFF)
+	if (p->in_pages)
 		s->cr0 |= CR0_PG;
 #define _(bit, feature, in)                                                                                            \
 	if (offers(p, FEATURE_##feature) && choose_one_in(c, in))                                                      \
 		s->cr4 |= bit;
 	CR4_CHOICES(_)
 #undef _
-	s->cr4 |= p->paging >= PAGING_PAE || (p->paging == PAGING_OFF && choose_one_in(c, 2)) ? CR4_PAE : 0;
-	if (p->paging == PAGING_4_LEVEL && offers(p, FEATURE_PCID) && choose_one_in(c, 3))
+	s->cr4 |= p->paging >= PAGING_PAE || (!p->in_pages && choose_one_in(c, 8)) ? CR4_PAE : 0;
+	if (is_long(p) && offers(p, FEATURE_PCID) && choose_one_in(c, 3))
 		s->cr4 |= CR4_PCIDE;
 	s->cr4 |= choose_one_in(c, 8) ? 0 : CR4_OSFXSR;
 	if (offers(p, FEATURE_XSAVE) && !choose_one_in(c, 4)) {
@@ -196,7 +231,7 @@ static void make_control(struct plan *p)
 	s->efer = choose(c) & (EFER_SCE | EFER_NXE);
 	if (is_long(p))
 		s->efer |= EFER_LME | EFER_LMA;
-	else if (p->paging == PAGING_OFF && choose_one_in(c, 4))
+	else if (p->paging == PAGING_4_LEVEL) /* about to be entered */
 		s->efer |= EFER_LME;
 	for (unsigned n = 0; p->paging == PAGING_PAE && n < 4; n++)
 		s->pdpte[n] = load_le64(p->image + TABLES + 8 * n);
@@ -309,8 +344,12 @@ static void make_registers(struct plan *p)
 	struct choices *c = p->choices;
 
 	for (unsigned n = 0; n < 16; n++)
-		s->gpr[n] = any_number(p);
-	if (choose_one_in(c, 2)) /* else repeated string instructions fault at once, or go on for long */
+		s->gpr[n] = choose_one_in(c, 2) ? any_address(p) : any_number(p);
+	if (choose_one_in(c, 4))
+		s->gpr[RAX] = any_leaf(c);
+	if (choose_one_in(c, 4))
+		s->gpr[RCX] = any_register_number(c);
+	else if (choose_one_in(c, 2)) /* else repeated string instructions fault at once, or go on for long */
 		s->gpr[RCX] = choose_below(c, 64);
 	if (!choose_one_in(c, 16))
 		s->gpr[RSP] = (uses_paragraphs(p) ? 0 : STACK(p->cpl)) + 0xe80 + choose_below(c, 8) * 0x20;
@@ -455,12 +494,11 @@ static void add_hostility(struct plan *p)
 
 static void choose_mode(struct plan *p)
 {
-	static const enum paging pagings[] = { PAGING_OFF, PAGING_32, PAGING_PAE };
-
 	p->mode = choose_below(p->choices, MODES);
-	p->paging = p->mode == REAL ? PAGING_OFF
-		    : is_long(p)    ? PAGING_4_LEVEL
-				    : pagings[choose_below(p->choices, ARRAY_SIZE(pagings))];
+	p->in_pages = is_long(p) || (p->mode != REAL && !choose_one_in(p->choices, 3));
+	p->paging = is_long(p)	  ? PAGING_4_LEVEL
+		    : p->in_pages ? choose_below(p->choices, PAGING_4_LEVEL)
+				  : choose_below(p->choices, PAGING_4_LEVEL + 1);
 	p->cpl = p->mode == REAL ? 0 : p->mode == V86 ? 3 : choose_below(p->choices, 4);
 	if (p->cpl && p->mode != V86 && choose_one_in(p->choices, 2))
 		p->cpl = choose_one_in(p->choices, 2) ? 3 : 0;

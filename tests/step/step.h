@@ -64,13 +64,14 @@ void world_start(struct world *, const uint8_t image[IMAGE_SIZE], const struct c
 /* ---- generate.c: what a case begins with ---- */
 
 enum mode { REAL, V86, PROTECTED_16, PROTECTED_32, COMPATIBILITY, LONG, MODES };
-enum paging { PAGING_OFF, PAGING_32, PAGING_PAE, PAGING_4_LEVEL };
+enum paging { PAGING_32, PAGING_PAE, PAGING_4_LEVEL };
 
 struct plan {
 	struct choices *choices;
 	const struct cpu_model *model;
 	enum mode mode;
-	enum paging paging;
+	enum paging paging; /* what the page tables are for, whether they are in use or about to be */
+	bool in_pages;	    /* they are in use */
 	unsigned cpl;
 	bool hostile; /* as no processor could have come to be */
 	struct cpu_state state;
@@ -84,7 +85,9 @@ struct plan {
 void plan_make(struct plan *);
 /* Numbers that are likely to mean something. */
 uint16_t any_selector(struct plan *);
+uint16_t any_target(struct plan *); /* a selector that control may be transferred to */
 uint64_t any_number(struct plan *);
+uint64_t any_address(struct plan *);
 uint64_t any_code_offset(struct plan *);
 
 /* ---- tables.c: descriptor tables, task state segments, page tables ---- */

@@ -61,7 +61,7 @@ static uint16_t code_size(struct plan *p)
 /* Base and limit: flat, or around where something is. */
 static uint64_t place(struct plan *p, uint32_t at, uint16_t attr)
 {
-	switch (choose_below(p->choices, 8)) {
+	switch (choose_below(p->choices, 20)) {
 	case 0: return segment(at & ~0xfffu, 0x3fff, attr);
 	case 1: return segment(at & ~0xfffu, (uint32_t)any_number(p) & 0xffff, attr);
 	case 2: return segment((uint32_t)any_number(p), (uint32_t)any_number(p) & 0xfffff, attr | ATTR_G);
@@ -84,7 +84,7 @@ static uint64_t data_descriptor(struct plan *p, unsigned dpl)
 
 	if (!choose_one_in(p->choices, p->mode == PROTECTED_16 ? 3 : 8))
 		attr |= ATTR_DB;
-	if (choose_one_in(p->choices, 12))
+	if (choose_one_in(p->choices, 24))
 		attr |= ATTR_EXPAND_DOWN;
 	if (choose_one_in(p->choices, 12))
 		attr &= (uint16_t)~ATTR_WRITABLE;
@@ -94,7 +94,7 @@ static uint64_t data_descriptor(struct plan *p, unsigned dpl)
 /* Anything may be wrong with it. */
 static uint64_t perhaps_wrong(struct plan *p, uint64_t descriptor)
 {
-	if (!choose_one_in(p->choices, 16))
+	if (!choose_one_in(p->choices, 24))
 		return descriptor;
 	return choose_one_in(p->choices, 4) ? choose(p->choices) : descriptor ^ BIT(40 + choose_below(p->choices, 16));
 }
@@ -116,8 +116,10 @@ static uint16_t any_code_selector(struct plan *p)
 	static const uint8_t slots[] = { SLOT_CODE_0,	   SLOT_CODE_0,		 SLOT_CODE_0,
 					 SLOT_CODE_MIDDLE, SLOT_CODE_CONFORMING, SLOT_CODE_3 };
 
-	if (choose_one_in(p->choices, 24))
+	if (choose_one_in(p->choices, 32))
 		return any_selector(p);
+	if (!choose_one_in(p->choices, 8))
+		return 8 * SLOT_CODE_0;
 	return (uint16_t)(slots[choose_below(p->choices, ARRAY_SIZE(slots))] * 8 + choose_below(p->choices, 4));
 }
 
@@ -126,7 +128,8 @@ static uint64_t any_gate(struct plan *p, unsigned type, unsigned dpl)
 	bool wide = in_long_mode_case(p) || !choose_one_in(p->choices, 3);
 
 	if (type == TYPE_TASK_GATE)
-		return gate((uint16_t)(8 * (SLOT_TSS + 2 * choose_below(p->choices, TSS_COUNT))), 0, type, dpl, 0);
+		return gate((uint16_t)(8 * (SLOT_TSS + 2 * (1 + choose_below(p->choices, TSS_COUNT - 1)))), 0, type,
+			    dpl, 0);
 	return gate(any_code_selector(p), (uint32_t)any_code_offset(p), type + (wide ? TYPE_32 : 0), dpl,
 		    type == TYPE_CALL_GATE_16 ? choose_below(p->choices, 4) * choose_below(p->choices, 8) : 0);
 }
@@ -149,7 +152,7 @@ static void make_gdt(struct plan *p)
 	put_descriptor(p, SLOT_DATA_MIDDLE, data_descriptor(p, 1 + choose_below(p->choices, 2)));
 	put_descriptor(p, SLOT_CODE_CONFORMING, code_descriptor(p, choose_below(p->choices, 4), true));
 	for (unsigned n = 0; n < TSS_COUNT; n++) {
-		bool busy = n == 0 || choose_one_in(p->choices, 3);
+		bool busy = n == 0 || choose_one_in(p->choices, 4);
 		unsigned type = tss_type(p, n) + (busy ? TYPE_BUSY : 0);
 
 		put_system(p, SLOT_TSS + 2 * n,
@@ -185,7 +188,7 @@ static uint64_t any_interrupt_gate(struct plan *p)
 	unsigned dpl = choose_one_in(p->choices, 2) ? 3 : 0;
 	unsigned type = choose_one_in(p->choices, 2) ? TYPE_INTERRUPT_GATE : TYPE_TRAP_GATE;
 
-	if (!in_long_mode_case(p) && choose_one_in(p->choices, 4))
+	if (!in_long_mode_case(p) && choose_one_in(p->choices, 12))
 		type = TYPE_TASK_GATE;
 	return perhaps_wrong(p, any_gate(p, type, dpl));
 }
@@ -257,7 +260,8 @@ static void make_tss(struct plan *p, unsigned n)
 							  : STACK(field % 4) + 0xf00 - choose_below(p->choices, 16));
 	} else if (tss_type(p, n) == TYPE_TSS_16) {
 		for (unsigned cpl = 0; cpl < 3; cpl++)
-			put32(p, at + 2 + 4 * cpl, (STACK(cpl) & 0xffff) + 0xf00 + (stack_selector(p, cpl) << 16));
+			put32(p, at + 2 + 4 * cpl,
+			      (STACK(cpl) & 0xffff) + 0xf00 + ((uint32_t)stack_selector(p, cpl) << 16));
 		put_task_registers(p, at + 14, 2, false);
 	} else {
 		for (unsigned cpl = 0; cpl < 3; cpl++)
@@ -365,7 +369,6 @@ static void make_tables_4_level(struct plan *p)
 static void make_page_tables(struct plan *p)
 {
 	switch (p->paging) {
-	case PAGING_OFF: return;
 	case PAGING_32: make_tables_32(p); break;
 	case PAGING_PAE: make_tables_pae(p); break;
 	case PAGING_4_LEVEL: make_tables_4_level(p); break;
