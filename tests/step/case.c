@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #define MAX_STEPS 24
+/* A processor may set accessed bits of what is then not accessed (SDM vol. 3A 4.8). */
+#define PTE_ACCESSED 0x20
 
 static const char *const mode_names[] = {
 	"real mode",	      "virtual-8086 mode", "16-bit protected mode", "32-bit protected mode",
@@ -186,7 +188,7 @@ static void compare_worlds(struct world *a, struct world *b)
 	if (a->heard != b->heard)
 		found("the engines asked devices something else");
 	for (uint64_t at = 0; memcmp(x, y, RAM_SIZE) && at < RAM_SIZE; at++)
-		if (x[at] != y[at])
+		if (x[at] != y[at] && !(at - TABLES < TABLE_PAGES * PAGE_SIZE && (x[at] ^ y[at]) == PTE_ACCESSED))
 			found("the engines differ: memory at %#llx is %#x, %#x", (unsigned long long)at, x[at], y[at]);
 }
 
@@ -248,6 +250,9 @@ void case_run(struct choices *choices, const struct case_options *o, struct case
 	plan_make(&plan);
 	step.plan = &plan;
 	plan.meddling &= !other;
+	/* Breakpoints on data only: one on the first instruction of its own handler strikes as often as an engine looks. */
+	if (other)
+		plan.state.dr[7] |= 0x11110000;
 	world_start(w, plan.image, &plan.state, plan.noise, plan.meddling);
 	if (other)
 		world_start(other, plan.image, &plan.state, plan.noise, plan.meddling);
