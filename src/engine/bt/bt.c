@@ -359,6 +359,8 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 			*kind = EXIT_SHUTDOWN;
 			return BT_LEAVE;
 		}
+		if (!v->fpu_live) /* INIT took it out of the unit */
+			cpu_fpu_load(v);
 	}
 	if (v->s.activity != CPU_RUNNING) {
 		*kind = EXIT_HALT;

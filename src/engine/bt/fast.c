@@ -148,6 +148,8 @@ static bool can_pop_sreg(struct vcpu *v, const struct insn *i)
 /* The operand in memory is reachable, at *lin; in a segment that needs no look, as all of 64-bit code's. */
 static bool operand_is_reachable(struct vcpu *v, const struct insn *i, unsigned size, bool write, uint64_t *lin)
 {
+	if (i->flags & INSN_RIPREL) /* ip_base is set where the interpreter runs the instruction */
+		return false;
 	*lin = cpu_ea(v, i);
 	if (v->code_mode != MODE_64) {
 		if (!v->flat || i->seg >= FS)
