@@ -755,10 +755,10 @@ struct vcpu {
 	struct tlb_entry tlb_never[TLB_SIZE];
 
 	/* event.c: as they were when the instruction that runs alone began; see cpu_after_step() */
-	bool step_trap;	     /* RFLAGS.TF */
-	bool step_resume;    /* RFLAGS.RF */
+	bool step_trap;	  /* RFLAGS.TF */
+	bool step_resume; /* RFLAGS.RF */
 	uint64_t step_rip;
-	uint64_t step_next; /* where the instruction ends: the engine says it before it runs it */
+	uint64_t step_next;  /* where the instruction ends: the engine says it before it runs it */
 	uint8_t step_shadow; /* s.shadow */
 
 	/* engine/bt: what translated code reaches by %gs: (see bt.h) */
