@@ -694,6 +694,59 @@ static void test_paravirtual(void)
 	check_equal(right, ARRAY_SIZE(registers), "KVM's registers are there if announced");
 }
 
+/* ---- which check comes first: an operand in memory that is not there shows it ---- */
+
+/* (name, code, with CR4.UMIP, what comes in ring 3, what in ring 0) */
+#define ORDERED(_)                                                                                                     \
+	_(lmsw, "lmsw (%rdi)", false, EXC_GP, EXC_PF)                                                                  \
+	_(lgdt, "lgdt (%rdi)", false, EXC_GP, EXC_PF)                                                                  \
+	_(lidt, "lidt (%rdi)", false, EXC_GP, EXC_PF)                                                                  \
+	_(lldt, "lldt (%rdi)", false, EXC_GP, EXC_PF)                                                                  \
+	_(ltr, "ltr (%rdi)", false, EXC_GP, EXC_PF)                                                                    \
+	_(sgdt_umip, "sgdt (%rdi)", true, EXC_GP, EXC_PF)                                                              \
+	_(sidt_umip, "sidt (%rdi)", true, EXC_GP, EXC_PF)                                                              \
+	_(sldt_umip, "sldt (%rdi)", true, EXC_GP, EXC_PF)                                                              \
+	_(str_umip, "str (%rdi)", true, EXC_GP, EXC_PF)                                                                \
+	_(smsw_umip, "smsw (%rdi)", true, EXC_GP, EXC_PF)                                                              \
+	_(sgdt, "sgdt (%rdi)", false, EXC_PF, EXC_PF)                                                                  \
+	_(smsw, "smsw (%rdi)", false, EXC_PF, EXC_PF)                                                                  \
+	_(invlpg, "invlpg (%rdi)", false, EXC_GP, END_VECTOR)                                                          \
+	_(rdmsr_absent, "mov $0x1000, %ecx; rdmsr", false, EXC_GP, EXC_GP)                                             \
+	_(xsetbv_off, "xsetbv", false, EXC_UD, EXC_UD)                                                                 \
+	_(lock_cr, ".byte 0xf0; mov %rax, %cr3", false, EXC_UD, EXC_UD)
+#define _(name, text, umip, user, kernel) CODE(order_##name, text)
+ORDERED(_)
+#undef _
+
+static void test_order(void)
+{
+	static const struct {
+		const char *name;
+		const u8 *code;
+		bool umip;
+		u8 user, kernel;
+	} all[] = {
+#define _(name, text, umip, user, kernel) { #name, order_##name, umip, user, kernel },
+		ORDERED(_)
+#undef _
+	};
+	u64 cr4 = read_cr4();
+
+	for (unsigned n = 0; n < ARRAY_SIZE(all); n++) {
+		struct trap u, k;
+
+		if (all[n].umip && !has_umip())
+			continue;
+		write_cr4(all[n].umip ? cr4 | CR4_UMIP : cr4);
+		u = USER_MODE(all[n].code, .rdi = FREE_BASE);
+		k = KERNEL(all[n].code, .rdi = FREE_BASE);
+		check(u.vector == all[n].user && k.vector == all[n].kernel,
+		      "3A 6.9: %s: privilege before the operand: vector %lu in ring 3, %lu in ring 0", all[n].name,
+		      u.vector, k.vector);
+	}
+	write_cr4(cr4);
+}
+
 void guest(void)
 {
 	test_cr0();
@@ -715,4 +768,5 @@ void guest(void)
 		test_intel();
 	test_others();
 	test_paravirtual();
+	test_order();
 }
