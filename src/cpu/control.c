@@ -42,7 +42,8 @@ void cpu_write_cr0(struct vcpu *v, uint64_t value)
 	uint64_t changed = (v->s.cr0 ^ value) & CR0_KNOWN;
 
 	check_cr0(v, value, changed);
-	if ((value & CR0_PG) && (v->s.cr4 & CR4_PAE) && !(v->s.efer & EFER_LME) && (changed & CR0_PAE_RELOAD))
+	bool reload = (value & CR0_PG) && (v->s.cr4 & CR4_PAE) && !(v->s.efer & EFER_LME) && (changed & CR0_PAE_RELOAD);
+	if (reload)
 		cpu_load_pdptes(v, v->s.cr3);
 	TRACE(v->trace, CONTROL, "cpu%u CR0 %#lx -> %#lx at rip %#lx", v->index, v->s.cr0, value, v->s.rip);
 	v->s.cr0 = (value & CR0_KNOWN) | CR0_ET;
@@ -52,7 +53,7 @@ void cpu_write_cr0(struct vcpu *v, uint64_t value)
 		else
 			v->s.efer &= ~EFER_LMA;
 	}
-	if (changed & CR0_TRANSLATION)
+	if (reload || (changed & CR0_TRANSLATION))
 		cpu_tlb_flush(v);
 	cpu_update_mode(v);
 }

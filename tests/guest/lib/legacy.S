@@ -255,7 +255,7 @@ real_back:
 
 	.section .rodata
 	.balign 16
-	.globl real_page, real_page_end, real_state, real_stubs
+	.globl real_page, real_page_end, real_start_state, real_stubs
 real_page:
 	.code16
 real_enter:
@@ -264,22 +264,22 @@ real_enter:
 	mov	%ax, %ds
 	mov	%ax, %es
 	mov	%ax, %gs
-	mov	%cs:real_state - real_page + STATE_CR0, %eax
+	mov	%cs:real_start_state - real_page + STATE_CR0, %eax
 	and	$~1, %eax
 	mov	%eax, %cr0
 	ljmp	$REAL_PAGE >> 4, $1f - real_page
 1:	mov	%cs, %ax
 	mov	%ax, %ss
-	mov	$real_state - real_page, %esp
+	mov	$real_start_state - real_page, %esp
 	popl	%gs
 	popl	%fs
 	popl	%es
 	popl	%ds
 	popal
-	pushl	%cs:real_state - real_page + EFLAGS
+	pushl	%cs:real_start_state - real_page + EFLAGS
 	popfl
-	lssl	%cs:real_state - real_page + ESP, %esp
-	ljmpl	*%cs:real_state - real_page + EIP
+	lssl	%cs:real_start_state - real_page + ESP, %esp
+	ljmpl	*%cs:real_start_state - real_page + EIP
 
 	.balign 16
 real_stubs:
@@ -317,7 +317,7 @@ trap_16:
 	.balign 4
 real_record:
 	.skip	104
-real_state:
+real_start_state:
 	.skip	112
 real_page_end:
 

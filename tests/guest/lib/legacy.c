@@ -5,7 +5,7 @@
 #include "private.h"
 
 void legacy_switch(void);
-extern const u8 legacy_stubs[LEGACY_VECTORS][16], real_page[], real_page_end[], real_state[], real_stubs[];
+extern const u8 legacy_stubs[LEGACY_VECTORS][16], real_page[], real_page_end[], real_start_state[], real_stubs[];
 
 #define ATTR_TSS32    0x89
 #define GATE_32_RING0 0x8e
@@ -105,7 +105,7 @@ static void prepare_real(const struct legacy_state *state)
 	u32 *vectors = NULL;
 
 	memcpy((void *)REAL_PAGE, real_page, (size_t)(real_page_end - real_page));
-	memcpy((u8 *)REAL_PAGE + (real_state - real_page), state, sizeof(*state));
+	memcpy((u8 *)REAL_PAGE + (real_start_state - real_page), state, sizeof(*state));
 	asm("" : "+r"(vectors)); /* address 0 */
 	for (unsigned n = 0; n < LEGACY_VECTORS; n++)
 		vectors[n] = (u32)(REAL_PAGE << 12) + (u32)(real_stubs - real_page) + 8 * n;
