@@ -195,18 +195,19 @@ static uint64_t cmps_step(struct vcpu *v, const struct insn *i, uint64_t max, bo
 	const char *a = NULL, *b = NULL;
 
 	if (max > 1 && !goes_down(v)) {
-		a = string_run(v, i, i->seg, OFF_RSI, ACCESS_READ, &n);
-		b = a ? string_run(v, i, ES, OFF_RDI, ACCESS_READ, &n) : NULL;
+		b = string_run(v, i, ES, OFF_RDI, ACCESS_READ, &n);
+		a = b ? string_run(v, i, i->seg, OFF_RSI, ACCESS_READ, &n) : NULL;
 	}
-	if (b) {
+	if (a) {
 		do {
 			x = host_load(a + done * i->opsize, i->opsize);
 			y = host_load(b + done * i->opsize, i->opsize);
 			done++;
 		} while (done < n && !ends_repetition(i, x, y));
 	} else {
-		x = string_load(v, i, i->seg, OFF_RSI);
+		/* Which of two faults comes the manuals leave open: the one that AMD's processors find first. */
 		y = string_load(v, i, ES, OFF_RDI);
+		x = string_load(v, i, i->seg, OFF_RSI);
 		done = 1;
 	}
 	*stop = ends_repetition(i, x, y);

@@ -55,8 +55,9 @@ static void get_x87(struct cpu_state *s, const struct fxsave_image *image, bool 
 	s->fcw = image->fcw;
 	s->fsw = image->fsw;
 	s->fop = image->fop & 0x7ff;
-	s->fip = is64 ? image->fip : (uint32_t)image->fip;
-	s->fdp = is64 ? image->fdp : (uint32_t)image->fdp;
+	/* Processors keep as many bits as addresses have. */
+	s->fip = is64 ? (uint64_t)sign_extend(image->fip, 48) : (uint32_t)image->fip;
+	s->fdp = is64 ? (uint64_t)sign_extend(image->fdp, 48) : (uint32_t)image->fdp;
 	s->fcs = is64 ? 0 : (uint16_t)(image->fip >> 32);
 	s->fds = is64 ? 0 : (uint16_t)(image->fdp >> 32);
 	for (unsigned n = 0; n < 8; n++) {

@@ -116,7 +116,7 @@ static bool instruction_case(struct cases *c, struct test_case *t, uint64_t numb
 		t->form = forms_of(c->forms, t->bytes, t->len);
 	if (!t->form || t->form->reason)
 		return false;
-	make_state(c, &t->insn, &t->before);
+	make_state(c, &t->before);
 	if (c->mode != MODE_64)
 		narrow_registers(&t->before);
 	/* Where an undefined instruction ends nobody can say: all of it is there to be fetched. */

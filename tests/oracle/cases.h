@@ -32,7 +32,7 @@ struct cases {
 
 /* ---- state.c ---- */
 
-void make_state(struct cases *, const struct insn *, struct user_state *);
+void make_state(struct cases *, struct user_state *);
 /* 32-bit and 16-bit code: eight registers of 32 bits. */
 void narrow_registers(struct user_state *);
 uint64_t edge_value(struct rng *);

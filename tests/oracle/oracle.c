@@ -129,6 +129,22 @@ static enum kind kind_of(const struct insn_form *f)
 
 /* ---- one case ---- */
 
+static void show_state(const struct user_state *s)
+{
+	for (unsigned n = 0; n < 16; n++)
+		fprintf(stderr, "%s%16llx%s", n % 4 ? " " : "#   general registers: ", (unsigned long long)s->gpr[n],
+			n % 4 == 3 ? "\n" : "");
+	for (unsigned n = 0; n < 6; n++) {
+		struct segment d = segment_of(s->sel[n]);
+
+		fprintf(stderr, "#   %cS %04x base %08x limit %08x attributes %04x\n", "ecsdfg"[n], s -> sel[n], d.base,
+			d.limit, d.attr);
+	}
+	fprintf(stderr, "#   FS base %llx, GS base %llx, RFLAGS %llx, MXCSR %x, FCW %x, FSW %x, tags %x\n",
+		(unsigned long long)s->fs_base, (unsigned long long)s->gs_base, (unsigned long long)s->rflags, s->mxcsr,
+		s->fcw, s->fsw, s->tags);
+}
+
 static void show(struct oracle *o, const struct pass *p, const struct test_case *t, uint64_t number,
 		 const struct difference *d)
 {
@@ -150,6 +166,8 @@ static void show(struct oracle *o, const struct pass *p, const struct test_case 
 	for (unsigned n = 0; n < t->len; n++)
 		fprintf(stderr, " %02x", t->bytes[n]);
 	fprintf(stderr, "\n%s", d->text);
+	if (o->options.one_case)
+		show_state(&t->before);
 }
 
 static void count(struct oracle *o, struct pass *p, struct test_case *t, uint64_t number, const struct outcome *native,

@@ -163,7 +163,7 @@ bool sequence_make(struct cases *c, struct test_case *t, bool x87)
 	struct segment data;
 
 	t->insn = several;
-	make_state(c, &several, &t->before);
+	make_state(c, &t->before);
 	data = segment_of(t->before.sel[DS]);
 	if (x87 && c->mode != MODE_64 && !segment_holds(&data, DATA))
 		return false; /* there are no images to load */

@@ -162,12 +162,6 @@ static void make_x87(struct cases *c, struct user_state *s)
 		s->fdp = (uint64_t)sign_extend(rng_next(r), 48);
 }
 
-/* Alignment checks of vectors are the processor's business: SDM vol. 2 leaves it open, AMD's check all of 16 and 32 bytes. */
-static bool checks_alignment(const struct insn *i)
-{
-	return !(i->flags & (INSN_HOST | INSN_SYSTEM)) && i->op != OP_GATHER && i->op != OP_MASKMOV;
-}
-
 /* One that can be loaded, with the stack in SS's, and mostly the data in the others'. */
 static uint16_t choose_segment(struct cases *c, enum seg seg)
 {
@@ -200,7 +194,7 @@ static void choose_segments(struct cases *c, struct user_state *s)
 			s->sel[seg] = choose_segment(c, seg);
 }
 
-void make_state(struct cases *c, const struct insn *i, struct user_state *s)
+void make_state(struct cases *c, struct user_state *s)
 {
 	struct rng *r = &c->rng;
 
@@ -212,7 +206,7 @@ void make_state(struct cases *c, const struct insn *i, struct user_state *s)
 	s->rflags |= rng_next(r) & FLAGS_STATUS;
 	if (rng_one_in(r, 3))
 		s->rflags |= FLAG_DF;
-	if (checks_alignment(i) && rng_one_in(r, 16))
+	if (rng_one_in(r, 16))
 		s->rflags |= FLAG_AC;
 	if (c->traits.bases && c->mode == MODE_64) {
 		s->fs_base = rng_one_in(r, 2) ? rng_next(r) & 0x7ffff000 : (uint64_t)sign_extend(rng_next(r), 48);
