@@ -780,8 +780,8 @@ struct vcpu {
 		uint64_t code_base; /* linear page of the block that runs, if it may be anywhere */
 		uint64_t x87_base;  /* the same when `x87` was set */
 		uint32_t x87_data;  /* 1 + segment of the x87 memory operand met last; 0: what s.fds says is right */
-		/* 16- and 32-bit code, see limits.c: of the segments ES to GS; of CS for EIP; of 64 KiB */
-		uint64_t read_limit[6], write_limit[6], code_limit, wrap_limit;
+		/* 16- and 32-bit code, see limits.c: of the segments ES to GS; of CS for EIP; of 64 KiB; of the vector table */
+		uint64_t read_limit[6], write_limit[6], code_limit, wrap_limit, idt_limit;
 		uint64_t string_saved
 			[2]; /* ESI and EDI while a 16-bit string instruction has the host's pointers there */
 		void *fast_glue;

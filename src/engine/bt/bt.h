@@ -167,6 +167,9 @@ struct emitter {
 	bool down;	     /* RFLAGS.DF */
 	uint32_t code_base;  /* of CS */
 	uint32_t code_limit; /* of CS, too */
+	/* The rel32 of jumps to where C does the instruction at hand, which that ends its block with. */
+	uint8_t *slow[3];
+	unsigned slow_count;
 	/*
 	 * The block may be at any linear address. Its addresses of code are relative to the page it begins in, which is in
 	 * bt_frame.code_base. BY_TLB alone.

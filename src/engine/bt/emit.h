@@ -180,8 +180,21 @@ enum emit_far {
 	FAR_DIRECT,   /* at *target */
 	FAR_COMPUTED, /* at the address of code in R10 */
 };
-/* next: EIP behind the instruction. */
+/* May a segment register be loaded by setting its base? */
+bool emit_sets_base_alone(const struct emitter *, enum seg);
+/* The return address of a far transfer, CS above IP, to R12. */
+void emit_far_return_r12(struct emitter *, uint32_t next);
+/* To the far pointer in R12's low 32 bits: CS is loaded, R10 is the address of code. No flags are written. R11 is lost. */
+void emit_go_far(struct emitter *);
+/* next: EIP behind the instruction. Other instructions that end a block in real-address mode too: emit_interrupt.c. */
 enum emit_far emit_segment_insn(struct emitter *, const struct insn *, uint32_t next, uint64_t *target);
+
+/* ---- emit_interrupt.c ---- */
+
+/* False: nothing was emitted. */
+bool emit_pushf(struct emitter *, const struct insn *);
+/* The emitter's `slow` may have jumps then. */
+enum emit_far emit_interrupt_insn(struct emitter *, const struct insn *, uint32_t next);
 
 /* ---- emit_string16.c ---- */
 

@@ -250,6 +250,8 @@ enum emit_result emit32_insn(struct emitter *e, const struct insn *i, const stru
 		emit32_push_register(e, R12, i->opsize);
 		return EMIT_DONE;
 	}
+	if (i->op == OP_PUSHF && emit_pushf(e, i))
+		return EMIT_DONE;
 	if (i->op == OP_XLAT)
 		return emit_xlat(e, i);
 	if (emit_is_for_c(i))

@@ -8,7 +8,7 @@
 #include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
 
-static bool sets_base_alone(const struct emitter *e, enum seg seg) { return e->real && emit_spans_parts(e, seg); }
+bool emit_sets_base_alone(const struct emitter *e, enum seg seg) { return e->real && emit_spans_parts(e, seg); }
 
 /* The selector in R11, zero-extended, is loaded; R11 is the base then. */
 static void emit_load(struct emitter *e, enum seg seg)
@@ -44,7 +44,7 @@ static enum emit_far emit_store(struct emitter *e, const struct insn *i)
 /* Behind a load of SS comes a shadow: C's. */
 static bool is_loaded_here(const struct emitter *e, enum seg seg)
 {
-	return seg != SS && seg != CS && seg <= GS && sets_base_alone(e, seg);
+	return seg != SS && seg != CS && seg <= GS && emit_sets_base_alone(e, seg);
 }
 
 static enum emit_far emit_mov(struct emitter *e, const struct insn *i)
@@ -93,21 +93,26 @@ static enum emit_far emit_far_pointer(struct emitter *e, const struct insn *i)
 
 /* ---- far transfers ---- */
 
-/* CS and IP onto the stack, in one store as they will be in one load. R12 is lost. */
-static void emit_push_return(struct emitter *e, uint32_t next)
+void emit_far_return_r12(struct emitter *e, uint32_t next)
 {
-	struct host_memory_operand m = emit_stack_parts(e, -4, 4);
 	const struct host_memory_operand sum = based_operand(R12, (int32_t)(next & 0xffff));
 
 	emit_load_state16(e, R12, BT_SELECTOR(CS));
 	emit_rotate(e, false, R12, R12, 16);
 	emit_lea_operand(e, false, R12, &sum);
+}
+
+/* CS and IP onto the stack, in one store as they will be in one load. R12 is lost. */
+static void emit_push_return(struct emitter *e, uint32_t next)
+{
+	struct host_memory_operand m = emit_stack_parts(e, -4, 4);
+
+	emit_far_return_r12(e, next);
 	emit_op(e, false, 0x89, R12, &m);
 	emit_move_stack(e, -4);
 }
 
-/* To the far pointer in R12's low 32 bits: CS is loaded, R10 is where to go on. */
-static void emit_go_far(struct emitter *e)
+void emit_go_far(struct emitter *e)
 {
 	const struct host_memory_operand sum = { .base = R10, .index = R11 };
 
@@ -125,7 +130,7 @@ static enum emit_far emit_transfer(struct emitter *e, const struct insn *i, uint
 	bool call = i->op == OP_CALL_FAR;
 	uint16_t selector = (uint16_t)(i->imm >> 32);
 
-	if (i->opsize != 2 || !sets_base_alone(e, CS) || (call && !emit_spans_parts(e, SS)))
+	if (i->opsize != 2 || !emit_sets_base_alone(e, CS) || (call && !emit_spans_parts(e, SS)))
 		return FAR_CALLOUT;
 	if (i->form == FORM_M) {
 		if (!emit_load_far_pointer(e, i))
@@ -151,7 +156,7 @@ static enum emit_far emit_return(struct emitter *e, const struct insn *i)
 	uint16_t release = i->form == FORM_I ? (uint16_t)i->imm : 0;
 	struct host_memory_operand m;
 
-	if (i->opsize != 2 || !sets_base_alone(e, CS) || !emit_spans_parts(e, SS))
+	if (i->opsize != 2 || !emit_sets_base_alone(e, CS) || !emit_spans_parts(e, SS))
 		return FAR_CALLOUT;
 	m = emit_stack_parts(e, 0, 4);
 	emit_op(e, false, 0x8b, R12, &m);
@@ -174,6 +179,6 @@ enum emit_far emit_segment_insn(struct emitter *e, const struct insn *i, uint32_
 	case OP_JMP_FAR:
 	case OP_CALL_FAR: return emit_transfer(e, i, next, target);
 	case OP_RET_FAR: return emit_return(e, i);
-	default: return FAR_CALLOUT;
+	default: return emit_interrupt_insn(e, i, next);
 	}
 }

@@ -64,7 +64,7 @@ static bool are_equal(const void *a, const void *b, unsigned quadwords)
 static bool is_known(const struct bt_limits *known, const struct vcpu *v)
 {
 	return are_equal(known->limit, v->s.seg_limit, sizeof(known->limit) / 8) &&
-	       are_equal(known->attr, v->s.seg_attr, sizeof(known->attr) / 8) &&
+	       are_equal(known->attr, v->s.seg_attr, sizeof(known->attr) / 8) && known->idtr_limit == v->s.idtr_limit &&
 	       known->protected == in_protected_mode(v) && known->known;
 }
 
@@ -86,6 +86,8 @@ void bt_limits_update(struct vcpu *v)
 		limits->attr[n] = v->s.seg_attr[n];
 	v->bt_frame.code_limit = limits->boundary - v->s.seg_limit[CS] - 1;
 	v->bt_frame.wrap_limit = limits->boundary - 0x10000;
+	v->bt_frame.idt_limit = limits->boundary - v->s.idtr_limit - 1;
+	limits->idtr_limit = v->s.idtr_limit;
 	limits->protected = in_protected_mode(v);
 	limits->known = true;
 }

@@ -175,7 +175,7 @@ struct bt_limits {
 	uint8_t *region;
 	uint64_t boundary;
 	uint32_t limit[6];
-	uint16_t attr[SEG_COUNT];
+	uint16_t attr[SEG_COUNT], idtr_limit;
 	bool protected, known;
 };
 

@@ -54,7 +54,7 @@ static void emit_stubs(struct translation *t)
 	}
 }
 
-static void emit_callout(struct translation *t, const struct insn *i)
+static void emit_way_to_c(struct translation *t, const struct insn *i)
 {
 	uint32_t arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT);
 
@@ -62,6 +62,11 @@ static void emit_callout(struct translation *t, const struct insn *i)
 		emit_fast(&t->e, arg);
 	else
 		emit_leave(&t->e, arg);
+}
+
+static void emit_callout(struct translation *t, const struct insn *i)
+{
+	emit_way_to_c(t, i);
 	t->e.window_base = -1;
 	if (bt_is_fast_and_falls_through(i) && (i->flags & INSN_ENDS)) {
 		t->b->insns[t->n + 1].host = offset_of(t, t->e.at);
@@ -206,12 +211,21 @@ static bool emit_segments(struct translation *t, const struct insn *i)
 {
 	uint64_t target;
 
+	t->e.slow_count = 0;
 	switch (emit_segment_insn(&t->e, i, (uint32_t)t->next, &target)) {
-	case FAR_NEXT: add_link(t, -1, t->next); return true;
-	case FAR_DIRECT: add_link(t, -1, target); return true;
-	case FAR_COMPUTED: emit_indirect(t); return true;
+	case FAR_NEXT:
+		t->b->insns[t->n + 1].host = offset_of(t, t->e.at); /* for go_on_by_link() */
+		add_link(t, -1, t->next);
+		break;
+	case FAR_DIRECT: add_link(t, -1, target); break;
+	case FAR_COMPUTED: emit_indirect(t); break;
 	default: return false;
 	}
+	for (unsigned n = 0; n < t->e.slow_count; n++)
+		store_le32(t->e.slow[n], (uint32_t)(t->e.at - (t->e.slow[n] + 4)));
+	if (t->e.slow_count)
+		emit_way_to_c(t, i);
+	return true;
 }
 
 /* The block's last instruction if it ends the block; false: C does it. */
