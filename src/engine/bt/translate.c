@@ -360,6 +360,14 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 	return true;
 }
 
+/* What keeps failing may do so for a limit, which no other way to memory helps against. */
+static bool may_pass_limit(const struct emitter *e, const struct insn *i)
+{
+	uint8_t used = BIT(ES) | BIT(SS) | BIT(DS) | (i->flags & INSN_MEM ? 1u << i->seg : 0);
+
+	return e->code32 && (used & ~e->plain_segments);
+}
+
 static void translate_insn(struct translation *t, const struct insn *i, const struct insn_host *h)
 {
 	struct bt_insn *record = &t->b->insns[t->n];
@@ -379,7 +387,8 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	t->next = address_of(t, t->rip + i->len);
 	t->e.exit_arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_TLB_READ);
 	t->e.way = (t->b->key & BT_KEY_TLB) || forced ? BY_TLB : BY_WINDOWS;
-	if (!(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
+	if ((forced && may_pass_limit(&t->e, i)) ||
+	    !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
 		emit_callout(t, i);
 	if (t->e.string_at >= t->b->code + t->bt->cache.write + record->host) {
 		record->string_pointers = t->e.string_pointers;
