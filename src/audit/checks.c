@@ -83,6 +83,7 @@ SNIPPETS(_)
 
 /* #GP(0) of ring 3 for what CR4.UMIP forbids. */
 #define UMIP .feature = FEATURE_UMIP, .cr4 = CR4_UMIP, .vector = EXC_GP
+#define VME  .mode = VIRTUAL_8086, .feature = FEATURE_VME, .cr4 = CR4_VME, .vector = EXC_GP
 #define V86  .mode = VIRTUAL_8086, .flags = IOPL(3)
 
 /* clang-format off */
@@ -146,6 +147,10 @@ const struct check audit_checks[] = {
 	{ ROW("PUSHF", "virtual-8086, IOPL 3", NAIVE_PUSHF, pushf_16), .mode = VIRTUAL_8086, PUSHF_SHOWS(0, 3) },
 	{ ROW("PUSHF", "virtual-8086, IOPL 0", NAIVE_PUSHF, pushf_16), .mode = VIRTUAL_8086, .vector = EXC_GP },
 
+	/* IF is VIF there. */
+	{ ROW("PUSHF", "virtual-8086, IOPL 0, CR4.VME = 1", NAIVE_PUSHF, pushf_vme), VME, .flags = FLAG_VIF,
+	  .values = { PUSHED("IF", FLAG_IF, FLAG_IF), PUSHED("IOPL", FLAG_IOPL, IOPL(3)) } },
+
 /* From IF to the argument's, and what becomes of it. */
 #define IF_FROM(before, iopl) .flags = (before) | IOPL(iopl)
 #define BECOMES(after, iopl) .values = { FLAGS_ARE("IF", FLAG_IF, after), FLAGS_ARE("IOPL", FLAG_IOPL, IOPL(iopl)) }
@@ -169,6 +174,9 @@ const struct check audit_checks[] = {
 	{ ROW("CLI", "64-bit, IOPL 3", NAIVE_CLI, cli), .mode = USER_64, IF_FROM(FLAG_IF, 3), BECOMES(0, 3) },
 	{ ROW("CLI", "64-bit, IOPL 0", NAIVE_CLI, cli), .mode = USER_64, IF_FROM(FLAG_IF, 0), .vector = EXC_GP },
 	{ ROW("STI", "32-bit, IOPL 3", NAIVE_CLI, sti), .mode = USER_LEGACY, IF_FROM(0, 3), BECOMES(FLAG_IF, 3) },
+	{ ROW("CLI", "virtual-8086, IOPL 0, CR4.VME = 1", NAIVE_CLI, cli_vme), VME, .flags = FLAG_VIF,
+	  .values = { FLAGS_ARE("VIF", FLAG_VIF, 0) } },
+	{ ROW("STI", "virtual-8086, IOPL 0, CR4.VME = 1", NAIVE_CLI, sti_vme), VME, .values = { FLAGS_ARE("VIF", FLAG_VIF, FLAG_VIF) } },
 	{ ROW("IRET", "64-bit, IOPL 0: IF stays", NAIVE_IRET, iret_64), .mode = USER_64, IF_FROM(FLAG_IF, 0),
 	  .argument = IOPL(3), BECOMES(FLAG_IF, 0) },
 	{ ROW("IRET", "32-bit, IOPL 0: IF stays", NAIVE_IRET, iret_32), .mode = USER_LEGACY, IF_FROM(0, 0),

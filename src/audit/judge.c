@@ -78,11 +78,11 @@ static uint64_t seen(const struct audit_record *r, const struct value *v)
 	for (const struct value *v = (check)->values;                                                                  \
 	     v < (check)->values + ARRAY_SIZE((check)->values) && v->field != NO_FIELD; v++)
 
-/* IF and IOPL, as flags are what people know by name. */
+/* Flags are what people know by name. */
 static void add_value(struct text *t, const struct value *v, uint64_t value, bool first)
 {
 	add(t, "%s%s ", first ? "" : ", ", v->name);
-	if (v->mask == FLAG_IF)
+	if (v->mask == FLAG_IF || v->mask == FLAG_VIF)
 		value = value != 0;
 	else if (v->mask == FLAG_IOPL)
 		value >>= 12;

@@ -33,6 +33,10 @@
 	_(pushf_64, 64, "pushf; pop %rax")                                                                             \
 	_(pushf_32, 32, "pushf; pop %eax")                                                                             \
 	_(pushf_16, 16, "pushf; pop %ax")                                                                              \
+	/* Without IOPL 3 virtual-8086 mode has no INT to end with: #GP of HLT does it. */                             \
+	_(pushf_vme, 16, "pushf; pop %ax; hlt")                                                                        \
+	_(cli_vme, 16, "cli; hlt")                                                                                     \
+	_(sti_vme, 16, "sti; hlt")                                                                                     \
 	_(popf_64, 64, "push %rax; popf")                                                                              \
 	_(popf_32, 32, "push %eax; popf")                                                                              \
 	_(popf_16, 16, "push %ax; popf")                                                                               \
