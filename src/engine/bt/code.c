@@ -25,30 +25,43 @@ static uint64_t table_space(const struct vcpu *v, uint32_t key)
 	return (key & BT_KEY_USER) || v->bt->local_code == v->global_space ? v->address_space : bt_global_space(v);
 }
 
-struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
+static bool is_for(const struct jump_use *use, const struct jump_use *wanted)
 {
-	struct bt_cpu *bt = v->bt;
-	struct jump_use *uses = bt->uses;
-	unsigned oldest = 0;
-	uint64_t space = table_space(v, key);
-	uint32_t limit = bt_code_limit(v);
+	return use->space == wanted->space && use->key == wanted->key && use->code_limit == wanted->code_limit;
+}
 
-	key &= ~BT_KEY_ANYWHERE; /* user code of both kinds is in one */
-	if (uses[bt->jump].space == space && uses[bt->jump].key == key && uses[bt->jump].code_limit == limit)
-		return &bt->tables[bt->jump];
+/* The table for this use, or else the one that was not used for longest, emptied. */
+static unsigned search_tables(struct bt_cpu *bt, const struct jump_use *wanted)
+{
+	unsigned oldest = 0;
+
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
-		if (uses[n].space == space && uses[n].key == key && uses[n].code_limit == limit) {
-			uses[n].used = ++bt->table_clock;
-			bt->jump = n;
-			return &bt->tables[n];
-		}
-		if (uses[n].used < uses[oldest].used)
+		if (is_for(&bt->uses[n], wanted))
+			return n;
+		if (bt->uses[n].used < bt->uses[oldest].used)
 			oldest = n;
 	}
 	clear_table(&bt->tables[oldest]);
-	uses[oldest] = (struct jump_use){ .space = space, .key = key, .code_limit = limit, .used = ++bt->table_clock };
-	bt->jump = oldest;
-	return &bt->tables[oldest];
+	bt->uses[oldest] = *wanted;
+	return oldest;
+}
+
+struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
+{
+	struct bt_cpu *bt = v->bt;
+	/* User code of both kinds is in one. */
+	const struct jump_use wanted = { .space = table_space(v, key),
+					 .key = key & ~BT_KEY_ANYWHERE,
+					 .code_limit = bt_code_limit(v) };
+	uint8_t *guess = &bt->guesses[hash_of(wanted.space, wanted.key) % BT_JUMP_GUESSES];
+
+	if (is_for(&bt->uses[bt->jump], &wanted))
+		return &bt->tables[bt->jump];
+	if (!is_for(&bt->uses[*guess], &wanted))
+		*guess = (uint8_t)search_tables(bt, &wanted);
+	bt->jump = *guess;
+	bt->uses[bt->jump].used = ++bt->table_clock;
+	return &bt->tables[bt->jump];
 }
 
 struct bt_block *bt_jump_find(struct jump_table *t, uint64_t rip)

@@ -254,10 +254,38 @@ static bool choose_mode(struct vcpu *v)
 	return true;
 }
 
-/* b's last instruction, n, was done, and s.rip is behind it: through the block's link, if the mode is what b was translated for. */
-static bool go_on_by_link(struct vcpu *v, struct bt_block *b, unsigned n)
+/* A segment register as it was before an instruction that may load it. */
+struct segment_before {
+	enum seg seg; /* SEG_COUNT: it loads none */
+	uint64_t base;
+	uint32_t limit;
+	uint16_t attr;
+};
+
+static struct segment_before look_at_segment(const struct vcpu *v, const struct insn *i)
 {
-	if (b->dead || bt_key(v) != b->key || !choose_mode(v))
+	if ((i->op != OP_MOV_SREG && i->op != OP_POP_SREG) || i->sreg > GS)
+		return (struct segment_before){ .seg = SEG_COUNT };
+	return (struct segment_before){ i->sreg, v->s.seg_base[i->sreg], v->s.seg_limit[i->sreg],
+					v->s.seg_attr[i->sreg] };
+}
+
+/* Nothing that translated code depends on has changed: most segment registers are loaded with what is in them. */
+static bool is_mode_as_it_was(const struct vcpu *v, const struct bt_block *b, const struct segment_before *before)
+{
+	enum seg seg = before->seg;
+
+	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF) || v->tlb_view != v->bt->last_view ||
+	    v->tlb == v->tlb_never || v->bt->tlb_changed)
+		return false;
+	return seg == SEG_COUNT || (v->s.seg_base[seg] == before->base && v->s.seg_limit[seg] == before->limit &&
+				    v->s.seg_attr[seg] == before->attr);
+}
+
+/* b's last instruction, n, was done, and s.rip is behind it: through the block's link, if the mode is what b was translated for. */
+static bool go_on_by_link(struct vcpu *v, struct bt_block *b, unsigned n, const struct segment_before *before)
+{
+	if (b->dead || (!is_mode_as_it_was(v, b, before) && (bt_key(v) != b->key || !choose_mode(v))))
 		return false;
 	v->bt_frame.resume = bt_exec(v->bt, b) + b->insns[n + 1].host;
 	v->bt->entering = b;
@@ -397,12 +425,14 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	struct bt_insn *record = &b->insns[n];
 	const struct block *single = bt_single_of(v->bt, record);
 	const struct insn *i = single ? single->insns : NULL;
+	struct segment_before before;
 	void *landing[5];
 	bool on;
 
 	v->s.rip = bt_block_rip(v, b) + record->guest;
 	if (!i || v->trace->mask || atomic_load(&v->events) || !fast[i->op].can(v, i))
 		return false;
+	before = look_at_segment(v, i);
 	if (__builtin_setjmp(landing)) {
 		v->fast_catch = NULL;
 		return leave(v, BT_EXIT_RAISED, b->count - (int)n);
@@ -416,7 +446,7 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	if (!(i->flags & INSN_ENDS))
 		on = go_on_behind(v, b, n);
 	else
-		on = (fast[i->op].falls_through && go_on_by_link(v, b, n)) || go_on_elsewhere(v);
+		on = (fast[i->op].falls_through && go_on_by_link(v, b, n, &before)) || go_on_elsewhere(v);
 	if (!on || v->bt->kicked || atomic_load(&v->events))
 		return leave(v, BT_EXIT_DONE, b->count - (int)n - 1);
 	return true;

@@ -68,21 +68,29 @@ static bool is_known(const struct bt_limits *known, const struct vcpu *v)
 	       known->protected == in_protected_mode(v) && known->known;
 }
 
+static void update_segment(struct bt_limits *limits, struct vcpu *v, enum seg seg)
+{
+	uint64_t pointer = limits->boundary - v->s.seg_limit[seg] - 1;
+	uint16_t attr = v->s.seg_attr[seg];
+
+	v->bt_frame.read_limit[seg] = is_usable(v, attr, false) ? pointer : limits->boundary;
+	v->bt_frame.write_limit[seg] = is_usable(v, attr, true) ? pointer : limits->boundary;
+	limits->limit[seg] = v->s.seg_limit[seg];
+	limits->attr[seg] = attr;
+}
+
+/* Mostly one has changed: what kernels keep at hand is in FS or GS. */
 void bt_limits_update(struct vcpu *v)
 {
 	struct bt_limits *limits = &v->bt->limits;
+	bool all = !limits->known || limits->protected != in_protected_mode(v);
 
 	if (is_known(limits, v))
 		return;
-	for (enum seg seg = ES; seg <= GS; seg++) {
-		uint64_t pointer = limits->boundary - v->s.seg_limit[seg] - 1;
-		uint16_t attr = v->s.seg_attr[seg];
-
-		v->bt_frame.read_limit[seg] = is_usable(v, attr, false) ? pointer : limits->boundary;
-		v->bt_frame.write_limit[seg] = is_usable(v, attr, true) ? pointer : limits->boundary;
-		limits->limit[seg] = v->s.seg_limit[seg];
-	}
-	for (unsigned n = 0; n < ARRAY_SIZE(limits->attr); n++)
+	for (enum seg seg = ES; seg <= GS; seg++)
+		if (all || limits->limit[seg] != v->s.seg_limit[seg] || limits->attr[seg] != v->s.seg_attr[seg])
+			update_segment(limits, v, seg);
+	for (unsigned n = GS + 1; n < ARRAY_SIZE(limits->attr); n++)
 		limits->attr[n] = v->s.seg_attr[n];
 	v->bt_frame.code_limit = limits->boundary - v->s.seg_limit[CS] - 1;
 	v->bt_frame.wrap_limit = limits->boundary - 0x10000;

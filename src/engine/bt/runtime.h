@@ -7,14 +7,15 @@
 
 #include <signal.h>
 
-#define BT_CODE_PART   4 /* thirteenths of the cache's size that are for code, the rest is for what is known about it */
-#define BT_HASH_BITS   16
-#define BT_PAGE_BITS   12
-#define BT_JUMP_BITS   12
-#define BT_JUMP_TABLES 24
-#define BT_CODE_PAGES  4096	  /* slots of a hash table */
-#define BT_MAX_BLOCKS  (1u << 21) /* what an exit argument can name */
-#define BT_FORCED      4096	  /* instructions that are better done in C: slots of a hash table */
+#define BT_CODE_PART	4 /* thirteenths of the cache's size that are for code, the rest is for what is known about it */
+#define BT_HASH_BITS	16
+#define BT_PAGE_BITS	12
+#define BT_JUMP_BITS	12
+#define BT_JUMP_TABLES	24
+#define BT_JUMP_GUESSES 64
+#define BT_CODE_PAGES	4096	   /* slots of a hash table */
+#define BT_MAX_BLOCKS	(1u << 21) /* what an exit argument can name */
+#define BT_FORCED	4096	   /* instructions that are better done in C: slots of a hash table */
 
 #define BT_SPACES	 64 /* address spaces whose age is known */
 #define BT_SPACE_ENTRIES 4
@@ -194,7 +195,8 @@ struct bt_cpu {
 	uint32_t block_count;
 	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
 	struct jump_use uses[BT_JUMP_TABLES];
-	unsigned jump; /* the current table's number */
+	unsigned jump;			  /* the current table's number */
+	uint8_t guesses[BT_JUMP_GUESSES]; /* where each use's table probably is, by a hash */
 	uint64_t table_clock;
 	uint64_t local_code; /* vcpu.global_space in which supervisor code was found in pages that are not global */
 	uint64_t forced[BT_FORCED];	   /* physical addresses of instructions, 0 empty */
