@@ -278,6 +278,8 @@ static void test_far_64(void)
 	check_fault(&t, EXC_GP, GDT_FREE, "2 JMP: to a segment with both L and D: #GP");
 	t = USER_MODE(return_to, .rdi = GDT_FREE | 3, .rsi = USER(tell_then_end));
 	check_fault(&t, EXC_GP, GDT_FREE, "2 RET: to one");
+	t = USER_MODE(return_to, .rdi = USER_CS32, .rsi = BIT(32));
+	check_fault(&t, EXC_GP, 0, "2 RET: to 32-bit code above 4 GiB: its limit: #GP(0)"); /* so does AMD's Zen 3 */
 	t = USER_MODE(return_to, .rdi = USER_CS, .rsi = BIT(47));
 	check_fault(&t, EXC_GP, 0, "2 RET: to a non-canonical address: #GP(0)");
 	*gdt_entry(GDT_FREE) = 0;

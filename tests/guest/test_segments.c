@@ -306,6 +306,22 @@ static void test_accesses(void)
 	check_fault_32(&t, EXC_GP, 0, "3A 3.4.2: whatever its RPL");
 }
 
+CODE32(read_flat, "mov (%ebx), %eax")
+CODE32(write_flat, "mov %ax, (%ebx)")
+CODE32(push_flat, "push %eax")
+
+/* SDM vol. 3A 5.3 leaves this open. On AMD's Zen 3 the limit counts: nothing wraps. */
+static void test_top(void)
+{
+	struct legacy_trap t = RING3_32(read_flat, .ebx = 0xfffffffe);
+
+	check_fault_32(&t, EXC_GP, 0, "3A 5.3: a doubleword over 4 GiB in a flat segment");
+	t = RING3_32(write_flat, .ebx = 0xffffffff);
+	check_fault_32(&t, EXC_GP, 0, "3A 5.3: a word over 4 GiB");
+	t = RING3_32(push_flat, .esp = 2);
+	check_fault_32(&t, EXC_SS, 0, "3A 5.3: a push over 4 GiB");
+}
+
 /* ---- descriptors are cached: SDM vol. 3A 3.4.3 ---- */
 
 CODE32(change_descriptor,
@@ -409,6 +425,33 @@ static void test_stacks(void)
 			if (!check(good, "%s (%s)", c->what, modes[m].name))
 				print("#   vector %u error 0x%x esp 0x%x ip 0x%x\n", t.vector, t.error, t.esp, t.eip);
 		}
+}
+
+CODE32(push_down, "push %eax")
+CODE32(pop_down, "pop %eax")
+
+static void test_stack_down(void)
+{
+	static const struct {
+		const char *what;
+		const u8 *code;
+		u32 attributes, esp;
+		u8 vector;
+	} cases[] = {
+		{ "PUSH just above the limit", push_down, DOWN32, 0x1004, END_VECTOR },
+		{ "PUSH over it", push_down, DOWN32, 0x1003, EXC_SS },
+		{ "POP at it", pop_down, DOWN32, 0xfff, EXC_SS },
+		{ "POP above it", pop_down, DOWN32, 0x1000, END_VECTOR },
+		{ "PUSH on one of 16 bits, at its top", push_down, DOWN16, 0, END_VECTOR },
+		{ "POP over the top of one of 16 bits", pop_down, DOWN16, 0xfffe, EXC_SS },
+	};
+	struct legacy_trap t;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(cases); n++) {
+		*legacy_descriptor(SELECTOR) = descriptor(LOW_DATA, 0xfff, cases[n].attributes);
+		t = RING3_32(cases[n].code, .ss = SELECTOR | 3, .esp = cases[n].esp);
+		check_fault_32(&t, cases[n].vector, 0, "3A 3.4.5.1: an expand-down stack: %s", cases[n].what);
+	}
 }
 
 /* In real mode #SS of such a push cannot be delivered; others are. */
@@ -721,6 +764,44 @@ static void test_system_segments(void)
 	check_fault_32(&t, EXC_GP, 0, "2 LTR: ring 3");
 }
 
+/* In long mode these descriptors have 16 bytes: SDM vol. 3A 3.5. */
+CODE(lldt_64, "lldt %ax; sldt %ecx")
+CODE(ltr_64, "ltr %ax")
+
+static void test_system_segments_64(void)
+{
+	static const struct {
+		const char *what;
+		const u8 *code;
+		u64 access, upper;
+		u8 vector;
+	} cases[] = {
+		{ "LLDT: an LDT", lldt_64, P | 2, 0, END_VECTOR },
+		{ "LLDT: in the upper half of the address space", lldt_64, P | 2, 0xffff8000, END_VECTOR },
+		{ "LLDT: a base that is not canonical", lldt_64, P | 2, 0x8000, EXC_GP },
+		{ "LLDT: a type in the second half", lldt_64, P | 2, BIT(32 + 9), EXC_GP },
+		{ "LLDT: a TSS", lldt_64, P | 9, 0, EXC_GP },
+		{ "LLDT: absent", lldt_64, 2, 0, EXC_NP },
+		{ "LTR: a TSS of 16 bits", ltr_64, P | 1, 0, EXC_GP },
+		{ "LTR: a busy one", ltr_64, P | 11, 0, EXC_GP },
+		{ "LTR: absent", ltr_64, 9, 0, EXC_NP },
+		{ "LTR: a base that is not canonical", ltr_64, P | 9, 0x8000, EXC_GP },
+		{ "LTR: a type in the second half", ltr_64, P | 9, BIT(32 + 12), EXC_GP },
+	};
+
+	for (unsigned n = 0; n < ARRAY_SIZE(cases); n++) {
+		struct trap t;
+
+		*gdt_entry(GDT_FREE) = descriptor(0x1000, 0x67, (u32)cases[n].access);
+		*gdt_entry(GDT_FREE + 8) = cases[n].upper;
+		t = KERNEL(cases[n].code, .rax = GDT_FREE);
+		check_fault(&t, cases[n].vector, cases[n].vector == END_VECTOR ? 0 : GDT_FREE, "2 %s (64-bit mode)",
+			    cases[n].what);
+	}
+	*gdt_entry(GDT_FREE) = *gdt_entry(GDT_FREE + 8) = 0;
+	asm volatile("lldt %w0" ::"r"(0));
+}
+
 /* ---- BOUND, ENTER, LEAVE ---- */
 
 CODE32(bound_32, "bound %eax, (%ebx)")
@@ -784,11 +865,14 @@ void guest(void)
 	test_selectors();
 	test_moves();
 	test_accesses();
+	test_top();
 	test_cached();
 	test_stacks();
+	test_stack_down();
 	test_wraps();
 	test_code_limit();
 	test_questions();
 	test_system_segments();
+	test_system_segments_64();
 	test_frames();
 }

@@ -16,7 +16,7 @@ found() {
 	grep -A 1 "^DIFFERENCE: instruction $1, CPU 0" "$scratch/found" && grep -q '^  RBX .*<<<' "$scratch/found"
 }
 
-for name in faults paging interrupts syscall smc; do
+for name in faults paging interrupts syscall smc segments gates tasks v86 mode_changes paging32; do
 	for engine in bt bt,block=1 bt,link=off; do
 		check "$name: $engine" bare "$name" "$engine"
 	done
