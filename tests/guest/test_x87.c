@@ -2,7 +2,7 @@
  * x87, MMX and MXCSR as the machine sees them: exceptions that wait for the next instruction, #MF and IRQ 13, the pointers to
  * the last instruction and its operand, the images of FSTENV, FSAVE, FXSAVE and XSAVE, #XM. SDM vol. 1 chapters 8 to 13.
  */
-#include "guest.h"
+#include "legacy.h"
 
 #define CR4_OSFXSR     BIT(9)
 #define CR4_OSXMMEXCPT BIT(10)
@@ -322,6 +322,66 @@ static void test_pointers(void)
 	check(read_quad(image + 28) == 0 && read_word(image + 36) == 0, "2 FSAVE: ST(0) behind it");
 }
 
+/* ---- the layouts of older modes, SDM vol. 1 figures 8-9 to 8-12 ---- */
+
+#define OPERAND 0x210 /* in low segments */
+#define IMAGE	0x300
+
+CODE_LOW(layout_16, "fninit; nop; nop; fld1; fldl (%di); fnstenv (%si)")
+CODE_LOW(layout_32, "fninit; nop; nop; fld1; fldl (%di)\n.byte 0x66\nfnstenv (%si)")
+CODE_LOW(move_16, "fninit; fldl (%di); fnsave (%si); frstor (%si); fnstenv (%bx)")
+#define FLDL_AT	 6 /* of the first two */
+#define FLDL_OP	 0x505
+#define WORD(n)	 read_word((u8 *)low_data(IMAGE) + 2 * (n))
+#define DWORD(n) read_dword((u8 *)low_data(IMAGE) + 4 * (n))
+
+static struct legacy_trap run_layout(u32 at, struct legacy_state s)
+{
+	memset(low_data(OPERAND), 0, 8);
+	memset(low_data(IMAGE), 0xee, 256);
+	s.eip = at;
+	s.edi = OPERAND;
+	s.esi = IMAGE;
+	s.ebx = IMAGE + 128;
+	return legacy_run(&s);
+}
+
+static void test_real_layouts(const char *mode, struct legacy_state s)
+{
+	u32 fip = LOW_CODE + FLDL_AT, fdp = LOW_DATA + OPERAND;
+	struct legacy_trap t = run_layout(place_code(layout_16), s);
+
+	check(t.vector == END_VECTOR && WORD(0) == 0x37f && (WORD(1) & 0x3800) == 0x3000 && WORD(2) == 0x1fff,
+	      "1 figure 8-12: %s: control, status and tag words", mode);
+	check(WORD(3) == (u16)fip && WORD(4) == ((fip >> 16) << 12 | FLDL_OP) && WORD(5) == (u16)fdp &&
+		      WORD(6) == (fdp >> 16) << 12 && WORD(7) == 0xeeee,
+	      "1 figure 8-12: %s: linear addresses of 20 bits, and the opcode; 14 bytes", mode);
+	run_layout(place_code(layout_32), s);
+	check(DWORD(0) == 0xffff037f && DWORD(3) == (0xffff0000 | (u16)fip) && DWORD(4) == ((fip >> 16) << 12 | FLDL_OP) &&
+		      DWORD(5) == (0xffff0000 | (u16)fdp) && DWORD(6) == (fdp >> 16) << 12 && DWORD(7) == 0xeeeeeeee,
+	      "1 figure 8-10: %s: the same in 28 bytes", mode);
+	run_layout(place_code(move_16), s);
+	check(!memcmp(low_data(IMAGE + 128), low_data(IMAGE), 14), "2 FRSTOR: %s: what FSAVE stored", mode);
+}
+
+static void test_layouts(void)
+{
+	struct legacy_trap t;
+
+	test_real_layouts("real mode", (struct legacy_state){ LEGACY_REAL });
+	test_real_layouts("virtual-8086 mode", (struct legacy_state){ LEGACY_V86, .eflags = 2 | FLAG_VM | FLAG_IOPL });
+	t = run_layout(place_code(layout_16), (struct legacy_state){ LEGACY_RING3_16 });
+	check(t.vector == END_VECTOR && WORD(3) == FLDL_AT && WORD(4) == LEGACY_USER_CS16 && WORD(5) == OPERAND &&
+		      WORD(6) == LEGACY_USER_DS16 && WORD(7) == 0xeeee,
+	      "1 figure 8-11: 16-bit protected mode: offsets and selectors");
+	run_layout(place_code(layout_32), (struct legacy_state){ LEGACY_RING3_16 });
+	check(DWORD(3) == FLDL_AT && DWORD(4) == (LEGACY_USER_CS16 | FLDL_OP << 16) && DWORD(5) == OPERAND &&
+		      DWORD(6) == (0xffff0000 | LEGACY_USER_DS16),
+	      "1 figure 8-9: 16-bit protected mode, 28 bytes: with the opcode");
+	run_layout(place_code(move_16), (struct legacy_state){ LEGACY_RING3_16 });
+	check(!memcmp(low_data(IMAGE + 128), low_data(IMAGE), 14), "2 FRSTOR: 16-bit protected mode: what FSAVE stored");
+}
+
 /* ---- MMX and x87 share their registers ---- */
 
 CODE(mmx_write, "fninit; fld1; fld1; mov $0x1234, %eax; movd %eax, %mm3; fnsave (%rsi)")
@@ -561,6 +621,7 @@ void guest(void)
 	test_availability();
 	test_irq_13();
 	test_pointers();
+	test_layouts();
 	test_mmx();
 	test_fxsave();
 	test_xsave();
