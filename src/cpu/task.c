@@ -7,7 +7,7 @@
  */
 #include "cpu/segment.h"
 
-#define TSS_SEGMENTS 6 /* in the order of enum seg */
+#define TSS_SEGMENTS 6	    /* in the order of enum seg */
 #define DR7_LOCAL    0x155u /* L0..L3, LE */
 
 /* Where things are in a TSS: SDM vol. 3A figures 7-2 and 7-10. */
@@ -218,18 +218,23 @@ static void write_tables(struct vcpu *v, const struct descriptor *new, enum task
 		cpu_mark_descriptor(v, new, TSS_BUSY);
 }
 
-static void probe_tables(struct vcpu *v, const struct descriptor *new)
+/* Every write of write_tables(), and nothing else: a TSS that is only read may be on a read-only page. */
+static void probe_tables(struct vcpu *v, const struct descriptor *new, enum task_switch_kind kind)
 {
 	const struct tss_layout *layout = layout_of(v->s.seg_attr[TR]);
+	unsigned end = layout->segments + layout->segment_count * layout->width;
+	bool nested = kind == TASK_SWITCH_CALL || kind == TASK_SWITCH_GATE;
 	struct descriptor old;
 
 	if (!(v->s.seg_attr[TR] & ATTR_P) || v->s.seg_limit[TR] < layout->limit)
 		cpu_raise_error(v, EXC_TS, v->s.seg_sel[TR] & ~3u);
-	cpu_probe_system_write(v, v->s.seg_base[TR], layout->limit + 1u);
-	cpu_probe_system_write(v, new->base, 2);
-	cpu_probe_system_write(v, new->address, 8);
-	if (cpu_find_descriptor(v, v->s.seg_sel[TR], &old))
-		cpu_probe_system_write(v, old.address, 8);
+	cpu_probe_system_write(v, v->s.seg_base[TR] + layout->ip, end - layout->ip);
+	if (nested)
+		cpu_probe_system_write(v, new->base, 2);
+	else if (cpu_find_descriptor(v, v->s.seg_sel[TR], &old))
+		cpu_probe_system_write(v, old.address + 5, 1);
+	if (kind != TASK_SWITCH_IRET)
+		cpu_probe_system_write(v, new->address + 5, 1);
 }
 
 /* The error code of an exception, as wide as the new TSS's registers. */
@@ -254,7 +259,7 @@ void cpu_task_switch(struct vcpu *v, uint16_t selector, enum task_switch_kind ki
 	read_new_tss(v, selector, kind, ext, &new);
 	layout = layout_of(new.attr);
 	image = read_image(v, new.base, layout);
-	probe_tables(v, &new);
+	probe_tables(v, &new, kind);
 
 	TRACE(v->trace, CONTROL, "cpu%u task %#x -> %#x at rip %#lx", v->index, v->s.seg_sel[TR], selector, v->s.rip);
 	write_tables(v, &new, kind, next_rip, d && d->resume);

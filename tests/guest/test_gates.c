@@ -352,6 +352,38 @@ static void test_bad_inner_stacks(void)
 	legacy_reset_gate(EXC_UD);
 }
 
+/* An inner stack on an absent page: the fault finds the caller as it was. The TSS's fields are read before. */
+static void test_absent_inner_stacks(void)
+{
+	static const struct {
+		const char *name;
+		const u8 *code;
+	} ways[] = { { "2 CALL: a gate", call_far }, { "2 INT n", int_50 } };
+	static u32 directory[1024] __attribute__((aligned(4096)));
+	struct legacy_trap t;
+
+	for (u32 n = 0; n < 16; n++)
+		directory[n] = n << 22 | (u32)(PTE_P | PTE_W | PTE_U | PTE_PS);
+	legacy_reset_tss();
+	legacy_tss.stack[1].esp = 0x80001000;
+	legacy_tss.stack[1].ss = STACK | 1;
+	describe(STACK, 0xfffff, P | DATA_RW | DPL(1) | FLAT);
+	describe(TARGET, 0xfffff, P | CODE_X | DPL(1) | FLAT);
+	*legacy_descriptor(GATE) = legacy_gate_to(TARGET, LOW32(target), P | CALL_32 | DPL(3), 4);
+	*legacy_gate(0x50) = legacy_gate_to(TARGET, LOW32(target), P | INTERRUPT_32 | DPL(3), 0);
+	pointer.selector = GATE | 3;
+	for (unsigned w = 0; w < ARRAY_SIZE(ways); w++) {
+		t = RING3_32(ways[w].code, .ebx = LOW32(&pointer), .cr0 = (u32)(CR0_PE | CR0_NE | CR0_PG),
+			     .cr3 = LOW32(directory), .cr4 = CR4_PSE, .esp = legacy_stack() - 32);
+		check(is(&t, EXC_PF, PF_W) && t.cr2 == 0x80000ffc && t.eip == LOW32(ways[w].code) &&
+			      t.cs == USER_CS32 && t.ss == USER_DS && t.esp == legacy_stack() - 32,
+		      "%s: an inner stack on an absent page: #PF of a supervisor's write, CS, SS, ESP stay",
+		      ways[w].name);
+	}
+	legacy_reset_gate(0x50);
+	legacy_reset_tss();
+}
+
 /* ---- RET and IRET ---- */
 
 struct return_case {
@@ -716,6 +748,7 @@ void guest(void)
 	test_gate_checks();
 	test_gate_stacks();
 	test_bad_inner_stacks();
+	test_absent_inner_stacks();
 	test_returns();
 	test_returns_16();
 	test_flags();

@@ -483,15 +483,15 @@ static void test_virtual(void)
 	prepare(task_body);
 	place_code(low_body);
 	second = (struct tss_32){ .stack = { { legacy_ring0_stack(), KERNEL_DS } },
-				      .eip = 0,
-				      .eflags = 2 | FLAG_VM,
-				      .esp = 0x800,
-				      .cs = LOW_CODE >> 4,
-				      .ss = LOW_STACK >> 4,
-				      .ds = 0x1111,
-				      .es = 0x2222,
-				      .fs = 0x3333,
-				      .gs = 0x4444 };
+				  .eip = 0,
+				  .eflags = 2 | FLAG_VM,
+				  .esp = 0x800,
+				  .cs = LOW_CODE >> 4,
+				  .ss = LOW_STACK >> 4,
+				  .ds = 0x1111,
+				  .es = 0x2222,
+				  .fs = 0x3333,
+				  .gs = 0x4444 };
 	t = START(jmp_task);
 	check(is(&t, EXC_GP, 0, TASK) && (t.eflags & FLAG_VM) && t.eip == 4 && (u16)t.eax == LOW_CODE >> 4 &&
 		      (u16)t.ebx == 0x1111 && t.es == 0x2222 && t.gs == 0x4444 && t.esp == 0x800,
@@ -541,6 +541,72 @@ static void test_cr3(void)
 	directories[0][LOW32(&second) >> 22] |= (u32)PTE_W;
 }
 
+/* A page fault before the commit leaves everything as it was; TSSs are at T, a page of its own. */
+static void test_page_faults(void)
+{
+	enum { ABSENT, READ_ONLY };
+	static const struct {
+		const char *what;
+		const u8 *code;
+		u8 page;
+		bool faults;
+		u32 error;
+	} cases[] = {
+		{ "JMP to a TSS on an absent page", jmp_task, ABSENT, true, 0 },
+		{ "CALL of one", call_task, ABSENT, true, 0 },
+		{ "INT n to one", int_task, ABSENT, true, 0 },
+		{ "CALL of a TSS on a read-only page, where the link goes", call_task, READ_ONLY, true, PF_P | PF_W },
+		{ "JMP to one, which is only read", jmp_task, READ_ONLY, false, 0 },
+	};
+	static u32 table[1024] __attribute__((aligned(4096)));
+	static u8 page[4096] __attribute__((aligned(4096)));
+	const u32 there = 0x80000000;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(cases); n++) {
+		struct legacy_trap t;
+		bool good;
+
+		prepare(task_body);
+		second.cr3 = LOW32(directories[0]);
+		memcpy(page, &second, sizeof(second));
+		directories[0][512] = LOW32(table) | (u32)(PTE_P | PTE_W);
+		table[0] = LOW32(page) | (u32)(cases[n].page == READ_ONLY ? PTE_P : 0);
+		*legacy_descriptor(TASK) = descriptor(there, sizeof(second) - 1, P | TSS_32 | DPL(3));
+		t = START(cases[n].code, .cr0 = (u32)(CR0_PE | CR0_NE | CR0_PG | CR0_WP), .cr3 = LOW32(directories[0]),
+			  .cr4 = CR4_PSE);
+		if (cases[n].faults)
+			good = is(&t, EXC_PF, cases[n].error, LEGACY_TSS) && t.cr2 >> 12 == there >> 12 && t.eax == 1 &&
+			       t.eip == LOW32(cases[n].code) && t.cs == USER_CS32 && t.esp == legacy_stack() &&
+			       legacy_tss.eip == 0 && !is_busy(TASK) && is_busy(LEGACY_TSS) && !(t.cr0 & CR0_TS);
+		else
+			good = is(&t, END_VECTOR, 0, TASK) && loaded(&t, 0);
+		check(good, "3A 7.3: %s%s", cases[n].what, cases[n].faults ? ": #PF, nothing has changed" : "");
+	}
+}
+
+/* PAE: a task's CR3 loads PDPTEs, in the new task. */
+static void test_pdptes(void)
+{
+	static u64 pointers[2][4] __attribute__((aligned(32))), low[512] __attribute__((aligned(4096)));
+	struct legacy_trap t;
+
+	for (u64 n = 0; n < 512; n++)
+		low[n] = n << 21 | PTE_P | PTE_W | PTE_U | PTE_PS;
+	for (unsigned bad = 0; bad < 2; bad++) {
+		pointers[0][0] = pointers[1][0] = (u64)low | PTE_P;
+		pointers[1][3] = bad ? PTE_P | BIT(1) : 0;
+		prepare(task_body);
+		second.cr3 = LOW32(pointers[1]);
+		second.cs = USER_CS32;
+		second.ss = second.ds = second.es = USER_DS;
+		t = START(jmp_task, .cr0 = (u32)(CR0_PE | CR0_NE | CR0_PG), .cr3 = LOW32(pointers[0]),
+			  .cr4 = (u32)CR4_PAE);
+		check(is(&t, bad ? EXC_GP : END_VECTOR, 0, TASK) && t.cr3 == LOW32(pointers[!bad]),
+		      bad ? "3A 4.4.1: a task's PDPTEs with a reserved bit: #GP(0) in the new task"
+			  : "3A 4.4.1: a task's PDPTEs");
+	}
+}
+
 void guest(void)
 {
 	test_switches();
@@ -553,5 +619,7 @@ void guest(void)
 	test_small();
 	test_virtual();
 	test_cr3();
+	test_page_faults();
+	test_pdptes();
 	legacy_reset_gate(0x50);
 }
