@@ -379,6 +379,13 @@ static void search_legacy(struct search *s)
 				}
 }
 
+/* JCXZ, JECXZ, JRCXZ: the address size makes another instruction of it, here alone. */
+static void search_count_jump(struct search *s)
+{
+	s->e = (struct encoding){ .prefixes = { 0x67 }, .opcode = 0xe3 };
+	visit_opcode(s);
+}
+
 static void search_vex(struct search *s)
 {
 	for (enum opcode_map map = MAP_0F; map < MAP_COUNT; map++)
@@ -420,6 +427,7 @@ int forms_find(struct forms *f, const struct cpu_model *model, enum code_mode mo
 	if (!f->index)
 		return error_set(err, ENOMEM, "no memory for the table of forms");
 	search_legacy(&s);
+	search_count_jump(&s);
 	search_vex(&s);
 	if (!s.status)
 		add_sequences(&s);

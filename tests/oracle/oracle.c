@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PASS_SECONDS  600 /* for a round of one mode: an instruction that does not end is not to hang the tests */
+#define PASS_SECONDS  120 /* for a round of one mode: an instruction that does not end is not to hang the tests */
 #define BATCH	      4	  /* cases of a form in a round */
 #define BATCH_LARGE   400 /* of sequences and of "(bad)", which is most of the encoding space */
 #define TRIES	      8	  /* times the cases that --cases asks for: some cannot be made, or are another form's */
