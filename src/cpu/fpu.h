@@ -7,13 +7,13 @@
 
 #include "cpu/cpu.h"
 
-#define MXCSR_DEFAULT 0x1f80u
-#define MXCSR_MASK    0xffffu /* bits that may be set; others: #GP(0) */
-#define FCW_DEFAULT   0x37f
-#define FSW_ES	      BIT(7)
-#define FSW_BUSY      BIT(15)
+#define MXCSR_DEFAULT  0x1f80u
+#define MXCSR_MASK     0xffffu /* bits that may be set; others: #GP(0) */
+#define FCW_DEFAULT    0x37f
+#define FSW_ES	       BIT(7)
+#define FSW_BUSY       BIT(15)
 #define FSW_EXCEPTIONS 0x80ff /* IE to PE, stack fault, and their summaries ES and B */
-#define TAGS_EMPTY    0xffff
+#define TAGS_EMPTY     0xffff
 
 /* The 512 bytes of FXSAVE64 (SDM vol. 1 table 10-2); 4 bytes of FCS or FDS follow the pointers in the 32-bit form. */
 struct fxsave_image {

@@ -58,7 +58,9 @@ static void decode(struct vcpu *v, const struct insn *i, const uint8_t *p)
 	if (protected) {
 		s->fip = small ? load_le16(p) : load_le32(p);
 		s->fcs = load_le16(p + step);
-		s->fop = small ? 0 : load_le16(p + 6) & 0x7ff; /* the 16-bit layout has none: no manual says what becomes of it */
+		s->fop = small ? 0
+			       : load_le16(p + 6) &
+					 0x7ff; /* the 16-bit layout has none: no manual says what becomes of it */
 		s->fdp = small ? load_le16(p + 2 * step) : load_le32(p + 2 * step);
 		s->fds = load_le16(p + 3 * step);
 		return;

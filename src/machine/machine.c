@@ -74,7 +74,7 @@ static int add_debug_console(struct machine *m, struct error *err)
 
 /* The PC, in order of creation: of reset, and of records in a snapshot. */
 static int (*const pc_devices[])(struct machine *, struct error *) = {
-	add_interrupt_controllers, add_pci,	 add_piix,   add_pit,	     add_rtc,
+	add_interrupt_controllers, add_pci,	    add_piix,	add_pit,	add_rtc,
 	add_keyboard_controller,   add_coprocessor, add_serial, add_debug_exit, add_debug_console,
 };
 

@@ -48,10 +48,12 @@ static u8 buffer[512 + 1024 + 64] __attribute__((aligned(64)));
 	_(pop_memory, "push $0; pop (%rdi)", 8, 1)                                                                     \
 	_(call, "mov %rdi, %rsp; add $64, %rsp; call 1f; 1:", 8, 1)                                                    \
 	_(pushf, "mov %rdi, %rsp; add $64, %rsp; pushf", 8, 1)                                                         \
-	_(enter, "lea 128(%rdi), %rsp; mov %rsp, %rbp; enter $0, $2", 8, 1)                                             \
+	_(enter, "lea 128(%rdi), %rsp; mov %rsp, %rbp; enter $0, $2", 8, 1)                                            \
 	_(leave, "mov %rdi, %rbp; leave", 8, 1)                                                                        \
-	_(far_return, "lea 64(%rdi), %rsp; mov %cs, %eax; lea 1f(%rip), %rcx\n"                                     \
-		      "mov %rcx, (%rsp); mov %rax, 8(%rsp); lretq; 1:", 8, 1)                                          \
+	_(far_return,                                                                                                  \
+	  "lea 64(%rdi), %rsp; mov %cs, %eax; lea 1f(%rip), %rcx\n"                                                    \
+	  "mov %rcx, (%rsp); mov %rax, 8(%rsp); lretq; 1:",                                                            \
+	  8, 1)                                                                                                        \
 	_(fld_32, "flds (%rdi)", 4, 1)                                                                                 \
 	_(fld_64, "fldl (%rdi)", 8, 1)                                                                                 \
 	_(fld_80, "fldt (%rdi)", 8, 1)                                                                                 \
@@ -68,7 +70,7 @@ static u8 buffer[512 + 1024 + 64] __attribute__((aligned(64)));
 	_(fnsave_16, ".byte 0x66; fnsave (%rdi)", 2, 1)                                                                \
 	_(frstor, "frstor (%rdi)", 4, 1)                                                                               \
 	_(fxsave, "fxsave (%rdi)", 4, 16)                                                                              \
-	_(fxrstor, "fxrstor (%rdi)", 4, 16)                                                                          \
+	_(fxrstor, "fxrstor (%rdi)", 4, 16)                                                                            \
 	_(stmxcsr, "stmxcsr (%rdi)", 4, 1)                                                                             \
 	_(movq_mmx, "movq (%rdi), %mm0", 8, 1)                                                                         \
 	_(punpcklbw_mmx, "punpcklbw (%rdi), %mm0", 4, 1)                                                               \
@@ -98,7 +100,8 @@ static u8 buffer[512 + 1024 + 64] __attribute__((aligned(64)));
 	_(xsave, "mov $3, %eax; xor %edx, %edx; xsave (%rdi)", 1, 64)
 
 #define ROWS_AVX2(_)                                                                                                   \
-	_(vgatherdps, "vpcmpeqd %xmm1, %xmm1, %xmm1; vpxor %xmm2, %xmm2, %xmm2; vgatherdps %xmm1, (%rdi,%xmm2), %xmm0", 1, 1)
+	_(vgatherdps,                                                                                                  \
+	  "vpcmpeqd %xmm1, %xmm1, %xmm1; vpxor %xmm2, %xmm2, %xmm2; vgatherdps %xmm1, (%rdi,%xmm2), %xmm0", 1, 1)
 
 /* Compatibility mode, on (%edi). */
 #define ROWS_32(_)                                                                                                     \
@@ -113,13 +116,14 @@ static u8 buffer[512 + 1024 + 64] __attribute__((aligned(64)));
 	_(xlat, "mov %edi, %ebx; xor %eax, %eax; xlat", 1, 1)
 
 #define _(name, text, ac, gp) CODE(name, text)
-ROWS(_) ROWS_AVX(_) ROWS_AVX2(_)
+ROWS(_)
+ROWS_AVX(_) ROWS_AVX2(_)
 #undef _
 #define _(name, text, ac, gp) CODE32(name, "mov %ss, %ecx; mov %ecx, %ds; mov %ecx, %es\n" text)
-ROWS_32(_)
+	ROWS_32(_)
 #undef _
 
-struct row {
+		struct row {
 	const char *name;
 	const u8 *code;
 	unsigned ac, gp;

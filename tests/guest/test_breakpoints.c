@@ -72,7 +72,8 @@ static void test_lengths(void)
 			for (unsigned s = 0; s < 4; s++)
 				for (int access = -8; access < 16; access++) {
 					int size = 1 << s, start = offset & -(int)length;
-					bool wanted = access < start + (int)length && access + size > start, store = access & 1;
+					bool wanted = access < start + (int)length && access + size > start,
+					     store = access & 1;
 					struct trap t;
 
 					watch((u64)(at + offset), store ? WRITE : ACCESS, length);
@@ -248,7 +249,8 @@ static void test_registers(void)
 	check(good, "3B 17.2.4: DR7: bits 10, 11, 12, 14, 15 are fixed");
 	write_dr7(DR7_NONE);
 	write_dr6(0xffffffff);
-	check_equal(read_dr6(), 0xffffefff, "3B 17.2.3: DR6: bit 12 is 0, the other reserved ones are 1, RTM and BLD among them");
+	check_equal(read_dr6(), 0xffffefff,
+		    "3B 17.2.3: DR6: bit 12 is 0, the other reserved ones are 1, RTM and BLD among them");
 	write_dr6(0);
 	check_equal(read_dr6(), DR6_NONE, "3B 17.2.3: whatever is written");
 	write_dr0(~0ull);

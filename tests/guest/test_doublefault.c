@@ -216,7 +216,8 @@ static void test_task_gate(void)
 	t = RING0_32(divide_32);
 	check(t.vector == END_VECTOR && t.ecx == DF_TSS, "3A 6.15: a double fault by a task gate");
 	check_equal(t.eax, 0, "3A 7.3: its error code, 0, is on the new task's stack");
-	check(df_tss.link == LEGACY_TSS && (t.edx & FLAG_NT) && (t.ebx & CR0_TS), "3A 7.3: a nested task: back link, NT, CR0.TS");
+	check(df_tss.link == LEGACY_TSS && (t.edx & FLAG_NT) && (t.ebx & CR0_TS),
+	      "3A 7.3: a nested task: back link, NT, CR0.TS");
 	check(legacy_tss.eip == LOW32(divide_32_at) && legacy_tss.esi == 0x77 && legacy_tss.cs == KERNEL_CS32,
 	      "3A 7.3: the interrupted task is in its TSS");
 	legacy_reset_gate(EXC_DE);

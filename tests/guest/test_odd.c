@@ -5,7 +5,7 @@
  */
 #include "legacy.h"
 
-#define STATUS (FLAG_CF | BIT(2) | BIT(4) | FLAG_ZF | BIT(7) | FLAG_OF)
+#define STATUS	(FLAG_CF | BIT(2) | BIT(4) | FLAG_ZF | BIT(7) | FLAG_OF)
 #define FLAG_AF BIT(4)
 #define ABSENT	0x80010000u /* nothing mapped here and around */
 #define PAGE	0x1000
@@ -68,7 +68,8 @@ static void test_adjust(const char *name, const u8 *code, bool ascii, bool subtr
 		struct trap t = KERNEL(code, .cs = KERNEL_CS32, .rax = ax,
 				       .rflags = 2 | (cf ? FLAG_CF : 0) | (af ? FLAG_AF : 0));
 
-		if ((t.rax & 0xffff) == want.ax && !(t.rflags & FLAG_CF) == !want.cf && !(t.rflags & FLAG_AF) == !want.af)
+		if ((t.rax & 0xffff) == want.ax && !(t.rflags & FLAG_CF) == !want.cf &&
+		    !(t.rflags & FLAG_AF) == !want.af)
 			continue;
 		if (!bad++)
 			print("# AX 0x%x CF %u AF %u: AX 0x%lx flags 0x%lx, wanted 0x%x CF %u AF %u\n", ax, cf, af,
@@ -210,10 +211,12 @@ static void test_far_pointers(void)
 		far_pointer.offset = 0x12345678;
 		far_pointer.selector = KERNEL_DS;
 		t = RING0_32(rows[n].code_32, .edi = LOW32(&far_pointer), .eax = 0xffffffff);
-		check(t.vector == END_VECTOR && t.eax == 0x12345678 && (u16)t.ecx == KERNEL_DS, "2 %s: 16:32", rows[n].name);
+		check(t.vector == END_VECTOR && t.eax == 0x12345678 && (u16)t.ecx == KERNEL_DS, "2 %s: 16:32",
+		      rows[n].name);
 		memcpy(&far_pointer, words, 4);
 		t = RING0_32(rows[n].code_16, .edi = LOW32(&far_pointer), .eax = 0xffffffff);
-		check(t.vector == END_VECTOR && t.eax == 0xffff5678 && (u16)t.ecx == KERNEL_DS, "2 %s: 16:16", rows[n].name);
+		check(t.vector == END_VECTOR && t.eax == 0xffff5678 && (u16)t.ecx == KERNEL_DS, "2 %s: 16:16",
+		      rows[n].name);
 		far_pointer.offset = 0;
 		far_pointer.selector = 0xfff8;
 		t = RING0_32(rows[n].code_32, .edi = LOW32(&far_pointer), .eax = 0x11111111);
@@ -236,11 +239,14 @@ struct software {
 	const u8 *code, *end;
 	u8 vector, length; /* of the instruction, and how far it is from the start */
 	u8 offset;
-	bool iopl;   /* #GP in virtual-8086 mode unless IOPL is 3 */
-	bool dpl;    /* the gate's DPL counts */
+	bool iopl; /* #GP in virtual-8086 mode unless IOPL is 3 */
+	bool dpl;  /* the gate's DPL counts */
 	bool is_fault;
 };
-#define SOFTWARE(name, code, ...) { name, code, code##_end, __VA_ARGS__ }
+#define SOFTWARE(name, code, ...)                                                                                      \
+	{                                                                                                              \
+		name, code, code##_end, __VA_ARGS__                                                                    \
+	}
 static const struct software software[] = {
 	SOFTWARE("INT n", low_int, 0x50, 2, 0, true, true, false),
 	SOFTWARE("INT3", low_int3, EXC_BP, 1, 0, false, true, false),
@@ -293,8 +299,8 @@ static void test_software(const struct software *s)
 		check(reached(&t, s), "2 %s: ring 3, gate of ring 0", s->name);
 	t = legacy_run(&(struct legacy_state){ LEGACY_V86, .eflags = 2 | FLAG_VM | FLAG_IOPL });
 	if (s->dpl)
-		check_fault_32(&t, EXC_GP, s->vector * 8u + 2, "2 %s: virtual-8086 mode, gate of ring 0: #GP with the gate",
-			       s->name);
+		check_fault_32(&t, EXC_GP, s->vector * 8u + 2,
+			       "2 %s: virtual-8086 mode, gate of ring 0: #GP with the gate", s->name);
 	else
 		check(reached(&t, s), "2 %s: virtual-8086 mode, gate of ring 0", s->name);
 }
@@ -314,7 +320,6 @@ CODE32(bound_32, "bound %eax, (%esi)")
 CODE32(iret_32, "iretl")
 CODE32(fsave_32, "fnsave (%esi)")
 CODE32(cmpxchg8b_32, "lock cmpxchg8b (%esi)")
-
 
 /* All general registers and flags as they went in, RIP at the instruction. */
 static bool unchanged(const struct trap *t, const struct frame *f)
@@ -355,16 +360,26 @@ static void test_middle(void)
 	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++) {
 		const struct middle *m = &rows[n];
 		struct frame f = {
-			.rip = USER(m->code), .cs = USER_CS32, .ss = USER_DS, .rflags = 2,
-			.rsp = ABSENT + m->rsp, .rsi = ABSENT + m->rsi, .rbp = ABSENT + m->rbp,
-			.rax = 0x11111111, .rcx = 0x22222222, .rdx = 0x33333333, .rbx = 0x44444444, .rdi = 0x55555555,
+			.rip = USER(m->code),
+			.cs = USER_CS32,
+			.ss = USER_DS,
+			.rflags = 2,
+			.rsp = ABSENT + m->rsp,
+			.rsi = ABSENT + m->rsi,
+			.rbp = ABSENT + m->rbp,
+			.rax = 0x11111111,
+			.rcx = 0x22222222,
+			.rdx = 0x33333333,
+			.rbx = 0x44444444,
+			.rdi = 0x55555555,
 		};
 		struct trap t;
 
 		memset(page, 0, PAGE);
 		asm volatile("mov %0, %%ds; mov %0, %%es" ::"r"(USER_DS));
 		t = run(&f);
-		if (!check(t.vector == EXC_PF && t.error == m->error && t.cr2 == (u32)(ABSENT + m->cr2) && unchanged(&t, &f),
+		if (!check(t.vector == EXC_PF && t.error == m->error && t.cr2 == (u32)(ABSENT + m->cr2) &&
+				   unchanged(&t, &f),
 			   "2 %s: #PF, and no register changes", m->name))
 			print("# vector %lu error 0x%lx CR2 0x%lx RSP 0x%lx\n", t.vector, t.error, t.cr2, t.rsp);
 	}
@@ -431,11 +446,12 @@ static void test_strings(void)
 	map_page(ABSENT, (u64)page, PTE_P | PTE_W | PTE_U);
 	asm volatile("mov %0, %%ds; mov %0, %%es" ::"r"(USER_DS));
 	t = USER_MODE(rep_movsl_32, .cs = USER_CS32, .rsi = ABSENT, .rdi = ABSENT + PAGE - 32, .rcx = 20);
-	check(t.vector == EXC_PF && t.cr2 == ABSENT + PAGE && t.rcx == 12 && t.rsi == ABSENT + 32 && t.rdi == ABSENT + PAGE &&
-		      (t.rflags & FLAG_RF),
+	check(t.vector == EXC_PF && t.cr2 == ABSENT + PAGE && t.rcx == 12 && t.rsi == ABSENT + 32 &&
+		      t.rdi == ABSENT + PAGE && (t.rflags & FLAG_RF),
 	      "2 REP MOVSD: at the end of a page: ECX, ESI, EDI say what is done");
 	t = USER_MODE(rep_movsl_32, .cs = USER_CS32, .rsi = ABSENT + PAGE - 6, .rdi = ABSENT, .rcx = 20);
-	check(t.vector == EXC_PF && t.cr2 == ABSENT + PAGE && t.rcx == 19 && t.rsi == ABSENT + PAGE - 2 && t.rdi == ABSENT + 4,
+	check(t.vector == EXC_PF && t.cr2 == ABSENT + PAGE && t.rcx == 19 && t.rsi == ABSENT + PAGE - 2 &&
+		      t.rdi == ABSENT + 4,
 	      "2 REP MOVSD: an element over the end");
 	t = USER_MODE(rep_stosw_16, .cs = USER_CS32, .rdi = 0xabcd0000, .rcx = 0x12340000);
 	check(t.vector == END_VECTOR && t.rdi == 0xabcd0000 && t.rcx == 0x12340000, "2 REP: 67: a count of CX, here 0");

@@ -129,14 +129,16 @@ static void test_boundaries(void)
 	watch(true);
 	after = send_nmi(2 | FLAG_TF, false);
 	check(order(EXC_NMI, EXC_DB, 0) && log[1].rip == after && log[0].rip == stub_of(EXC_DB),
-	      "3A table 6-2: class 4, the trap on the previous instruction, then class 5, an NMI, before its handler begins");
+	      "3A table 6-2: class 4, the trap on the previous instruction, then class 5, an NMI, before its handler "
+	      "begins");
 	watch(true);
 	set_handler(EXC_NMI, nmi_and_interrupt);
 	after = send_nmi(2 | FLAG_IF, false);
 	check(order(EXC_NMI, A, 0), "3A table 6-2: class 5, NMI, before class 6, interrupts");
 	watch(true);
 	after = send_nmi(2, true);
-	check(order(EXC_NMI, EXC_DB, 0) && log[1].rip == after, "3A table 6-2: class 5, NMI, before class 7, code breakpoints");
+	check(order(EXC_NMI, EXC_DB, 0) && log[1].rip == after,
+	      "3A table 6-2: class 5, NMI, before class 7, code breakpoints");
 	watch(true);
 	write_cr8(15);
 	apic_ipi(0, ICR_SELF | A);
@@ -247,9 +249,11 @@ static void test_fetch(void)
 
 	execute_breakpoint(ABSENT);
 	t = KERNEL(to_there, .rdi = ABSENT);
-	check(t.vector == EXC_DB && t.rip == ABSENT, "3A table 6-2: class 7, a code breakpoint, before class 8, #PF of the fetch");
+	check(t.vector == EXC_DB && t.rip == ABSENT,
+	      "3A table 6-2: class 7, a code breakpoint, before class 8, #PF of the fetch");
 	t = KERNEL(to_there, .rdi = BAD);
-	check(t.vector == EXC_GP && t.rip == (u64)to_there, "2 JMP: an address that is not canonical is the jump's #GP");
+	check(t.vector == EXC_GP && t.rip == (u64)to_there,
+	      "2 JMP: an address that is not canonical is the jump's #GP");
 	no_breakpoints();
 
 	set_handler(EXC_GP, note_and_skip);
@@ -267,7 +271,8 @@ static void test_fetch(void)
 	set_handler(EXC_UD, NULL);
 	write_dr7(DR7_NONE | DR7_GD);
 	t = KERNEL(mov_dr4);
-	check(t.vector == EXC_DB && (t.dr6 & DR6_BD) && t.rip == (u64)mov_dr4, "3B 17.2.4: DR4, which is DR6, is guarded as well");
+	check(t.vector == EXC_DB && (t.dr6 & DR6_BD) && t.rip == (u64)mov_dr4,
+	      "3B 17.2.4: DR4, which is DR6, is guarded as well");
 	no_breakpoints();
 }
 
@@ -319,7 +324,8 @@ static void test_shadow(void)
 /* ---- RF, SDM vol. 3B 17.3.1.1 ---- */
 
 CODE(popf_rf, "pushf; orl $0x10000, (%rsp); popf; pushf; pop %rax")
-CODE(iret_rf, "mov %ss, %eax; mov %rsp, %rbx; push %rax; push %rbx; push %rcx; mov %cs, %eax; push %rax; push %rdi; iretq")
+CODE(iret_rf,
+     "mov %ss, %eax; mov %rsp, %rbx; push %rax; push %rbx; push %rcx; mov %cs, %eax; push %rax; push %rdi; iretq")
 CODE(pushf_there, LABEL(pushf_there_at) "pushf; pop %rax")
 CODE(int3, "int3")
 CODE(int1, ".byte 0xf1")
@@ -344,8 +350,8 @@ static void test_resume(void)
 
 	for (unsigned n = 0; n < ARRAY_SIZE(rows); n++) {
 		t = rows[n].user ? USER_MODE(rows[n].code) : KERNEL(rows[n].code);
-		check(t.vector == rows[n].vector && !(t.rflags & FLAG_RF) == !rows[n].rf, "3B 17.3.1.1: %s pushes RF %s",
-		      rows[n].name, rows[n].rf ? "set" : "clear");
+		check(t.vector == rows[n].vector && !(t.rflags & FLAG_RF) == !rows[n].rf,
+		      "3B 17.3.1.1: %s pushes RF %s", rows[n].name, rows[n].rf ? "set" : "clear");
 	}
 	t = KERNEL(load, .rdi = ABSENT);
 	check(t.vector == EXC_PF && (t.rflags & FLAG_RF), "3B 17.3.1.1: #PF pushes RF set");

@@ -9,7 +9,8 @@
 #define IRETD	  0x800 /* in LOW_CODE */
 
 enum mode { REAL, V86, PROTECTED_16, RING3_16, MODES };
-static const char *const mode_names[MODES] = { "real mode", "virtual-8086 mode", "16-bit protected mode", "ring 3, 16 bits" };
+static const char *const mode_names[MODES] = { "real mode", "virtual-8086 mode", "16-bit protected mode",
+					       "ring 3, 16 bits" };
 
 static struct legacy_state start_of(enum mode mode)
 {
@@ -97,7 +98,8 @@ static void run_steps(enum mode mode, u32 ax)
 	_(flags_sti, "sti; nop; cli; nop", 0, 1, 2, 3, 4)                                                              \
 	_(flags_off, "pushf; pop %bx; and $0xfeff, %bx; push %bx; popf; nop; nop", 0, 1, 2, 6, 7, 8)                   \
 	_(far_jump, "push %cs; push $1f - far_jump; lret; nop; 1: nop", 0, 1, 4, 6, 7)                                 \
-	_(interrupt_return, "pushf; push %cs; push $1f - interrupt_return; iret; nop; 1: nop; nop", 0, 1, 2, 5, 7, 8, 9) \
+	_(interrupt_return, "pushf; push %cs; push $1f - interrupt_return; iret; nop; 1: nop; nop", 0, 1, 2, 5, 7, 8,  \
+	  9)                                                                                                           \
 	_(x87, "fninit; fld1; fwait; fstp %st(0); nop", 0, 2, 4, 5, 7, 8)                                              \
 	_(decimal, "daa; aaa; aam; cbw; cwd; nop", 0x1234, 1, 2, 4, 5, 6, 7)
 
@@ -183,7 +185,8 @@ static void test_ends(void)
 		place_code(low_int);
 		*legacy_gate(0x50) |= 3ull << 45;
 		run_steps(mode, 0);
-		check(steps.count == 1 && steps.end.vector == 0x50 && steps.end.eip == 3 && (steps.end.eflags & FLAG_TF),
+		check(steps.count == 1 && steps.end.vector == 0x50 && steps.end.eip == 3 &&
+			      (steps.end.eflags & FLAG_TF),
 		      "3B 17.3.1.4: %s: INT n is no step, and pushes TF", name);
 		place_code(low_int1);
 		s = start_of(mode);
@@ -191,7 +194,8 @@ static void test_ends(void)
 		s.eflags |= FLAG_TF;
 		write_dr6(0);
 		t = step_from(mode, s);
-		check(t.vector == EXC_DB && t.eip == 2 && !(read_dr6() & DR6_BS), "3B 17.3.1.6: %s: INT1 with TF: one #DB, without BS", name);
+		check(t.vector == EXC_DB && t.eip == 2 && !(read_dr6() & DR6_BS),
+		      "3B 17.3.1.6: %s: INT1 with TF: one #DB, without BS", name);
 		place_code(low_popf_on);
 		s = start_of(mode);
 		write_dr6(0);
@@ -204,7 +208,8 @@ static void test_ends(void)
 		      "3B 17.3.1.1: %s: between iterations RF is pushed set", name);
 		place_code(low_divide);
 		run_steps(mode, 1);
-		check(steps.count == 1 && steps.end.vector == EXC_DE && steps.end.eip == 2 && (steps.end.eflags & FLAG_TF),
+		check(steps.count == 1 && steps.end.vector == EXC_DE && steps.end.eip == 2 &&
+			      (steps.end.eflags & FLAG_TF),
 		      "3B 17.3.1.4: %s: a fault is no step", name);
 	}
 }

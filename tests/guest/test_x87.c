@@ -12,16 +12,16 @@
 #define PAGE_AT_T      0x8000000000ull
 
 /* FSW */
-#define IE     0x01
-#define DE     0x02
-#define ZE     0x04
-#define OE     0x08
-#define UE     0x10
-#define PE     0x20
-#define SF     0x40
-#define ES     0x80
-#define C1     0x200
-#define B      0x8000
+#define IE	       0x01
+#define DE	       0x02
+#define ZE	       0x04
+#define OE	       0x08
+#define UE	       0x10
+#define PE	       0x20
+#define SF	       0x40
+#define ES	       0x80
+#define C1	       0x200
+#define B	       0x8000
 #define FCW_OF(masked) (0x340 | (masked)) /* all but precision and rounding: these exceptions are masked */
 
 static struct {
@@ -117,20 +117,37 @@ static void test_exceptions(void)
 
 #define PENDING SET_UP "fld1; fldz; fdivrp; "
 #define WAITING(_)                                                                                                     \
-	_(fwait, "fwait") _(fld1, "fld1") _(fnop, "fnop") _(fldcw, "fldcw 56(%rdi)") _(frstor, "frstor (%rsi)")        \
-	_(fldenv, "fldenv (%rsi)") _(emms, "emms") _(mmx, "movq %mm0, %mm1") _(fcmov, "fcmovb %st(1), %st")            \
-	_(cvtpi2ps, "cvtpi2ps %mm0, %xmm0") _(maskmovq, "maskmovq %mm0, %mm1")
+	_(fwait, "fwait")                                                                                              \
+	_(fld1, "fld1")                                                                                                \
+	_(fnop, "fnop")                                                                                                \
+	_(fldcw, "fldcw 56(%rdi)")                                                                                     \
+	_(frstor, "frstor (%rsi)")                                                                                     \
+	_(fldenv, "fldenv (%rsi)")                                                                                     \
+	_(emms, "emms")                                                                                                \
+	_(mmx, "movq %mm0, %mm1")                                                                                      \
+	_(fcmov, "fcmovb %st(1), %st")                                                                                 \
+	_(cvtpi2ps, "cvtpi2ps %mm0, %xmm0")                                                                            \
+	_(maskmovq, "maskmovq %mm0, %mm1")
 #define NOT_WAITING(_)                                                                                                 \
-	_(fnclex, "fnclex") _(fninit, "fninit") _(fnstsw, "fnstsw %ax") _(fnstsw_m, "fnstsw 58(%rdi)")                 \
-	_(fnstcw, "fnstcw 58(%rdi)") _(fnstenv, "fnstenv (%rsi)") _(fnsave, "fnsave (%rsi)")                           \
-	_(fxsave, "fxsave (%rsi)") _(feni, ".byte 0xdb, 0xe0") _(fsetpm, ".byte 0xdb, 0xe4") _(sse, "movups (%rsi), %xmm0")
+	_(fnclex, "fnclex")                                                                                            \
+	_(fninit, "fninit")                                                                                            \
+	_(fnstsw, "fnstsw %ax")                                                                                        \
+	_(fnstsw_m, "fnstsw 58(%rdi)")                                                                                 \
+	_(fnstcw, "fnstcw 58(%rdi)")                                                                                   \
+	_(fnstenv, "fnstenv (%rsi)")                                                                                   \
+	_(fnsave, "fnsave (%rsi)")                                                                                     \
+	_(fxsave, "fxsave (%rsi)")                                                                                     \
+	_(feni, ".byte 0xdb, 0xe0")                                                                                    \
+	_(fsetpm, ".byte 0xdb, 0xe4")                                                                                  \
+	_(sse, "movups (%rsi), %xmm0")
 #define _(name, text)                                                                                                  \
 	CODE(after_##name, PENDING LABEL(after_##name##_at) text)                                                      \
 	extern const u8 after_##name##_at[];
-WAITING(_) NOT_WAITING(_)
+WAITING(_)
+NOT_WAITING(_)
 #undef _
 
-static void test_waiting(void)
+	static void test_waiting(void)
 {
 	static const struct {
 		const char *name;
@@ -141,7 +158,7 @@ static void test_waiting(void)
 		WAITING(_)
 #undef _
 #define _(name, text) { #name, after_##name, after_##name##_at, false },
-		NOT_WAITING(_)
+			NOT_WAITING(_)
 #undef _
 	};
 
@@ -265,7 +282,8 @@ static void test_irq_13(void)
 	t = run_13(error_13_mmx, clear_exceptions);
 	check(irqs == 1 && irq_rip == (u64)error_13_mmx_at && t.rax == 2, "1 D.2.1: MMX waits as well");
 	t = run_13(error_13_emms, ignore_for_good);
-	check(irqs == 1 && irq_rip == (u64)error_13_emms_at && t.rax == 2, "1 D.2.2: IGNNE# lets EMMS and MASKMOVQ go on");
+	check(irqs == 1 && irq_rip == (u64)error_13_emms_at && t.rax == 2,
+	      "1 D.2.2: IGNNE# lets EMMS and MASKMOVQ go on");
 	asm volatile("fninit");
 	t = run_13(error_13, clear_exceptions);
 	check(t.vector == END_VECTOR && irqs == 1, "1 D.2.1: FNINIT releases FERR#, too");
@@ -283,7 +301,7 @@ static void test_irq_13(void)
 /* ---- pointers ---- */
 
 CODE(pointer_memory, "fninit; nop\n" LABEL(pointer_memory_at) "fldl 8(%rdi); fnstcw 58(%rdi); fnclex; fldcw 58(%rdi); "
-						       "fnstsw %ax; fnstenv (%rsi)")
+							      "fnstsw %ax; fnstenv (%rsi)")
 CODE(pointer_register, "fninit; fldl (%rdi)\n" LABEL(pointer_register_at) "fld %st(0); fnstenv (%rsi)")
 CODE(pointer_init, "fninit; fldl (%rdi); fninit; fnstenv (%rsi)")
 CODE(pointer_word, "fninit; fldl (%rdi)\n.byte 0x66\nfnstenv (%rsi)")
@@ -300,10 +318,12 @@ static void test_pointers(void)
 	struct trap t;
 
 	KERNEL(pointer_memory, .rdi = at, .rsi = (u64)image);
-	check_equal(env_dword(3), (u32)(u64)pointer_memory_at, "1 8.1.8: the instruction pointer, kept by control instructions");
+	check_equal(env_dword(3), (u32)(u64)pointer_memory_at,
+		    "1 8.1.8: the instruction pointer, kept by control instructions");
 	check_equal(env_dword(5), (u32)at + 8, "1 8.1.8: the operand's address");
 	check_equal(env_dword(4) >> 16, 0x547, "1 8.1.9: the opcode, without its first five bits");
-	check(env_dword(0) == 0xffff037f && env_dword(2) == 0xffff7fff, "1 8.1.10: control and tag words, upper halves set");
+	check(env_dword(0) == 0xffff037f && env_dword(2) == 0xffff7fff,
+	      "1 8.1.10: control and tag words, upper halves set");
 	KERNEL(pointer_register, .rdi = at, .rsi = (u64)image);
 	check(env_dword(3) == (u32)(u64)pointer_register_at && env_dword(5) == (u32)at && env_dword(4) >> 16 == 0x1c0,
 	      "1 8.1.8: an instruction without a memory operand leaves the data pointer");
@@ -316,7 +336,8 @@ static void test_pointers(void)
 		      image[14] == 0xee,
 	      "1 8.1.10: 14 bytes with an operand-size prefix");
 	t = USER_MODE(pointer_32, .rip = USER(pointer_32), .cs = USER_CS32, .rdi = USER(&data), .rsi = USER(image));
-	check(t.vector == END_VECTOR && env_dword(3) == (u32)USER(pointer_32_at) && env_dword(5) == (u32)USER(&data) + 8,
+	check(t.vector == END_VECTOR && env_dword(3) == (u32)USER(pointer_32_at) &&
+		      env_dword(5) == (u32)USER(&data) + 8,
 	      "1 8.1.10: compatibility mode: the offsets");
 	check((u16)env_dword(4) == USER_CS32 && env_dword(6) == (0xffff0000 | USER_DS), "1 8.1.10: and the selectors");
 	check(read_quad(image + 28) == 0 && read_word(image + 36) == 0, "2 FSAVE: ST(0) behind it");
@@ -357,8 +378,9 @@ static void test_real_layouts(const char *mode, struct legacy_state s)
 		      WORD(6) == (fdp >> 16) << 12 && WORD(7) == 0xeeee,
 	      "1 figure 8-12: %s: linear addresses of 20 bits, and the opcode; 14 bytes", mode);
 	run_layout(place_code(layout_32), s);
-	check(DWORD(0) == 0xffff037f && DWORD(3) == (0xffff0000 | (u16)fip) && DWORD(4) == ((fip >> 16) << 12 | FLDL_OP) &&
-		      DWORD(5) == (0xffff0000 | (u16)fdp) && DWORD(6) == (fdp >> 16) << 12 && DWORD(7) == 0xeeeeeeee,
+	check(DWORD(0) == 0xffff037f && DWORD(3) == (0xffff0000 | (u16)fip) &&
+		      DWORD(4) == ((fip >> 16) << 12 | FLDL_OP) && DWORD(5) == (0xffff0000 | (u16)fdp) &&
+		      DWORD(6) == (fdp >> 16) << 12 && DWORD(7) == 0xeeeeeeee,
 	      "1 figure 8-10: %s: the same in 28 bytes", mode);
 	run_layout(place_code(move_16), s);
 	check(!memcmp(low_data(IMAGE + 128), low_data(IMAGE), 14), "2 FRSTOR: %s: what FSAVE stored", mode);
@@ -379,7 +401,8 @@ static void test_layouts(void)
 		      DWORD(6) == (0xffff0000 | LEGACY_USER_DS16),
 	      "1 figure 8-9: 16-bit protected mode, 28 bytes: with the opcode");
 	run_layout(place_code(move_16), (struct legacy_state){ LEGACY_RING3_16 });
-	check(!memcmp(low_data(IMAGE + 128), low_data(IMAGE), 14), "2 FRSTOR: 16-bit protected mode: what FSAVE stored");
+	check(!memcmp(low_data(IMAGE + 128), low_data(IMAGE), 14),
+	      "2 FRSTOR: 16-bit protected mode: what FSAVE stored");
 }
 
 /* ---- MMX and x87 share their registers ---- */
@@ -394,7 +417,8 @@ static void test_mmx(void)
 
 	t = KERNEL(mmx_write, .rsi = (u64)image);
 	check_equal(read_word(image + 4) & 0x3800, 0, "1 9.5.1: an MMX instruction sets TOP to 0");
-	check_equal(read_word(image + 8) & 0x00c0, 0x0080, "1 9.5.1: the tag of what it wrote: special, for all ones in the exponent");
+	check_equal(read_word(image + 8) & 0x00c0, 0x0080,
+		    "1 9.5.1: the tag of what it wrote: special, for all ones in the exponent");
 	check(read_quad(image + 28 + 30) == 0x1234 && read_word(image + 28 + 38) == 0xffff,
 	      "1 9.5.1: the exponent of what it wrote is all ones");
 	t = KERNEL(mmx_read, .rsi = (u64)image);
@@ -424,7 +448,8 @@ static void test_fxsave(void)
 		      image[4] == 0xc0 && read_word(image + 6) == stored(0x547),
 	      "1 table 10-2: FCW, FSW, abridged FTW, FOP");
 	check_equal(read_quad(image + 16), stored((u64)&data + 16), "2 FXSAVE64: a 64-bit data pointer");
-	check(read_dword(image + 24) == 0x1f80 && (read_dword(image + 28) & 0xffbf) == 0xffbf, "1 11.6.6: MXCSR and MXCSR_MASK");
+	check(read_dword(image + 24) == 0x1f80 && (read_dword(image + 28) & 0xffbf) == 0xffbf,
+	      "1 11.6.6: MXCSR and MXCSR_MASK");
 	check(read_quad(image + 32) == 0xc000000000000000 && read_word(image + 40) == 0x4000, "1 table 10-2: ST(0)");
 	check_equal(read_quad(image + 160 + 9 * 16), 0x3ff0000000000000, "1 table 10-2: XMM9");
 	check_equal(image[464], 0xee, "1 10.5.1: bytes 464 to 511 are not written");
@@ -439,7 +464,8 @@ static void test_fxsave(void)
 	image[24 + 2] = 1;
 	image[0] = 0x7e;
 	t = KERNEL(fxrstor, .rsi = (u64)image);
-	check(t.vector == EXC_GP && t.error == 0 && t.rip == (u64)fxrstor_at, "2 FXRSTOR: a reserved bit of MXCSR: #GP(0)");
+	check(t.vector == EXC_GP && t.error == 0 && t.rip == (u64)fxrstor_at,
+	      "2 FXRSTOR: a reserved bit of MXCSR: #GP(0)");
 	asm volatile("fnstcw %0" : "=m"(data.fcw));
 	check_equal(data.fcw, 0x37f, "2 FXRSTOR: and nothing is loaded");
 	t = KERNEL(fxrstor, .rsi = (u64)image + 8);
@@ -512,7 +538,8 @@ static void test_xsave(void)
 	asm volatile("fninit; fld1; fldcw %0" ::"m"((u16){ 0x27f }));
 	t = KERNEL(xrstor, .rsi = (u64)image, .rax = 1);
 	asm volatile("fnstcw %0; fnstsw %1" : "=m"(data.fcw), "=m"(data.fsw));
-	check(t.vector == END_VECTOR && data.fcw == 0x37f && data.fsw == 0, "1 13.8.1: a clear bit of XSTATE_BV initialises");
+	check(t.vector == END_VECTOR && data.fcw == 0x37f && data.fsw == 0,
+	      "1 13.8.1: a clear bit of XSTATE_BV initialises");
 
 	if (!(cpuid(0xd, 1).a & BIT(1))) {
 		t = KERNEL(xsavec, .rsi = (u64)image, .rax = 3);

@@ -220,7 +220,8 @@ static void mask_bytes(struct vcpu *v, const struct insn *i, const struct fields
 	for (unsigned n = 0; n < count; n++)
 		if (mask[n] & 0x80) {
 			addresses[n] = element_address(v, i, f->seg, v->s.gpr[RDI] + n, 1, ACCESS_WRITE);
-			cpu_check_alignment(v, addresses[n] - n, 8); /* as the host's processor; the manuals do not say */
+			cpu_check_alignment(v, addresses[n] - n,
+					    8); /* as the host's processor; the manuals do not say */
 			cpu_probe_write(v, addresses[n], 1, f->seg == SS);
 		}
 	for (unsigned n = 0; n < count; n++)
