@@ -10,8 +10,8 @@
 
 /* 8254 at 0x40..0x43 and port 0x61 (gate and output of channel 2, refresh toggle); IRQ 0. */
 int pit_create(struct bus *, struct error *);
-/* MC146818 at 0x70/0x71, 128 bytes of CMOS; date from clock_wall_ns; IRQ 8. Memory sizes go in CMOS 0x15..0x18, 0x30..0x35, 0x5b..0x5d. */
-int rtc_create(struct bus *, struct error *);
+/* MC146818 at 0x70/0x71, 128 bytes of CMOS; date from clock_wall_ns; IRQ 8. Memory sizes go in CMOS 0x15..0x18, 0x30..0x35, 0x5b..0x5d, cpu_count - 1 in 0x5f. */
+int rtc_create(struct bus *, unsigned cpu_count, struct error *);
 /* 16550A; chardev may be NULL (nothing connected). `n` 0..3 = COM1..COM4: 0x3f8/4, 0x2f8/3, 0x3e8/4, 0x2e8/3. */
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
 /* 8042 at 0x60/0x64: self-test, output port (A20, reset pulse 0xfe), no keyboard attached yet; port 0x92 (fast A20, reset). */

@@ -38,7 +38,7 @@ static int add_piix(struct machine *m, struct error *err) { return piix_create(m
 
 static int add_pit(struct machine *m, struct error *err) { return pit_create(m->bus, err); }
 
-static int add_rtc(struct machine *m, struct error *err) { return rtc_create(m->bus, err); }
+static int add_rtc(struct machine *m, struct error *err) { return rtc_create(m->bus, m->cpu_count, err); }
 
 static int add_coprocessor(struct machine *m, struct error *err) { return coprocessor_create(m->bus, err); }
 

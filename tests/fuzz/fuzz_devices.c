@@ -132,7 +132,7 @@ static void pc_create(struct pc *pc)
 	pc->bus = bus = bus_create(NULL, pc->clock, &pc->trace, NULL);
 	bus->request = request;
 	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
-		 piix_create(bus, NULL) || pit_create(bus, NULL) || rtc_create(bus, NULL) || kbc_create(bus, NULL) ||
+		 piix_create(bus, NULL) || pit_create(bus, NULL) || rtc_create(bus, 1, NULL) || kbc_create(bus, NULL) ||
 		 uart_create(bus, 0, &pc->serial, NULL) || uart_create(bus, 2, NULL, NULL) ||
 		 debug_exit_create(bus, NULL) || debug_console_create(bus, NULL, NULL);
 	if (failed)

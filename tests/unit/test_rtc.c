@@ -11,7 +11,7 @@ static int setup(void **state)
 {
 	struct board *b = board_create(1);
 
-	assert_int_equal(rtc_create(b->bus, NULL), 0);
+	assert_int_equal(rtc_create(b->bus, 3, NULL), 0);
 	board_pic_init(b);
 	*state = b;
 	return 0;
@@ -277,10 +277,11 @@ static void memory_sizes(void **state)
 
 	(void)state;
 	assert_int_equal(irq_chip_create(b.bus, 1, &ops, cpus, NULL), 0);
-	assert_int_equal(rtc_create(b.bus, NULL), 0);
+	assert_int_equal(rtc_create(b.bus, 2, NULL), 0);
 	assert_int_equal(get(&b, 0x15) | get(&b, 0x16) << 8, 640);
 	assert_int_equal(get(&b, 0x17) | get(&b, 0x18) << 8, 63 << 10);
 	assert_int_equal(get(&b, 0x30) | get(&b, 0x31) << 8, 63 << 10);
+	assert_int_equal(get(&b, 0x5f), 1);
 	assert_int_equal(get(&b, 0x34) | get(&b, 0x35) << 8, 48 << 4);
 	assert_int_equal(get(&b, 0x5b) | get(&b, 0x5c) << 8 | get(&b, 0x5d) << 16, 0);
 	bus_destroy(b.bus);

@@ -34,6 +34,7 @@ enum {
 	RTC_CENTURY = 0x32,
 	CMOS_ABOVE_16M = 0x34,
 	CMOS_ABOVE_4G = 0x5b,
+	CMOS_MORE_CPUS = 0x5f, /* besides the first: so many does firmware wait for */
 };
 
 #define A_UIP	 BIT(7)
@@ -450,7 +451,7 @@ STATE_DESC(rtc_state_desc, "rtc", 1, struct rtc, RTC_STATE, .loaded = rtc_loaded
 
 static const struct device_ops rtc_ops = { .state = &rtc_state_desc, .reset = rtc_reset, .destroy = rtc_destroy };
 
-int rtc_create(struct bus *bus, struct error *err)
+int rtc_create(struct bus *bus, unsigned cpu_count, struct error *err)
 {
 	struct rtc *rtc = calloc(1, sizeof(*rtc));
 
@@ -463,6 +464,7 @@ int rtc_create(struct bus *bus, struct error *err)
 	rtc->battery.cmos[RTC_B] = B_24H;
 	rtc->battery.cmos[RTC_D] = D_VRT;
 	rtc->battery.cmos[CMOS_EQUIPMENT] = 0x02; /* a floating-point unit */
+	rtc->battery.cmos[CMOS_MORE_CPUS] = (uint8_t)(cpu_count - 1);
 	if (bus->mem)
 		fill_memory_size(rtc, bus->mem);
 	rtc_reset(&rtc->device);
