@@ -56,6 +56,8 @@ ISOLATION_SOURCES := $(sort $(wildcard tests/isolation/*.c))
 ISOLATION := $(OUT)/tests/isolation/isolation
 STEP_SOURCES := $(sort $(wildcard tests/step/*.c))
 STEP := $(OUT)/tests/step/step
+VECTORS_SOURCES := $(sort $(wildcard tests/vectors/*.c))
+VECTORS := $(OUT)/tests/vectors/vectors
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
@@ -145,6 +147,11 @@ $(STEP): $(STEP_SOURCES) $(wildcard tests/step/*.h tests/lib/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/step')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/step $(LDFLAGS_ALL) -o $@ $(STEP_SOURCES) $(LIB) $(LIBS)
+
+$(VECTORS): $(VECTORS_SOURCES) $(wildcard tests/vectors/*.h) $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   tests/vectors')
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests/vectors $(LDFLAGS_ALL) -o $@ $(VECTORS_SOURCES) $(LIB) $(LIBS) -ljansson -lz
 
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -251,7 +258,8 @@ packages:
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
-	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))'
+	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
+	VECTORS='$(abspath $(VECTORS))'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -259,7 +267,7 @@ check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
 test: packages
-	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) fuzzers
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) $(VECTORS) fuzzers
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
