@@ -424,6 +424,7 @@ static void redirected_interrupt(struct vcpu *v, const struct insn *i, uint8_t v
 	cpu_set_real_segment(v, CS, (uint16_t)(target >> 16));
 	v->s.rip = target & 0xffff;
 	cpu_set_rflags(v, flags & ~(enable | FLAG_TF | FLAG_NT));
+	cpu_update_mode(v); /* where CS begins */
 }
 
 void op_int_n(struct vcpu *v, const struct insn *i)
