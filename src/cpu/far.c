@@ -398,7 +398,8 @@ static bool interrupt_is_redirected(struct vcpu *v, uint8_t vector)
 {
 	uint32_t map, byte;
 
-	if (!(v->s.cr4 & CR4_VME) || v->s.seg_limit[TR] < 103)
+	if (!(v->s.cr4 & CR4_VME) || (attr_type(v->s.seg_attr[TR]) & ~TSS_BUSY) != SYSTEM_TSS_32 ||
+	    v->s.seg_limit[TR] < 103)
 		return false;
 	map = (uint32_t)cpu_system_load(v, v->s.seg_base[TR] + 102, 2);
 	byte = map - 32 + vector / 8;

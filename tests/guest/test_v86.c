@@ -353,6 +353,20 @@ static void test_redirection(void)
 			   (t.eflags & (FLAG_VIF | FLAG_IF)) == FLAG_VIF,
 		   &t),
 	      "3A 20.3.3.3: method 5, IOPL 3: IF is pushed and cleared");
+	{
+		struct legacy_state s = { LEGACY_V86, .cr4 = CR4_VME, .tr = TARGET };
+
+		/* What a TSS of 32 bits would have for maps is there, and clear. */
+		*legacy_descriptor(TARGET) = descriptor(LOW_DATA, 0x3fff, 0x81);
+		memset(low_data(0), 0, 0x200);
+		((u16 *)low_data(0))[1] = 0x2000;
+		((u16 *)low_data(0))[2] = LEGACY_SS16;
+		((u16 *)low_data(0))[51] = 0x100;
+		s.eip = place_low(int_n.from, int_n.end);
+		memcpy((void *)(LOW_CODE + 0x100), own_handler, (size_t)(own_handler_end - own_handler));
+		t = legacy_run(&s);
+		check(show(t.vector == EXC_GP && t.eip == 0, &t), "3A 20.3.3: a TSS of 16 bits has no redirection map");
+	}
 	*legacy_gate(0x50) |= (u64)DPL(3) << 40;
 	maps(false);
 	t = run_86(&int_n, 3, CR4_VME, 0, 0);
