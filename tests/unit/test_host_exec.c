@@ -871,8 +871,8 @@ static void fill_state(struct vcpu *v)
 	v->s.fsw = 0x2801;
 	v->s.ftw = 0x0003;
 	v->s.fop = 0x123;
-	v->s.fip = 0x1122334455667788;
-	v->s.fdp = 0x99aabbccddeeff00;
+	v->s.fip = 0x334455667788; /* 48 bits with sign: what FXRSTOR loads */
+	v->s.fdp = 0xffffbbccddeeff00;
 	v->s.fcs = v->s.fds = 0;
 	v->s.mxcsr = 0x3f80;
 }
