@@ -192,6 +192,15 @@ static void compare_worlds(struct world *a, struct world *b)
 			found("the engines differ: memory at %#llx is %#x, %#x", (unsigned long long)at, x[at], y[at]);
 }
 
+/* One on the first instruction of its own handler strikes as often as an engine looks: engines may differ. */
+static bool has_code_breakpoints(const struct vcpu *v)
+{
+	for (unsigned n = 0; n < 4; n++)
+		if (bits(v->s.dr[7], 2 * n + 1, 2 * n) && !bits(v->s.dr[7], 17 + 4 * n, 16 + 4 * n))
+			return true;
+	return false;
+}
+
 /* Whatever the TLB may still know, both forget it: what may be kept is the engine's choice. */
 static void run_other(struct world *w, struct world *other, const struct step_plan *s, enum exit_kind kind,
 		      struct case_counts *counts)
@@ -250,7 +259,6 @@ void case_run(struct choices *choices, const struct case_options *o, struct case
 	plan_make(&plan);
 	step.plan = &plan;
 	plan.meddling &= !other;
-	/* Breakpoints on data only: one on the first instruction of its own handler strikes as often as an engine looks. */
 	if (other)
 		plan.state.dr[7] |= 0x11110000;
 	world_start(w, plan.image, &plan.state, plan.noise, plan.meddling);
@@ -271,6 +279,8 @@ void case_run(struct choices *choices, const struct case_options *o, struct case
 		kind = run_step(w, &s);
 		check_step(w, &checked, &plan, s.budget, s.events);
 		counts->steps++;
+		if (other && has_code_breakpoints(w->v))
+			break;
 		if (other)
 			run_other(w, other, &s, kind, counts);
 		if (is_over(w, kind)) {

@@ -4,6 +4,6 @@ cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/tap.sh
 step=${STEP:-build/release/tests/step/step}
 
-check "interp: 4000 cases" "$step" --seed 1 --cases 4000
-check "interp and bt: 300 cases" "$step" --seed 1 --cases 300 --other bt,block=1
+check "interp: 6000 cases" "$step" --seed 1 --cases 6000
+check "interp and bt: 1500 cases" "$step" --seed 1 --cases 1500 --other bt,block=1
 finish
