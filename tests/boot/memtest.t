@@ -1,5 +1,5 @@
 #!/bin/sh
-# memtest86+, of 64 and of 32 bits, which start by the Linux protocols and bring their own drivers: its first tests of 24 MiB find nothing.
+# memtest86+, of 64 and of 32 bits, which start by the Linux protocols and bring their own drivers: its first tests of 12 MiB find nothing.
 # Skipped where `scripts/get-guest.sh --test` could not get it.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/boot/lib.sh
@@ -14,7 +14,7 @@ memtest() {
 	image=$1
 	shift
 	"$expect" -t "$limit" -p wait 'Memtest86+' wait 'Testing' wait 'Moving inversions' wait 'Errors: 0 ' send '\x01x' exit 0 -- \
-		"$doppel" run --kernel "$guest/$image" --append console=ttyS0,115200 --memory 24M "$@"
+		"$doppel" run --kernel "$guest/$image" --append console=ttyS0,115200 --memory 12M "$@"
 }
 
 for engine in interp bt; do
