@@ -9,6 +9,7 @@
  * a PC makes IRQ 13.
  */
 #include "cpu/fpu.h"
+#include "cpu/private.h"
 
 #define XMM_CLOBBERS                                                                                                   \
 	"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",     \
@@ -151,13 +152,17 @@ void cpu_fpu_save(struct vcpu *v)
 	v->x87_watch = 0;
 }
 
+bool fpu_keeps_pointers(const struct vcpu *v) { return !is_amd(v->model) || (v->s.fsw & FSW_ES); }
+
 uint64_t cpu_xinuse(struct vcpu *v)
 {
 	const struct cpu_state *s = &v->s;
 	uint64_t used = 0, low = 0, high = 0, x87;
 
 	fpu_sync(v);
-	x87 = s->fop | s->fcs | s->fds | s->fip | s->fdp | s->fsw;
+	x87 = s->fsw;
+	if (fpu_keeps_pointers(v))
+		x87 |= s->fop | s->fcs | s->fds | s->fip | s->fdp;
 	for (unsigned n = 0; n < 8; n++)
 		x87 |= s->st_mantissa[n] | s->st_exponent[n];
 	for (unsigned n = 0; n < 16; n++) {
@@ -187,11 +192,8 @@ static void make_live(struct vcpu *v)
 		cpu_fpu_load(v);
 }
 
-/* Translated code may have run since somebody looked: an exception that the host's unit holds must not be the host's to report. */
 static void check_pending(struct vcpu *v)
 {
-	if (v->x87_watch)
-		cpu_fpu_watch(v);
 	if (v->x87_watch & X87_PENDING)
 		cpu_fpu_report(v);
 }

@@ -38,6 +38,11 @@ void fpu_sync(struct vcpu *);
 /* One bit a register <-> two bits a register, by the registers' contents (SDM vol. 1 10.5.1.1). */
 uint8_t fpu_short_tags(uint16_t tags);
 uint16_t fpu_full_tags(const struct cpu_state *, uint8_t short_tags);
+/*
+ * Are the last instruction's opcode and pointers part of what FXSAVE and XSAVE store, and of XINUSE? With AMD's processors only
+ * while an unmasked exception waits, else they count as zeros (APM vol. 2 11.4.4); with Intel's always.
+ */
+bool fpu_keeps_pointers(const struct vcpu *);
 /* #NM by CR0.EM and CR0.TS: what FXSAVE and FXRSTOR ask. */
 void fpu_check_available(struct vcpu *, uint64_t cr0_bits);
 

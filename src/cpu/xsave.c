@@ -3,7 +3,6 @@
  * 10.5 and chapter 13). Component 2 is at byte 576 in the standard and in the compacted format, so both have one layout.
  */
 #include "cpu/fpu.h"
-#include "cpu/private.h"
 
 #define COMPACTED BIT(63) /* of XCOMP_BV */
 
@@ -26,10 +25,6 @@ static unsigned vector_registers(const struct vcpu *v) { return v->code_mode == 
 
 /* ---- pieces of the image ---- */
 
-/*
- * AMD's processors store the last instruction's opcode and pointers only while an unmasked exception waits, else zeros (APM
- * vol. 2 11.4.4); Intel's always.
- */
 static void put_x87(const struct vcpu *v, struct fxsave_image *image, bool is64)
 {
 	const struct cpu_state *s = &v->s;
@@ -39,7 +34,7 @@ static void put_x87(const struct vcpu *v, struct fxsave_image *image, bool is64)
 	image->fcw = s->fcw;
 	image->fsw = s->fsw;
 	image->tags = fpu_short_tags(s->ftw);
-	if (!is_amd(v->model) || (s->fsw & FSW_ES)) {
+	if (fpu_keeps_pointers(v)) {
 		image->fop = s->fop;
 		image->fip = is64 ? s->fip : (uint32_t)s->fip | (uint64_t)s->fcs << 32;
 		image->fdp = is64 ? s->fdp : (uint32_t)s->fdp | (uint64_t)s->fds << 32;

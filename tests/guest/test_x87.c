@@ -179,7 +179,8 @@ NOT_WAITING(_)
 CODE(pending_nm, PENDING "mov %cr0, %rax; or $8, %rax; mov %rax, %cr0\n" LABEL(pending_nm_at) "fld1")
 CODE(fwait_only, "fwait")
 CODE(unmask_later, "fninit; fld1; fldz; fdivrp; movw %cx, 56(%rdi); fldcw 56(%rdi)\n" LABEL(unmask_later_at) "fld1")
-extern const u8 pending_nm_at[], unmask_later_at[];
+CODE(unmask_by_fldenv, "fninit; fnstenv (%rsi); movw %cx, (%rsi); fldenv (%rsi); fldz; fldz; fdivp\n" LABEL(unmasked_emms) "emms")
+extern const u8 pending_nm_at[], unmask_later_at[], unmasked_emms[];
 
 static void test_availability(void)
 {
@@ -200,6 +201,8 @@ static void test_availability(void)
 	asm volatile("fninit");
 	t = KERNEL(unmask_later, .rdi = (u64)&data, .rcx = FCW_OF(0));
 	check(t.vector == EXC_MF && t.rip == (u64)unmask_later_at, "1 8.1.4: an exception that is unmasked later");
+	t = KERNEL(unmask_by_fldenv, .rsi = (u64)image, .rcx = FCW_OF(0));
+	check(t.vector == EXC_MF && t.rip == (u64)unmasked_emms, "2 EMMS: reports what FLDENV unmasked");
 	asm volatile("fninit");
 }
 
