@@ -13,10 +13,25 @@ static unsigned hash_of(uint64_t a, uint64_t b)
 
 /* ---- jump tables ---- */
 
-static void clear_table(struct jump_table *t)
+static void make_empty(struct jump_table *t)
 {
 	for (unsigned n = 0; n < 1u << BT_JUMP_BITS; n++)
 		t->to[n].nkey = bt_jump_empty(n);
+	t->inserted = 0;
+}
+
+/* Guests without PCIDs come here at each switch between processes: mostly little was put in. */
+static void clear_table(struct jump_table *t)
+{
+	if (t->inserted > BT_JUMP_NOTED) {
+		make_empty(t);
+		return;
+	}
+	while (t->inserted) {
+		unsigned n = t->noted[--t->inserted];
+
+		t->to[n].nkey = bt_jump_empty(n);
+	}
 }
 
 /* A kernel's table outlives changes of CR3, while all of its code is in global pages of the upper half. */
@@ -77,6 +92,9 @@ void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct b
 
 	t->to[n] = (struct jump_target){ .nkey = -rip, .code = bt_exec(v->bt, b) };
 	t->block[n] = b;
+	if (t->inserted < BT_JUMP_NOTED)
+		t->noted[t->inserted] = (uint16_t)n;
+	t->inserted = MIN(t->inserted + 1, BT_JUMP_NOTED + 1);
 }
 
 /* Where entries of jump tables lead whose block is gone: R10 is the address. Always at the start of the cache. */
@@ -313,7 +331,9 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	if (!bt->tlb_lookups[0] || !bt->tlb_lookups[1] || !bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	BUG_ON(bt_jump_index(0) || !bt_jump_index(1)); /* bt_jump_empty() */
-	clear_table(bt->nothing);
+	make_empty(bt->nothing);
+	for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
+		make_empty(&bt->tables[n]);
 	bt->space = &bt->spaces[0];
 	bt_code_flush(v);
 	return 0;

@@ -13,6 +13,7 @@
 #define BT_JUMP_BITS	12
 #define BT_JUMP_TABLES	24
 #define BT_JUMP_GUESSES 64
+#define BT_JUMP_NOTED	256u
 #define BT_CODE_PAGES	4096	   /* slots of a hash table */
 #define BT_MAX_BLOCKS	(1u << 21) /* what an exit argument can name */
 #define BT_FORCED	4096	   /* instructions that are better done in C: slots of a hash table */
@@ -115,6 +116,9 @@ struct jump_target {
 struct jump_table {
 	_Alignas(64) struct jump_target to[1u << BT_JUMP_BITS];
 	struct bt_block *block[1u << BT_JUMP_BITS];
+	/* Which entries were put in since it was empty; more than BT_JUMP_NOTED: some others, too. */
+	uint16_t noted[BT_JUMP_NOTED];
+	unsigned inserted;
 };
 
 /* What a jump table is for: beside each other, since they are searched. */
