@@ -7,7 +7,8 @@
 #define ENGINE_OPTIONS_HELP				       ENGINE_OPTIONS(_)
 
 const struct cli_command cli_commands[] = {
-	{ "run", "--kernel FILE [OPTION...]", "boot a kernel in a new virtual machine", run_options, command_run,
+	{ "run", "--kernel FILE|--firmware FILE [OPTION...]", "boot a kernel in a new virtual machine", run_options,
+	  command_run,
 	  "With --serial stdio, Ctrl-A x ends doppel and Ctrl-A h shows the other keys.\n"
 	  "SIZE is a number with K, M, G or T. file: and unix: are followed by a path.\n"
 	  "An engine's name may be followed by options, with commas before them (bt,link=off):\n" ENGINE_OPTIONS_HELP

@@ -24,37 +24,16 @@
 #define KEEP(n) "mov %eax, 0x2200100 + 4 * " #n "\n"
 
 /* ESI: odd data, EDI: even data, ECX: odd code, which comes back to EDX. */
-#define TRY(name, gate)                                                                                                                                      \
-	CODE32(                                                                                                                                              \
-		name,                                                                                                                                        \
-		"mov (%esi), %eax\n" KEEP(0)                                                                                                                 \
-			gate(0) "mov (%esi), %eax\n" KEEP(1) "movl $0x33333333, (%esi)\nmov (%edi), %eax\n" KEEP(2) "jmp *%ecx\n" LABEL(                     \
-				name##_back) "mov %ebx, %eax\n" KEEP(3) "xor %eax, %eax\nin $0x92, %al\n" KEEP(4) "mo"                                       \
-														  "v "                                       \
-														  "$0"                                       \
-														  "xd"                                       \
-														  "0,"                                       \
-														  " %"                                       \
-														  "al"                                       \
-														  "\n"                                       \
-														  "ou"                                       \
-														  "t "                                       \
-														  "%a"                                       \
-														  "l,"                                       \
-														  " $"                                       \
-														  "0x"                                       \
-														  "64"                                       \
-														  "\n"                                       \
-														  "in"                                       \
-														  " $"                                       \
-														  "0x"                                       \
-														  "60"                                       \
-														  ", "                                       \
-														  "%a"                                       \
-														  "l"                                        \
-														  "\n" KEEP(5)                               \
-															  gate(1) "mov (%esi), %eax\n" KEEP( \
-																  6))                        \
+#define READ_ODD    "mov (%esi), %eax\n"
+#define WRITE_ODD   "movl $0x33333333, (%esi)\nmov (%edi), %eax\n"
+#define JUMP_ODD    "jmp *%ecx\n"
+#define JUMPED_TO   "mov %ebx, %eax\n"
+#define PORT_A	    "xor %eax, %eax\nin $0x92, %al\n"
+#define OUTPUT_PORT "mov $0xd0, %al\nout %al, $0x64\nin $0x60, %al\n"
+#define TRY_CLOSED  READ_ODD KEEP(1) WRITE_ODD KEEP(2) JUMP_ODD
+#define TRY_BACK    JUMPED_TO KEEP(3) PORT_A KEEP(4) OUTPUT_PORT KEEP(5)
+#define TRY(name, gate)                                                                                                \
+	CODE32(name, READ_ODD KEEP(0) gate(0) TRY_CLOSED LABEL(name##_back) TRY_BACK gate(1) READ_ODD KEEP(6))         \
 	extern const u8 name##_back[];
 TRY(port_a, BY_PORT_A)
 TRY(keyboard, BY_KEYBOARD)
