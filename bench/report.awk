@@ -45,6 +45,14 @@ function mean(a, b, kind,   i, r, n, sum) {
 	}
 	return n ? exp(sum / n) : ""
 }
+function mean_real(a, b,   k, r, measured, sum) {
+	for (k = 1; k <= reals; k++)
+		if ((r = ratio(cost(a, real[k]), cost(b, real[k]))) != "" && r > 0) {
+			sum += log(r)
+			measured++
+		}
+	return measured ? exp(sum / measured) : ""
+}
 function show(value) { return value == "" ? "-" : sprintf("%.2f", value) }
 function verdict(value, limit, at_least) {
 	if (value == "")
@@ -70,6 +78,11 @@ FNR == 1 {
 }
 $1 == "up" && !ups++ { note(peer " up", $2); note(peer " up cpu", $3) }	# of the run with one CPU
 $1 == "memory" && ups == 1 { note(peer " memory " $2, $3) }
+$1 ~ /^real_/ && !($1 in real_seen) {
+	real_seen[$1] = 1
+	real[++reals] = $1
+}
+$1 ~ /^real_/ { note(peer " " $1, $4); next }	# nanoseconds of the monitor's CPU time
 $1 ~ /^parallel/ { note(peer " " $1, $3); note(peer " " $1 " cpu", $4); next }	# nanoseconds of the host's clock
 NF == 4 && $1 in kinds { note(peer " " $1, peer ~ /^native/ ? $2 : $4) }
 
@@ -96,7 +109,16 @@ END {
 	for (i = 1; i <= n; i++)
 		if (p[i] != "native")
 			printf "%10s", show(mean(p[i], reference(p[i]), ""))
-	print "\n"
+	print ""
+	for (k = 1; k <= reals; k++) {
+		printf "%-12s%14s", real[k], "ns:"
+		for (i = 1; i <= n; i++)
+			if (p[i] != "native")
+				printf "%10s", show(cost(p[i], real[k]))
+		printf "%13s\n", show(ratio(cost("doppel", real[k]), cost("qemu", real[k])))
+	}
+	print ""
+	line("real-mode loops, geometric mean: doppel / qemu", mean_real("doppel", "qemu"), 0.4)
 	line("all, geometric mean: doppel / qemu", mean("doppel", "qemu", ""), 0.3)
 	line("computing: doppel / native", mean("doppel", "native", "COMPUTE"), 2, 0, beside("qemu", mean("qemu", "native", "COMPUTE")))
 	line("what a system is asked for: doppel / qemu", mean("doppel", "qemu", "SYSTEM"), 0.7)

@@ -72,6 +72,9 @@ case " $* " in
 *) "$get" ;;
 esac
 make_guest 64 cloud busybox
+gcc -m32 -c -o "$out/real.o" "$here/real.S"
+ld -m elf_i386 -T "$here/real.ld" -z max-page-size=4096 -z noexecstack --build-id=none --no-warn-rwx-segments \
+	-o "$out/real.elf" "$out/real.o"
 
 run_doppel() { # ENGINE CPUS WORDS
 	"$out/vmtime" -t "$limit" -g $memory -- $pin "$doppel" run --engine "$1" --kernel "$guest/vmlinuz" --initrd "$guest/initrd.gz" \
@@ -135,6 +138,22 @@ run_pair() {
 	esac
 }
 
+# run_real PEER: loops of real-mode code. Nothing for those without.
+run_real() {
+	case $1 in
+	doppel | interp)
+		engine=$1
+		[ "$1" = interp ] || engine=auto
+		"$out/vmtime" -t "$limit" -- $pin "$doppel" run --engine $engine --kernel "$out/real.elf" --memory 64M --serial null \
+			--debug-console stdio --debug-exit
+		;;
+	qemu)
+		"$out/vmtime" -t "$limit" -- $pin qemu-system-x86_64 -accel tcg -cpu max -m 64 -display none -no-reboot -nodefaults \
+			-kernel "$out/real.elf" -debugcon stdio -device isa-debug-exit,iobase=0xf4,iosize=1
+		;;
+	esac
+}
+
 failed=0
 complain() {
 	failed=1
@@ -147,6 +166,7 @@ while [ "$round" -le "$rounds" ]; do
 		echo "bench: round $round of $rounds: $peer" >&2
 		run_peer "$peer" >"$out/$peer.$round.txt" || complain "$peer" "$out/$peer.$round.txt"
 		[ "$benches" != all ] || run_pair "$peer" >>"$out/$peer.$round.txt" || complain "$peer" "$out/$peer.$round.txt"
+		[ "$benches" != all ] || run_real "$peer" >>"$out/$peer.$round.txt" || complain "$peer" "$out/$peer.$round.txt"
 	done
 	round=$((round + 1))
 done

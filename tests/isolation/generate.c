@@ -219,7 +219,7 @@ static unsigned any_instruction(struct generator *g, uint8_t b[15])
 		n++;
 		store_le32(bytes + n, (uint32_t)(choose_one_in(c, 2) ? choose_below(c, 64) * 8 : distance(g)));
 		store_le64(bytes + n + 4, choose_one_in(c, 2) ? choose_below(c, 64) : choose(c));
-		len = cpu_decode(g->model, g->code32 ? MODE_32 : MODE_64, bytes, 15, 0, &i, NULL);
+		len = cpu_decode(g->model, g->code16 ? MODE_16 : g->code32 ? MODE_32 : MODE_64, bytes, 15, 0, &i, NULL);
 		if (!len || i.op == OP_INVALID || i.op == OP_TOO_LONG)
 			continue;
 		/* HLT and what ends in time or in another mode seldom. */
@@ -604,6 +604,27 @@ static void set_segment(struct cpu_state *s, enum seg seg, uint16_t sel, uint16_
 	s->seg_limit[seg] = attr ? UINT32_MAX : 0;
 }
 
+/* Where the code is, with EIP in the first 64 KiB; others mostly where their offsets of 16 bits lead to something. */
+static void set_segments16(struct generator *g, struct cpu_state *s)
+{
+	static const enum seg data[] = { ES, SS, DS, FS, GS };
+
+	s->seg_attr[CS] &= (uint16_t)~ATTR_DB;
+	s->seg_base[CS] = s->rip & PAGE_MASK & UINT32_MAX;
+	s->seg_limit[CS] = choose_one_in(g->choices, 4) ? (uint32_t)choose(g->choices) | 0xfff : 0xffff;
+	s->rip &= ~PAGE_MASK;
+	for (unsigned n = 0; n < ARRAY_SIZE(data); n++) {
+		if (choose_one_in(g->choices, 2))
+			s->seg_base[data[n]] = (uint32_t)hostile_address(g);
+		if (choose_one_in(g->choices, 2))
+			s->seg_limit[data[n]] = choose_one_in(g->choices, 4) ? (uint32_t)choose(g->choices) : 0xffff;
+	}
+	if (choose_one_in(g->choices, 2))
+		s->seg_attr[SS] &= (uint16_t)~ATTR_DB;
+	if (choose_one_in(g->choices, 8))
+		s->seg_attr[data[choose_below(g->choices, ARRAY_SIZE(data))]] ^= ATTR_EXPAND_DOWN;
+}
+
 static void set_segments(struct generator *g, struct cpu_state *s)
 {
 	const uint16_t data = ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED | ATTR_G | ATTR_DB;
@@ -630,6 +651,8 @@ static void set_segments(struct generator *g, struct cpu_state *s)
 		set_segment(s, SS, 0x2b, data | ATTR_DPL, (uint32_t)hostile_address(g));
 	if (choose_one_in(g->choices, 8))
 		s->seg_limit[choose_below(g->choices, 6)] = (uint32_t)choose(g->choices) | 0xfff;
+	if (g->code16)
+		set_segments16(g, s);
 	s->seg_attr[DS] &= (uint16_t) ~(choose_one_in(g->choices, 16) ? ATTR_WRITABLE : 0);
 }
 

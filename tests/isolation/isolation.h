@@ -83,6 +83,7 @@ struct generator {
 	const struct cpu_model *model;
 	bool kernel; /* code for CPL 0; else for CPL 3 */
 	bool code32; /* of compatibility mode */
+	bool code16; /* the same, with 16-bit segments */
 	/* Host addresses that are none of the guest's business; first that of the stack for signals. */
 	const uint64_t *secrets;
 	unsigned secret_count;

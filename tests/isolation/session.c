@@ -133,6 +133,8 @@ static bool controls_are(const struct world *w, const struct cpu_state *s)
 	       now->xcr0 == s->xcr0;
 }
 
+static enum code_mode mode_of(const struct generator *g) { return g->code16 ? MODE_16 : g->code32 ? MODE_32 : MODE_64; }
+
 /* For found(): what the round begins with. */
 static void say_code(const struct session *s, const struct cpu_state *state)
 {
@@ -144,11 +146,10 @@ static void say_code(const struct session *s, const struct cpu_state *state)
 	for (unsigned at = s->entry; at < CODE_SIZE && used < sizeof(text) - 160; at += i.len) {
 		char one[128];
 
-		if (!cpu_decode(s->generator.model, s->generator.code32 ? MODE_32 : MODE_64, code + at, CODE_SIZE - at,
-				0, &i, NULL))
+		if (!cpu_decode(s->generator.model, mode_of(&s->generator), code + at, CODE_SIZE - at, 0, &i, NULL))
 			break;
-		cpu_disassemble(s->generator.code32 ? MODE_32 : MODE_64, code + at, CODE_SIZE - at,
-				state->rip + (at - s->entry), one, sizeof(one));
+		cpu_disassemble(mode_of(&s->generator), code + at, CODE_SIZE - at, state->rip + (at - s->entry), one,
+				sizeof(one));
 		used += (size_t)snprintf(text + used, sizeof(text) - used, "\n#     %llx: %s",
 					 (unsigned long long)(state->rip + (at - s->entry)), one);
 		if (code[at] == 0xf4)
@@ -176,8 +177,8 @@ static void start_round(struct session *s)
 	state.cr0 = s->cr0;
 	state.cr4 = s->cr4;
 	state.efer = s->efer;
-	generate_registers(&s->generator, &state);
 	state.rip = spots[start_spot(s)].lin + s->entry;
+	generate_registers(&s->generator, &state);
 	say_code(s, &state);
 	for (unsigned n = 0; n < WORLDS; n++)
 		if (s->world[n]->trace.out)
@@ -330,6 +331,7 @@ static void one_round(struct session *s, unsigned number)
 	new_handlers(s);
 	if (first || choose_one_in(s->choices, 2)) {
 		s->generator.code32 = choose_one_in(s->choices, 4);
+		s->generator.code16 = s->generator.code32 && choose_one_in(s->choices, 2);
 		s->generator.kernel = !s->generator.code32 && choose_one_in(s->choices, 2);
 		new_code(s);
 	} else if (!s->generator.code32) {

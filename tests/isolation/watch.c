@@ -50,22 +50,27 @@ static bool within(uint64_t at, uint64_t size, uint64_t start, uint64_t length)
 
 /* ---- which accesses translated code may make ---- */
 
-/* The window that R11 leads to: false if no slot of the current table has this entry. */
-static bool window_of_entry(uint64_t r11, uint64_t *base)
-{
-	const int64_t *entry = (const int64_t *)(uintptr_t)(watch.v->slot_r15 - SLOT_SHIFT);
-
-	for (int slot = -256; slot < 256; slot++)
-		if ((uint64_t)entry[slot] == r11) {
-			*base = r11 + ((uint64_t)(int64_t)slot << SLOT_SHIFT);
-			return true;
-		}
-	return false;
-}
-
 static bool in_window(uint64_t at, uint64_t size, uint64_t base)
 {
 	return within(at, size, base - WINDOW_GUARD, WINDOW_SIZE + 2 * WINDOW_GUARD);
+}
+
+/*
+ * The window that R11 leads to: false if no slot of the current table has this entry. Entries of several slots may be the same number,
+ * by where their windows happen to lie: the one with the access is meant.
+ */
+static bool window_of_entry(uint64_t r11, uint64_t at, uint64_t *base)
+{
+	const int64_t *entry = (const int64_t *)(uintptr_t)(watch.v->slot_r15 - SLOT_SHIFT);
+	bool found = false;
+
+	for (int slot = -256; slot < 256; slot++) {
+		if ((uint64_t)entry[slot] != r11 || (found && in_window(at, 1, *base)))
+			continue;
+		*base = r11 + ((uint64_t)(int64_t)slot << SLOT_SHIFT);
+		found = true;
+	}
+	return found;
 }
 
 /* By the software TLB: inside of one page. */
@@ -101,19 +106,19 @@ static bool access_allowed(const greg_t *regs, const ZydisDecodedOperand *o, uin
 	uint64_t base;
 
 	if (o->mem.segment == ZYDIS_REGISTER_GS && code32)
-		return at - watch.bt->gs_base < BIT(32) && size <= 64 && window_of_entry(watch.bt->gs_base, &base) &&
-		       base == watch.bt->gs_base;
+		return at - watch.bt->gs_base < BIT(32) && size <= 64 &&
+		       window_of_entry(watch.bt->gs_base, at, &base) && base == watch.bt->gs_base;
 	/* String instructions: the pointer is in its window; a repetition goes on from there, and cannot pass the guard. */
 	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && code32)
-		return window_of_entry(watch.bt->gs_base, &base) && base == watch.bt->gs_base &&
+		return window_of_entry(watch.bt->gs_base, at, &base) && base == watch.bt->gs_base &&
 		       in_window(at, size, base);
 	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RSI)
-		return window_of_entry((uint64_t)regs[REG_R10], &base) && in_window(at, size, base);
+		return window_of_entry((uint64_t)regs[REG_R10], at, &base) && in_window(at, size, base);
 	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RDI)
-		return window_of_entry((uint64_t)regs[REG_R11], &base) && in_window(at, size, base);
+		return window_of_entry((uint64_t)regs[REG_R11], at, &base) && in_window(at, size, base);
 	if (o->mem.base != ZYDIS_REGISTER_R11 && o->mem.index != ZYDIS_REGISTER_R11)
 		return may_use_state(at, size, write);
-	if (window_of_entry((uint64_t)regs[REG_R11], &base))
+	if (window_of_entry((uint64_t)regs[REG_R11], at, &base))
 		return in_window(at, size, base);
 	return in_ram_page(at, size) || may_use_state(at, size, write);
 }

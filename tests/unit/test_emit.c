@@ -613,6 +613,46 @@
 	  "mov di, r11w\n"												\
 	  "mov r12w, cx\n"												\
 	  "mov ecx, r12d\n")												\
+	/* segments */													\
+	_("mov %ax, %es",								\
+	  "movzx r11d, ax\n"							\
+	  "mov word ptr [r15+es_selector], r11w\n"							\
+	  "rorx r11d, r11d, 0x1C\n"							\
+	  "mov qword ptr [r15+es_base], r11\n")							\
+	_("lcall $0x1234, $0x10",								\
+	  "lea r10d, [rsp-0x04]\n"							\
+	  "movzx r10d, r10w\n"							\
+	  "mov r11, qword ptr [r15+wrap_limit]\n"							\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"							\
+	  "movzx r12d, word ptr [r15+cs_selector]\n"							\
+	  "rorx r12d, r12d, 0x10\n"							\
+	  "lea r12d, [r12+0x20]\n"							\
+	  "mov dword ptr gs:[r10d+r9d*1], r12d\n"							\
+	  "lea sp, [rsp-0x04]\n"							\
+	  "mov r11d, 0x1234\n"							\
+	  "mov word ptr [r15+cs_selector], r11w\n"							\
+	  "rorx r11d, r11d, 0x1C\n"							\
+	  "mov qword ptr [r15+cs_base], r11\n")							\
+	_("lret",								\
+	  "movzx r10d, sp\n"							\
+	  "mov r11, qword ptr [r15+wrap_limit]\n"							\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"							\
+	  "mov r12d, dword ptr gs:[r10d+r9d*1]\n"							\
+	  "lea sp, [rsp+0x04]\n"							\
+	  "rorx r11d, r12d, 0x10\n"							\
+	  "movzx r11d, r11w\n"							\
+	  "mov word ptr [r15+cs_selector], r11w\n"							\
+	  "rorx r11d, r11d, 0x1C\n"							\
+	  "mov qword ptr [r15+cs_base], r11\n"							\
+	  "rorx r11, r11, 0x20\n"							\
+	  "movzx r10d, r12w\n"							\
+	  "lea r10, [r10+r11*1]\n")							\
+	_("cli",								\
+	  "mov r11, qword ptr [r15+rflags]\n"							\
+	  "mov r10d, 0xFFFFFDFF\n"							\
+	  "pext r11d, r11d, r10d\n"							\
+	  "pdep r11d, r11d, r10d\n"							\
+	  "mov qword ptr [r15+rflags], r11\n")							\
 	/* left to C */													\
 	_("aaa", "callout\n")												\
 	_("mov %ax, %ss", "callout\n")											\
@@ -677,6 +717,10 @@ static void name_state(char *line, size_t size)
 		{ "code_base", offsetof(struct vcpu, bt_frame.code_base) },
 		{ "es_base", offsetof(struct vcpu, s.seg_base[ES]) },
 		{ "fs_selector", offsetof(struct vcpu, s.seg_sel[FS]) },
+		{ "es_selector", BT_SELECTOR(ES) },
+		{ "cs_selector", BT_SELECTOR(CS) },
+		{ "cs_base", BT_BASE(CS) },
+		{ "rflags", offsetof(struct vcpu, s.rflags) },
 		{ "read_limit_ds", offsetof(struct vcpu, bt_frame.read_limit[DS]) },
 		{ "read_limit_ss", offsetof(struct vcpu, bt_frame.read_limit[SS]) },
 		{ "write_limit_es", offsetof(struct vcpu, bt_frame.write_limit[ES]) },
@@ -718,6 +762,14 @@ static void list_code(const struct cpu_model *model, const struct emitter *e, ch
 	}
 }
 
+/* What translate.c asks besides emit_insn(). */
+static bool emits_other(struct emitter *e, const struct insn *i)
+{
+	uint64_t target;
+
+	return emit_string(e, i) || ((i->flags & INSN_ENDS) && emit_segment_insn(e, i, 0x20, &target) != FAR_CALLOUT);
+}
+
 static void list_guest(const struct cpu_model *model, enum code_mode mode, const uint8_t *bytes, unsigned len,
 		       char *text, size_t size)
 {
@@ -746,7 +798,7 @@ static void list_guest(const struct cpu_model *model, enum code_mode mode, const
 		memcpy(padded, bytes + at, len - at);
 		cpu_decode(model, mode, padded, 15, at, &i, &h);
 		assert_int_not_equal(i.op, OP_INVALID);
-		callout = !(mode == MODE_16 && emit_string(&e, &i)) && emit_insn(&e, &i, &h, RIP + at) == EMIT_CALLOUT;
+		callout = !(mode == MODE_16 && emits_other(&e, &i)) && emit_insn(&e, &i, &h, RIP + at) == EMIT_CALLOUT;
 		at += i.len;
 	}
 	text[0] = '\0';
