@@ -147,7 +147,7 @@ WAITING(_)
 NOT_WAITING(_)
 #undef _
 
-	static void test_waiting(void)
+static void test_waiting(void)
 {
 	static const struct {
 		const char *name;
@@ -179,7 +179,8 @@ NOT_WAITING(_)
 CODE(pending_nm, PENDING "mov %cr0, %rax; or $8, %rax; mov %rax, %cr0\n" LABEL(pending_nm_at) "fld1")
 CODE(fwait_only, "fwait")
 CODE(unmask_later, "fninit; fld1; fldz; fdivrp; movw %cx, 56(%rdi); fldcw 56(%rdi)\n" LABEL(unmask_later_at) "fld1")
-CODE(unmask_by_fldenv, "fninit; fnstenv (%rsi); movw %cx, (%rsi); fldenv (%rsi); fldz; fldz; fdivp\n" LABEL(unmasked_emms) "emms")
+CODE(unmask_by_fldenv,
+     "fninit; fnstenv (%rsi); movw %cx, (%rsi); fldenv (%rsi); fldz; fldz; fdivp\n" LABEL(unmasked_emms) "emms")
 extern const u8 pending_nm_at[], unmask_later_at[], unmasked_emms[];
 
 static void test_availability(void)
