@@ -484,6 +484,7 @@ static void enter_virtual_8086(unsigned iopl)
 static void test_virtual_8086_interrupts(void **state)
 {
 	struct vcpu *v = s.f.v;
+	uint32_t mode_key;
 	uint32_t vector_10 = 0xc0001234;
 
 	(void)state;
@@ -512,6 +513,9 @@ static void test_virtual_8086_interrupts(void **state)
 	assert_true(v->s.rflags & FLAG_VM);
 	assert_false(v->s.rflags & FLAG_VIF);
 	assert_int_equal(v->s.seg_base[CS], 0xc0000);
+	mode_key = v->mode_key;
+	cpu_update_mode(v);
+	assert_int_equal(mode_key, v->mode_key);
 	assert_int_equal(v->s.rip, 0x1234);
 	assert_int_equal(peek(&s, 0x7ffa, 2), 0x52);
 	assert_int_equal(peek(&s, 0x7ffe, 2), FLAG_IF | FLAG_IOPL | 2);

@@ -243,6 +243,18 @@ static void test_pae(struct bench *b)
 	load_cr3(b, PDPT_A);
 	reads(b, LOW, 1);
 
+	/* Reserved bits, which four levels ignore: in the entry of a page, and of a table. */
+	poke(b, PT_U, data(1) | FLAGS_ALL | BIT(57));
+	cpu_tlb_flush(b->v);
+	is_slow(b, LOW, false);
+	poke(b, PT_U, data(1) | FLAGS_ALL);
+	reads(b, LOW, 1);
+	poke(b, pd_entry(PD_U, LOW), PT_U | FLAGS_ALL | BIT(52));
+	cpu_tlb_flush(b->v);
+	is_slow(b, LOW, false);
+	poke(b, pd_entry(PD_U, LOW), PT_U | FLAGS_ALL);
+	reads(b, LOW, 1);
+
 	/* PDPTEs are in registers: a new one counts when CR3 is loaded. */
 	poke(b, PDPT_A, PD_B | PTE_P);
 	reads(b, LOW, 1);

@@ -239,9 +239,15 @@ bool windows_ram_offset(struct bt_windows *, gpa_t, uint64_t size, uint64_t *off
 
 /* What of an entry that points to a table matters: if this is the same, so is everything below. */
 #define TABLE_ENTRY_BITS (PTE_P | PTE_W | PTE_U | PTE_A | PTE_PS | PTE_FRAME)
-static inline bool table_entry_same(uint64_t now, uint64_t then, bool nxe)
+static inline bool table_entry_same(uint64_t now, uint64_t then, uint64_t reserved)
 {
-	return !((now ^ then) & TABLE_ENTRY_BITS) && (nxe || !(now & PTE_NX));
+	return !((now ^ then) & TABLE_ENTRY_BITS) && !(now & reserved);
+}
+
+/* Above the frame: XD without EFER.NXE; PAE reserves the others too (SDM vol. 3A tables 4-9 to 4-11), four levels ignore them. */
+static inline uint64_t entry_reserved(enum paging paging, bool nxe)
+{
+	return (nxe ? 0 : PTE_NX) | (paging == PAGING_PAE ? BIT(63) - BIT(52) : 0);
 }
 
 static inline uint64_t entry_read(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }

@@ -15,7 +15,7 @@ struct leaf_rule {
 static struct leaf_rule leaf_rule(const struct region *r)
 {
 	bool user = r->window->kind == WINDOW_USER;
-	struct leaf_rule rule = { .needed = PTE_P | PTE_A, .forbidden = r->window->nxe ? 0 : PTE_NX };
+	struct leaf_rule rule = { .needed = PTE_P | PTE_A, .forbidden = entry_reserved(r->window->paging, r->window->nxe) };
 
 	if (user)
 		rule.needed |= PTE_U;
@@ -169,17 +169,18 @@ static void check_region(struct bt_windows *w, struct region *r, unsigned page)
 {
 	const struct window *window = r->window;
 	uint64_t pdpte = entry_read(&window->pdpt[r->number >> 9]), pde;
+	uint64_t reserved = entry_reserved(window->paging, window->nxe);
 
 	if (r->leaf == LEAF_1G) {
 		check_large_region(w, r, r->pdpte, pdpte);
 		return;
 	}
 	pde = pde_read(window->paging, r->pde_at, r->number);
-	if (!table_entry_same(pdpte, r->pdpte, window->nxe))
+	if (!table_entry_same(pdpte, r->pdpte, reserved))
 		region_drop(w, r);
 	else if (r->leaf == LEAF_2M)
 		check_large_region(w, r, r->pde, pde);
-	else if (!table_entry_same(pde, r->pde, window->nxe))
+	else if (!table_entry_same(pde, r->pde, reserved))
 		region_drop(w, r);
 	else
 		check_pages(w, r, page);
@@ -191,15 +192,15 @@ static void check_region(struct bt_windows *w, struct region *r, unsigned page)
  */
 bool region_matches(const struct region *r, const struct table_walk *t)
 {
-	bool nxe = r->window->nxe;
+	uint64_t reserved = entry_reserved(r->window->paging, r->window->nxe);
 
 	if (r->leaf != t->leaf)
 		return false;
 	if (r->leaf == LEAF_1G)
 		return check_large(r, r->pdpte, t->pdpte) != LEAF_GONE;
-	if (!table_entry_same(t->pdpte, r->pdpte, nxe))
+	if (!table_entry_same(t->pdpte, r->pdpte, reserved))
 		return false;
-	return r->leaf == LEAF_2M ? check_large(r, r->pde, t->pde) != LEAF_GONE : table_entry_same(t->pde, r->pde, nxe);
+	return r->leaf == LEAF_2M ? check_large(r, r->pde, t->pde) != LEAF_GONE : table_entry_same(t->pde, r->pde, reserved);
 }
 
 void window_validate(struct bt_windows *w, struct window *window, bool all)

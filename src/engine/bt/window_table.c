@@ -313,7 +313,7 @@ static void adopt(struct bt_windows *w, struct window_cpu *c, struct window *win
 static bool window_is_for(const struct window *window, const struct space *space, unsigned slot, uint64_t pml4e)
 {
 	return window->pml4e && window->slot == slot && window->nxe == space->nxe && window->paging == space->paging &&
-	       table_entry_same(pml4e, window->pml4e, window->nxe);
+	       table_entry_same(pml4e, window->pml4e, entry_reserved(window->paging, window->nxe));
 }
 
 static struct window *find_window(struct bt_windows *w, const struct space *space, unsigned slot, enum window_kind kind,

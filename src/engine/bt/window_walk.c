@@ -182,12 +182,9 @@ static bool walk_long_mode(struct bt_windows *w, const struct space *space, cons
 bool windows_walk(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin,
 		  struct table_walk *t)
 {
-	uint64_t reserved = bits(PTE_FRAME, 51, CPU_PHYS_BITS) << CPU_PHYS_BITS;
+	uint64_t reserved = bits(PTE_FRAME, 51, CPU_PHYS_BITS) << CPU_PHYS_BITS |
+			    entry_reserved(space->paging, v->s.efer & EFER_NXE);
 
-	if (!(v->s.efer & EFER_NXE))
-		reserved |= PTE_NX;
-	if (space->paging == PAGING_PAE) /* SDM vol. 3A tables 4-9 to 4-11; four levels ignore them */
-		reserved |= BIT(63) - BIT(52);
 	*t = (struct table_walk){ .user_above = true, .writable = true, .accessed = true };
 	if (space->paging == PAGING_4_LEVEL ? !walk_long_mode(w, space, v, lin, reserved, t)
 					    : !upper_entry(space, lin, t))
