@@ -1,5 +1,6 @@
 #!/bin/sh
-# Both engines side by side: random code, and whole boots of both kernels with 1 and 2 CPUs, to power-off. Arguments go to lockstep.
+# Both engines side by side: random code, and whole boots of both kernels with 1 and 2 CPUs, to power-off; of the 32-bit ones too, where
+# `scripts/get-guest.sh --i386` has got them. Arguments go to lockstep.
 cd "$(dirname "$0")/../.." || exit 1
 lockstep=${LOCKSTEP:-build/release/tests/lockstep/lockstep}
 guest=$(scripts/get-guest.sh --where)
@@ -12,5 +13,11 @@ for kernel in cloud generic; do
 		"$lockstep" --kernel "$guest/$kernel/vmlinuz" --initrd "$guest/initrd.cpio.gz" --cpus "$cpus" --memory 256 \
 			--append "console=ttyS0 doppel_run=poweroff" "$@" || status=1
 	done
+done
+for kernel in 686 686-pae; do
+	[ -f "$guest/$kernel/vmlinuz" ] || continue
+	echo "## $kernel kernel"
+	"$lockstep" --kernel "$guest/$kernel/vmlinuz" --initrd "$guest/initrd-i386.cpio.gz" --memory 256 \
+		--append "console=ttyS0 doppel_run=poweroff" "$@" || status=1
 done
 exit $status

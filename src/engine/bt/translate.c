@@ -387,8 +387,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	t->next = address_of(t, t->rip + i->len);
 	t->e.exit_arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_TLB_READ);
 	t->e.way = (t->b->key & BT_KEY_TLB) || forced ? BY_TLB : BY_WINDOWS;
-	if ((forced && may_pass_limit(&t->e, i)) ||
-	    !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
+	if ((forced && may_pass_limit(&t->e, i)) || !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
 		emit_callout(t, i);
 	if (t->e.string_at >= t->b->code + t->bt->cache.write + record->host) {
 		record->string_pointers = t->e.string_pointers;
