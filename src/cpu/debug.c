@@ -3,7 +3,6 @@
  */
 #include "cpu/segment.h"
 
-
 /* DR4 and DR5 are names of DR6 and DR7 unless CR4.DE makes them undefined. */
 static unsigned register_number(struct vcpu *v, unsigned number)
 {

@@ -117,7 +117,8 @@ static u8 buffer[512 + 1024 + 64] __attribute__((aligned(64)));
 
 #define _(name, text, ac, gp) CODE(name, text)
 ROWS(_)
-ROWS_AVX(_) ROWS_AVX2(_)
+ROWS_AVX(_)
+ROWS_AVX2(_)
 #undef _
 #define _(name, text, ac, gp) CODE32(name, "mov %ss, %ecx; mov %ecx, %ds; mov %ecx, %es\n" text)
 	ROWS_32(_)

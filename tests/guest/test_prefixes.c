@@ -514,7 +514,10 @@ struct cut {
 	unsigned len;
 	u8 vector;
 };
-#define CUT(name, bytes, vector) { name, bytes, sizeof(bytes) - 1, vector }
+#define CUT(name, bytes, vector)                                                                                       \
+	{                                                                                                              \
+		name, bytes, sizeof(bytes) - 1, vector                                                                 \
+	}
 
 static void test_cut(void)
 {

@@ -15,7 +15,8 @@ struct leaf_rule {
 static struct leaf_rule leaf_rule(const struct region *r)
 {
 	bool user = r->window->kind == WINDOW_USER;
-	struct leaf_rule rule = { .needed = PTE_P | PTE_A, .forbidden = entry_reserved(r->window->paging, r->window->nxe) };
+	struct leaf_rule rule = { .needed = PTE_P | PTE_A,
+				  .forbidden = entry_reserved(r->window->paging, r->window->nxe) };
 
 	if (user)
 		rule.needed |= PTE_U;
@@ -200,7 +201,8 @@ bool region_matches(const struct region *r, const struct table_walk *t)
 		return check_large(r, r->pdpte, t->pdpte) != LEAF_GONE;
 	if (!table_entry_same(t->pdpte, r->pdpte, reserved))
 		return false;
-	return r->leaf == LEAF_2M ? check_large(r, r->pde, t->pde) != LEAF_GONE : table_entry_same(t->pde, r->pde, reserved);
+	return r->leaf == LEAF_2M ? check_large(r, r->pde, t->pde) != LEAF_GONE
+				  : table_entry_same(t->pde, r->pde, reserved);
 }
 
 void window_validate(struct bt_windows *w, struct window *window, bool all)

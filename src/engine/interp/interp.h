@@ -157,7 +157,8 @@ static inline void interp_run_single(struct vcpu *v, struct block *b)
 		i = ((handler_fn *)i->handler)(v, i);
 	while (i);
 	v->current = NULL;
-	interp_of(v)->current = NULL; /* the caller's block may be gone when a device of another instruction posts an event */
+	interp_of(v)->current =
+		NULL; /* the caller's block may be gone when a device of another instruction posts an event */
 }
 /* interp.c: instructions of the current block from i on will not run: give them back to the budget. */
 void interp_refund(struct vcpu *, const struct insn *i);
