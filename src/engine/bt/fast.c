@@ -177,6 +177,14 @@ static bool can_mov_cr(struct vcpu *v, const struct insn *i)
 	return v->cpl == 0 && i->sreg != 8 && (i->store || i->sreg == 2);
 }
 
+/* They end no block, but what follows was translated for the other direction. */
+static bool turns(const struct insn *i) { return i->op == OP_CLD || i->op == OP_STD; }
+
+static void do_turn(struct vcpu *v, const struct insn *i)
+{
+	v->s.rflags = i->op == OP_STD ? v->s.rflags | FLAG_DF : v->s.rflags & ~FLAG_DF;
+}
+
 static const struct {
 	bool (*can)(struct vcpu *, const struct insn *);
 	void (*do_it)(struct vcpu *, const struct insn *);
@@ -192,6 +200,8 @@ static const struct {
 	[OP_POPFQ] = { can_pop, op_popf, true },
 	[OP_PUSHFD] = { can_push, op_pushf, false },
 	[OP_POPFD] = { can_pop, op_popf, true },
+	[OP_CLD] = { can_always, do_turn, false },
+	[OP_STD] = { can_always, do_turn, false },
 	[OP_SWAPGS] = { can_kernel, op_swapgs, false },
 	[OP_RDFSBASE] = { can_always, op_rdfsbase, false },
 	[OP_RDGSBASE] = { can_always, op_rdgsbase, false },
@@ -443,12 +453,18 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	v->bt->stats.fast++;
 	if (i->op == OP_STI)
 		return go_on_behind_sti(v) || leave(v, BT_EXIT_DONE, 0);
-	if (!(i->flags & INSN_ENDS))
+	if (turns(i)) {
+		v->s.rip += record->len;
+		on = go_on_elsewhere(v);
+	} else if (!(i->flags & INSN_ENDS)) {
 		on = go_on_behind(v, b, n);
-	else
+	} else {
 		on = (fast[i->op].falls_through && go_on_by_link(v, b, n, &before)) || go_on_elsewhere(v);
+	}
 	if (!on || v->bt->kicked || atomic_load(&v->events))
 		return leave(v, BT_EXIT_DONE, b->count - (int)n - 1);
+	if (turns(i))
+		bt_charge(v, (int)n + 1 - b->count);
 	return true;
 }
 
