@@ -115,16 +115,19 @@ static u8 buffer[512 + 1024 + 64] __attribute__((aligned(64)));
 	_(push_sreg, "mov %edi, %esp; add $128, %esp; push %es", 4, 1)                                                 \
 	_(xlat, "mov %edi, %ebx; xor %eax, %eax; xlat", 1, 1)
 
+/* Rows without semicolons, which the formatter takes for the beginning of what follows. */
+/* clang-format off */
 #define _(name, text, ac, gp) CODE(name, text)
 ROWS(_)
 ROWS_AVX(_)
 ROWS_AVX2(_)
 #undef _
 #define _(name, text, ac, gp) CODE32(name, "mov %ss, %ecx; mov %ecx, %ds; mov %ecx, %es\n" text)
-	ROWS_32(_)
+ROWS_32(_)
 #undef _
+/* clang-format on */
 
-		struct row {
+struct row {
 	const char *name;
 	const u8 *code;
 	unsigned ac, gp;
