@@ -124,16 +124,18 @@ static uint64_t truncate(uint64_t value, unsigned size) { return size == 8 ? val
 /* One element; false: it faulted. *stop: REPE or REPNE ends. */
 static bool model_element(const struct run *r, struct outcome *o, bool *stop)
 {
-	uint64_t step = r->down ? -(uint64_t)r->size : r->size, x = truncate(o->rax, r->size), y;
+	uint64_t step = r->down ? -(uint64_t)r->size : r->size, x = truncate(o->rax, r->size), y = 0;
 	bool source = r->kind == MOVS || r->kind == LODS || r->kind == CMPS;
+	bool compares = r->kind == CMPS || r->kind == SCAS;
 
+	/* CMPS: ES:rDI first, see docs/fidelity.md. */
+	if (compares && !model_load(o, o->rdi, r->size, &y))
+		return false;
 	if (source && !model_load(o, o->rsi, r->size, &x))
 		return false;
 	if ((r->kind == MOVS || r->kind == STOS) && !model_store(o, o->rdi, r->size, x))
 		return false;
-	if (r->kind == CMPS || r->kind == SCAS) {
-		if (!model_load(o, o->rdi, r->size, &y))
-			return false;
+	if (compares) {
 		o->flags = compare_flags(x, y, r->size);
 		*stop = (x == y) != (r->rep == INSN_REP);
 	}
