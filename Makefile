@@ -128,7 +128,7 @@ $(OUT)/tests/unit/%: tests/unit/%.c $(LIB)
 	$(if $(Q),@echo '  TEST   $<')
 	$(Q)$(call link_test) -lcmocka
 
-$(OUT)/tests/oracle/oracle: $(ORACLE_SOURCES) $(wildcard tests/oracle/*.h) $(LIB)
+$(OUT)/tests/oracle/oracle: $(ORACLE_SOURCES) $(wildcard tests/oracle/*.h tests/lib/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/oracle')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests $(LDFLAGS_ALL) -o $@ $(ORACLE_SOURCES) $(LIB) $(LIBS)
@@ -138,7 +138,7 @@ $(LOCKSTEP): $(LOCKSTEP_SOURCES) $(wildcard tests/lockstep/*.h tests/isolation/*
 	$(if $(Q),@echo '  TEST   tests/lockstep')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/lockstep $(LDFLAGS_ALL) -o $@ $(LOCKSTEP_SOURCES) $(LIB) $(LIBS)
 
-$(OUT)/tests/isolation/isolation: $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h) $(LIB)
+$(OUT)/tests/isolation/isolation: $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h tests/lib/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/isolation')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/isolation $(LDFLAGS_ALL) -o $@ $(ISOLATION_SOURCES) $(LIB) $(LIBS)
@@ -148,10 +148,10 @@ $(STEP): $(STEP_SOURCES) $(wildcard tests/step/*.h tests/lib/*.h) $(LIB)
 	$(if $(Q),@echo '  TEST   tests/step')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/step $(LDFLAGS_ALL) -o $@ $(STEP_SOURCES) $(LIB) $(LIBS)
 
-$(VECTORS): $(VECTORS_SOURCES) $(wildcard tests/vectors/*.h) $(LIB)
+$(VECTORS): $(VECTORS_SOURCES) $(wildcard tests/vectors/*.h tests/lib/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/vectors')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests/vectors $(LDFLAGS_ALL) -o $@ $(VECTORS_SOURCES) $(LIB) $(LIBS) -ljansson -lz
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/vectors $(LDFLAGS_ALL) -o $@ $(VECTORS_SOURCES) $(LIB) $(LIBS) -ljansson -lz
 
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -179,7 +179,7 @@ $(OUT)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
 	$(if $(Q),@echo '  FUZZ   $<')
 	$(Q)$(call link_test,-fsanitize=fuzzer)
 # All of tests/isolation but its main().
-$(OUT)/tests/fuzz/fuzz_isolation: tests/fuzz/fuzz_isolation.c $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h) $(LIB)
+$(OUT)/tests/fuzz/fuzz_isolation: tests/fuzz/fuzz_isolation.c $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h tests/lib/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  FUZZ   $<')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/isolation $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< \

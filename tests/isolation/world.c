@@ -3,6 +3,7 @@
  * a device that counts. Its clock stands still, so that what the guest reads from it is the same every time.
  */
 #include "isolation.h"
+#include "lib/no_machine.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -51,46 +52,14 @@ static void mmio_write(struct vcpu *v, gpa_t at, unsigned size, uint64_t value)
 {
 	note_device(v, 4, at.v, size, value);
 }
-static int interrupt_take(struct vcpu *v)
-{
-	(void)v;
-	return -1;
-}
-static bool interrupt_pending(struct vcpu *v)
-{
-	(void)v;
-	return false;
-}
-static uint8_t tpr_read(struct vcpu *v)
-{
-	(void)v;
-	return 0;
-}
-static void tpr_write(struct vcpu *v, uint8_t tpr) { (void)v, (void)tpr; }
-static int apic_msr_read(struct vcpu *v, uint32_t msr, uint64_t *value)
-{
-	(void)v, (void)msr, (void)value;
-	return -1;
-}
-static int apic_msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
-{
-	(void)v, (void)msr, (void)value;
-	return -1;
-}
-static void exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
-
 static const struct vcpu_env environment = {
 	.pio_read = pio_read,
 	.pio_write = pio_write,
 	.mmio_read = mmio_read,
 	.mmio_write = mmio_write,
-	.interrupt_take = interrupt_take,
-	.interrupt_pending = interrupt_pending,
-	.tpr_read = tpr_read,
-	.tpr_write = tpr_write,
-	.apic_msr_read = apic_msr_read,
-	.apic_msr_write = apic_msr_write,
-	.exclusive = exclusive,
+	NO_INTERRUPTS,
+	NO_APIC,
+	ALONE,
 };
 
 /* ---- descriptor tables ---- */

@@ -5,6 +5,7 @@
 #include "oracle.h"
 
 #include "engine/bt/runtime.h"
+#include "lib/no_machine.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -63,67 +64,7 @@ struct guest {
 	struct cpu_state base; /* what cases have in common */
 };
 
-/* ---- the environment: there are no devices ---- */
-
-static uint32_t pio_read(struct vcpu *v, uint16_t port, unsigned size)
-{
-	(void)v, (void)port, (void)size;
-	return UINT32_MAX;
-}
-static void pio_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t value)
-{
-	(void)v, (void)port, (void)size, (void)value;
-}
-static uint64_t mmio_read(struct vcpu *v, gpa_t at, unsigned size)
-{
-	(void)v, (void)at, (void)size;
-	return UINT64_MAX;
-}
-static void mmio_write(struct vcpu *v, gpa_t at, unsigned size, uint64_t value)
-{
-	(void)v, (void)at, (void)size, (void)value;
-}
-static int interrupt_take(struct vcpu *v)
-{
-	(void)v;
-	return -1;
-}
-static bool interrupt_pending(struct vcpu *v)
-{
-	(void)v;
-	return false;
-}
-static uint8_t tpr_read(struct vcpu *v)
-{
-	(void)v;
-	return 0;
-}
-static void tpr_write(struct vcpu *v, uint8_t tpr) { (void)v, (void)tpr; }
-static int apic_msr_read(struct vcpu *v, uint32_t msr, uint64_t *value)
-{
-	(void)v, (void)msr, (void)value;
-	return -1;
-}
-static int apic_msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
-{
-	(void)v, (void)msr, (void)value;
-	return -1;
-}
-static void exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
-
-static const struct vcpu_env no_machine = {
-	.pio_read = pio_read,
-	.pio_write = pio_write,
-	.mmio_read = mmio_read,
-	.mmio_write = mmio_write,
-	.interrupt_take = interrupt_take,
-	.interrupt_pending = interrupt_pending,
-	.tpr_read = tpr_read,
-	.tpr_write = tpr_write,
-	.apic_msr_read = apic_msr_read,
-	.apic_msr_write = apic_msr_write,
-	.exclusive = exclusive,
-};
+static const struct vcpu_env no_machine = { NO_DEVICES, NO_INTERRUPTS, NO_APIC, ALONE };
 
 /* ---- tables ---- */
 

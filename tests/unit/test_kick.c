@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "engine/engine.h"
+#include "lib/no_machine.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -169,24 +170,6 @@ static void answer(struct bench *b)
 	sem_post(&b->answered);
 }
 
-static uint32_t pio_read(struct vcpu *v, uint16_t port, unsigned size)
-{
-	(void)v, (void)port, (void)size;
-	return UINT32_MAX;
-}
-static void pio_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t value)
-{
-	(void)v, (void)port, (void)size, (void)value;
-}
-static uint64_t mmio_read(struct vcpu *v, gpa_t at, unsigned size)
-{
-	(void)v, (void)at, (void)size;
-	return 0;
-}
-static void mmio_write(struct vcpu *v, gpa_t at, unsigned size, uint64_t value)
-{
-	(void)v, (void)at, (void)size, (void)value;
-}
 static int interrupt_take(struct vcpu *v)
 {
 	struct bench *b = v->env_opaque;
@@ -202,16 +185,11 @@ static bool interrupt_pending(struct vcpu *v)
 
 	return atomic_load(&b->interrupt);
 }
-static void exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
-
 static const struct vcpu_env bench_env = {
-	.pio_read = pio_read,
-	.pio_write = pio_write,
-	.mmio_read = mmio_read,
-	.mmio_write = mmio_write,
+	NO_DEVICES,
 	.interrupt_take = interrupt_take,
 	.interrupt_pending = interrupt_pending,
-	.exclusive = exclusive,
+	ALONE,
 };
 
 static void poke(struct bench *b, uint64_t at, uint64_t value)

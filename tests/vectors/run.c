@@ -6,6 +6,7 @@
 
 #include "cpu/cpu.h"
 #include "engine/engine.h"
+#include "lib/no_machine.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -27,46 +28,7 @@ struct runner {
 	char text[160];
 };
 
-/* No devices: ports read as a bus that nobody drives. */
-static uint32_t pio_read(struct vcpu *v, uint16_t port, unsigned size)
-{
-	(void)v, (void)port, (void)size;
-	return UINT32_MAX;
-}
-static void pio_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t value)
-{
-	(void)v, (void)port, (void)size, (void)value;
-}
-static uint64_t mmio_read(struct vcpu *v, gpa_t at, unsigned size)
-{
-	(void)v, (void)at, (void)size;
-	return UINT64_MAX;
-}
-static void mmio_write(struct vcpu *v, gpa_t at, unsigned size, uint64_t value)
-{
-	(void)v, (void)at, (void)size, (void)value;
-}
-static int interrupt_take(struct vcpu *v)
-{
-	(void)v;
-	return -1;
-}
-static bool interrupt_pending(struct vcpu *v)
-{
-	(void)v;
-	return false;
-}
-static void exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
-
-static const struct vcpu_env environment = {
-	.pio_read = pio_read,
-	.pio_write = pio_write,
-	.mmio_read = mmio_read,
-	.mmio_write = mmio_write,
-	.interrupt_take = interrupt_take,
-	.interrupt_pending = interrupt_pending,
-	.exclusive = exclusive,
-};
+static const struct vcpu_env environment = { NO_DEVICES, NO_INTERRUPTS, ALONE };
 
 static int create(struct runner *r, const char *engine, struct error *err)
 {
