@@ -185,12 +185,7 @@ static int create_vcpu(struct world *w, enum clock_kind clock, struct error *err
 	w->v = w->clock ? vcpu_create(0, &w->model, w->mem, w->clock, &w->trace, &environment, w, err) : NULL;
 	if (!w->v)
 		return -ENOMEM;
-	w->peers[0] = w->v;
-	w->v->peers = w->peers;
-	w->v->peer_count = 1;
-	w->v->engine = w->ops;
-	w->v->engine_options = &w->options;
-	return w->ops->create(w->v, err);
+	return alone_on_engine(w->v, w->peers, w->ops, &w->options, err);
 }
 
 struct world *world_create(const char *engine, enum clock_kind clock, struct error *err)

@@ -4,7 +4,7 @@
 #ifndef TESTS_NO_MACHINE_H
 #define TESTS_NO_MACHINE_H
 
-#include "cpu/cpu.h"
+#include "engine/engine.h"
 
 static inline uint32_t no_pio_read(struct vcpu *v, uint16_t port, unsigned size)
 {
@@ -60,5 +60,17 @@ static inline int no_apic_msr_write(struct vcpu *v, uint32_t msr, uint64_t value
 
 static inline void alone_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
 #define ALONE .exclusive = alone_exclusive
+
+/* The machine's one vCPU, which nothing has been made for yet, gets its engine. peers and options outlive it. */
+static inline int alone_on_engine(struct vcpu *v, struct vcpu *peers[1], const struct engine_ops *ops,
+				  const struct engine_options *options, struct error *err)
+{
+	peers[0] = v;
+	v->peers = peers;
+	v->peer_count = 1;
+	v->engine = ops;
+	v->engine_options = options;
+	return ops->create(v, err);
+}
 
 #endif

@@ -30,12 +30,6 @@
 #define LDT	 0xe000u
 #define USER	 0x200000u /* the areas' pages: code, data, stack */
 
-#define PTE_P  BIT(0)
-#define PTE_W  BIT(1)
-#define PTE_U  BIT(2)
-#define PTE_PS BIT(7)
-#define PTE_NX BIT(63)
-
 /* Linux's, arch/x86/include/asm/segment.h, as user mode can look at them with LAR and LSL. */
 #define GDT_LIMIT	127
 #define LDT_LIMIT	(8 * LDT_SIZE - 1)
@@ -177,12 +171,7 @@ static int create_vcpu(struct guest *g, const char *engine, struct error *err)
 	g->v = g->clock ? vcpu_create(0, &g->model, g->mem, g->clock, &g->trace, &no_machine, g, err) : NULL;
 	if (!g->v)
 		return -ENOMEM;
-	g->peers[0] = g->v;
-	g->v->peers = g->peers;
-	g->v->peer_count = 1;
-	g->v->engine = g->ops;
-	g->v->engine_options = &g->options;
-	return g->ops->create(g->v, err);
+	return alone_on_engine(g->v, g->peers, g->ops, &g->options, err);
 }
 
 struct guest *guest_create(const char *engine, struct error *err)

@@ -4,15 +4,6 @@
  */
 #include "step.h"
 
-#define PTE_P  BIT(0)
-#define PTE_W  BIT(1)
-#define PTE_U  BIT(2)
-#define PTE_A  BIT(5)
-#define PTE_D  BIT(6)
-#define PTE_PS BIT(7)
-#define PTE_G  BIT(8)
-#define PTE_NX BIT(63)
-
 #define TYPE_TSS_16	    1u
 #define TYPE_LDT	    2u
 #define TYPE_CALL_GATE_16   4u

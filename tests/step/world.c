@@ -2,6 +2,7 @@
  * The processor's surroundings. Devices answer by a function of what they were asked before, so that two engines that ask the same hear
  * the same. While they are asked they may write to memory, raise interrupts, and want the processor to stop.
  */
+#include "lib/no_machine.h"
 #include "step.h"
 
 #include <errno.h>
@@ -140,12 +141,7 @@ static int create_vcpu(struct world *w, const char *engine, const char *model, s
 	w->v = w->clock ? vcpu_create(0, &w->model, w->mem, w->clock, &w->trace, &environment, w, err) : NULL;
 	if (!w->v)
 		return -ENOMEM;
-	w->peers[0] = w->v;
-	w->v->peers = w->peers;
-	w->v->peer_count = 1;
-	w->v->engine = w->ops;
-	w->v->engine_options = &w->options;
-	return w->ops->create(w->v, err);
+	return alone_on_engine(w->v, w->peers, w->ops, &w->options, err);
 }
 
 struct world *world_create(const char *engine, const char *model, struct error *err)

@@ -45,12 +45,7 @@ static int create(struct runner *r, const char *engine, struct error *err)
 	r->v = r->clock ? vcpu_create(0, &r->model, r->mem, r->clock, &r->trace, &environment, r, err) : NULL;
 	if (!r->v)
 		return -ENOMEM;
-	r->peers[0] = r->v;
-	r->v->peers = r->peers;
-	r->v->peer_count = 1;
-	r->v->engine = r->ops;
-	r->v->engine_options = &r->options;
-	return r->ops->create(r->v, err);
+	return alone_on_engine(r->v, r->peers, r->ops, &r->options, err);
 }
 
 struct runner *runner_create(const char *engine, struct error *err)
