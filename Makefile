@@ -25,10 +25,10 @@ Q := $(if $(V),,@)
 
 # -fno-plt and -fcf-protection=none: the interpreter's dispatch is an indirect call an instruction.
 flags.release := -O2 -g -fno-plt -fcf-protection=none -fomit-frame-pointer
-flags.debug := -O0 -g
-flags.asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+flags.debug := -O0 -g -DDEBUG_YIELDS
+flags.asan := -O1 -g -DDEBUG_YIELDS -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 # -Wno-tsan: the guest's own fences are fences of the host, which TSan does not model.
-flags.tsan := -O1 -g -fno-omit-frame-pointer -fsanitize=thread $(if $(filter gcc%,$(CC)),-Wno-tsan)
+flags.tsan := -O1 -g -DDEBUG_YIELDS -fno-omit-frame-pointer -fsanitize=thread $(if $(filter gcc%,$(CC)),-Wno-tsan)
 flags.fuzz := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 link.asan := -fsanitize=address,undefined
 link.tsan := -fsanitize=thread

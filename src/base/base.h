@@ -222,4 +222,14 @@ static inline bool trace_on(const struct trace *t, enum trace_category c)
 			trace_emit(t, TRACE_##cat, __VA_ARGS__);                                                       \
 	} while (0)
 
+/*
+ * Where it matters who comes first: builds that look for mistakes (Makefile: asan, tsan, debug) let another thread in here every now and
+ * then. yield.c
+ */
+#ifdef DEBUG_YIELDS
+void debug_yield(void);
+#else
+static inline void debug_yield(void) {}
+#endif
+
 #endif

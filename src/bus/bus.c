@@ -82,6 +82,17 @@ void bus_reset(struct bus *bus)
 	pthread_mutex_unlock(&bus->lock);
 }
 
+void bus_lock(struct bus *bus)
+{
+	if (!pthread_mutex_trylock(&bus->lock))
+		return;
+	if (bus->waits)
+		bus->waits(bus->waits_opaque, true);
+	pthread_mutex_lock(&bus->lock);
+	if (bus->waits)
+		bus->waits(bus->waits_opaque, false);
+}
+
 /* ---- ranges ---- */
 
 static const char *const space_names[] = { [BUS_PIO] = "ports", [BUS_MMIO] = "addresses" };
@@ -197,7 +208,7 @@ int bus_access(struct bus *bus, struct bus_access *access)
 	int result = 0;
 
 	BUG_ON(access->size != 1 && access->size != 2 && access->size != 4 && access->size != 8);
-	pthread_mutex_lock(&bus->lock);
+	bus_lock(bus);
 	range = find_range(bus, access->space, access->address);
 	if (likely(range && (range->sizes & access->size) && !(access->address & (access->size - 1u)) &&
 		   range_ok(access->address - range->start, access->size, range->size))) {

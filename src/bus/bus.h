@@ -91,6 +91,12 @@ struct bus {
 	/* Requests to the machine, any thread, bus->lock held or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
+	/*
+	 * The calling thread is about to wait for bus->lock, or has waited: to a vCPU's machine it counts as stopped meanwhile, so that who
+	 * holds the lock may stop all vCPUs (a device that writes to memory that holds code). NULL: nobody wants to know.
+	 */
+	void (*waits)(void *opaque, bool begins);
+	void *waits_opaque;
 };
 
 struct bus *bus_create(struct guest_mem *, struct clock *, struct trace *, struct error *);
@@ -98,6 +104,8 @@ struct bus *bus_create(struct guest_mem *, struct clock *, struct trace *, struc
 void bus_destroy(struct bus *);
 /* Resets all devices in order of creation, local APICs too. Takes bus->lock; no vCPU runs. */
 void bus_reset(struct bus *);
+/* Takes bus->lock. For threads that may be a vCPU's in the middle of an instruction, where it holds no direct pointer to guest memory. */
+void bus_lock(struct bus *);
 /* -EBUSY when it overlaps a mapped range. The range is the caller's, usually part of the device. */
 int bus_map(struct bus *, enum bus_space, struct bus_range *, struct error *);
 void bus_unmap(struct bus *, enum bus_space, struct bus_range *);

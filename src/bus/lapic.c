@@ -166,7 +166,7 @@ int lapic_take(struct lapic *lapic)
 	if (unlikely(external_pending(lapic))) {
 		struct bus *bus = lapic->device.bus;
 
-		pthread_mutex_lock(&bus->lock);
+		bus_lock(bus);
 		if (lapic->chip->intr) { /* else another CPU was quicker */
 			vector = pic_acknowledge(lapic->chip->pic);
 			lapic_put(lapic->extint, false);
@@ -202,7 +202,7 @@ void lapic_eoi(struct lapic *lapic)
 	if (lapic_get(lapic->tmr[vector / 32]) & 1u << vector % 32) {
 		struct bus *bus = lapic->device.bus;
 
-		pthread_mutex_lock(&bus->lock);
+		bus_lock(bus);
 		ioapic_eoi(lapic->chip->ioapic, (uint8_t)vector);
 		pthread_mutex_unlock(&bus->lock);
 	}

@@ -150,14 +150,11 @@ static void device_write(struct vcpu *v, gpa_t address, const uint8_t *from, uns
 
 static void note_code_write(struct vcpu *v, struct mem_page *record, gpa_t address, unsigned size)
 {
-	if (!mem_change_begin(record, address, size))
+	if (!mem_note_page(v->mem, record, address, size))
 		return;
 	v->count[COUNT_CODE_WRITES]++;
 	TRACE(v->trace, CODE, "cpu%u write to code at physical %#lx, rip %#lx", v->index, address.v, v->s.rip);
 	vcpu_post(v, EVENT_CODE);
-	if (v->code_written)
-		v->code_written(v, gpa(address.v & PAGE_MASK));
-	mem_change_end(record);
 }
 
 void cpu_note_write(struct vcpu *v, gpa_t address, unsigned size)
@@ -166,6 +163,30 @@ void cpu_note_write(struct vcpu *v, gpa_t address, unsigned size)
 
 	if (record)
 		note_code_write(v, record, address, size);
+}
+
+struct code_change {
+	gpa_t at;
+	size_t len;
+};
+
+static void tell_engines(struct vcpu *v, void *arg)
+{
+	const struct code_change *change = arg;
+
+	for (unsigned n = 0; n < v->peer_count; n++)
+		if (v->peers[n]->code_written)
+			v->peers[n]->code_written(v->peers[n], change->at, change->len);
+	if (!v->peer_count && v->code_written)
+		v->code_written(v, change->at, change->len);
+}
+
+/* Before whoever wrote goes on, no vCPU runs what was overwritten. */
+void cpu_code_changed(void *vcpu, gpa_t at, size_t len)
+{
+	struct vcpu *v = vcpu;
+
+	v->env->exclusive(v, tell_engines, &(struct code_change){ at, len });
 }
 
 int cpu_write_physical(struct vcpu *v, gpa_t address, const void *from, unsigned size)
@@ -250,8 +271,11 @@ static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned
 	struct target first = reach(v, lin, ACCESS_WRITE, view, ss);
 	struct target second = reach(v, next_page(v, lin), ACCESS_WRITE, view, ss);
 
+	/* Where one is a device the vCPU may have waited for it, and the other page may hold code by now. */
 	target_write(v, &first, (const uint8_t *)&value, head);
 	target_write(v, &second, (const uint8_t *)&value + head, size - head);
+	if (!first.host && second.host)
+		cpu_note_write(v, second.gpa, size - head);
 }
 
 /* Reach every page of a range for nothing but the faults. */
@@ -455,7 +479,11 @@ void cpu_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg)
 {
 	struct guarded g = { fn, arg, false };
 
+	if (v->env->devices_lock)
+		v->env->devices_lock(v, true);
 	v->env->exclusive(v, run_guarded, &g);
+	if (v->env->devices_lock)
+		v->env->devices_lock(v, false);
 	if (g.faulted)
 		longjmp(v->fault_jmp, 1);
 }

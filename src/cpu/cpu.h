@@ -572,14 +572,14 @@ struct pcid_slot {
 #define EVENT_INIT	BIT(2)
 #define EVENT_SIPI	BIT(3)
 #define EVENT_EXIT	BIT(4) /* return EXIT_KICK from run() */
-#define EVENT_EXCLUSIVE BIT(5) /* another thread wants every vCPU at a block boundary: return EXIT_KICK */
+#define EVENT_EXCLUSIVE BIT(5) /* another thread wants every vCPU stopped: return EXIT_KICK, but not before something was executed */
 #define EVENT_STEP	BIT(6) /* shadow, TF, debug trap: next instruction runs alone */
 #define EVENT_HALTED	BIT(7) /* activity is not CPU_RUNNING */
 #define EVENT_CODE	BIT(8) /* this vCPU wrote to code: the engine looks whether its current block is still good */
 
 struct vcpu;
 
-/* What a vCPU asks of the machine around it. Every function is called in the vCPU's own thread. */
+/* What a vCPU asks of the machine around it. Every function but exclusive is called in the vCPU's own thread. */
 struct vcpu_env {
 	uint32_t (*pio_read)(struct vcpu *, uint16_t port, unsigned size);
 	void (*pio_write)(struct vcpu *, uint16_t port, unsigned size, uint32_t value);
@@ -599,8 +599,13 @@ struct vcpu_env {
 	/* x2APIC registers 0x800..0x8ff, IA32_APIC_BASE 0x1b, IA32_TSC_DEADLINE 0x6e0: 0, or -1 for #GP(0). */
 	int (*apic_msr_read)(struct vcpu *, uint32_t msr, uint64_t *value);
 	int (*apic_msr_write)(struct vcpu *, uint32_t msr, uint64_t value);
-	/* Run fn with every other vCPU stopped between instructions. Cheap when there is one vCPU. */
+	/*
+	 * Run fn with every vCPU stopped, but that of the calling thread: between instructions, or where it waits for a section of its own or
+	 * for a device. Any thread; fn does not raise. Cheap when there is one vCPU.
+	 */
 	void (*exclusive)(struct vcpu *, void (*fn)(struct vcpu *, void *), void *arg);
+	/* Around a section in which devices are accessed. NULL: nothing to do. */
+	void (*devices_lock)(struct vcpu *, bool lock);
 	/* PAUSE in a loop: let others run (virtual time hands the turn over). May be NULL. */
 	void (*pause)(struct vcpu *);
 	/*
@@ -714,8 +719,11 @@ struct vcpu {
 	const struct engine_ops *engine;
 	const struct engine_options *engine_options; /* set before the engine's create(); NULL: the defaults */
 	void *engine_data;
-	/* Called after a store of this vCPU changed a page's code generation (the store is done, the instruction maybe not). */
-	void (*code_written)(struct vcpu *, gpa_t page);
+	/*
+	 * The engine's: code in [gpa, gpa + len), inside one page, has changed. For each vCPU of the machine, in an exclusive section, by the
+	 * thread that wrote; this vCPU may be in the middle of the instruction that did, or of one that waits for a device.
+	 */
+	void (*code_written)(struct vcpu *, gpa_t, size_t len);
 	/*
 	 * The engine's: a device access of the instruction that runs made something pending, which is to be looked at behind it and
 	 * not only at the end of a block. NULL: nothing to do.

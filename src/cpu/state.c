@@ -28,11 +28,20 @@ struct vcpu *vcpu_create(unsigned index, const struct cpu_model *model, struct g
 	v->trace = trace;
 	v->env = env;
 	v->env_opaque = env_opaque;
+	if (mem && !mem->code_changed) {
+		mem->code_changed = cpu_code_changed;
+		mem->code_changed_opaque = v;
+	}
 	cpu_reset(v, false);
 	return v;
 }
 
-void vcpu_destroy(struct vcpu *v) { free(v); }
+void vcpu_destroy(struct vcpu *v)
+{
+	if (v->mem && v->mem->code_changed_opaque == v)
+		v->mem->code_changed = NULL;
+	free(v);
+}
 
 static void set_segment(struct vcpu *v, enum seg seg, uint16_t selector, uint64_t base, uint16_t attr)
 {

@@ -49,7 +49,10 @@ struct engine_ops {
 	int (*probe)(struct error *);
 	/* Per vCPU, in the creating thread; reads vcpu->engine_options, sets vcpu->engine_data. */
 	int (*create)(struct vcpu *, struct error *);
-	/* In the vCPU's thread only. */
+	/*
+	 * In the vCPU's thread only. EVENT_EXCLUSIVE ends it only when it has executed an instruction or delivered an event since it was
+	 * called: so a guest gets on however often it is stopped.
+	 */
 	enum exit_kind (*run)(struct vcpu *, struct exit *);
 	/* Any thread, async-signal-safe: make run() look at vcpu->events soon. */
 	void (*kick)(struct vcpu *);

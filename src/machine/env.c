@@ -60,6 +60,16 @@ static uint32_t env_pio_read(struct vcpu *v, uint16_t port, unsigned size)
 	return (uint32_t)access_bus(v, (struct bus_access){ BUS_PIO, port, (uint8_t)size, false, 0 });
 }
 
+static void env_devices_lock(struct vcpu *v, bool lock)
+{
+	struct bus *bus = cpu_of(v)->machine->bus;
+
+	if (lock)
+		bus_lock(bus);
+	else
+		pthread_mutex_unlock(&bus->lock);
+}
+
 static void apply_a20(struct vcpu *v, void *machine)
 {
 	(void)v;
@@ -164,6 +174,7 @@ const struct vcpu_env machine_env = {
 	.apic_msr_read = env_apic_msr_read,
 	.apic_msr_write = env_apic_msr_write,
 	.exclusive = exclusive_section,
+	.devices_lock = env_devices_lock,
 	.pause = env_pause,
 	.time_sync = machine_sync_time,
 };

@@ -176,6 +176,8 @@ static int create_guest_side(struct machine *m, struct error *err)
 		return -err->code;
 	m->bus->request = machine_bus_request;
 	m->bus->request_opaque = m;
+	m->bus->waits = exclusive_wait;
+	m->bus->waits_opaque = m;
 	m->cpus = calloc(m->config.cpus, sizeof(*m->cpus));
 	m->vcpus = calloc(m->config.cpus, sizeof(struct vcpu *));
 	if (!m->cpus || !m->vcpus)
@@ -218,7 +220,8 @@ int machine_create(struct machine **machine, const struct machine_config *config
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_changed, NULL);
 	pthread_mutex_init(&m->exclusive.lock, NULL);
-	pthread_cond_init(&m->exclusive.changed, NULL);
+	pthread_cond_init(&m->exclusive.let_in, NULL);
+	pthread_cond_init(&m->exclusive.turn, NULL);
 	pthread_mutex_init(&m->turn.lock, NULL);
 	rc = create_host_side(m, err);
 	if (!rc)
@@ -277,7 +280,8 @@ void machine_destroy(struct machine *m)
 	pthread_mutex_destroy(&m->run_lock);
 	pthread_cond_destroy(&m->run_changed);
 	pthread_mutex_destroy(&m->exclusive.lock);
-	pthread_cond_destroy(&m->exclusive.changed);
+	pthread_cond_destroy(&m->exclusive.let_in);
+	pthread_cond_destroy(&m->exclusive.turn);
 	pthread_mutex_destroy(&m->turn.lock);
 	free(m);
 }

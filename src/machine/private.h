@@ -1,7 +1,8 @@
 /*
  * What the files of machine/ share.
  *
- * Locks, in the order in which they may be taken: bus->lock, then run_lock or exclusive.lock or turn.lock (never two of these).
+ * Locks, in the order in which they may be taken: bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
+ * (never two of these).
  */
 #ifndef DOPPEL_MACHINE_PRIVATE_H
 #define DOPPEL_MACHINE_PRIVATE_H
@@ -34,6 +35,9 @@ struct machine_cpu {
 	pthread_t thread;
 	bool started;
 	struct sleeper sleeper;
+	/* exclusive.c, under machine.exclusive.lock */
+	enum { RUN_STOPPED, RUN_WAITS, RUN_RUNS } run_state;
+	uint64_t run_behind; /* RUN_WAITS: until so many sections have ended */
 	unsigned pauses; /* PAUSEs since the last sched_yield() */
 	/* virtual time, see turn.c: guest time is turn_base + s.icount while this vCPU has its turn */
 	uint64_t turn_base;
@@ -87,11 +91,12 @@ struct machine {
 	/* Exclusive sections, see exclusive.c. */
 	struct {
 		pthread_mutex_t lock;
-		pthread_cond_t changed;
-		unsigned running; /* vCPUs inside engine->run() that do not wait for a section of their own */
-		unsigned waiting; /* vCPUs that want or have a section */
-		bool active;	  /* one has it: */
-		struct vcpu *_Atomic owner;
+		pthread_cond_t let_in; /* a section ended */
+		pthread_cond_t turn;   /* that, or the last vCPU stopped */
+		unsigned running;      /* vCPUs that are RUN_RUNS */
+		uint64_t asked, ended; /* sections, in the order of their numbers: one begins when all before it have ended */
+		uint64_t began;	       /* host_monotonic_ns() when the present one stopped the vCPUs; 0: none ran */
+		uint64_t rest_until;   /* the next one stops none before that */
 	} exclusive;
 
 	/* Virtual time: who may run. */
@@ -125,9 +130,16 @@ bool machine_cpu_runnable(struct machine_cpu *);
 void machine_cpu_exit(struct machine_cpu *, enum exit_kind, const struct exit *);
 
 /* ---- exclusive.c ---- */
-void exclusive_enter_run(struct machine *);
-void exclusive_leave_run(struct machine *);
-void exclusive_section(struct vcpu *, void (*fn)(struct vcpu *, void *), void *arg);
+/* Around engine->run(), in the vCPU's thread. */
+void exclusive_enter_run(struct machine_cpu *);
+void exclusive_leave_run(struct machine_cpu *);
+/* Any thread, which may be in engine->run(): it is about to wait for a device's lock, or has it. */
+void exclusive_wait(void *machine, bool begins);
+/*
+ * Runs fn(v, arg) with all vCPUs stopped but the caller's, if it is the thread of one. Any thread, v any vCPU; fn takes no device's lock
+ * (devices_lock() comes before) and does not raise.
+ */
+void exclusive_section(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg);
 
 /* ---- turn.c: virtual time ---- */
 void turn_run(struct machine_cpu *);

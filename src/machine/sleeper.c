@@ -20,6 +20,7 @@ uint32_t sleeper_prepare(struct sleeper *s)
 
 void sleeper_wait(struct sleeper *s, uint32_t sequence)
 {
+	debug_yield();
 	/* Returns at once when the sequence moved on; spurious returns are the caller's loop's business. */
 	syscall(SYS_futex, &s->sequence, FUTEX_WAIT_PRIVATE, sequence, NULL, NULL, 0);
 	atomic_store(&s->waiting, false);
@@ -30,6 +31,7 @@ void sleeper_cancel(struct sleeper *s) { atomic_store(&s->waiting, false); }
 void sleeper_wake(struct sleeper *s)
 {
 	atomic_fetch_add(&s->sequence, 1);
+	debug_yield();
 	if (atomic_load(&s->waiting))
 		syscall(SYS_futex, &s->sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }

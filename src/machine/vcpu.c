@@ -49,10 +49,10 @@ static void run_freely(struct machine_cpu *mc)
 	struct exit exit = { 0 };
 	enum exit_kind kind;
 
-	exclusive_enter_run(mc->machine);
+	exclusive_enter_run(mc);
 	mc->cpu->budget = BUDGET_UNLIMITED;
 	kind = mc->machine->engine->run(mc->cpu, &exit);
-	exclusive_leave_run(mc->machine);
+	exclusive_leave_run(mc);
 	machine_cpu_exit(mc, kind, &exit);
 	if (kind == EXIT_HALT)
 		sleep_until_work(mc);

@@ -82,6 +82,16 @@ bool mem_change_begin(struct mem_page *page, gpa_t addr, size_t len)
 
 void mem_change_end(struct mem_page *page) { atomic_fetch_sub(&page->changing, 1); }
 
+bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
+{
+	if (!mem_change_begin(page, addr, len))
+		return false;
+	if (mem->code_changed)
+		mem->code_changed(mem->code_changed_opaque, addr, len);
+	mem_change_end(page);
+	return true;
+}
+
 void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
 {
 	struct mem_region *region = mem_find(mem, addr);
@@ -94,9 +104,7 @@ void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
 	while (len) {
 		size_t part = MIN(len, PAGE_SIZE - (addr.v & (PAGE_SIZE - 1)));
 
-		if (mem_change_begin(page, addr, part))
-			mem_change_end(page);
-		page++;
+		mem_note_page(mem, page++, addr, part);
 		addr.v += part;
 		len -= part;
 	}

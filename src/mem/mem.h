@@ -58,6 +58,12 @@ struct guest_mem {
 	 * vCPUs are stopped; their TLBs are flushed then. For who translates addresses: functions of mem take what comes out.
 	 */
 	uint64_t address_lines;
+	/*
+	 * Told by mem_note_write when code in [gpa, gpa + len) of one page has changed; any thread. When it returns no engine runs what was
+	 * decoded there. Set by the first vCPU of the machine; NULL: nobody decodes.
+	 */
+	void (*code_changed)(void *opaque, gpa_t, size_t len);
+	void *code_changed_opaque;
 	void *engine_shared; /* the engine's: what all its vCPUs share, and how many of them there are */
 	unsigned engine_users;
 };
@@ -89,12 +95,15 @@ int mem_fill(struct guest_mem *, gpa_t, uint8_t, size_t);
 
 /*
  * Whoever writes guest RAM through a host pointer calls this AFTER the write, unless a TLB write entry (see the invariant
- * of struct mem_page) allowed it: code decoded from these bytes is invalidated.
+ * of struct mem_page) allowed it: when it returns, nobody runs code decoded from what these bytes were before. To that end it may stop
+ * all vCPUs, so the caller holds no lock but those that vCPUs wait for as bus_lock() does.
  */
 void mem_note_write(struct guest_mem *, gpa_t, size_t);
+/* The same inside one page, whose record is known; true: there was code. */
+bool mem_note_page(struct guest_mem *, struct mem_page *, gpa_t, size_t);
 /*
- * The same inside one page, for a vCPU whose engine keeps code that does not look at code_gen. True: there was code, its generation
- * has ended; the caller tells the engines, then calls mem_change_end(). Others that write to the page until then get true as well.
+ * Its parts. True: there was code, its generation has ended; the engines are to be told, then comes mem_change_end(). Others that
+ * write to the page until then get true as well.
  */
 bool mem_change_begin(struct mem_page *, gpa_t, size_t len);
 void mem_change_end(struct mem_page *);

@@ -71,7 +71,7 @@ bool coprocessor_error(struct bus *bus, bool asserted)
 	struct device *device;
 	bool ignore = false;
 
-	pthread_mutex_lock(&bus->lock);
+	bus_lock(bus);
 	list_for_each (device, &bus->devices, node)
 		if (device->ops == &coprocessor_ops)
 			ignore = set_error((struct coprocessor *)device, asserted);

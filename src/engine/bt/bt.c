@@ -50,22 +50,10 @@ static const struct tlb_hooks hooks = {
 
 /* ---- code that changes ---- */
 
-static void invalidate_everywhere(struct vcpu *v, void *arg)
+static void code_written(struct vcpu *v, gpa_t at, size_t len)
 {
-	const gpa_t *page = arg;
-
-	for (unsigned n = 0; n < v->peer_count; n++)
-		bt_invalidate_page(v->peers[n], page->v);
-	if (!v->peer_count)
-		bt_invalidate_page(v, page->v);
-}
-
-/* Before the instruction that wrote ends, no vCPU runs what it overwrote. */
-static void code_written(struct vcpu *v, gpa_t page)
-{
-	page.v &= PAGE_MASK;
-	v->env->exclusive(v, invalidate_everywhere, &page);
-	v->bt->interp_code_written(v, page);
+	bt_invalidate_page(v, at.v);
+	v->bt->interp_code_written(v, at, len);
 }
 
 /* ---- finding code ---- */
@@ -346,7 +334,7 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 {
 	uint32_t events = atomic_load(&v->events);
 
-	if (events & (EVENT_EXIT | EVENT_EXCLUSIVE)) {
+	if (events & EVENT_EXIT || (events & EVENT_EXCLUSIVE && v->bt->got_on)) {
 		atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
 		*kind = EXIT_KICK;
 		return BT_LEAVE;
@@ -445,6 +433,7 @@ static bool handle_exit(struct vcpu *v)
 	unsigned n = bt_exit_insn(arg);
 	enum bt_exit_kind kind = bt_exit_kind(arg);
 
+	bt->got_on |= kind != BT_EXIT_TLB_READ && kind != BT_EXIT_TLB_WRITE;
 	if (v->bt_frame.x87)
 		note_x87(v);
 	bt_note_code_segment(v);
@@ -503,19 +492,24 @@ static bool deliver_fault(struct vcpu *v)
 	return alive;
 }
 
-/* EVENT_STEP: the instruction at s.rip alone. */
-static void step(struct vcpu *v)
+/* The instruction at s.rip alone. */
+static void run_one(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
 	struct bt_block *b;
 
-	bt->stepping = true;
-	bt->pending = NULL;
+	v->bt->pending = NULL;
 	b = find_or_translate(v);
 	bt_enter_at(v, b);
 	v->step_next = v->s.rip + b->insns[0].len;
 	run_alone(v, b, 0, BT_EXIT_CALLOUT);
-	bt->stepping = false;
+}
+
+/* EVENT_STEP */
+static void step(struct vcpu *v)
+{
+	v->bt->stepping = true;
+	run_one(v);
+	v->bt->stepping = false;
 	cpu_after_step(v);
 }
 
@@ -538,6 +532,8 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 	for (;;) {
 		bt->entering = NULL;
 		bt->kicked = 0;
+		bt_signals_seen(bt);
+		debug_yield();
 		if (bt->ticked) {
 			bt->ticked = 0;
 			bt_space_tick(v);
@@ -548,7 +544,13 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 		if (!ready_to_translate(v))
 			return next == BT_STEP ? next : BT_INTERPRET;
 		if (next == BT_STEP) {
+			bt->got_on = true;
 			step(v);
+			continue;
+		}
+		if (!bt->got_on && atomic_load(&v->events) & EVENT_EXCLUSIVE) {
+			bt->got_on = true;
+			run_one(v);
 			continue;
 		}
 		/* What was pending may be another's target by now: an event or a fault on the way led elsewhere. */
@@ -566,6 +568,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			bt->entering = b;
 			if (bt->kicked || atomic_load(&v->events))
 				break;
+			debug_yield();
 			bt->resumed = 0;
 			v->repeating = false;
 			bt->stats.enters++;
@@ -614,6 +617,7 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 
 	if (!v->bt->counting)
 		v->budget = 0; /* none is used: the interpreter's singles want it so */
+	v->bt->got_on = false;
 	start_counting(v);
 	kind = run_mixed(v, exit);
 	v->bt->entering = NULL;

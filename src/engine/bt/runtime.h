@@ -216,9 +216,10 @@ struct bt_cpu {
 	bool has_wrgsbase;		       /* Linux lets processes use it */
 	struct bt_limits limits;
 	/* the interpreter's hook, which this engine's stands in front of */
-	void (*interp_code_written)(struct vcpu *, gpa_t page);
+	void (*interp_code_written)(struct vcpu *, gpa_t, size_t len);
 	struct engine_options options;
 	bool stepping;	  /* one instruction is run for EVENT_STEP */
+	bool got_on;	  /* run() has executed something: EVENT_EXCLUSIVE may end it */
 	bool tlb_changed; /* the slot table must be asked for again */
 	uint8_t last_view;
 	uint64_t view_r15[TLB_VIEWS]; /* vcpu.slot_r15 of each view, while the TLB has not changed; 0: not known */
@@ -233,6 +234,13 @@ struct bt_cpu {
 	int resumed; /* instructions charged for translated code that is about to be entered again in the middle of a block */
 	uint32_t code_epoch; /* counts flushes of the cache */
 
+	/*
+	 * Kicks, from any thread: BT_RUNS while the vCPU is in run_translated(), BT_KICKED when a signal is on its way, or came, that the loop
+	 * there has not seen yet: then no other is sent.
+	 */
+	_Atomic uint32_t kick;
+	pid_t process, thread_id;
+
 	/* shared with the signal handlers of this thread */
 	volatile sig_atomic_t kicked;
 	volatile sig_atomic_t ticked; /* the timer found translated code of a young address space running */
@@ -241,7 +249,7 @@ struct bt_cpu {
 	uint64_t fault_at;		    /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
 	pthread_t thread;
-	_Atomic bool thread_known;
+	bool thread_known;
 	uint8_t *signal_stack;
 
 	struct bt_stats stats;
@@ -473,6 +481,17 @@ void bt_signals_enter(struct vcpu *);
 void bt_signals_leave(struct vcpu *);
 void bt_signals_destroy(struct vcpu *);
 void bt_signals_kick(struct vcpu *);
+#define BT_RUNS	  1u
+#define BT_KICKED 2u
+/*
+ * In the loop, when bt->kicked is 0 and before it looks at events: a kick from here on sends a signal again. In this order: whoever finds
+ * BT_KICKED set while translated code runs knows that a signal is still to come, or has come since and made bt->kicked 1.
+ */
+static inline void bt_signals_seen(struct bt_cpu *bt)
+{
+	if (atomic_load_explicit(&bt->kick, memory_order_relaxed) & BT_KICKED)
+		atomic_exchange(&bt->kick, BT_RUNS);
+}
 /* GS base of this thread, for translated code. */
 void bt_set_gs_base(struct vcpu *, uint64_t);
 

@@ -9,6 +9,7 @@
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -16,7 +17,9 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define KICK_SIGNAL SIGRTMIN
+/* Of the kind that is pending once at most and always accepted: a guest cannot use up how many its user may have queued. */
+#define KICK_SIGNAL SIGURG
+#define TICK_SIGNAL SIGRTMIN /* a timer's, which has room for the one that is pending from its start */
 #ifndef SS_AUTODISARM
 #define SS_AUTODISARM (1u << 31)
 #endif
@@ -140,10 +143,10 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 	struct bt_block *b;
 	uint64_t rip = (uint64_t)regs[REG_RIP];
 
-	(void)signal;
+	(void)info;
 	if (!v)
 		return;
-	if (info->si_code == SI_TIMER) {
+	if (signal == TICK_SIGNAL) {
 		if (!(v->bt->uses[v->bt->jump].key & BT_KEY_USER) || !bt_space_is_young(v->bt))
 			return;
 		v->bt->ticked = 1;
@@ -163,8 +166,9 @@ static int install(int signal, void (*handler)(int, siginfo_t *, void *), struct
 {
 	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART };
 
-	/* A kick must not come between the parts of another handler's work. */
+	/* They must not come between the parts of another handler's work. */
 	sigaddset(&action.sa_mask, KICK_SIGNAL);
+	sigaddset(&action.sa_mask, TICK_SIGNAL);
 	return sigaction(signal, &action, old) ? error_set_errno(err, errno, "signal handler") : 0;
 }
 
@@ -173,9 +177,10 @@ int bt_signals_install(struct error *err)
 {
 	static const int signals[] = { [PREVIOUS_SEGV] = SIGSEGV, [PREVIOUS_BUS] = SIGBUS, [PREVIOUS_FPE] = SIGFPE };
 
+	int ret;
+
 	for (unsigned n = 0; n < ARRAY_SIZE(signals); n++) {
 		struct sigaction now;
-		int ret;
 
 		if (sigaction(signals[n], NULL, &now))
 			return error_set_errno(err, errno, "signal handler");
@@ -184,7 +189,8 @@ int bt_signals_install(struct error *err)
 		if ((ret = install(signals[n], on_fault, &previous[n], err)))
 			return ret;
 	}
-	return install(KICK_SIGNAL, on_kick, NULL, err);
+	ret = install(KICK_SIGNAL, on_kick, NULL, err);
+	return ret ? ret : install(TICK_SIGNAL, on_kick, NULL, err);
 }
 
 void bt_set_gs_base(struct vcpu *v, uint64_t base)
@@ -196,10 +202,10 @@ void bt_set_gs_base(struct vcpu *v, uint64_t base)
 /* Ticks of this thread's CPU time, by which address spaces grow up. Where Linux grants no timer none is young. */
 static void start_timer(struct bt_cpu *bt)
 {
-	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TICK_SIGNAL };
 	const struct itimerspec period = { { 0, BT_TICK_NS }, { 0, BT_TICK_NS } };
 
-	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	event._sigev_un._tid = bt->thread_id;
 	if (bt->timed)
 		timer_delete(bt->timer);
 	bt->timed = !timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &bt->timer) &&
@@ -239,17 +245,23 @@ void bt_signals_enter(struct vcpu *v)
 	sigset_t set;
 
 	thread_vcpu = v;
-	if (bt->thread_known && pthread_equal(bt->thread, pthread_self()))
+	if (bt->thread_known && pthread_equal(bt->thread, pthread_self())) {
+		atomic_exchange(&bt->kick, BT_RUNS);
 		return;
+	}
 	BUG_ON(use_signal_stack(bt->signal_stack, NULL));
 	bt->has_wrgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
 	bt_set_gs_base(v, (uint64_t)(uintptr_t)v);
 	sigemptyset(&set);
 	sigaddset(&set, KICK_SIGNAL);
+	sigaddset(&set, TICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-	start_timer(bt);
+	bt->process = getpid();
+	bt->thread_id = (pid_t)syscall(SYS_gettid);
 	bt->thread = pthread_self();
-	atomic_store(&bt->thread_known, true);
+	start_timer(bt);
+	bt->thread_known = true;
+	atomic_exchange(&bt->kick, BT_RUNS);
 }
 
 int bt_signals_create(struct vcpu *v, struct error *err)
@@ -280,12 +292,17 @@ void bt_signals_destroy(struct vcpu *v)
 
 void bt_signals_leave(struct vcpu *v)
 {
-	(void)v;
+	atomic_store(&v->bt->kick, 0);
 	thread_vcpu = NULL;
 }
 
 void bt_signals_kick(struct vcpu *v)
 {
-	if (atomic_load(&v->bt->thread_known))
-		pthread_kill(v->bt->thread, KICK_SIGNAL);
+	struct bt_cpu *bt = v->bt;
+
+	if (atomic_fetch_or(&bt->kick, BT_KICKED) != BT_RUNS)
+		return;
+	debug_yield();
+	while (syscall(SYS_tgkill, bt->process, bt->thread_id, KICK_SIGNAL) && errno == EAGAIN)
+		sched_yield();
 }

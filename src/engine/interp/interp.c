@@ -391,12 +391,12 @@ static void poison(struct block *b)
 		b->insns[n].handler = (const void *)interp_op_poisoned;
 }
 
-/* A store changed code: was it the block that runs? */
-static void code_written(struct vcpu *v, gpa_t page)
+/* Was it the block that runs? All others are looked at when they are wanted. */
+static void code_written(struct vcpu *v, gpa_t at, size_t len)
 {
 	struct block *b = interp_of(v)->current;
 
-	(void)page;
+	(void)at, (void)len;
 	if (b && !block_fresh(b))
 		poison(b);
 }
@@ -455,7 +455,7 @@ static const struct insn *interp_slow(struct vcpu *v)
 	in->step_event = false;
 	if (events) {
 		sync_icount(v);
-		if (events & (EVENT_EXIT | EVENT_EXCLUSIVE)) {
+		if (events & EVENT_EXIT || (events & EVENT_EXCLUSIVE && in->got_on)) {
 			atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
 			in->exit_kind = EXIT_KICK;
 			return NULL;
@@ -475,6 +475,7 @@ static const struct insn *interp_slow(struct vcpu *v)
 		in->exit_kind = EXIT_BUDGET;
 		return NULL;
 	}
+	in->got_on = true;
 	linear = v->code_mode == MODE_64 ? v->s.rip : (uint32_t)(v->s.seg_base[CS] + v->s.rip);
 	if (in->step_event)
 		return start_step(v, linear);
@@ -524,6 +525,7 @@ static enum exit_kind interp_run(struct vcpu *v, struct exit *exit)
 	(void)exit;
 	in->icount_end = v->s.icount + (uint64_t)v->budget;
 	in->current = NULL;
+	in->got_on = false;
 	in->step_event = false;
 	in->exit_kind = EXIT_SHUTDOWN; /* unless something else ends it: deliver_fault() failed */
 	v->current = NULL;

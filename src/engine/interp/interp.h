@@ -38,6 +38,7 @@ struct interp {
 	struct block *current;	  /* being run; valid while v->current or a handler is */
 	enum exit_kind exit_kind; /* why run() returns */
 	uint64_t icount_end;	  /* s.icount + budget, constant while instructions run */
+	bool got_on;		  /* run() has executed something: EVENT_EXCLUSIVE may end it */
 	bool step_event;	  /* EVENT_STEP asked for the current step, which ends with cpu_after_step() */
 	bool stepping;		  /* one instruction is run alone, budget put aside: */
 	int64_t saved_budget;

@@ -28,7 +28,7 @@
 #define GDT_FREE    0x58  /* to 0xf8: the tests' own */
 #define GDT_TSS	    0x100 /* 16 bytes a CPU */
 
-#define MAX_CPUS   8
+#define MAX_CPUS   9 /* eight, and one number more for the one that test_smp starts again */
 #define STACK_SIZE 0x4000
 
 /*
