@@ -388,20 +388,41 @@ void cpu_probe_write(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 	probe_in_view(v, lin, size, ACCESS_WRITE, v->tlb_view, ss);
 }
 
+static bool is_direct(const struct target *t) { return t->host && !t->rom && !t->code; }
+
+/* Both pages of an operand that crosses; NULL unless both may be written directly. */
+static void *map_crossing(struct vcpu *v, uint64_t lin, bool ss)
+{
+	const struct tlb_entry *e = &v->tlbs[v->tlb_view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+	struct target first = reach(v, lin, ACCESS_WRITE, v->tlb_view, ss);
+	struct target second = reach(v, next_page(v, lin), ACCESS_WRITE, v->tlb_view, ss);
+	uint64_t offset = lin & ~PAGE_MASK;
+	uint8_t *view;
+
+	/* Reaching the second may have waited for others, who decoded code in the first. */
+	if (!is_direct(&first) || !is_direct(&second) || e->write_tag != ((lin & PAGE_MASK) | v->asid))
+		return NULL;
+	view = mem_pair(v->mem, v->pairs, first.host - offset, second.host);
+	return view ? view + offset : NULL;
+}
+
+static void *map_inside(struct vcpu *v, uint64_t lin, bool ss)
+{
+	struct target t = reach(v, lin, ACCESS_WRITE, v->tlb_view, ss);
+
+	return is_direct(&t) ? t.host : NULL;
+}
+
 void *cpu_rmw_map(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 {
-	struct target t;
+	void *host;
 
 	cpu_probe_write(v, lin, size, ss);
 	lin = linear(v, lin);
-	if (crosses_page(lin, size))
-		return NULL;
-	t = reach(v, lin, ACCESS_WRITE, v->tlb_view, ss);
-	if (!t.host || t.rom || t.code)
-		return NULL;
-	if (accesses_are_checked(v))
+	host = crosses_page(lin, size) ? map_crossing(v, lin, ss) : map_inside(v, lin, ss);
+	if (host && accesses_are_checked(v))
 		note_breakpoints(v, lin, size, ACCESS_WRITE);
-	return t.host;
+	return host;
 }
 
 void cpu_load_bytes(struct vcpu *v, uint64_t lin, void *to, unsigned len, bool ss)

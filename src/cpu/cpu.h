@@ -572,10 +572,11 @@ struct pcid_slot {
 #define EVENT_INIT	BIT(2)
 #define EVENT_SIPI	BIT(3)
 #define EVENT_EXIT	BIT(4) /* return EXIT_KICK from run() */
-#define EVENT_EXCLUSIVE BIT(5) /* another thread wants every vCPU stopped: return EXIT_KICK, but not before something was executed */
-#define EVENT_STEP	BIT(6) /* shadow, TF, debug trap: next instruction runs alone */
-#define EVENT_HALTED	BIT(7) /* activity is not CPU_RUNNING */
-#define EVENT_CODE	BIT(8) /* this vCPU wrote to code: the engine looks whether its current block is still good */
+#define EVENT_EXCLUSIVE                                                                                                \
+	BIT(5) /* another thread wants every vCPU stopped: return EXIT_KICK, but not before something was executed */
+#define EVENT_STEP   BIT(6) /* shadow, TF, debug trap: next instruction runs alone */
+#define EVENT_HALTED BIT(7) /* activity is not CPU_RUNNING */
+#define EVENT_CODE   BIT(8) /* this vCPU wrote to code: the engine looks whether its current block is still good */
 
 struct vcpu;
 
@@ -755,6 +756,8 @@ struct vcpu {
 	} tlb_filter[2];		  /* lower, upper half of addresses */
 	struct pcid_slot pcids[PCID_SLOTS];
 	unsigned next_pcid; /* slot to replace */
+
+	struct mem_pairs *pairs; /* access.c: of operands in two pages */
 
 	/*
 	 * access.c: v->tlb points here, where nothing ever is, while every data access must be looked at: alignment checks
@@ -978,8 +981,9 @@ uint32_t cpu_code_begin(struct vcpu *, struct mem_page *, gpa_t addr, size_t len
 /* Raise what a store would raise, write nothing: the first half of a read-modify-write or a restartable push. */
 void cpu_probe_write(struct vcpu *, uint64_t lin, unsigned size, bool ss);
 /*
- * Host pointer for a read-modify-write of [lin, lin+size), write rights checked and dirty bit set; NULL when it crosses a page,
- * is a device or ROM, or holds code: then use load/store_slow (and cpu_exclusive for a locked one).
+ * Host pointer for a read-modify-write of [lin, lin+size), write rights checked and dirty bit set, good until the vCPU's next access; NULL
+ * when part of it is a device or ROM, or holds code, or when it is in two pages and the host does not show them side by side: then use
+ * load/store_slow (and cpu_exclusive for a locked one).
  */
 void *cpu_rmw_map(struct vcpu *, uint64_t lin, unsigned size, bool ss);
 /*

@@ -28,6 +28,7 @@ struct vcpu *vcpu_create(unsigned index, const struct cpu_model *model, struct g
 	v->trace = trace;
 	v->env = env;
 	v->env_opaque = env_opaque;
+	v->pairs = mem_pairs_create();
 	if (mem && !mem->code_changed) {
 		mem->code_changed = cpu_code_changed;
 		mem->code_changed_opaque = v;
@@ -40,6 +41,7 @@ void vcpu_destroy(struct vcpu *v)
 {
 	if (v->mem && v->mem->code_changed_opaque == v)
 		v->mem->code_changed = NULL;
+	mem_pairs_destroy(v->pairs);
 	free(v);
 }
 

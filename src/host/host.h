@@ -33,6 +33,8 @@ struct host_memory {
 };
 int host_memory_create(struct host_memory *, const char *name, size_t size, struct error *);
 void host_memory_destroy(struct host_memory *);
+/* Shows [offset, offset + size) of it, whole pages, at `at` too, in place of what is mapped there. 0 or -errno. */
+int host_memory_show(const struct host_memory *, size_t offset, size_t size, void *at);
 
 /*
  * Memory for generated code, mapped twice: `write` (never executable) and `exec` (never writable). The same offset in
@@ -113,6 +115,8 @@ unsigned host_cpu_count(void);
 uint64_t host_memory_total(void); /* bytes */
 /* First line of a /proc or /sys file as a number; -1 when unreadable. */
 int64_t host_proc_number(const char *path);
+/* Does it trap or slow down locked instructions across cache lines (Linux's split_lock_detect)? */
+bool host_traps_split_locks(void);
 /* Pages of files and shared memory that this process has mapped and resident; one mapped n times counts n times. */
 uint64_t host_shared_pages(void);
 

@@ -45,6 +45,14 @@ void host_memory_destroy(struct host_memory *memory)
 	memory->fd = -1;
 }
 
+int host_memory_show(const struct host_memory *memory, size_t offset, size_t size, void *at)
+{
+	void *shown = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, memory->fd,
+			   (off_t)offset);
+
+	return shown == MAP_FAILED ? -errno : 0;
+}
+
 /*
  * A second view of a shared mapping: mremap(2), "if the value of old_size is zero". A memory file would do as well, but profilers
  * (perf) look for names of generated code in anonymous mappings only.

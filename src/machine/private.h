@@ -38,7 +38,7 @@ struct machine_cpu {
 	/* exclusive.c, under machine.exclusive.lock */
 	enum { RUN_STOPPED, RUN_WAITS, RUN_RUNS } run_state;
 	uint64_t run_behind; /* RUN_WAITS: until so many sections have ended */
-	unsigned pauses; /* PAUSEs since the last sched_yield() */
+	unsigned pauses;     /* PAUSEs since the last sched_yield() */
 	/* virtual time, see turn.c: guest time is turn_base + s.icount while this vCPU has its turn */
 	uint64_t turn_base;
 	bool turn_over; /* it gives the rest of its turn away */
@@ -94,9 +94,10 @@ struct machine {
 		pthread_cond_t let_in; /* a section ended */
 		pthread_cond_t turn;   /* that, or the last vCPU stopped */
 		unsigned running;      /* vCPUs that are RUN_RUNS */
-		uint64_t asked, ended; /* sections, in the order of their numbers: one begins when all before it have ended */
-		uint64_t began;	       /* host_monotonic_ns() when the present one stopped the vCPUs; 0: none ran */
-		uint64_t rest_until;   /* the next one stops none before that */
+		uint64_t asked,
+			ended;	/* sections, in the order of their numbers: one begins when all before it have ended */
+		uint64_t began; /* host_monotonic_ns() when the present one stopped the vCPUs; 0: none ran */
+		uint64_t rest_until; /* the next one stops none before that */
 	} exclusive;
 
 	/* Virtual time: who may run. */

@@ -94,6 +94,18 @@ int mem_write(struct guest_mem *, gpa_t, const void *, size_t);
 int mem_fill(struct guest_mem *, gpa_t, uint8_t, size_t);
 
 /*
+ * Places where two pages are shown one behind the other; one thread's. NULL: no memory, which mem_pair() takes. What a pair needs of the
+ * host is bounded.
+ */
+struct mem_pairs *mem_pairs_create(void);
+void mem_pairs_destroy(struct mem_pairs *);
+/*
+ * Host address of the page at host address `first` followed by that at `second`, both as mem_map() gives them, until the next call; NULL when
+ * one of them is no RAM, or the host does not grant it.
+ */
+uint8_t *mem_pair(const struct guest_mem *, struct mem_pairs *, uint8_t *first, const uint8_t *second);
+
+/*
  * Whoever writes guest RAM through a host pointer calls this AFTER the write, unless a TLB write entry (see the invariant
  * of struct mem_page) allowed it: when it returns, nobody runs code decoded from what these bytes were before. To that end it may stop
  * all vCPUs, so the caller holds no lock but those that vCPUs wait for as bus_lock() does.
