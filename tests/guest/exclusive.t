@@ -33,4 +33,7 @@ for cpus in 2 3; do
 	check "smp: bt, $cpus CPUs" run_guest smp env
 	check "smp: bt, $cpus CPUs on one" run_guest smp taskset -c "$first_cpu"
 done
+# A kick takes nothing that a user has a limited number of, which one guest could use up for all.
+cpus=4
+check "smp_exclusive: bt, where no signal may be queued" run_guest smp_exclusive prlimit --sigpending=0
 finish
