@@ -339,6 +339,14 @@ void native_run(struct native *n, const struct user_state *s, struct outcome *o)
 	outcome_settle(o, &n->areas, s->rip);
 }
 
+static uint64_t read_xcr0(void)
+{
+	uint32_t low, high;
+
+	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (uint64_t)high << 32 | low;
+}
+
 /* FLD m32 tells. */
 struct host_traits native_traits(struct native *n)
 {
@@ -359,5 +367,6 @@ struct host_traits native_traits(struct native *n)
 				     .fip = o.s.fip == CODE,
 				     .fdp = o.s.fdp == DATA,
 				     .fop = o.s.fop == 0x107,
-				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4) };
+				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4),
+				     .xcr0 = read_xcr0() };
 }

@@ -20,6 +20,7 @@
 #define TRIES	      8	  /* times the cases that --cases asks for: some cannot be made, or are another form's */
 #define SHOWN_OF_FORM 6	  /* failures printed of a form */
 #define SHOWN	      400 /* and in all */
+#define REASONS_MAX   32  /* of what is not compared: compare.c */
 
 #define KINDS(_)                                                                                                       \
 	_(INTEGER, "integer and branches")                                                                             \
@@ -72,6 +73,10 @@ struct oracle {
 	uint64_t run, skipped;
 	unsigned shown;
 	uint64_t undefined_by_op[OP_COUNT];
+	struct {
+		const char *why;
+		uint64_t cases;
+	} left_open[REASONS_MAX];
 };
 
 static double now(void)
@@ -170,6 +175,17 @@ static void show(struct oracle *o, const struct pass *p, const struct test_case 
 		show_state(&t->before);
 }
 
+static void count_left_open(struct oracle *o, const char *why)
+{
+	unsigned n = 0;
+
+	while (n < REASONS_MAX && o->left_open[n].why && o->left_open[n].why != why)
+		n++;
+	BUG_ON(n == REASONS_MAX);
+	o->left_open[n].why = why;
+	o->left_open[n].cases++;
+}
+
 static void count(struct oracle *o, struct pass *p, struct test_case *t, uint64_t number, const struct outcome *native,
 		  const struct outcome *guest)
 {
@@ -182,6 +198,8 @@ static void count(struct oracle *o, struct pass *p, struct test_case *t, uint64_
 	if (native->vector >= 0 && native->vector < 32)
 		p->faults[native->vector]++;
 	compare(t, native, guest, o->sides, &d);
+	if (d.left_open)
+		count_left_open(o, d.left_open);
 	if (d.undefined_flags) {
 		form->undefined_flags++;
 		o->undefined_by_op[t->insn.op]++;
@@ -338,6 +356,13 @@ static void report_undefined_flags(const struct oracle *o)
 	printf(any ? "\n" : "# undefined flags are this host's in every case\n");
 }
 
+static void report_left_open(const struct oracle *o)
+{
+	for (unsigned n = 0; n < REASONS_MAX && o->left_open[n].why; n++)
+		printf("# left to the processor in %llu cases: %s\n", (unsigned long long)o->left_open[n].cases,
+		       o->left_open[n].why);
+}
+
 static void report_not_covered(const struct oracle *o, const struct pass *p)
 {
 	unsigned not_had = 0, host_has = 0;
@@ -438,6 +463,7 @@ static bool report(const struct oracle *o)
 			report_table(p);
 	}
 	report_undefined_flags(o);
+	report_left_open(o);
 	good &= guest_report_translation(o->guest);
 	report_sum(o);
 	return good;

@@ -88,6 +88,7 @@ struct host_traits {
 	bool fip, fdp,
 		fop; /* these x87 pointers are kept also while no exception is pending: AMD's have none, Intel's some */
 	uint32_t mxcsr_mask; /* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
+	uint64_t xcr0;	     /* components that XSAVE would save */
 };
 struct host_traits native_traits(struct native *);
 void native_run(struct native *, const struct user_state *, struct outcome *);
@@ -226,7 +227,7 @@ size_t encode(enum code_mode, const struct encoding *, const struct encoding_fie
 
 /* ---- cases.c ---- */
 
-#define CASE_BYTES 160 /* one instruction, or a sequence of them */
+#define CASE_BYTES 224 /* one instruction, or a sequence of them */
 
 struct test_case {
 	struct insn_form *form, *made_for; /* the same, mostly: registers and prefixes may make another of it */
@@ -259,6 +260,7 @@ uint64_t undefined_flags(const struct test_case *);
 
 struct difference {
 	bool found, undefined_flags;
+	const char *left_open; /* some of it was not compared, because: */
 	char text[1024]; /* a line each, "# " in front */
 };
 void compare(const struct test_case *, const struct outcome *native, const struct outcome *guest,
