@@ -4,7 +4,6 @@
  */
 #include "cases.h"
 
-
 /* As Linux and guest.c lay out the GDT: null, user data and code, kernel code and data, TSS, empty, beyond the limit, LDT. */
 static uint16_t selector(struct rng *r)
 {

@@ -87,14 +87,6 @@ bool sequence_prepare(struct cases *c)
 	return true;
 }
 
-/* Where images of a kind are, so that one is loaded that was stored: FXSAVE's hold what the processor has of MXCSR, see compare.c. */
-enum {
-	IMAGE_X87_16 = DATA + 0x300,
-	IMAGE_X87_32 = DATA + 0x400,
-	IMAGE_MXCSR = DATA + 0x600,
-	IMAGE_XSAVE = DATA + 0x800
-};
-
 static uint64_t image_place(const struct insn *i)
 {
 	switch (i->op) {
