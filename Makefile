@@ -247,9 +247,16 @@ $(BUILD)/guest/rom.elf: tests/firmware/rom.S
 $(ROM): $(BUILD)/guest/rom.elf
 	$(Q)objcopy -O binary -j .text $< $@
 
+# As a test of kvm-unit-tests is.
+FLAT := $(BUILD)/guest/kvm-unit-test.flat
+$(FLAT): tests/kvm-unit-tests/flat.S
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  tests/kvm-unit-tests')
+	$(Q)gcc -m32 -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments -Wl,-Ttext=0x400000,-e,entry -o $@ $<
+
 # The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
 unit: $(UNIT) $(ISOLATION)
-guests: $(GUESTS) $(MULTIBOOT) $(ROM)
+guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(FLAT)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:
