@@ -15,8 +15,10 @@
 #       $DOPPEL_CACHE/686/vmlinuz        linux-image-686, 32-bit paging
 #       $DOPPEL_CACHE/686-pae/vmlinuz    linux-image-686-pae
 #       $DOPPEL_CACHE/busybox-i386/busybox, $DOPPEL_CACHE/initrd-i386.cpio.gz
+#   get-guest.sh --missing  says what of all that is not there; its status is 1 then
 #   get-guest.sh --where  prints $DOPPEL_CACHE (default: ${XDG_CACHE_HOME:-~/.cache}/doppel)
 #
+# What cannot be had is tried again $DOPPEL_TRIES (4) times, some time apart: indices of mirrors are at times in the middle of an update.
 # Every result is made beside its place and renamed into it, so that what is there is complete.
 # Remove a folder to have it made anew from the newest package.
 set -eu
@@ -27,20 +29,28 @@ if [ "${1:-}" = --where ]; then
 	exit
 fi
 mkdir -p "$cache"
+
+say() { echo "get-guest: $*" >&2; }
+
+if [ "${1:-}" = --missing ]; then
+	missing=
+	for name in cloud/vmlinuz generic/vmlinuz busybox/busybox initrd.cpio.gz xen/xen memtest/memtest86+x64.bin \
+		memtest32/memtest86+ia32.bin 686/vmlinuz 686-pae/vmlinuz busybox-i386/busybox initrd-i386.cpio.gz; do
+		[ -e "$cache/$name" ] || missing="$missing $name"
+	done
+	[ -n "$missing" ] || exit 0
+	say "not in $cache, so what boots it was skipped:$missing"
+	exit 1
+fi
 work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-say() { echo "get-guest: $*" >&2; }
-
 # Options for apt when it is to look at another architecture; words.
 foreign=
 
-# The package lists of apt, made new at most once a run.
-updated=
+# 0: apt's package lists are new.
 update_lists() {
-	[ -z "$updated" ] || return 1
-	updated=1
 	if [ "$(id -u)" != 0 ] && [ -z "$foreign" ]; then
 		say "apt's package lists are missing or too old; run this, then again what you ran:"
 		echo "    sudo apt-get update" >&2
@@ -48,7 +58,7 @@ update_lists() {
 	fi
 	say "apt-get update"
 	# shellcheck disable=SC2086
-	apt-get $foreign -qq update || say "not all package lists could be had; perhaps it goes without"
+	apt-get $foreign -qq -o Acquire::Retries=3 -o APT::Update::Error-Mode=any update
 }
 
 # A metapackage stands for the newest kernel or hypervisor that it depends on; any other name for itself.
@@ -65,21 +75,31 @@ download() {
 	(cd "$2" && apt-get $foreign -qq -o APT::Sandbox::User=root download "$(real_package "$1")" >&2)
 }
 
+# fetch PACKAGE FOLDER: download(), again and again.
+fetch() {
+	pause=15
+	# shellcheck disable=SC2086
+	apt-cache $foreign show "$1" >/dev/null 2>&1 || update_lists || true
+	for try in $(seq "${DOPPEL_TRIES:-4}"); do
+		if [ "$try" != 1 ]; then
+			say "again in $pause s"
+			sleep "$pause"
+			pause=$((2 * pause))
+			update_lists || say "not all package lists could be had; perhaps it goes without"
+		fi
+		say "downloading $(real_package "$1")"
+		! download "$1" "$2" || return 0
+	done
+	say "apt-get could not download $1 (see above)"
+	exit 1
+}
+
 # unpack PACKAGE NAME PATH: $cache/NAME/PATH out of the package, without version and .gz.
 unpack() {
 	[ ! -e "$cache/$2" ] || return 0
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	mkdir "$work/deb" "$work/root" "$work/out"
-	# shellcheck disable=SC2086
-	apt-cache $foreign show "$1" >/dev/null 2>&1 || update_lists
-	say "downloading $(real_package "$1")"
-	if ! download "$1" "$work/deb"; then
-		update_lists || true
-		download "$1" "$work/deb" || {
-			say "apt-get could not download $1 (see above)"
-			exit 1
-		}
-	fi
+	fetch "$1" "$work/deb"
 	dpkg-deb -x "$work"/deb/*.deb "$work/root"
 	# Paths in the package are patterns: the kernel's has its version in it.
 	# shellcheck disable=SC2086
@@ -134,7 +154,6 @@ lists=$cache/apt-i386
 mkdir -p "$lists/state/lists/partial" "$lists/cache/archives/partial"
 foreign="-o APT::Architecture=i386 -o APT::Architectures::=i386 -o APT::Sandbox::User=root
 	-o Dir::State=$lists/state -o Dir::Cache=$lists/cache -o Dir::State::status=/dev/null"
-updated=
 unpack linux-image-686 686 'boot/vmlinuz-*'
 unpack linux-image-686-pae 686-pae 'boot/vmlinuz-*'
 unpack busybox-static busybox-i386 'bin/busybox'

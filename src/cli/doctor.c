@@ -4,13 +4,16 @@
 #define _GNU_SOURCE
 #include "cli/cli.h"
 
+#include <asm/hwcap2.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 enum verdict { GOOD, FAIR, BAD };
@@ -185,6 +188,85 @@ static void look_at_system_calls(struct report *r)
 	}
 }
 
+/* ---- what kernels and processors differ in ---- */
+
+/* The oldest that doppel is tested with. */
+#define KERNEL_MAJOR 5
+#define KERNEL_MINOR 10
+
+static void look_at_kernel(struct report *r)
+{
+	unsigned major = 0, minor = 0;
+	struct utsname host;
+	struct finding *f;
+	bool old;
+
+	if (uname(&host) || sscanf(host.release, "%u.%u", &major, &minor) != 2)
+		return;
+	old = major < KERNEL_MAJOR || (major == KERNEL_MAJOR && minor < KERNEL_MINOR);
+	f = add(r, "host", "kernel", old ? FAIR : GOOD, "Linux %s", host.release);
+	if (old)
+		advise(f, "older than any that doppel is tested with (5.10)");
+}
+
+static void look_at_bases(struct report *r)
+{
+	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+		add(r, "host", "FSGSBASE", GOOD, "there: translated code is entered without a system call");
+	else
+		advise(add(r, "host", "FSGSBASE", FAIR, "not there, or not allowed by this kernel (Linux 5.9)"),
+		       "another address space then costs engine bt a system call");
+}
+
+static void look_at_split_locks(struct report *r)
+{
+	int64_t mitigated = host_proc_number("/proc/sys/kernel/split_lock_mitigate");
+	struct finding *f;
+
+	if (!host_detects_split_locks()) {
+		add(r, "host", "split locks", GOOD, "allowed");
+		return;
+	}
+	f = add(r, "host", "split locks", mitigated == 0 ? GOOD : FAIR,
+		"detected: a guest that locks memory across cache lines %s",
+		mitigated == 0 ? "is not slowed down"
+			       : "may be slowed down by the host's kernel, some 10 ms each time");
+	if (mitigated != 0)
+		advise(f, "sysctl kernel.split_lock_mitigate=0, or start the host with split_lock_detect=off");
+}
+
+static void look_at_processor_modes(struct report *r)
+{
+	if (host_cpu_flag("la57"))
+		add(r, "host", "5-level paging", GOOD, "there: doppel uses the lower 47 bits, guests have 4 levels");
+	if (host_cpu_flag("avx512f") || host_cpu_flag("amx_tile"))
+		add(r, "host", "AVX-512, AMX", GOOD, "there: no model offers it to guests");
+}
+
+/* The choice in brackets, of a file like "always [madvise] never". */
+static void read_choice(const char *path, char *choice, size_t room)
+{
+	FILE *file = fopen(path, "re");
+	char line[128] = "", *from, *to;
+
+	if (!file || !fgets(line, sizeof(line), file))
+		line[0] = 0;
+	if (file)
+		fclose(file);
+	from = strchr(line, '[');
+	to = from ? strchr(from, ']') : NULL;
+	snprintf(choice, room, "%.*s", to ? (int)(to - from - 1) : 7, to ? from + 1 : "unknown");
+}
+
+static void look_at_huge_pages(struct report *r)
+{
+	char own[16], shared[16];
+
+	read_choice("/sys/kernel/mm/transparent_hugepage/enabled", own, sizeof(own));
+	read_choice("/sys/kernel/mm/transparent_hugepage/shmem_enabled", shared, sizeof(shared));
+	add(r, "host", "huge pages", GOOD, "%s, of shared memory, which guests' is: %s", own, shared);
+}
+
 /* ---- output ---- */
 
 static void print_text(const struct report *r)
@@ -245,6 +327,11 @@ int command_doctor(int argc, char **argv)
 	look_at_memory(&report);
 	look_at_mappings(&report);
 	look_at_system_calls(&report);
+	look_at_kernel(&report);
+	look_at_bases(&report);
+	look_at_split_locks(&report);
+	look_at_processor_modes(&report);
+	look_at_huge_pages(&report);
 	if (json)
 		print_json(&report);
 	else

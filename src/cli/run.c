@@ -104,6 +104,19 @@ static int set_module(void *target, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_device(void *target, const char *value, struct error *err)
+{
+	struct machine_config *config = &((struct run_arguments *)target)->config;
+	const struct machine_device *device = machine_device_find(value, err);
+
+	if (!device)
+		return -EINVAL;
+	if (config->device_count == MACHINE_MAX_DEVICES)
+		return error_set(err, EINVAL, "at most %d devices can be added", MACHINE_MAX_DEVICES);
+	config->devices[config->device_count++] = device;
+	return 0;
+}
+
 /* A field of the configuration that is the option's argument as it is, or a switch. */
 #define SET_STRING(field)                                                                                              \
 	static int set_##field(void *target, const char *value, struct error *err)                                     \
@@ -145,6 +158,8 @@ static const char *clock_word(unsigned n)
 	return words[n];
 }
 
+static const char *device_word(unsigned n) { return machine_devices[n].name; }
+
 static const char *chardev_word(unsigned n)
 {
 	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "null", NULL };
@@ -185,6 +200,7 @@ const struct cli_option run_options[] = {
 	{ "--pure", NULL, "tell the guest nothing of doppel: no paravirtual interface", set_pure, NULL, false },
 	{ "--serial", "SPEC", "where COM1 goes (default stdio); again for COM2 to COM4", set_serial, chardev_word,
 	  false },
+	{ "--device", "NAME", "a device besides the PC's own; again for more", set_device, device_word, false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--trace", "LIST", "trace points, with commas between; 'help' lists them", set_trace, trace_word, false },
 	{ "--trace-file", "FILE", "where traces go (default standard error)", set_trace_file, NULL, true },

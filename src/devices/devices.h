@@ -30,6 +30,9 @@ int debug_exit_create(struct bus *, struct error *);
 /* Port 0xe9: bytes go to the chardev; reads give 0xe9. */
 int debug_console_create(struct bus *, struct chardev *, struct error *);
 
+/* Ports 0xe0..0xeb and 0x2000..0x2017, memory at 0xff000000: what test suites ask of a PC (as QEMU's pc-testdev). */
+int testdev_create(struct bus *, struct error *);
+
 /* Fixed places that boot/'s ACPI tables and the devices agree on. */
 #define ACPI_PM_BASE	 0x600	/* PM1a_EVT 0x600, PM1a_CNT 0x604, PM_TMR 0x608 */
 #define ACPI_GPE0_BASE	 0xafe0 /* 4 bytes */

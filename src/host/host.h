@@ -113,6 +113,13 @@ void host_terminal_restore(void);
 uint64_t host_page_size(void);
 unsigned host_cpu_count(void);
 uint64_t host_memory_total(void); /* bytes */
+/*
+ * Does the kernel notice locked accesses across cache lines (split_lock_detect)? Such an access then ends the process or puts it to
+ * sleep for some milliseconds, as the host's administrator chose.
+ */
+bool host_detects_split_locks(void);
+/* Is this word among the flags of the processor in /proc/cpuinfo? */
+bool host_cpu_flag(const char *name);
 /* First line of a /proc or /sys file as a number; -1 when unreadable. */
 int64_t host_proc_number(const char *path);
 /* Does it trap or slow down locked instructions across cache lines (Linux's split_lock_detect)? */

@@ -32,6 +32,28 @@ uint64_t host_memory_total(void)
 	return sysinfo(&info) ? 0 : (uint64_t)info.totalram * info.mem_unit;
 }
 
+bool host_cpu_flag(const char *name)
+{
+	FILE *file = fopen("/proc/cpuinfo", "re");
+	char *line = NULL, *word, *rest;
+	bool found = false;
+	size_t room = 0;
+
+	while (file && getline(&line, &room, file) > 0) {
+		if (strncmp(line, "flags", 5) != 0)
+			continue;
+		for (word = strtok_r(line, " \t\n", &rest); word && !found; word = strtok_r(NULL, " \t\n", &rest))
+			found = !strcmp(word, name);
+		break; /* all processors have the same */
+	}
+	free(line);
+	if (file)
+		fclose(file);
+	return found;
+}
+
+bool host_detects_split_locks(void) { return host_cpu_flag("split_lock_detect") || host_cpu_flag("bus_lock_detect"); }
+
 /* proc(5): the third number of statm. */
 uint64_t host_shared_pages(void)
 {

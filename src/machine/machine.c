@@ -72,10 +72,48 @@ static int add_debug_console(struct machine *m, struct error *err)
 	return debug_console_create(m->bus, m->debug_console, err);
 }
 
+const struct machine_device machine_devices[] = {
+	{ "pc-testdev", "interrupt lines, ports and memory for test suites (kvm-unit-tests)", testdev_create },
+	{ NULL, NULL, NULL },
+};
+
+const struct machine_device *machine_device_find(const char *name, struct error *err)
+{
+	char names[256] = "";
+	size_t at = 0;
+
+	for (const struct machine_device *d = machine_devices; d->name; d++) {
+		if (!strcmp(d->name, name))
+			return d;
+		at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", at ? ", " : "", d->name);
+		BUG_ON(at >= sizeof(names));
+	}
+	error_set(err, EINVAL, "'%s' is unknown; there are: %s", name, names);
+	return NULL;
+}
+
+static int add_asked_for(struct machine *m, struct error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && i < m->config.device_count; i++)
+		rc = m->config.devices[i]->create(m->bus, err);
+	return rc;
+}
+
 /* The PC, in order of creation: of reset, and of records in a snapshot. */
 static int (*const pc_devices[])(struct machine *, struct error *) = {
-	add_interrupt_controllers, add_pci,	    add_piix,	add_pit,	add_rtc,
-	add_keyboard_controller,   add_coprocessor, add_serial, add_debug_exit, add_debug_console,
+	add_interrupt_controllers,
+	add_pci,
+	add_piix,
+	add_pit,
+	add_rtc,
+	add_keyboard_controller,
+	add_coprocessor,
+	add_serial,
+	add_debug_exit,
+	add_debug_console,
+	add_asked_for,
 };
 
 /* ---- creation ---- */

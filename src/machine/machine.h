@@ -12,6 +12,18 @@
 #define MACHINE_MAX_CPUS    64
 #define MACHINE_MAX_SERIAL  4
 #define MACHINE_MAX_MODULES 32
+#define MACHINE_MAX_DEVICES 16
+
+struct bus;
+
+/* A device that a machine has when it is asked for. */
+struct machine_device {
+	const char *name, *what;
+	int (*create)(struct bus *, struct error *);
+};
+extern const struct machine_device machine_devices[]; /* ended by a row without a name */
+/* NULL and a sentence: there is none of that name. */
+const struct machine_device *machine_device_find(const char *name, struct error *);
 
 /* A guest that comes from no file. */
 struct machine_guest {
@@ -37,11 +49,13 @@ struct machine_config {
 	bool no_reboot;		      /* a reset powers off */
 	bool debug_exit;	      /* port 0xf4 */
 	const char *debug_console;    /* chardev spec for port 0xe9, or NULL */
-	const char *trace;	      /* categories, or NULL */
-	const char *trace_file;	      /* NULL: standard error */
-	uint64_t trace_limit;	      /* bytes */
-	const char *guest_symbols;    /* file with names of the guest's code, or NULL */
-	bool perf_map;		      /* write /tmp/perf-PID.map */
+	const struct machine_device *devices[MACHINE_MAX_DEVICES];
+	unsigned device_count;
+	const char *trace;	   /* categories, or NULL */
+	const char *trace_file;	   /* NULL: standard error */
+	uint64_t trace_limit;	   /* bytes */
+	const char *guest_symbols; /* file with names of the guest's code, or NULL */
+	bool perf_map;		   /* write /tmp/perf-PID.map */
 	bool stats;
 	const struct machine_observer *observer; /* CLOCK_VIRTUAL; NULL: none */
 };

@@ -54,6 +54,9 @@ check "completion of audit's options" completes "--engine" audit --e
 
 check "doctor" says 'engine interp' doctor
 check "doctor says what auto takes" says 'engine auto *takes ' doctor
+for what in kernel FSGSBASE 'split locks' 'huge pages'; do
+	check "doctor says of this host: $what" says "host $what  " doctor
+done
 
 # takes ENGINE [LIMIT]: what `auto` takes, with so many KiB of address space.
 takes() (

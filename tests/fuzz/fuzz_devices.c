@@ -122,6 +122,7 @@ static void request(void *opaque, enum bus_request what)
 	(void)what;
 }
 
+/* The debugging console and pc-testdev have ports in common: inputs of even and of odd size. */
 static void pc_create(struct pc *pc)
 {
 	void *cpus[CPUS] = { &pc->tsc_offsets[0], &pc->tsc_offsets[1] };
@@ -134,7 +135,8 @@ static void pc_create(struct pc *pc)
 	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
 		 piix_create(bus, NULL) || pit_create(bus, NULL) || rtc_create(bus, 1, NULL) || kbc_create(bus, NULL) ||
 		 uart_create(bus, 0, &pc->serial, NULL) || uart_create(bus, 2, NULL, NULL) ||
-		 debug_exit_create(bus, NULL) || debug_console_create(bus, NULL, NULL);
+		 debug_exit_create(bus, NULL) ||
+		 (pc->input.size & 1 ? testdev_create(bus, NULL) : debug_console_create(bus, NULL, NULL));
 	if (failed)
 		abort();
 	card_plug(bus);
@@ -157,7 +159,7 @@ static void access_port(struct pc *pc, bool write)
 	} places[] = {
 		{ 0x20, 2 },	      { 0xa0, 2 },	     { 0x4d0, 2 }, { 0x40, 4 },	 { 0x61, 1 },  { 0x70, 2 },
 		{ 0x60, 1 },	      { 0x64, 1 },	     { 0x92, 1 },  { 0x3f8, 8 }, { 0x3e8, 8 }, { 0xcf8, 8 },
-		{ ACPI_PM_BASE, 16 }, { ACPI_GPE0_BASE, 4 }, { 0xf4, 4 },  { 0xe9, 1 },
+		{ ACPI_PM_BASE, 16 }, { ACPI_GPE0_BASE, 4 }, { 0xf4, 4 },  { 0xe9, 1 },	 { 0xe0, 12 }, { 0x2000, 24 },
 	};
 	unsigned place = (unsigned)take(pc, 1);
 	struct bus_access access = { .space = BUS_PIO, .size = (uint8_t)(1 << take(pc, 1) % 3), .write = write };

@@ -9,6 +9,9 @@
 #define BASE_NONE 16
 #define BASE_RIP  17
 
+/* That models can have; a host has others besides, which an image is not to hold. */
+#define MODEL_COMPONENTS (XCR0_X87 | XCR0_SSE | XCR0_AVX)
+
 enum lanes { LANES_RANDOM, LANES_EDGE, LANES_FLOAT, LANES_DOUBLE, LANES_SMALL, LANES_KINDS };
 
 struct cases {
@@ -91,6 +94,7 @@ void fix_xsave(struct cases *, uint64_t at);
 
 /* Alignment that a memory operand needs, 1 for any. */
 unsigned operand_alignment(const struct test_case *);
+static inline bool has_component_mask(enum op op) { return op >= OP_XSAVE && op <= OP_XRSTOR64; }
 /* Before the memory operand is placed: registers that others depend on. */
 void operands_before(struct cases *, struct test_case *);
 /* After: memory's contents, implicit operands, branch targets. false: the case is not to be run. */

@@ -339,9 +339,19 @@ void native_run(struct native *n, const struct user_state *s, struct outcome *o)
 	outcome_settle(o, &n->areas, s->rip);
 }
 
-/* FLD m32 tells. */
+static uint64_t read_xcr0(void)
+{
+	uint32_t low, high;
+
+	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (uint64_t)high << 32 | low;
+}
+
+/* FLD m32 and FNSTENV tell. */
 struct host_traits native_traits(struct native *n)
 {
+	static const uint8_t code[] = { 0xd9, 0x07, 0xd9, 0x77, 0x40, FILLER };
+	const uint8_t *environment = n->areas.data + 0x40;
 	struct user_state s;
 	struct outcome o;
 
@@ -350,14 +360,16 @@ struct host_traits native_traits(struct native *n)
 	s.gpr[RDI] = DATA;
 	s.fcw = 0x37f;
 	s.mxcsr = 0x1f80;
-	n->areas.code[0] = 0xd9;
-	n->areas.code[1] = 0x07;
-	n->areas.code[2] = FILLER;
+	memcpy(n->areas.code, code, sizeof(code));
 	native_run(n, &s, &o);
 	return (struct host_traits){ .bases = native_entry.bases,
 				     .ldt = n->ldt,
 				     .fip = o.s.fip == CODE,
 				     .fdp = o.s.fdp == DATA,
 				     .fop = o.s.fop == 0x107,
-				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4) };
+				     .sees_selectors = load_le16(environment + 16) == n->cs,
+				     .sees_fop = load_le16(environment + 18) == 0x107,
+				     .sees_fdp = load_le32(environment + 20) == DATA,
+				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4),
+				     .xcr0 = read_xcr0() };
 }

@@ -4,8 +4,6 @@
  */
 #include "cases.h"
 
-#define XSAVE_IMAGE 832
-
 /* As Linux and guest.c lay out the GDT: null, user data and code, kernel code and data, TSS, empty, beyond the limit, LDT. */
 static uint16_t selector(struct rng *r)
 {
@@ -59,6 +57,16 @@ static void fix_fxsave(struct cases *c, uint64_t at)
 	put_value(c, at + 24, rng_next(r) & (rng_one_in(r, 8) ? ~c->traits.mxcsr_mask | 0xffff : 0xffff), 4);
 }
 
+/* A component that neither side has. */
+static uint64_t absent_component(const struct cases *c)
+{
+	unsigned n = 3;
+
+	while (c->traits.xcr0 >> n & 1)
+		n++;
+	return BIT(n);
+}
+
 void fix_xsave(struct cases *c, uint64_t at)
 {
 	static const uint8_t zeros[48];
@@ -66,7 +74,7 @@ void fix_xsave(struct cases *c, uint64_t at)
 	bool compacted = rng_one_in(r, 3), bad = rng_one_in(r, 8);
 
 	fix_fxsave(c, at);
-	put_value(c, at + 512, rng_next(r) & (bad ? 15 : 7), 8);
+	put_value(c, at + 512, rng_next(r) & (MODEL_COMPONENTS | (bad ? absent_component(c) : 0)), 8);
 	put_value(c, at + 520, compacted ? BIT(63) | (rng_next(r) & 7) | (rng_one_in(r, 2) ? 7 : 0) : rng_one_in(r, 16),
 		  8);
 	if (!rng_one_in(r, 12))

@@ -26,6 +26,14 @@
 /* All of CODE that is not the instruction: HLT, which user mode may not, whatever the code segment. Arriving there ends a case. */
 #define FILLER 0xf4
 
+/* Where sequences have images of a kind, so that one is loaded that was stored: FXSAVE's hold what the processor has of MXCSR, see compare.c. */
+enum {
+	IMAGE_X87_16 = DATA + 0x300,
+	IMAGE_X87_32 = DATA + 0x400,
+	IMAGE_MXCSR = DATA + 0x600,
+	IMAGE_XSAVE = DATA + 0x800
+};
+
 /* Where one side sees those areas. */
 struct areas {
 	uint8_t *code, *data, *stack;
@@ -87,7 +95,10 @@ struct host_traits {
 	bool ldt;   /* there are the segments of segments.c */
 	bool fip, fdp,
 		fop; /* these x87 pointers are kept also while no exception is pending: AMD's have none, Intel's some */
-	uint32_t mxcsr_mask; /* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
+	bool sees_fop, sees_fdp,
+		sees_selectors; /* FNSTENV stores FOP; FDP; FCS and FDS, though no exception is pending */
+	uint32_t mxcsr_mask;	/* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
+	uint64_t xcr0;		/* components that XSAVE would save */
 };
 struct host_traits native_traits(struct native *);
 void native_run(struct native *, const struct user_state *, struct outcome *);
@@ -226,7 +237,7 @@ size_t encode(enum code_mode, const struct encoding *, const struct encoding_fie
 
 /* ---- cases.c ---- */
 
-#define CASE_BYTES 160 /* one instruction, or a sequence of them */
+#define CASE_BYTES 224 /* one instruction, or a sequence of them */
 
 struct test_case {
 	struct insn_form *form, *made_for; /* the same, mostly: registers and prefixes may make another of it */
@@ -259,7 +270,8 @@ uint64_t undefined_flags(const struct test_case *);
 
 struct difference {
 	bool found, undefined_flags;
-	char text[1024]; /* a line each, "# " in front */
+	const char *left_open; /* some of it was not compared, because: */
+	char text[1024];       /* a line each, "# " in front */
 };
 void compare(const struct test_case *, const struct outcome *native, const struct outcome *guest,
 	     const struct areas *sides[2], struct difference *);

@@ -87,14 +87,6 @@ bool sequence_prepare(struct cases *c)
 	return true;
 }
 
-/* Where images of a kind are, so that one is loaded that was stored: FXSAVE's hold what the processor has of MXCSR, see compare.c. */
-enum {
-	IMAGE_X87_16 = DATA + 0x300,
-	IMAGE_X87_32 = DATA + 0x400,
-	IMAGE_MXCSR = DATA + 0x600,
-	IMAGE_XSAVE = DATA + 0x800
-};
-
 static uint64_t image_place(const struct insn *i)
 {
 	switch (i->op) {
@@ -127,6 +119,16 @@ static struct insn_form *choose_form(struct cases *c, bool x87)
 
 /* ---- all ---- */
 
+/* MOV EAX, a mask of components: what it was may have been replaced. */
+static void put_component_mask(struct cases *c, struct test_case *t)
+{
+	if (c->mode == MODE_16)
+		t->bytes[t->len++] = 0x66;
+	t->bytes[t->len++] = 0xb8;
+	store_le32(t->bytes + t->len, rng_one_in(&c->rng, 2) ? MODEL_COMPONENTS : rng_below(&c->rng, 8));
+	t->len += 4;
+}
+
 static bool append(struct cases *c, struct test_case *t, bool x87)
 {
 	struct insn_form *form = choose_form(c, x87);
@@ -151,6 +153,8 @@ static bool append(struct cases *c, struct test_case *t, bool x87)
 		if (!image)
 			element_values(c);
 	}
+	if (has_component_mask(one.insn.op))
+		put_component_mask(c, t);
 	memcpy(t->bytes + t->len, one.bytes, one.len);
 	t->len += one.len;
 	return true;
@@ -171,7 +175,6 @@ bool sequence_make(struct cases *c, struct test_case *t, bool x87)
 	t->before.gpr[RSP] = segment_offset(c->mode, &t->before, SS, STACK + STACK_SIZE / 2);
 	if (x87) {
 		put_images(c);
-		t->before.gpr[RAX] = rng_one_in(&c->rng, 2) ? 7 : rng_below(&c->rng, 8);
 		t->before.gpr[RDX] = 0;
 	}
 	c->no_address_registers = true;

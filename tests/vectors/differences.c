@@ -4,6 +4,8 @@
  */
 #include "vectors.h"
 
+#include "cpu/cpu.h"
+
 struct opcode vector_opcode(const struct test_vector *v)
 {
 	struct opcode op = { 0 };
@@ -56,8 +58,12 @@ static const struct {
 	  "far CALL and JMP of a register: whatever was in a latch; from the 80286 on #UD" },
 	{ CPU_8086, 0x8d, 0x8d, ANY, 3, "LEA of a register: whatever was in a latch; from the 80286 on #UD" },
 	{ CPU_8086, 0xc4, 0xc5, ANY, 3, "LES, LDS of a register: whatever was in a latch; from the 80286 on #UD" },
+	{ CPU_80286, 0x0f01, 0x0f01, 0x03, ANY,
+	  "SGDT, SIDT: the last byte is FF; from the 80386 on 0 or part of the base" },
 	{ CPU_80286, 0x0f01, 0x0f01, 0x50, ANY, "SMSW, LMSW: the 80286's machine status word has other bits than CR0" },
 	{ CPU_80286, 0x0f04, 0x0f05, ANY, ANY, "STOREALL, LOADALL: the 80286's alone" },
+	{ CPU_80286, 0x8c, 0x8c, 0x30, ANY, "MOV from FS and GS: #UD; from the 80386 on there are such" },
+	{ CPU_80286, 0x8e, 0x8e, 0x30, ANY, "MOV to FS and GS: #UD; from the 80386 on there are such" },
 	{ CPU_80286, 0x64, 0x67, ANY, ANY, "64 to 67: #UD; from the 80386 on prefixes" },
 };
 
@@ -83,6 +89,8 @@ const char *difference_before(enum processor processor, const struct test_vector
 		return "LOCK: earlier processors take it before more instructions; today #UD";
 	if (processor == CPU_8086 && (op.code == 0xd2 || op.code == 0xd3) && (v->before.reg[V_cx] & 0xe0))
 		return "shifts by CL: not masked; from the 80186 on to 5 bits";
+	if (processor == CPU_8086 && op.code == 0xff && op.modrm == 0xf4)
+		return "PUSH SP: pushes what SP is afterwards; from the 80286 on what it was";
 	if (processor == CPU_8086 && op.repeat && (op.code & 0xfffe) == 0xf6)
 		return "REP before MUL, IMUL, DIV, IDIV: changes the sign; today ignored";
 	if (processor == CPU_8086 && adjusts_both(v, op.code))
@@ -92,12 +100,36 @@ const char *difference_before(enum processor processor, const struct test_vector
 	return NULL;
 }
 
-const char *difference_after(enum processor processor, const struct test_vector *v, int exception)
+/*
+ * The upper digit: up to the 80286 adjusted for AL above 9Fh where AF was set, from the 80386 on always above 99h (SDM vol. 2 DAA, DAS).
+ */
+static bool adjusts_upper_late(const struct test_vector *v, unsigned opcode)
 {
-	unsigned code = vector_opcode(v).code;
+	uint8_t al = (uint8_t)v->before.reg[V_ax];
+	uint32_t flags = v->before.reg[V_flags];
 
-	if (processor != CPU_8086)
+	return (opcode == 0x27 || opcode == 0x2f) && (flags & FLAG_AF) && !(flags & FLAG_CF) && al > 0x99 && al <= 0x9f;
+}
+
+static bool is_string(unsigned code)
+{
+	return (code >= 0x6c && code <= 0x6f) || (code >= 0xa4 && code <= 0xa7) || (code >= 0xaa && code <= 0xaf);
+}
+
+/* Exceptions of the 80286 where ours has one of its own. */
+static const char *other_exception(const struct test_vector *v, unsigned code, int exception)
+{
+	if (exception == 12 && v->exception == 13)
+		return "beyond the stack's FFFF: #13; from the 80386 on #SS (12)";
+	if (exception != v->exception || (exception != 12 && exception != 13))
 		return NULL;
+	if (is_string(code))
+		return "string operations that fault: their pointers have moved; from the 80386 on they have not";
+	return code == 0x8f ? "POP to memory that faults: SP has moved; from the 80386 on it has not" : NULL;
+}
+
+static const char *difference_of_8086(const struct test_vector *v, unsigned code, int exception)
+{
 	if (exception == 12 || exception == 13)
 		return "offsets beyond FFFF: go on at 0; from the 80286 on #GP or #SS";
 	if (exception == 0)
@@ -107,4 +139,15 @@ const char *difference_after(enum processor processor, const struct test_vector 
 			       ? "IDIV with the most negative quotient: divide error; from the 80286 on a result"
 			       : NULL;
 	return NULL;
+}
+
+const char *difference_after(enum processor processor, const struct test_vector *v, int exception)
+{
+	unsigned code = vector_opcode(v).code;
+
+	if (processor <= CPU_80286 && adjusts_upper_late(v, code))
+		return "DAA, DAS with AF and AL of 9A to 9F: the upper digit stays; from the 80386 on it is adjusted";
+	if (processor == CPU_80286)
+		return other_exception(v, code, exception);
+	return processor == CPU_8086 ? difference_of_8086(v, code, exception) : NULL;
 }

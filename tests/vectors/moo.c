@@ -1,7 +1,8 @@
 /*
  * Vectors in MOO ("Machine Opcode Operation"), version 1: chunks of a four-letter name, a length and a payload, which may hold chunks. One
  * "MOO " with the processor's name, masks of undefined bits ("RMSK" with 16, "RM32" with 32 bits a register), then a "TEST" for each
- * vector: "NAME", "BYTS", "INIT" and "FINA" with "REGS" or "RG32", "RAM ", and masks of their own; "EXCP". Others are skipped.
+ * vector: "NAME", "BYTS", "INIT" and "FINA" with "REGS" or "RG32", "RAM ", and masks of their own; "EXCP". Others are skipped. A set
+ * without masks in its files has them in its metadata.json.
  */
 #include "vectors.h"
 
@@ -143,10 +144,11 @@ static enum processor processor_of(const struct chunk *c)
 
 	if (c->size >= 12)
 		memcpy(name, c->data + 8, 4);
-	return strstr(name, "386") ? CPU_80386 : strstr(name, "286") ? CPU_80286 : CPU_8086;
+	return processor_named(name);
 }
 
-int moo_read(const uint8_t *data, size_t size, vector_fn *fn, void *opaque, struct error *err)
+int moo_read(const struct metadata *metadata, const uint8_t *data, size_t size, vector_fn *fn, void *opaque,
+	     struct error *err)
 {
 	uint32_t mask[VECTOR_REGISTER_COUNT];
 	enum processor processor = CPU_8086;
@@ -161,6 +163,7 @@ int moo_read(const uint8_t *data, size_t size, vector_fn *fn, void *opaque, stru
 			processor = processor_of(&c);
 		} else if (is(&c, "TEST")) {
 			read_test(&c, mask, &v);
+			metadata_mask(metadata, &v);
 			ret = fn(opaque, processor, &v);
 		} else {
 			read_masks(&c, mask);
@@ -243,7 +246,7 @@ int moo_write(void *opaque, enum processor processor, struct test_vector *v)
 	put_counted(&test, "NAME", v->name, (unsigned)strlen(v->name));
 	put_counted(&test, "BYTS", v->bytes, v->length);
 	put_state(&test, "INIT", &v->before, NULL);
-	put_state(&test, "FINA", &v->after, v->mask);
+	put_state(&test, "FINA", &v->after, m->no_masks ? NULL : v->mask);
 	if (v->exception >= 0) {
 		writer_bytes(&exception, (uint8_t[]){ (uint8_t)v->exception }, 1);
 		put32(&exception, v->flags_address);

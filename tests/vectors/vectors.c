@@ -1,6 +1,6 @@
 /*
  * Runs vectors: files or folders as arguments, each with a TAP line and what was left out and why. --moo OUT FILE writes FILE's vectors
- * as MOO instead.
+ * as MOO instead, with --no-masks in front without their masks.
  */
 #include "vectors.h"
 
@@ -87,14 +87,17 @@ int vectors_read(const char *path, vector_fn *fn, void *opaque, struct error *er
 {
 	size_t size;
 	uint8_t *data = read_whole(path, &size, err);
+	struct metadata *metadata;
 	int ret;
 
 	if (!data)
 		return err->code ? -err->code : -EIO;
+	metadata = metadata_load(path);
 	if (size >= 4 && !memcmp(data, "MOO ", 4))
-		ret = moo_read(data, size, fn, opaque, err);
+		ret = moo_read(metadata, data, size, fn, opaque, err);
 	else
-		ret = json_read(path, data, size, fn, opaque, err);
+		ret = json_read(path, metadata, data, size, fn, opaque, err);
+	metadata_free(metadata);
 	free(data);
 	return ret;
 }
@@ -132,9 +135,9 @@ static bool run_path(struct tally *t, const char *path)
 	return false;
 }
 
-static int convert(const char *to, const char *from)
+static int convert(const char *to, const char *from, bool no_masks)
 {
-	struct moo_writer m = { .out = fopen(to, "wb") };
+	struct moo_writer m = { .out = fopen(to, "wb"), .no_masks = no_masks };
 	struct error err = { 0 };
 
 	if (!m.out)
@@ -164,17 +167,19 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "engine", required_argument, NULL, 'e' },
 						 { "moo", required_argument, NULL, 'm' },
+						 { "no-masks", no_argument, NULL, 'n' },
 						 { 0 } };
 	const char *engine = "interp";
 	struct runner *runner;
-	bool all_good = true;
+	bool all_good = true, no_masks = false;
 	struct error err;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'e': engine = optarg; break;
-		case 'm': return convert(optarg, argv[optind]);
+		case 'n': no_masks = true; break;
+		case 'm': return convert(optarg, argv[optind], no_masks);
 		default: fprintf(stderr, "usage: vectors [--engine NAME] FILE|FOLDER...\n"); return 2;
 		}
 	}

@@ -3,7 +3,8 @@
  * sets of the SingleStepTests project. Each is carried out in real mode by one of our engines and compared. What those processors do
  * otherwise than today's is left out, each with its reason (differences.c).
  *
- * Formats: JSON (json.c), as the 8086's are published, and MOO (moo.c), a binary one; either may be compressed by gzip.
+ * Formats: JSON (json.c), as the 8086's are published, and MOO (moo.c), a binary one; either may be compressed by gzip. metadata.c: what
+ * a set says of all its files.
  */
 #ifndef DOPPEL_VECTORS_H
 #define DOPPEL_VECTORS_H
@@ -60,13 +61,24 @@ typedef int vector_fn(void *opaque, enum processor, struct test_vector *);
 /* A file of either format; 0, what fn returned, or -errno with a sentence. */
 int vectors_read(const char *path, vector_fn *fn, void *opaque, struct error *);
 
+/* metadata.c: what stands beside a file; all of these may be given NULL, or one without anything in it. */
+struct metadata;
+struct metadata *metadata_load(const char *path_of_file);
+void metadata_free(struct metadata *);
+enum processor metadata_processor(const struct metadata *);
+enum processor processor_named(const char *);
+/* Takes the flags that the instruction leaves undefined out of the vector's mask. */
+void metadata_mask(const struct metadata *, struct test_vector *);
+
 /* json.c, moo.c: the same for a whole file in memory. */
-int json_read(const char *path, const uint8_t *data, size_t size, vector_fn *fn, void *opaque, struct error *);
-int moo_read(const uint8_t *data, size_t size, vector_fn *fn, void *opaque, struct error *);
+int json_read(const char *path, const struct metadata *, const uint8_t *data, size_t size, vector_fn *fn, void *opaque,
+	      struct error *);
+int moo_read(const struct metadata *, const uint8_t *data, size_t size, vector_fn *fn, void *opaque, struct error *);
 /* Writes what was read as MOO, so that one set of samples tests both. */
 struct moo_writer {
 	FILE *out;
 	unsigned count;
+	bool no_masks;
 };
 int moo_write(void *opaque, enum processor, struct test_vector *);
 void moo_write_end(struct moo_writer *, enum processor);

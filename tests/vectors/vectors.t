@@ -14,6 +14,14 @@ check "samples, translated" "$vectors" --engine bt,block=1 $samples/8086 $sample
 gzip "$scratch/80286.MOO"
 check "samples as MOO, packed" "$vectors" "$scratch/80286.MOO.gz"
 
+# A set of MOO files has its masks in metadata.json beside them.
+mkdir "$scratch/moo"
+"$vectors" --no-masks --moo "$scratch/moo/sample.MOO" $samples/80286/sample.json
+moo_flags_count() { ! "$vectors" "$scratch/moo" >"$scratch/out" 2>&1 && grep -q "clts.*flags is" "$scratch/out"; }
+check "MOO without masks: all flags are compared" moo_flags_count
+cp $samples/80286/metadata.json "$scratch/moo"
+check "MOO with its metadata.json" "$vectors" "$scratch/moo"
+
 # A wrong register, wrong memory, and a file that ends too early are seen.
 fails() { ! "$vectors" "$1" >"$scratch/out" 2>&1 && grep -q "$2" "$scratch/out"; }
 mkdir "$scratch/register" "$scratch/memory"
@@ -25,6 +33,9 @@ sed 's/\[131104, 52\]/[131104, 53]/' $samples/8086/sample.json >"$scratch/memory
 check "wrong memory is seen" fails "$scratch/memory" "memory at 0x20020 is 0x34, expected 0x35"
 gzip -dc "$scratch/80286.MOO.gz" | head -c 700 >"$scratch/short.MOO"
 check "a file that ends too early is seen" fails "$scratch/short.MOO" "does not fit"
+
+left_out() { "$vectors" $samples/80286 >"$scratch/out" && [ "$(grep -c '^# left out' "$scratch/out")" = 7 ] && grep -q ', 11 passed, 0 failed, 8 left out' "$scratch/out"; }
+check "what the 80286 does otherwise is left out, each with its reason" left_out
 
 for name in 8086 8088 80286 80386; do
 	if [ -d "$sets/$name" ]; then

@@ -115,12 +115,12 @@ typedef uint8_t u8_any;
 	{                                                                                                              \
 		uint64_t lin = operand(v, i, N / 8, ACCESS_WRITE);                                                     \
 		void *p = cpu_rmw(v, lin, N / 8, i->seg == SS);                                                        \
-		if (unlikely(!p))                                                                                      \
-			interp_rmw_slow(v, i, lin, N / 8, name##_##form##_calc_##N);                                   \
-		else if (unlikely(i->flags & INSN_LOCK))                                                               \
-			MEMORY_ASM(N, load, "lock ", text, value);                                                     \
-		else                                                                                                   \
-			MEMORY_ASM(N, load, "", text, value);                                                          \
+		if (likely(p && !(i->flags & INSN_LOCK))) \
+			MEMORY_ASM(N, load, "", text, value); \
+		else if (!p || splits_lock(v, lin, N / 8)) \
+			interp_rmw_slow(v, i, lin, N / 8, name##_##form##_calc_##N); \
+		else \
+			MEMORY_ASM(N, load, "lock ", text, value); \
 		NEXT;                                                                                                  \
 	}
 
@@ -146,12 +146,12 @@ typedef uint8_t u8_any;
 	{                                                                                                              \
 		uint64_t lin = operand(v, i, N / 8, ACCESS_WRITE);                                                     \
 		void *p = cpu_rmw(v, lin, N / 8, i->seg == SS);                                                        \
-		if (unlikely(!p))                                                                                      \
-			interp_rmw_slow(v, i, lin, N / 8, name##_m_calc_##N);                                          \
-		else if (unlikely(i->flags & INSN_LOCK))                                                               \
-			MEMORY_ASM_UNARY(N, LOAD_CF, "lock ", text);                                                   \
-		else                                                                                                   \
-			MEMORY_ASM_UNARY(N, LOAD_CF, "", text);                                                        \
+		if (likely(p && !(i->flags & INSN_LOCK))) \
+			MEMORY_ASM_UNARY(N, LOAD_CF, "", text); \
+		else if (!p || splits_lock(v, lin, N / 8)) \
+			interp_rmw_slow(v, i, lin, N / 8, name##_m_calc_##N); \
+		else \
+			MEMORY_ASM_UNARY(N, LOAD_CF, "lock ", text); \
 		NEXT;                                                                                                  \
 	}
 
@@ -218,7 +218,7 @@ SIZES(UNARY, neg, "neg")
 	{                                                                                                              \
 		uint64_t lin = operand(v, i, N / 8, ACCESS_WRITE);                                                     \
 		void *p = cpu_rmw(v, lin, N / 8, i->seg == SS);                                                        \
-		if (unlikely(!p))                                                                                      \
+		if (unlikely(!p) || splits_lock(v, lin, N / 8))                                                                                      \
 			interp_rmw_slow(v, i, lin, N / 8, not_m_calc_##N);                                             \
 		else                                                                                                   \
 			__asm__ volatile("lock not" SUFFIX_##N " %0" : "+m"(*(u##N##_any *)p) : : "memory");           \

@@ -131,7 +131,7 @@ DOUBLE_SHIFTS(shld) DOUBLE_SHIFTS(shrd)
 			NEXT;                                                                                          \
 		}                                                                                                      \
 		p = cpu_rmw(v, lin, N / 8, i->seg == SS);                                                              \
-		if (unlikely(!p)) {                                                                                    \
+		if (unlikely(!p) || ((i->flags & INSN_LOCK) && splits_lock(v, lin, N / 8))) {                                                                                    \
 			interp_rmw_slow(v, i, lin, N / 8, name##_calc_##N);                                            \
 		} else {                                                                                               \
 			u16 st = v->status;                                                                            \

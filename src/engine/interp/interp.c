@@ -585,6 +585,7 @@ static int interp_create(struct vcpu *v, struct error *err)
 	v->code_written = code_written;
 	v->events_posted = events_posted;
 	v->sync_icount = sync_icount;
+	v->splits_trap = host_detects_split_locks();
 	in->arena = aligned_alloc(64, INTERP_ARENA);
 	in->step = calloc(1, block_size(2));
 	in->scratch = calloc(1, block_size(INTERP_MAX_INSNS + 1));

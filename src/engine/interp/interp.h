@@ -167,6 +167,12 @@ void interp_refund(struct vcpu *, const struct insn *i);
 const struct insn *interp_leave_behind(struct vcpu *, const struct insn *i);
 
 /* rmw.c: read-modify-write where the fast path fails; see there. */
+#define CACHE_LINE 64
+/* A locked access that the host's kernel would end this process for, or put it to sleep. */
+static inline bool splits_lock(const struct vcpu *v, uint64_t lin, unsigned size)
+{
+	return unlikely((lin & (CACHE_LINE - 1)) + size > CACHE_LINE) && v->splits_trap;
+}
 typedef uint64_t rmw_fn(struct vcpu *, const struct insn *, uint64_t old);
 void interp_rmw_slow(struct vcpu *, const struct insn *, uint64_t lin, unsigned size, rmw_fn *);
 

@@ -112,7 +112,7 @@ static handler_fn *select_extend(const struct insn *i, bool sign)
 	{                                                                                                              \
 		uint64_t lin = operand(v, i, N / 8, ACCESS_WRITE);                                                     \
 		void *p = cpu_rmw(v, lin, N / 8, i->seg == SS);                                                        \
-		if (unlikely(!p))                                                                                      \
+		if (unlikely(!p) || splits_lock(v, lin, N / 8))                                                                                      \
 			interp_rmw_slow(v, i, lin, N / 8, xchg_calc_##N);                                              \
 		else                                                                                                   \
 			SET##N(i->reg, __atomic_exchange_n((u##N *)p, REG##N(v, i->reg), __ATOMIC_SEQ_CST));           \
@@ -148,7 +148,7 @@ static handler_fn *select_extend(const struct insn *i, bool sign)
 	{                                                                                                              \
 		uint64_t lin = operand(v, i, N / 8, ACCESS_WRITE);                                                     \
 		void *p = cpu_rmw(v, lin, N / 8, i->seg == SS);                                                        \
-		if (unlikely(!p)) {                                                                                    \
+		if (unlikely(!p) || splits_lock(v, lin, N / 8)) {                                                                                    \
 			interp_rmw_slow(v, i, lin, N / 8, xadd_calc_##N);                                              \
 		} else {                                                                                               \
 			u##N b = REG##N(v, i->reg), a = __atomic_fetch_add((u##N *)p, b, __ATOMIC_SEQ_CST);            \
@@ -181,7 +181,7 @@ static handler_fn *select_extend(const struct insn *i, bool sign)
 	{                                                                                                              \
 		uint64_t lin = operand(v, i, N / 8, ACCESS_WRITE);                                                     \
 		void *p = cpu_rmw(v, lin, N / 8, i->seg == SS);                                                        \
-		if (unlikely(!p)) {                                                                                    \
+		if (unlikely(!p) || splits_lock(v, lin, N / 8)) {                                                                                    \
 			interp_rmw_slow(v, i, lin, N / 8, cmpxchg_calc_##N);                                           \
 		} else {                                                                                               \
 			u##N expected = REG##N(v, 8 * RAX), found = expected;                                          \
@@ -219,7 +219,7 @@ static HANDLER(cmpxchg8b)
 	uint64_t *p = cpu_rmw(v, lin, 8, i->seg == SS);
 	uint64_t found = (uint64_t)REG32(v, 8 * RDX) << 32 | REG32(v, 8 * RAX);
 
-	if (unlikely(!p)) {
+	if (unlikely(!p) || splits_lock(v, lin, 8)) {
 		interp_rmw_slow(v, i, lin, 8, cmpxchg8b_calc);
 		NEXT;
 	}

@@ -1,6 +1,6 @@
 /*
  * Read-modify-write where the operand cannot be reached by one host pointer: it crosses a page, is device memory or ROM, or
- * lies on a page with decoded code. A locked one runs with every other vCPU stopped, so that it is atomic all the same.
+ * lies on a page with decoded code, or a locked one would cross cache lines where the host's kernel does not have that. A locked one runs with every other vCPU stopped, so that it is atomic all the same.
  */
 #include "engine/interp/interp.h"
 
