@@ -167,6 +167,8 @@ unsigned decode_with_layout(const struct cpu_model *, enum code_mode, const uint
 
 /* IA32_MISC_ENABLE: leaf 0 says 2, for systems that do not expect more (SDM vol. 4 table 2-2). */
 #define MISC_ENABLE_LIMIT_CPUID BIT(22)
+/* No NX: CPUID does not announce it, EFER.NXE is reserved. */
+#define MISC_ENABLE_XD_DISABLE BIT(34)
 
 /*
  * IA32_ARCH_CAPABILITIES (Intel's kind). Every bit is about a processor that executes the guest's instructions directly. Here
