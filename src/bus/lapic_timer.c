@@ -110,18 +110,34 @@ int lapic_timer_load(struct lapic *lapic, struct error *err)
 	return 0;
 }
 
-uint32_t lapic_timer_current(struct lapic *lapic)
+/* Of a count that is over, 0, also when the mode has become periodic since: only a new initial count starts it (11.5.4). */
+static uint32_t current_count(const struct lapic *lapic, vtime_t now)
 {
-	vtime_t now = clock_now(lapic->device.bus->clock);
-	uint64_t ticks;
+	uint64_t ticks = (now - lapic->timer_start) >> divide_shift(lapic);
 
-	/* Only the CPU's own thread writes what is read here. */
-	if (!lapic->timer_initial || mode(lapic) > TIMER_PERIODIC)
+	if (lapic->timer_next == VTIME_NEVER || mode(lapic) > TIMER_PERIODIC)
 		return 0;
-	ticks = (now - lapic->timer_start) >> divide_shift(lapic);
 	if (mode(lapic) == TIMER_PERIODIC)
 		return lapic->timer_initial - (uint32_t)(ticks % lapic->timer_initial);
 	return ticks >= lapic->timer_initial ? 0 : lapic->timer_initial - (uint32_t)ticks;
+}
+
+uint32_t lapic_timer_current(struct lapic *lapic)
+{
+	uint32_t count;
+
+	pthread_mutex_lock(&lapic->timer_lock);
+	count = current_count(lapic, clock_now(lapic->device.bus->clock));
+	pthread_mutex_unlock(&lapic->timer_lock);
+	return count;
+}
+
+/* As if the count had begun, by today's registers, when it would have come to `count` now. */
+static void go_on_from(struct lapic *lapic, uint32_t count, vtime_t now)
+{
+	lapic->timer_start = now - ((uint64_t)(lapic->timer_initial - count) << divide_shift(lapic));
+	if (lapic->timer_next != VTIME_NEVER && mode(lapic) <= TIMER_PERIODIC)
+		arm(lapic, lapic->timer_start + period(lapic));
 }
 
 /* The count in progress becomes what the registers say: the timer expires when the first `initial` ticks are over. */
@@ -148,35 +164,34 @@ void lapic_timer_set_initial(struct lapic *lapic, uint32_t value)
 void lapic_timer_set_divide(struct lapic *lapic, uint32_t value)
 {
 	vtime_t now = clock_now(lapic->device.bus->clock);
-	uint32_t current = lapic_timer_current(lapic);
-	bool running;
+	uint32_t count;
 
 	pthread_mutex_lock(&lapic->timer_lock);
-	running = lapic->timer_next != VTIME_NEVER;
+	count = current_count(lapic, now);
 	lapic->timer_divide = value & 0xb;
-	/* As if the count had begun, at the new rate, when it would have come to the current value now. */
-	lapic->timer_start = now - ((uint64_t)(lapic->timer_initial - current) << divide_shift(lapic));
-	if (running && mode(lapic) <= TIMER_PERIODIC)
-		arm(lapic, lapic->timer_start + period(lapic));
+	go_on_from(lapic, count, now);
 	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
 void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 {
+	vtime_t now = clock_now(lapic->device.bus->clock);
 	enum timer_mode old;
+	uint32_t count;
 
+	timer_fired(lapic); /* what is due expires in the mode that it was due in */
 	pthread_mutex_lock(&lapic->timer_lock);
 	old = mode(lapic);
+	count = current_count(lapic, now);
 	lapic_put(lapic->lvt[LVT_TIMER], value);
 	if (mode(lapic) != old && (mode(lapic) > TIMER_PERIODIC || old > TIMER_PERIODIC)) {
 		/* Between TSC-deadline and the others the timer is disarmed. */
 		lapic->tsc_deadline = 0;
 		lapic->timer_initial = 0;
 		arm(lapic, VTIME_NEVER);
-	} else if (mode(lapic) == TIMER_PERIODIC && old == TIMER_ONE_SHOT && lapic->timer_initial) {
-		/* The count in progress goes on, or one that is over begins anew. */
-		if (lapic->timer_next == VTIME_NEVER)
-			restart(lapic, clock_now(lapic->device.bus->clock));
+	} else if (mode(lapic) != old) {
+		/* The count in progress goes on, as the last or the first of its kind. */
+		go_on_from(lapic, count, now);
 	}
 	pthread_mutex_unlock(&lapic->timer_lock);
 }

@@ -220,7 +220,7 @@ enum activity { CPU_RUNNING, CPU_HALTED, CPU_WAIT_SIPI, CPU_SHUTDOWN };
 	/* what the manuals call state between instructions */                                                         \
 	_(T, uint8_t, activity, 1, 70, CPU_RUNNING, CPU_SHUTDOWN)                                                      \
 	_(T, uint8_t, nmi_blocked, 1, 71, 0, 1)		 /* until the next IRET */                                     \
-	_(T, uint8_t, nmi_pending, 1, 72, 0, 1)                                                                        \
+	_(T, uint8_t, nmi_pending, 1, 72, 0, 2)		 /* how many */                                                \
 	_(T, uint8_t, shadow, 1, 73, 0, 2)		 /* enum shadow */                                             \
 	_(T, uint64_t, pending_debug, 1, 74, 0, UINT64_MAX) /* DR6 bits of a debug trap due after this instruction */  \
 	_(T, uint64_t, icount, 1, 75, 0, UINT64_MAX)	 /* instructions completed since power-on */                   \
@@ -577,6 +577,8 @@ struct pcid_slot {
 #define EVENT_STEP   BIT(6) /* shadow, TF, debug trap: next instruction runs alone */
 #define EVENT_HALTED BIT(7) /* activity is not CPU_RUNNING */
 #define EVENT_CODE   BIT(8) /* this vCPU wrote to code: the engine looks whether its current block is still good */
+#define EVENT_NMI_2  BIT(9) /* vcpu_post()'s: an NMI came while EVENT_NMI was set */
+#define EVENT_NMIS   (EVENT_NMI | EVENT_NMI_2)
 
 struct vcpu;
 
@@ -860,7 +862,11 @@ void cpu_reset(struct vcpu *, bool init);
 /* Recompute everything derived after CS, SS, CR0, CR4, EFER, RFLAGS.VM/AC, DR7 or CPL changed (outside 64-bit mode DS, ES too). */
 void cpu_update_mode(struct vcpu *);
 /* Any thread: post events; the vCPU's engine is kicked and its thread woken by the machine (see vcpu.kick). */
-static inline void vcpu_post(struct vcpu *v, uint32_t events) { atomic_fetch_or(&v->events, events); }
+static inline void vcpu_post(struct vcpu *v, uint32_t events)
+{
+	if (atomic_fetch_or(&v->events, events) & events & EVENT_NMI)
+		atomic_fetch_or(&v->events, EVENT_NMI_2);
+}
 
 uint64_t cpu_rflags(const struct vcpu *); /* all of RFLAGS, status flags included */
 void cpu_set_rflags(struct vcpu *,

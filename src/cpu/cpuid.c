@@ -364,21 +364,24 @@ static void add_features(const struct vcpu *v, uint32_t leaf, uint32_t sub, stru
 }
 
 /* Bits that mirror registers and the mode rather than the model. */
+static uint32_t mask_of(enum cpu_feature f) { return (uint32_t)BIT(cpu_feature_bits[f].bit); }
+
 static void add_live_bits(struct vcpu *v, uint32_t leaf, struct cpuid_regs *r)
 {
-	uint32_t apic = (uint32_t)BIT(cpu_feature_bits[FEATURE_APIC].bit);
-
 	if (leaf == 1) {
 		if (v->s.cr4 & CR4_OSXSAVE)
-			r->ecx |= (uint32_t)BIT(cpu_feature_bits[FEATURE_OSXSAVE].bit);
+			r->ecx |= mask_of(FEATURE_OSXSAVE);
 		if (!apic_enabled(v))
-			r->edx &= ~apic;
+			r->edx &= ~mask_of(FEATURE_APIC);
 	} else if (leaf == 0x80000001 && is_amd(v->model)) {
 		if (!apic_enabled(v))
-			r->edx &= ~apic;
-	} else if (leaf == 0x80000001 && v->code_mode != MODE_64) {
+			r->edx &= ~mask_of(FEATURE_APIC);
+	} else if (leaf == 0x80000001) {
 		/* Intel's have SYSCALL in 64-bit mode alone. */
-		r->edx &= ~(uint32_t)BIT(cpu_feature_bits[FEATURE_SYSCALL].bit);
+		if (v->code_mode != MODE_64)
+			r->edx &= ~mask_of(FEATURE_SYSCALL);
+		if (v->s.msr_misc_enable & MISC_ENABLE_XD_DISABLE)
+			r->edx &= ~mask_of(FEATURE_NX);
 	}
 }
 

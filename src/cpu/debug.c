@@ -46,7 +46,7 @@ void op_mov_dr(struct vcpu *v, const struct insn *i)
 	number = register_number(v, i->sreg);
 	if (v->s.dr[7] & DR7_GD) {
 		v->s.dr[7] &= ~DR7_GD;
-		v->s.dr[6] |= DR6_BD;
+		cpu_report_debug(v, DR6_BD);
 		cpu_raise(v, EXC_DB);
 	}
 	if (i->store)

@@ -147,7 +147,10 @@ bool cpu_deliver_fault(struct vcpu *v)
 {
 	if (v->fault.freeze)
 		return freeze(v);
-	/* Data breakpoints that the instruction met before it faulted strike when it is run again. */
+	/*
+	 * Data breakpoints that the instruction met before it faulted strike when it is run again; those that a load of SS held back
+	 * are lost (SDM vol. 3B 17.3.1.2).
+	 */
 	v->s.pending_debug &= ~DR6_B;
 	return deliver(v, exception(v, &v->fault));
 }
@@ -158,10 +161,8 @@ bool cpu_deliver_interrupt(struct vcpu *v, uint8_t vector, bool nmi)
 
 	v->count[nmi ? COUNT_NMIS : COUNT_INTERRUPTS]++;
 	TRACE(v->trace, INTERRUPTS, "cpu%u rip %#lx %s %u", v->index, v->s.rip, nmi ? "NMI" : "vector", vector);
-	if (nmi) {
-		v->s.nmi_pending = 0;
+	if (nmi)
 		v->s.nmi_blocked = 1;
-	}
 	return deliver(v, d);
 }
 
@@ -169,28 +170,39 @@ void cpu_unblock_nmi(struct vcpu *v)
 {
 	v->s.nmi_blocked = 0;
 	if (v->s.nmi_pending)
-		vcpu_post(v, EVENT_NMI);
+		vcpu_post(v, EVENT_STEP);
 }
 
 /* ---- debug exceptions ---- */
+
+void cpu_report_debug(struct vcpu *v, uint64_t dr6)
+{
+	dr6 |= v->s.pending_debug;
+	v->s.pending_debug = 0;
+	if (dr6)
+		v->s.dr[6] = (v->s.dr[6] & ~DR6_B) | dr6;
+	v->s.msr_debugctl &= ~(DEBUGCTL_LBR | DEBUGCTL_BTF);
+}
 
 static bool deliver_debug(struct vcpu *v, uint64_t dr6)
 {
 	struct fault f = { .vector = EXC_DB };
 	struct delivery d = exception(v, &f);
 
-	v->s.dr[6] |= dr6;
-	v->s.msr_debugctl &= ~(DEBUGCTL_LBR | DEBUGCTL_BTF);
+	cpu_report_debug(v, dr6);
 	d.resume = false; /* a trap, or an instruction breakpoint: its handler decides */
 	return deliver(v, d);
 }
 
-/* Breakpoints on the instruction at CS:RIP: R/W is 00. None behind a load of SS, SDM vol. 3B 17.3.1.1. */
+/*
+ * Breakpoints on the instruction at CS:RIP: R/W is 00. Behind a load of SS Intel's processors suppress them (SDM vol. 3B 17.3.1.1),
+ * AMD's take them.
+ */
 static uint64_t instruction_breakpoints(const struct vcpu *v)
 {
 	uint64_t hit = 0, lin = v->s.rip;
 
-	if ((v->s.rflags & FLAG_RF) || v->s.shadow == SHADOW_MOV_SS)
+	if ((v->s.rflags & FLAG_RF) || (v->s.shadow == SHADOW_MOV_SS && !is_amd(v->model)))
 		return 0;
 	if (v->code_mode != MODE_64)
 		lin = (uint32_t)(lin + v->s.seg_base[CS]);
@@ -302,12 +314,20 @@ static bool handle_interrupt(struct vcpu *v)
 
 static bool deliver_pending_debug(struct vcpu *v)
 {
-	uint64_t dr6 = v->s.pending_debug;
-
-	if (!dr6 || v->s.shadow == SHADOW_MOV_SS || !accepts_interrupts(v))
+	if (!v->s.pending_debug || v->s.shadow == SHADOW_MOV_SS || !accepts_interrupts(v))
 		return true;
-	v->s.pending_debug = 0;
-	return deliver_debug(v, dr6);
+	return deliver_debug(v, 0);
+}
+
+/*
+ * While NMIs are blocked one is kept, any more are lost. Of two that meet at one boundary, which a processor would have seen one
+ * after the other, the first is taken and the second kept.
+ */
+static void collect_nmis(struct vcpu *v)
+{
+	unsigned arrived = take_event(v, EVENT_NMI) + take_event(v, EVENT_NMI_2);
+
+	v->s.nmi_pending = (uint8_t)MIN(v->s.nmi_pending + arrived, v->s.nmi_blocked ? 1u : 2u);
 }
 
 bool cpu_handle_events(struct vcpu *v)
@@ -316,11 +336,15 @@ bool cpu_handle_events(struct vcpu *v)
 	bool alive;
 
 	handle_init_and_sipi(v, events);
+	if (v->s.activity != CPU_RUNNING) /* a snapshot may say otherwise: no next instruction, nothing to hold back */
+		v->s.shadow = SHADOW_NONE;
 	alive = deliver_pending_debug(v);
-	if ((events & EVENT_NMI) && take_event(v, EVENT_NMI))
-		v->s.nmi_pending = 1;
-	if (alive && v->s.nmi_pending && !v->s.nmi_blocked && v->s.shadow != SHADOW_MOV_SS && accepts_interrupts(v))
+	if (events & EVENT_NMIS)
+		collect_nmis(v);
+	if (alive && v->s.nmi_pending && !v->s.nmi_blocked && v->s.shadow != SHADOW_MOV_SS && accepts_interrupts(v)) {
+		v->s.nmi_pending--;
 		alive = cpu_deliver_interrupt(v, EXC_NMI, true);
+	}
 	/* Asked anew: what was delivered may have set IF. */
 	if (alive && (atomic_load(&v->events) & EVENT_INTERRUPT))
 		alive = handle_interrupt(v);
@@ -350,7 +374,7 @@ bool cpu_has_work(struct vcpu *v)
 	case CPU_WAIT_SIPI: return events & (EVENT_INIT | EVENT_SIPI);
 	case CPU_SHUTDOWN: return events & EVENT_INIT;
 	case CPU_HALTED:
-		return (events & (EVENT_INIT | EVENT_NMI | EVENT_INTERRUPT)) ||
+		return (events & (EVENT_INIT | EVENT_NMIS | EVENT_INTERRUPT)) ||
 		       (v->s.nmi_pending && !v->s.nmi_blocked) || v->s.pending_debug;
 	default: return true;
 	}

@@ -443,7 +443,12 @@ void op_int_n(struct vcpu *v, const struct insn *i)
 	interrupt(v, i, vector, DELIVERY_SOFTWARE);
 }
 
-void op_int1(struct vcpu *v, const struct insn *i) { interrupt(v, i, EXC_DB, DELIVERY_EXCEPTION); }
+void op_int1(struct vcpu *v, const struct insn *i)
+{
+	cpu_report_debug(v, 0);
+	interrupt(v, i, EXC_DB, DELIVERY_EXCEPTION);
+}
+
 void op_int3(struct vcpu *v, const struct insn *i) { interrupt(v, i, EXC_BP, DELIVERY_SOFTWARE); }
 
 void op_into(struct vcpu *v, const struct insn *i)

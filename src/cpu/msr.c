@@ -93,7 +93,7 @@ static int efer_write(struct vcpu *v, uint32_t msr, uint64_t value)
 	uint64_t allowed = EFER_SCE | EFER_LME | EFER_LMA;
 
 	(void)msr;
-	if (has_feature(v, FEATURE_NX))
+	if (has_feature(v, FEATURE_NX) && !(v->s.msr_misc_enable & MISC_ENABLE_XD_DISABLE))
 		allowed |= EFER_NXE;
 	if (is_amd(v->model))
 		allowed |= EFER_AIBRSE;
@@ -224,11 +224,13 @@ static int mtrr_fixed_write(struct vcpu *v, uint32_t msr, uint64_t value)
 }
 
 /*
- * IA32_MISC_ENABLE: no branch trace store, no PEBS (read-only ones); CPUID's last leaf can be limited; fast strings, SpeedStep,
- * MONITOR, xTPR change nothing.
+ * IA32_MISC_ENABLE: no branch trace store, no PEBS (read-only ones), no performance monitoring (bit 7, a read-only zero); CPUID's last
+ * leaf can be limited and NX hidden; fast strings, thermal control, SpeedStep, MONITOR, xTPR change nothing.
  */
-#define MISC_ENABLE_FIXED    (BIT(11) | BIT(12))
-#define MISC_ENABLE_WRITABLE (BIT(0) | BIT(16) | BIT(18) | MISC_ENABLE_LIMIT_CPUID | BIT(23))
+#define MISC_ENABLE_FIXED     (BIT(11) | BIT(12))
+#define MISC_ENABLE_READ_ONLY (BIT(7) | MISC_ENABLE_FIXED)
+#define MISC_ENABLE_WRITABLE                                                                                           \
+	(BIT(0) | BIT(3) | BIT(16) | BIT(18) | MISC_ENABLE_LIMIT_CPUID | BIT(23) | MISC_ENABLE_XD_DISABLE)
 
 static int misc_enable_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 {
@@ -240,7 +242,7 @@ static int misc_enable_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 static int misc_enable_write(struct vcpu *v, uint32_t msr, uint64_t value)
 {
 	(void)msr;
-	if (value & ~(MISC_ENABLE_WRITABLE | MISC_ENABLE_FIXED))
+	if (value & ~(MISC_ENABLE_WRITABLE | MISC_ENABLE_READ_ONLY))
 		return -1;
 	v->s.msr_misc_enable = value & MISC_ENABLE_WRITABLE;
 	return 0;
@@ -405,6 +407,8 @@ static const struct msr msrs[] = {
 	CONSTANT(0x1dc, "LAST_BRANCH_TO", AMD, 0, 0),
 	CONSTANT(0x1dd, "LAST_INT_FROM", AMD, 0, 0),
 	CONSTANT(0x1de, "LAST_INT_TO", AMD, 0, 0),
+	/* PERF_CTL and PERF_CTR 0 to 3, which no CPUID bit announces: they are there and count nothing. */
+	{ .first = 0xc0010000, .last = 0xc0010007, .name = "PERF", .who = AMD, .writable = ANY },
 	CONSTANT(0xc0010010, "SYSCFG", AMD, 0, BIT(18) | BIT(19) | BIT(20) | BIT(21) | BIT(22)),
 	/* TscFreqSel: the TSC counts at the rate of P0. */
 	CONSTANT(0xc0010015, "HWCR", AMD, BIT(24), BIT(3) | BIT(4) | BIT(6) | BIT(8) | BIT(18) | BIT(24)),
@@ -540,9 +544,11 @@ void op_rdtscp(struct vcpu *v, const struct insn *i)
 
 void op_rdpid(struct vcpu *v, const struct insn *i) { REG64(v, i->reg) = (uint32_t)v->s.msr_tsc_aux; }
 
-/* No counter exists, so ECX never names one. */
+/* AMD's four counters, which stand still. Intel's models have none, so that ECX never names one. */
 void op_rdpmc(struct vcpu *v, const struct insn *i)
 {
 	(void)i;
-	cpu_raise_error(v, EXC_GP, 0);
+	if ((v->cpl && !(v->s.cr4 & CR4_PCE)) || !is_amd(v->model) || (uint32_t)v->s.gpr[RCX] > 3)
+		cpu_raise_error(v, EXC_GP, 0);
+	v->s.gpr[RAX] = v->s.gpr[RDX] = 0;
 }

@@ -74,6 +74,12 @@ void cpu_note_port_breakpoints(struct vcpu *, uint16_t port, unsigned size);
 #define DR7_WRITABLE 0xffff23ffu /* without RTM */
 #define DR7_ONES     0x400u
 
+/*
+ * A #DB for these reasons is about to be delivered, and for those that were pending: what a load of SS held back comes with it. DR6
+ * gets B0 to B3 anew, the other bits are collected (SDM vol. 3B 17.2.3, APM vol. 2 13.1.1.3).
+ */
+void cpu_report_debug(struct vcpu *, uint64_t dr6);
+
 #define DEBUGCTL_LBR BIT(0) /* nothing is recorded */
 #define DEBUGCTL_BTF BIT(1) /* single step on branches; a debug exception clears both (SDM vol. 3B 17.4) */
 
@@ -163,6 +169,8 @@ unsigned decode_with_layout(const struct cpu_model *, enum code_mode, const uint
 
 /* IA32_MISC_ENABLE: leaf 0 says 2, for systems that do not expect more (SDM vol. 4 table 2-2). */
 #define MISC_ENABLE_LIMIT_CPUID BIT(22)
+/* No NX: CPUID does not announce it, EFER.NXE is reserved. */
+#define MISC_ENABLE_XD_DISABLE BIT(34)
 
 /*
  * IA32_ARCH_CAPABILITIES (Intel's kind). Every bit is about a processor that executes the guest's instructions directly. Here

@@ -10,7 +10,7 @@
 enum { OFF_RAX = 8 * RAX, OFF_RCX = 8 * RCX, OFF_RDX = 8 * RDX, OFF_RSI = 8 * RSI, OFF_RDI = 8 * RDI };
 
 /* What ends a long repetition early: somebody waits for the next instruction boundary. */
-#define REPEAT_STOP_EVENTS (EVENT_INTERRUPT | EVENT_NMI | EVENT_INIT | EVENT_EXIT | EVENT_EXCLUSIVE)
+#define REPEAT_STOP_EVENTS (EVENT_INTERRUPT | EVENT_NMIS | EVENT_INIT | EVENT_EXIT | EVENT_EXCLUSIVE)
 
 static inline uint64_t string_linear(struct vcpu *v, enum seg seg, uint64_t offset, unsigned size, enum access access)
 {

@@ -177,7 +177,9 @@ void cpu_drop_inner_segments(struct vcpu *v)
 		unsigned seg = data_segments[n];
 		uint16_t attr = v->s.seg_attr[seg];
 
-		if ((attr & ATTR_P) && !attr_is_conforming(attr) && attr_dpl(attr) < v->cpl) {
+		bool inner = (attr & ATTR_P) && !attr_is_conforming(attr) && attr_dpl(attr) < v->cpl;
+
+		if (inner || selector_is_null(v->s.seg_sel[seg])) {
 			v->s.seg_sel[seg] = 0;
 			v->s.seg_attr[seg] = 0;
 		}

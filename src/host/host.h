@@ -122,8 +122,6 @@ bool host_detects_split_locks(void);
 bool host_cpu_flag(const char *name);
 /* First line of a /proc or /sys file as a number; -1 when unreadable. */
 int64_t host_proc_number(const char *path);
-/* Does it trap or slow down locked instructions across cache lines (Linux's split_lock_detect)? */
-bool host_traps_split_locks(void);
 /* Pages of files and shared memory that this process has mapped and resident; one mapped n times counts n times. */
 uint64_t host_shared_pages(void);
 

@@ -90,20 +90,3 @@ int64_t host_proc_number(const char *path)
 		return -1;
 	return value;
 }
-
-/* "flags : ... split_lock_detect ...": of the first processor, as all are alike. */
-bool host_traps_split_locks(void)
-{
-	FILE *f = fopen("/proc/cpuinfo", "re");
-	char *line = NULL;
-	size_t size = 0;
-	bool traps = false;
-
-	while (f && getline(&line, &size, f) > 0 && *line != '\n')
-		if (!strncmp(line, "flags", 5))
-			traps = strstr(line, " split_lock_detect") || strstr(line, " bus_lock_detect");
-	free(line);
-	if (f)
-		fclose(f);
-	return traps;
-}

@@ -21,13 +21,12 @@ struct mem_pairs {
 struct mem_pairs *mem_pairs_create(void)
 {
 	struct mem_pairs *pairs = calloc(1, sizeof(*pairs));
-	void *at = MAP_FAILED;
+	void *at;
 
-	/* Where the host's kernel traps locked instructions across cache lines, or lets them wait, there is nothing to be won. */
-	if (pairs && !host_traps_split_locks())
-		at = mmap(NULL, PLACES * PLACE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (at != MAP_FAILED)
-		pairs->places = at;
+	if (!pairs)
+		return NULL;
+	at = mmap(NULL, PLACES * PLACE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	pairs->places = at == MAP_FAILED ? NULL : at;
 	return pairs;
 }
 

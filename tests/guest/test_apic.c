@@ -216,6 +216,10 @@ static void test_timer(const char *mode)
 	check(waits_for(&taken_b, 1, LONG), "3A 11.5.4: one-shot, %s", mode);
 	check(!waits_for(&taken_b, 2, 3000) && apic_read(APIC_TIMER_CURRENT) == 0,
 	      "3A 11.5.4: once, and the count stays 0, %s", mode);
+	apic_write(APIC_LVT_TIMER, B | LVT_PERIODIC);
+	check(!waits_for(&taken_b, 2, 3000) && apic_read(APIC_TIMER_CURRENT) == 0,
+	      "3A 11.5.4: nor does periodic mode start it again, %s", mode);
+	apic_write(APIC_LVT_TIMER, B);
 	/* On a busy host it may be too late. */
 	for (unsigned n = 0; n < 20 && (n == 0 || apic_bit(APIC_IRR, B)); n++) {
 		window();

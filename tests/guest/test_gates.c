@@ -572,6 +572,42 @@ static void test_dropped(void)
 		check(is(&t, END_VECTOR, 0) && t.ds == 0 && t.es == USER_DS && t.fs == GATE && t.gs == 0,
 		      iret ? "2 IRET: DS and GS of ring 0 become null, ES of ring 3 and a conforming FS stay"
 			   : "2 RET: DS and GS of ring 0 become null, ES of ring 3 and a conforming FS stay");
+		fill_frame(iret, LOW32(target), USER_CS32, 2, INNER_TOP, USER_DS, 0);
+		t = RING0_32(drop_segments, .ecx = LOW32(frame), .ebx = LOW32(&iret), .esi = 1, .edi = 2, .ebp = 3,
+			     .edx = 0);
+		check(is(&t, END_VECTOR, 0) && t.ds == 0 && t.es == 0 && t.fs == 0 && t.gs == 0,
+		      "2 %s: null selectors become 0 on the way to ring 3", iret ? "IRET" : "RET");
+		fill_frame(iret, LOW32(target), KERNEL_CS32, 2, INNER_TOP, KERNEL_DS, 0);
+		t = RING0_32(drop_segments, .ecx = LOW32(frame), .ebx = LOW32(&iret), .esi = 1, .edi = 2, .ebp = 3,
+			     .edx = 0);
+		check(is(&t, END_VECTOR, 0) && t.ds == 1 && t.es == 2 && t.fs == 3 && t.gs == 0,
+		      "2 %s: and stay in ring 0", iret ? "IRET" : "RET");
+	}
+}
+
+/* In 64-bit mode bases do not go with the selectors. */
+CODE(drop_64,
+     "mov %eax, %ds; inc %eax; mov %eax, %es; inc %eax; mov %eax, %fs; mov $0xc0000100, %ecx; mov %edi, %eax; xor "
+     "%edx, %edx; wrmsr; test %ebx, %ebx; jz 1f; iretq; 1: lretq")
+CODE(read_selectors, "mov %ds, %eax; mov %es, %ecx; mov %fs, %edx")
+
+static void test_dropped_64(void)
+{
+	for (unsigned iret = 0; iret < 2; iret++) {
+		u64 *stack = (u64 *)kernel_stack() - 8, n = 0;
+		struct trap t;
+
+		stack[n++] = USER(read_selectors);
+		stack[n++] = USER_CS;
+		if (iret)
+			stack[n++] = 2;
+		stack[n++] = user_stack();
+		stack[n++] = USER_DS;
+		t = KERNEL(drop_64, .rsp = (u64)stack, .rax = 1, .rbx = iret, .rdi = 0x12345000);
+		check(t.vector == END_VECTOR && t.cs == USER_CS && t.rax == 0 && t.rcx == 0 && t.rdx == 0 &&
+			      read_msr(MSR_FS_BASE) == 0x12345000,
+		      "2 %s: likewise in 64-bit mode, where FS keeps its base", iret ? "IRET" : "RET");
+		write_msr(MSR_FS_BASE, 0);
 	}
 }
 
@@ -753,6 +789,7 @@ void guest(void)
 	test_returns_16();
 	test_flags();
 	test_dropped();
+	test_dropped_64();
 	test_interrupts();
 	test_interrupt_frames();
 	test_gates_64();

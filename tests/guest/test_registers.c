@@ -11,6 +11,7 @@
 #define CR3_KEEP    BIT(63)
 #define HIGH_HALF   0xffffffff00000000ull
 
+CODE(do_rdpmc, "rdpmc")
 CODE(do_rdmsr, "rdmsr")
 CODE(do_wrmsr, "wrmsr")
 CODE(set_cr0, "mov %rax, %cr0")
@@ -590,6 +591,7 @@ static void test_machine_check(void)
 static void test_intel(void)
 {
 	u64 misc = read_msr(MSR_MISC_ENABLE), debug = read_msr(MSR_DEBUGCTL), reserved = 0x3c | ~0xffffull;
+	struct trap t;
 
 	check(read_only(MSR_PLATFORM_ID), "4 2.1: PLATFORM_ID is read-only");
 	check(read_msr(MSR_FEATURE_CONTROL) == 1 && read_only(MSR_FEATURE_CONTROL),
@@ -601,6 +603,14 @@ static void test_intel(void)
 	check(keeps(MSR_MISC_ENABLE, misc | BIT(22)) && cpuid(0, 0).a == 2 && cpuid(4, 0).a == cpuid(2, 0).a,
 	      "4 2.1: MISC_ENABLE: CPUID limited to leaf 2");
 	check(keeps(MSR_MISC_ENABLE, misc) && cpuid(0, 0).a > 2, "4 2.1: and not limited");
+	check(keeps(MSR_MISC_ENABLE, misc ^ BIT(3)), "4 2.1: MISC_ENABLE: automatic thermal control");
+	check(writes(MSR_MISC_ENABLE, misc | BIT(7)) && read_msr(MSR_MISC_ENABLE) == misc,
+	      "4 2.1: MISC_ENABLE: no performance monitoring, read-only");
+	check(keeps(MSR_MISC_ENABLE, misc | BIT(34)) && !has_nx() && refuses(MSR_EFER, read_msr(MSR_EFER) | EFER_NXE),
+	      "4 2.1: MISC_ENABLE: NX disabled: not announced, EFER.NXE reserved");
+	check(keeps(MSR_MISC_ENABLE, misc) && has_nx(), "4 2.1: and enabled");
+	t = KERNEL(do_rdpmc, .rcx = 0);
+	check_fault(&t, EXC_GP, 0, "2 RDPMC: no counter is announced");
 	check_equal(refused_bits(MSR_DEBUGCTL, debug, reserved), reserved, "3B 17.4.1: DEBUGCTL's reserved bits");
 	write_msr(MSR_BIOS_SIGN_ID, 0);
 	cpuid(1, 0);
@@ -616,7 +626,35 @@ static void test_intel(void)
 	} else {
 		check(absent(MSR_PRED_CMD) && absent(MSR_SPEC_CTRL), "4 2.1: PRED_CMD and SPEC_CTRL, not announced");
 	}
-	check(absent(0xc0010015) && absent(0xc001001f) && absent(0xc0010112), "4: no registers of AMD's");
+	check(absent(0xc0010000) && absent(0xc0010015) && absent(0xc001001f) && absent(0xc0010112),
+	      "4: no registers of AMD's");
+}
+
+/* Four counters and their controls, which no CPUID bit announces; RDPMC reads them in ring 3 if CR4.PCE says so. */
+static void test_amd_counters(void)
+{
+	u64 cr4 = read_cr4();
+	bool good = true;
+	struct trap t;
+
+	for (u32 msr = 0xc0010000; msr < 0xc0010008; msr++)
+		good &= reads(msr) && writes(msr, 0) && writes(msr, 0x430076);
+	check(good, "APM 2 13.2.1: PERF_CTL and PERF_CTR 0 to 3");
+	for (u32 msr = 0xc0010000; msr < 0xc0010008; msr++)
+		write_msr(msr, 0);
+	for (unsigned n = 0; n < 4; n++) {
+		t = KERNEL(do_rdpmc, .rcx = n, .rax = ~0ull, .rdx = ~0ull);
+		good &= t.vector == END_VECTOR && !t.rax && !t.rdx;
+	}
+	check(good, "APM 2 13.2.1: RDPMC reads them");
+	t = KERNEL(do_rdpmc, .rcx = 4 + 64);
+	check_fault(&t, EXC_GP, 0, "APM 3 RDPMC: no such counter");
+	t = USER_MODE(do_rdpmc, .rcx = 0);
+	check_fault(&t, EXC_GP, 0, "APM 3 RDPMC: ring 3");
+	write_cr4(cr4 | CR4_PCE);
+	t = USER_MODE(do_rdpmc, .rcx = 0);
+	check_end(&t, "APM 3 RDPMC: ring 3 with CR4.PCE");
+	write_cr4(cr4);
 }
 
 static void test_amd(void)
@@ -629,6 +667,7 @@ static void test_amd(void)
 	for (unsigned n = 0; n < ARRAY_SIZE(probed); n++)
 		there += reads(probed[n]);
 	check_equal(there, ARRAY_SIZE(probed), "APM 2 A: SYSCFG, HWCR, TOP_MEM and others that kernels read");
+	test_amd_counters();
 	check(read_msr(MSR_BIOS_SIGN_ID), "APM 2 A: PATCH_LEVEL");
 	check(write_only(0xc0010020, 0), "APM 2 A: PATCH_LOADER is write-only");
 	check(absent(MSR_PLATFORM_ID) && absent(MSR_FEATURE_CONTROL) && absent(MSR_MISC_ENABLE),

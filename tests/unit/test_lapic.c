@@ -304,6 +304,73 @@ static void periodic_timer(void **state)
 	assert_int_equal(lapic_rd(b, 0, CURRENT), 40000);
 }
 
+/* Only a write of the initial count starts the timer; a count in progress outlives a change of the mode. */
+static void timer_changes_between_one_shot_and_periodic(void **state)
+{
+	struct board *b = *state;
+
+	lapic_wr(b, 0, DIVIDE, 0xb);
+	lapic_wr(b, 0, TIMER_LVT, 0xec);
+	lapic_wr(b, 0, INITIAL, 50000);
+	board_run(b, 50000);
+	assert_int_equal(take(b, 0), 0xec);
+	eoi(b, 0);
+	lapic_wr(b, 0, TIMER_LVT, 0x200ec); /* over: stays so */
+	assert_int_equal(lapic_rd(b, 0, CURRENT), 0);
+	lapic_wr(b, 0, DIVIDE, 0x0);
+	board_run(b, 220000);
+	assert_int_equal(lapic_rd(b, 0, CURRENT), 0);
+	assert_int_equal(take(b, 0), -1);
+	assert_true(clock_next_deadline(b->clock) == VTIME_NEVER);
+
+	lapic_wr(b, 0, DIVIDE, 0xb);
+	lapic_wr(b, 0, INITIAL, 50000);
+	board_run(b, 50000);
+	assert_int_equal(take(b, 0), 0xec);
+	eoi(b, 0);
+	board_run(b, 10000);
+	lapic_wr(b, 0, TIMER_LVT, 0xec); /* the second period becomes the last */
+	assert_int_equal(lapic_rd(b, 0, CURRENT), 40000);
+	board_run(b, 39999);
+	assert_int_equal(take(b, 0), -1);
+	assert_int_equal(lapic_rd(b, 0, CURRENT), 1);
+	board_run(b, 1);
+	assert_int_equal(take(b, 0), 0xec);
+	assert_int_equal(lapic_rd(b, 0, CURRENT), 0);
+	eoi(b, 0);
+	board_run(b, 100000);
+	assert_int_equal(take(b, 0), -1);
+
+	lapic_wr(b, 0, INITIAL, 50000);
+	board_run(b, 10000);
+	lapic_wr(b, 0, TIMER_LVT, 0x200ec); /* the count becomes the first period */
+	assert_int_equal(lapic_rd(b, 0, CURRENT), 40000);
+	for (unsigned i = 0; i < 3; i++) {
+		board_run(b, i ? 49999 : 39999);
+		assert_int_equal(take(b, 0), -1);
+		board_run(b, 1);
+		assert_int_equal(take(b, 0), 0xec);
+		eoi(b, 0);
+	}
+}
+
+/* A one-shot that is due, though nobody has run the clock yet, is over when its mode changes. */
+static void timer_that_is_due_expires_in_its_mode(void **state)
+{
+	struct board *b = *state;
+
+	lapic_wr(b, 0, DIVIDE, 0xb);
+	lapic_wr(b, 0, TIMER_LVT, 0xec);
+	lapic_wr(b, 0, INITIAL, 50000);
+	clock_set(b->clock, clock_now(b->clock) + 50000);
+	lapic_wr(b, 0, TIMER_LVT, 0x200ed);
+	assert_int_equal(lapic_rd(b, 0, CURRENT), 0);
+	assert_int_equal(take(b, 0), 0xec);
+	eoi(b, 0);
+	board_run(b, 200000);
+	assert_int_equal(take(b, 0), -1);
+}
+
 /* A period of a nanosecond must not keep the monitor busy for ever. */
 static void shortest_period_is_bounded(void **state)
 {
@@ -514,6 +581,8 @@ int main(void)
 		TEST(one_shot_timer),
 		TEST(divide_register_changes_the_rest),
 		TEST(periodic_timer),
+		TEST(timer_changes_between_one_shot_and_periodic),
+		TEST(timer_that_is_due_expires_in_its_mode),
 		TEST(shortest_period_is_bounded),
 		TEST(tsc_deadline_timer),
 		TEST(deadline_follows_the_tsc),

@@ -125,7 +125,7 @@ static void bad_values_are_refused(void **state)
 		{ 0x10a, 0 },
 		{ 0xfe, 0 },
 		{ 0x3a, 0 },
-		{ 0x1a0, 1ull << 34 },
+		{ 0x1a0, 1ull << 35 },
 		{ 0x49, 2 },
 		{ 0x48, 4 },
 	};
