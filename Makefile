@@ -247,9 +247,19 @@ $(BUILD)/guest/rom.elf: tests/firmware/rom.S
 $(ROM): $(BUILD)/guest/rom.elf
 	$(Q)objcopy -O binary -j .text $< $@
 
+# A multiboot image linked below LOW_END, for the ways through the reset vector.
+RESET := $(BUILD)/guest/reset.bin
+$(BUILD)/guest/reset.elf: tests/reset/guest.S
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  tests/reset')
+	$(Q)gcc -m32 -nostdlib -static -no-pie -Wl,--build-id=none,-Ttext=0x8000,-e,entry,--no-warn-rwx-segments -o $@ $<
+
+$(RESET): $(BUILD)/guest/reset.elf
+	$(Q)objcopy -O binary -j .text $< $@
+
 # The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
 unit: $(UNIT) $(ISOLATION)
-guests: $(GUESTS) $(MULTIBOOT) $(ROM)
+guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:
