@@ -254,9 +254,19 @@ $(FLAT): tests/kvm-unit-tests/flat.S
 	$(if $(Q),@echo '  GUEST  tests/kvm-unit-tests')
 	$(Q)gcc -m32 -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments -Wl,-Ttext=0x400000,-e,entry -o $@ $<
 
+# A multiboot image linked below LOW_END, for the ways through the reset vector.
+RESET := $(BUILD)/guest/reset.bin
+$(BUILD)/guest/reset.elf: tests/reset/guest.S
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  tests/reset')
+	$(Q)gcc -m32 -nostdlib -static -no-pie -Wl,--build-id=none,-Ttext=0x8000,-e,entry,--no-warn-rwx-segments -o $@ $<
+
+$(RESET): $(BUILD)/guest/reset.elf
+	$(Q)objcopy -O binary -j .text $< $@
+
 # The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
 unit: $(UNIT) $(ISOLATION)
-guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(FLAT)
+guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:

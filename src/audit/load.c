@@ -133,7 +133,7 @@ int audit_execute(const char *engine, const char *cpu_model, struct audit_run *r
 		return rc;
 	run->engine = machine_engine(machine);
 	status = machine_run(machine);
-	if (!(status & 1) || status == MACHINE_TRIPLE_FAULT)
+	if (status >= MACHINE_TRIPLE_FAULT || !(status & 1))
 		rc = error_set(err, EIO, "the audit's guest ended with status %d instead of coming to its end", status);
 	else
 		rc = machine_read_memory(machine, gpa(GUEST_RESULTS), run->records,

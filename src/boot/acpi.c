@@ -1,23 +1,14 @@
 /*
  * The ACPI tables that firmware would leave (ACPI 6.4 chapter 5): RSDP, RSDT and XSDT, FADT with FACS and DSDT, MADT. They describe
- * what devices/ and bus/ build, and nothing that depends on the guest.
+ * what devices/ and bus/ build (pc.h), and nothing that depends on the guest.
  */
 #include "boot/dsdt.h"
+#include "boot/pc.h"
 #include "boot/private.h"
 
-#include "devices/devices.h"
-
-#define LAPIC_ADDRESS	0xfee00000u
-#define IOAPIC_ADDRESS	0xfec00000u
 #define TABLE_ALIGNMENT 64 /* FACS needs it */
 #define DSDT_ROOM	0x4000
 #define MADT_CPUS_MAX	255 /* local APIC entries have one byte for the ID, 0xff is all */
-
-/* Writes tables one after the other between FIRMWARE_START and FIRMWARE_END. */
-struct tables {
-	struct guest_mem *mem;
-	uint64_t next;
-};
 
 struct acpi_header {
 	char signature[4];
@@ -87,28 +78,8 @@ struct acpi_fadt {
 #define NO_C3			 0xfff
 #define CMOS_CENTURY		 0x32
 
-static uint8_t checksum(const void *data, size_t size)
-{
-	const uint8_t *p = data;
-	uint8_t sum = 0;
-
-	while (size--)
-		sum = (uint8_t)(sum + *p++);
-	return (uint8_t)-sum;
-}
-
-static uint32_t place(struct tables *t, const void *data, size_t size)
-{
-	uint64_t where = align_up(t->next, TABLE_ALIGNMENT);
-
-	BUG_ON(!range_ok(where, size, FIRMWARE_END));
-	boot_write(t->mem, where, data, size);
-	t->next = where + size;
-	return (uint32_t)where;
-}
-
 /* Fills the header of a table whose contents follow it, and places it. */
-static uint32_t place_table(struct tables *t, const char *signature, unsigned revision, void *table, size_t size)
+static uint32_t place_table(struct table_area *t, const char *signature, unsigned revision, void *table, size_t size)
 {
 	struct acpi_header *h = table;
 
@@ -123,24 +94,24 @@ static uint32_t place_table(struct tables *t, const char *signature, unsigned re
 	memcpy(h->oem_id, "INTEL ", 6);
 	memcpy(h->oem_table_id, "440FX   ", 8);
 	memcpy(h->creator_id, "INTL", 4);
-	h->checksum = checksum(table, size);
-	return place(t, table, size);
+	h->checksum = table_checksum(table, size);
+	return table_place(t, table, size, TABLE_ALIGNMENT);
 }
 
-static uint32_t place_dsdt(struct tables *t, unsigned cpu_count)
+static uint32_t place_dsdt(struct table_area *t, const struct pc *pc)
 {
 	uint8_t table[DSDT_ROOM];
 	struct aml aml = { .data = table, .size = sizeof(struct acpi_header), .capacity = sizeof(table) };
 
-	dsdt_build(&aml, cpu_count);
+	dsdt_build(&aml, pc);
 	return place_table(t, "DSDT", 2, table, aml.size);
 }
 
-static uint32_t place_facs(struct tables *t)
+static uint32_t place_facs(struct table_area *t)
 {
 	struct acpi_facs facs = { .signature = { 'F', 'A', 'C', 'S' }, .length = sizeof(facs), .version = 2 };
 
-	return place(t, &facs, sizeof(facs));
+	return table_place(t, &facs, sizeof(facs), TABLE_ALIGNMENT);
 }
 
 /* Registers of `bytes` bytes in the I/O space, accessed as dwords at most. */
@@ -156,7 +127,7 @@ static struct acpi_address io_register(uint32_t port, unsigned bytes)
 	};
 }
 
-static uint32_t place_fadt(struct tables *t, uint32_t facs, uint32_t dsdt)
+static uint32_t place_fadt(struct table_area *t, uint32_t facs, uint32_t dsdt)
 {
 	struct acpi_fadt fadt = {
 		.firmware_ctrl = facs,
@@ -199,9 +170,9 @@ static uint32_t place_fadt(struct tables *t, uint32_t facs, uint32_t dsdt)
 #define MADT_PCAT_COMPAT    1
 #define MADT_ALL_PROCESSORS 0xff
 
-static void madt_local_apics(struct aml *out, unsigned cpu_count)
+static void madt_local_apics(struct aml *out, const struct pc *pc)
 {
-	for (unsigned i = 0; i < cpu_count && i < MADT_CPUS_MAX; i++) {
+	for (unsigned i = 0; i < pc->cpu_count && i < MADT_CPUS_MAX; i++) {
 		aml_byte(out, 0);
 		aml_byte(out, 8);
 		aml_byte(out, i);
@@ -210,35 +181,42 @@ static void madt_local_apics(struct aml *out, unsigned cpu_count)
 	}
 }
 
-static void madt_override(struct aml *out, unsigned irq, unsigned gsi, unsigned flags)
+static void madt_override(struct aml *out, unsigned line, unsigned flags)
 {
 	aml_byte(out, 2);
 	aml_byte(out, 10);
 	aml_byte(out, 0); /* ISA */
-	aml_byte(out, irq);
-	aml_dword(out, gsi);
+	aml_byte(out, line);
+	aml_dword(out, pc_ioapic_input(line));
 	aml_word(out, flags);
 }
 
-static uint32_t place_madt(struct tables *t, unsigned cpu_count)
+/* Lines that are not what ISA's are: the same input, rising edges. */
+static void madt_overrides(struct aml *out)
 {
-	/* The lines that PIRQs can be steered to are level-triggered, as the SCI is. */
-	static const uint8_t level_lines[] = { 5, ACPI_SCI_IRQ, 10, 11 };
+	for (unsigned line = 0; line < PC_ISA_LINES; line++) {
+		if (pc_line_is_level(line))
+			madt_override(out, line, INTI_LEVEL_HIGH);
+		else if (line != PC_CASCADE && pc_ioapic_input(line) != line)
+			madt_override(out, line, INTI_CONFORMS);
+	}
+}
+
+static uint32_t place_madt(struct table_area *t, const struct pc *pc)
+{
 	uint8_t table[0x1000];
 	struct aml out = { .data = table, .size = sizeof(struct acpi_header), .capacity = sizeof(table) };
 
-	aml_dword(&out, LAPIC_ADDRESS);
+	aml_dword(&out, PC_LAPIC_ADDRESS);
 	aml_dword(&out, MADT_PCAT_COMPAT);
-	madt_local_apics(&out, cpu_count);
+	madt_local_apics(&out, pc);
 	aml_byte(&out, 1); /* IOAPIC */
 	aml_byte(&out, 12);
-	aml_byte(&out, 0); /* its ID */
+	aml_byte(&out, pc->ioapic_id);
 	aml_byte(&out, 0);
-	aml_dword(&out, IOAPIC_ADDRESS);
+	aml_dword(&out, PC_IOAPIC_ADDRESS);
 	aml_dword(&out, 0); /* first GSI */
-	madt_override(&out, 0, 2, INTI_CONFORMS);
-	for (unsigned i = 0; i < ARRAY_SIZE(level_lines); i++)
-		madt_override(&out, level_lines[i], level_lines[i], INTI_LEVEL_HIGH);
+	madt_overrides(&out);
 	aml_byte(&out, 4); /* NMI on LINT1 */
 	aml_byte(&out, 6);
 	aml_byte(&out, MADT_ALL_PROCESSORS);
@@ -247,7 +225,7 @@ static uint32_t place_madt(struct tables *t, unsigned cpu_count)
 	return place_table(t, "APIC", 3, table, out.size);
 }
 
-static uint32_t place_root(struct tables *t, const uint32_t *addresses, unsigned count, bool wide)
+static uint32_t place_root(struct table_area *t, const uint32_t *addresses, unsigned count, bool wide)
 {
 	uint8_t table[sizeof(struct acpi_header) + 8 * 8];
 	size_t size = sizeof(struct acpi_header), entry = wide ? 8 : 4;
@@ -259,21 +237,21 @@ static uint32_t place_root(struct tables *t, const uint32_t *addresses, unsigned
 	return place_table(t, wide ? "XSDT" : "RSDT", 1, table, size);
 }
 
-gpa_t acpi_build(struct guest_mem *mem, unsigned cpu_count)
+gpa_t acpi_build(struct guest_mem *mem, const struct pc *pc)
 {
 	struct acpi_rsdp rsdp = { .signature = { 'R', 'S', 'D', ' ', 'P', 'T', 'R', ' ' },
 				  .oem_id = { 'I', 'N', 'T', 'E', 'L', ' ' },
 				  .revision = 2,
 				  .length = sizeof(rsdp) };
-	struct tables t = { .mem = mem, .next = FIRMWARE_START + sizeof(rsdp) };
-	uint32_t dsdt = place_dsdt(&t, cpu_count);
+	struct table_area t = { .mem = mem, .next = FIRMWARE_START + sizeof(rsdp), .end = LEGACY_TABLES_START };
+	uint32_t dsdt = place_dsdt(&t, pc);
 	uint32_t facs = place_facs(&t);
-	uint32_t roots[] = { place_fadt(&t, facs, dsdt), place_madt(&t, cpu_count) };
+	uint32_t roots[] = { place_fadt(&t, facs, dsdt), place_madt(&t, pc) };
 
 	rsdp.rsdt = place_root(&t, roots, ARRAY_SIZE(roots), false);
 	rsdp.xsdt = place_root(&t, roots, ARRAY_SIZE(roots), true);
-	rsdp.checksum = checksum(&rsdp, 20); /* the part of ACPI 1.0 */
-	rsdp.extended_checksum = checksum(&rsdp, sizeof(rsdp));
+	rsdp.checksum = table_checksum(&rsdp, 20); /* the part of ACPI 1.0 */
+	rsdp.extended_checksum = table_checksum(&rsdp, sizeof(rsdp));
 	boot_write(mem, FIRMWARE_START, &rsdp, sizeof(rsdp));
 	return gpa(FIRMWARE_START);
 }

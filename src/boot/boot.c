@@ -2,6 +2,7 @@
  * What all kernels need whatever their format: files read and recognised, the memory map, places for initrd and command line,
  * and the CPU state at the first instruction.
  */
+#include "boot/pc.h"
 #include "boot/private.h"
 
 #include <errno.h>
@@ -46,18 +47,43 @@ uint64_t boot_low_ram_end(const struct guest_mem *mem)
 	return FIRMWARE_END;
 }
 
-bool boot_range_usable(const struct guest_mem *mem, uint64_t start, uint64_t size)
+/* In one range of RAM? */
+static bool range_is_ram(const struct guest_mem *mem, uint64_t start, uint64_t size)
 {
 	struct memory_range map[MEMORY_RANGES_MAX];
 	unsigned n = boot_memory_map(mem, map);
 
-	if (start < LOW_END)
-		return false;
 	for (unsigned i = 0; i < n; i++)
 		if (map[i].type == MEMORY_RAM && start >= map[i].start &&
 		    range_ok(start - map[i].start, size, map[i].size))
 			return true;
 	return false;
+}
+
+bool boot_range_usable(const struct guest_mem *mem, uint64_t start, uint64_t size)
+{
+	return start >= LOW_END && range_is_ram(mem, start, size);
+}
+
+int boot_check_range(const struct boot_image *image, const char *what, uint64_t start, uint64_t size, uint64_t lowest,
+		     struct error *err)
+{
+	if (start < lowest)
+		return kernel_error(image, err, ENOMEM,
+				    "%s (0x%" PRIx64 " bytes at 0x%" PRIx64
+				    ") lies in memory below 0x%" PRIx64 ", where the kernel finds what it is told",
+				    what, size, start, lowest);
+	if (range_is_ram(image->mem, start, size))
+		return 0;
+	if (start < FIRMWARE_END && size > EBDA_START - MIN(start, EBDA_START))
+		return kernel_error(image, err, ENOMEM,
+				    "%s (0x%" PRIx64 " bytes at 0x%" PRIx64
+				    ") lies in memory from 0x%x to 1 MiB, which is the BIOS's and the video adapter's",
+				    what, size, start, EBDA_START);
+	return kernel_error(image, err, ENOMEM,
+			    "%s (0x%" PRIx64 " bytes at 0x%" PRIx64 ") does not lie in the machine's %" PRIu64
+			    " MiB of memory",
+			    what, size, start, image->mem->ram_size >> 20);
 }
 
 int boot_place_initrd(const struct boot_image *image, uint64_t limit, uint64_t kernel_start, uint64_t kernel_end,
@@ -106,12 +132,13 @@ int boot_place_command_line(const struct boot_image *image, size_t max, struct e
 /* A descriptor with base 0 and a limit of 4 GiB. */
 static uint64_t flat_descriptor(unsigned attr) { return 0x000f00000000ffffull | (uint64_t)attr << 40; }
 
-static void set_flat_segments(struct guest_mem *mem, struct cpu_state *s, unsigned code_attr)
+static void set_flat_segments(struct guest_mem *mem, struct cpu_state *s, unsigned code_attr, uint64_t gdt_at)
 {
 	uint64_t gdt[4] = { [BOOT_CS / 8] = flat_descriptor(code_attr), [BOOT_DS / 8] = flat_descriptor(ATTR_DATA) };
 
-	boot_write(mem, LOW_GDT, gdt, sizeof(gdt));
-	s->gdtr_base = LOW_GDT;
+	_Static_assert(sizeof(gdt) == BOOT_GDT_SIZE, "who places it leaves this room");
+	boot_write(mem, gdt_at, gdt, sizeof(gdt));
+	s->gdtr_base = gdt_at;
 	s->gdtr_limit = sizeof(gdt) - 1;
 	s->idtr_base = 0;
 	s->idtr_limit = 0;
@@ -159,7 +186,7 @@ void boot_state_long_mode(struct guest_mem *mem, struct cpu_state *s, uint64_t r
 {
 	write_page_tables(mem);
 	clear_registers(s);
-	set_flat_segments(mem, s, ATTR_CODE_64);
+	set_flat_segments(mem, s, ATTR_CODE_64, LOW_GDT);
 	/* WP: as UEFI firmware leaves it, and as the translator wants it. */
 	s->cr0 = CR0_PG | CR0_PE | CR0_ET | CR0_NE | CR0_WP;
 	s->cr3 = LOW_PAGE_TABLES;
@@ -170,13 +197,33 @@ void boot_state_long_mode(struct guest_mem *mem, struct cpu_state *s, uint64_t r
 
 void boot_state_protected_mode(struct guest_mem *mem, struct cpu_state *s, uint32_t eip)
 {
+	boot_state_protected_mode_at(mem, s, eip, LOW_GDT);
+}
+
+void boot_state_protected_mode_at(struct guest_mem *mem, struct cpu_state *s, uint32_t eip, uint64_t gdt)
+{
 	clear_registers(s);
-	set_flat_segments(mem, s, ATTR_CODE_32);
+	set_flat_segments(mem, s, ATTR_CODE_32, gdt);
 	s->cr0 = CR0_PE | CR0_ET;
 	s->cr3 = 0;
 	s->cr4 = 0;
 	s->efer = 0;
 	s->rip = eip;
+}
+
+/* ---- tables ---- */
+
+gpa_t boot_write_tables(const struct boot_config *config, struct guest_mem *mem)
+{
+	struct table_area legacy = { mem, LEGACY_TABLES_START, LEGACY_TABLES_END };
+	struct pc pc;
+
+	pc_describe(&pc, config, mem);
+	bios_write(mem, &pc);
+	mp_build(&legacy, &pc);
+	pir_build(&legacy);
+	smbios_build(&legacy, &pc);
+	return acpi_build(mem, &pc);
 }
 
 /* ---- from files ---- */
@@ -200,8 +247,7 @@ int boot_load_bytes(const struct boot_config *config, const struct boot_files *f
 	};
 	bool is_linux = linux_recognise(kernel, kernel_size);
 
-	bios_write(mem);
-	image.rsdp = acpi_build(mem, config->cpu_count);
+	image.rsdp = boot_write_tables(config, mem);
 	if (!is_linux && multiboot_recognise(kernel, kernel_size))
 		return multiboot_load(&image, state, err);
 	if (config->module_count)

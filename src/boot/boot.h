@@ -16,6 +16,8 @@ struct boot_config {
 	const char *const *modules; /* "PATH[,ARGUMENTS]" each, for multiboot kernels */
 	unsigned module_count;	    /* at most BOOT_MODULES_MAX */
 	unsigned cpu_count;
+	uint32_t cpu_signature, cpu_features; /* CPUID 1: EAX and EDX of every processor */
+	unsigned serial_ports;		      /* bit n: COM(n + 1) exists */
 };
 #define BOOT_MODULES_MAX 64
 
@@ -55,7 +57,20 @@ int rom_load(struct guest_mem *, const char *path, uint8_t **rom, size_t *size, 
 /* At each reset: the last 128 KiB of it, or all, into the RAM that ends at 1 MiB. */
 void rom_shadow(struct guest_mem *, const uint8_t *rom, size_t size);
 
-/* RSDP in 0xe0000..0xfffff, the tables near it: FADT, FACS, DSDT, MADT. Returns the RSDP's address. */
-gpa_t acpi_build(struct guest_mem *, unsigned cpu_count);
+/*
+ * Instead of a firmware: its ROM, at the top of 4 GiB and of 1 MiB (where RAM makes room), with code at the reset vector that asks for a reset
+ * of the machine or honours the warm-reset vector 40:67, and what the interrupt vectors lead to. Once, when the machine is made.
+ */
+int bios_map(struct guest_mem *, struct error *);
+/* With this in CMOS register BOOT_SHUTDOWN_CODE, does a processor that was reset go on where 40:67 says? */
+#define BOOT_SHUTDOWN_CODE 0x0f
+bool bios_resumes(uint8_t shutdown_code);
+/*
+ * What firmware leaves in low memory for operating systems: interrupt vectors, the BIOS data area and its extension; ACPI, MP, $PIR and
+ * SMBIOS tables. All from one description of the machine (pc.h). Returns the address of ACPI's RSDP.
+ */
+gpa_t boot_write_tables(const struct boot_config *, struct guest_mem *);
+/* The I/O APIC's ID in the tables; firmware writes it to its register. No local APIC's where four bits allow that. */
+uint8_t boot_ioapic_id(unsigned cpu_count);
 
 #endif

@@ -4,17 +4,12 @@
  */
 #include "boot/dsdt.h"
 
-#include "devices/devices.h"
-
-#define PCI_SLOTS 32
-#define PCI_PINS  4
-
 /* Ends of the 32-bit window for PCI memory: from RAM's highest possible end to the IOAPIC. */
 #define PCI_WINDOW_LAST 0xfebfffffu
 
-static const char *const link_names[PCI_PINS] = { "LNKA", "LNKB", "LNKC", "LNKD" };
-static const char *const link_fields[PCI_PINS] = { "PRQ0", "PRQ1", "PRQ2", "PRQ3" };
-static const char *const link_paths[PCI_PINS] = {
+static const char *const link_names[PC_PIRQS] = { "LNKA", "LNKB", "LNKC", "LNKD" };
+static const char *const link_fields[PC_PIRQS] = { "PRQ0", "PRQ1", "PRQ2", "PRQ3" };
+static const char *const link_paths[PC_PIRQS] = {
 	"\\_SB_.PCI0.ISA_.PRQ0",
 	"\\_SB_.PCI0.ISA_.PRQ1",
 	"\\_SB_.PCI0.ISA_.PRQ2",
@@ -51,13 +46,14 @@ static void root_bus_windows(struct aml *aml)
 }
 
 /* Present when its modem control register does not read as what nobody answers: the upper bits of a real one are 0. */
-static void serial_port(struct aml *aml, const char *name, unsigned number, unsigned port, unsigned irq)
+static void serial_port(struct aml *aml, const char *name, unsigned n)
 {
 	static const char *const fields[] = { "MCR_" };
 	size_t device = aml_device(aml, name), method, condition, resources;
+	unsigned port = pc_serial_port(n);
 
 	aml_name_eisa_id(aml, "_HID", "PNP0501");
-	aml_name_integer(aml, "_UID", number);
+	aml_name_integer(aml, "_UID", n + 1);
 	aml_region(aml, "REGS", AML_SYSTEM_IO, port + 4, 1);
 	aml_byte_fields(aml, "REGS", fields, 1);
 	method = aml_method(aml, "_STA", 0);
@@ -74,7 +70,7 @@ static void serial_port(struct aml *aml, const char *name, unsigned number, unsi
 	aml_name(aml, "_CRS");
 	resources = aml_resources(aml);
 	aml_resource_io(aml, port, 8);
-	aml_resource_irq(aml, irq);
+	aml_resource_irq(aml, pc_serial_irq(n));
 	aml_resources_end(aml, resources);
 	aml_end(aml, device);
 }
@@ -97,11 +93,11 @@ static void isa_bridge(struct aml *aml)
 {
 	size_t device = aml_device(aml, "ISA_");
 
-	aml_name_integer(aml, "_ADR", 0x00010000);
-	aml_region(aml, "PIRQ", AML_PCI_CONFIG, 0x60, PCI_PINS);
-	aml_byte_fields(aml, "PIRQ", link_fields, PCI_PINS);
-	serial_port(aml, "COM1", 1, 0x3f8, 4);
-	serial_port(aml, "COM2", 2, 0x2f8, 3);
+	aml_name_integer(aml, "_ADR", PIIX_SLOT << 16);
+	aml_region(aml, "PIRQ", AML_PCI_CONFIG, PIIX_PIRQRC, PC_PIRQS);
+	aml_byte_fields(aml, "PIRQ", link_fields, PC_PIRQS);
+	serial_port(aml, "COM1", 0);
+	serial_port(aml, "COM2", 1);
 	real_time_clock(aml);
 	aml_end(aml, device);
 }
@@ -169,7 +165,7 @@ static void link_set(struct aml *aml, const char *field)
 /* A PIRQ of the PIIX3 as an interrupt link device (ACPI 6.4, 6.2.13): steered to one of three ISA lines. */
 static void link_device(struct aml *aml, unsigned pirq)
 {
-	static const uint32_t lines[] = { 5, 10, 11 };
+	static const uint32_t lines[] = PIIX_PIRQ_CHOICES;
 	size_t device = aml_device(aml, link_names[pirq]), resources;
 
 	aml_name_eisa_id(aml, "_HID", "PNP0C0F");
@@ -184,20 +180,19 @@ static void link_device(struct aml *aml, unsigned pirq)
 	aml_end(aml, device);
 }
 
-/* Pin p (0 = INTA) of slot s goes to PIRQ (s + p - 1) & 3: see pci_set_pirq(). */
 static void interrupt_routing(struct aml *aml)
 {
 	size_t scope = aml_scope(aml, "\\_SB_.PCI0"), table;
 
 	aml_name(aml, "_PRT");
-	table = aml_package(aml, PCI_SLOTS * PCI_PINS);
-	for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
-		for (unsigned pin = 0; pin < PCI_PINS; pin++) {
+	table = aml_package(aml, PC_PCI_SLOTS * PC_PCI_PINS);
+	for (unsigned slot = 0; slot < PC_PCI_SLOTS; slot++) {
+		for (unsigned pin = 0; pin < PC_PCI_PINS; pin++) {
 			size_t entry = aml_package(aml, 4);
 
 			aml_integer(aml, slot << 16 | 0xffff);
 			aml_integer(aml, pin);
-			aml_path(aml, link_names[(slot + pin + 3) & 3]);
+			aml_path(aml, link_names[pc_pirq(slot, pin)]);
 			aml_integer(aml, 0);
 			aml_end(aml, entry);
 		}
@@ -216,20 +211,20 @@ static void processors(struct aml *aml, unsigned cpu_count)
 	}
 }
 
-void dsdt_build(struct aml *aml, unsigned cpu_count)
+void dsdt_build(struct aml *aml, const struct pc *pc)
 {
 	size_t system_bus, root_bus;
 
 	power_states(aml);
 	system_bus = aml_scope(aml, "\\_SB_");
-	processors(aml, cpu_count);
+	processors(aml, pc->cpu_count);
 	root_bus = aml_device(aml, "PCI0");
 	aml_name_eisa_id(aml, "_HID", "PNP0A03");
 	aml_name_integer(aml, "_UID", 0);
 	root_bus_windows(aml);
 	isa_bridge(aml);
 	aml_end(aml, root_bus);
-	for (unsigned pirq = 0; pirq < PCI_PINS; pirq++)
+	for (unsigned pirq = 0; pirq < PC_PIRQS; pirq++)
 		link_device(aml, pirq);
 	aml_end(aml, system_bus);
 	interrupt_routing(aml);

@@ -3,7 +3,8 @@
 #define DOPPEL_BOOT_DSDT_H
 
 #include "boot/aml.h"
+#include "boot/pc.h"
 
-void dsdt_build(struct aml *, unsigned cpu_count);
+void dsdt_build(struct aml *, const struct pc *);
 
 #endif

@@ -29,8 +29,11 @@ static struct segment read_segment(bool wide, const uint8_t *p)
 	return (struct segment){ h.p_type, h.p_offset, h.p_vaddr, h.p_paddr, h.p_filesz, h.p_memsz };
 }
 
-static int check_segment(const struct boot_image *image, unsigned i, const struct segment *s, struct error *err)
+static int check_segment(const struct boot_image *image, uint64_t lowest, unsigned i, const struct segment *s,
+			 struct error *err)
 {
+	char what[24];
+
 	if (s->type != PT_LOAD && s->type != PT_NOTE)
 		return 0;
 	if (!range_ok(s->offset, s->file_size, image->kernel_size))
@@ -42,15 +45,11 @@ static int check_segment(const struct boot_image *image, unsigned i, const struc
 		return 0;
 	if (s->file_size > s->memory_size)
 		return kernel_error(image, err, ENOEXEC, "segment %u is larger in the file than in memory", i);
-	if (!boot_range_usable(image->mem, s->paddr, s->memory_size))
-		return kernel_error(image, err, ENOMEM,
-				    "segment %u (0x%" PRIx64 " bytes at 0x%" PRIx64
-				    ") does not lie in the machine's %" PRIu64 " MiB of memory",
-				    i, s->memory_size, s->paddr, image->mem->ram_size >> 20);
-	return 0;
+	snprintf(what, sizeof(what), "segment %u", i);
+	return boot_check_range(image, what, s->paddr, s->memory_size, lowest, err);
 }
 
-static int read_segments(const struct boot_image *image, struct elf *elf, uint64_t offset, unsigned count,
+static int read_segments(const struct boot_image *image, uint64_t lowest, struct elf *elf, uint64_t offset, unsigned count,
 			 unsigned entry_size, struct error *err)
 {
 	unsigned expected = elf->wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
@@ -68,7 +67,7 @@ static int read_segments(const struct boot_image *image, struct elf *elf, uint64
 		int rc;
 
 		*s = read_segment(elf->wide, image->kernel + offset + (uint64_t)i * entry_size);
-		rc = check_segment(image, i, s, err);
+		rc = check_segment(image, lowest, i, s, err);
 		if (rc)
 			return rc;
 		if (s->type != PT_LOAD || !s->memory_size)
@@ -93,7 +92,7 @@ static int check_machine(const struct boot_image *image, bool wide, unsigned mac
 	return 0;
 }
 
-int elf_parse(const struct boot_image *image, struct elf *elf, struct error *err)
+int elf_parse(const struct boot_image *image, uint64_t lowest, struct elf *elf, struct error *err)
 {
 	int rc;
 
@@ -107,14 +106,14 @@ int elf_parse(const struct boot_image *image, struct elf *elf, struct error *err
 		memcpy(&h, image->kernel, sizeof(h));
 		elf->entry = h.e_entry;
 		rc = check_machine(image, true, h.e_machine, h.e_type, err);
-		return rc ? rc : read_segments(image, elf, h.e_phoff, h.e_phnum, h.e_phentsize, err);
+		return rc ? rc : read_segments(image, lowest, elf, h.e_phoff, h.e_phnum, h.e_phentsize, err);
 	}
 	Elf32_Ehdr h;
 
 	memcpy(&h, image->kernel, sizeof(h));
 	elf->entry = h.e_entry;
 	rc = check_machine(image, false, h.e_machine, h.e_type, err);
-	return rc ? rc : read_segments(image, elf, h.e_phoff, h.e_phnum, h.e_phentsize, err);
+	return rc ? rc : read_segments(image, lowest, elf, h.e_phoff, h.e_phnum, h.e_phentsize, err);
 }
 
 /* Looks through one note segment, already known to lie in the file. */
@@ -179,7 +178,7 @@ int elf_load(const struct boot_image *image, struct cpu_state *state, struct err
 	uint64_t entry, initrd = 0;
 	uint32_t pvh_entry = 0;
 	bool pvh;
-	int rc = elf_parse(image, &elf, err);
+	int rc = elf_parse(image, LOW_END, &elf, err);
 
 	if (rc)
 		return rc;

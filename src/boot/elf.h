@@ -22,8 +22,11 @@ struct elf {
 	uint64_t start, end; /* of all loaded segments */
 };
 
-/* Headers of an x86 executable: what is to be loaded lies in the file, and its place in memory that is a kernel's. */
-int elf_parse(const struct boot_image *, struct elf *, struct error *);
+/*
+ * Headers of an x86 executable: what is to be loaded lies in the file, and its place in memory that is a kernel's, from `lowest` on (see
+ * boot_check_range()).
+ */
+int elf_parse(const struct boot_image *, uint64_t lowest, struct elf *, struct error *);
 /* Is this physical address in a loaded segment? */
 bool elf_loads(const struct elf *, uint64_t address);
 void elf_copy_segments(const struct boot_image *, const struct elf *);

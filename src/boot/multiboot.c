@@ -6,6 +6,7 @@
  */
 #include "boot/elf.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <inttypes.h>
 
@@ -18,6 +19,7 @@
 /* 3.1.2: what the image demands. Modules are always page-aligned, and memory information is always there. */
 #define HEADER_PAGE_ALIGN  BIT(0)
 #define HEADER_MEMORY_INFO BIT(1)
+#define HEADER_VIDEO	   BIT(2) /* a video mode: a wish, which what there is answers */
 #define HEADER_DEMANDS	   0xffffu /* what a loader that cannot meet it must refuse */
 #define HEADER_ADDRESSES   BIT(16)
 
@@ -27,6 +29,7 @@
 #define INFO_MODULES	  BIT(3)
 #define INFO_MEMORY_MAP	  BIT(6)
 #define INFO_LOADER_NAME  BIT(9)
+#define INFO_FRAMEBUFFER  BIT(12)
 
 struct information {
 	uint32_t flags, memory_lower, memory_upper; /* KiB */
@@ -34,8 +37,15 @@ struct information {
 	uint32_t symbols[4];
 	uint32_t memory_map_length, memory_map;
 	uint32_t drives[2], config_table, loader_name, apm_table;
-	uint32_t vbe[4], framebuffer[7];
-};
+	uint32_t vbe[4];
+	uint64_t framebuffer;
+	uint32_t pitch, width, height;
+	uint8_t depth, framebuffer_type, colors[6];
+} __attribute__((packed));
+#define FRAMEBUFFER_TEXT 2 /* EGA text: characters and attributes */
+#define TEXT_ADDRESS	 0xb8000
+#define TEXT_COLUMNS	 80
+#define TEXT_ROWS	 25
 
 struct module_entry {
 	uint32_t start, end, string, reserved;
@@ -47,13 +57,16 @@ struct memory_entry {
 	uint32_t type;
 } __attribute__((packed));
 
-#define INFO_AT	      LOW_START_INFO
-#define MEMORY_MAP_AT (LOW_START_INFO + 0x100u)
-#define MODULES_AT    (LOW_START_INFO + 0x400u)
-_Static_assert(sizeof(struct information) <= MEMORY_MAP_AT - INFO_AT, "the memory map follows the information");
+/* Our structures are one block: the information, with what it points to at these offsets, the GDT, and strings. */
+#define MEMORY_MAP_AT 0x100u
+#define MODULES_AT    0x400u
+#define GDT_AT	      0xf00u
+#define STRINGS_AT    0x1000u
+_Static_assert(sizeof(struct information) <= MEMORY_MAP_AT, "the memory map follows the information");
 _Static_assert(MEMORY_RANGES_MAX * sizeof(struct memory_entry) <= MODULES_AT - MEMORY_MAP_AT, "modules follow it");
 /* The initrd counts as one. */
-_Static_assert((BOOT_MODULES_MAX + 1) * sizeof(struct module_entry) <= LOW_ZERO_PAGE - MODULES_AT, "and end here");
+_Static_assert((BOOT_MODULES_MAX + 1) * sizeof(struct module_entry) <= GDT_AT - MODULES_AT, "the GDT follows them");
+_Static_assert(GDT_AT + BOOT_GDT_SIZE <= STRINGS_AT, "and strings follow it");
 
 struct header {
 	uint32_t offset; /* in the file */
@@ -66,6 +79,7 @@ struct handover {
 	const struct boot_image *image;
 	uint64_t modules_at; /* where the next module goes */
 	uint32_t module_count;
+	uint32_t block;	     /* of our structures */
 	uint32_t strings_at; /* where the next string goes */
 };
 
@@ -93,15 +107,14 @@ bool multiboot_recognise(const uint8_t *kernel, size_t size)
 
 static int check_demands(const struct boot_image *image, const struct header *h, struct error *err)
 {
-	uint32_t unmet = h->flags & HEADER_DEMANDS & ~(uint32_t)(HEADER_PAGE_ALIGN | HEADER_MEMORY_INFO);
+	uint32_t unmet = h->flags & HEADER_DEMANDS & ~(uint32_t)(HEADER_PAGE_ALIGN | HEADER_MEMORY_INFO | HEADER_VIDEO);
 
 	if (!unmet)
 		return 0;
-	return kernel_error(
-		image, err, ENOTSUP,
-		"its multiboot header demands 0x%x (%s), which this machine has not; it can have page-aligned "
-		"modules (bit 0) and memory information (bit 1)",
-		unmet, unmet & BIT(2) ? "a video mode, bit 2" : "bits that no specification defines");
+	return kernel_error(image, err, ENOTSUP,
+			    "its multiboot header demands 0x%x, bits that no specification defines; it can have "
+			    "page-aligned modules (bit 0), memory information (bit 1) and text mode (bit 2)",
+			    unmet);
 }
 
 /* ---- the a.out kludge: 3.1.3 ---- */
@@ -120,9 +133,11 @@ static int read_addresses(const struct boot_image *image, struct header *h, stru
 	return 0;
 }
 
-/* Loads [load_address, load_end) from the file, zeroes up to bss_end. *end: where the image ends. */
-static int load_by_addresses(const struct boot_image *image, const struct header *h, uint64_t *end, struct error *err)
+/* Loads [load_address, load_end) from the file, zeroes up to bss_end. *elf: what an executable of one such segment would be. */
+static int load_by_addresses(const struct boot_image *image, const struct header *h, struct elf *elf, struct error *err)
 {
+	int rc;
+
 	uint64_t offset, size, memory_size;
 
 	if (h->load_address > h->header_address || h->header_address - h->load_address > h->offset)
@@ -143,15 +158,15 @@ static int load_by_addresses(const struct boot_image *image, const struct header
 				    "multiboot bss_end_addr 0x%x lies before the data's end 0x%" PRIx64, h->bss_end,
 				    h->load_address + size);
 	memory_size = h->bss_end ? h->bss_end - h->load_address : size;
-	if (!boot_range_usable(image->mem, h->load_address, memory_size))
-		return kernel_error(image, err, ENOMEM,
-				    "0x%" PRIx64 " bytes at 0x%x do not lie in the machine's %" PRIu64 " MiB of memory",
-				    memory_size, h->load_address, image->mem->ram_size >> 20);
+	rc = boot_check_range(image, "its image", h->load_address, memory_size, 0, err);
+	if (rc)
+		return rc;
 	if (h->entry < h->load_address || h->entry - h->load_address >= memory_size)
 		return kernel_error(image, err, ENOEXEC, "entry point 0x%x is not in the loaded image", h->entry);
 	boot_write(image->mem, h->load_address, image->kernel + offset, size);
 	BUG_ON(mem_fill(image->mem, gpa(h->load_address + size), 0, memory_size - size));
-	*end = h->load_address + memory_size;
+	*elf = (struct elf){ .count = 1, .start = h->load_address, .end = h->load_address + memory_size };
+	elf->segments[0] = (struct segment){ .type = PT_LOAD, .paddr = h->load_address, .memory_size = memory_size };
 	return 0;
 }
 
@@ -169,9 +184,8 @@ static uint64_t physical_entry(const struct elf *elf)
 	return elf->entry;
 }
 
-static int load_elf(const struct boot_image *image, struct header *h, uint64_t *end, struct error *err)
+static int load_elf(const struct boot_image *image, struct header *h, struct elf *elf, struct error *err)
 {
-	struct elf elf;
 	uint64_t entry;
 	int rc;
 
@@ -179,58 +193,116 @@ static int load_elf(const struct boot_image *image, struct header *h, uint64_t *
 		return kernel_error(
 			image, err, ENOEXEC,
 			"a multiboot header without address fields (bit 16) in a file that is no ELF executable");
-	rc = elf_parse(image, &elf, err);
+	rc = elf_parse(image, 0, elf, err);
 	if (rc)
 		return rc;
-	entry = physical_entry(&elf);
-	if (!elf_loads(&elf, entry) || entry > UINT32_MAX)
+	entry = physical_entry(elf);
+	if (!elf_loads(elf, entry) || entry > UINT32_MAX)
 		return kernel_error(image, err, ENOEXEC,
-				    "entry point 0x%" PRIx64 " is not in a segment loaded below 4 GiB", elf.entry);
-	elf_copy_segments(image, &elf);
+				    "entry point 0x%" PRIx64 " is not in a segment loaded below 4 GiB", elf->entry);
+	elf_copy_segments(image, elf);
 	h->entry = (uint32_t)entry;
-	*end = elf.end;
 	return 0;
 }
 
 /* ---- what the kernel is told ---- */
 
-/* "FIRST SECOND": a path, then what is for the kernel or module itself, as GRUB 0.97 passes it. */
-static int write_string(struct handover *w, const char *first, size_t first_length, const char *second, uint32_t *where,
-			struct error *err)
+/* "FIRST SECOND" and a NUL. */
+static size_t string_size(size_t first_length, const char *second)
 {
-	size_t second_length = strlen(second), size = first_length + !!second_length + second_length + 1;
+	return first_length + !!*second + strlen(second) + 1;
+}
 
-	if (size > LOW_COMMAND_LINE + COMMAND_LINE_ROOM - w->strings_at)
+/* A module's arguments, behind the path that its specification begins with. */
+static const char *module_arguments(const char *spec, size_t path_length)
+{
+	return spec[path_length] ? spec + path_length + 1 : "";
+}
+
+static size_t path_length(const char *spec) { return strcspn(spec, ","); }
+
+#define LOADER_NAME "doppel"
+
+static size_t strings_size(const struct boot_image *image)
+{
+	const struct boot_config *config = image->config;
+	size_t size = string_size(strlen(image->name), config->command_line) + sizeof(LOADER_NAME);
+
+	if (image->initrd)
+		size += string_size(strlen(config->initrd), "");
+	for (unsigned i = 0; i < config->module_count; i++) {
+		size_t length = path_length(config->modules[i]);
+
+		size += string_size(length, module_arguments(config->modules[i], length));
+	}
+	return size;
+}
+
+static const struct segment *overlapping(const struct elf *elf, uint64_t start, uint64_t size)
+{
+	for (unsigned i = 0; i < elf->count; i++) {
+		const struct segment *s = &elf->segments[i];
+
+		if (s->type == PT_LOAD && s->memory_size && start < s->paddr + s->memory_size && s->paddr < start + size)
+			return s;
+	}
+	return NULL;
+}
+
+/* Where our structures go: in base memory, where kernels look first, or, if the image is there, in front of the modules. */
+static int place_block(struct handover *w, const struct elf *elf, struct error *err)
+{
+	size_t strings = strings_size(w->image), size = STRINGS_AT + strings;
+	uint64_t start = LOW_START_INFO;
+	const struct segment *s;
+
+	if (strings > COMMAND_LINE_ROOM)
 		return error_set(
 			err, E2BIG,
 			"the command line and the modules' strings are too long; kernel '%s' takes %u bytes in all",
 			w->image->name, COMMAND_LINE_ROOM);
-	*where = w->strings_at;
-	BUG_ON(mem_fill(w->image->mem, gpa(*where), ' ', size - 1));
-	BUG_ON(mem_fill(w->image->mem, gpa(*where + size - 1), 0, 1));
-	boot_write(w->image->mem, *where, first, first_length);
-	boot_write(w->image->mem, *where + size - 1 - second_length, second, second_length);
-	w->strings_at += (uint32_t)size;
+	while ((s = overlapping(elf, start, size)))
+		start = align_up(s->paddr + s->memory_size, PAGE_SIZE);
+	if (start + size > EBDA_START) {
+		start = w->modules_at;
+		w->modules_at = align_up(start + size, PAGE_SIZE);
+		if (!boot_range_usable(w->image->mem, start, size) || w->modules_at > MEM_LOW_TOP)
+			return kernel_error(w->image, err, ENOMEM,
+					    "leaves no memory for what it is told, of %" PRIu64 " MiB",
+					    w->image->mem->ram_size >> 20);
+	}
+	w->block = (uint32_t)start;
+	w->strings_at = w->block + STRINGS_AT;
 	return 0;
 }
 
+/* "FIRST SECOND": a path, then what is for the kernel or module itself, as GRUB 0.97 passes it. Returns where it is. */
+static uint32_t write_string(struct handover *w, const char *first, size_t first_length, const char *second)
+{
+	size_t second_length = strlen(second), size = string_size(first_length, second);
+	uint32_t where = w->strings_at;
+
+	BUG_ON(mem_fill(w->image->mem, gpa(where), ' ', size - 1));
+	BUG_ON(mem_fill(w->image->mem, gpa(where + size - 1), 0, 1));
+	boot_write(w->image->mem, where, first, first_length);
+	boot_write(w->image->mem, where + size - 1 - second_length, second, second_length);
+	w->strings_at += (uint32_t)size;
+	return where;
+}
+
 /* spec: "PATH[,ARGUMENTS]", but where path_length says that all of it is a path. */
-static int add_module(struct handover *w, const char *spec, size_t path_length, struct boot_bytes file,
+static int add_module(struct handover *w, const char *spec, size_t length, struct boot_bytes file,
 		      struct error *err)
 {
-	const char *arguments = spec[path_length] ? spec + path_length + 1 : "";
 	struct module_entry entry = { .start = (uint32_t)w->modules_at, .end = (uint32_t)(w->modules_at + file.size) };
-	int rc;
 
 	if (!boot_range_usable(w->image->mem, w->modules_at, file.size) || w->modules_at + file.size > MEM_LOW_TOP)
 		return error_set(err, ENOMEM,
 				 "module '%.*s' of %zu KiB does not fit behind the kernel in %" PRIu64 " MiB of memory",
-				 (int)path_length, spec, file.size >> 10, w->image->mem->ram_size >> 20);
-	rc = write_string(w, spec, path_length, arguments, &entry.string, err);
-	if (rc)
-		return rc;
+				 (int)length, spec, file.size >> 10, w->image->mem->ram_size >> 20);
+	entry.string = write_string(w, spec, length, module_arguments(spec, length));
 	boot_write(w->image->mem, w->modules_at, file.data, file.size);
-	boot_write(w->image->mem, MODULES_AT + w->module_count++ * sizeof(entry), &entry, sizeof(entry));
+	boot_write(w->image->mem, w->block + MODULES_AT + w->module_count++ * sizeof(entry), &entry, sizeof(entry));
 	w->modules_at = align_up(w->modules_at + file.size, PAGE_SIZE);
 	return 0;
 }
@@ -244,11 +316,11 @@ static int add_modules(struct handover *w, struct error *err)
 		rc = add_module(w, config->initrd, strlen(config->initrd),
 				(struct boot_bytes){ w->image->initrd, w->image->initrd_size }, err);
 	for (unsigned i = 0; !rc && i < config->module_count; i++)
-		rc = add_module(w, config->modules[i], strcspn(config->modules[i], ","), w->image->modules[i], err);
+		rc = add_module(w, config->modules[i], path_length(config->modules[i]), w->image->modules[i], err);
 	return rc;
 }
 
-static uint32_t write_memory_map(const struct boot_image *image)
+static uint32_t write_memory_map(const struct boot_image *image, uint64_t where)
 {
 	struct memory_range map[MEMORY_RANGES_MAX];
 	unsigned n = boot_memory_map(image->mem, map);
@@ -257,42 +329,57 @@ static uint32_t write_memory_map(const struct boot_image *image)
 		struct memory_entry entry = { sizeof(entry) - sizeof(entry.size), map[i].start, map[i].size,
 					      map[i].type };
 
-		boot_write(image->mem, MEMORY_MAP_AT + i * sizeof(entry), &entry, sizeof(entry));
+		boot_write(image->mem, where + i * sizeof(entry), &entry, sizeof(entry));
 	}
 	return (uint32_t)(n * sizeof(struct memory_entry));
 }
 
-static int write_information(const struct boot_image *image, uint64_t kernel_end, struct error *err)
+static void describe_text_mode(struct information *info)
 {
-	struct handover w = { .image = image,
-			      .modules_at = align_up(MAX(kernel_end, FIRMWARE_END), PAGE_SIZE),
-			      .strings_at = LOW_COMMAND_LINE };
+	info->flags |= INFO_FRAMEBUFFER;
+	info->framebuffer = TEXT_ADDRESS;
+	info->framebuffer_type = FRAMEBUFFER_TEXT;
+	info->width = TEXT_COLUMNS;
+	info->height = TEXT_ROWS;
+	info->depth = 16;
+	info->pitch = TEXT_COLUMNS * 2;
+}
+
+/* *block: where our structures are. */
+static int write_information(const struct boot_image *image, const struct header *h, const struct elf *elf, uint32_t *block,
+			     struct error *err)
+{
+	struct handover w = { .image = image, .modules_at = align_up(MAX(elf->end, FIRMWARE_END), PAGE_SIZE) };
 	struct information info = {
 		.flags = INFO_MEMORY | INFO_COMMAND_LINE | INFO_MODULES | INFO_MEMORY_MAP | INFO_LOADER_NAME,
 		.memory_lower = EBDA_START >> 10,
 		.memory_upper = (uint32_t)((boot_low_ram_end(image->mem) - FIRMWARE_END) >> 10),
-		.modules = MODULES_AT,
-		.memory_map = MEMORY_MAP_AT,
-		.memory_map_length = write_memory_map(image),
 	};
-	int rc = write_string(&w, image->name, strlen(image->name), image->config->command_line, &info.command_line,
-			      err);
+	int rc = place_block(&w, elf, err);
 
-	if (!rc)
-		rc = write_string(&w, "doppel", 6, "", &info.loader_name, err);
-	if (!rc)
-		rc = add_modules(&w, err);
+	if (rc)
+		return rc;
+	info.command_line = write_string(&w, image->name, strlen(image->name), image->config->command_line);
+	info.loader_name = write_string(&w, LOADER_NAME, strlen(LOADER_NAME), "");
+	info.modules = w.block + MODULES_AT;
+	info.memory_map = w.block + MEMORY_MAP_AT;
+	info.memory_map_length = write_memory_map(image, info.memory_map);
+	if (h->flags & HEADER_VIDEO)
+		describe_text_mode(&info);
+	rc = add_modules(&w, err);
 	if (rc)
 		return rc;
 	info.module_count = w.module_count;
-	boot_write(image->mem, INFO_AT, &info, sizeof(info));
+	boot_write(image->mem, w.block, &info, sizeof(info));
+	*block = w.block;
 	return 0;
 }
 
 int multiboot_load(const struct boot_image *image, struct cpu_state *state, struct error *err)
 {
 	struct header h = { 0 };
-	uint64_t end = 0;
+	struct elf elf;
+	uint32_t block = 0;
 	int rc;
 
 	BUG_ON(!find_header(image->kernel, image->kernel_size, &h));
@@ -300,17 +387,17 @@ int multiboot_load(const struct boot_image *image, struct cpu_state *state, stru
 	if (!rc && (h.flags & HEADER_ADDRESSES)) {
 		rc = read_addresses(image, &h, err);
 		if (!rc)
-			rc = load_by_addresses(image, &h, &end, err);
+			rc = load_by_addresses(image, &h, &elf, err);
 	} else if (!rc) {
-		rc = load_elf(image, &h, &end, err);
+		rc = load_elf(image, &h, &elf, err);
 	}
 	if (!rc)
-		rc = write_information(image, end, err);
+		rc = write_information(image, &h, &elf, &block, err);
 	if (rc)
 		return rc;
 	/* 3.2: flat segments, protected mode, no paging, interrupts off; A20 is open after reset. */
-	boot_state_protected_mode(image->mem, state, h.entry);
+	boot_state_protected_mode_at(image->mem, state, h.entry, block + GDT_AT);
 	state->gpr[RAX] = LOADER_MAGIC;
-	state->gpr[RBX] = INFO_AT;
+	state->gpr[RBX] = block;
 	return 0;
 }

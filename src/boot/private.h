@@ -22,11 +22,14 @@
 #define EBDA_START	  0x9fc00u /* where base memory ends on a PC with 1 KiB of extended BIOS data */
 #define BASE_MEMORY_END	  0xa0000u
 #define FIRMWARE_START	  0xe0000u /* ACPI tables */
+#define LEGACY_TABLES_START 0xf0000u /* those that are searched for in this segment alone: MP, $PIR, SMBIOS */
+#define LEGACY_TABLES_END 0xfe000u /* what the ROM answers, and the ROM: bios.h */
 #define FIRMWARE_END	  0x100000u
 
 /* Selectors of the GDT at LOW_GDT: the numbers are the Linux boot protocol's __BOOT_CS and __BOOT_DS. */
 #define BOOT_CS 0x10
 #define BOOT_DS 0x18
+#define BOOT_GDT_SIZE 0x20u
 
 /* Types as in ACPI's and Linux's E820 map and PVH's memory map alike. */
 enum memory_type { MEMORY_RAM = 1, MEMORY_RESERVED = 2 };
@@ -58,6 +61,12 @@ unsigned boot_memory_map(const struct guest_mem *, struct memory_range map[MEMOR
 uint64_t boot_low_ram_end(const struct guest_mem *);
 /* May a kernel's image or data lie at [start, start + size)? Only in RAM that is neither ours nor the firmware's. */
 bool boot_range_usable(const struct guest_mem *, uint64_t start, uint64_t size);
+/*
+ * The same for a part of a kernel's image, with a sentence that says why not; `what` begins it. Nothing of it may lie below `lowest`: LOW_END,
+ * or 0 where the loader puts its own structures elsewhere.
+ */
+int boot_check_range(const struct boot_image *, const char *what, uint64_t start, uint64_t size, uint64_t lowest,
+		     struct error *);
 
 /*
  * Copies the initrd as high as it fits below `limit` and outside of the kernel's [kernel_start, kernel_end). *where is its
@@ -68,6 +77,8 @@ int boot_place_initrd(const struct boot_image *, uint64_t limit, uint64_t kernel
 /* Copies the command line to LOW_COMMAND_LINE; at most max bytes without the NUL. */
 int boot_place_command_line(const struct boot_image *, size_t max, struct error *);
 
+/* boot_state_protected_mode() with the GDT, BOOT_GDT_SIZE bytes, elsewhere than at LOW_GDT. */
+void boot_state_protected_mode_at(struct guest_mem *, struct cpu_state *, uint32_t eip, uint64_t gdt);
 /* As boot_state_protected_mode(), in long mode, with identity page tables for the first 4 GiB. */
 void boot_state_long_mode(struct guest_mem *, struct cpu_state *, uint64_t rip);
 
@@ -76,8 +87,11 @@ int boot_read_file(const char *what, const char *path, size_t max, uint8_t **dat
 /* Writes to places that the memory map has for sure: failing is our own mistake. */
 void boot_write(struct guest_mem *, uint64_t where, const void *, size_t);
 
-/* Interrupt vectors, the BIOS's data area, and handlers at the top of the firmware's range. */
-void bios_write(struct guest_mem *);
+struct pc;
+/* Interrupt vectors, the BIOS's data areas, and what its ROM answers. */
+void bios_write(struct guest_mem *, const struct pc *);
+/* RSDP in FIRMWARE_START..LEGACY_TABLES_START, the tables near it: FADT, FACS, DSDT, MADT. Returns the RSDP's address. */
+gpa_t acpi_build(struct guest_mem *, const struct pc *);
 
 bool linux_recognise(const uint8_t *kernel, size_t size);
 int linux_load(const struct boot_image *, struct cpu_state *, struct error *);

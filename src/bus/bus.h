@@ -69,7 +69,8 @@ struct bus_range {
 
 /* What a device may ask of the machine; carried out soon, not at once. */
 enum bus_request {
-	BUS_REQUEST_RESET,    /* system reset (keyboard controller, port 0x92, 0xcf9, FADT reset register) */
+	BUS_REQUEST_RESET,    /* system reset (0xcf9, FADT reset register) */
+	BUS_REQUEST_INIT,     /* the processors' INIT pin (keyboard controller, port 0x92, soft reset by 0xcf9): system reset, or warm one */
 	BUS_REQUEST_POWEROFF, /* ACPI S5 */
 	BUS_REQUEST_EXIT,     /* debug-exit port: exit status in bus->exit_code */
 	BUS_REQUEST_QUIT,     /* the user typed the quit sequence on a character device */
@@ -169,6 +170,10 @@ void lapic_mmio_write(struct lapic *, uint64_t offset, unsigned size, uint64_t v
 void lapic_reset(struct lapic *, bool init);
 /* TSC-deadline timer depends on the CPU's TSC: after the guest wrote IA32_TSC or IA32_TSC_ADJUST. */
 void lapic_tsc_changed(struct lapic *);
+
+#define IOAPIC_ADDRESS 0xfec00000u
+#define IOAPIC_INDEX   0x00 /* registers */
+#define IOAPIC_DATA    0x10
 
 /* ---- the interrupt controllers together (irq.c): 8259 pair, IOAPIC, message-signalled interrupts ---- */
 

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define IOAPIC_BASE    0xfec00000ull
 #define IOAPIC_VERSION 0x20
 
 #define IOAPIC_STATE(_, T)                                                                                             \
@@ -192,7 +191,7 @@ struct ioapic *ioapic_create(struct irq_chip *chip, struct error *err)
 	ioapic->chip = chip;
 	device_init(&ioapic->device, chip->device.bus, "ioapic", &ioapic_ops);
 	ioapic->range = (struct bus_range){
-		.start = IOAPIC_BASE,
+		.start = IOAPIC_ADDRESS,
 		.size = 0x1000,
 		.sizes = 4,
 		.device = &ioapic->device,

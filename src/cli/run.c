@@ -10,6 +10,7 @@
 struct run_arguments {
 	struct machine_config config;
 	unsigned serial_count;
+	enum { ON_TRIPLE_FAULT_DEFAULT, ON_TRIPLE_FAULT_REPORT, ON_TRIPLE_FAULT_RESET } on_triple_fault;
 };
 
 /* ---- values ---- */
@@ -81,6 +82,19 @@ static int set_clock(void *target, const char *value, struct error *err)
 		run->config.clock = CLOCK_VIRTUAL;
 	else
 		return error_set(err, EINVAL, "'%s' is unknown; expected host or virtual", value);
+	return 0;
+}
+
+static int set_on_triple_fault(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (!strcmp(value, "report"))
+		run->on_triple_fault = ON_TRIPLE_FAULT_REPORT;
+	else if (!strcmp(value, "reset"))
+		run->on_triple_fault = ON_TRIPLE_FAULT_RESET;
+	else
+		return error_set(err, EINVAL, "'%s' is unknown; expected report or reset", value);
 	return 0;
 }
 
@@ -160,6 +174,13 @@ static const char *clock_word(unsigned n)
 
 static const char *device_word(unsigned n) { return machine_devices[n].name; }
 
+static const char *triple_fault_word(unsigned n)
+{
+	static const char *const words[] = { "report", "reset", NULL };
+
+	return words[n];
+}
+
 static const char *chardev_word(unsigned n)
 {
 	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "null", NULL };
@@ -202,6 +223,8 @@ const struct cli_option run_options[] = {
 	  false },
 	{ "--device", "NAME", "a device besides the PC's own; again for more", set_device, device_word, false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
+	{ "--on-triple-fault", "WHAT", "end with a status, or reset (default; with --no-reboot: report)",
+	  set_on_triple_fault, triple_fault_word, false },
 	{ "--trace", "LIST", "trace points, with commas between; 'help' lists them", set_trace, trace_word, false },
 	{ "--trace-file", "FILE", "where traces go (default standard error)", set_trace_file, NULL, true },
 	{ "--trace-limit", "SIZE", "after so much the trace ends (default 1G)", set_trace_limit, NULL, false },
@@ -216,11 +239,28 @@ const struct cli_option run_options[] = {
 	{ NULL, NULL, NULL, NULL, NULL, false },
 };
 
+/* With --debug-exit every odd status is the guest's, so that none of doppel's own can be taken for it. */
+#define EXIT_TRIPLE_FAULT	3
+#define EXIT_ENGINE_ERROR	4
+#define EXIT_TRIPLE_FAULT_EVEN	6
+#define EXIT_FAILED_EVEN	8
+
+static int failed_status(const struct run_arguments *run) { return run->config.debug_exit ? EXIT_FAILED_EVEN : EXIT_FAILED; }
+
+static int exit_status(const struct run_arguments *run, int end)
+{
+	switch (end) {
+	case MACHINE_TRIPLE_FAULT: return run->config.debug_exit ? EXIT_TRIPLE_FAULT_EVEN : EXIT_TRIPLE_FAULT;
+	case MACHINE_ENGINE_ERROR: return EXIT_ENGINE_ERROR;
+	default: return end;
+	}
+}
+
 /* What the user wrote is wrong (EINVAL), or what he wants is not possible. */
-static int report(const struct error *err, int rc)
+static int report(const struct run_arguments *run, const struct error *err, int rc)
 {
 	cli_complain("run", err);
-	return rc == -EINVAL ? EXIT_USAGE : EXIT_FAILED;
+	return rc == -EINVAL ? EXIT_USAGE : failed_status(run);
 }
 
 int command_run(int argc, char **argv)
@@ -242,16 +282,19 @@ int command_run(int argc, char **argv)
 		return status;
 	if (!run.config.kernel && !run.config.firmware) {
 		error_set(&err, EINVAL, "no kernel; expected --kernel FILE, or --firmware FILE");
-		return report(&err, -EINVAL);
+		return report(&run, &err, -EINVAL);
 	}
 	if (!run.serial_count)
 		run.config.serial[0] = "stdio";
+	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT ?
+						 !run.config.no_reboot :
+						 run.on_triple_fault == ON_TRIPLE_FAULT_RESET;
 	rc = machine_create(&machine, &run.config, &err);
 	if (rc)
-		return report(&err, rc);
+		return report(&run, &err, rc);
 	status = machine_run(machine);
 	if (run.config.stats)
 		machine_print_stats(machine, stderr);
 	machine_destroy(machine);
-	return status;
+	return exit_status(&run, status);
 }

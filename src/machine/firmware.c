@@ -1,7 +1,7 @@
 /*
  * What firmware would have done before it started a kernel: this machine boots kernels directly, so the machine does it: after
- * power-on and after each reset the kernel is loaded anew and memory types are set up. (Local APICs: see lapic_reset().) Unless there
- * is a firmware.
+ * power-on and after each reset the kernel is loaded anew, memory types and interrupt controllers are set up. (Local APICs: see
+ * lapic_reset().) Unless there is a firmware.
  */
 #include "machine/private.h"
 
@@ -34,9 +34,64 @@ static void set_memory_types(struct vcpu *v, struct cpu_state *s)
 	s->mtrr_var[1] = ((BIT(width) - 1) & ~(hole - 1)) | MTRR_MASK_VALID;
 }
 
+static void out8(struct machine *m, uint16_t port, uint8_t value)
+{
+	bus_access(m->bus, &(struct bus_access){
+				   .space = BUS_PIO, .address = port, .size = 1, .write = true, .value = value });
+}
+
+static void write_ioapic(struct machine *m, uint64_t offset, uint32_t value)
+{
+	bus_access(m->bus, &(struct bus_access){ .space = BUS_MMIO,
+						 .address = IOAPIC_ADDRESS + offset,
+						 .size = 4,
+						 .write = true,
+						 .value = value });
+}
+
+/*
+ * The 8259s with a PC's vectors, 08h and 70h, and every line masked but the slave's; the I/O APIC with the ID that tables name; a shutdown
+ * code that the guest left is used up.
+ */
+static void set_chipset(struct machine *m)
+{
+	static const struct {
+		uint16_t port;
+		uint8_t value;
+	} words[] = {
+		{ 0x20, 0x11 }, { 0x21, 0x08 }, { 0x21, 0x04 }, { 0x21, 0x01 }, { 0x21, 0xfb },
+		{ 0xa0, 0x11 }, { 0xa1, 0x70 }, { 0xa1, 0x02 }, { 0xa1, 0x01 }, { 0xa1, 0xff },
+		{ 0x70, BOOT_SHUTDOWN_CODE }, { 0x71, 0x00 },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(words); i++)
+		out8(m, words[i].port, words[i].value);
+	write_ioapic(m, IOAPIC_INDEX, 0);
+	write_ioapic(m, IOAPIC_DATA, (uint32_t)boot_ioapic_id(m->cpu_count) << 24);
+}
+
+bool machine_warm_reset(struct machine *m)
+{
+	struct bus_access code = { .space = BUS_PIO, .address = 0x71, .size = 1 };
+
+	out8(m, 0x70, BOOT_SHUTDOWN_CODE);
+	bus_access(m->bus, &code);
+	return bios_resumes((uint8_t)code.value);
+}
+
+static unsigned serial_ports(const struct machine *m)
+{
+	unsigned ports = 1; /* COM1 is always there */
+
+	for (unsigned i = 1; i < MACHINE_MAX_SERIAL; i++)
+		ports |= m->serial[i] ? 1u << i : 0;
+	return ports;
+}
+
 static int load(struct machine *m, struct cpu_state *state, struct error *err)
 {
 	const struct machine_guest *guest = m->config.guest;
+	struct cpuid_regs features = cpu_cpuid(m->cpus[0].cpu, 1, 0);
 	struct boot_config config = {
 		.kernel = m->config.kernel,
 		.initrd = m->config.initrd,
@@ -44,6 +99,9 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 		.modules = m->config.modules,
 		.module_count = m->config.module_count,
 		.cpu_count = m->cpu_count,
+		.cpu_signature = features.eax,
+		.cpu_features = features.edx,
+		.serial_ports = serial_ports(m),
 	};
 
 	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);
@@ -55,6 +113,7 @@ int machine_boot(struct machine *m, struct error *err)
 		rom_shadow(m->mem, m->rom, m->rom_size); /* and all else is the firmware's */
 		return 0;
 	}
+	set_chipset(m);
 	for (unsigned i = 0; i < m->cpu_count; i++) {
 		struct vcpu *v = m->cpus[i].cpu;
 		struct cpu_state state;

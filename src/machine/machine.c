@@ -200,13 +200,13 @@ static int create_cpu(struct machine *m, unsigned i, struct error *err)
 
 static int create_guest_side(struct machine *m, struct error *err)
 {
-	int rc = 0;
+	int rc;
 
 	m->mem = mem_create(m->config.memory, err);
 	if (!m->mem)
 		return -err->code;
-	if (m->config.firmware)
-		rc = rom_load(m->mem, m->config.firmware, &m->rom, &m->rom_size, err);
+	rc = m->config.firmware ? rom_load(m->mem, m->config.firmware, &m->rom, &m->rom_size, err)
+				: bios_map(m->mem, err);
 	if (rc)
 		return rc;
 	m->bus = bus_create(m->mem, m->clock, &m->trace, err);

@@ -47,6 +47,7 @@ struct machine_config {
 	const char *serial
 		[MACHINE_MAX_SERIAL]; /* chardev specs; NULL: that UART does not exist (COM1: exists, unconnected) */
 	bool no_reboot;		      /* a reset powers off */
+	bool triple_fault_resets;     /* as a PC's chipset does it; otherwise it ends the run */
 	bool debug_exit;	      /* port 0xf4 */
 	const char *debug_console;    /* chardev spec for port 0xe9, or NULL */
 	const struct machine_device *devices[MACHINE_MAX_DEVICES];
@@ -70,20 +71,19 @@ struct machine_observer {
 	void *opaque;
 };
 
-/* What ended a run; also doppel's exit status. */
+/* What ended a run. Odd numbers up to 255 are the guest's, by the debug-exit port: value << 1 | 1, as QEMU's. */
 enum machine_end {
 	MACHINE_POWEROFF = 0,
 	MACHINE_QUIT = 0, /* the user's Ctrl-A x */
-	MACHINE_TRIPLE_FAULT = 3,
-	MACHINE_ENGINE_ERROR = 4,
-	/* debug-exit: value << 1 | 1 (odd, as QEMU's) */
+	MACHINE_TRIPLE_FAULT = 256,
+	MACHINE_ENGINE_ERROR,
 };
 
 struct machine;
 
 int machine_create(struct machine **, const struct machine_config *, struct error *);
 /*
- * Runs until it ends; returns the exit status. In the calling thread the event loop, in threads of their own the vCPUs. A triple
+ * Runs until it ends; returns a machine_end, or the guest's number. In the calling thread the event loop, in threads of their own the vCPUs. A triple
  * fault prints the CPU's state on standard error.
  */
 int machine_run(struct machine *);

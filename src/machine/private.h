@@ -53,6 +53,7 @@ enum machine_request {
 	REQUEST_QUIT = 8,
 	REQUEST_TRIPLE_FAULT = 16,
 	REQUEST_ENGINE_ERROR = 32,
+	REQUEST_INIT = 64,
 };
 
 struct machine {
@@ -157,5 +158,7 @@ void machine_bus_request(void *machine, enum bus_request);
 /* ---- firmware.c ---- */
 /* Loads the kernel and leaves CPUs and interrupt controllers as firmware would. All vCPUs stopped and reset. */
 int machine_boot(struct machine *, struct error *);
+/* Has the guest asked for a processor's reset to go on at its own code? All vCPUs stopped. Leaves the RTC's index changed. */
+bool machine_warm_reset(struct machine *);
 
 #endif

@@ -41,6 +41,18 @@ static void resume(struct machine *m)
 	pthread_mutex_unlock(&m->run_lock);
 }
 
+static void reset_cpus(struct machine *m, bool init)
+{
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		struct vcpu *v = m->cpus[i].cpu;
+
+		lapic_reset(m->cpus[i].lapic, init && i != 0); /* the boot processor's as firmware leaves it */
+		cpu_reset(v, init);
+		m->engine->invalidate(v, gpa(0), SIZE_MAX);
+	}
+	atomic_store(&m->turn.holder, 0);
+}
+
 /*
  * Memory keeps its contents, as over a real warm reset; but here no firmware starts anew and fetches the kernel, so the
  * machine does.
@@ -51,14 +63,7 @@ static int reset(struct machine *m, struct error *err)
 	bus_reset(m->bus);
 	pthread_mutex_unlock(&m->bus->lock);
 	machine_apply_a20(m);
-	for (unsigned i = 0; i < m->cpu_count; i++) {
-		struct vcpu *v = m->cpus[i].cpu;
-
-		lapic_reset(m->cpus[i].lapic, false);
-		cpu_reset(v, false);
-		m->engine->invalidate(v, gpa(0), SIZE_MAX);
-	}
-	atomic_store(&m->turn.holder, 0);
+	reset_cpus(m, false);
 	return machine_boot(m, err);
 }
 
@@ -68,10 +73,44 @@ static void end(struct machine *m, int status)
 	event_loop_stop(m->loop);
 }
 
+/*
+ * Only the processors are reset by these; what they do then is up to the code at the reset vector, which either goes on where the guest
+ * wants it to, or starts the machine anew: that, the machine does at once.
+ */
+static bool resets_cpus_alone(struct machine *m, unsigned requests)
+{
+	return !(requests & REQUEST_RESET) && machine_warm_reset(m);
+}
+
+/* What a reset of either kind comes to. */
+static void restart(struct machine *m, unsigned requests)
+{
+	struct error err = { 0 };
+
+	if (resets_cpus_alone(m, requests)) {
+		reset_cpus(m, true);
+		resume(m);
+	} else if (m->config.no_reboot) {
+		end(m, MACHINE_POWEROFF);
+	} else if (reset(m, &err)) {
+		m->failure = err;
+		end(m, MACHINE_ENGINE_ERROR);
+	} else {
+		resume(m);
+	}
+}
+
+static void report_reset(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	log_guest("triple fault of vCPU %u, which resets the machine", m->failed->index);
+	m->failed = NULL;
+	pthread_mutex_unlock(&m->run_lock);
+}
+
 static void handle_requests(void *machine)
 {
 	struct machine *m = machine;
-	struct error err = { 0 };
 	unsigned requests;
 
 	if (!atomic_load(&m->requests))
@@ -84,17 +123,16 @@ static void handle_requests(void *machine)
 		end(m, MACHINE_QUIT);
 	} else if (requests & REQUEST_ENGINE_ERROR) {
 		end(m, MACHINE_ENGINE_ERROR);
-	} else if (requests & REQUEST_TRIPLE_FAULT) {
+	} else if ((requests & REQUEST_TRIPLE_FAULT) && !m->config.triple_fault_resets) {
 		end(m, MACHINE_TRIPLE_FAULT);
 	} else if (requests & REQUEST_EXIT) {
 		end(m, m->bus->exit_code);
-	} else if ((requests & REQUEST_POWEROFF) || m->config.no_reboot) {
+	} else if (requests & REQUEST_POWEROFF) {
 		end(m, MACHINE_POWEROFF);
-	} else if (reset(m, &err)) {
-		m->failure = err;
-		end(m, MACHINE_ENGINE_ERROR);
 	} else {
-		resume(m);
+		if (requests & REQUEST_TRIPLE_FAULT)
+			report_reset(m);
+		restart(m, requests);
 	}
 }
 
@@ -109,6 +147,7 @@ void machine_bus_request(void *machine, enum bus_request request)
 {
 	static const enum machine_request requests[] = {
 		[BUS_REQUEST_RESET] = REQUEST_RESET,
+		[BUS_REQUEST_INIT] = REQUEST_INIT,
 		[BUS_REQUEST_POWEROFF] = REQUEST_POWEROFF,
 		[BUS_REQUEST_EXIT] = REQUEST_EXIT,
 		[BUS_REQUEST_QUIT] = REQUEST_QUIT,

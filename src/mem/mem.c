@@ -22,6 +22,13 @@ static void insert_region(struct guest_mem *mem, struct mem_region region)
 	mem->regions[i] = region;
 }
 
+static void remove_region(struct guest_mem *mem, struct mem_region *region)
+{
+	struct mem_region *end = mem->regions + mem->region_count--;
+
+	memmove(region, region + 1, (size_t)(end - (region + 1)) * sizeof(*region));
+}
+
 /* RAM at [start, end), which begins at `offset` of the memfd. */
 static void add_ram(struct guest_mem *mem, uint64_t start, uint64_t end, uint64_t offset)
 {
@@ -83,7 +90,33 @@ void mem_destroy(struct guest_mem *mem)
 	free(mem);
 }
 
-int mem_add_rom(struct guest_mem *mem, gpa_t start, uint8_t *host, uint64_t size, struct error *err)
+int mem_hide_ram(struct guest_mem *mem, gpa_t start, uint64_t size, struct error *err)
+{
+	struct mem_region *region = mem_find(mem, start), behind;
+	uint64_t before;
+
+	if (!region || !region->writable || !size || (start.v | size) & (PAGE_SIZE - 1) ||
+	    !range_ok(start.v - region->start, size, region->size))
+		return error_set(err, EINVAL, "0x%" PRIx64 " bytes at 0x%" PRIx64 " are not whole pages of RAM", size,
+				 start.v);
+	if (mem->region_count + 1 > MEM_MAX_REGIONS)
+		return error_set(err, ENOSPC, "RAM at 0x%" PRIx64 ": there are %d memory regions already", start.v,
+				 MEM_MAX_REGIONS);
+	before = start.v - region->start;
+	behind = *region;
+	behind.start = start.v + size;
+	behind.size -= before + size;
+	behind.host += before + size;
+	behind.pages += (before + size) >> PAGE_SHIFT;
+	region->size = before;
+	if (!before)
+		remove_region(mem, region);
+	if (behind.size)
+		insert_region(mem, behind);
+	return 0;
+}
+
+int mem_add_rom(struct guest_mem *mem, gpa_t start, const uint8_t *host, uint64_t size, struct error *err)
 {
 	struct mem_page *pages;
 	unsigned i;
@@ -106,7 +139,9 @@ int mem_add_rom(struct guest_mem *mem, gpa_t start, uint8_t *host, uint64_t size
 	pages = calloc(size >> PAGE_SHIFT, sizeof(*pages));
 	if (!pages)
 		return error_set_errno(err, ENOMEM, "ROM at 0x%" PRIx64, start.v);
-	insert_region(mem, (struct mem_region){ .start = start.v, .size = size, .host = host, .pages = pages });
+	/* Nobody writes through the pointer: the region is not writable. */
+	insert_region(mem, (struct mem_region){
+				   .start = start.v, .size = size, .host = (uint8_t *)(uintptr_t)host, .pages = pages });
 	return 0;
 }
 

@@ -75,7 +75,10 @@ struct guest_mem {
 struct guest_mem *mem_create(uint64_t ram_size, struct error *);
 void mem_destroy(struct guest_mem *);
 /* Map `size` bytes of host memory (owned by the caller, outliving the mem) as ROM; must not overlap RAM. */
-int mem_add_rom(struct guest_mem *, gpa_t start, uint8_t *host, uint64_t size, struct error *);
+int mem_add_rom(struct guest_mem *, gpa_t start, const uint8_t *host, uint64_t size, struct error *);
+
+/* RAM leaves out these whole pages, which lie inside one range of it: for a ROM there. Only before vCPUs are created. */
+int mem_hide_ram(struct guest_mem *, gpa_t start, uint64_t size, struct error *);
 
 /* The region that holds this address, or NULL. */
 struct mem_region *mem_find(struct guest_mem *, gpa_t);

@@ -43,7 +43,7 @@ static void load(const uint8_t *bytes, size_t size)
 	struct cpu_state state;
 	struct error err = { 0 };
 
-	if (!mem)
+	if (!mem || bios_map(mem, NULL))
 		abort();
 	memset(&state, 0, sizeof(state));
 	if (boot_load_bytes(&config, &files, mem, &state, &err)) {

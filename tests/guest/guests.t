@@ -25,7 +25,7 @@ run_guest() {
 	shift
 	status=0
 	timeout 60 "$doppel" run --kernel "$guest_dir/test_$name.elf" --memory 64M --serial null --debug-console stdio \
-		--debug-exit "$@" >"$scratch/tap" 2>"$scratch/errors" </dev/null || status=$?
+		--debug-exit --on-triple-fault report "$@" >"$scratch/tap" 2>"$scratch/errors" </dev/null || status=$?
 	grep -A 3 -e '^not ok' -e '^Bail out' "$scratch/tap"
 	cat "$scratch/errors"
 	plan=$(sed -n 's/^1\.\.//p' "$scratch/tap")

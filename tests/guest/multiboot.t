@@ -15,7 +15,7 @@ run_guest() {
 	image=$1
 	shift
 	timeout 60 "$doppel" run --kernel "$guest_dir/$image" --append 'guest one  two' \
-		--memory 64M --serial null --debug-console stdio --debug-exit "$@" --module "$scratch/second" >"$scratch/tap" 2>&1 </dev/null || status=$?
+		--memory 64M --serial null --debug-console stdio --debug-exit --on-triple-fault report "$@" --module "$scratch/second" >"$scratch/tap" 2>&1 </dev/null || status=$?
 	cat "$scratch/tap"
 	[ "$status" = 1 ] && ! grep -q '^not ok' "$scratch/tap" && grep -q '^1\.\.15$' "$scratch/tap"
 }

@@ -27,7 +27,7 @@ struct board {
 	struct bus *bus;
 	struct trace trace;
 	struct board_cpu cpus[BOARD_CPUS];
-	unsigned requests[4]; /* by enum bus_request */
+	unsigned requests[5]; /* by enum bus_request */
 };
 
 static inline void board_interrupt(void *cpu) { ((struct board_cpu *)cpu)->interrupts++; }

@@ -28,7 +28,7 @@ static struct guest *build(unsigned cpu_count)
 	assert_non_null(g);
 	g->mem = mem_create(1 << 20, NULL);
 	assert_non_null(g->mem);
-	g->rsdp = acpi_build(g->mem, cpu_count);
+	g->rsdp = boot_write_tables(&(struct boot_config){ .cpu_count = cpu_count }, g->mem);
 	assert_int_equal(mem_read(g->mem, gpa(SEARCH_START), g->area, sizeof(g->area)), 0);
 	return g;
 }
@@ -251,6 +251,7 @@ static void check_madt(unsigned cpu_count)
 			break;
 		case 1:
 			ioapics++;
+			assert_int_equal(p[2], cpu_count < 15 ? cpu_count : 0);
 			assert_int_equal(load_le32(p + 4), 0xfec00000);
 			assert_int_equal(load_le32(p + 8), 0);
 			break;

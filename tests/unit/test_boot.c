@@ -34,7 +34,10 @@ static void setup(struct guest *g, uint64_t memory)
 	memset(g, 0, sizeof(*g));
 	g->mem = mem_create(memory, NULL);
 	assert_non_null(g->mem);
-	g->config = (struct boot_config){ .kernel = "k", .initrd = "i", .command_line = "a=b", .cpu_count = 2 };
+	assert_int_equal(bios_map(g->mem, NULL), 0);
+	g->config = (struct boot_config){
+		.kernel = "k", .initrd = "i", .command_line = "a=b", .cpu_count = 2, .serial_ports = 0x5
+	};
 	g->kernel_size = KERNEL_SIZE;
 }
 
@@ -153,6 +156,13 @@ static void test_linux(void **state)
 	assert_int_equal(peek(&g, peek(&g, where + 0x070, 8), 4), load_le32("RSD "));
 	/* the BIOS: base memory; every vector leads to a handler, INT 15h's not to the dummy */
 	assert_int_equal(peek(&g, 0x413, 2), 639);
+	assert_true(peek(&g, 0x400, 8) == 0x3e803f8); /* COM1 and COM3 */
+	assert_int_equal(peek(&g, 0x408, 6), 0);
+	assert_int_equal(peek(&g, 0x40e, 2), 0x9fc0);
+	assert_int_equal(peek(&g, 0x410, 2), 2 << 9 | 2);
+	assert_int_equal(peek(&g, 0x9fc00, 1), 1);
+	assert_int_equal(peek(&g, 0xffff0, 1), 0xea);
+	assert_int_equal(peek(&g, 0xfffffff0, 1), 0xea);
 	for (unsigned vector = 0; vector < 256; vector++)
 		assert_int_equal(peek(&g, 4 * vector + 2, 2), 0xf000);
 	assert_int_equal(peek(&g, 0xf0000 + peek(&g, 4 * 0x6f, 2), 1), 0xcf);
@@ -423,8 +433,8 @@ static void test_elf_wrong(void **state)
 		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_memsz), 8, 1, "larger in the file" },
 		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_memsz), 8, UINT64_MAX, "memory" },
 		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_paddr), 8, UINT64_MAX, "memory" },
-		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_paddr), 8, 0x7000, "memory" },
-		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_paddr), 8, 0xe0000, "memory" },
+		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_paddr), 8, 0x7000, "below 0x30000" },
+		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_paddr), 8, 0xe0000, "from 0x9fc00 to 1 MiB" },
 		{ sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_paddr), 8, 16 * MIB - 1, "memory" },
 	};
 	struct guest g;
@@ -697,24 +707,108 @@ static void test_multiboot_wrong(void **state)
 		else
 			assert_int_equal(load(&g), 0);
 	}
-	/* where the loader's own data are, in the firmware's, behind memory */
-	for (uint32_t at = 0x10000; at <= 16 * MIB; at = at == 0x10000	 ? 0xe0000
-							 : at == 0xe0000 ? 16 * MIB - 0x1000
-									 : at * 2) {
-		uint32_t low[5] = { at + KLUDGE_HEADER, at, 0, 0, at };
-
-		put_multiboot(&g, KLUDGE_HEADER, KLUDGE, low);
-		assert_refused(&g, "memory");
-	}
 	make_kludge(&g, words);
-	put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 7, words);
-	assert_refused(&g, "video mode");
 	put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 0x8000, words);
 	assert_refused(&g, "0x8000");
 	put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 0xffe00000, words); /* bits 16 to 31 are optional */
 	assert_int_equal(load(&g), 0);
 	put_multiboot(&g, KLUDGE_HEADER, 3, words);
 	assert_refused(&g, "no ELF");
+	mem_destroy(g.mem);
+}
+
+/* Anywhere in base memory: what the kernel is told goes elsewhere. Where it cannot be, the sentence says why. */
+static void test_multiboot_places(void **state)
+{
+	static const struct {
+		uint32_t at, size;
+		const char *what; /* NULL: fine */
+	} places[] = {
+		{ 0, 0x1000, NULL },
+		{ 0x500, 0x1000, NULL },
+		{ 0x6000, 0x1000, NULL },
+		{ 0x7000, 0x20000, NULL },
+		{ 0x8000, 0x98000 - 0x400, NULL },
+		{ 0x1000, 0x9ec00, NULL },
+		{ 0x10000, 0x90000, "from 0x9fc00 to 1 MiB" },
+		{ 0xa0000, 0x1000, "from 0x9fc00 to 1 MiB" },
+		{ 0xff000, 0x2000, "from 0x9fc00 to 1 MiB" },
+		{ 0x100000, 0x1000, NULL },
+		{ 16 * MIB - 0x1000, 0x2000, "the machine's 16 MiB" },
+		{ 32 * MIB, 0x1000, "the machine's 16 MiB" },
+	};
+	struct guest g;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		uint32_t at = places[i].at, end = at + places[i].size, info;
+		uint32_t words[5] = { at + KLUDGE_HEADER, at, at + 0x1000, end, at + 0x80 };
+
+		setup(&g, 16 * MIB);
+		memset(g.kernel, 0x90, sizeof(g.kernel));
+		put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 3, words);
+		if (places[i].what) {
+			assert_refused(&g, places[i].what);
+			mem_destroy(g.mem);
+			continue;
+		}
+		assert_int_equal(load(&g), 0);
+		assert_int_equal(g.state.rip, at + 0x80);
+		info = (uint32_t)g.state.gpr[RBX];
+		assert_true(info + 0x1010 <= at || info >= end);
+		assert_true(g.state.gdtr_base + 0x20 <= at || g.state.gdtr_base >= end);
+		assert_text(&g, peek(&g, info + 16, 4), "k a=b");
+		assert_memory_equal(mem_map(g.mem, gpa(at), 0x1000, false), g.kernel, 0x1000);
+		for (uint32_t a = at + 0x1000; a < end; a += 0x200)
+			assert_int_equal(peek(&g, a, 4), 0);
+		mem_destroy(g.mem);
+	}
+}
+
+/* Two segments of base memory with a gap between them that is too small, and one that is not. */
+static void test_multiboot_gaps(void **state)
+{
+	struct guest g;
+	Elf32_Phdr p = { .p_type = PT_LOAD, .p_offset = SEGMENT_OFFSET, .p_filesz = SEGMENT_SIZE };
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	make_multiboot_elf(&g, false);
+	store_le16(g.kernel + offsetof(Elf32_Ehdr, e_phnum), 2);
+	p.p_paddr = 0x2000;
+	p.p_memsz = 0x4800;
+	p.p_vaddr = LOAD_AT + 0xc0000000;
+	memcpy(g.kernel + sizeof(Elf32_Ehdr), &p, sizeof(p));
+	p.p_paddr = 0x7800;
+	p.p_memsz = 0x800;
+	p.p_vaddr = 0;
+	memcpy(g.kernel + sizeof(Elf32_Ehdr) + sizeof(p), &p, sizeof(p));
+	assert_int_equal(load(&g), 0);
+	assert_int_equal(g.state.rip, 0x2010);
+	assert_int_equal(g.state.gpr[RBX], 0x8000);
+	mem_destroy(g.mem);
+}
+
+/* Bit 2, as GRUB answers it where there is no graphics mode. */
+static void test_multiboot_video(void **state)
+{
+	struct guest g;
+	uint32_t words[5];
+	uint64_t info;
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	make_kludge(&g, words);
+	put_multiboot(&g, KLUDGE_HEADER, KLUDGE | 7, words);
+	assert_int_equal(load(&g), 0);
+	info = g.state.gpr[RBX];
+	assert_int_equal(peek(&g, info, 4), 0x124d);
+	assert_true(peek(&g, info + 88, 8) == 0xb8000);
+	assert_int_equal(peek(&g, info + 96, 4), 160);
+	assert_int_equal(peek(&g, info + 100, 4), 80);
+	assert_int_equal(peek(&g, info + 104, 4), 25);
+	assert_int_equal(peek(&g, info + 108, 1), 16);
+	assert_int_equal(peek(&g, info + 109, 1), 2);
 	mem_destroy(g.mem);
 }
 
@@ -845,6 +939,9 @@ int main(void)
 		cmocka_unit_test(test_multiboot_addresses),
 		cmocka_unit_test(test_multiboot_search),
 		cmocka_unit_test(test_multiboot_wrong),
+		cmocka_unit_test(test_multiboot_places),
+		cmocka_unit_test(test_multiboot_gaps),
+		cmocka_unit_test(test_multiboot_video),
 		cmocka_unit_test(test_multiboot_elf_wrong),
 		cmocka_unit_test(test_multiboot_any_header),
 		cmocka_unit_test(test_modules_refused),

@@ -76,16 +76,21 @@ static void reset_requests(void **state)
 	outb(b, 0xcf9, ACPI_RESET_VALUE); /* no rise */
 	assert_int_equal(b->requests[BUS_REQUEST_RESET], 1);
 	assert_int_equal(inb(b, 0xcf9), ACPI_RESET_VALUE);
+	outb(b, 0xcf9, 0);
+	outb(b, 0xcf9, 0x04); /* the processors alone */
+	assert_int_equal(b->requests[BUS_REQUEST_RESET], 1);
+	assert_int_equal(b->requests[BUS_REQUEST_INIT], 1);
 	outb(b, 0x64, 0xfe);
-	assert_int_equal(b->requests[BUS_REQUEST_RESET], 2);
+	assert_int_equal(b->requests[BUS_REQUEST_INIT], 2);
 	outb(b, 0x64, 0xff); /* pulses nothing */
 	outb(b, 0x92, 0x02);
-	assert_int_equal(b->requests[BUS_REQUEST_RESET], 2);
+	assert_int_equal(b->requests[BUS_REQUEST_INIT], 2);
 	outb(b, 0x92, 0x03);
-	assert_int_equal(b->requests[BUS_REQUEST_RESET], 3);
+	assert_int_equal(b->requests[BUS_REQUEST_INIT], 3);
 	outb(b, 0x64, 0xd1);
 	outb(b, 0x60, 0xfe);
-	assert_int_equal(b->requests[BUS_REQUEST_RESET], 4);
+	assert_int_equal(b->requests[BUS_REQUEST_INIT], 4);
+	assert_int_equal(b->requests[BUS_REQUEST_RESET], 1);
 }
 
 static void power_button_is_an_sci(void **state)

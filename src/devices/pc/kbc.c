@@ -53,7 +53,7 @@ static void request_reset(struct kbc *kbc)
 	struct bus *bus = kbc->device.bus;
 
 	if (bus->request)
-		bus->request(bus->request_opaque, BUS_REQUEST_RESET);
+		bus->request(bus->request_opaque, BUS_REQUEST_INIT);
 }
 
 static void update_irqs(struct kbc *kbc)

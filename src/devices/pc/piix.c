@@ -16,7 +16,6 @@ static void request(struct bus *bus, enum bus_request what)
 
 /* ---- PIIX3: PIRQ routing, reset control ---- */
 
-#define PIRQRC	      0x60 /* four route control registers */
 #define PIRQ_DISABLED BIT(7)
 #define RCR_HARD      BIT(1)
 #define RCR_RESET     BIT(2)
@@ -37,7 +36,7 @@ struct piix3 {
 static void update_routes(struct piix3 *piix3)
 {
 	for (unsigned i = 0; i < 4; i++) {
-		uint8_t route = piix3->pci.config[PIRQRC + i];
+		uint8_t route = piix3->pci.config[PIIX_PIRQRC + i];
 		bool valid = !(route & PIRQ_DISABLED) && (PIRQ_TARGETS & BIT(route & 15));
 
 		pci_set_pirq(piix3->pci.device.bus, i, valid ? route & 15 : -1);
@@ -46,7 +45,7 @@ static void update_routes(struct piix3 *piix3)
 
 static void piix3_config_written(struct pci_device *pci, unsigned offset, unsigned size)
 {
-	if (offset + size > PIRQRC && offset < PIRQRC + 4)
+	if (offset + size > PIIX_PIRQRC && offset < PIIX_PIRQRC + 4)
 		update_routes((struct piix3 *)pci);
 }
 
@@ -66,7 +65,7 @@ static void reset_write(struct device *device, uint64_t offset, unsigned size, u
 	(void)size;
 	piix3->reset_control = value & (RCR_HARD | RCR_RESET);
 	if (rises)
-		request(device->bus, BUS_REQUEST_RESET);
+		request(device->bus, value & RCR_HARD ? BUS_REQUEST_RESET : BUS_REQUEST_INIT);
 }
 
 static void piix3_reset(struct device *device)
@@ -107,7 +106,7 @@ static const struct device_ops piix3_ops = { .state = &piix3_state_desc,
 
 static int piix3_create(struct bus *bus, struct error *err)
 {
-	static const uint8_t routes[4] = { 10, 10, 11, 11 };
+	static const uint8_t routes[4] = PIIX_PIRQ_LINES;
 	struct piix3 *piix3 = calloc(1, sizeof(*piix3));
 	struct pci_device *pci = &piix3->pci;
 	int result;
@@ -119,8 +118,8 @@ static int piix3_create(struct bus *bus, struct error *err)
 	store_le16(&pci->config[0x04], 0x0007); /* I/O, memory and master are always on */
 	store_le16(&pci->config_mask[0x04], 0x0108);
 	pci->config[0x0e] = 0x80; /* more functions */
-	memcpy(&pci->config[PIRQRC], routes, sizeof(routes));
-	memset(&pci->config_mask[PIRQRC], 0x8f, sizeof(routes));
+	memcpy(&pci->config[PIIX_PIRQRC], routes, sizeof(routes));
+	memset(&pci->config_mask[PIIX_PIRQRC], 0x8f, sizeof(routes));
 	pci->config[0x4c] = 0x4d; /* I/O recovery timer, X-bus chip selects, top of memory: kept, without effect */
 	pci->config_mask[0x4c] = 0xff;
 	store_le16(&pci->config[0x4e], 0x0003);
@@ -128,7 +127,7 @@ static int piix3_create(struct bus *bus, struct error *err)
 	pci->config[0x69] = 0x02;
 	pci->config_mask[0x69] = 0xfe;
 	pci->config_written = piix3_config_written;
-	result = pci_add(bus, pci, 1, 0, err);
+	result = pci_add(bus, pci, PIIX_SLOT, 0, err);
 	if (result)
 		return result;
 	piix3->reset_port = (struct bus_range){ .start = ACPI_RESET_PORT,
@@ -405,7 +404,7 @@ static int pm_create(struct bus *bus, struct error *err)
 				       .device = &pci->device,
 				       .read = gpe_read,
 				       .write = gpe_write };
-	result = pci_add(bus, pci, 1, 3, err);
+	result = pci_add(bus, pci, PIIX_SLOT, 3, err);
 	if (!result)
 		result = bus_map(bus, BUS_PIO, &pm->gpe0, err);
 	if (result)

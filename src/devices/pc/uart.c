@@ -422,11 +422,10 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 	static const struct {
 		uint16_t port;
 		uint8_t irq;
-	} places[4] = {
-		{ 0x3f8, 4 },
-		{ 0x2f8, 3 },
-		{ 0x3e8, 4 },
-		{ 0x2e8, 3 },
+	} places[UART_COUNT] = {
+#define _(port, irq) { port, irq },
+		UART_PLACES(_)
+#undef _
 	};
 	struct uart *uart = calloc(1, sizeof(*uart));
 
