@@ -295,7 +295,7 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
 	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &v->bt_frame.r11))
 		return false;
-	v->bt_frame.resume = bt_exec(bt, b) + following->host;
+	bt_resume_at(v, b, following->host);
 	return true;
 }
 
@@ -321,7 +321,7 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
 	if (b->dead)
 		return false;
-	v->bt_frame.resume = bt_exec(v->bt, b) + record->host;
+	bt_resume_at(v, b, record->host);
 	charge_resumed(v, b->count - n);
 	return true;
 }
@@ -564,8 +564,9 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			bt_link(v, pending, b);
 		bt_enter_at(v, b);
 		do {
+			/* Translated code may have gone on to another block, in another mode, before it came back. */
+			b = bt->entering;
 			v->bt_frame.jump = bt_jump_pointer(bt->options.link ? bt_jump_table(v, b->key) : bt->nothing);
-			bt->entering = b;
 			if (bt->kicked || atomic_load(&v->events))
 				break;
 			debug_yield();

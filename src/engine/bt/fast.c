@@ -240,13 +240,10 @@ bool bt_is_fast_and_falls_through(const struct insn *i) { return bt_is_fast(i) &
 /* Instruction n of b was done, and the next one is behind it. */
 static bool go_on_behind(struct vcpu *v, struct bt_block *b, unsigned n)
 {
-	struct bt_cpu *bt = v->bt;
-
 	v->s.rip += b->insns[n].len;
 	if (b->dead || n + 1 >= b->count)
 		return false;
-	v->bt_frame.resume = bt_exec(bt, b) + b->insns[n + 1].host;
-	bt->entering = b;
+	bt_resume_at(v, b, b->insns[n + 1].host);
 	return true;
 }
 
@@ -297,8 +294,7 @@ static bool go_on_by_link(struct vcpu *v, struct bt_block *b, unsigned n, const 
 {
 	if (b->dead || (!is_mode_as_it_was(v, b, before) && (bt_key(v) != b->key || !choose_mode(v))))
 		return false;
-	v->bt_frame.resume = bt_exec(v->bt, b) + b->insns[n + 1].host;
-	v->bt->entering = b;
+	bt_resume_at(v, b, b->insns[n + 1].host);
 	return true;
 }
 
@@ -316,7 +312,6 @@ static bool go_on_elsewhere(struct vcpu *v)
 	if (!b)
 		return false;
 	bt_enter_at(v, b);
-	bt->entering = b;
 	v->bt_frame.jump = bt_jump_pointer(table);
 	return true;
 }
@@ -389,7 +384,6 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);
 	bt_enter_at(v, b);
-	bt->entering = b;
 	v->bt_frame.jump = bt_jump_pointer(table);
 	return (!bt->kicked && !atomic_load(&v->events)) || leave(v, BT_EXIT_DONE, 0);
 }
@@ -421,8 +415,7 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 	}
 	if (!cpu_tlb_fill_marked(v, v->bt_frame.target, write))
 		return false;
-	v->bt_frame.resume = insn;
-	v->bt->entering = b;
+	bt_resume_at(v, b, b->insns[n].host);
 	v->bt->stats.tlb_misses++;
 	return !v->bt->kicked;
 }

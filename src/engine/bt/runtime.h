@@ -247,7 +247,7 @@ struct bt_cpu {
 	timer_t timer;
 	bool timed;			    /* there is the timer */
 	uint64_t fault_at;		    /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
-	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
+	struct bt_block *volatile entering; /* block that C is about to enter, or has entered: bt_resume_at() says it */
 	pthread_t thread;
 	bool thread_known;
 	uint8_t *signal_stack;
@@ -402,11 +402,17 @@ static inline uint64_t bt_link_target(const struct vcpu *v, const struct bt_link
 {
 	return l->target + (l->from->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
 }
-/* Translated code is to be entered at b, which is at s.rip. */
-static inline void bt_enter_at(struct vcpu *v, const struct bt_block *b)
+/* Translated code is to be entered in b, at this offset from its code. */
+static inline void bt_resume_at(struct vcpu *v, struct bt_block *b, uint32_t offset)
+{
+	v->bt_frame.resume = bt_exec(v->bt, b) + offset;
+	v->bt->entering = b;
+}
+/* The same at its start, which is at s.rip. */
+static inline void bt_enter_at(struct vcpu *v, struct bt_block *b)
 {
 	v->bt_frame.code_base = v->s.rip & PAGE_MASK;
-	v->bt_frame.resume = bt_exec(v->bt, b) + b->inner_entry;
+	bt_resume_at(v, b, b->inner_entry);
 }
 /* As emitted code computes it. */
 static inline unsigned bt_jump_index(uint64_t address)
