@@ -15,7 +15,7 @@
 #define BT_JUMP_GUESSES 64
 #define BT_JUMP_NOTED	256u
 #define BT_CODE_PAGES	4096	   /* slots of a hash table */
-#define BT_MAX_BLOCKS	(1u << 21) /* what an exit argument can name */
+#define BT_MAX_BLOCKS	(1u << 21) /* what an exit argument can name: option `blocks` has at most that */
 #define BT_FORCED	4096	   /* instructions that are better done in C: slots of a hash table */
 
 #define BT_SPACES	 64 /* address spaces whose age is known */
@@ -369,10 +369,15 @@ static inline bool bt_is_real(uint32_t key) { return bt_is_code32(key) && !(key 
 struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
 /* The block that contains this exec address, or NULL. Async-signal-safe. */
 struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
-void *bt_meta_alloc(struct bt_cpu *, size_t); /* NULL when full */
+/* NULL when full. What is then left has still room for one interpreter's form of an instruction, unless that was taken since. */
+void *bt_meta_alloc(struct bt_cpu *, size_t);
+#define BT_SINGLE_SIZE align_up(sizeof(struct block) + 2 * sizeof(struct insn), 16)
+bool bt_has_reserve(const struct bt_cpu *);
+/* Room for an instruction's interpreter's form, also in the reserve; NULL when full. */
+struct block *bt_single_alloc(struct bt_cpu *, struct bt_insn *);
 /* What was allocated last ends here. */
 void bt_meta_trim(struct bt_cpu *, const void *end);
-/* The interpreter's form of an instruction; NULL when it has none yet. */
+/* The interpreter's form of an instruction, maybe without its host stub (interp_single_is_whole()); NULL when it has none yet. */
 static inline struct block *bt_single_of(const struct bt_cpu *bt, const struct bt_insn *record)
 {
 	return record->single ? (struct block *)(bt->meta + record->single) : NULL;
