@@ -238,6 +238,7 @@ static void *meta_alloc(struct bt_cpu *bt, size_t size, size_t kept)
 	if (bt->meta_used + size + kept > bt->meta_size)
 		return NULL;
 	bt->meta_used += size;
+	memory_given_out(p, size);
 	return p;
 }
 
@@ -309,6 +310,7 @@ void bt_code_flush(struct vcpu *v)
 		if (v->perf_map)
 			move_code(v);
 	}
+	memory_taken_back(bt->meta, bt->meta_size);
 	bt->meta_used = 0;
 	make_gone_stub(bt);
 	bt->block_count = 0;

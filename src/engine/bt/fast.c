@@ -222,9 +222,6 @@ static const struct {
 };
 
 /* What sanitizers and fuzzers put in between uses vector registers. */
-#ifndef __has_feature
-#define __has_feature(feature) 0
-#endif
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 #define POSSIBLE false
 #else

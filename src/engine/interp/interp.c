@@ -128,6 +128,7 @@ static void flush_blocks(struct vcpu *v)
 	memset(in->jump, 0, sizeof(in->jump));
 	for (unsigned n = 0; n < ARRAY_SIZE(in->jump); n++)
 		in->jump[n].key = UINT64_MAX;
+	memory_taken_back(in->arena, in->arena_size);
 	in->arena_used = 0;
 	in->flushes++;
 }
@@ -355,6 +356,7 @@ static struct block *keep_block(struct vcpu *v, const struct block *decoded)
 	b = find_stale(in, decoded, insns);
 	if (!b) {
 		b = (struct block *)(in->arena + in->arena_used);
+		memory_given_out(b, block_size(insns));
 		in->arena_used += align_up(block_size(insns), 64);
 		b->capacity = (uint16_t)insns;
 		slot = hash_slot(in, decoded->gpa, decoded->mode_key);
