@@ -454,7 +454,7 @@ static bool handle_exit(struct vcpu *v)
 		break;
 	case BT_EXIT_GONE: v->s.rip = bt_rip(v, v->bt_frame.target); return false;
 	case BT_EXIT_DONE: return false;
-	case BT_EXIT_RAISED: longjmp(v->fault_jmp, 1);
+	case BT_EXIT_RAISED: cpu_raise_again(v);
 	default: break;
 	}
 	/* The block is left at instruction n. */

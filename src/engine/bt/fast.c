@@ -430,7 +430,7 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	bool on;
 
 	v->s.rip = bt_block_rip(v, b) + record->guest;
-	if (!i || v->trace->mask || atomic_load(&v->events) || !fast[i->op].can(v, i))
+	if (!i || v->trace->mask || atomic_load(&v->events))
 		return false;
 	before = look_at_segment(v, i);
 	if (__builtin_setjmp(landing)) {
@@ -438,6 +438,10 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 		return leave(v, BT_EXIT_RAISED, b->count - (int)n);
 	}
 	v->fast_catch = landing;
+	if (!fast[i->op].can(v, i)) {
+		v->fast_catch = NULL;
+		return false;
+	}
 	fast[i->op].do_it(v, i);
 	v->fast_catch = NULL;
 	v->bt->stats.fast++;
