@@ -100,6 +100,23 @@ static inline void store_le16(void *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline void store_le32(void *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline void store_le64(void *p, uint64_t v) { memcpy(p, &v, 8); }
 
+/*
+ * For who gives out parts of its own memory and takes them all back at once: nobody may touch what was taken back until it is given
+ * out again. The address sanitizer sees to it where that was built in, otherwise these do nothing.
+ */
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+void __asan_poison_memory_region(void const volatile *, size_t);
+void __asan_unpoison_memory_region(void const volatile *, size_t);
+#define memory_taken_back(p, size) __asan_poison_memory_region(p, size)
+#define memory_given_out(p, size)  __asan_unpoison_memory_region(p, size)
+#else
+#define memory_taken_back(p, size) ((void)(p), (void)(size))
+#define memory_given_out(p, size)  ((void)(p), (void)(size))
+#endif
+
 /* ---- intrusive doubly linked list; a head points to itself when empty ---- */
 
 struct list {

@@ -18,8 +18,7 @@ static _Noreturn void raise_walk_fault(struct vcpu *v, struct fault fault, bool 
 {
 	if (fault.vector == EXC_GP && ss)
 		fault.vector = EXC_SS;
-	v->fault = fault;
-	longjmp(v->fault_jmp, 1);
+	cpu_raise_fault(v, fault);
 }
 
 /* Outside long mode linear addresses wrap at 4 GiB, in 64-bit mode at 2^64. */
@@ -482,18 +481,18 @@ struct guarded {
 	bool faulted;
 };
 
-/* A longjmp out of the section would leave the others stopped. */
+/* To be raised out of the section would leave the others stopped. */
 static void run_guarded(struct vcpu *v, void *arg)
 {
 	struct guarded *g = arg;
-	jmp_buf outer;
+	struct landing outer;
 
-	memcpy(&outer, &v->fault_jmp, sizeof(outer));
+	landing_put_aside(v, &outer);
 	if (setjmp(v->fault_jmp))
 		g->faulted = true;
 	else
 		g->fn(v, g->arg);
-	memcpy(&v->fault_jmp, &outer, sizeof(outer));
+	landing_put_back(v, &outer);
 }
 
 void cpu_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg)
@@ -506,7 +505,7 @@ void cpu_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg)
 	if (v->env->devices_lock)
 		v->env->devices_lock(v, false);
 	if (g.faulted)
-		longjmp(v->fault_jmp, 1);
+		cpu_raise_again(v);
 }
 
 /* ---- decoding ---- */

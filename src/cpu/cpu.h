@@ -886,6 +886,8 @@ void cpu_print(struct vcpu *, FILE *);
 _Noreturn void cpu_raise(struct vcpu *, enum vector); /* no error code */
 _Noreturn void cpu_raise_error(struct vcpu *, enum vector, uint32_t error);
 _Noreturn void cpu_raise_page_fault(struct vcpu *, gva_t, uint32_t error);
+/* v->fault once more, where somebody caught it on the way. All raising ends here. */
+_Noreturn void cpu_raise_again(struct vcpu *);
 /* No fault: the instruction does not begin, and the processor waits for an interrupt before it. */
 _Noreturn void cpu_freeze(struct vcpu *);
 

@@ -6,27 +6,32 @@
 
 /* ---- raising ---- */
 
-_Noreturn static void raise_fault(struct vcpu *v, struct fault fault)
+void cpu_raise_again(struct vcpu *v)
 {
-	v->fault = fault;
 	if (v->fast_catch)
 		__builtin_longjmp(v->fast_catch, 1);
 	longjmp(v->fault_jmp, 1);
 }
 
-void cpu_raise(struct vcpu *v, enum vector vector) { raise_fault(v, (struct fault){ .vector = (uint8_t)vector }); }
+void cpu_raise_fault(struct vcpu *v, struct fault fault)
+{
+	v->fault = fault;
+	cpu_raise_again(v);
+}
+
+void cpu_raise(struct vcpu *v, enum vector vector) { cpu_raise_fault(v, (struct fault){ .vector = (uint8_t)vector }); }
 
 void cpu_raise_error(struct vcpu *v, enum vector vector, uint32_t error)
 {
-	raise_fault(v, (struct fault){ .vector = (uint8_t)vector, .has_error = true, .error = error });
+	cpu_raise_fault(v, (struct fault){ .vector = (uint8_t)vector, .has_error = true, .error = error });
 }
 
 void cpu_raise_page_fault(struct vcpu *v, gva_t address, uint32_t error)
 {
-	raise_fault(v, (struct fault){ .vector = EXC_PF, .has_error = true, .error = error, .address = address.v });
+	cpu_raise_fault(v, (struct fault){ .vector = EXC_PF, .has_error = true, .error = error, .address = address.v });
 }
 
-void cpu_freeze(struct vcpu *v) { raise_fault(v, (struct fault){ .freeze = true }); }
+void cpu_freeze(struct vcpu *v) { cpu_raise_fault(v, (struct fault){ .freeze = true }); }
 
 /* ---- delivery, and faults on the way ---- */
 
@@ -104,10 +109,10 @@ static bool triple_fault(struct vcpu *v)
 /* Deliver, with what table 6-5 makes of faults on the way. False: triple fault. */
 static bool deliver(struct vcpu *v, struct delivery d)
 {
-	jmp_buf outer;
+	struct landing outer;
 	bool alive = true;
 
-	memcpy(&outer, &v->fault_jmp, sizeof(outer));
+	landing_put_aside(v, &outer);
 	d.resume |= v->repeating;
 	v->repeating = false;
 	v->delivering = true;
@@ -130,7 +135,7 @@ static bool deliver(struct vcpu *v, struct delivery d)
 		v->delivered = (struct fault){ .vector = d.vector, .has_error = d.has_error, .error = d.error };
 	}
 	v->delivering = false;
-	memcpy(&v->fault_jmp, &outer, sizeof(outer));
+	landing_put_back(v, &outer);
 	return alive;
 }
 

@@ -496,10 +496,8 @@ gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 		e->tag = tag;
 	if (unlikely(e->tag != tag)) {
 		v->count[COUNT_TLB_MISSES]++;
-		if (cpu_walk(v, gva(lin), ACCESS_FETCH, user, false, &walk, &fault)) {
-			v->fault = fault;
-			longjmp(v->fault_jmp, 1);
-		}
+		if (cpu_walk(v, gva(lin), ACCESS_FETCH, user, false, &walk, &fault))
+			cpu_raise_fault(v, fault);
 		*e = (struct fetch_entry){ .tag = tag,
 					   .gpa = walk.page.v | cpu_global_tag(v, lin, &walk),
 					   .host = mem_map(v->mem, walk.page, PAGE_SIZE, false) };

@@ -31,6 +31,29 @@ void cpu_set_real_segment(struct vcpu *, enum seg, uint16_t selector);
 /* state_desc.loaded of the processor. */
 int cpu_state_loaded(void *, struct error *);
 
+/* ---- event.c: raising ---- */
+
+_Noreturn void cpu_raise_fault(struct vcpu *, struct fault);
+
+/* Where raising goes, put aside while somebody catches by v->fault_jmp on the way. */
+struct landing {
+	jmp_buf fault_jmp;
+	void **fast_catch;
+};
+
+static inline void landing_put_aside(struct vcpu *v, struct landing *outer)
+{
+	memcpy(&outer->fault_jmp, &v->fault_jmp, sizeof(outer->fault_jmp));
+	outer->fast_catch = v->fast_catch;
+	v->fast_catch = NULL;
+}
+
+static inline void landing_put_back(struct vcpu *v, const struct landing *outer)
+{
+	memcpy(&v->fault_jmp, &outer->fault_jmp, sizeof(outer->fault_jmp));
+	v->fast_catch = outer->fast_catch;
+}
+
 /* ---- paging.c ---- */
 
 /* PAE paging: read the four PDPTEs that cr3 points to and keep them; #GP(0), and nothing changed, for reserved bits. */

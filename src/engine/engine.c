@@ -60,6 +60,11 @@ const struct engine_options engine_defaults = {
 #undef _
 };
 
+static bool is_option_of(const struct option *o, const struct engine_ops *ops)
+{
+	return !strcmp(o->engine, ops->name) || !strcmp(o->engine, "all");
+}
+
 static const struct option *find_option(const struct engine_ops *ops, const char *name, size_t length,
 					struct error *err)
 {
@@ -67,15 +72,14 @@ static const struct option *find_option(const struct engine_ops *ops, const char
 	size_t used = 0;
 
 	for (size_t n = 0; n < ARRAY_SIZE(options); n++) {
-		if (strcmp(options[n].engine, ops->name))
+		if (!is_option_of(&options[n], ops))
 			continue;
 		if (strlen(options[n].name) == length && !strncmp(options[n].name, name, length))
 			return &options[n];
 		used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", used ? ", " : "", options[n].name);
 		BUG_ON(used >= sizeof(names));
 	}
-	error_set(err, EINVAL, "engine '%s' has no option '%.*s'; there are: %s", ops->name, (int)length, name,
-		  used ? names : "none");
+	error_set(err, EINVAL, "engine '%s' has no option '%.*s'; there are: %s", ops->name, (int)length, name, names);
 	return NULL;
 }
 
@@ -88,7 +92,7 @@ static int parse_value(const struct option *o, const char *value, size_t length,
 		*number = length == 2;
 		return 0;
 	}
-	if (is_switch || !length || length > 4 || strspn(value, "0123456789") < length)
+	if (is_switch || !length || length > 7 || strspn(value, "0123456789") < length)
 		return -EINVAL;
 	for (size_t n = 0; n < length; n++)
 		*number = 10 * *number + (unsigned)(value[n] - '0');

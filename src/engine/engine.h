@@ -24,14 +24,19 @@ struct exit {
 
 /*
  * What can be chosen about how an engine works, for finding its mistakes: written behind its name, with commas. Rows: engine,
- * option, what its value may be, least, most, default, what it is for. A range of 0 to 1 is written off or on.
+ * option, what its value may be, least, most, default, what it is for. A range of 0 to 1 is written off or on. Rows of `all` are
+ * of every engine: each has the interpreter in it.
  */
 /* clang-format off */
 #define ENGINE_OPTIONS(_)                                                                                              \
+	_(all, stubs, "64 to 12288", 64, 12288, 12288, "kinds of vector and x87 instructions that a CPU keeps host code for") \
+	_(all, arena, "8 to 32768", 8, 32768, 32768, "KiB of decoded blocks that a CPU keeps")                         \
 	_(bt, block, "1 to 64", 1, 64, 64, "instructions in a translated block at most")                               \
 	_(bt, link, "on or off", 0, 1, 1, "whether translated blocks lead to each other without the loop in between")  \
 	_(bt, tlb, "0 to 2", 0, 2, 1, "memory by the software TLB: 0 as little as possible, 1 for young address spaces, 2 all") \
 	_(bt, cache, "1 to 512", 1, 512, 104, "MiB of translated code, and of what is known about it, that a CPU keeps") \
+	_(bt, blocks, "8 to 2097152", 8, 2097152, 2097152, "translated blocks that a CPU keeps at most")               \
+	_(bt, tables, "1 to 24", 1, 24, 24, "jump tables, each of a mode and address space, that a CPU keeps")         \
 	_(bt, windows, "8 to 128", 8, 128, 128, "512 GiB windows onto guest memory at most")                           \
 	_(bt, mappings, "1024 to 1000000", 1024, 1000000, 1000000, "host mappings in them at most, where the host allows so many")
 /* clang-format on */
@@ -42,6 +47,10 @@ struct engine_options {
 #undef _
 };
 extern const struct engine_options engine_defaults;
+static inline const struct engine_options *engine_options_of(const struct vcpu *v)
+{
+	return v->engine_options ? v->engine_options : &engine_defaults;
+}
 
 struct engine_ops {
 	const char *name, *what;

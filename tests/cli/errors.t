@@ -37,8 +37,9 @@ done
 check "unknown clock" refused 2 "--clock: 'wall'" run --kernel "$kernel" --clock wall
 check "unknown engine: says which there are" refused 2 "interp" run --kernel "$kernel" --engine steam
 check "unknown option of an engine: says which there are" refused 2 "link" run --kernel "$kernel" --engine bt,colour=red
-check "an engine without options" refused 2 "'block'" run --kernel "$kernel" --engine interp,block=1
-for o in block block= block=0 block=65 block=x link=1 link= cache=0 cache=513 windows=7 mappings=1023; do
+check "an option of another engine" refused 2 "'block'" run --kernel "$kernel" --engine interp,block=1
+for o in block block= block=0 block=65 block=x link=1 link= cache=0 cache=513 windows=7 mappings=1023 mappings=1000001 \
+	stubs=63 arena=7 arena=32769 blocks=7 tables=25; do
 	check "engine option '$o'" refused 2 "option ${o%%=*} of engine 'bt'" run --kernel "$kernel" --engine "bt,$o"
 done
 check "unknown model: says which there are" refused 2 "v2" run --kernel "$kernel" --cpu 486

@@ -2,7 +2,8 @@
  * Jumps from page to page whose target is translated anew: what an engine remembers of where they lead must go when the
  * architecture says so, SDM vol. 3A 4.10.4. A routine in one page calls one in another, hot, before and after that one's page is
  * mapped elsewhere, in one address space and in several, with translations that are global and not, for user and supervisor;
- * and runs an instruction that lies in two pages.
+ * and runs an instruction that lies in two pages. What a computed jump finds is of the mode and the ring that it is made in,
+ * 3A 4.6: also behind an instruction that was not done by translated code.
  */
 #include "guest.h"
 
@@ -188,10 +189,37 @@ static void test_half(u64 start, const char *half)
 	test_crossing();
 }
 
+#define DEVICE 0xfed00000ull /* nothing is there */
+CODE(forbidden, "mov $1, %ebx")
+CODE(jump_behind_device, "mov (%rdi), %eax\nmov (%rdi), %eax\njmp *%rsi")
+CODE32(jump_behind_device_32, "mov (%edi), %eax\nmov (%edi), %eax\njmp *%esi")
+
+/* The supervisor's code is run by it, again and again; a jump there from user mode and from 32-bit code faults all the same. */
+static void test_rings(void)
+{
+	const u64 wanted = (u64)forbidden, at = FREE_BASE;
+	unsigned good = 0, good_32 = 0;
+
+	map_page(at, DEVICE, PTE_P | PTE_U | PTE_A);
+	asm volatile("mov %0, %%ds; mov %0, %%es" ::"r"(USER_DS));
+	for (unsigned n = 0; n < 40; n++) {
+		struct trap t = KERNEL(forbidden);
+
+		check(t.vector == END_VECTOR && t.rbx == 1, "supervisor code, %u", n);
+		t = USER_MODE(jump_behind_device, .rdi = at, .rsi = wanted);
+		good += t.vector == EXC_PF && t.cr2 == wanted && t.rip == wanted && t.cs == USER_CS;
+		t = USER_MODE(jump_behind_device_32, .cs = USER_CS32, .rdi = at, .rsi = wanted);
+		good_32 += t.vector == EXC_PF && t.cr2 == wanted && t.rip == wanted && t.cs == USER_CS32;
+	}
+	check_equal(good, 40, "3A 4.6: user mode's jumps to supervisor code, behind an access to a device");
+	check_equal(good_32, 40, "3A 4.6: those of 32-bit code");
+}
+
 void guest(void)
 {
 	if (has_pge())
 		write_cr4(read_cr4() | CR4_PGE);
 	test_half(LOW, "lower");
 	test_half(HIGH, "upper");
+	test_rings();
 }

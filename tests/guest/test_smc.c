@@ -443,7 +443,7 @@ static void test_processors(void)
 	*(volatile u32 *)(page + 1) = 0x01010101;
 	stop = 0;
 	smp_run(1, execute_always, 0);
-	for (u64 n = 0; n < 200 && !(seen_old && seen_new && n > 50); n++) {
+	for (u64 n = 0; n < 100000 && !(seen_old && seen_new && n > 50); n++) {
 		delay_us(100);
 		*(volatile u8 *)(page + 4) = n & 1 ? 1 : 2;
 	}

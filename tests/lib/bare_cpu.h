@@ -26,7 +26,7 @@ struct bare_cpu {
 	gpa_t device_address; /* of the last device access */
 	unsigned device_size, device_accesses;
 	uint64_t device_value; /* last one written */
-	unsigned exclusive_sections;
+	unsigned exclusive_sections, sections_left;
 	void (*in_exclusive)(struct bare_cpu *); /* runs before the section */
 };
 
@@ -79,6 +79,7 @@ static void bare_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), vo
 	if (b->in_exclusive)
 		b->in_exclusive(b);
 	fn(v, arg);
+	b->sections_left++;
 }
 
 static const struct vcpu_env bare_env = {

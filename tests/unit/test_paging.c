@@ -656,6 +656,63 @@ static void test_devices_and_rom(void **state)
 	assert_int_equal(v->count[COUNT_MMIO_READS], 1);
 }
 
+/* Whatever raises goes where fast.c catches while that is asked for: with the guest's vector registers in the host's nobody else may. */
+static __attribute__((noinline)) bool is_caught_fast(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg)
+{
+	void *landing[5];
+	bool volatile caught = false;
+
+	if (__builtin_setjmp(landing)) {
+		caught = true;
+	} else {
+		v->fast_catch = landing;
+		fn(v, arg);
+	}
+	v->fast_catch = NULL;
+	return caught;
+}
+
+static void load_nowhere(struct vcpu *v, void *arg)
+{
+	(void)arg;
+	cpu_load(v, LIN, 4, false);
+}
+
+static void fetch_nowhere(struct vcpu *v, void *arg)
+{
+	uint8_t *host;
+
+	(void)arg;
+	cpu_fetch_translate(v, gva(LIN), &host);
+}
+
+static void raise_plainly(struct vcpu *v, void *arg)
+{
+	(void)arg;
+	cpu_raise_error(v, EXC_GP, 0);
+}
+
+static void raise_in_section(struct vcpu *v, void *fn) { cpu_exclusive(v, (void (*)(struct vcpu *, void *))fn, NULL); }
+
+static void test_one_way_to_raise(void **state)
+{
+	static void (*const ways[])(struct vcpu *, void *) = { load_nowhere, fetch_nowhere, raise_plainly };
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	long_mode(b);
+	if (setjmp(v->fault_jmp))
+		fail_msg("raised beside fast_catch");
+	for (unsigned n = 0; n < ARRAY_SIZE(ways); n++) {
+		assert_true(is_caught_fast(v, ways[n], NULL));
+		assert_int_equal(v->fault.vector, ways[n] == raise_plainly ? EXC_GP : EXC_PF);
+		/* Out of an exclusive section only when that has ended. */
+		assert_true(is_caught_fast(v, raise_in_section, (void *)ways[n]));
+		assert_int_equal(b->exclusive_sections, n + 1);
+		assert_int_equal(b->sections_left, n + 1);
+	}
+}
+
 static unsigned code_written_calls;
 
 static void count_code_written(struct vcpu *v, gpa_t at, size_t len)
@@ -804,6 +861,7 @@ int main(void)
 		TEST(test_page_crossing),
 		TEST(test_devices_and_rom),
 		TEST(test_code_writes),
+		TEST(test_one_way_to_raise),
 		TEST(test_byte_runs),
 		TEST(test_pcids_when_asids_run_out),
 		TEST(test_flush_of_one_pcid),

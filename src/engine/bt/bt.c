@@ -88,25 +88,31 @@ static struct bt_block *try_to_find(struct vcpu *v)
 	struct code_page *home = fetch_page(v, bt_linear(v, bt_address(v)), &at);
 	struct bt_block *b = bt_find(v, at, bt_address(v), bt_key(v));
 
-	if (b && bt_is_fresh(b) && check_second(v, b))
+	/* Freshness last: fetching may wait for other vCPUs' sections, which may change the code and forget the block. */
+	if (b && check_second(v, b) && bt_is_fresh(b))
 		return b;
 	if (b)
 		bt_invalidate_block(v, b);
 	while (home && (b = bt_translate(v, home))) {
-		if (bt_is_fresh(b)) {
-			check_second(v, b);
+		check_second(v, b);
+		if (bt_is_fresh(b))
 			return b;
-		}
-		/* While those who write to a second page directly were stopped, another vCPU wrote to the first. */
 		bt_invalidate_block(v, b);
 	}
 	return NULL;
 }
 
+/*
+ * The one place where all is forgotten while the vCPU runs: nobody has a pointer to a block here, but for the link that waits for what
+ * is found, which is told (code_epoch). Afterwards there is room for one interpreter's form, which a single step counts on.
+ */
 static struct bt_block *find_or_translate(struct vcpu *v)
 {
-	struct bt_block *b = bt_jump_find(bt_jump_table(v, bt_key(v)), bt_address(v));
+	struct bt_block *b;
 
+	if (unlikely(!bt_has_reserve(v->bt)))
+		bt_code_flush(v);
+	b = bt_jump_find(bt_jump_table(v, bt_key(v)), bt_address(v));
 	if (b)
 		return b;
 	v->count[COUNT_BLOCK_LOOKUPS]++;
@@ -181,20 +187,18 @@ static void decode_again(struct vcpu *v, const struct bt_block *b, const struct 
 	interp_decode_insn(v, bytes, avail, 0, i, &h);
 }
 
+/* The interpreter's form of an instruction, whole. NULL: no room. */
 static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_insn *record)
 {
-	struct bt_cpu *bt = v->bt;
+	struct block *single = bt_single_of(v->bt, record);
 	struct insn i;
 
-	if (record->single)
-		return bt_single_of(bt, record);
+	if (single && interp_single_is_whole(v, single))
+		return single;
+	if (!single && !(single = bt_single_alloc(v->bt, record)))
+		return NULL;
 	decode_again(v, b, record, &i);
-	struct block *single = bt_meta_alloc(bt, sizeof(*single) + 2 * sizeof(struct insn));
-	if (!single)
-		return NULL;
-	if (interp_single(v, single, &i) == -ENOSPC && interp_single(v, single, &i) == -ENOSPC)
-		return NULL;
-	record->single = (uint32_t)((uint8_t *)single - bt->meta);
+	interp_single(v, single, &i);
 	return single;
 }
 
@@ -265,10 +269,8 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	v->s.rip = bt_block_rip(v, b) + record->guest;
 	next = v->s.rip + record->len;
 	single = single_of(v, b, record);
-	if (!single) {
-		bt_code_flush(v);
+	if (!single) /* all is forgotten when the next block is looked for, and the instruction found anew */
 		return false;
-	}
 	epoch = bt->code_epoch;
 	if (kind == BT_EXIT_CALLOUT) {
 		bt->stats.callouts[single->insns[0].op]++;
@@ -295,7 +297,7 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
 	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &v->bt_frame.r11))
 		return false;
-	v->bt_frame.resume = bt_exec(bt, b) + following->host;
+	bt_resume_at(v, b, following->host);
 	return true;
 }
 
@@ -321,7 +323,7 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
 	if (b->dead)
 		return false;
-	v->bt_frame.resume = bt_exec(v->bt, b) + record->host;
+	bt_resume_at(v, b, record->host);
 	charge_resumed(v, b->count - n);
 	return true;
 }
@@ -452,7 +454,7 @@ static bool handle_exit(struct vcpu *v)
 		break;
 	case BT_EXIT_GONE: v->s.rip = bt_rip(v, v->bt_frame.target); return false;
 	case BT_EXIT_DONE: return false;
-	case BT_EXIT_RAISED: longjmp(v->fault_jmp, 1);
+	case BT_EXIT_RAISED: cpu_raise_again(v);
 	default: break;
 	}
 	/* The block is left at instruction n. */
@@ -564,8 +566,9 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			bt_link(v, pending, b);
 		bt_enter_at(v, b);
 		do {
+			/* Translated code may have gone on to another block, in another mode, before it came back. */
+			b = bt->entering;
 			v->bt_frame.jump = bt_jump_pointer(bt->options.link ? bt_jump_table(v, b->key) : bt->nothing);
-			bt->entering = b;
 			if (bt->kicked || atomic_load(&v->events))
 				break;
 			debug_yield();
@@ -624,6 +627,7 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 	bt_windows_leave(v->bt->windows, v);
 	v->bt->tlb_changed = true;
 	bt_signals_leave(v);
+	interp_host_leave(v);
 	cpu_fpu_save(v);
 	v->current = NULL;
 	if (v->bt->counting)
@@ -713,7 +717,7 @@ static int bt_create(struct vcpu *v, struct error *err)
 		interp_engine.destroy(v);
 		return error_set(err, ENOMEM, "no memory for the translator");
 	}
-	v->bt->options = v->engine_options ? *v->engine_options : engine_defaults;
+	v->bt->options = *engine_options_of(v);
 	if ((ret = bt_code_create(v, err)) || (ret = bt_limits_create(v->bt, err)) || (ret = share_windows(v, err)) ||
 	    (ret = bt_signals_install(err)) || (ret = bt_signals_create(v, err))) {
 		bt_destroy(v);

@@ -50,7 +50,7 @@ static unsigned search_tables(struct bt_cpu *bt, const struct jump_use *wanted)
 {
 	unsigned oldest = 0;
 
-	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+	for (unsigned n = 0; n < bt->options.tables; n++) {
 		if (is_for(&bt->uses[n], wanted))
 			return n;
 		if (bt->uses[n].used < bt->uses[oldest].used)
@@ -229,15 +229,30 @@ struct bt_block *bt_block_at(struct bt_cpu *bt, uint64_t exec)
 	return NULL;
 }
 
-void *bt_meta_alloc(struct bt_cpu *bt, size_t size)
+/* `kept`: what must be left behind it. */
+static void *meta_alloc(struct bt_cpu *bt, size_t size, size_t kept)
 {
 	void *p = bt->meta + bt->meta_used;
 
 	size = align_up(size, 16);
-	if (bt->meta_used + size > bt->meta_size)
+	if (bt->meta_used + size + kept > bt->meta_size)
 		return NULL;
 	bt->meta_used += size;
+	memory_given_out(p, size);
 	return p;
+}
+
+void *bt_meta_alloc(struct bt_cpu *bt, size_t size) { return meta_alloc(bt, size, BT_SINGLE_SIZE); }
+
+bool bt_has_reserve(const struct bt_cpu *bt) { return bt->meta_used + BT_SINGLE_SIZE <= bt->meta_size; }
+
+struct block *bt_single_alloc(struct bt_cpu *bt, struct bt_insn *record)
+{
+	struct block *single = meta_alloc(bt, BT_SINGLE_SIZE, 0);
+
+	if (single)
+		record->single = (uint32_t)((uint8_t *)single - bt->meta);
+	return single;
 }
 
 void bt_meta_trim(struct bt_cpu *bt, const void *end)
@@ -275,6 +290,11 @@ void bt_code_flush(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
 
+	/* First: a kick's handler changes code of this block. */
+	bt->entering = NULL;
+	atomic_signal_fence(memory_order_seq_cst);
+	bt->pending = NULL;
+	bt->code_epoch++;
 	memset(bt->hash, 0, sizeof(bt->hash));
 	memset(bt->pages, 0, sizeof(bt->pages));
 	memset(bt->homes, 0, sizeof(bt->homes));
@@ -290,12 +310,10 @@ void bt_code_flush(struct vcpu *v)
 		if (v->perf_map)
 			move_code(v);
 	}
+	memory_taken_back(bt->meta, bt->meta_size);
 	bt->meta_used = 0;
 	make_gone_stub(bt);
 	bt->block_count = 0;
-	bt->pending = NULL;
-	bt->entering = NULL;
-	bt->code_epoch++;
 }
 
 void bt_code_destroy(struct vcpu *v)
@@ -323,7 +341,7 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	if (ret)
 		return ret;
 	bt->meta = aligned_alloc(PAGE_SIZE, bt->meta_size);
-	bt->blocks = calloc(BT_MAX_BLOCKS, sizeof(struct bt_block *));
+	bt->blocks = calloc(bt->options.blocks, sizeof(struct bt_block *));
 	bt->tables = aligned_alloc(_Alignof(struct jump_table), BT_JUMP_TABLES * sizeof(struct jump_table));
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
 	bt->tlb_lookups[0] = bt_tlb_lookup_create(false);

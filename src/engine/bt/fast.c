@@ -222,9 +222,6 @@ static const struct {
 };
 
 /* What sanitizers and fuzzers put in between uses vector registers. */
-#ifndef __has_feature
-#define __has_feature(feature) 0
-#endif
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 #define POSSIBLE false
 #else
@@ -240,13 +237,10 @@ bool bt_is_fast_and_falls_through(const struct insn *i) { return bt_is_fast(i) &
 /* Instruction n of b was done, and the next one is behind it. */
 static bool go_on_behind(struct vcpu *v, struct bt_block *b, unsigned n)
 {
-	struct bt_cpu *bt = v->bt;
-
 	v->s.rip += b->insns[n].len;
 	if (b->dead || n + 1 >= b->count)
 		return false;
-	v->bt_frame.resume = bt_exec(bt, b) + b->insns[n + 1].host;
-	bt->entering = b;
+	bt_resume_at(v, b, b->insns[n + 1].host);
 	return true;
 }
 
@@ -297,8 +291,7 @@ static bool go_on_by_link(struct vcpu *v, struct bt_block *b, unsigned n, const 
 {
 	if (b->dead || (!is_mode_as_it_was(v, b, before) && (bt_key(v) != b->key || !choose_mode(v))))
 		return false;
-	v->bt_frame.resume = bt_exec(v->bt, b) + b->insns[n + 1].host;
-	v->bt->entering = b;
+	bt_resume_at(v, b, b->insns[n + 1].host);
 	return true;
 }
 
@@ -316,7 +309,6 @@ static bool go_on_elsewhere(struct vcpu *v)
 	if (!b)
 		return false;
 	bt_enter_at(v, b);
-	bt->entering = b;
 	v->bt_frame.jump = bt_jump_pointer(table);
 	return true;
 }
@@ -389,7 +381,6 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);
 	bt_enter_at(v, b);
-	bt->entering = b;
 	v->bt_frame.jump = bt_jump_pointer(table);
 	return (!bt->kicked && !atomic_load(&v->events)) || leave(v, BT_EXIT_DONE, 0);
 }
@@ -421,8 +412,7 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 	}
 	if (!cpu_tlb_fill_marked(v, v->bt_frame.target, write))
 		return false;
-	v->bt_frame.resume = insn;
-	v->bt->entering = b;
+	bt_resume_at(v, b, b->insns[n].host);
 	v->bt->stats.tlb_misses++;
 	return !v->bt->kicked;
 }
@@ -440,7 +430,7 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	bool on;
 
 	v->s.rip = bt_block_rip(v, b) + record->guest;
-	if (!i || v->trace->mask || atomic_load(&v->events) || !fast[i->op].can(v, i))
+	if (!i || v->trace->mask || atomic_load(&v->events))
 		return false;
 	before = look_at_segment(v, i);
 	if (__builtin_setjmp(landing)) {
@@ -448,6 +438,10 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 		return leave(v, BT_EXIT_RAISED, b->count - (int)n);
 	}
 	v->fast_catch = landing;
+	if (!fast[i->op].can(v, i)) {
+		v->fast_catch = NULL;
+		return false;
+	}
 	fast[i->op].do_it(v, i);
 	v->fast_catch = NULL;
 	v->bt->stats.fast++;

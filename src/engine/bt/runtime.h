@@ -15,7 +15,7 @@
 #define BT_JUMP_GUESSES 64
 #define BT_JUMP_NOTED	256u
 #define BT_CODE_PAGES	4096	   /* slots of a hash table */
-#define BT_MAX_BLOCKS	(1u << 21) /* what an exit argument can name */
+#define BT_MAX_BLOCKS	(1u << 21) /* what an exit argument can name: option `blocks` has at most that */
 #define BT_FORCED	4096	   /* instructions that are better done in C: slots of a hash table */
 
 #define BT_SPACES	 64 /* address spaces whose age is known */
@@ -247,7 +247,7 @@ struct bt_cpu {
 	timer_t timer;
 	bool timed;			    /* there is the timer */
 	uint64_t fault_at;		    /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
-	struct bt_block *volatile entering; /* block that C is about to enter, or has entered */
+	struct bt_block *volatile entering; /* block that C is about to enter, or has entered: bt_resume_at() says it */
 	pthread_t thread;
 	bool thread_known;
 	uint8_t *signal_stack;
@@ -369,10 +369,15 @@ static inline bool bt_is_real(uint32_t key) { return bt_is_code32(key) && !(key 
 struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key);
 /* The block that contains this exec address, or NULL. Async-signal-safe. */
 struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
-void *bt_meta_alloc(struct bt_cpu *, size_t); /* NULL when full */
+/* NULL when full. What is then left has still room for one interpreter's form of an instruction, unless that was taken since. */
+void *bt_meta_alloc(struct bt_cpu *, size_t);
+#define BT_SINGLE_SIZE align_up(sizeof(struct block) + 2 * sizeof(struct insn), 16)
+bool bt_has_reserve(const struct bt_cpu *);
+/* Room for an instruction's interpreter's form, also in the reserve; NULL when full. */
+struct block *bt_single_alloc(struct bt_cpu *, struct bt_insn *);
 /* What was allocated last ends here. */
 void bt_meta_trim(struct bt_cpu *, const void *end);
-/* The interpreter's form of an instruction; NULL when it has none yet. */
+/* The interpreter's form of an instruction, maybe without its host stub (interp_single_is_whole()); NULL when it has none yet. */
 static inline struct block *bt_single_of(const struct bt_cpu *bt, const struct bt_insn *record)
 {
 	return record->single ? (struct block *)(bt->meta + record->single) : NULL;
@@ -402,11 +407,17 @@ static inline uint64_t bt_link_target(const struct vcpu *v, const struct bt_link
 {
 	return l->target + (l->from->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
 }
-/* Translated code is to be entered at b, which is at s.rip. */
-static inline void bt_enter_at(struct vcpu *v, const struct bt_block *b)
+/* Translated code is to be entered in b, at this offset from its code. */
+static inline void bt_resume_at(struct vcpu *v, struct bt_block *b, uint32_t offset)
+{
+	v->bt_frame.resume = bt_exec(v->bt, b) + offset;
+	v->bt->entering = b;
+}
+/* The same at its start, which is at s.rip. */
+static inline void bt_enter_at(struct vcpu *v, struct bt_block *b)
 {
 	v->bt_frame.code_base = v->s.rip & PAGE_MASK;
-	v->bt_frame.resume = bt_exec(v->bt, b) + b->inner_entry;
+	bt_resume_at(v, b, b->inner_entry);
 }
 /* As emitted code computes it. */
 static inline unsigned bt_jump_index(uint64_t address)

@@ -430,7 +430,7 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, s
 	struct bt_block *b;
 	size_t insns;
 
-	if (bt->block_count >= BT_MAX_BLOCKS)
+	if (bt->block_count >= bt->options.blocks)
 		return NULL;
 	/* A following instruction is looked at behind the last one, too. */
 	insns = sizeof(*b) + (decoded->count + 1u) * sizeof(struct bt_insn);

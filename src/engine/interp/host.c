@@ -11,10 +11,7 @@
 #include <stdlib.h>
 #include <ucontext.h>
 
-#define CODE_SIZE   (2u << 20)
-#define RECORD_BITS 14
-#define RECORDS	    (1u << RECORD_BITS)
-#define RECORDS_MAX (RECORDS / 4 * 3)
+#define CODE_SIZE_MAX (2u << 20)
 
 enum unit { UNIT_X87, UNIT_MMX, UNIT_SSE, UNIT_AVX };
 
@@ -37,8 +34,10 @@ struct host_record {
 struct host_exec {
 	struct host_code code;
 	size_t code_used;
-	unsigned count;
-	struct host_record records[RECORDS]; /* open addressing by key */
+	unsigned count, most; /* stubs: there are, there may be */
+	uint64_t epoch;	      /* see interp_host_epoch() */
+	uint32_t mask;
+	struct host_record records[]; /* mask + 1 of them, a third more than `most`: open addressing by key */
 };
 
 /* ---- the host's exceptions ---- */
@@ -96,12 +95,21 @@ static void install_handler(void)
 
 int interp_host_init(struct vcpu *v, struct error *err)
 {
-	struct host_exec *e = calloc(1, sizeof(*e));
+	unsigned most = engine_options_of(v)->stubs, records = 1;
+	struct host_exec *e;
+	size_t size;
 	int ret;
 
+	while (records / 4 * 3 < most)
+		records *= 2;
+	size = sizeof(*e) + records * sizeof(e->records[0]);
+	e = calloc(1, size);
 	if (!e)
-		return error_set(err, ENOMEM, "no memory for the records of host instructions (%zu bytes)", sizeof(*e));
-	ret = host_code_create(&e->code, CODE_SIZE, err);
+		return error_set(err, ENOMEM, "no memory for the records of host instructions (%zu bytes)", size);
+	e->most = most;
+	e->mask = records - 1;
+	e->epoch = 1;
+	ret = host_code_create(&e->code, align_up(MIN(most * HOST_STUB_MAX, CODE_SIZE_MAX), PAGE_SIZE), err);
 	if (ret) {
 		free(e);
 		return ret;
@@ -124,12 +132,30 @@ void interp_host_destroy(struct vcpu *v)
 
 void interp_host_enter(struct vcpu *v) { thread_vcpu = v; }
 
+void interp_host_leave(struct vcpu *v)
+{
+	(void)v;
+	thread_vcpu = NULL;
+}
+
+/* ---- room ---- */
+
+bool interp_host_has_room(const struct vcpu *v, unsigned stubs)
+{
+	const struct host_exec *e = v->host_exec;
+
+	return e->most - e->count >= stubs && (e->code.size - e->code_used) / HOST_STUB_MAX >= stubs;
+}
+
+uint64_t interp_host_epoch(const struct vcpu *v) { return v->host_exec->epoch; }
+
 void interp_host_reset(struct vcpu *v)
 {
 	struct host_exec *e = v->host_exec;
 
-	memset(e->records, 0, sizeof(e->records));
+	memset(e->records, 0, (e->mask + 1) * sizeof(e->records[0]));
 	e->code_used = e->count = 0;
+	e->epoch++;
 }
 
 /* ---- records ---- */
@@ -179,7 +205,7 @@ static uint32_t key_hash(const struct host_key *key)
 	return hash;
 }
 
-int interp_host_prepare(struct vcpu *v, struct insn *i, const struct insn_host *h)
+void interp_host_prepare(struct vcpu *v, struct insn *i, const struct insn_host *h)
 {
 	struct host_exec *e = v->host_exec;
 	struct host_record *r;
@@ -188,16 +214,15 @@ int interp_host_prepare(struct vcpu *v, struct insn *i, const struct insn_host *
 
 	host_key_make(&key, v, i, h);
 	for (uint32_t n = key_hash(&key);; n++) {
-		r = &e->records[n & (RECORDS - 1)];
+		r = &e->records[n & e->mask];
 		if (!r->stub)
 			break;
 		if (!memcmp(&r->key, &key, sizeof(key))) {
 			i->aux = r;
-			return 0;
+			return;
 		}
 	}
-	if (e->count == RECORDS_MAX || e->code.size - e->code_used < HOST_STUB_MAX)
-		return -ENOSPC;
+	BUG_ON(!interp_host_has_room(v, 1));
 	r->key = key;
 	fill_record(r, h);
 	code = e->code.write + e->code_used;
@@ -205,7 +230,6 @@ int interp_host_prepare(struct vcpu *v, struct insn *i, const struct insn_host *
 	e->code_used = align_up((uint64_t)(host_stub_emit(code, &key, h) - e->code.write), 16);
 	e->count++;
 	i->aux = r;
-	return 0;
 }
 
 /* ---- running ---- */

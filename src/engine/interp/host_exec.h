@@ -5,7 +5,7 @@
 #ifndef DOPPEL_INTERP_HOST_EXEC_H
 #define DOPPEL_INTERP_HOST_EXEC_H
 
-#include "cpu/cpu.h"
+#include "engine/engine.h"
 
 /*
  * host.c. Once per vCPU, before it runs: room for stubs in v->host_exec, and the process's SIGFPE handler, which
@@ -13,14 +13,18 @@
  */
 int interp_host_init(struct vcpu *, struct error *);
 void interp_host_destroy(struct vcpu *);
-/* This thread is going to run this vCPU: at the start of each run(). */
+/* This thread is going to run this vCPU: at the start of each run(); and does so no more: at its end. */
 void interp_host_enter(struct vcpu *);
+void interp_host_leave(struct vcpu *);
 /*
- * Decoding of a block met an INSN_HOST instruction: sets insn->aux for interp_host_run. 0, or -ENOSPC: forget all decoded
- * blocks, call interp_host_reset and decode again.
+ * Stubs live until interp_host_reset() forgets them all and advances the epoch, which begins with 1: whoever keeps instructions with
+ * an aux of interp_host_prepare() keeps the epoch beside them, and makes them again when it has passed.
  */
-int interp_host_prepare(struct vcpu *, struct insn *, const struct insn_host *);
+bool interp_host_has_room(const struct vcpu *, unsigned stubs);
+uint64_t interp_host_epoch(const struct vcpu *);
 void interp_host_reset(struct vcpu *);
+/* Sets aux of an INSN_HOST instruction for interp_host_run(). There is room for its stub. */
+void interp_host_prepare(struct vcpu *, struct insn *, const struct insn_host *);
 
 /* Run one instruction, s.rip at it; may raise; does not touch rip. */
 void interp_host_run(struct vcpu *, const struct insn *);

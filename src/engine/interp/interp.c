@@ -117,14 +117,18 @@ static void sync_icount(struct vcpu *v)
 
 static size_t block_size(unsigned insns) { return sizeof(struct block) + insns * sizeof(struct insn); }
 
+/* Between instructions, where nobody has a pointer to a block (docs/engines.md, lifetimes). */
 static void flush_blocks(struct vcpu *v)
 {
 	struct interp *in = interp_of(v);
 
+	BUG_ON(v->current);
+	in->current = NULL;
 	memset(in->hash, 0, sizeof(in->hash));
 	memset(in->jump, 0, sizeof(in->jump));
 	for (unsigned n = 0; n < ARRAY_SIZE(in->jump); n++)
 		in->jump[n].key = UINT64_MAX;
+	memory_taken_back(in->arena, in->arena_size);
 	in->arena_used = 0;
 	in->flushes++;
 }
@@ -182,11 +186,8 @@ static bool beyond_limit(struct vcpu *v, unsigned offset, unsigned len)
 	return v->code_mode != MODE_64 && last > v->s.seg_limit[CS];
 }
 
-/*
- * Decode up to max instructions at linear into b, without marking the page as code. prepare: for running them here; -ENOSPC if
- * there is no room for host stubs.
- */
-static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const uint8_t *host, unsigned max, bool prepare)
+/* Decode up to max instructions at linear into b, without marking the page as code. */
+static void decode_run(struct vcpu *v, struct block *b, uint64_t linear, const uint8_t *host, unsigned max)
 {
 	struct insn_host *hosts = interp_of(v)->hosts;
 	size_t avail = PAGE_SIZE - (linear & (PAGE_SIZE - 1)), offset = 0;
@@ -210,11 +211,6 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 				break;
 			cpu_raise_error(v, EXC_GP, 0);
 		}
-		if (prepare) {
-			if ((i->flags & INSN_HOST) && interp_host_prepare(v, i, h) == -ENOSPC)
-				return -ENOSPC;
-			i->handler = (const void *)interp_select(v, i);
-		}
 		offset += len;
 		b->count++;
 		if ((i->flags & INSN_ENDS) || b->page[1])
@@ -223,7 +219,6 @@ static int decode_run(struct vcpu *v, struct block *b, uint64_t linear, const ui
 	b->bytes = (uint16_t)offset;
 	b->insns[b->count] =
 		(struct insn){ .handler = (const void *)interp_op_fall_through, .offset = (uint16_t)offset };
-	return 0;
 }
 
 static bool bytes_unchanged(const struct block *b, const uint8_t *host)
@@ -246,7 +241,7 @@ static uint32_t code_begin(struct vcpu *v, const struct mem_page *page, gpa_t at
  * Decode a block at s.rip into b. The page is marked as code before the bytes that count are read (mem.h), but how many
  * count is only known after decoding them: so decode, mark, and if they changed meanwhile do it again with all marked.
  */
-static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsigned max, bool prepare)
+static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsigned max)
 {
 	uint8_t *host;
 	const uint8_t *code;
@@ -265,17 +260,12 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 		b->page[0] = page;
 		if (attempt)
 			b->gen[0] = code_begin(v, page, at, rest);
-		if (decode_run(v, b, linear, code, max, prepare) == -ENOSPC) {
-			flush_blocks(v);
-			interp_host_reset(v);
-			continue;
-		}
+		decode_run(v, b, linear, code, max);
 		if (b->page[1]) {
 			/* Rare: mark both pages whole, then decode once more with the generations in hand. */
 			b->gen[0] = code_begin(v, page, at, rest);
 			b->gen[1] = code_begin(v, b->page[1], gpa(b->gpa2), 16);
-			if (decode_run(v, b, linear, code, max, prepare) == -ENOSPC)
-				continue;
+			decode_run(v, b, linear, code, max);
 			return;
 		}
 		if (attempt)
@@ -286,11 +276,35 @@ static void decode_block(struct vcpu *v, struct block *b, uint64_t linear, unsig
 	}
 }
 
+/*
+ * Make a decoded block one that can be run here; hosts[n] describes its instruction n. It is nobody's yet: where there is no room
+ * for all of its stubs, stubs and blocks are forgotten first.
+ */
+static void prepare_block(struct vcpu *v, struct block *b, const struct insn_host *hosts)
+{
+	unsigned stubs = 0;
+
+	for (unsigned n = 0; n < b->count; n++)
+		stubs += !!(b->insns[n].flags & INSN_HOST);
+	if (!interp_host_has_room(v, stubs)) {
+		flush_blocks(v);
+		interp_host_reset(v);
+	}
+	for (unsigned n = 0; n < b->count; n++) {
+		struct insn *i = &b->insns[n];
+
+		if (i->flags & INSN_HOST)
+			interp_host_prepare(v, i, &hosts[n]);
+		i->handler = (const void *)interp_select(v, i);
+	}
+	b->stub_epoch = interp_host_epoch(v);
+}
+
 const struct block *interp_decode(struct vcpu *v, uint64_t linear, unsigned max, const struct insn_host **hosts)
 {
 	struct interp *in = interp_of(v);
 
-	decode_block(v, in->scratch, linear, MIN(max, INTERP_MAX_INSNS), false);
+	decode_block(v, in->scratch, linear, MIN(max, INTERP_MAX_INSNS));
 	*hosts = in->hosts;
 	return in->scratch;
 }
@@ -302,7 +316,7 @@ static HANDLER(op_stop)
 	return NULL;
 }
 
-int interp_single(struct vcpu *v, struct block *b, const struct insn *i)
+void interp_single(struct vcpu *v, struct block *b, const struct insn *i)
 {
 	struct insn_host h;
 
@@ -313,27 +327,36 @@ int interp_single(struct vcpu *v, struct block *b, const struct insn *i)
 	/* Decoded once more for the offset, which RIP-relative operands contain. */
 	if (i->op != OP_INVALID && i->op != OP_TOO_LONG)
 		interp_decode_insn(v, i->bytes, i->len, 0, &b->insns[0], &h);
-	if ((b->insns[0].flags & INSN_HOST) && interp_host_prepare(v, &b->insns[0], &h) == -ENOSPC) {
-		flush_blocks(v);
-		interp_host_reset(v);
-		return -ENOSPC;
-	}
-	b->insns[0].handler = (const void *)interp_select(v, &b->insns[0]);
+	prepare_block(v, b, &h);
 	b->insns[1] = (struct insn){ .handler = (const void *)op_stop, .offset = i->len };
-	return 0;
 }
 
-/* Keep a decoded block: in the place of a stale one of the same address where it fits. */
-static struct block *keep_block(struct vcpu *v, const struct block *decoded, struct block *stale)
+/* First: what the bytes are now may no longer reach into the next page, which then must not fault. */
+static bool is_stale(const struct block *b) { return !block_fresh(b) || b->page[0] == &no_page; }
+
+/* A stale block of the same address with so much room, or NULL. */
+static struct block *find_stale(struct interp *in, const struct block *decoded, unsigned insns)
+{
+	struct block *b = *hash_slot(in, decoded->gpa, decoded->mode_key);
+
+	while (b && (b->gpa != decoded->gpa || b->mode_key != decoded->mode_key || !is_stale(b) || b->capacity < insns))
+		b = b->hash_next;
+	return b;
+}
+
+/* Keep a decoded block: in the place of a stale one of the same address where it fits, which is looked for when there is room. */
+static struct block *keep_block(struct vcpu *v, const struct block *decoded)
 {
 	struct interp *in = interp_of(v);
 	unsigned insns = decoded->count + 1u;
-	struct block *b = stale, **slot;
+	struct block *b, **slot;
 
-	if (!b || b->capacity < insns) {
-		if (in->arena_used + block_size(insns) > INTERP_ARENA)
-			flush_blocks(v);
+	if (in->arena_used + block_size(insns) > in->arena_size)
+		flush_blocks(v);
+	b = find_stale(in, decoded, insns);
+	if (!b) {
 		b = (struct block *)(in->arena + in->arena_used);
+		memory_given_out(b, block_size(insns));
 		in->arena_used += align_up(block_size(insns), 64);
 		b->capacity = (uint16_t)insns;
 		slot = hash_slot(in, decoded->gpa, decoded->mode_key);
@@ -354,17 +377,12 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 	struct interp *in = interp_of(v);
 	uint8_t *host;
 	gpa_t at = cpu_fetch_translate(v, gva(linear), &host);
-	struct block *b, *stale = NULL;
+	struct block *b;
 
 	v->count[COUNT_BLOCK_LOOKUPS]++;
 	for (b = *hash_slot(in, at.v, v->mode_key); b; b = b->hash_next) {
-		if (b->gpa != at.v || b->mode_key != v->mode_key)
+		if (b->gpa != at.v || b->mode_key != v->mode_key || is_stale(b))
 			continue;
-		/* First: what the bytes are now may no longer reach into the next page, which then must not fault. */
-		if (!block_fresh(b) || b->page[0] == &no_page) {
-			stale = b;
-			continue;
-		}
 		if (!b->page[1])
 			break;
 		uint8_t *host2;
@@ -374,8 +392,9 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 			break;
 	}
 	if (!b) {
-		decode_block(v, in->scratch, linear, INTERP_MAX_INSNS, true);
-		b = keep_block(v, in->scratch, stale);
+		decode_block(v, in->scratch, linear, INTERP_MAX_INSNS);
+		prepare_block(v, in->scratch, in->hosts);
+		b = keep_block(v, in->scratch);
 		TRACE(v->trace, BLOCKS, "cpu %u: %#llx (physical %#llx): %u instructions, %u bytes", v->index,
 		      (unsigned long long)linear, (unsigned long long)b->gpa, b->count, b->bytes);
 	}
@@ -419,7 +438,8 @@ static const struct insn *start_step(struct vcpu *v, uint64_t linear)
 {
 	struct interp *in = interp_of(v);
 
-	decode_block(v, in->step, linear, 1, true);
+	decode_block(v, in->step, linear, 1);
+	prepare_block(v, in->step, in->hosts);
 	in->stepping = true;
 	in->saved_budget = v->budget;
 	in->saved_icount_end = in->icount_end;
@@ -543,6 +563,7 @@ static enum exit_kind interp_run(struct vcpu *v, struct exit *exit)
 	v->current = NULL;
 	in->current = NULL;
 	sync_icount(v);
+	interp_host_leave(v);
 	cpu_fpu_save(v);
 	v->count[COUNT_EXIT_HALT] += kind == EXIT_HALT;
 	v->count[COUNT_EXIT_KICK] += kind == EXIT_KICK;
@@ -586,7 +607,8 @@ static int interp_create(struct vcpu *v, struct error *err)
 	v->events_posted = events_posted;
 	v->sync_icount = sync_icount;
 	v->splits_trap = host_detects_split_locks();
-	in->arena = aligned_alloc(64, INTERP_ARENA);
+	in->arena_size = (size_t)engine_options_of(v)->arena << 10;
+	in->arena = aligned_alloc(64, in->arena_size);
 	in->step = calloc(1, block_size(2));
 	in->scratch = calloc(1, block_size(INTERP_MAX_INSNS + 1));
 	in->decoder = decode_cache_create(v->model);

@@ -9,11 +9,11 @@
 #define DOPPEL_INTERP_H
 
 #include "engine/engine.h"
+#include "engine/interp/host_exec.h"
 
-#define INTERP_MAX_INSNS 64	     /* in a block */
-#define INTERP_ARENA	 (32u << 20) /* bytes of decoded blocks a vCPU keeps */
-#define INTERP_HASH_BITS 14	     /* blocks by physical address */
-#define INTERP_JUMP_BITS 12	     /* blocks by linear address */
+#define INTERP_MAX_INSNS 64 /* in a block */
+#define INTERP_HASH_BITS 14 /* blocks by physical address */
+#define INTERP_JUMP_BITS 12 /* blocks by linear address */
 
 struct block {
 	struct block *hash_next;
@@ -22,6 +22,7 @@ struct block {
 	uint32_t gen[2];		/* code generations when it was decoded */
 	const struct mem_page *page[2]; /* [1]: NULL unless the (only) instruction crosses a page */
 	uint64_t gpa2;			/* of the second page */
+	uint64_t stub_epoch;		/* interp_host_epoch() of its host stubs */
 	uint16_t count;			/* instructions, without the sentinel */
 	uint16_t capacity;		/* insns[] has room for so many, with the sentinel */
 	uint16_t bytes;
@@ -43,8 +44,9 @@ struct interp {
 	bool stepping;		  /* one instruction is run alone, budget put aside: */
 	int64_t saved_budget;
 	uint64_t saved_icount_end;
-	uint8_t *arena;
-	size_t arena_used;
+	uint8_t *
+		arena; /* blocks that are kept: all are forgotten when it is full, or the host stubs that they point to are */
+	size_t arena_size, arena_used;
 	struct block *hash[1u << INTERP_HASH_BITS];
 	struct jump_entry jump[1u << INTERP_JUMP_BITS];
 	struct block *step;			  /* block of one instruction, reused */
@@ -140,10 +142,15 @@ unsigned interp_decode_insn(struct vcpu *, const uint8_t *bytes, size_t avail, u
  */
 const struct block *interp_decode(struct vcpu *v, uint64_t linear, unsigned max, const struct insn_host **hosts);
 /*
- * Fill b, which has room for 2, with the one instruction at offset `offset` of a decoded block, as a block of its own.
- * 0, or -ENOSPC: host stubs are full; they have been reset, and all such blocks of this vCPU must be made anew.
+ * Fill b, which has room for 2, with the one instruction i of a decoded block, as a block of its own. Its host stub lives until these
+ * are forgotten for want of room, which making another block may do: before it is run it must be asked whether it is whole, and
+ * else be made again.
  */
-int interp_single(struct vcpu *v, struct block *b, const struct insn *i);
+void interp_single(struct vcpu *v, struct block *b, const struct insn *i);
+static inline bool interp_single_is_whole(const struct vcpu *v, const struct block *b)
+{
+	return b->stub_epoch == interp_host_epoch(v);
+}
 /*
  * Run such a block's instruction at s.rip; v->budget must be 0, and is then 1 if the instruction is to be run again (v->restart).
  * s.rip is then the next one's. Raises.
