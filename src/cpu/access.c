@@ -164,30 +164,6 @@ void cpu_note_write(struct vcpu *v, gpa_t address, unsigned size)
 		note_code_write(v, record, address, size);
 }
 
-struct code_change {
-	gpa_t at;
-	size_t len;
-};
-
-static void tell_engines(struct vcpu *v, void *arg)
-{
-	const struct code_change *change = arg;
-
-	for (unsigned n = 0; n < v->peer_count; n++)
-		if (v->peers[n]->code_written)
-			v->peers[n]->code_written(v->peers[n], change->at, change->len);
-	if (!v->peer_count && v->code_written)
-		v->code_written(v, change->at, change->len);
-}
-
-/* Before whoever wrote goes on, no vCPU runs what was overwritten. */
-void cpu_code_changed(void *vcpu, gpa_t at, size_t len)
-{
-	struct vcpu *v = vcpu;
-
-	v->env->exclusive(v, tell_engines, &(struct code_change){ at, len });
-}
-
 int cpu_write_physical(struct vcpu *v, gpa_t address, const void *from, unsigned size)
 {
 	while (size) {

@@ -724,9 +724,10 @@ struct vcpu {
 	void *engine_data;
 	/*
 	 * The engine's: code in [gpa, gpa + len), inside one page, has changed. For each vCPU of the machine, in an exclusive section, by the
-	 * thread that wrote; this vCPU may be in the middle of the instruction that did, or of one that waits for a device.
+	 * thread that wrote; this vCPU may be in the middle of the instruction that did, or of one that waits for a device. Returns the
+	 * chunks of the page in which code lives on (mem_chunks()) though the page's generation has changed; *hit: some was forgotten.
 	 */
-	void (*code_written)(struct vcpu *, gpa_t, size_t len);
+	uint64_t (*code_written)(struct vcpu *, gpa_t, size_t len, bool *hit);
 	/*
 	 * The engine's: a device access of the instruction that runs made something pending, which is to be looked at behind it and
 	 * not only at the end of a block. NULL: nothing to do.

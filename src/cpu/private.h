@@ -70,7 +70,7 @@ bool cpu_is_legacy_prefix(uint8_t);
 /* After a store through a host pointer that no TLB write entry allowed: invalidates decoded code, tells the engine. */
 void cpu_note_write(struct vcpu *, gpa_t, unsigned size);
 /* guest_mem.code_changed */
-void cpu_code_changed(void *vcpu, gpa_t, size_t len);
+uint64_t cpu_code_changed(void *vcpu, gpa_t, size_t len);
 /* A record of the processor's own, in RAM. -EFAULT: a part of it is not in RAM; what was before that part is written. */
 int cpu_write_physical(struct vcpu *, gpa_t, const void *, unsigned size);
 /* DR6 bits of the enabled breakpoints of these kinds (bits by enum break_kind) that [address, address+size) touches, SDM vol. 3B 17.2.5. */

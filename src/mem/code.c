@@ -8,7 +8,8 @@
  *	D4 keep code_gen with what it decoded		W3 changing++
  *							W4 exchange code_chunks with 0
  *							W5 code_gen++, tell the engines
- *							W6 changing--
+ *							W6 set the bits of what lives on
+ *							W7 changing--
  *
  * No write is missed: D1 and W1 are full barriers, so either D3 sees the bytes of W0 or W2 sees the bits of D1.
  *
@@ -19,15 +20,12 @@
  *
  * When W2 finds no bits, code from these bytes must be invalid already for this writer: another writer that took
  * the bits (W4) may not have ended W5. It has `changing` raised until then, so W2 looks at that, too, after
- * code_chunks. Nor is the page written directly before W6: that way nobody would look.
+ * code_chunks. Nor is the page written directly before W7: that way nobody would look.
+ *
+ * An engine whose code does not compare generations forgets in W5 what was decoded from the bytes written, and says what lives on: of that the
+ * bits are set again (W6).
  */
 #include "mem/mem.h"
-
-/* The chunks that hold page offsets [offset, offset + len); len > 0, inside the page. */
-static uint64_t chunk_mask(unsigned offset, size_t len)
-{
-	return bits(~0ull, (unsigned)((offset + len - 1) >> 6) - (offset >> 6), 0) << (offset >> 6);
-}
 
 uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, uint16_t *direct)
 {
@@ -35,7 +33,7 @@ uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, uint16_t 
 	uint64_t mask;
 
 	BUG_ON(!len || !range_ok(offset, len, PAGE_SIZE));
-	mask = chunk_mask(offset, len);
+	mask = mem_chunks(offset, len);
 	for (;;) {
 		atomic_fetch_or(&page->code_chunks, mask);
 		uint32_t generation = atomic_load(&page->code_gen);
@@ -71,7 +69,7 @@ bool mem_allow_direct(struct mem_page *page, uint16_t how)
 bool mem_change_begin(struct mem_page *page, gpa_t addr, size_t len)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!(atomic_load(&page->code_chunks) & chunk_mask(addr.v & (PAGE_SIZE - 1), len)) &&
+	if (!(atomic_load(&page->code_chunks) & mem_chunks(addr.v & (PAGE_SIZE - 1), len)) &&
 	    !atomic_load(&page->changing))
 		return false;
 	atomic_fetch_add(&page->changing, 1);
@@ -87,7 +85,7 @@ bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, siz
 	if (!mem_change_begin(page, addr, len))
 		return false;
 	if (mem->code_changed)
-		mem->code_changed(mem->code_changed_opaque, addr, len);
+		atomic_fetch_or(&page->code_chunks, mem->code_changed(mem->code_changed_opaque, addr, len));
 	mem_change_end(page);
 	return true;
 }

@@ -24,7 +24,7 @@
 /*
  * Decoded code on a RAM page. `code_gen` changes whenever code on the page may have changed: an engine keeps it with
  * what it decoded and compares before it runs that again. `code_chunks` has a bit for each 64 bytes from which
- * something was decoded since the last change; a write to other chunks leaves the generation alone.
+ * something was decoded that still lives; a write to other chunks leaves the generation alone.
  * Invariant: while code_chunks is not zero, no vCPU holds a direct write entry for the page (in a TLB, or a host mapping), so every
  * write comes through mem_note_write. `direct` is not zero while anybody may hold one: who makes one asks mem_allow_direct, who
  * decodes code of such a page has them dropped first. It stays zero when code is overwritten the slow way: what rewrites
@@ -60,10 +60,16 @@ struct guest_mem {
 	uint64_t address_lines;
 	/*
 	 * Told by mem_note_write when code in [gpa, gpa + len) of one page has changed; any thread. When it returns no engine runs what was
-	 * decoded there. Set by the first vCPU of the machine; NULL: nobody decodes.
+	 * decoded there. Returns the chunks of the page (as code_chunks) in which code still lives. Set by the first vCPU of the machine;
+	 * NULL: nobody decodes.
 	 */
-	void (*code_changed)(void *opaque, gpa_t, size_t len);
+	uint64_t (*code_changed)(void *opaque, gpa_t, size_t len);
 	void *code_changed_opaque;
+	/* cpu/code.c, in exclusive sections: where code was last found unharmed by a write to its chunk, and how often in a row near by */
+	struct {
+		uint64_t at;
+		unsigned count;
+	} code_missed;
 	void *engine_shared; /* the engine's: what all its vCPUs share, and how many of them there are */
 	unsigned engine_users;
 };
@@ -116,6 +122,11 @@ uint8_t *mem_pair(const struct guest_mem *, struct mem_pairs *, uint8_t *first, 
 void mem_note_write(struct guest_mem *, gpa_t, size_t);
 /* The same inside one page, whose record is known; true: there was code. */
 bool mem_note_page(struct guest_mem *, struct mem_page *, gpa_t, size_t);
+/* The chunks that hold page offsets [offset, offset + len), which are inside of the page; len > 0. */
+static inline uint64_t mem_chunks(unsigned offset, size_t len)
+{
+	return bits(~0ull, (unsigned)((offset + len - 1) >> 6) - (offset >> 6), 0) << (offset >> 6);
+}
 /*
  * Its parts. True: there was code, its generation has ended; the engines are to be told, then comes mem_change_end(). Others that
  * write to the page until then get true as well.

@@ -715,12 +715,13 @@ static void test_one_way_to_raise(void **state)
 
 static unsigned code_written_calls;
 
-static void count_code_written(struct vcpu *v, gpa_t at, size_t len)
+static uint64_t count_code_written(struct vcpu *v, gpa_t at, size_t len, bool *hit)
 {
-	(void)v;
+	(void)v, (void)hit;
 	assert_int_equal(at.v & PAGE_MASK, 0x5000);
 	assert_true(len);
 	code_written_calls++;
+	return 0;
 }
 
 static void write_while_protecting(struct bare_cpu *b)

@@ -50,10 +50,9 @@ static const struct tlb_hooks hooks = {
 
 /* ---- code that changes ---- */
 
-static void code_written(struct vcpu *v, gpa_t at, size_t len)
+static uint64_t code_written(struct vcpu *v, gpa_t at, size_t len, bool *hit)
 {
-	bt_invalidate_page(v, at.v);
-	v->bt->interp_code_written(v, at, len);
+	return bt_invalidate_bytes(v, at.v, len, hit) | v->bt->interp_code_written(v, at, len, hit);
 }
 
 /* ---- finding code ---- */
@@ -88,8 +87,8 @@ static struct bt_block *try_to_find(struct vcpu *v)
 	struct code_page *home = fetch_page(v, bt_linear(v, bt_address(v)), &at);
 	struct bt_block *b = bt_find(v, at, bt_address(v), bt_key(v));
 
-	/* Freshness last: fetching may wait for other vCPUs' sections, which may change the code and forget the block. */
-	if (b && check_second(v, b) && bt_is_fresh(b))
+	/* Fetching may wait for other vCPUs' sections, which may change the code and forget the block. */
+	if (b && check_second(v, b) && !b->dead)
 		return b;
 	if (b)
 		bt_invalidate_block(v, b);

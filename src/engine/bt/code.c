@@ -190,23 +190,49 @@ void bt_invalidate_block(struct vcpu *v, struct bt_block *b)
 	/* Its page lists still hold it; the next invalidation of the page takes it out. */
 }
 
-void bt_invalidate_page(struct vcpu *v, uint64_t page)
+static unsigned bytes_of(const struct bt_block *b)
+{
+	const struct bt_insn *last = &b->insns[b->count - 1];
+
+	return last->guest + last->len;
+}
+
+/* Which bytes of this physical page the block was translated from: from *offset on so many. 0: none. */
+static unsigned bytes_in_page(const struct bt_block *b, uint64_t page, unsigned *offset)
+{
+	unsigned start = b->gpa & ~PAGE_MASK, end = start + bytes_of(b);
+
+	*offset = start;
+	if ((b->gpa & PAGE_MASK) == page)
+		return MIN(end, PAGE_SIZE) - start;
+	*offset = 0;
+	return b->crosses && (b->gpa2 & PAGE_MASK) == page ? end - PAGE_SIZE : 0;
+}
+
+uint64_t bt_invalidate_bytes(struct vcpu *v, uint64_t gpa, size_t len, bool *hit)
 {
 	struct bt_cpu *bt = v->bt;
-	struct bt_block **list = page_list(bt, page), **slot = list;
+	struct bt_block **list = page_list(bt, gpa), **slot = list;
+	unsigned from = gpa & ~PAGE_MASK;
+	uint64_t living = 0;
 
-	page &= PAGE_MASK;
 	while (*slot) {
 		struct bt_block *b = *slot;
 		struct bt_block **next = next_in_page(bt, b, list);
+		unsigned offset, size = b->dead ? 0 : bytes_in_page(b, gpa & PAGE_MASK, &offset);
 
-		if ((b->gpa & PAGE_MASK) == page || (b->crosses && (b->gpa2 & PAGE_MASK) == page))
+		if (size && from < offset + size && offset < from + len) {
 			bt_invalidate_block(v, b);
+			*hit = true;
+		} else if (size) {
+			living |= mem_chunks(offset, size);
+		}
 		if (b->dead)
 			*slot = *next;
 		else
 			slot = next;
 	}
+	return living;
 }
 
 struct bt_block *bt_block_at(struct bt_cpu *bt, uint64_t exec)

@@ -376,7 +376,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	    !find_fetched(v, bt_linear(v, target), &gpa))
 		return false;
 	b = bt_find(v, gpa, target, bt_key(v));
-	if (!b || b->crosses || !bt_is_fresh(b) || !is_entered(v, b->home))
+	if (!b || b->crosses || !is_entered(v, b->home))
 		return false;
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);

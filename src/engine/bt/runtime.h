@@ -216,7 +216,7 @@ struct bt_cpu {
 	bool has_wrgsbase;		       /* Linux lets processes use it */
 	struct bt_limits limits;
 	/* the interpreter's hook, which this engine's stands in front of */
-	void (*interp_code_written)(struct vcpu *, gpa_t, size_t len);
+	uint64_t (*interp_code_written)(struct vcpu *, gpa_t, size_t, bool *hit);
 	struct engine_options options;
 	bool stepping;	  /* one instruction is run for EVENT_STEP */
 	bool got_on;	  /* run() has executed something: EVENT_EXCLUSIVE may end it */
@@ -272,6 +272,7 @@ struct bt_glue {
 };
 extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_sse;
 
+/* Is what was just translated what the bytes still say? From then on it is told when they change (bt_invalidate_bytes()). */
 static inline bool bt_is_fresh(const struct bt_block *b)
 {
 	return atomic_load(&b->page[0]->code_gen) == b->gen[0] &&
@@ -383,7 +384,8 @@ static inline struct block *bt_single_of(const struct bt_cpu *bt, const struct b
 	return record->single ? (struct block *)(bt->meta + record->single) : NULL;
 }
 void bt_insert(struct vcpu *, struct bt_block *);
-void bt_invalidate_page(struct vcpu *, uint64_t page);
+/* Forgets what was translated from these bytes of one page; as vcpu.code_written. */
+uint64_t bt_invalidate_bytes(struct vcpu *, uint64_t gpa, size_t len, bool *hit);
 void bt_invalidate_block(struct vcpu *, struct bt_block *);
 struct jump_table *bt_jump_table(struct vcpu *, uint32_t key);
 struct bt_block *bt_jump_find(struct jump_table *, uint64_t rip);

@@ -411,13 +411,14 @@ static void poison(struct block *b)
 }
 
 /* Was it the block that runs? All others are looked at when they are wanted. */
-static void code_written(struct vcpu *v, gpa_t at, size_t len)
+static uint64_t code_written(struct vcpu *v, gpa_t at, size_t len, bool *hit)
 {
 	struct block *b = interp_of(v)->current;
 
-	(void)at, (void)len;
+	(void)at, (void)len, (void)hit;
 	if (b && !block_fresh(b))
 		poison(b);
+	return 0;
 }
 
 /* Rare enough to decode the block again. What is run alone, and code in device memory, ends behind the instruction anyway. */
