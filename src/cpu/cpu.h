@@ -739,8 +739,8 @@ struct vcpu {
 
 	uint64_t count[COUNT_COUNT];
 
-	uint8_t x87_watch;	     /* X87_*: what the live unit's control and status words ask for; see fpu.c */
-	bool splits_trap;	     /* the host's kernel punishes locked accesses across cache lines: interpreter, rmw.c */
+	uint8_t x87_watch; /* X87_*: what the live unit's control and status words ask for; see fpu.c */
+	bool splits_trap;  /* the host's kernel punishes locked accesses across cache lines: interpreter, rmw.c */
 	struct host_exec *host_exec; /* the interpreter's stubs that run host instructions, NULL until it made them */
 
 	/*

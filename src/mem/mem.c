@@ -140,8 +140,9 @@ int mem_add_rom(struct guest_mem *mem, gpa_t start, const uint8_t *host, uint64_
 	if (!pages)
 		return error_set_errno(err, ENOMEM, "ROM at 0x%" PRIx64, start.v);
 	/* Nobody writes through the pointer: the region is not writable. */
-	insert_region(mem, (struct mem_region){
-				   .start = start.v, .size = size, .host = (uint8_t *)(uintptr_t)host, .pages = pages });
+	insert_region(mem,
+		      (struct mem_region){
+			      .start = start.v, .size = size, .host = (uint8_t *)(uintptr_t)host, .pages = pages });
 	return 0;
 }
 

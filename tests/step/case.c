@@ -258,12 +258,11 @@ void case_run(struct choices *choices, const struct case_options *o, struct case
 	plan.model = &w->model;
 	plan_make(&plan);
 	step.plan = &plan;
-	plan.meddling &= !other;
 	if (other)
 		plan.state.dr[7] |= 0x11110000;
-	world_start(w, plan.image, &plan.state, plan.noise, plan.meddling);
+	world_start(w, plan.image, &plan.state, plan.noise, plan.meddling, plan.meddling && !other);
 	if (other)
-		world_start(other, plan.image, &plan.state, plan.noise, plan.meddling);
+		world_start(other, plan.image, &plan.state, plan.noise, plan.meddling, false);
 	trace_to(w, o->trace, "first");
 	if (other)
 		trace_to(other, o->trace, "other");

@@ -32,7 +32,8 @@ struct world {
 	uint64_t heard; /* and of all that they were asked before */
 	unsigned calls; /* of devices in this step */
 	uint64_t all_calls;
-	bool meddling; /* devices write to memory, and other processors change page tables */
+	bool meddling; /* devices write to memory and raise interrupts while they are asked */
+	bool others_meddle; /* other processors change page tables in exclusive sections, which differ from engine to engine */
 	uint64_t time;
 };
 
@@ -41,7 +42,7 @@ struct world *world_create(const char *engine, const char *model, struct error *
 void world_destroy(struct world *);
 /* Everything as a case begins. */
 void world_start(struct world *, const uint8_t image[IMAGE_SIZE], const struct cpu_state *, uint64_t noise,
-		 bool meddling);
+		 bool meddling, bool others_meddle);
 
 /* ---- where things are, by physical address ---- */
 

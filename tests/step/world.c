@@ -8,18 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum question {
-	PORT_READ,
-	PORT_WRITE,
-	MEMORY_READ,
-	MEMORY_WRITE,
-	INTERRUPT,
-	PENDING,
-	TPR,
-	MSR_READ,
-	MSR_WRITE,
-	EXCLUSIVE
-};
+enum question { PORT_READ, PORT_WRITE, MEMORY_READ, MEMORY_WRITE, PENDING, TPR, MSR_READ, MSR_WRITE, EXCLUSIVE };
 
 static uint64_t mix(uint64_t z)
 {
@@ -48,10 +37,13 @@ static uint64_t ask(struct vcpu *v, enum question question, uint64_t a, uint64_t
 		vcpu_post(v, EVENT_EXIT);
 	if (w->meddling && answer % 16 == 0)
 		write_memory(w, answer);
-	if (w->meddling && answer % 32 == 1)
-		vcpu_post(v, EVENT_INTERRUPT);
-	if (w->meddling && answer % 64 == 2)
-		vcpu_post(v, EVENT_NMI);
+	/* Where one interrupt follows the other at once, engines may run an instruction of the first one's handler or not. */
+	if (w->meddling && (w->others_meddle || (question <= MEMORY_WRITE && !v->delivering))) {
+		if (answer % 32 == 1)
+			vcpu_post(v, EVENT_INTERRUPT);
+		if (answer % 64 == 2)
+			vcpu_post(v, EVENT_NMI);
+	}
 	return mix(answer);
 }
 
@@ -68,18 +60,20 @@ static void mmio_write(struct vcpu *v, gpa_t at, unsigned size, uint64_t value)
 {
 	ask(v, MEMORY_WRITE, at.v ^ mix(value), size);
 }
+/* By how many instructions there were, not by how often it was asked before: an engine may look in vain. */
 static int interrupt_take(struct vcpu *v)
 {
-	uint64_t answer = ask(v, INTERRUPT, 0, 0);
+	const struct world *w = v->env_opaque;
+	uint64_t answer = mix(w->noise ^ mix(v->s.icount));
 
 	return answer % 4 ? (int)(answer >> 8 & 0xff) : -1;
 }
-/* Where one interrupt follows the other at once, engines may run an instruction of the first one's handler or not. */
+/* The same here. */
 static bool interrupt_pending(struct vcpu *v)
 {
 	const struct world *w = v->env_opaque;
 
-	return w->meddling && ask(v, PENDING, 0, 0) % 8 == 0;
+	return w->others_meddle && ask(v, PENDING, 0, 0) % 8 == 0;
 }
 static uint8_t tpr_read(struct vcpu *v) { return ask(v, TPR, 0, 0) & 15; }
 static void tpr_write(struct vcpu *v, uint8_t tpr) { ask(v, TPR, 1, tpr); }
@@ -101,8 +95,7 @@ static void exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *a
 	struct world *w = v->env_opaque;
 	uint64_t answer;
 
-	/* How often there are such sections is the engine's affair. */
-	if (w->meddling) {
+	if (w->others_meddle) {
 		answer = ask(v, EXCLUSIVE, 0, 0);
 		if (answer % 4 == 0) {
 			mem_write(w->mem, gpa(TABLES + (answer >> 20) % (TABLE_PAGES * PAGE_SIZE - 8)), &answer, 1);
@@ -165,12 +158,12 @@ void world_destroy(struct world *w)
 }
 
 void world_start(struct world *w, const uint8_t image[IMAGE_SIZE], const struct cpu_state *state, uint64_t noise,
-		 bool meddling)
+		 bool meddling, bool others_meddle)
 {
 	w->noise = noise;
 	w->heard = 0;
 	w->calls = 0;
-	w->meddling = false;
+	w->meddling = w->others_meddle = false;
 	mem_write(w->mem, gpa(0), image, IMAGE_SIZE);
 	mem_fill(w->mem, gpa(IMAGE_SIZE), 0, 0xa0000 - IMAGE_SIZE);
 	mem_fill(w->mem, gpa(0xc0000), 0, RAM_SIZE - 0xc0000);
@@ -179,4 +172,5 @@ void world_start(struct world *w, const uint8_t image[IMAGE_SIZE], const struct 
 	w->ops->push(w->v, state);
 	w->ops->invalidate(w->v, gpa(0), RAM_SIZE);
 	w->meddling = meddling;
+	w->others_meddle = others_meddle;
 }
