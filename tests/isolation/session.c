@@ -378,7 +378,8 @@ static void open_traces(struct session *s, const char *path)
 		char name[512];
 
 		snprintf(name, sizeof(name), "%s.%s", path, n == BT ? "bt" : "interp");
-		if (trace_open(&s->world[n]->trace, "exceptions,page-faults,control,msr,mmio,pio,code", name, 0, &err))
+		if (trace_open(&s->world[n]->trace, "exceptions,page-faults,control,msr,mmio,pio,code", name,
+			       UINT64_MAX, &err))
 			fprintf(stderr, "# %s\n", err.text);
 	}
 }

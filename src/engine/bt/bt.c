@@ -72,11 +72,11 @@ static struct code_page *fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa)
 /* Does a block that crosses go on where it did? */
 static bool check_second(struct vcpu *v, struct bt_block *b)
 {
-	uint64_t gpa2;
+	uint64_t second = (bt_linear(v, bt_address(v)) | (PAGE_SIZE - 1)) + 1, gpa2;
 
 	if (!b->crosses)
 		return true;
-	fetch_page(v, (bt_linear(v, bt_address(v)) | (PAGE_SIZE - 1)) + 1, &gpa2);
+	fetch_page(v, v->code_mode == MODE_64 ? second : (uint32_t)second, &gpa2);
 	b->second_space = bt_fetched_space(v);
 	return gpa2 == b->gpa2;
 }
@@ -369,7 +369,8 @@ static bool find_table(struct vcpu *v)
 	struct bt_cpu *bt = v->bt;
 	const struct slot_table *table;
 
-	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never)
+	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never &&
+	    (bt->narrow || v->code_mode == MODE_64))
 		return true;
 	if (bt->tlb_changed)
 		memset(bt->view_r15, 0, sizeof(bt->view_r15));
@@ -381,6 +382,7 @@ static bool find_table(struct vcpu *v)
 		return false;
 	}
 	bt_windows_young(bt->windows, v, bt_space_is_young(bt));
+	bt->narrow = atomic_load(&table->narrow);
 	bt->last_view = v->tlb_view;
 	v->slot_r15 = bt->view_r15[v->tlb_view] = table->r15;
 	return true;

@@ -41,8 +41,9 @@
  * space, since the slot number of a non-canonical address has 25 bits: looking it up faults.
  */
 struct slot_table {
-	int64_t *entry; /* entry[-256..255] */
-	uint64_t r15;	/* (uintptr_t)entry + 39 */
+	int64_t *entry;	     /* entry[-256..255] */
+	uint64_t r15;	     /* (uintptr_t)entry + 39 */
+	_Atomic bool narrow; /* slot 0 may be used by 16- and 32-bit code: see window_narrow() */
 };
 
 struct bt_windows; /* a machine's: shared by its vCPUs */
@@ -60,7 +61,8 @@ struct bt_windows *bt_windows_create(struct guest_mem *, const struct engine_opt
 void bt_windows_destroy(struct bt_windows *);
 
 /*
- * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC). Creates it empty if need be.
+ * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC); narrow, if that is no 64-bit code.
+ * Creates it empty if need be.
  * NULL when translated code must not run in this state (paging off, not 4-level, alignment checks or data
  * breakpoints on): then the interpreter goes on.
  */

@@ -386,7 +386,7 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 		if (!b->page[1])
 			break;
 		uint8_t *host2;
-		uint64_t next_page = (linear | (PAGE_SIZE - 1)) + 1;
+		uint64_t next_page = (linear | (PAGE_SIZE - 1)) + 1; /* a fetch wraps it */
 
 		if (cpu_fetch_translate(v, gva(next_page), &host2).v == b->gpa2)
 			break;
