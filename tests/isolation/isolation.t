@@ -6,7 +6,8 @@ isolation=${ISOLATION:-build/release/tests/isolation/isolation}
 
 check "150 sessions" "$isolation" --seed 1 --sessions 150
 grep -v '^#' tests/isolation/seeds >"$scratch/seeds"
-while read -r seed what; do
-	check "seed $seed: $what" "$isolation" --seed "$seed" --sessions 1
+while read -r seed steps engine what; do
+	[ "$engine" = - ] && engine=
+	check "seed $seed: $what" "$isolation" --seed "$seed" --sessions 1 --step "$steps" ${engine:+--engine "$engine"}
 done <"$scratch/seeds"
 finish

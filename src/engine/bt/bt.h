@@ -81,11 +81,11 @@ void bt_windows_leave(struct bt_windows *, struct vcpu *);
 enum window_result bt_windows_fault(struct bt_windows *, struct vcpu *, uint64_t at, bool write);
 
 /*
- * Before the interpreter does an instruction for translated code: a hint that linear address lin is used; makes a window
- * for its slot in the current table if the slot has none, and fills the page if that is allowed. Must not raise, must not
- * set accessed or dirty bits if the access would fault.
+ * When the interpreter does an instruction for translated code: a hint that linear address lin is used, which may be wrong; makes a window
+ * for its slot in the current table if the slot has none, and fills the page if that is allowed. Raises nothing, and sets no accessed or
+ * dirty bits: where they are missing the page is not filled.
  */
-void bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
+enum window_result bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
 /*
  * Which linear address an access to host address `at` was to. Where it went to an absent slot's window, that is known within the slot
  * only, and *lin, a guess, has to agree. False: not known.

@@ -329,7 +329,7 @@ enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, stru
 		atomic_fetch_add_explicit(&w->slow, at != NULL, memory_order_relaxed);
 		return WINDOW_SLOW;
 	}
-	if (!is_closed_to(c, lin) && !(at && is_repeated(c, lin)) && mark_tables(&f))
+	if (!is_closed_to(c, lin) && !(at && is_repeated(c, lin)) && (!at || mark_tables(&f)))
 		result = fill_locked(&f, at);
 	if (at) {
 		atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);
