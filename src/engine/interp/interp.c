@@ -636,7 +636,7 @@ static int interp_push(struct vcpu *v, const struct cpu_state *s)
 {
 	v->s = *s;
 	cpu_set_status(v, s->rflags);
-	v->fpu_live = false;
+	v->fpu_live = v->repeating = false;
 	cpu_tlb_flush(v);
 	cpu_update_mode(v);
 	/* Whatever the new state waits for or is in the middle of: have it looked at. */
