@@ -113,8 +113,9 @@ static struct candidate candidate(struct fill *f, const struct mem_region *ram, 
 		f->entry[page % PAGES_PER_SPAN] = t->pte;
 		c.mappable = true;
 	}
-	c.mappable &=
-		c.frame - ram->start < ram->size && !is_closed(f->window, f->lin + ((uint64_t)page - here) * PAGE_SIZE);
+	c.mappable &= c.frame - ram->start < ram->size;
+	if (is_closed(f->window, f->lin + ((uint64_t)page - here) * PAGE_SIZE))
+		c.mappable = false;
 	if (c.mappable && c.writable && !mem_allow_direct(mem_page(f->w->mem, gpa(c.frame)), DIRECT_ENGINE))
 		c.writable = false;
 	return c;
