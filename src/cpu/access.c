@@ -24,7 +24,14 @@ static _Noreturn void raise_walk_fault(struct vcpu *v, struct fault fault, bool 
 /* Outside long mode linear addresses wrap at 4 GiB, in 64-bit mode at 2^64. */
 static uint64_t linear(const struct vcpu *v, uint64_t lin) { return in_long_mode(v) ? lin : (uint32_t)lin; }
 
-static uint64_t next_page(const struct vcpu *v, uint64_t lin) { return linear(v, (lin & PAGE_MASK) + PAGE_SIZE); }
+/*
+ * The last address that an access may go on to before it wraps. In compatibility mode: operands as outside long mode (found so on
+ * the host's processor), but what the processor itself reads has 64 bits.
+ */
+static uint64_t last_of_data(const struct vcpu *v) { return v->code_mode == MODE_64 ? UINT64_MAX : UINT32_MAX; }
+static uint64_t last_of_system(const struct vcpu *v) { return in_long_mode(v) ? UINT64_MAX : UINT32_MAX; }
+
+static uint64_t next_page(uint64_t lin, uint64_t last) { return ((lin & PAGE_MASK) + PAGE_SIZE) & last; }
 
 static bool crosses_page(uint64_t lin, unsigned size) { return (lin & ~PAGE_MASK) + size > PAGE_SIZE; }
 
@@ -202,7 +209,7 @@ static void target_write(struct vcpu *v, const struct target *t, const uint8_t *
 
 /* ---- accesses in a given view ---- */
 
-static uint64_t load_in_view(struct vcpu *v, uint64_t lin, unsigned size, enum tlb_view view, bool ss)
+static uint64_t load_in_view(struct vcpu *v, uint64_t lin, unsigned size, uint64_t last, enum tlb_view view, bool ss)
 {
 	uint64_t value = 0;
 
@@ -217,14 +224,15 @@ static uint64_t load_in_view(struct vcpu *v, uint64_t lin, unsigned size, enum t
 
 	unsigned head = PAGE_SIZE - (lin & ~PAGE_MASK);
 	struct target first = reach(v, lin, ACCESS_READ, view, ss);
-	struct target second = reach(v, next_page(v, lin), ACCESS_READ, view, ss);
+	struct target second = reach(v, next_page(lin, last), ACCESS_READ, view, ss);
 
 	target_read(v, &first, (uint8_t *)&value, head);
 	target_read(v, &second, (uint8_t *)&value + head, size - head);
 	return value;
 }
 
-static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, enum tlb_view view, bool ss)
+static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size, uint64_t last,
+			  enum tlb_view view, bool ss)
 {
 	lin = linear(v, lin);
 	if (likely(!crosses_page(lin, size))) {
@@ -244,7 +252,7 @@ static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned
 
 	unsigned head = PAGE_SIZE - (lin & ~PAGE_MASK);
 	struct target first = reach(v, lin, ACCESS_WRITE, view, ss);
-	struct target second = reach(v, next_page(v, lin), ACCESS_WRITE, view, ss);
+	struct target second = reach(v, next_page(lin, last), ACCESS_WRITE, view, ss);
 
 	/* Where one is a device the vCPU may have waited for it, and the other page may hold code by now. */
 	target_write(v, &first, (const uint8_t *)&value, head);
@@ -254,17 +262,17 @@ static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned
 }
 
 /* Reach every page of a range for nothing but the faults. */
-static void probe_in_view(struct vcpu *v, uint64_t lin, unsigned len, enum access access, enum tlb_view view, bool ss)
+static void probe_data(struct vcpu *v, uint64_t lin, unsigned len, enum access access, bool ss)
 {
 	lin = linear(v, lin);
 	for (;;) {
 		unsigned here = PAGE_SIZE - (lin & ~PAGE_MASK);
 
-		reach(v, lin, access, view, ss);
+		reach(v, lin, access, v->tlb_view, ss);
 		if (len <= here)
 			return;
 		len -= here;
-		lin = next_page(v, lin);
+		lin = next_page(lin, last_of_data(v));
 	}
 }
 
@@ -282,7 +290,7 @@ uint64_t cpu_matching_breakpoints(const struct vcpu *v, uint64_t address, unsign
 
 		if (!bits(v->s.dr[7], 2 * n + 1, 2 * n) || !(kinds & BIT(kind)))
 			continue;
-		if (address < start + len && start < address + size)
+		if (address <= start + len - 1 && start <= address + size - 1)
 			hit |= BIT(n);
 	}
 	return hit;
@@ -294,8 +302,12 @@ static bool accesses_are_checked(const struct vcpu *v) { return unlikely(v->tlb 
 static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum access access)
 {
 	unsigned kinds = BIT(BREAK_ACCESS) | (access == ACCESS_WRITE ? BIT(BREAK_WRITE) : 0);
+	uint64_t left = last_of_data(v) - lin; /* bytes behind the first one, before it wraps */
+	unsigned beyond = size - 1 > left ? size - 1 - (unsigned)left : 0;
 
-	v->s.pending_debug |= cpu_matching_breakpoints(v, lin, size, kinds);
+	v->s.pending_debug |= cpu_matching_breakpoints(v, linear(v, lin), size - beyond, kinds);
+	if (beyond)
+		v->s.pending_debug |= cpu_matching_breakpoints(v, 0, beyond, kinds);
 }
 
 /* ---- the public accesses: in the current view ---- */
@@ -340,9 +352,9 @@ uint64_t cpu_load_slow(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 	uint64_t value;
 
 	if (likely(!accesses_are_checked(v)))
-		return load_in_view(v, lin, size, v->tlb_view, ss);
+		return load_in_view(v, lin, size, last_of_data(v), v->tlb_view, ss);
 	cpu_check_alignment(v, lin, size);
-	value = load_in_view(v, lin, size, v->tlb_view, ss);
+	value = load_in_view(v, lin, size, last_of_data(v), v->tlb_view, ss);
 	note_breakpoints(v, lin, size, ACCESS_READ);
 	return value;
 }
@@ -351,7 +363,7 @@ void cpu_store_slow(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size,
 {
 	if (accesses_are_checked(v))
 		cpu_check_alignment(v, lin, size);
-	store_in_view(v, lin, value, size, v->tlb_view, ss);
+	store_in_view(v, lin, value, size, last_of_data(v), v->tlb_view, ss);
 	if (accesses_are_checked(v))
 		note_breakpoints(v, lin, size, ACCESS_WRITE);
 }
@@ -360,7 +372,7 @@ void cpu_probe_write(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 {
 	if (accesses_are_checked(v))
 		cpu_check_alignment(v, lin, size);
-	probe_in_view(v, lin, size, ACCESS_WRITE, v->tlb_view, ss);
+	probe_data(v, lin, size, ACCESS_WRITE, ss);
 }
 
 static bool is_direct(const struct target *t) { return t->host && !t->rom && !t->code; }
@@ -370,7 +382,7 @@ static void *map_crossing(struct vcpu *v, uint64_t lin, bool ss)
 {
 	const struct tlb_entry *e = &v->tlbs[v->tlb_view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 	struct target first = reach(v, lin, ACCESS_WRITE, v->tlb_view, ss);
-	struct target second = reach(v, next_page(v, lin), ACCESS_WRITE, v->tlb_view, ss);
+	struct target second = reach(v, next_page(lin, last_of_data(v)), ACCESS_WRITE, v->tlb_view, ss);
 	uint64_t offset = lin & ~PAGE_MASK;
 	uint8_t *view;
 
@@ -404,6 +416,8 @@ void cpu_load_bytes(struct vcpu *v, uint64_t lin, void *to, unsigned len, bool s
 {
 	uint8_t *out = to;
 
+	if (!len)
+		return;
 	if (accesses_are_checked(v))
 		note_breakpoints(v, lin, len, ACCESS_READ);
 	for (lin = linear(v, lin); len;) {
@@ -413,7 +427,7 @@ void cpu_load_bytes(struct vcpu *v, uint64_t lin, void *to, unsigned len, bool s
 		target_read(v, &t, out, here);
 		out += here;
 		len -= here;
-		lin = next_page(v, lin);
+		lin = next_page(lin, last_of_data(v));
 	}
 }
 
@@ -425,7 +439,7 @@ void cpu_store_bytes(struct vcpu *v, uint64_t lin, const void *from, unsigned le
 		return;
 	lin = linear(v, lin);
 	if (crosses_page(lin, len))
-		probe_in_view(v, lin, len, ACCESS_WRITE, v->tlb_view, ss);
+		probe_data(v, lin, len, ACCESS_WRITE, ss);
 	if (accesses_are_checked(v))
 		note_breakpoints(v, lin, len, ACCESS_WRITE);
 	while (len) {
@@ -435,18 +449,18 @@ void cpu_store_bytes(struct vcpu *v, uint64_t lin, const void *from, unsigned le
 		target_write(v, &t, in, here);
 		in += here;
 		len -= here;
-		lin = next_page(v, lin);
+		lin = next_page(lin, last_of_data(v));
 	}
 }
 
 uint64_t cpu_system_load(struct vcpu *v, uint64_t lin, unsigned size)
 {
-	return load_in_view(v, lin, size, TLB_KERNEL, false);
+	return load_in_view(v, lin, size, last_of_system(v), TLB_KERNEL, false);
 }
 
 void cpu_system_store(struct vcpu *v, uint64_t lin, uint64_t value, unsigned size)
 {
-	store_in_view(v, lin, value, size, TLB_KERNEL, false);
+	store_in_view(v, lin, value, size, last_of_system(v), TLB_KERNEL, false);
 }
 
 /* ---- with every other vCPU stopped ---- */

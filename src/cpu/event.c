@@ -94,6 +94,7 @@ static bool __attribute__((noinline)) try_delivery(struct vcpu *v, const struct 
 static bool triple_fault(struct vcpu *v)
 {
 	TRACE(v->trace, EXCEPTIONS, "cpu%u rip %#lx triple fault", v->index, v->s.rip);
+	v->s.shadow = SHADOW_NONE;
 	v->s.activity = CPU_SHUTDOWN;
 	vcpu_post(v, EVENT_HALTED);
 	return false;
@@ -143,6 +144,7 @@ static bool deliver(struct vcpu *v, struct delivery d)
 static bool freeze(struct vcpu *v)
 {
 	v->step_trap = v->step_resume = false;
+	v->s.shadow = SHADOW_NONE; /* what it waits for must get in */
 	v->s.activity = CPU_HALTED;
 	vcpu_post(v, EVENT_HALTED);
 	return true;
@@ -228,7 +230,7 @@ static void prepare_step(struct vcpu *v)
 	v->step_resume = v->s.rflags & FLAG_RF;
 	v->step_rip = v->s.rip;
 	v->step_shadow = v->s.shadow;
-	if (v->step_trap || v->s.shadow || v->s.pending_debug || (v->s.dr[7] & DR7_ENABLES))
+	if (v->step_trap || v->step_resume || v->s.shadow || v->s.pending_debug || (v->s.dr[7] & DR7_ENABLES))
 		vcpu_post(v, EVENT_STEP);
 	else
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STEP);

@@ -485,7 +485,7 @@ static bool is_global(const struct vcpu *v, uint64_t entry_gpa) { return (entry_
 
 gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 {
-	uint64_t lin = in_long_mode(v) ? a.v : (uint32_t)a.v;
+	uint64_t lin = v->code_mode == MODE_64 ? a.v : (uint32_t)a.v;
 	uint64_t number = lin >> PAGE_SHIFT, tag = (lin & PAGE_MASK) | v->asid;
 	bool user = v->cpl == 3;
 	struct fetch_entry *e = &v->fetch_tlb[user][number % FETCH_TLB_SIZE];

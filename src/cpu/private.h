@@ -73,7 +73,10 @@ void cpu_note_write(struct vcpu *, gpa_t, unsigned size);
 uint64_t cpu_code_changed(void *vcpu, gpa_t, size_t len);
 /* A record of the processor's own, in RAM. -EFAULT: a part of it is not in RAM; what was before that part is written. */
 int cpu_write_physical(struct vcpu *, gpa_t, const void *, unsigned size);
-/* DR6 bits of the enabled breakpoints of these kinds (bits by enum break_kind) that [address, address+size) touches, SDM vol. 3B 17.2.5. */
+/*
+ * DR6 bits of the enabled breakpoints of these kinds (bits by enum break_kind) that `size` bytes (at least one) from address on touch, SDM
+ * vol. 3B 17.2.5. They do not wrap.
+ */
 uint64_t cpu_matching_breakpoints(const struct vcpu *, uint64_t address, unsigned size, unsigned kinds);
 
 /* ---- debug.c ---- */

@@ -122,7 +122,7 @@ void cpu_reset(struct vcpu *v, bool init)
 		vcpu_post(v, EVENT_HALTED);
 	v->interrupt_wanted = false;
 	v->delivering = false;
-	v->step_trap = v->step_resume = false;
+	v->step_trap = v->step_resume = v->repeating = false;
 	v->step_shadow = SHADOW_NONE;
 	cpu_set_status(v, v->s.rflags);
 	cpu_tlb_flush(v);

@@ -20,10 +20,15 @@ struct tss_layout {
 	uint8_t segment_count; /* FS and GS are not in the 16-bit one */
 	uint8_t ldt;
 	uint8_t trap; /* 0: none */
+	/*
+	 * Set in general registers that are loaded from it: vol. 3A 7.6 has the upper halves "modified and not maintained"; an 80386 sets
+	 * them.
+	 */
+	uint32_t upper;
 };
 
-static const struct tss_layout layout_16 = { 43, 2, 0, 14, 34, 4, 42, 0 };
-static const struct tss_layout layout_32 = { 103, 4, 28, 32, 72, 6, 96, 100 };
+static const struct tss_layout layout_16 = { 43, 2, 0, 14, 34, 4, 42, 0, 0xffff0000 };
+static const struct tss_layout layout_32 = { 103, 4, 28, 32, 72, 6, 96, 100, 0 };
 
 struct task_image {
 	uint32_t cr3, eip, eflags, gpr[8];
@@ -74,7 +79,7 @@ static struct task_image read_image(struct vcpu *v, uint64_t base, const struct 
 	image.eip = (uint32_t)cpu_system_load(v, at, layout->width);
 	image.eflags = (uint32_t)cpu_system_load(v, at += layout->width, layout->width);
 	for (unsigned n = 0; n < 8; n++)
-		image.gpr[n] = (uint32_t)cpu_system_load(v, at += layout->width, layout->width);
+		image.gpr[n] = (uint32_t)cpu_system_load(v, at += layout->width, layout->width) | layout->upper;
 	for (unsigned n = 0; n < layout->segment_count; n++)
 		image.segments[n] = (uint16_t)cpu_system_load(v, base + layout->segments + n * layout->width, 2);
 	image.ldt = (uint16_t)cpu_system_load(v, base + layout->ldt, 2);

@@ -82,6 +82,8 @@ static const char *check_entry(const struct bt_windows *w, const struct space *s
 	if (base < w->first || number >= w->window_count || w->window[number].base != base)
 		return "a slot table names what is no window";
 	window = &w->window[number];
+	if (!slot && space->table[view].narrow && !window->narrow)
+		return "16- and 32-bit code may use a window that is not for it";
 	if (window->slot != (slot & 511) || !window->pml4e)
 		return "a slot table names another slot's window";
 	if ((window->kind == WINDOW_SUPERVISOR && view == TABLE_USER) ||
@@ -115,6 +117,9 @@ static const char *check_mapping(const struct bt_windows *w, uint64_t start, uin
 		return "something is mapped between windows";
 	if (!w->window[number].pml4e)
 		return "something is mapped in a window that is free";
+	if (w->window[number].narrow && start - w->window[number].base <= UINT32_MAX &&
+	    end - w->window[number].base > (UINT32_MAX & PAGE_MASK))
+		return "something is mapped where 16- and 32-bit code must fault";
 	if (rights[2] != '-' || rights[3] != 's')
 		return "a mapping in a window has wrong rights";
 	if (offset >= w->mem->ram.size || end - start > w->mem->ram.size - offset)

@@ -130,8 +130,9 @@ struct session_counts {
 };
 struct session_options {
 	unsigned rounds;
-	unsigned step;	   /* percent of rounds in which every instruction is looked at */
-	const char *trace; /* NULL, or where to write what happens */
+	unsigned step;	    /* percent of rounds in which every instruction is looked at */
+	const char *trace;  /* NULL, or where to write what happens */
+	const char *engine; /* NULL: one of some */
 };
 /* name: what a finding calls it. */
 void session_run(struct choices *, const char *name, const struct session_options *, struct session_counts *);

@@ -1,4 +1,13 @@
 #!/bin/sh
-# Some thousand hostile rounds, the same ones every time; `make isolation` goes on for longer.
+# Some thousand hostile rounds, the same ones every time, and sessions that found something once; `make isolation` goes on for longer.
 cd "$(dirname "$0")/../.." || exit 1
-exec "${ISOLATION:-build/release/tests/isolation/isolation}" --seed 1 --sessions 150
+. tests/lib/tap.sh
+isolation=${ISOLATION:-build/release/tests/isolation/isolation}
+
+check "150 sessions" "$isolation" --seed 1 --sessions 150
+grep -v '^#' tests/isolation/seeds >"$scratch/seeds"
+while read -r seed steps engine what; do
+	[ "$engine" = - ] && engine=
+	check "seed $seed: $what" "$isolation" --seed "$seed" --sessions 1 --step "$steps" ${engine:+--engine "$engine"}
+done <"$scratch/seeds"
+finish

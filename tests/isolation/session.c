@@ -355,9 +355,9 @@ static const char *any_translator(struct choices *c)
 	}
 }
 
-static void create_worlds(struct session *s)
+static void create_worlds(struct session *s, const char *engine)
 {
-	const char *names[WORLDS] = { "interp", any_translator(s->choices) };
+	const char *any = any_translator(s->choices), *names[WORLDS] = { "interp", engine ? engine : any };
 	struct error err;
 
 	for (unsigned n = 0; n < WORLDS; n++) {
@@ -378,7 +378,8 @@ static void open_traces(struct session *s, const char *path)
 		char name[512];
 
 		snprintf(name, sizeof(name), "%s.%s", path, n == BT ? "bt" : "interp");
-		if (trace_open(&s->world[n]->trace, "exceptions,page-faults,control,msr,mmio,pio,code", name, 0, &err))
+		if (trace_open(&s->world[n]->trace, "exceptions,page-faults,control,msr,mmio,pio,code", name,
+			       UINT64_MAX, &err))
 			fprintf(stderr, "# %s\n", err.text);
 	}
 }
@@ -394,7 +395,7 @@ void session_run(struct choices *c, const char *name, const struct session_optio
 	s->step = options->step;
 	s->tables.open = choose_one_in(c, 5);
 	s->compare = !s->tables.open;
-	create_worlds(s);
+	create_worlds(s, options->engine);
 	if (options->trace)
 		open_traces(s, options->trace);
 	watch_begin(s->world[BT]->v);

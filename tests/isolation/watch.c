@@ -137,26 +137,6 @@ static uint64_t register_value(const greg_t *regs, ZydisRegister reg)
 	return 0;
 }
 
-static uint64_t operand_address(const greg_t *regs, const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o)
-{
-	uint64_t at = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
-
-	if (o->mem.base == ZYDIS_REGISTER_RIP)
-		at += (uint64_t)regs[REG_RIP] + i->length;
-	else
-		at += register_value(regs, o->mem.base);
-	at += register_value(regs, o->mem.index) * o->mem.scale;
-	if (i->address_width == 32)
-		at = (uint32_t)at;
-	if (o->mem.segment == ZYDIS_REGISTER_GS)
-		at += watch.bt->gs_base;
-	/* What PUSH and CALL store lies below. */
-	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RSP &&
-	    (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-		at -= o->size / 8;
-	return at;
-}
-
 /* The bit's offset in a register, in bytes, as far as it goes beyond the operand. */
 static uint64_t bit_string_distance(const greg_t *regs, const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o)
 {
@@ -172,6 +152,26 @@ static uint64_t bit_string_distance(const greg_t *regs, const ZydisDecodedInstru
 	return (uint64_t)(sign_extend(value, o->size) >> 3) & ~(uint64_t)(o->size / 8 - 1);
 }
 
+static uint64_t operand_address(const greg_t *regs, const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o)
+{
+	uint64_t at = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
+
+	if (o->mem.base == ZYDIS_REGISTER_RIP)
+		at += (uint64_t)regs[REG_RIP] + i->length;
+	else
+		at += register_value(regs, o->mem.base);
+	at += register_value(regs, o->mem.index) * o->mem.scale + bit_string_distance(regs, i, o);
+	if (i->address_width == 32)
+		at = (uint32_t)at;
+	if (o->mem.segment == ZYDIS_REGISTER_GS)
+		at += watch.bt->gs_base;
+	/* What PUSH and CALL store lies below. */
+	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RSP &&
+	    (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+		at -= o->size / 8;
+	return at;
+}
+
 static void check_operand(const greg_t *regs, const ZydisDecodedInstruction *i, const ZydisDecodedOperand *o)
 {
 	uint64_t at, size = MAX(o->size / 8, 1);
@@ -181,7 +181,7 @@ static void check_operand(const greg_t *regs, const ZydisDecodedInstruction *i, 
 		return;
 	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 		found("an emitted instruction has several addresses");
-	at = operand_address(regs, i, o) + bit_string_distance(regs, i, o);
+	at = operand_address(regs, i, o);
 	watch.counts.accesses++;
 	if (!access_allowed(regs, o, at, size, write))
 		found("translated code %s %llu bytes at %#llx", write ? "writes" : "reads", (unsigned long long)size,

@@ -133,12 +133,18 @@ static inline bool translated(struct bt_windows *w, struct vcpu *v, uint64_t lin
 	return write ? write_host(at, *value) : read_host(at, value);
 }
 
-/* With what the engine does for WINDOW_SLOW: a hint, then again. */
+/* With what the engine does for WINDOW_SLOW: a hint, the access, which marks its page, a hint again. Then once more. */
 static inline bool translated_twice(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write, uint64_t *value)
 {
+	struct page_walk walk;
+	struct fault fault;
+
 	if (translated(w, v, lin, write, value))
 		return true;
-	bt_windows_touch(w, v, lin, write);
+	if (bt_windows_touch(w, v, lin, write) == WINDOW_SLOW &&
+	    !cpu_walk(v, gva(lin), write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view == TLB_USER,
+		      v->tlb_view == TLB_KERNEL_AC, &walk, &fault))
+		bt_windows_touch(w, v, lin, write);
 	return translated(w, v, lin, write, value);
 }
 

@@ -36,7 +36,8 @@ static bool stack_segment(const struct vcpu *v)
 
 	if (!in_protected_mode(v))
 		return true;
-	if ((v->s.seg_sel[SS] & 3) != v->cpl || ((attr & ATTR_DPL) >> ATTR_DPL_SHIFT) != v->cpl)
+	/* Behind SYSCALL the selector's RPL is what STAR has there (SDM vol. 2, SYSCALL). */
+	if (((attr & ATTR_DPL) >> ATTR_DPL_SHIFT) != v->cpl)
 		return false;
 	if (!(attr & ATTR_P)) /* null: in long mode */
 		return in_long_mode(v) && !(attr & ~ATTR_DPL) && v->cpl < 3;

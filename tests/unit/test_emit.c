@@ -443,13 +443,29 @@
 	_("fstpt 16(%esi)", "fstp tbyte ptr gs:[esi+0x10]\n")								\
 	/* segments with a base */											\
 	_("mov %gs:0x14, %eax", "mov eax, dword ptr gs:[r14d+0x14]\n")							\
-	_("mov %ecx, %fs:(%edx)", "mov dword ptr gs:[edx+r13d*1], ecx\n")						\
+	/* which an offset that goes on behind 4 GiB is none of */								\
+	_("mov %ecx, %fs:(%edx)",											\
+	  "lea r10d, [rdx]\n"												\
+	  "mov r11, qword ptr [r15+write_limit_fs]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"									\
+	  "mov dword ptr gs:[r10d+r13d*1], ecx\n")									\
+	_("mov %gs:0xfffffffd, %eax",											\
+	  "lea r10d, [0xFFFFFFFFFFFFFFFD]\n"											\
+	  "mov r11, qword ptr [r15+read_limit_gs]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"									\
+	  "mov eax, dword ptr gs:[r10d+r14d*1]\n")									\
+	_("mov %cl, %fs:(%edx)", "mov byte ptr gs:[edx+r13d*1], cl\n")							\
 	_("mov %gs:8(%ebx,%ecx,2), %eax",										\
 	  "lea r10d, [rbx+rcx*2+0x08]\n"										\
+	  "mov r11, qword ptr [r15+read_limit_gs]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"									\
 	  "mov eax, dword ptr gs:[r10d+r14d*1]\n")									\
 	_("mov %eax, %es:4(%edi)",											\
+	  "lea r10d, [rdi+0x04]\n"											\
+	  "mov r11, qword ptr [r15+write_limit_es]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"									\
 	  "mov r11, qword ptr [r15+es_base]\n"										\
-	  "mov dword ptr gs:[edi+r11d*1+0x04], eax\n")									\
+	  "mov dword ptr gs:[r10d+r11d*1], eax\n")									\
 	_("add %ah, %fs:2(%ebx)",											\
 	  "rorx r12d, eax, 0x08\n"											\
 	  "add byte ptr gs:[ebx+r13d*1+0x02], r12b\n")									\
@@ -489,7 +505,10 @@
 	  "mov dword ptr gs:[esp-0x04], 0xFFFFFFFE\n"									\
 	  "lea esp, [rsp-0x04]\n")											\
 	_("push %gs:(%eax)",												\
-	  "mov r12d, dword ptr gs:[eax+r14d*1]\n"									\
+	  "lea r10d, [rax]\n"												\
+	  "mov r11, qword ptr [r15+read_limit_gs]\n"									\
+	  "mov r11b, byte ptr [r11+r10*1+0x03]\n"									\
+	  "mov r12d, dword ptr gs:[r10d+r14d*1]\n"									\
 	  "mov dword ptr gs:[esp-0x04], r12d\n"									\
 	  "lea esp, [rsp-0x04]\n")											\
 	_("push %fs",													\
@@ -723,6 +742,9 @@ static void name_state(char *line, size_t size)
 		{ "rflags", offsetof(struct vcpu, s.rflags) },
 		{ "read_limit_ds", offsetof(struct vcpu, bt_frame.read_limit[DS]) },
 		{ "read_limit_ss", offsetof(struct vcpu, bt_frame.read_limit[SS]) },
+		{ "read_limit_fs", offsetof(struct vcpu, bt_frame.read_limit[FS]) },
+		{ "read_limit_gs", offsetof(struct vcpu, bt_frame.read_limit[GS]) },
+		{ "write_limit_fs", offsetof(struct vcpu, bt_frame.write_limit[FS]) },
 		{ "write_limit_es", offsetof(struct vcpu, bt_frame.write_limit[ES]) },
 		{ "write_limit_ss", offsetof(struct vcpu, bt_frame.write_limit[SS]) },
 		{ "wrap_limit", offsetof(struct vcpu, bt_frame.wrap_limit) },
@@ -926,7 +948,11 @@ static void test_segments(void **state)
 	e.code32 = true;
 	e.plain_segments = e.based_segments = 1 << SS;
 	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_DONE);
-	check_listing(&e, "mov dword ptr gs:[esp+r9d*1-0x04], eax\nlea esp, [rsp-0x04]\n");
+	check_listing(&e, "lea r10d, [rsp-0x04]\n"
+			  "mov r11, qword ptr [r15+write_limit_ss]\n"
+			  "mov r11b, byte ptr [r11+r10*1+0x03]\n"
+			  "mov dword ptr gs:[r10d+r9d*1], eax\n"
+			  "lea esp, [rsp-0x04]\n");
 }
 
 /* What does not fit is not written, and what was written stays. */
@@ -1000,7 +1026,10 @@ static void test_tlb32(void **state)
 	e.tlb_lookup = lookup;
 	e.exit_arg = 0x123;
 	assert_int_equal(emit_insn(&e, &i, &h, RIP), EMIT_DONE);
-	check_listing(&e, "lea r10d, [rbx+r13*1+0x10]\n"
+	check_listing(&e, "lea r10d, [rbx+0x10]\n"
+			  "mov r11, qword ptr [r15+read_limit_fs]\n"
+			  "mov r11b, byte ptr [r11+r10*1+0x0F]\n"
+			  "lea r10d, [r10+r13*1]\n"
 			  "mov qword ptr [r15+value], r12\n"
 			  "mov qword ptr [r15+rcx], rcx\n"
 			  "mov r11d, 0x0C\n"

@@ -620,6 +620,61 @@ static void test_stack_shadow(void **state)
 	assert_int_equal(v->s.rip, HANDLER + EXC_NMI);
 }
 
+/* What the processor does instead of the instruction ends its shadow; RF is good for one instruction, breakpoints or not. */
+static void test_shadow_of_what_does_not_end(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	long_mode(b, 0);
+	gate64(b, 0x40, CODE0, HANDLER, 14, 0, 0);
+	cpu_set_rflags(v, FLAG_IF | 2);
+	v->s.shadow = SHADOW_STI;
+	v->fault = (struct fault){ .freeze = true };
+	assert_true(cpu_deliver_fault(v));
+	assert_int_equal(v->s.activity, CPU_HALTED);
+	b->interrupt = 0x40;
+	vcpu_post(v, EVENT_INTERRUPT);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->s.rip, HANDLER);
+
+	v->s.rflags |= FLAG_RF;
+	vcpu_post(v, EVENT_STEP);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->events & EVENT_STEP, EVENT_STEP);
+	cpu_after_step(v);
+	assert_false(v->s.rflags & FLAG_RF);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->events, 0);
+
+	v->s.shadow = SHADOW_STI;
+	v->s.idtr_limit = 0;
+	assert_false(fault(b, EXC_UD, false, 0));
+	assert_int_equal(v->s.activity, CPU_SHUTDOWN);
+	assert_int_equal(v->s.shadow, SHADOW_NONE);
+}
+
+/* Left in a repetition an interrupt pushes RF; INIT leaves none. */
+static void test_repetition_and_init(void **state)
+{
+	struct bare_cpu *b = *state;
+	struct vcpu *v = b->v;
+
+	for (unsigned init = 0; init < 2; init++) {
+		long_mode(b, 0);
+		gate64(b, EXC_NMI, CODE0, HANDLER, 14, 0, 0);
+		v->repeating = true;
+		if (init) {
+			cpu_reset(v, true);
+			long_mode(b, 0);
+		}
+		v->s.nmi_blocked = 0;
+		vcpu_post(v, EVENT_NMI);
+		assert_true(cpu_handle_events(v));
+		assert_int_equal(get(b, v->s.gpr[RSP] + 16, 8) & FLAG_RF, init ? 0 : FLAG_RF);
+	}
+}
+
 static void test_halt(void **state)
 {
 	struct bare_cpu *b = *state;
@@ -941,7 +996,8 @@ int main(void)
 		TEST(test_interrupts_and_shadow), TEST(test_stack_shadow),	 TEST(test_halt),
 		TEST(test_nmis_that_meet),	  TEST(test_halted_in_a_shadow), TEST(test_single_step),
 		TEST(test_breakpoints),		  TEST(test_reset_init_sipi),	 TEST(test_endless_faults),
-		TEST(test_no_stack_segment),	  TEST(test_events_of_delivery),
+		TEST(test_no_stack_segment),	  TEST(test_events_of_delivery), TEST(test_shadow_of_what_does_not_end),
+		TEST(test_repetition_and_init),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -737,16 +737,104 @@ static void test_code_in_tables(struct bench *b)
 	poke(b, user_entry(1), data(2) | (FLAGS_ALL & ~PTE_A));
 	decode_from(b, PT_U);
 	reads(b, user(0), 1);
-	is_slow(b, user(1), false);
+	assert_false(translated(b->w, b->v, user(1), false, &value));
+	assert_int_equal(bt_windows_touch(b->w, b->v, user(1), false), WINDOW_SLOW);
 	assert_int_equal(peek(b, user_entry(1)) & PTE_A, 0);
 	assert_false(translated(b->w, b->v, user(0), true, &value));
 
 	/* Who decodes code from a table that was written to learns that it was. */
 	poke(b, kernel_entry(0), data(1) | (FLAGS_LEAF & ~PTE_A));
+	poke(b, kernel_entry(1), data(2) | FLAGS_LEAF);
 	assert_int_equal(mem_page(b->b->mem, gpa(PT_K))->direct, 0);
 	set_cpl(b->v, 0);
+	reads(b, kernel(1), 2);
 	reads(b, kernel(0), 1);
 	assert_int_not_equal(mem_page(b->b->mem, gpa(PT_K))->direct, 0);
+}
+
+/* A hint may be wrong: the instruction that it is about marks what it accesses, and nobody else. */
+static void test_hints_mark_nothing(struct bench *b)
+{
+	set_cpl(b->v, 3);
+	bt_windows_table(b->w, b->v);
+	for (unsigned write = 0; write < 2; write++) {
+		const uint64_t marks = PTE_A | PTE_D;
+
+		poke(b, user_entry(write), data(1) | (FLAGS_ALL & ~marks) | (write ? PTE_A : 0));
+		assert_int_equal(bt_windows_touch(b->w, b->v, user(write), write), WINDOW_SLOW);
+		assert_int_equal(peek(b, user_entry(write)) & marks, write ? PTE_A : 0);
+	}
+}
+
+static void set_code_mode(struct bench *b, enum code_mode mode)
+{
+	b->v->s.seg_attr[CS] = ATTR_P | ATTR_S | ATTR_CODE | ATTR_WRITABLE | (mode == MODE_64 ? ATTR_L : ATTR_DB);
+	b->v->s.seg_limit[CS] = UINT32_MAX;
+	cpu_update_mode(b->v);
+	assert_int_equal(b->v->code_mode, mode);
+}
+
+#define LAST_PAGE  0xfffff000ull
+#define ABOVE_LAST BIT(32)
+
+/* The two 2 MiB below 4 GiB and those above, by large pages or not, in an address space of their own. */
+static void map_around_4_gib(struct bench *b, bool large, uint64_t flags)
+{
+	const uint64_t pdpt = large ? PDPT_B : PDPT_U;
+
+	poke(b, pdpt + 8 * 3, PD_B | FLAGS_ALL);
+	poke(b, pdpt + 8 * 4, PT_K2 | FLAGS_ALL);
+	poke(b, pd_entry(PD_B, LAST_PAGE - LARGE_STEP), DATA | flags | PTE_PS);
+	poke(b, pd_entry(PD_B, LAST_PAGE), large ? (DATA + LARGE_STEP) | flags | PTE_PS : PT_B | FLAGS_ALL);
+	poke(b, pd_entry(PT_K2, ABOVE_LAST), large ? (DATA + LARGE_STEP) | flags | PTE_PS : PT_U2 | FLAGS_ALL);
+	for (unsigned n = 0; n < 512; n++)
+		poke(b, PT_B + 8 * n, data(n) | flags);
+	poke(b, PT_U2, data(9) | flags);
+	load_cr3(b, large ? PML4_B : PML4);
+}
+
+/*
+ * Where 16- or 32-bit code has run, the last page below 4 GiB is in no window, neither in one that is there, nor as a neighbour, nor in a
+ * large page, and no bits are set for it. Where there is 64-bit code alone it is a page like others.
+ */
+static void check_narrow(struct bench *b, bool large, uint64_t flags)
+{
+	const uint64_t marks = PTE_A | PTE_D, entry = large ? pd_entry(PD_B, LAST_PAGE) : PT_B + 8 * 511;
+	uint64_t value = 0;
+
+	map_around_4_gib(b, large, flags);
+	set_code_mode(b, MODE_64);
+	writes(b, LAST_PAGE + 8, 5);
+	writes(b, ABOVE_LAST, 6);
+
+	set_code_mode(b, MODE_32);
+	assert_false(translated(b->w, b->v, LAST_PAGE + 8, false, &value));
+	is_slow(b, LAST_PAGE + 8, true);
+	writes(b, LAST_PAGE - 8, 7);
+	writes(b, LAST_PAGE - LARGE_STEP, 7);
+	is_slow(b, LAST_PAGE + 8, false);
+	poke(b, entry, peek(b, entry) & ~marks);
+	cpu_tlb_flush(b->v);
+	assert_false(translated(b->w, b->v, LAST_PAGE, true, &value));
+	assert_int_equal(peek(b, entry) & marks, 0);
+
+	/* As long as the address space lives. */
+	set_code_mode(b, MODE_64);
+	is_slow(b, LAST_PAGE + 8, false);
+	writes(b, ABOVE_LAST, 8);
+}
+
+static void test_narrow(struct bench *b)
+{
+	for (unsigned large = 0; large < 2; large++)
+		check_narrow(b, large, FLAGS_LEAF | PTE_D);
+}
+
+static void test_narrow_user(struct bench *b)
+{
+	set_cpl(b->v, 3);
+	for (unsigned large = 0; large < 2; large++)
+		check_narrow(b, large, FLAGS_ALL | PTE_D);
 }
 
 static void test_large_pages(struct bench *b)
@@ -1074,6 +1162,9 @@ int main(void)
 		BENCH_TEST(test_page_crossing),
 		BENCH_TEST(test_code_pages),
 		BENCH_TEST(test_code_in_tables),
+		BENCH_TEST(test_hints_mark_nothing),
+		BENCH_TEST(test_narrow),
+		BENCH_TEST(test_narrow_user),
 		BENCH_TEST(test_large_pages),
 		BENCH_TEST(test_large_pages_with_holes),
 		BENCH_TEST(test_hostile_tables),

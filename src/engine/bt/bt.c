@@ -71,11 +71,11 @@ static struct code_page *fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa)
 /* Does a block that crosses go on where it did? */
 static bool check_second(struct vcpu *v, struct bt_block *b)
 {
-	uint64_t gpa2;
+	uint64_t second = (bt_linear(v, bt_address(v)) | (PAGE_SIZE - 1)) + 1, gpa2;
 
 	if (!b->crosses)
 		return true;
-	fetch_page(v, (bt_linear(v, bt_address(v)) | (PAGE_SIZE - 1)) + 1, &gpa2);
+	fetch_page(v, v->code_mode == MODE_64 ? second : (uint32_t)second, &gpa2);
 	b->second_space = bt_fetched_space(v);
 	return gpa2 == b->gpa2;
 }
@@ -240,14 +240,17 @@ static uint64_t data_address(struct vcpu *v, const struct insn *i, bool write)
 	return v->code_mode == MODE_64 ? data_address64(v, i, write) : data_address32(v, i, write);
 }
 
-/* Let the next access to where this one faulted find a window. */
-static void note_access(struct vcpu *v, const struct insn *i, bool write)
+/*
+ * Let the next access to where this one faulted find a window. True: it does not yet, since its page is not marked as accessed, or as
+ * dirty; that is for the instruction to do, not for a guess.
+ */
+static bool note_access(struct vcpu *v, const struct insn *i, bool write, uint64_t *lin)
 {
 	struct bt_cpu *bt = v->bt;
-	uint64_t lin = data_address(v, i, write);
 
-	if (bt_windows_accessed(bt->windows, bt->fault_at, &lin))
-		bt_windows_touch(bt->windows, v, lin, write);
+	*lin = data_address(v, i, write);
+	return bt_windows_accessed(bt->windows, bt->fault_at, lin) &&
+	       bt_windows_touch(bt->windows, v, *lin, write) == WINDOW_SLOW;
 }
 
 /* The kernel's accesses to young user addresses are not worth a second signal. */
@@ -262,8 +265,9 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	struct bt_cpu *bt = v->bt;
 	struct bt_insn *record = &b->insns[n], *following = record + 1;
 	struct block *single;
+	bool missing = false, write = kind == BT_EXIT_FAULT_WRITE;
+	uint64_t next, lin;
 	uint32_t epoch;
-	uint64_t next;
 
 	v->s.rip = bt_block_rip(v, b) + record->guest;
 	next = v->s.rip + record->len;
@@ -276,7 +280,7 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	} else {
 		bt->stats.fault_ops[single->insns[0].op]++;
 		bt_fault_begins(v);
-		note_access(v, &single->insns[0], kind == BT_EXIT_FAULT_WRITE);
+		missing = note_access(v, &single->insns[0], write, &lin);
 	}
 	/* Before it runs: it may raise a page fault each time. */
 	if (kind != BT_EXIT_CALLOUT && ++record->faults >= faults_allowed(v) && !b->dead) {
@@ -286,6 +290,8 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	begin_single(v);
 	interp_run_single(v, single);
 	end_single(v, !v->budget); /* 1: it is left unfinished, to be run again */
+	if (missing)
+		bt_windows_touch(bt->windows, v, lin, write);
 	bt_fault_ends(v, false);
 	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed ||
 	    atomic_load(&v->events))
@@ -368,7 +374,8 @@ static bool find_table(struct vcpu *v)
 	struct bt_cpu *bt = v->bt;
 	const struct slot_table *table;
 
-	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never)
+	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never &&
+	    (bt->narrow || v->code_mode == MODE_64))
 		return true;
 	if (bt->tlb_changed)
 		memset(bt->view_r15, 0, sizeof(bt->view_r15));
@@ -380,6 +387,7 @@ static bool find_table(struct vcpu *v)
 		return false;
 	}
 	bt_windows_young(bt->windows, v, bt_space_is_young(bt));
+	bt->narrow = atomic_load(&table->narrow);
 	bt->last_view = v->tlb_view;
 	v->slot_r15 = bt->view_r15[v->tlb_view] = table->r15;
 	return true;

@@ -41,8 +41,9 @@
  * space, since the slot number of a non-canonical address has 25 bits: looking it up faults.
  */
 struct slot_table {
-	int64_t *entry; /* entry[-256..255] */
-	uint64_t r15;	/* (uintptr_t)entry + 39 */
+	int64_t *entry;	     /* entry[-256..255] */
+	uint64_t r15;	     /* (uintptr_t)entry + 39 */
+	_Atomic bool narrow; /* slot 0 may be used by 16- and 32-bit code: see window_narrow() */
 };
 
 struct bt_windows; /* a machine's: shared by its vCPUs */
@@ -60,7 +61,8 @@ struct bt_windows *bt_windows_create(struct guest_mem *, const struct engine_opt
 void bt_windows_destroy(struct bt_windows *);
 
 /*
- * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC). Creates it empty if need be.
+ * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC); narrow, if that is no 64-bit code.
+ * Creates it empty if need be.
  * NULL when translated code must not run in this state (paging off, not 4-level, alignment checks or data
  * breakpoints on): then the interpreter goes on.
  */
@@ -79,11 +81,11 @@ void bt_windows_leave(struct bt_windows *, struct vcpu *);
 enum window_result bt_windows_fault(struct bt_windows *, struct vcpu *, uint64_t at, bool write);
 
 /*
- * Before the interpreter does an instruction for translated code: a hint that linear address lin is used; makes a window
- * for its slot in the current table if the slot has none, and fills the page if that is allowed. Must not raise, must not
- * set accessed or dirty bits if the access would fault.
+ * When the interpreter does an instruction for translated code: a hint that linear address lin is used, which may be wrong; makes a window
+ * for its slot in the current table if the slot has none, and fills the page if that is allowed. Raises nothing, and sets no accessed or
+ * dirty bits: where they are missing the page is not filled.
  */
-void bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
+enum window_result bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
 /*
  * Which linear address an access to host address `at` was to. Where it went to an absent slot's window, that is known within the slot
  * only, and *lin, a guess, has to agree. False: not known.

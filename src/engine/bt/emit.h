@@ -155,6 +155,16 @@ void emit32_operand_sized(struct emitter *, const struct insn *, unsigned size, 
  * may have to be looked at one by one.
  */
 bool emit_load_far_pointer(struct emitter *, const struct insn *);
+/* May the segment's base be other than 0? */
+static inline bool emit_is_based(const struct emitter *e, enum seg seg)
+{
+	return seg == CS ? e->code_base : e->based_segments >> seg & 1;
+}
+/* Is it all of the linear addresses? */
+static inline bool emit_is_flat(const struct emitter *e, enum seg seg)
+{
+	return (e->plain_segments >> seg & 1) && !emit_is_based(e, seg);
+}
 /* May parts of an operand in this segment be accessed as one, once they are compared with BT_WRAP_LIMIT? */
 static inline bool emit_spans_parts(const struct emitter *e, enum seg seg)
 {

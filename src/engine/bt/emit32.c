@@ -190,8 +190,8 @@ static enum emit_result emit_bit_string(struct emitter *e, const struct insn *i,
 	struct encoding c;
 
 	/* What the TLB leads to is one page. */
-	if (i->opsize != 4 || i->addrsize != 4 || e->way == BY_TLB || i->seg == CS ||
-	    !(e->plain_segments >> i->seg & 1) || !encoding_take(&c, i, h, true))
+	if (i->opsize != 4 || i->addrsize != 4 || e->way == BY_TLB || i->seg == CS || !emit_is_flat(e, i->seg) ||
+	    !encoding_take(&c, i, h, true))
 		return EMIT_CALLOUT;
 	if (m.index != HOST_NONE) {
 		emit_lea_operand(e, false, R10, &m);
@@ -204,7 +204,7 @@ static enum emit_result emit_bit_string(struct emitter *e, const struct insn *i,
 	m.scale = 2;
 	emit_lea_operand(e, false, R10, &m);
 	m = based_operand(R10, 0);
-	emit_add_base(e, i->seg, &m);
+	m.guest = true;
 	emit_encoding(e, &low, NULL);
 	c.reg = R12;
 	emit_encoding(e, &c, &m);

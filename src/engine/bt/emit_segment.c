@@ -102,14 +102,24 @@ void emit_check_limit(struct emitter *e, uint32_t limit, int size)
 	emit_op(e, false, 0x8a, R11, &last);
 }
 
+/* Is the operand, of so many bytes at an offset of so many bytes, below `end` without a look? */
+static bool ends_below(const struct host_memory_operand *m, unsigned offset_size, unsigned size, uint64_t end)
+{
+	uint64_t offset = is_constant(m) ? (uint32_t)m->disp : offset_size == 2 ? 0xffff : UINT32_MAX;
+
+	return offset + size <= end;
+}
+
+/*
+ * Without a limit there is still 4 GiB: an offset that goes on behind it faults. Where the base is 0 the linear address does, too, and
+ * nothing is mapped there (window_table.c, emit_tlb.c).
+ */
 static bool is_within(const struct emitter *e, enum seg seg, unsigned offset_size, unsigned size, bool write,
 		      const struct host_memory_operand *m)
 {
 	if ((e->plain_segments >> seg & 1) && !(seg == CS && write))
-		return true;
-	if (!(e->wide_segments >> seg & 1))
-		return false;
-	return is_constant(m) ? (uint64_t)(uint32_t)m->disp + size <= 0x10000 : offset_size == 2 && size == 1;
+		return !emit_is_based(e, seg) || ends_below(m, offset_size, size, BIT(32));
+	return (e->wide_segments >> seg & 1) && ends_below(m, offset_size, size, BIT(16));
 }
 
 /* ---- bases ---- */

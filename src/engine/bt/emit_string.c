@@ -77,11 +77,6 @@ static void leave_window(struct emitter *e, unsigned pointer, unsigned window)
 	emit_lea_operand(e, !e->code32, pointer, &sum);
 }
 
-static bool is_flat(const struct emitter *e, enum seg seg)
-{
-	return (e->plain_segments & ~e->based_segments) >> seg & 1;
-}
-
 static bool is_usable(const struct emitter *e, const struct insn *i, uint8_t pointers)
 {
 	bool source = pointers & BT_STRING_SOURCE, destination = pointers & BT_STRING_DESTINATION;
@@ -89,7 +84,8 @@ static bool is_usable(const struct emitter *e, const struct insn *i, uint8_t poi
 	if (e->way == BY_TLB)
 		return false;
 	if (e->code32)
-		return i->addrsize == 4 && (!source || is_flat(e, i->seg)) && (!destination || is_flat(e, ES));
+		return i->addrsize == 4 && (!source || emit_is_flat(e, i->seg)) &&
+		       (!destination || emit_is_flat(e, ES));
 	return i->addrsize == 8 && (!source || i->seg < FS);
 }
 

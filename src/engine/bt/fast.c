@@ -249,7 +249,8 @@ static bool choose_mode(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
 
-	if (!bt_is_translated_mode(v) || v->tlb == v->tlb_never || bt->tlb_changed || !bt->view_r15[v->tlb_view])
+	if (!bt_is_translated_mode(v) || v->tlb == v->tlb_never || bt->tlb_changed || !bt->view_r15[v->tlb_view] ||
+	    !(bt->narrow || v->code_mode == MODE_64))
 		return false;
 	v->slot_r15 = bt->view_r15[v->tlb_view];
 	if (!bt_choose_glue(v))

@@ -221,6 +221,7 @@ struct bt_cpu {
 	bool stepping;	  /* one instruction is run for EVENT_STEP */
 	bool got_on;	  /* run() has executed something: EVENT_EXCLUSIVE may end it */
 	bool tlb_changed; /* the slot table must be asked for again */
+	bool narrow;	  /* slot_table.narrow */
 	uint8_t last_view;
 	uint64_t view_r15[TLB_VIEWS]; /* vcpu.slot_r15 of each view, while the TLB has not changed; 0: not known */
 	struct bt_link *pending;      /* link this to the block that comes next */

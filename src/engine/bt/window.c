@@ -203,12 +203,13 @@ bool bt_windows_accessed(struct bt_windows *w, uint64_t at, uint64_t *lin)
 }
 
 /* v is in C code, so no window's address is in its registers. */
-void bt_windows_touch(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write)
+enum window_result bt_windows_touch(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write)
 {
 	struct window_cpu *c = windows_cpu(w, v);
 
-	if (c && c->current && (uint64_t)sign_extend(lin, SLOT_SHIFT + 9) == lin)
-		windows_fill(w, c, NULL, lin, write);
+	if (!c || !c->current || (uint64_t)sign_extend(lin, SLOT_SHIFT + 9) != lin)
+		return WINDOW_SLOW;
+	return windows_fill(w, c, NULL, lin, write);
 }
 
 void bt_windows_graduate(struct bt_windows *w, struct vcpu *v)

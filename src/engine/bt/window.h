@@ -105,6 +105,7 @@ struct window {
 	uint16_t slot;		       /* 0..511 */
 	uint8_t kind;		       /* enum window_kind */
 	bool nxe;		       /* EFER.NXE: bit 63 of entries is not reserved */
+	bool narrow;		       /* nothing is mapped in the last page below 4 GiB: see window_narrow() */
 	unsigned references;	       /* slots of address spaces that name it */
 	uint64_t holders; /* bit n: vCPU n was using a table when that stopped naming it, and may have its address */
 	uint64_t removed; /* epoch in which that happened last */
@@ -384,5 +385,16 @@ static inline uint64_t slot_start(unsigned slot)
 }
 static inline uint32_t region_number(uint64_t lin) { return (uint32_t)bits(lin, SLOT_SHIFT - 1, REGION_SHIFT); }
 static inline unsigned page_number(uint64_t lin) { return (unsigned)bits(lin, REGION_SHIFT - 1, PAGE_SHIFT); }
+
+/* The page that a narrow window has to do without; is it this one, is it in this region? */
+#define CLOSED_PAGE (UINT32_MAX >> PAGE_SHIFT)
+static inline bool is_closed(const struct window *window, uint64_t lin)
+{
+	return window->narrow && lin >> PAGE_SHIFT == CLOSED_PAGE;
+}
+static inline bool has_closed(const struct window *window, uint32_t region)
+{
+	return window->narrow && region == UINT32_MAX >> REGION_SHIFT;
+}
 
 #endif

@@ -114,6 +114,8 @@ static struct candidate candidate(struct fill *f, const struct mem_region *ram, 
 		c.mappable = true;
 	}
 	c.mappable &= c.frame - ram->start < ram->size;
+	if (is_closed(f->window, f->lin + ((uint64_t)page - here) * PAGE_SIZE))
+		c.mappable = false;
 	if (c.mappable && c.writable && !mem_allow_direct(mem_page(f->w->mem, gpa(c.frame)), DIRECT_ENGINE))
 		c.writable = false;
 	return c;
@@ -172,7 +174,7 @@ static bool region_belongs(const struct fill *f, uint32_t number, uint64_t frame
 	uint32_t here = region_number(f->lin);
 	uint64_t entry;
 
-	if (region_find(f->w, f->window, number))
+	if (region_find(f->w, f->window, number) || has_closed(f->window, number))
 		return false;
 	if (t->leaf == LEAF_1G)
 		return true;
@@ -277,7 +279,7 @@ static enum window_result fill(struct fill *f, struct window *at)
 		if (!table_names(f->cpu->space, f->view, f->window))
 			return WINDOW_SLOW;
 	}
-	if (!windows_make_room(f->w, FILL_MAPPINGS, FILL_REGIONS))
+	if (is_closed(f->window, f->lin) || !windows_make_room(f->w, FILL_MAPPINGS, FILL_REGIONS))
 		return WINDOW_SLOW;
 	if (f->write && f->walk.leaf != LEAF_4K)
 		page_unguard(f->w, f->walk.page); /* it holds no code any more */
@@ -286,7 +288,7 @@ static enum window_result fill(struct fill *f, struct window *at)
 		region_drop(f->w, r);
 		r = NULL;
 	}
-	if (f->walk.leaf != LEAF_4K &&
+	if (f->walk.leaf != LEAF_4K && !has_closed(f->window, region_number(f->lin)) &&
 	    windows_ram_offset(f->w, gpa(f->walk.page.v & ~(BIT(REGION_SHIFT) - 1)), BIT(REGION_SHIFT), &offset))
 		return fill_whole(f, r);
 	return fill_pages(f, r);
@@ -312,6 +314,12 @@ static enum window_result fill_locked(struct fill *f, struct window *at)
 	return result;
 }
 
+/* Before anything is marked: in the page that narrow windows do without it may fault for reasons that come before the page tables. */
+static bool is_closed_to(const struct window_cpu *c, uint64_t lin)
+{
+	return c->space && atomic_load(&c->space->table[0].narrow) && lin >> PAGE_SHIFT == CLOSED_PAGE;
+}
+
 enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, struct window *at, uint64_t lin, bool write)
 {
 	struct fill f = { .w = w, .cpu = c, .view = windows_view(c->vcpu), .lin = lin, .write = write };
@@ -322,7 +330,7 @@ enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, stru
 		atomic_fetch_add_explicit(&w->slow, at != NULL, memory_order_relaxed);
 		return WINDOW_SLOW;
 	}
-	if (!(at && is_repeated(c, lin)) && mark_tables(&f))
+	if (!is_closed_to(c, lin) && !(at && is_repeated(c, lin)) && (!at || mark_tables(&f)))
 		result = fill_locked(&f, at);
 	if (at) {
 		atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);

@@ -296,6 +296,35 @@ static void bring_up(struct bt_windows *w, struct window *window, struct need ne
 }
 
 /*
+ * 16- and 32-bit code adds up addresses of 32 bits, but the host does not wrap around what begins below 4 GiB and goes on above, be it an
+ * operand or a repetition, and what 64-bit code has at 4 GiB must not be found there. So where such code runs, nothing is mapped in
+ * the page before: all that is there faults, and is the interpreter's.
+ */
+static void window_narrow(struct bt_windows *w, struct window *window)
+{
+	struct region *r = region_find(w, window, region_number(UINT32_MAX));
+
+	if (r && !window->narrow)
+		region_drop(w, r);
+	window->narrow = true;
+}
+
+/* Others read it without the lock: when it is said, it is so. */
+static void set_narrow(struct space *space, bool narrow)
+{
+	for (enum table_view view = 0; view < TABLE_VIEWS; view++)
+		atomic_store(&space->table[view].narrow, narrow);
+}
+
+static void space_narrow(struct bt_windows *w, struct space *space)
+{
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++)
+		if (space->window[0][kind])
+			window_narrow(w, space_window(w, space, 0, kind));
+	set_narrow(space, true);
+}
+
+/*
  * INVLPG looks only into the windows that the current table names and that have global pages. So a window that becomes part of
  * a table must have been looked at since the last one.
  */
@@ -308,6 +337,8 @@ static void adopt(struct bt_windows *w, struct window_cpu *c, struct window *win
 	need.local = MAX(need.local, need.all);
 	bring_up(w, window, need);
 	slot_set(w, c->space, window);
+	if (!window->slot && atomic_load(&c->space->table[0].narrow))
+		window_narrow(w, window);
 }
 
 static bool window_is_for(const struct window *window, const struct space *space, unsigned slot, uint64_t pml4e)
@@ -377,6 +408,7 @@ struct window *space_get_window(struct bt_windows *w, struct window_cpu *c, unsi
 		window->slot = (uint16_t)slot;
 		window->kind = (uint8_t)kind;
 		window->nxe = space->nxe;
+		window->narrow = false;
 		window->validated = window->validated_local = atomic_load(&w->clock);
 	}
 	adopt(w, c, window);
@@ -443,6 +475,7 @@ static struct space *make_space(struct bt_windows *w, const struct vcpu *v)
 	space->nxe = v->s.efer & EFER_NXE;
 	space->pml4 = pml4;
 	space->paging = paging;
+	set_narrow(space, paging != PAGING_4_LEVEL);
 	space_set_upper(space, v);
 	space->fills = 0;
 	return space;
@@ -559,6 +592,7 @@ static struct window_cpu *update_cpu(struct bt_windows *w, struct window_cpu *c,
 const struct slot_table *bt_windows_table(struct bt_windows *w, struct vcpu *v)
 {
 	struct window_cpu *c = windows_cpu(w, v);
+	const struct slot_table *table;
 
 	if (v->tlb == v->tlb_never)
 		return NULL;
@@ -574,7 +608,13 @@ const struct slot_table *bt_windows_table(struct bt_windows *w, struct vcpu *v)
 	if (c->missed.space)
 		windows_fill_missed(w, c);
 	atomic_store_explicit(&c->entered, atomic_load(&w->epoch), memory_order_relaxed);
-	return &c->space->table[windows_view(v)];
+	table = &c->space->table[windows_view(v)];
+	if (v->code_mode != MODE_64 && !atomic_load(&table->narrow)) {
+		windows_lock(w);
+		space_narrow(w, c->space);
+		windows_unlock(w);
+	}
+	return table;
 }
 
 void bt_windows_young(struct bt_windows *w, struct vcpu *v, bool young)

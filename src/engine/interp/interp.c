@@ -386,7 +386,7 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 		if (!b->page[1])
 			break;
 		uint8_t *host2;
-		uint64_t next_page = (linear | (PAGE_SIZE - 1)) + 1;
+		uint64_t next_page = (linear | (PAGE_SIZE - 1)) + 1; /* a fetch wraps it */
 
 		if (cpu_fetch_translate(v, gva(next_page), &host2).v == b->gpa2)
 			break;
@@ -637,7 +637,7 @@ static int interp_push(struct vcpu *v, const struct cpu_state *s)
 {
 	v->s = *s;
 	cpu_set_status(v, s->rflags);
-	v->fpu_live = false;
+	v->fpu_live = v->repeating = false;
 	cpu_tlb_flush(v);
 	cpu_update_mode(v);
 	/* Whatever the new state waits for or is in the middle of: have it looked at. */

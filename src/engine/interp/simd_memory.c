@@ -102,9 +102,11 @@ static uint64_t load_element(struct vcpu *v, uint64_t address, unsigned size, bo
 /* What storing an element would raise. */
 static void probe_element(struct vcpu *v, uint64_t address, unsigned size, bool ss)
 {
+	uint64_t last = address + size - 1;
+
 	cpu_probe_write(v, address, 1, ss);
 	if (size > 1)
-		cpu_probe_write(v, address + size - 1, 1, ss);
+		cpu_probe_write(v, v->code_mode == MODE_64 ? last : (uint32_t)last, 1, ss);
 }
 
 /* ---- gathers: SDM vol. 2, VPGATHERDD and after ---- */
