@@ -64,7 +64,11 @@ static uint64_t read_msr(struct cpu_fixture *f, uint32_t msr)
 #define accepts(f, msr, value) assert_int_equal(cpu_write_msr((f)->v, msr, value), 0)
 #define refuses(f, msr, value) assert_int_equal(cpu_write_msr((f)->v, msr, value), -1)
 
-static void set_amd(struct cpu_fixture *f) { memcpy(f->model.vendor, "AuthenticAMD", 13); }
+static void set_amd(struct cpu_fixture *f)
+{
+	memcpy(f->model.vendor, "AuthenticAMD", 13);
+	f->model.features[FEATURE_AUTO_IBRS] = true;
+}
 
 static void plain_registers_keep_what_is_written(void **state)
 {
