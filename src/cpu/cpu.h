@@ -305,6 +305,15 @@ struct cpu_model {
  * -ENOTSUP when this host lacks an instruction set that is promised and that doppel executes with the host's own instructions.
  */
 int cpu_model_init(struct cpu_model *, const char *spec, bool pure, unsigned cpu_count, struct error *);
+/*
+ * Vendors differ in SYSCALL and SYSENTER of compatibility mode, model-specific registers, CPUID leaves, breakpoints behind MOV SS. All
+ * others are Intel's kind.
+ */
+static inline bool is_amd(const struct cpu_model *m)
+{
+	return !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
+}
+
 /* Names for help, NULL-terminated, with a line of description each. */
 struct cpu_model_info {
 	const char *name, *what;
@@ -755,8 +764,8 @@ struct vcpu {
 
 	uint64_t count[COUNT_COUNT];
 
-	uint8_t x87_watch;	     /* X87_*: what the live unit's control and status words ask for; see fpu.c */
-	bool splits_trap;	     /* the host's kernel punishes locked accesses across cache lines: interpreter, rmw.c */
+	uint8_t x87_watch; /* X87_*: what the live unit's control and status words ask for; see fpu.c */
+	bool splits_trap;  /* the host's kernel punishes locked accesses across cache lines: interpreter, rmw.c */
 	struct host_exec *host_exec; /* the interpreter's stubs that run host instructions, NULL until it made them */
 
 	/*

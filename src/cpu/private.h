@@ -152,12 +152,6 @@ extern const struct cpu_feature_bit {
 	uint8_t reg, bit; /* reg 0..3: EAX, EBX, ECX, EDX */
 } cpu_feature_bits[FEATURE_COUNT];
 
-/* Vendors differ in SYSCALL and SYSENTER of compatibility mode, model-specific registers and CPUID leaves. All others are Intel's kind. */
-static inline bool is_amd(const struct cpu_model *m)
-{
-	return !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
-}
-
 /* ---- decode.c ---- */
 
 /*
