@@ -228,7 +228,7 @@ static void prepare_step(struct vcpu *v)
 	v->step_resume = v->s.rflags & FLAG_RF;
 	v->step_rip = v->s.rip;
 	v->step_shadow = v->s.shadow;
-	if (v->step_trap || v->s.shadow || v->s.pending_debug || (v->s.dr[7] & DR7_ENABLES))
+	if (v->step_trap || v->step_resume || v->s.shadow || v->s.pending_debug || (v->s.dr[7] & DR7_ENABLES))
 		vcpu_post(v, EVENT_STEP);
 	else
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STEP);
