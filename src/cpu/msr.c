@@ -30,6 +30,7 @@ uint64_t cpu_tsc(struct vcpu *v)
 }
 
 #define MSR_IA32_APIC_BASE    0x1bu
+#define APIC_BASE_X2APIC      BIT(10)
 #define MSR_IA32_TSC_DEADLINE 0x6e0u
 
 static int apic_read(struct vcpu *v, uint32_t msr, uint64_t *value)
@@ -39,10 +40,12 @@ static int apic_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 	return v->env->apic_msr_read(v, msr, value);
 }
 
-/* The APIC does not know how many address bits there are. */
+/* The APIC does not know how many address bits there are, nor whether x2APIC mode is offered. */
 static int apic_write(struct vcpu *v, uint32_t msr, uint64_t value)
 {
-	if (msr == MSR_IA32_APIC_BASE && value & ~CPU_PHYS_MASK)
+	uint64_t reserved = ~CPU_PHYS_MASK | (has_feature(v, FEATURE_X2APIC) ? 0 : APIC_BASE_X2APIC);
+
+	if (msr == MSR_IA32_APIC_BASE && value & reserved)
 		return -1;
 	if (!v->env || !v->env->apic_msr_write)
 		return -1;

@@ -104,6 +104,16 @@ static void plain_registers_keep_what_is_written(void **state)
 	assert_int_equal(f->v->s.mtrr_fixed[10], 0x0505050505050505);
 }
 
+static void x2apic_mode_is_a_feature(void **state)
+{
+	struct cpu_fixture *f = *state;
+
+	accepts(f, 0x1b, 0xfee00d00);
+	f->model.features[FEATURE_X2APIC] = false;
+	refuses(f, 0x1b, 0xfee00d00);
+	accepts(f, 0x1b, 0xfee00900);
+}
+
 static void bad_values_are_refused(void **state)
 {
 	static const struct {
@@ -345,6 +355,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(plain_registers_keep_what_is_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_values_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(x2apic_mode_is_a_feature, setup, teardown),
 		cmocka_unit_test_setup_teardown(absent_registers_fault, setup, teardown),
 		cmocka_unit_test_setup_teardown(vendors_have_their_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(efer, setup, teardown),
