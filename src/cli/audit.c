@@ -106,7 +106,8 @@ static int set_naive(void *target, const char *value, struct error *err)
 
 const struct cli_option audit_options[] = {
 	{ "--engine", "NAME[,...]", "what executes the guest (default auto)", set_engine, cli_engine_word, false },
-	{ "--cpu", "MODEL", "CPU that the guest sees (default host)", set_cpu, cli_cpu_word, false },
+	{ "--cpu", "MODEL[,...]", "CPU that the guest sees, with +FLAG, -FLAG (default host)", set_cpu, cli_cpu_word,
+	  false },
 	{ "--naive", NULL, "no engine: let this host's processor execute user mode, and see what fails", set_naive,
 	  NULL, false },
 	{ "--json", NULL, "for programs: one JSON object", set_json, NULL, false },

@@ -239,8 +239,10 @@ extern const struct state_desc *const cpu_state_desc;
 
 /*
  * CPUID as the guest sees it. Everything that depends on a feature asks has_feature(): decoding (#UD), CR4 and XCR0
- * reserved bits, MSRs (#GP). Rows: (name, leaf, subleaf, register, bit); register 0..3 = EAX, EBX, ECX, EDX.
+ * reserved bits, MSRs (#GP). Rows: (name, leaf, subleaf, register, bit); register 0..3 = EAX, EBX, ECX, EDX. The names are what
+ * --cpu takes. Leaf IN_ARCH_CAPABILITIES: a bit of that MSR.
  */
+#define IN_ARCH_CAPABILITIES 0x10a
 /* clang-format off */
 #define CPU_FEATURES(_)                                                                                                \
 	_(FPU, 1, 0, 3, 0) _(VME, 1, 0, 3, 1) _(DE, 1, 0, 3, 2) _(PSE, 1, 0, 3, 3) _(TSC, 1, 0, 3, 4)                  \
@@ -260,7 +262,20 @@ extern const struct state_desc *const cpu_state_desc;
 	_(XSAVEOPT, 0xd, 1, 0, 0) _(XSAVEC, 0xd, 1, 0, 1) _(XGETBV1, 0xd, 1, 0, 2)                                     \
 	_(SYSCALL, 0x80000001, 0, 3, 11) _(NX, 0x80000001, 0, 3, 20) _(PDPE1GB, 0x80000001, 0, 3, 26)                  \
 	_(RDTSCP, 0x80000001, 0, 3, 27) _(LM, 0x80000001, 0, 3, 29) _(LAHF64, 0x80000001, 0, 2, 0)                     \
-	_(ABM, 0x80000001, 0, 2, 5) _(PREFETCHW, 0x80000001, 0, 2, 8) _(INVTSC, 0x80000007, 0, 3, 8)
+	_(ABM, 0x80000001, 0, 2, 5) _(PREFETCHW, 0x80000001, 0, 2, 8) _(INVTSC, 0x80000007, 0, 3, 8)                   \
+	/* defences against speculation, and what needs none: see docs/fidelity.md */                                  \
+	_(MD_CLEAR, 7, 0, 3, 10) _(SPEC_CTRL, 7, 0, 3, 26) _(ARCH_CAPABILITIES, 7, 0, 3, 29) _(BHI_CTRL, 7, 2, 3, 4)   \
+	_(AMD_SSB_NO, 0x80000008, 0, 1, 26) _(BTC_NO, 0x80000008, 0, 1, 29) _(VERW_CLEAR, 0x80000021, 0, 0, 5)         \
+	_(AUTO_IBRS, 0x80000021, 0, 0, 8) _(SRSO_NO, 0x80000021, 0, 0, 29) _(TSA_SQ_NO, 0x80000021, 0, 2, 1)           \
+	_(TSA_L1_NO, 0x80000021, 0, 2, 2)                                                                              \
+	_(RDCL_NO, IN_ARCH_CAPABILITIES, 0, 0, 0) _(IBRS_ALL, IN_ARCH_CAPABILITIES, 0, 0, 1)                           \
+	_(SKIP_L1DFL, IN_ARCH_CAPABILITIES, 0, 0, 3) _(SSB_NO, IN_ARCH_CAPABILITIES, 0, 0, 4)                          \
+	_(MDS_NO, IN_ARCH_CAPABILITIES, 0, 0, 5) _(PSCHANGE_MC_NO, IN_ARCH_CAPABILITIES, 0, 0, 6)                      \
+	_(TAA_NO, IN_ARCH_CAPABILITIES, 0, 0, 8) _(SBDR_SSDP_NO, IN_ARCH_CAPABILITIES, 0, 0, 13)                       \
+	_(FBSDP_NO, IN_ARCH_CAPABILITIES, 0, 0, 14) _(PSDP_NO, IN_ARCH_CAPABILITIES, 0, 0, 15)                         \
+	_(BHI_NO, IN_ARCH_CAPABILITIES, 0, 0, 20) _(PBRSB_NO, IN_ARCH_CAPABILITIES, 0, 0, 24)                          \
+	_(GDS_NO, IN_ARCH_CAPABILITIES, 0, 0, 26) _(RFDS_NO, IN_ARCH_CAPABILITIES, 0, 0, 27)                           \
+	_(ITS_NO, IN_ARCH_CAPABILITIES, 0, 0, 62)
 /* clang-format on */
 
 enum cpu_feature {
@@ -285,10 +300,20 @@ struct cpu_model {
 };
 
 /*
- * Fill a model by name. -EINVAL with the list of names for an unknown one; -ENOTSUP when this host lacks an instruction set
- * that the model promises and doppel executes with the host's own instructions, naming the first.
+ * Fill a model from NAME[,+FLAG|,-FLAG]..., the flags by their names in CPU_FEATURES. -EINVAL with the list of names for an unknown
+ * model, and for flags that are unknown, not doppel's to give, not to be missed, of the other vendor, or without what they need;
+ * -ENOTSUP when this host lacks an instruction set that is promised and that doppel executes with the host's own instructions.
  */
-int cpu_model_init(struct cpu_model *, const char *name, bool pure, unsigned cpu_count, struct error *);
+int cpu_model_init(struct cpu_model *, const char *spec, bool pure, unsigned cpu_count, struct error *);
+/*
+ * Vendors differ in SYSCALL and SYSENTER of compatibility mode, model-specific registers, CPUID leaves, breakpoints behind MOV SS. All
+ * others are Intel's kind.
+ */
+static inline bool is_amd(const struct cpu_model *m)
+{
+	return !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
+}
+
 /* Names for help, NULL-terminated, with a line of description each. */
 struct cpu_model_info {
 	const char *name, *what;

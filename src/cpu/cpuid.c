@@ -122,15 +122,8 @@ static void leaf_6(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 
 static void leaf_7(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 {
-	if (is_amd(v->model))
-		return;
-	if (sub == 0) {
-		r->eax = 2;		    /* last subleaf */
-		r->edx = BIT(26) | BIT(29); /* IA32_SPEC_CTRL and IA32_PRED_CMD; IA32_ARCH_CAPABILITIES */
-	} else if (sub == 2) {
-		r->edx = BIT(
-			4); /* BHI_CTRL: kernels that pass over BHI_NO set BHI_DIS_S instead of clearing by a loop */
-	}
+	if (sub == 0 && !is_amd(v->model))
+		r->eax = 2; /* last subleaf */
 }
 
 /* The image of xsave.c: legacy area, header, then YMM's upper halves, where both formats have them. */
@@ -284,7 +277,6 @@ static void leaf_80000008(const struct vcpu *v, uint32_t sub, struct cpuid_regs 
 	r->eax = CPU_PHYS_BITS | 48 << 8;
 	if (!is_amd(v->model))
 		return;
-	r->ebx = BIT(26) | BIT(29); /* SSB_NO, BTC_NO: see ARCH_CAPABILITIES for what is claimed */
 	r->ecx = (v->model->cpu_count - 1) | log2_up(v->model->cpu_count) << 12;
 }
 
@@ -299,9 +291,7 @@ static void leaf_80000021(const struct vcpu *v, uint32_t sub, struct cpuid_regs 
 {
 	(void)v;
 	(void)sub;
-	/* LFENCE always serialises, null selectors clear the base, automatic IBRS, SRSO_NO; TSA_SQ_NO, TSA_L1_NO */
-	r->eax = BIT(2) | BIT(6) | BIT(8) | BIT(29);
-	r->ecx = BIT(1) | BIT(2);
+	r->eax = BIT(2) | BIT(6); /* LFENCE always serialises, null selectors clear the base */
 }
 
 /* ---- the table ---- */

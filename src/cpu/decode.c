@@ -49,9 +49,19 @@ static bool undefined_on_amd(const ZydisDecodedInstruction *in)
 	       in->raw.vex.W && (in->mnemonic == ZYDIS_MNEMONIC_VPEXTRD || in->mnemonic == ZYDIS_MNEMONIC_VPINSRD);
 }
 
+/* Feature + 1 likewise. Of the P6's set SYSENTER has a feature of its own; LAHF and SAHF need one in 64-bit mode. */
+static unsigned feature_of(const ZydisDecodedInstruction *in)
+{
+	if (in->mnemonic == ZYDIS_MNEMONIC_SYSENTER || in->mnemonic == ZYDIS_MNEMONIC_SYSEXIT)
+		return FEATURE_SEP + 1;
+	if (in->meta.isa_set == ZYDIS_ISA_SET_LAHF && in->machine_mode == ZYDIS_MACHINE_MODE_LONG_64)
+		return FEATURE_LAHF64 + 1;
+	return set_feature[in->meta.isa_set];
+}
+
 static bool offered(const struct cpu_model *model, const ZydisDecodedInstruction *in)
 {
-	unsigned feature = set_feature[in->meta.isa_set];
+	unsigned feature = feature_of(in);
 
 	if (model && is_amd(model) && undefined_on_amd(in))
 		return false;

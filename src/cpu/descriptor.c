@@ -225,7 +225,19 @@ static void verify(struct vcpu *v, const struct insn *i, bool write)
 }
 
 void op_verr(struct vcpu *v, const struct insn *i) { verify(v, i, false); }
-void op_verw(struct vcpu *v, const struct insn *i) { verify(v, i, true); }
+
+/*
+ * VERW of memory also clears buffers that loads could be answered from, where the processor has microcode for that (MD_CLEAR,
+ * VERW_CLEAR): the host's is asked to, at any privilege level.
+ */
+void op_verw(struct vcpu *v, const struct insn *i)
+{
+	static const uint16_t null_selector;
+
+	verify(v, i, true);
+	if (i->flags & INSN_MEM)
+		__asm__ volatile("verw %0" ::"m"(null_selector) : "cc");
+}
 
 void op_arpl(struct vcpu *v, const struct insn *i)
 {

@@ -30,6 +30,7 @@ uint64_t cpu_tsc(struct vcpu *v)
 }
 
 #define MSR_IA32_APIC_BASE    0x1bu
+#define APIC_BASE_X2APIC      BIT(10)
 #define MSR_IA32_TSC_DEADLINE 0x6e0u
 
 static int apic_read(struct vcpu *v, uint32_t msr, uint64_t *value)
@@ -39,10 +40,12 @@ static int apic_read(struct vcpu *v, uint32_t msr, uint64_t *value)
 	return v->env->apic_msr_read(v, msr, value);
 }
 
-/* The APIC does not know how many address bits there are. */
+/* The APIC does not know how many address bits there are, nor whether x2APIC mode is offered. */
 static int apic_write(struct vcpu *v, uint32_t msr, uint64_t value)
 {
-	if (msr == MSR_IA32_APIC_BASE && value & ~CPU_PHYS_MASK)
+	uint64_t reserved = ~CPU_PHYS_MASK | (has_feature(v, FEATURE_X2APIC) ? 0 : APIC_BASE_X2APIC);
+
+	if (msr == MSR_IA32_APIC_BASE && value & reserved)
 		return -1;
 	if (!v->env || !v->env->apic_msr_write)
 		return -1;
@@ -95,7 +98,7 @@ static int efer_write(struct vcpu *v, uint32_t msr, uint64_t value)
 	(void)msr;
 	if (has_feature(v, FEATURE_NX) && !(v->s.msr_misc_enable & MISC_ENABLE_XD_DISABLE))
 		allowed |= EFER_NXE;
-	if (is_amd(v->model))
+	if (has_feature(v, FEATURE_AUTO_IBRS))
 		allowed |= EFER_AIBRSE;
 	if (value & ~allowed)
 		return -1;
@@ -248,7 +251,29 @@ static int misc_enable_write(struct vcpu *v, uint32_t msr, uint64_t value)
 	return 0;
 }
 
-/* IBPB: there is nothing to flush, see ARCH_CAPABILITIES. */
+/* IBRS; STIBP, which is accepted with it (SDM vol. 4); BHI_DIS_S. They are kept, and change nothing: see docs/fidelity.md. */
+static int spec_ctrl_write(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+	uint64_t allowed = BIT(0) | BIT(1) | (has_feature(v, FEATURE_BHI_CTRL) ? BIT(10) : 0);
+
+	(void)msr;
+	if (value & ~allowed)
+		return -1;
+	v->s.msr_spec_ctrl = value;
+	return 0;
+}
+
+static int arch_capabilities_read(struct vcpu *v, uint32_t msr, uint64_t *value)
+{
+	(void)msr;
+	*value = 0;
+	for (unsigned f = 0; f < FEATURE_COUNT; f++)
+		if (cpu_feature_bits[f].leaf == IN_ARCH_CAPABILITIES && has_feature(v, (enum cpu_feature)f))
+			*value |= BIT(cpu_feature_bits[f].bit);
+	return 0;
+}
+
+/* IBPB: no program can flush the host's predictors. */
 static int pred_cmd_write(struct vcpu *v, uint32_t msr, uint64_t value)
 {
 	(void)v;
@@ -359,9 +384,8 @@ static const struct msr msrs[] = {
 	RANGE(0x800, 0x8ff, "X2APIC", FEATURE_X2APIC, apic_read, apic_write),
 	RANGE(0xc0000100, 0xc0000101, "SEGMENT_BASE", FEATURE_LM, segment_base_read, segment_base_write),
 	CANONICAL(0xc0000102, FEATURE_LM, msr_kernel_gs_base),
-	/* IBRS; STIBP, which is accepted with it (SDM vol. 4); BHI_DIS_S */
-	FIELD(0x48, INTEL, msr_spec_ctrl, BIT(0) | BIT(1) | BIT(10)),
-	FUNCTION(0x49, "PRED_CMD", INTEL, NULL, pred_cmd_write),
+	WRITTEN(0x48, msr_spec_ctrl, FEATURE_SPEC_CTRL, spec_ctrl_write),
+	FUNCTION(0x49, "PRED_CMD", FEATURE_SPEC_CTRL, NULL, pred_cmd_write),
 	FUNCTION(0x10, "TSC", ALWAYS, tsc_read, tsc_write),
 	WRITTEN(0x3b, msr_tsc_adjust, FEATURE_TSC_ADJUST, tsc_adjust_write),
 	FUNCTION(MSR_IA32_APIC_BASE, "APIC_BASE", FEATURE_APIC, apic_read, apic_write),
@@ -393,7 +417,7 @@ static const struct msr msrs[] = {
 	CONSTANT(0x1, "P5_MC_TYPE", FEATURE_MCE, 0, 0),
 
 	{ .first = 0x8b, .last = 0x8b, .name = "BIOS_SIGN_ID", .who = ALWAYS, .read = microcode_read, .writable = ANY },
-	CONSTANT(0x10a, "ARCH_CAPABILITIES", INTEL, ARCH_CAPABILITIES, 0),
+	FUNCTION(0x10a, "ARCH_CAPABILITIES", FEATURE_ARCH_CAPABILITIES, arch_capabilities_read, NULL),
 	CONSTANT(0x17, "PLATFORM_ID", INTEL, 0, 0),
 	CONSTANT(0x2a, "EBL_CR_POWERON", INTEL, 0, 0),
 	CONSTANT(0x34, "SMI_COUNT", INTEL, 0, 0),

@@ -222,7 +222,8 @@ void cpu_update_mode(struct vcpu *v)
 	else
 		v->tlb_view = TLB_KERNEL;
 	v->tlb = unlikely(checks_accesses(v)) ? v->tlb_never : v->tlbs[v->tlb_view];
-	if (unlikely(v->s.dr[7] & DR7_ENABLES))
+	/* RF without breakpoints comes from a snapshot alone, see cpu_set_rflags(): it lasts one instruction like any other. */
+	if (unlikely((v->s.dr[7] & DR7_ENABLES) || (v->s.rflags & FLAG_RF)))
 		vcpu_post(v, EVENT_STEP);
 
 	v->mode_key = (uint32_t)v->code_mode | (v->cpl == 3) << 2 | (uint32_t)v->flat << 3 |

@@ -5,8 +5,6 @@
  */
 #include "cpu/segment.h"
 
-static bool vendor_is_amd(const struct vcpu *v) { return v->model->vendor[0] == 'A'; }
-
 static void force_segment(struct vcpu *v, enum seg seg, uint16_t selector, uint16_t attr, unsigned dpl)
 {
 	v->s.seg_sel[seg] = selector;
@@ -41,7 +39,7 @@ void op_syscall(struct vcpu *v, const struct insn *i)
 	bool from_64 = v->code_mode == MODE_64;
 	uint16_t cs = (uint16_t)bits(v->s.msr_star, 47, 32);
 
-	if (!(v->s.efer & EFER_SCE) || (!from_64 && !(vendor_is_amd(v) && in_protected_mode(v))))
+	if (!(v->s.efer & EFER_SCE) || (!from_64 && !(is_amd(v->model) && in_protected_mode(v))))
 		cpu_raise(v, EXC_UD);
 	if (!in_long_mode(v)) {
 		legacy_syscall(v, i);
@@ -65,12 +63,12 @@ void op_sysret(struct vcpu *v, const struct insn *i)
 	uint16_t base = (uint16_t)bits(v->s.msr_star, 63, 48);
 	bool to_64 = i->opsize == 8;
 
-	if (!(v->s.efer & EFER_SCE) || (v->code_mode != MODE_64 && !(vendor_is_amd(v) && in_protected_mode(v))))
+	if (!(v->s.efer & EFER_SCE) || (v->code_mode != MODE_64 && !(is_amd(v->model) && in_protected_mode(v))))
 		cpu_raise(v, EXC_UD);
 	if (v->cpl)
 		cpu_raise_error(v, EXC_GP, 0);
 	/* Intel: still in ring 0. AMD: the fetch at the target faults, in ring 3. */
-	if (to_64 && !is_canonical(v->s.gpr[RCX]) && !vendor_is_amd(v))
+	if (to_64 && !is_canonical(v->s.gpr[RCX]) && !is_amd(v->model))
 		cpu_raise_error(v, EXC_GP, 0);
 
 	v->s.rip = to_64 ? v->s.gpr[RCX] : (uint32_t)v->s.gpr[RCX];
@@ -94,7 +92,7 @@ void op_sysret(struct vcpu *v, const struct insn *i)
 
 static void check_sysenter(struct vcpu *v)
 {
-	if (in_long_mode(v) && vendor_is_amd(v))
+	if (in_long_mode(v) && is_amd(v->model))
 		cpu_raise(v, EXC_UD);
 	if (!(v->s.cr0 & CR0_PE) || !(v->s.msr_sysenter_cs & 0xfffc))
 		cpu_raise_error(v, EXC_GP, 0);

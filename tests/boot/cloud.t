@@ -11,6 +11,10 @@ check "a shell answers, poweroff ends with status 0" \
 check "reboot really reboots" \
 	boot wait "$prompt" send 'reboot\n' wait 'This is Linux' wait "$prompt" send 'poweroff\n' exit 0 --
 
+check "--cpu: flags decide what Linux defends itself against" \
+	boot wait "$prompt" send 'cd /sys/devices/system/cpu/vulnerabilities\n' send 'cat meltdown mds\n' \
+	wait 'Mitigation: PTI' wait 'Not affected' send 'poweroff\n' exit 0 -- --cpu v2,-RDCL_NO
+
 check "--no-reboot: reboot ends it" \
 	boot wait "$prompt" send 'reboot\n' exit 0 absent 'WARNING' -- --no-reboot
 finish

@@ -43,6 +43,11 @@ for o in block block= block=0 block=65 block=x link=1 link= cache=0 cache=513 wi
 	check "engine option '$o'" refused 2 "option ${o%%=*} of engine 'bt'" run --kernel "$kernel" --engine "bt,$o"
 done
 check "unknown model: says which there are" refused 2 "v2" run --kernel "$kernel" --cpu 486
+for f in AVX2 + +SSE9 -LM +MONITOR -HTT; do
+	check "CPU flag '$f'" refused 2 "CPU flag '$f'" run --kernel "$kernel" --cpu "v2,$f"
+done
+check "a CPU flag without what it needs" refused 2 "XSAVEOPT needs XSAVE" run --kernel "$kernel" --cpu v2,+XSAVEOPT
+check "a CPU flag of the other vendor" refused 2 "is AMD's" run --kernel "$kernel" --cpu v2,-BTC_NO
 check "unknown trace point" refused 2 "dreams" run --kernel "$kernel" --trace dreams
 check "unknown kind of serial port" refused 2 "carrier-pigeon" run --kernel "$kernel" --serial carrier-pigeon
 check "more serial ports than there can be" refused 2 "--serial" run --kernel "$kernel" --serial null --serial null \

@@ -156,6 +156,12 @@ static void test_in_line(void)
 			check(log[0].rcx == 2 && (log[0].rflags & FLAG_RF),
 			      "3A 6.8.3: behind the first iteration of a repeated one, with RF");
 	}
+	handle(EXC_DB, note);
+	watch((u64)&watched);
+	KERNEL(then_nop, .rdi = (u64)&watched, .rflags = 2 | FLAG_TF);
+	watch_nothing();
+	check(logged == 1 && log[0].rip == (u64)then_nop_end && log[0].dr6 == (DR6_NONE | DR6_BS | 2),
+	      "3A 6.8.3: with TF: one #DB for both, and none between the two");
 	handle(EXC_DB, NULL);
 }
 

@@ -38,9 +38,98 @@ static void models_have_their_level(void **state)
 	}
 
 	assert_int_equal(cpu_model_init(&host, "host", true, 1, NULL), 0);
-	for (unsigned i = 0; i < FEATURE_COUNT; i++)
+	for (unsigned i = 0; i < FEATURE_MD_CLEAR; i++) /* the rest are one vendor's */
 		if (v2.features[i] && i != FEATURE_HYPERVISOR)
 			assert_true(host.features[i]);
+}
+
+static void flags_choose_features(void **state)
+{
+	struct cpu_model m, plain;
+
+	(void)state;
+	assert_int_equal(cpu_model_init(&plain, "v2", true, 1, NULL), 0);
+	assert_int_equal(cpu_model_init(&m, "v2,-SSE42,+RDRAND,-pcid", true, 1, NULL), 0);
+	assert_string_equal(m.name, "v2");
+	for (unsigned i = 0; i < FEATURE_COUNT; i++) {
+		bool changed = i == FEATURE_SSE42 || i == FEATURE_RDRAND || i == FEATURE_PCID;
+
+		assert_int_equal(m.features[i], plain.features[i] ^ changed);
+	}
+	/* The last word counts; what is there already may be added. */
+	assert_int_equal(cpu_model_init(&m, "v2,-NX,+NX,+PAT", true, 1, NULL), 0);
+	assert_memory_equal(m.features, plain.features, sizeof(m.features));
+	assert_int_equal(cpu_model_init(&m, "v2,+XSAVE,+XSAVEOPT", true, 1, NULL), 0);
+	assert_int_equal(cpu_model_init(&m, "v2,-SSE42,-SSE41,-SSSE3,-SSE3", true, 1, NULL), 0);
+}
+
+static void wrong_flags_are_refused(void **state)
+{
+	static const struct {
+		const char *spec, *text;
+	} cases[] = {
+		{ "v2,", "expected +FLAG" },
+		{ "v2,SSE3", "'SSE3'" },
+		{ "v2,+", "'+'" },
+		{ "v2,+SSE3,,-NX", "''" },
+		{ "v2,+SSE", "" }, /* there already */
+		{ "v2,+SSE9", "'+SSE9' is unknown" },
+		{ "v2,+SSE4", "'+SSE4' is unknown" },
+		{ "v9,+SSE3", "v2, v3, host" },
+		{ "v2,+MONITOR", "does not implement" },
+		{ "v2,-MONITOR", "does not implement" },
+		{ "v2,-HTT", "--cpus" },
+		{ "v2,-HYPERVISOR", "--pure" },
+		{ "v2,-LM", "every x86-64 processor" },
+		{ "v2,-SSE2", "every x86-64 processor" },
+		{ "v2,+BTC_NO", "is AMD's" },
+		{ "v2,-SRSO_NO", "is AMD's" },
+		{ "v2,+XSAVEOPT", "XSAVEOPT needs XSAVE" },
+		{ "v2,-SSE41", "SSE42 needs SSE41" },
+		{ "v2,-ARCH_CAPABILITIES", "needs ARCH_CAPABILITIES" },
+	};
+	struct cpu_model m;
+
+	(void)state;
+	for (size_t n = 0; n < ARRAY_SIZE(cases); n++) {
+		struct error err = { 0 };
+
+		assert_int_equal(cpu_model_init(&m, cases[n].spec, true, 1, &err), *cases[n].text ? -EINVAL : 0);
+		assert_non_null(strstr(err.text, cases[n].text));
+	}
+}
+
+/* What is said of attacks on speculation is what --cpu says; nothing else goes with it. */
+static void defences_can_be_chosen(void **state)
+{
+	struct cpu_fixture f;
+	uint64_t all, value;
+
+	(void)state;
+	fixture_setup(&f, "v2", true, NULL);
+	assert_int_equal(get(&f, 7, 0).edx & (1u << 10 | 1u << 26 | 1u << 29), 1u << 26 | 1u << 29);
+	assert_int_equal(get(&f, 7, 2).edx, 1u << 4);
+	assert_int_equal(cpu_read_msr(f.v, 0x10a, &all), 0);
+	assert_int_equal(all & 0x3b, 0x2b); /* RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, MDS_NO; not SSB_NO */
+	assert_true(all >> 62 & 1);
+	fixture_teardown(&f);
+
+	fixture_setup(&f, "v2,-RDCL_NO,+SSB_NO", true, NULL);
+	assert_int_equal(cpu_read_msr(f.v, 0x10a, &value), 0);
+	assert_true(value == (all ^ 0x11));
+	fixture_teardown(&f);
+
+	fixture_setup(&f, "v2,-BHI_CTRL", true, NULL);
+	assert_int_equal(get(&f, 7, 2).edx, 0);
+	assert_int_equal(cpu_write_msr(f.v, 0x48, 3), 0);
+	assert_int_equal(cpu_write_msr(f.v, 0x48, 1 << 10), -1);
+	fixture_teardown(&f);
+
+	fixture_setup(&f, "v2,-IBRS_ALL,-BHI_CTRL,-SPEC_CTRL", true, NULL);
+	assert_int_equal(get(&f, 7, 0).edx & 1u << 26, 0);
+	assert_int_equal(cpu_read_msr(f.v, 0x48, &value), -1);
+	assert_int_equal(cpu_write_msr(f.v, 0x49, 1), -1);
+	fixture_teardown(&f);
 }
 
 static void vendors_agree_on_signature_and_limits(void **state)
@@ -201,6 +290,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(unknown_model_is_refused),
 		cmocka_unit_test(models_have_their_level),
+		cmocka_unit_test(flags_choose_features),
+		cmocka_unit_test(wrong_flags_are_refused),
+		cmocka_unit_test(defences_can_be_chosen),
 		cmocka_unit_test(vendors_agree_on_signature_and_limits),
 		cmocka_unit_test(leaves_beyond_the_last),
 		cmocka_unit_test(pure_hides_the_hypervisor),

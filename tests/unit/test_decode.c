@@ -29,10 +29,41 @@ static void rip_relative_operands_near_2_gib(void **state)
 	fixture_teardown(&f);
 }
 
+/* Features that Zydis's instruction sets do not tell apart. */
+static void flags_of_their_own(void **state)
+{
+	static const struct {
+		uint8_t code[2];
+		enum code_mode mode;
+		bool offered; /* without SEP and LAHF64 */
+	} cases[] = {
+		{ { 0x0f, 0x34 }, MODE_64, false }, /* SYSENTER */
+		{ { 0x0f, 0x35 }, MODE_32, false }, /* SYSEXIT */
+		{ { 0x9f }, MODE_64, false },	    /* LAHF */
+		{ { 0x9e }, MODE_64, false },	    /* SAHF */
+		{ { 0x9f }, MODE_32, true },	    { { 0x9e }, MODE_16, true },
+	};
+	struct cpu_model with, without;
+
+	(void)state;
+	assert_int_equal(cpu_model_init(&with, "v2", true, 1, NULL), 0);
+	assert_int_equal(cpu_model_init(&without, "v2,-SEP,-LAHF64", true, 1, NULL), 0);
+	for (size_t n = 0; n < ARRAY_SIZE(cases); n++) {
+		uint8_t code[15] = { cases[n].code[0], cases[n].code[1] };
+		struct insn i;
+
+		cpu_decode(&with, cases[n].mode, code, sizeof(code), 0, &i, NULL);
+		assert_int_not_equal(i.op, OP_INVALID);
+		cpu_decode(&without, cases[n].mode, code, sizeof(code), 0, &i, NULL);
+		assert_int_equal(i.op != OP_INVALID, cases[n].offered);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rip_relative_operands_near_2_gib),
+		cmocka_unit_test(flags_of_their_own),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

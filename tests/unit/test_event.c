@@ -869,6 +869,18 @@ static void test_breakpoints(void **state)
 	assert_true(cpu_handle_events(v));
 	assert_int_equal(v->s.rip, HANDLER + EXC_UD);
 
+	/* A state that has RF, whatever DR7 says. */
+	start(b);
+	v->s.dr[7] = 0x400;
+	v->s.rflags |= FLAG_RF;
+	cpu_update_mode(v);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->events & EVENT_STEP, EVENT_STEP);
+	cpu_after_step(v);
+	assert_int_equal(v->s.rflags & FLAG_RF, 0);
+	assert_true(cpu_handle_events(v));
+	assert_int_equal(v->events, 0);
+
 	/* Without breakpoints RF has nothing to do. */
 	v->s.dr[7] = 0x400;
 	cpu_set_rflags(v, FLAG_RF | 2);

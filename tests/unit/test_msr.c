@@ -64,7 +64,11 @@ static uint64_t read_msr(struct cpu_fixture *f, uint32_t msr)
 #define accepts(f, msr, value) assert_int_equal(cpu_write_msr((f)->v, msr, value), 0)
 #define refuses(f, msr, value) assert_int_equal(cpu_write_msr((f)->v, msr, value), -1)
 
-static void set_amd(struct cpu_fixture *f) { memcpy(f->model.vendor, "AuthenticAMD", 13); }
+static void set_amd(struct cpu_fixture *f)
+{
+	memcpy(f->model.vendor, "AuthenticAMD", 13);
+	f->model.features[FEATURE_AUTO_IBRS] = true;
+}
 
 static void plain_registers_keep_what_is_written(void **state)
 {
@@ -98,6 +102,16 @@ static void plain_registers_keep_what_is_written(void **state)
 	}
 	assert_int_equal(f->v->s.seg_base[FS], 0x7fffdeadb000);
 	assert_int_equal(f->v->s.mtrr_fixed[10], 0x0505050505050505);
+}
+
+static void x2apic_mode_is_a_feature(void **state)
+{
+	struct cpu_fixture *f = *state;
+
+	accepts(f, 0x1b, 0xfee00d00);
+	f->model.features[FEATURE_X2APIC] = false;
+	refuses(f, 0x1b, 0xfee00d00);
+	accepts(f, 0x1b, 0xfee00900);
 }
 
 static void bad_values_are_refused(void **state)
@@ -341,6 +355,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(plain_registers_keep_what_is_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_values_are_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(x2apic_mode_is_a_feature, setup, teardown),
 		cmocka_unit_test_setup_teardown(absent_registers_fault, setup, teardown),
 		cmocka_unit_test_setup_teardown(vendors_have_their_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(efer, setup, teardown),

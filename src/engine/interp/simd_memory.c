@@ -111,8 +111,6 @@ static void probe_element(struct vcpu *v, uint64_t address, unsigned size, bool 
 
 /* ---- gathers: SDM vol. 2, VPGATHERDD and after ---- */
 
-static bool vendor_is_amd(const struct vcpu *v) { return v->model->vendor[0] == 'A'; }
-
 void interp_gather(struct vcpu *v, const struct insn *i)
 {
 	struct fields f = parse(v, i);
@@ -128,7 +126,7 @@ void interp_gather(struct vcpu *v, const struct insn *i)
 	 * What a fault on the way leaves of the mask is seen: Intel's processors first make each element all ones or zeros,
 	 * AMD's clear one after the other.
 	 */
-	for (unsigned n = 0; n < count && !vendor_is_amd(v); n++)
+	for (unsigned n = 0; n < count && !is_amd(v->model); n++)
 		set_element(v, f.vvvv, n, data_size, mask_bit(v, f.vvvv, n, data_size) ? UINT64_MAX : 0);
 	for (unsigned n = 0; n < count; n++) {
 		uint64_t offset, address;

@@ -154,4 +154,9 @@ bool has_fsgsbase(void) { return feature(7, 'b', 0); }
 bool has_bmi2(void) { return feature(7, 'b', 8); }
 bool has_movbe(void) { return feature(1, 'c', 22); }
 bool has_monitor(void) { return feature(1, 'c', 3); }
-bool vendor_is_amd(void) { return cpuid(0, 0).b == 0x68747541; } /* "Auth" */
+bool vendor_is_amd(void) /* "Auth", and "Hygo", who makes them under licence */
+{
+	u32 name = cpuid(0, 0).b;
+
+	return name == 0x68747541 || name == 0x6f677948;
+}
