@@ -149,7 +149,7 @@ struct lapic_ops {
 	void (*nmi)(void *cpu);
 	void (*init)(void *cpu);
 	void (*sipi)(void *cpu, uint8_t vector);
-	uint64_t (*tsc_offset)(void *cpu); /* guest TSC - vtime_t now */
+	uint64_t (*tsc_offset)(void *cpu); /* the CPU's TSC - clock_tsc() */
 };
 
 /* Created with the irq chip, one a vCPU: */

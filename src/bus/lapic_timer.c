@@ -1,6 +1,5 @@
 /*
- * The local APIC's timer (SDM vol. 3A 11.5.4): one-shot and periodic on an APIC bus clock of 1 GHz, so that a tick before
- * division is a nanosecond of guest time, and TSC-deadline.
+ * The local APIC's timer (SDM vol. 3A 11.5.4): one-shot and periodic on the core crystal clock, and TSC-deadline.
  */
 #include "bus/lapic.h"
 
@@ -22,7 +21,16 @@ static unsigned divide_shift(const struct lapic *lapic)
 	return (n + 1) & 7;
 }
 
+static const struct clock *clock_of(const struct lapic *lapic) { return lapic->device.bus->clock; }
+
+/* Ticks of the crystal. */
 static uint64_t period(const struct lapic *lapic) { return (uint64_t)lapic->timer_initial << divide_shift(lapic); }
+
+/* When n periods are over. */
+static vtime_t expiry(const struct lapic *lapic, uint64_t n)
+{
+	return lapic->timer_start + clock_crystal_ns(clock_of(lapic), n * period(lapic));
+}
 
 static void arm(struct lapic *lapic, vtime_t deadline)
 {
@@ -36,19 +44,15 @@ static void arm(struct lapic *lapic, vtime_t deadline)
 /* First expiry of the periodic timer after `now`, kept MIN_PERIOD away. */
 static vtime_t next_expiry(const struct lapic *lapic, vtime_t now)
 {
-	uint64_t step = period(lapic);
-	vtime_t earliest = now + (step < MIN_PERIOD ? MIN_PERIOD : 1);
+	vtime_t after = now + (expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD ? MIN_PERIOD - 1 : 0);
 
-	return lapic->timer_start + (earliest - lapic->timer_start + step - 1) / step * step;
+	return expiry(lapic, clock_crystal_ticks(clock_of(lapic), after - lapic->timer_start) / period(lapic) + 1);
 }
-
-static uint64_t guest_tsc(struct lapic *lapic, vtime_t now) { return now + lapic->ops->tsc_offset(lapic->cpu); }
 
 /* Arm for tsc_deadline; true when it has passed already: the caller delivers, without timer_lock. */
 static bool arm_deadline(struct lapic *lapic)
 {
-	vtime_t now = clock_now(lapic->device.bus->clock);
-	uint64_t tsc = guest_tsc(lapic, now);
+	uint64_t now = clock_tsc(lapic->device.bus->clock), tsc = now + lapic->ops->tsc_offset(lapic->cpu);
 	uint64_t left = lapic->tsc_deadline - tsc;
 
 	if (!lapic->tsc_deadline) {
@@ -60,7 +64,7 @@ static bool arm_deadline(struct lapic *lapic)
 		arm(lapic, VTIME_NEVER);
 		return true;
 	}
-	arm(lapic, left < VTIME_NEVER - now ? now + left : VTIME_NEVER);
+	arm(lapic, left < UINT64_MAX - now ? clock_tsc_deadline(clock_of(lapic), now + left) : VTIME_NEVER);
 	return false;
 }
 
@@ -113,7 +117,7 @@ int lapic_timer_load(struct lapic *lapic, struct error *err)
 /* Of a count that is over, 0, also when the mode has become periodic since: only a new initial count starts it (11.5.4). */
 static uint32_t current_count(const struct lapic *lapic, vtime_t now)
 {
-	uint64_t ticks = (now - lapic->timer_start) >> divide_shift(lapic);
+	uint64_t ticks = clock_crystal_ticks(clock_of(lapic), now - lapic->timer_start) >> divide_shift(lapic);
 
 	if (lapic->timer_next == VTIME_NEVER || mode(lapic) > TIMER_PERIODIC)
 		return 0;
@@ -135,9 +139,11 @@ uint32_t lapic_timer_current(struct lapic *lapic)
 /* As if the count had begun, by today's registers, when it would have come to `count` now. */
 static void go_on_from(struct lapic *lapic, uint32_t count, vtime_t now)
 {
-	lapic->timer_start = now - ((uint64_t)(lapic->timer_initial - count) << divide_shift(lapic));
+	uint64_t over = (uint64_t)(lapic->timer_initial - count) << divide_shift(lapic);
+
+	lapic->timer_start = now - clock_crystal_ns(clock_of(lapic), over);
 	if (lapic->timer_next != VTIME_NEVER && mode(lapic) <= TIMER_PERIODIC)
-		arm(lapic, lapic->timer_start + period(lapic));
+		arm(lapic, expiry(lapic, 1));
 }
 
 /* The count in progress becomes what the registers say: the timer expires when the first `initial` ticks are over. */
@@ -147,7 +153,7 @@ static void restart(struct lapic *lapic, vtime_t now)
 	if (!lapic->timer_initial || mode(lapic) > TIMER_PERIODIC)
 		arm(lapic, VTIME_NEVER);
 	else
-		arm(lapic, now + period(lapic));
+		arm(lapic, expiry(lapic, 1));
 }
 
 void lapic_timer_set_initial(struct lapic *lapic, uint32_t value)

@@ -12,11 +12,8 @@
 /* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void); /* since 1970-01-01 UTC */
-/*
- * Measured in some milliseconds: a nanosecond is a tick of the TSC times this / 2^64. 0: the TSC is no clock on this host, or
- * slower than 1 GHz.
- */
-uint64_t host_tsc_multiplier(void);
+/* Measured in some milliseconds: the rate in Hz at which the TSC counts. 0: it is no clock on this host. */
+uint64_t host_tsc_hz(void);
 
 /* ---- threads ---- */
 
