@@ -89,6 +89,11 @@ struct bus {
 	struct trace *trace;
 	struct pci_bus *pci;  /* NULL until created */
 	struct irq_chip *irq; /* NULL until created */
+	/* Periodic timers' interrupts that come too late are made up for (see ticks_deliver); else they are lost. */
+	bool reinject;
+	struct {
+		_Atomic uint64_t late, reinjected, given_up; /* edges */
+	} ticks;
 	/* Requests to the machine, any thread, bus->lock held or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
@@ -188,8 +193,29 @@ int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, 
  * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
 struct irq_line irq_isa_line(struct bus *, unsigned n);
+/* What an edge on a line, or of a local APIC's timer, meets. */
+enum irq_receiver {
+	IRQ_NOBODY, /* it is masked */
+	IRQ_WAITS,  /* a CPU that has not taken the last one yet */
+	IRQ_READY,
+};
+/* bus->lock held: of ISA line n. */
+enum irq_receiver irq_isa_receiver(struct bus *, unsigned n);
+/* bus->lock held: from now on taken is called, with bus->lock, in the thread of a CPU that takes ISA interrupt 0. NULL: no more. */
+void irq_watch_timer(struct bus *, void (*taken)(void *opaque), void *opaque);
 /* A message-signalled interrupt: address 0xfeexxxxx and data, SDM vol. 3A 11.11. Any thread. */
 void irq_msi(struct bus *, uint64_t address, uint32_t data);
+
+/* ---- periodic timers (ticks.c) ---- */
+
+#define TICKS_MOST 10000u /* so many are made up for: 10 s of 1,000 Hz */
+/*
+ * So many edges of a periodic timer came; *owed is how many had not been delivered before. True: one is to be delivered now. Called again
+ * (with 0) when a CPU takes one. The caller's lock covers *owed; others may read it atomically.
+ */
+bool ticks_deliver(struct bus *, uint32_t *owed, uint64_t edges, enum irq_receiver);
+/* The timer was programmed anew. */
+void ticks_forget(struct bus *, uint32_t *owed);
 
 /* ---- PCI (pci.c): host bridge i440FX at 00:00.0, config mechanism #1 ---- */
 

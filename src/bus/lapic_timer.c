@@ -68,6 +68,45 @@ static bool arm_deadline(struct lapic *lapic)
 	return false;
 }
 
+static enum irq_receiver receiver(struct lapic *lapic)
+{
+	uint32_t lvt = lapic->lvt[LVT_TIMER];
+
+	if ((lvt & LVT_MASKED) || LVT_MODE(lvt) != DELIVER_FIXED || !lapic_enabled(lapic))
+		return IRQ_NOBODY;
+	return lapic_requested(lapic, (uint8_t)lvt) ? IRQ_WAITS : IRQ_READY;
+}
+
+static uint64_t periods_at(const struct lapic *lapic, vtime_t t)
+{
+	return clock_crystal_ticks(clock_of(lapic), t - lapic->timer_start) / period(lapic);
+}
+
+/* The periodic timer's expiries up to now; under timer_lock, so that two threads do not deliver the same one. */
+static void periodic_due(struct lapic *lapic, vtime_t now)
+{
+	uint64_t expiries = 0;
+
+	if (lapic->timer_next <= now) {
+		expiries = periods_at(lapic, now) - periods_at(lapic, lapic->timer_next) + 1;
+		arm(lapic, next_expiry(lapic, now));
+	}
+	if (!lapic->device.bus->reinject || expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD
+		    ? expiries
+		    : ticks_deliver(lapic->device.bus, &lapic->owed, expiries, receiver(lapic))) {
+		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
+		lapic_local_interrupt(lapic, LVT_TIMER);
+	}
+}
+
+void lapic_timer_taken(struct lapic *lapic)
+{
+	pthread_mutex_lock(&lapic->timer_lock);
+	if (lapic->owed && mode(lapic) == TIMER_PERIODIC && lapic->timer_next != VTIME_NEVER)
+		periodic_due(lapic, clock_now(lapic->device.bus->clock));
+	pthread_mutex_unlock(&lapic->timer_lock);
+}
+
 /* In the thread that runs the clock; a write of the CPU's may have come first and moved or stopped the timer. */
 static void timer_fired(void *opaque)
 {
@@ -81,10 +120,7 @@ static void timer_fired(void *opaque)
 	} else if (lapic->timer_next != VTIME_NEVER) {
 		switch (mode(lapic)) {
 		case TIMER_TSC_DEADLINE: deliver = arm_deadline(lapic); break;
-		case TIMER_PERIODIC:
-			deliver = true;
-			arm(lapic, next_expiry(lapic, now));
-			break;
+		case TIMER_PERIODIC: periodic_due(lapic, now); break;
 		default:
 			deliver = true;
 			arm(lapic, VTIME_NEVER);
@@ -150,6 +186,7 @@ static void go_on_from(struct lapic *lapic, uint32_t count, vtime_t now)
 static void restart(struct lapic *lapic, vtime_t now)
 {
 	lapic->timer_start = now;
+	ticks_forget(lapic->device.bus, &lapic->owed);
 	if (!lapic->timer_initial || mode(lapic) > TIMER_PERIODIC)
 		arm(lapic, VTIME_NEVER);
 	else
@@ -194,6 +231,7 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 		/* Between TSC-deadline and the others the timer is disarmed. */
 		lapic->tsc_deadline = 0;
 		lapic->timer_initial = 0;
+		ticks_forget(lapic->device.bus, &lapic->owed);
 		arm(lapic, VTIME_NEVER);
 	} else if (mode(lapic) != old) {
 		/* The count in progress goes on, as the last or the first of its kind. */
