@@ -195,7 +195,7 @@ int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, 
 struct irq_line irq_isa_line(struct bus *, unsigned n);
 /* What an edge on a line, or of a local APIC's timer, meets. */
 enum irq_receiver {
-	IRQ_NOBODY, /* it is masked */
+	IRQ_NOBODY, /* it is masked, and an 8259 has latched one already */
 	IRQ_WAITS,  /* a CPU that has not taken the last one yet */
 	IRQ_READY,
 };
@@ -208,14 +208,18 @@ void irq_msi(struct bus *, uint64_t address, uint32_t data);
 
 /* ---- periodic timers (ticks.c) ---- */
 
-#define TICKS_MOST 10000u /* so many are made up for: 10 s of 1,000 Hz */
-/*
- * So many edges of a periodic timer came; *owed is how many had not been delivered before. True: one is to be delivered now. Called again
- * (with 0) when a CPU takes one. The caller's lock covers *owed; others may read it atomically.
- */
-bool ticks_deliver(struct bus *, uint32_t *owed, uint64_t edges, enum irq_receiver);
+#define TICKS_MOST   10000u /* so many are made up for: 10 s of 1,000 Hz */
+#define TICKS_MASKED 100u   /* a guest that masks so many in a row means it */
+
+/* Fields of a timer's state, under its lock; others may read owed atomically. */
+struct ticks {
+	uint32_t *owed;	  /* edges not delivered yet */
+	uint32_t *masked; /* edges in a row that nobody would have received */
+};
+/* So many edges came. True: one is to be delivered now. Called again (with 0) when a CPU takes one. */
+bool ticks_deliver(struct bus *, struct ticks, uint64_t edges, enum irq_receiver);
 /* The timer was programmed anew. */
-void ticks_forget(struct bus *, uint32_t *owed);
+void ticks_forget(struct bus *, struct ticks);
 
 /* ---- PCI (pci.c): host bridge i440FX at 00:00.0, config mechanism #1 ---- */
 

@@ -115,9 +115,10 @@ enum irq_receiver irq_isa_receiver(struct bus *bus, unsigned n)
 	struct irq_chip *chip = bus->irq;
 	enum irq_receiver receiver = ioapic_receiver(chip->ioapic, ioapic_input(n));
 
-	if (receiver == IRQ_NOBODY && intr_reaches_a_cpu(chip))
-		receiver = pic_receiver(chip->pic, n);
-	return receiver;
+	if (receiver != IRQ_NOBODY)
+		return receiver;
+	receiver = pic_receiver(chip->pic, n);
+	return receiver == IRQ_WAITS && !intr_reaches_a_cpu(chip) ? IRQ_NOBODY : receiver;
 }
 
 void irq_watch_timer(struct bus *bus, void (*taken)(void *), void *opaque)

@@ -75,7 +75,8 @@ enum timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 	_(T, uint64_t, timer_next, 1, 17, VTIME_NEVER, UINT64_MAX) /* vtime at which the timer fires */                \
 	_(T, uint64_t, tsc_deadline, 1, 18, 0, UINT64_MAX)                                                             \
 	_(T, bool, extint, 1, 19, 0, 1)		   /* an ExtINT message came: the next INTA goes to the 8259 */        \
-	_(T, uint32_t, owed, 1, 20, 0, TICKS_MOST) /* expiries of the periodic timer not delivered yet */
+	_(T, uint32_t, owed, 1, 20, 0, TICKS_MOST) /* expiries of the periodic timer not delivered yet */              \
+	_(T, uint32_t, masked, 1, 21, 0, TICKS_MOST)
 
 struct lapic {
 	struct device device;

@@ -41,6 +41,8 @@ static void arm(struct lapic *lapic, vtime_t deadline)
 		timer_arm(&lapic->timer, deadline);
 }
 
+static struct ticks ticks_of(struct lapic *lapic) { return (struct ticks){ &lapic->owed, &lapic->masked }; }
+
 /* First expiry of the periodic timer after `now`, kept MIN_PERIOD away. */
 static vtime_t next_expiry(const struct lapic *lapic, vtime_t now)
 {
@@ -93,7 +95,7 @@ static void periodic_due(struct lapic *lapic, vtime_t now)
 	}
 	if (!lapic->device.bus->reinject || expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD
 		    ? expiries
-		    : ticks_deliver(lapic->device.bus, &lapic->owed, expiries, receiver(lapic))) {
+		    : ticks_deliver(lapic->device.bus, ticks_of(lapic), expiries, receiver(lapic))) {
 		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
 		lapic_local_interrupt(lapic, LVT_TIMER);
 	}
@@ -186,7 +188,7 @@ static void go_on_from(struct lapic *lapic, uint32_t count, vtime_t now)
 static void restart(struct lapic *lapic, vtime_t now)
 {
 	lapic->timer_start = now;
-	ticks_forget(lapic->device.bus, &lapic->owed);
+	ticks_forget(lapic->device.bus, ticks_of(lapic));
 	if (!lapic->timer_initial || mode(lapic) > TIMER_PERIODIC)
 		arm(lapic, VTIME_NEVER);
 	else
@@ -231,7 +233,7 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 		/* Between TSC-deadline and the others the timer is disarmed. */
 		lapic->tsc_deadline = 0;
 		lapic->timer_initial = 0;
-		ticks_forget(lapic->device.bus, &lapic->owed);
+		ticks_forget(lapic->device.bus, ticks_of(lapic));
 		arm(lapic, VTIME_NEVER);
 	} else if (mode(lapic) != old) {
 		/* The count in progress goes on, as the last or the first of its kind. */

@@ -113,9 +113,9 @@ enum irq_receiver pic_receiver(struct pic *pic, unsigned n)
 {
 	uint8_t bit = (uint8_t)(1 << (n & 7));
 
-	if (pic->imr[n >> 3] & bit)
-		return IRQ_NOBODY;
-	return pic->irr[n >> 3] & bit ? IRQ_WAITS : IRQ_READY;
+	if (!(pic->irr[n >> 3] & bit))
+		return IRQ_READY;
+	return pic->imr[n >> 3] & bit ? IRQ_NOBODY : IRQ_WAITS;
 }
 
 /* An INTA for one chip: the input that won, or -1 when nobody asks any more. */

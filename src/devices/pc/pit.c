@@ -41,7 +41,8 @@
 	_(T, bool, output, 3, 18, 0, 1) /* output while not counting */                                                \
 	_(T, uint8_t, port_b, 1, 19, 0, 0x0f)                                                                          \
 	_(T, uint64_t, seen, 1, 20, 0, UINT64_MAX) /* channel 0's edges are accounted for up to then */                \
-	_(T, uint32_t, owed, 1, 21, 0, TICKS_MOST) /* and so many of them are still to be delivered */
+	_(T, uint32_t, owed, 1, 21, 0, TICKS_MOST) /* and so many of them are still to be delivered */                 \
+	_(T, uint32_t, masked, 1, 22, 0, TICKS_MOST)
 
 struct pit {
 	struct device device;
@@ -190,9 +191,11 @@ static uint64_t edges_until(struct pit *pit, vtime_t t)
 	return edges;
 }
 
+static struct ticks ticks_of(struct pit *pit) { return (struct ticks){ &pit->owed, &pit->masked }; }
+
 static void forget_edges(struct pit *pit, vtime_t t)
 {
-	ticks_forget(pit->device.bus, &pit->owed);
+	ticks_forget(pit->device.bus, ticks_of(pit));
 	irq_watch_timer(pit->device.bus, NULL, NULL);
 	pit->seen = t;
 }
@@ -203,7 +206,7 @@ static void edges_due(void *opaque)
 	struct pit *pit = opaque;
 	struct bus *bus = pit->device.bus;
 
-	if (ticks_deliver(bus, &pit->owed, edges_until(pit, now(pit)), irq_isa_receiver(bus, 0)))
+	if (ticks_deliver(bus, ticks_of(pit), edges_until(pit, now(pit)), irq_isa_receiver(bus, 0)))
 		raise_edge(pit);
 	irq_watch_timer(bus, pit->owed ? edges_due : NULL, pit);
 }
