@@ -105,6 +105,11 @@ void event_loop_stop(struct event_loop *);
  */
 int host_terminal_raw(int fd, struct error *);
 void host_terminal_restore(void);
+/*
+ * What a handler does with a signal that is not its own: the terminal is restored, and as soon as the handler returns the signal ends
+ * the process, as it would have without one (its status, a core where they are allowed). Async-signal-safe.
+ */
+void host_signal_end(int signal);
 
 /* ---- what this host is ---- */
 uint64_t host_page_size(void);
