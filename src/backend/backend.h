@@ -18,6 +18,8 @@ struct chardev;
 struct chardev_ops {
 	/* Bytes came in; returns how many were taken. When fewer than size: no more are read until chardev_resume(). */
 	size_t (*receive)(void *opaque, const uint8_t *data, size_t size);
+	/* A break came behind the bytes received so far. False: not taken, nothing more until chardev_resume(). */
+	bool (*receive_break)(void *opaque);
 	/* Stdio only: the user typed the quit sequence. */
 	void (*quit)(void *opaque);
 };

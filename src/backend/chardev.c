@@ -199,6 +199,9 @@ ssize_t chardev_write_fd(int fd, const uint8_t *data, size_t size)
 
 /* ---- input, loop's thread ---- */
 
+/* Is there something for the device? */
+static bool input_waits(const struct chardev *cd) { return cd->pending_count || cd->break_count; }
+
 /*
  * Reads on while everything read was taken. A kind that looks for key sequences reads on, too, while there is still
  * room for a whole read. A source that is not read is not waited for at all, as its hang-up would be reported over
@@ -207,7 +210,7 @@ ssize_t chardev_write_fd(int fd, const uint8_t *data, size_t size)
 static void input_settle(struct chardev *cd)
 {
 	bool read_on =
-		!cd->pending_count || (cd->kind->filter && CHARDEV_INPUT_SIZE - cd->pending_count >= CHARDEV_READ_SIZE);
+		!input_waits(cd) || (cd->kind->filter && CHARDEV_INPUT_SIZE - cd->pending_count >= CHARDEV_READ_SIZE);
 
 	if (!cd->input_open || !read_on)
 		event_loop_remove(cd->loop, &cd->in);
@@ -215,23 +218,48 @@ static void input_settle(struct chardev *cd)
 		event_loop_add(cd->loop, &cd->in);
 }
 
+static void drop_break(struct chardev *cd)
+{
+	cd->break_count--;
+	memmove(cd->breaks, cd->breaks + 1, cd->break_count * sizeof(cd->breaks[0]));
+}
+
+static void drop_bytes(struct chardev *cd, size_t count)
+{
+	cd->pending_count -= count;
+	memmove(cd->pending, cd->pending + count, cd->pending_count);
+	for (unsigned n = 0; n < cd->break_count; n++)
+		cd->breaks[n] -= count;
+}
+
+/* Offers the device what comes next: bytes up to a break, or one. False: it did not take all of it. */
+static bool input_offer(struct chardev *cd)
+{
+	size_t most = cd->break_count ? cd->breaks[0] : cd->pending_count, taken = most;
+
+	if (!most) {
+		if (cd->ops && cd->ops->receive_break && !cd->ops->receive_break(cd->opaque))
+			return false;
+		drop_break(cd);
+		return true;
+	}
+	if (cd->ops)
+		taken = cd->ops->receive(cd->opaque, cd->pending, most);
+	BUG_ON(taken > most);
+	drop_bytes(cd, taken);
+	return taken == most;
+}
+
 static void input_deliver(struct chardev *cd)
 {
-	while (cd->pending_count) {
-		size_t taken = cd->pending_count;
-
+	while (input_waits(cd)) {
 		/*
 		 * A resume may come from another thread at any time. Either it finds `paused` set and posts, or it
 		 * came before that and is found here.
 		 */
 		atomic_store(&cd->resume_asked, false);
-		if (cd->ops)
-			taken = cd->ops->receive(cd->opaque, cd->pending, cd->pending_count);
-		BUG_ON(taken > cd->pending_count);
-		cd->pending_count -= taken;
-		memmove(cd->pending, cd->pending + taken, cd->pending_count);
-		if (!cd->pending_count)
-			break;
+		if (input_offer(cd))
+			continue;
 		atomic_store(&cd->paused, true);
 		if (!atomic_exchange(&cd->resume_asked, false))
 			break;
@@ -265,6 +293,12 @@ static void input_ready(void *opaque, short revents)
 		input_settle(cd);
 	else
 		input_deliver(cd);
+}
+
+void chardev_input_break(struct chardev *cd, const uint8_t *data, size_t at)
+{
+	if (cd->break_count < CHARDEV_BREAKS)
+		cd->breaks[cd->break_count++] = (size_t)(data - cd->pending) + at;
 }
 
 static void input_resume(void *opaque) { input_deliver(opaque); }

@@ -15,6 +15,7 @@
 #define CHARDEV_QUEUE_SIZE ((size_t)1 << 20)
 #define CHARDEV_INPUT_SIZE 4096u
 #define CHARDEV_READ_SIZE  256u
+#define CHARDEV_BREAKS	   16u
 
 struct chardev_kind {
 	const char *name;
@@ -55,6 +56,8 @@ struct chardev {
 	bool input_open;
 	uint8_t pending[CHARDEV_INPUT_SIZE];
 	size_t pending_count;
+	size_t breaks[CHARDEV_BREAKS]; /* before which bytes of `pending` a break comes, in order */
+	unsigned break_count;
 	_Atomic bool paused;	   /* the device took less than it was offered */
 	_Atomic bool resume_asked; /* since it was last offered something */
 
@@ -80,6 +83,8 @@ extern const struct chardev_kind chardev_stdio, chardev_pty, chardev_file, chard
 /* For kinds: loop's thread, no lock. */
 void chardev_input_start(struct chardev *, int fd);
 void chardev_input_stop(struct chardev *);
+/* In a filter: a break, in front of data[at]; where there are too many already it is dropped. */
+void chardev_input_break(struct chardev *, const uint8_t *data, size_t at);
 void chardev_output_start(struct chardev *, int fd, bool watch_hangup);
 void chardev_output_stop(struct chardev *);
 /* Sets the description; -ENOMEM. */

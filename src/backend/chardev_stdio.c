@@ -18,6 +18,7 @@
 static const char help[] = "\r\n"
 			   "Ctrl-A h       this help\r\n"
 			   "Ctrl-A x       quit doppel\r\n"
+			   "Ctrl-A b       send a break (Linux: SysRq, the next key says what)\r\n"
 			   "Ctrl-A Ctrl-A  send a Ctrl-A (Ctrl-A a, too)\r\n";
 
 struct stdio {
@@ -135,6 +136,8 @@ static size_t stdio_filter(struct chardev *cd, uint8_t *data, size_t size)
 		stdio->escaped = false;
 		if (key == 'x' || key == 'X')
 			quit(cd);
+		else if (key == 'b' || key == 'B')
+			chardev_input_break(cd, data, kept);
 		else if (key == 'h' || key == 'H' || key == '?')
 			chardev_write(cd, help, sizeof(help) - 1);
 		else if (key == 'a' || key == ESCAPE_KEY)

@@ -157,7 +157,7 @@ static inline void list_remove(struct list *n)
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
-/* One log a process: what is printed before or without a machine too. Thread-safe. Default level LOG_WARNING. */
+/* One log a process: what is printed before or without a machine too. Thread-safe. Default level LOG_INFO. */
 void log_set_level(enum log_level);
 void log_print(enum log_level, const char *fmt, ...) printf_like(2, 3);
 #define log_error(...)	 log_print(LOG_ERROR, __VA_ARGS__)

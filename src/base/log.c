@@ -7,7 +7,7 @@
 
 #define LOG_GUEST_BURST 10u
 
-static _Atomic int log_level = LOG_WARNING;
+static _Atomic int log_level = LOG_INFO;
 
 static const char *const log_prefixes[] = {
 	[LOG_ERROR] = "error: ",

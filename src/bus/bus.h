@@ -89,6 +89,11 @@ struct bus {
 	struct trace *trace;
 	struct pci_bus *pci;  /* NULL until created */
 	struct irq_chip *irq; /* NULL until created */
+	/* Periodic timers' interrupts that come too late are made up for (see ticks_deliver); else they are lost. */
+	bool reinject;
+	struct {
+		_Atomic uint64_t late, reinjected, given_up; /* edges */
+	} ticks;
 	/* Requests to the machine, any thread, bus->lock held or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
@@ -149,7 +154,7 @@ struct lapic_ops {
 	void (*nmi)(void *cpu);
 	void (*init)(void *cpu);
 	void (*sipi)(void *cpu, uint8_t vector);
-	uint64_t (*tsc_offset)(void *cpu); /* guest TSC - vtime_t now */
+	uint64_t (*tsc_offset)(void *cpu); /* the CPU's TSC - clock_tsc() */
 };
 
 /* Created with the irq chip, one a vCPU: */
@@ -188,8 +193,33 @@ int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, 
  * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
 struct irq_line irq_isa_line(struct bus *, unsigned n);
+/* What an edge on a line, or of a local APIC's timer, meets. */
+enum irq_receiver {
+	IRQ_NOBODY, /* it is masked, and an 8259 has latched one already */
+	IRQ_WAITS,  /* a CPU that has not taken the last one yet */
+	IRQ_READY,
+};
+/* bus->lock held: of ISA line n. */
+enum irq_receiver irq_isa_receiver(struct bus *, unsigned n);
+/* bus->lock held: from now on taken is called, with bus->lock, in the thread of a CPU that takes ISA interrupt 0. NULL: no more. */
+void irq_watch_timer(struct bus *, void (*taken)(void *opaque), void *opaque);
 /* A message-signalled interrupt: address 0xfeexxxxx and data, SDM vol. 3A 11.11. Any thread. */
 void irq_msi(struct bus *, uint64_t address, uint32_t data);
+
+/* ---- periodic timers (ticks.c) ---- */
+
+#define TICKS_MOST   10000u /* so many are made up for: 10 s of 1,000 Hz */
+#define TICKS_MASKED 100u   /* a guest that masks so many in a row means it */
+
+/* Fields of a timer's state, under its lock; others may read owed atomically. */
+struct ticks {
+	uint32_t *owed;	  /* edges not delivered yet */
+	uint32_t *masked; /* edges in a row that nobody would have received */
+};
+/* So many edges came. True: one is to be delivered now. Called again (with 0) when a CPU takes one. */
+bool ticks_deliver(struct bus *, struct ticks, uint64_t edges, enum irq_receiver);
+/* The timer was programmed anew. */
+void ticks_forget(struct bus *, struct ticks);
 
 /* ---- PCI (pci.c): host bridge i440FX at 00:00.0, config mechanism #1 ---- */
 

@@ -39,16 +39,34 @@ static bool is_level(uint64_t entry)
 	return (entry & RTE_LEVEL) && (mode == DELIVER_FIXED || mode == DELIVER_LOWEST);
 }
 
-static void send(struct ioapic *ioapic, unsigned pin)
+static struct irq_message message_of(uint64_t entry)
 {
-	uint64_t entry = ioapic->entries[pin];
-	struct irq_message message = {
+	return (struct irq_message){
 		.destination = bits(entry, 63, 56),
 		.vector = entry & RTE_VECTOR,
 		.mode = bits(entry, 10, 8),
 		.logical = entry & RTE_LOGICAL,
 		.level = is_level(entry),
 	};
+}
+
+uint8_t ioapic_edge_vector(struct ioapic *ioapic, unsigned pin)
+{
+	uint64_t entry = ioapic->entries[pin];
+
+	return entry & RTE_MASK || is_level(entry) ? 0 : entry & RTE_VECTOR;
+}
+
+enum irq_receiver ioapic_receiver(struct ioapic *ioapic, unsigned pin)
+{
+	struct irq_message message = message_of(ioapic->entries[pin]);
+
+	return ioapic_edge_vector(ioapic, pin) ? irq_receiver(ioapic->chip, &message) : IRQ_NOBODY;
+}
+
+static void send(struct ioapic *ioapic, unsigned pin)
+{
+	struct irq_message message = message_of(ioapic->entries[pin]);
 
 	/* A message that nobody accepts will never be ended: do not wait for its EOI. */
 	if (irq_deliver(ioapic->chip, &message) && message.level)

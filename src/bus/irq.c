@@ -47,6 +47,24 @@ bool irq_deliver(struct irq_chip *chip, const struct irq_message *message)
 	return accepted;
 }
 
+enum irq_receiver irq_receiver(struct irq_chip *chip, const struct irq_message *message)
+{
+	enum irq_receiver receiver = IRQ_NOBODY;
+
+	if (message->mode != DELIVER_FIXED && message->mode != DELIVER_LOWEST)
+		return IRQ_NOBODY;
+	for (unsigned i = 0; i < chip->cpu_count; i++) {
+		struct lapic *lapic = chip->lapics[i];
+
+		if (!lapic_enabled(lapic) || !addressed(lapic, message))
+			continue;
+		if (lapic_requested(lapic, message->vector))
+			return IRQ_WAITS;
+		receiver = IRQ_READY;
+	}
+	return receiver;
+}
+
 void irq_msi(struct bus *bus, uint64_t address, uint32_t data)
 {
 	struct irq_message message = {
@@ -79,6 +97,39 @@ void irq_pic_output(struct irq_chip *chip, bool level)
 		lapic_intr(chip->lapics[i]);
 }
 
+/* ISA interrupt 0 is on input 2, as every PC's MADT says; input 2 is free because the 8259s cascade there. */
+static unsigned ioapic_input(unsigned n) { return n ? n : 2; }
+
+static bool intr_reaches_a_cpu(const struct irq_chip *chip)
+{
+	bool reaches = false;
+
+	for (unsigned i = 0; i < chip->cpu_count; i++)
+		reaches |= lapic_accepts_intr(chip->lapics[i]);
+	return reaches;
+}
+
+/* A guest that uses the IOAPIC may leave the 8259 as it was. */
+enum irq_receiver irq_isa_receiver(struct bus *bus, unsigned n)
+{
+	struct irq_chip *chip = bus->irq;
+	enum irq_receiver receiver = ioapic_receiver(chip->ioapic, ioapic_input(n));
+
+	if (receiver != IRQ_NOBODY)
+		return receiver;
+	receiver = pic_receiver(chip->pic, n);
+	return receiver == IRQ_WAITS && !intr_reaches_a_cpu(chip) ? IRQ_NOBODY : receiver;
+}
+
+void irq_watch_timer(struct bus *bus, void (*taken)(void *), void *opaque)
+{
+	struct irq_chip *chip = bus->irq;
+
+	chip->timer_taken = taken;
+	chip->timer_opaque = opaque;
+	atomic_store(&chip->timer_vector, taken ? ioapic_edge_vector(chip->ioapic, ioapic_input(0)) : 0);
+}
+
 static void source_set(void *opaque, unsigned source, bool level)
 {
 	struct irq_chip *chip = opaque;
@@ -94,9 +145,8 @@ static void source_set(void *opaque, unsigned source, bool level)
 	TRACE(chip->device.bus->trace, IRQ, "line %u %s", n, level ? "high" : "low");
 	if (n < 16)
 		pic_set_line(chip->pic, n, level);
-	/* ISA interrupt 0 is on input 2, as every PC's MADT says; input 2 is free because the 8259s cascade there. */
 	if (n != 2)
-		ioapic_set_line(chip->ioapic, n ? n : 2, level);
+		ioapic_set_line(chip->ioapic, ioapic_input(n), level);
 }
 
 struct irq_line irq_isa_line(struct bus *bus, unsigned n)

@@ -135,8 +135,13 @@ uint8_t lapic_ppr(struct lapic *lapic)
 	return served < 0 || tpr >> 4 >= served >> 4 ? tpr : served & 0xf0;
 }
 
-/* Does the 8259 pair's output reach this CPU? With the APIC globally disabled LINT0 is the processor's INTR pin (11.4.3). */
-static bool accepts_intr(struct lapic *lapic)
+bool lapic_requested(struct lapic *lapic, uint8_t vector)
+{
+	return lapic_get(lapic->irr[vector / 32]) >> vector % 32 & 1;
+}
+
+/* With the APIC globally disabled LINT0 is the processor's INTR pin (11.4.3). */
+bool lapic_accepts_intr(struct lapic *lapic)
 {
 	uint32_t lint0 = lapic_get(lapic->lvt[LVT_LINT0]);
 
@@ -146,7 +151,7 @@ static bool accepts_intr(struct lapic *lapic)
 static bool external_pending(struct lapic *lapic)
 {
 	return atomic_load_explicit(&lapic->chip->intr, memory_order_relaxed) &&
-	       (accepts_intr(lapic) || lapic_get(lapic->extint));
+	       (lapic_accepts_intr(lapic) || lapic_get(lapic->extint));
 }
 
 /* The vector that would be delivered, or -1. */
@@ -158,6 +163,22 @@ static int deliverable(struct lapic *lapic)
 }
 
 bool lapic_pending(struct lapic *lapic) { return unlikely(external_pending(lapic)) || deliverable(lapic) >= 0; }
+
+/* Timers may have more to deliver. */
+static void taken(struct lapic *lapic, uint8_t vector)
+{
+	struct irq_chip *chip = lapic->chip;
+
+	if (unlikely(vector == atomic_load_explicit(&chip->timer_vector, memory_order_relaxed))) {
+		struct bus *bus = lapic->device.bus;
+
+		pthread_mutex_lock(&bus->lock);
+		irq_timer_taken(chip);
+		pthread_mutex_unlock(&bus->lock);
+	}
+	if (unlikely(lapic_get(lapic->owed)))
+		lapic_timer_taken(lapic);
+}
 
 int lapic_take(struct lapic *lapic)
 {
@@ -179,6 +200,7 @@ int lapic_take(struct lapic *lapic)
 	if (vector >= 0) {
 		clear_bit(lapic->irr, vector);
 		set_bit(lapic->isr, vector);
+		taken(lapic, (uint8_t)vector);
 	}
 	return vector;
 }

@@ -74,7 +74,9 @@ enum timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 	_(T, uint64_t, timer_start, 1, 16, 0, UINT64_MAX)	   /* vtime at which the count was the initial one */  \
 	_(T, uint64_t, timer_next, 1, 17, VTIME_NEVER, UINT64_MAX) /* vtime at which the timer fires */                \
 	_(T, uint64_t, tsc_deadline, 1, 18, 0, UINT64_MAX)                                                             \
-	_(T, bool, extint, 1, 19, 0, 1) /* an ExtINT message came: the next INTA goes to the 8259 */
+	_(T, bool, extint, 1, 19, 0, 1)		   /* an ExtINT message came: the next INTA goes to the 8259 */        \
+	_(T, uint32_t, owed, 1, 20, 0, TICKS_MOST) /* expiries of the periodic timer not delivered yet */              \
+	_(T, uint32_t, masked, 1, 21, 0, TICKS_MOST)
 
 struct lapic {
 	struct device device;
@@ -120,6 +122,7 @@ void lapic_send(struct lapic *, uint64_t icr);
 void lapic_timer_init(struct lapic *);
 int lapic_timer_load(struct lapic *, struct error *); /* after a snapshot: check, arm it again */
 uint32_t lapic_timer_current(struct lapic *);
+void lapic_timer_taken(struct lapic *); /* the CPU has taken an interrupt while expiries are owed */
 void lapic_timer_set_initial(struct lapic *, uint32_t);
 void lapic_timer_set_divide(struct lapic *, uint32_t);
 void lapic_timer_set_lvt(struct lapic *, uint32_t);

@@ -1,6 +1,5 @@
 /*
- * The local APIC's timer (SDM vol. 3A 11.5.4): one-shot and periodic on an APIC bus clock of 1 GHz, so that a tick before
- * division is a nanosecond of guest time, and TSC-deadline.
+ * The local APIC's timer (SDM vol. 3A 11.5.4): one-shot and periodic on the core crystal clock, and TSC-deadline.
  */
 #include "bus/lapic.h"
 
@@ -22,7 +21,16 @@ static unsigned divide_shift(const struct lapic *lapic)
 	return (n + 1) & 7;
 }
 
+static const struct clock *clock_of(const struct lapic *lapic) { return lapic->device.bus->clock; }
+
+/* Ticks of the crystal. */
 static uint64_t period(const struct lapic *lapic) { return (uint64_t)lapic->timer_initial << divide_shift(lapic); }
+
+/* When n periods are over. */
+static vtime_t expiry(const struct lapic *lapic, uint64_t n)
+{
+	return lapic->timer_start + clock_crystal_ns(clock_of(lapic), n * period(lapic));
+}
 
 static void arm(struct lapic *lapic, vtime_t deadline)
 {
@@ -33,22 +41,20 @@ static void arm(struct lapic *lapic, vtime_t deadline)
 		timer_arm(&lapic->timer, deadline);
 }
 
+static struct ticks ticks_of(struct lapic *lapic) { return (struct ticks){ &lapic->owed, &lapic->masked }; }
+
 /* First expiry of the periodic timer after `now`, kept MIN_PERIOD away. */
 static vtime_t next_expiry(const struct lapic *lapic, vtime_t now)
 {
-	uint64_t step = period(lapic);
-	vtime_t earliest = now + (step < MIN_PERIOD ? MIN_PERIOD : 1);
+	vtime_t after = now + (expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD ? MIN_PERIOD - 1 : 0);
 
-	return lapic->timer_start + (earliest - lapic->timer_start + step - 1) / step * step;
+	return expiry(lapic, clock_crystal_ticks(clock_of(lapic), after - lapic->timer_start) / period(lapic) + 1);
 }
-
-static uint64_t guest_tsc(struct lapic *lapic, vtime_t now) { return now + lapic->ops->tsc_offset(lapic->cpu); }
 
 /* Arm for tsc_deadline; true when it has passed already: the caller delivers, without timer_lock. */
 static bool arm_deadline(struct lapic *lapic)
 {
-	vtime_t now = clock_now(lapic->device.bus->clock);
-	uint64_t tsc = guest_tsc(lapic, now);
+	uint64_t now = clock_tsc(lapic->device.bus->clock), tsc = now + lapic->ops->tsc_offset(lapic->cpu);
 	uint64_t left = lapic->tsc_deadline - tsc;
 
 	if (!lapic->tsc_deadline) {
@@ -60,8 +66,47 @@ static bool arm_deadline(struct lapic *lapic)
 		arm(lapic, VTIME_NEVER);
 		return true;
 	}
-	arm(lapic, left < VTIME_NEVER - now ? now + left : VTIME_NEVER);
+	arm(lapic, left < UINT64_MAX - now ? clock_tsc_deadline(clock_of(lapic), now + left) : VTIME_NEVER);
 	return false;
+}
+
+static enum irq_receiver receiver(struct lapic *lapic)
+{
+	uint32_t lvt = lapic->lvt[LVT_TIMER];
+
+	if ((lvt & LVT_MASKED) || LVT_MODE(lvt) != DELIVER_FIXED || !lapic_enabled(lapic))
+		return IRQ_NOBODY;
+	return lapic_requested(lapic, (uint8_t)lvt) ? IRQ_WAITS : IRQ_READY;
+}
+
+static uint64_t periods_at(const struct lapic *lapic, vtime_t t)
+{
+	return clock_crystal_ticks(clock_of(lapic), t - lapic->timer_start) / period(lapic);
+}
+
+/* The periodic timer's expiries up to now; under timer_lock, so that two threads do not deliver the same one. */
+static void periodic_due(struct lapic *lapic, vtime_t now)
+{
+	uint64_t expiries = 0;
+
+	if (lapic->timer_next <= now) {
+		expiries = periods_at(lapic, now) - periods_at(lapic, lapic->timer_next) + 1;
+		arm(lapic, next_expiry(lapic, now));
+	}
+	if (!lapic->device.bus->reinject || expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD
+		    ? expiries
+		    : ticks_deliver(lapic->device.bus, ticks_of(lapic), expiries, receiver(lapic))) {
+		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
+		lapic_local_interrupt(lapic, LVT_TIMER);
+	}
+}
+
+void lapic_timer_taken(struct lapic *lapic)
+{
+	pthread_mutex_lock(&lapic->timer_lock);
+	if (lapic->owed && mode(lapic) == TIMER_PERIODIC && lapic->timer_next != VTIME_NEVER)
+		periodic_due(lapic, clock_now(lapic->device.bus->clock));
+	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
 /* In the thread that runs the clock; a write of the CPU's may have come first and moved or stopped the timer. */
@@ -77,10 +122,7 @@ static void timer_fired(void *opaque)
 	} else if (lapic->timer_next != VTIME_NEVER) {
 		switch (mode(lapic)) {
 		case TIMER_TSC_DEADLINE: deliver = arm_deadline(lapic); break;
-		case TIMER_PERIODIC:
-			deliver = true;
-			arm(lapic, next_expiry(lapic, now));
-			break;
+		case TIMER_PERIODIC: periodic_due(lapic, now); break;
 		default:
 			deliver = true;
 			arm(lapic, VTIME_NEVER);
@@ -113,7 +155,7 @@ int lapic_timer_load(struct lapic *lapic, struct error *err)
 /* Of a count that is over, 0, also when the mode has become periodic since: only a new initial count starts it (11.5.4). */
 static uint32_t current_count(const struct lapic *lapic, vtime_t now)
 {
-	uint64_t ticks = (now - lapic->timer_start) >> divide_shift(lapic);
+	uint64_t ticks = clock_crystal_ticks(clock_of(lapic), now - lapic->timer_start) >> divide_shift(lapic);
 
 	if (lapic->timer_next == VTIME_NEVER || mode(lapic) > TIMER_PERIODIC)
 		return 0;
@@ -135,19 +177,22 @@ uint32_t lapic_timer_current(struct lapic *lapic)
 /* As if the count had begun, by today's registers, when it would have come to `count` now. */
 static void go_on_from(struct lapic *lapic, uint32_t count, vtime_t now)
 {
-	lapic->timer_start = now - ((uint64_t)(lapic->timer_initial - count) << divide_shift(lapic));
+	uint64_t over = (uint64_t)(lapic->timer_initial - count) << divide_shift(lapic);
+
+	lapic->timer_start = now - clock_crystal_ns(clock_of(lapic), over);
 	if (lapic->timer_next != VTIME_NEVER && mode(lapic) <= TIMER_PERIODIC)
-		arm(lapic, lapic->timer_start + period(lapic));
+		arm(lapic, expiry(lapic, 1));
 }
 
 /* The count in progress becomes what the registers say: the timer expires when the first `initial` ticks are over. */
 static void restart(struct lapic *lapic, vtime_t now)
 {
 	lapic->timer_start = now;
+	ticks_forget(lapic->device.bus, ticks_of(lapic));
 	if (!lapic->timer_initial || mode(lapic) > TIMER_PERIODIC)
 		arm(lapic, VTIME_NEVER);
 	else
-		arm(lapic, now + period(lapic));
+		arm(lapic, expiry(lapic, 1));
 }
 
 void lapic_timer_set_initial(struct lapic *lapic, uint32_t value)
@@ -188,6 +233,7 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 		/* Between TSC-deadline and the others the timer is disarmed. */
 		lapic->tsc_deadline = 0;
 		lapic->timer_initial = 0;
+		ticks_forget(lapic->device.bus, ticks_of(lapic));
 		arm(lapic, VTIME_NEVER);
 	} else if (mode(lapic) != old) {
 		/* The count in progress goes on, as the last or the first of its kind. */

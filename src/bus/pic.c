@@ -109,6 +109,15 @@ void pic_set_line(struct pic *pic, unsigned n, bool level)
 	pic_update(pic);
 }
 
+enum irq_receiver pic_receiver(struct pic *pic, unsigned n)
+{
+	uint8_t bit = (uint8_t)(1 << (n & 7));
+
+	if (!(pic->irr[n >> 3] & bit))
+		return IRQ_READY;
+	return pic->imr[n >> 3] & bit ? IRQ_NOBODY : IRQ_WAITS;
+}
+
 /* An INTA for one chip: the input that won, or -1 when nobody asks any more. */
 static int acknowledge(struct pic *pic, unsigned c)
 {
@@ -140,6 +149,8 @@ uint8_t pic_acknowledge(struct pic *pic)
 		vector = pic->icw2[0] | (n < 0 ? 7 : n);
 	}
 	pic_update(pic);
+	if (n == 0)
+		irq_timer_taken(pic->chip);
 	return vector;
 }
 
@@ -247,6 +258,8 @@ static uint64_t pic_read(struct device *device, unsigned c, uint64_t offset)
 		if (c == 1 && n >= 0)
 			set_input(pic, 0, CASCADE, false);
 		pic_update(pic);
+		if (c == 0 && n == 0)
+			irq_timer_taken(pic->chip);
 		return n < 0 ? 0 : 0x80 | n;
 	}
 	if (offset & 1)

@@ -2,7 +2,7 @@
  * What the files of bus/ share: the interrupt controllers as irq.c wires them together.
  *
  * Lock order: bus->lock, then lapic->timer_lock, then the clock's own lock. Callbacks of struct lapic_ops may be called with
- * any of these held and must take none of them. The bus lock is taken by a vCPU's thread for an INTA cycle and for an EOI
+ * any of these held and must take none of them. The bus lock is taken by a vCPU's thread for an INTA cycle, for taking an interrupt that a timer watches and for an EOI
  * broadcast only, with no other lock held; a local APIC's timer callback runs with it held already and needs nothing from it.
  */
 #ifndef DOPPEL_BUS_PRIVATE_H
@@ -48,10 +48,23 @@ struct irq_chip {
 	struct lapic **lapics;
 	unsigned cpu_count;
 	_Atomic bool intr; /* the 8259 pair's output; written under bus->lock */
+	/* See irq_watch_timer(). The vector by which the IOAPIC sends ISA interrupt 0; 0: it does not, or nobody watches. */
+	_Atomic uint8_t timer_vector;
+	void (*timer_taken)(void *opaque);
+	void *timer_opaque;
 };
+
+/* bus->lock held: a CPU has taken ISA interrupt 0. */
+static inline void irq_timer_taken(struct irq_chip *chip)
+{
+	if (chip->timer_taken)
+		chip->timer_taken(chip->timer_opaque);
+}
 
 /* Any thread. Did at least one local APIC accept it? */
 bool irq_deliver(struct irq_chip *, const struct irq_message *);
+/* What an edge that is sent so would meet. */
+enum irq_receiver irq_receiver(struct irq_chip *, const struct irq_message *);
 
 /* ---- lapic.c ---- */
 struct lapic *lapic_create(struct irq_chip *, unsigned index, const struct lapic_ops *, void *cpu, struct error *);
@@ -60,12 +73,17 @@ bool lapic_accept(struct lapic *, const struct irq_message *);
 /* For lowest-priority arbitration: software-enabled, and at which processor priority. */
 bool lapic_enabled(struct lapic *);
 uint8_t lapic_ppr(struct lapic *);
+/* Does a fixed interrupt wait to be taken? */
+bool lapic_requested(struct lapic *, uint8_t vector);
+/* Does the 8259's output reach this CPU? */
+bool lapic_accepts_intr(struct lapic *);
 /* The 8259's output rose. */
 void lapic_intr(struct lapic *);
 
 /* ---- pic.c, bus->lock held ---- */
 struct pic *pic_create(struct irq_chip *, struct error *);
 void pic_set_line(struct pic *, unsigned n, bool level);
+enum irq_receiver pic_receiver(struct pic *, unsigned n);
 /* The two INTA cycles: the vector. */
 uint8_t pic_acknowledge(struct pic *);
 /* irq.c: the pair's INTR output changed */
@@ -74,6 +92,9 @@ void irq_pic_output(struct irq_chip *, bool level);
 /* ---- ioapic.c, bus->lock held ---- */
 struct ioapic *ioapic_create(struct irq_chip *, struct error *);
 void ioapic_set_line(struct ioapic *, unsigned pin, bool level);
+enum irq_receiver ioapic_receiver(struct ioapic *, unsigned pin);
+/* The vector that an edge on the input sends, 0 when it is masked or level-triggered. */
+uint8_t ioapic_edge_vector(struct ioapic *, unsigned pin);
 void ioapic_eoi(struct ioapic *, uint8_t vector);
 
 #endif

@@ -16,15 +16,30 @@
 #define NOT_IN_HEAP	     SIZE_MAX
 #define INITIAL_TIMERS	     256
 
+#define NS_PER_S 1000000000ull
+/* A measured rate may be off by so much, and two kernels' ideas of a second differ; what KVM allows, too. */
+#define RATE_TOLERANCE_PPM 250
+#define MIN_TSC_HZ	   1000000ull
+#define MAX_TSC_HZ	   100000000000ull
+
+/* n units of one rate are n * multiplier / 2^shift of another. */
+struct scale {
+	uint64_t multiplier;
+	unsigned shift;
+};
+
 struct clock {
 	enum clock_kind kind;
-	uint64_t tsc_multiplier; /* the host's time is its TSC's; 0: its monotonic clock's */
+	uint64_t host_tsc_hz; /* the host's TSC is read; 0: its monotonic clock */
+	uint64_t crystal_hz, tsc_multiple;
+	bool scaled; /* the guest's TSC has another rate than what is read */
+	struct scale guest_ticks, nanoseconds;
 
 	/* Odd while the four below change. */
 	_Atomic uint32_t time_sequence;
 	_Atomic bool running;
-	_Atomic uint64_t stopped_at;  /* guest time while it stands still */
-	_Atomic uint64_t host_offset; /* running: host time (read_host) of guest time 0, modulo 2^64 */
+	_Atomic uint64_t stopped_at;  /* TSC while it stands still */
+	_Atomic uint64_t host_offset; /* running: what read_host() gives when the TSC is 0, modulo 2^64 */
 	_Atomic uint64_t wall_base;   /* UTC of guest time 0 */
 	bool wall_follows_host;	      /* wall_base is the host's date at the first start */
 
@@ -39,6 +54,77 @@ struct clock {
 	void *notify_opaque;
 };
 
+/* ---- rates ---- */
+
+/* To some 60 bits, and rather more than less: what scale_up() says is never too early. */
+static struct scale scale_make(uint64_t from, uint64_t to)
+{
+	struct scale scale = { .shift = 63 };
+
+	for (; (to / from + 1) >> (64 - scale.shift); scale.shift--)
+		;
+	scale.multiplier = (uint64_t)((((unsigned __int128)to << scale.shift) + from - 1) / from);
+	return scale;
+}
+
+static uint64_t scale_down(struct scale scale, uint64_t n)
+{
+	return (uint64_t)((unsigned __int128)n * scale.multiplier >> scale.shift);
+}
+
+static uint64_t scale_up(struct scale scale, uint64_t n)
+{
+	return (uint64_t)(((unsigned __int128)n * scale.multiplier + BIT(scale.shift) - 1) >> scale.shift);
+}
+
+static uint64_t host_rate(const struct clock *clock)
+{
+	return clock->host_tsc_hz ? clock->host_tsc_hz : CLOCK_VIRTUAL_TSC_HZ;
+}
+
+static void set_rate(struct clock *clock, uint64_t hz)
+{
+	uint64_t host = host_rate(clock), difference = hz > host ? hz - host : host - hz;
+	uint64_t measure = clock->host_tsc_hz * RATE_TOLERANCE_PPM / 1000000;
+
+	clock->tsc_multiple = (hz + NS_PER_S - 1) / NS_PER_S;
+	/* Kernels reckon in kHz. */
+	clock->crystal_hz = hz / clock->tsc_multiple / 1000 * 1000;
+	clock->scaled = difference > measure;
+	clock->guest_ticks = scale_make(host, clock_tsc_hz(clock));
+	clock->nanoseconds = scale_make(clock_tsc_hz(clock), NS_PER_S);
+}
+
+uint64_t clock_tsc_hz(const struct clock *clock) { return clock->crystal_hz * clock->tsc_multiple; }
+
+uint64_t clock_crystal_hz(const struct clock *clock) { return clock->crystal_hz; }
+
+int clock_set_tsc_hz(struct clock *clock, uint64_t hz, struct error *err)
+{
+	if (hz < MIN_TSC_HZ || hz > MAX_TSC_HZ)
+		return error_set(err, EINVAL, "the TSC's rate of %llu Hz is not possible; expected %llu to %llu",
+				 (unsigned long long)hz, MIN_TSC_HZ, MAX_TSC_HZ);
+	BUG_ON(clock->running);
+	set_rate(clock, hz);
+	return 0;
+}
+
+vtime_t clock_tsc_time(const struct clock *clock, uint64_t tsc) { return scale_down(clock->nanoseconds, tsc); }
+
+vtime_t clock_tsc_deadline(const struct clock *clock, uint64_t tsc) { return scale_up(clock->nanoseconds, tsc); }
+
+uint64_t clock_crystal_ticks(const struct clock *clock, uint64_t ns)
+{
+	return (uint64_t)((unsigned __int128)ns * clock->crystal_hz / NS_PER_S);
+}
+
+uint64_t clock_crystal_ns(const struct clock *clock, uint64_t ticks)
+{
+	return (uint64_t)(((unsigned __int128)ticks * NS_PER_S + clock->crystal_hz - 1) / clock->crystal_hz);
+}
+
+/* ---- life ---- */
+
 struct clock *clock_create(enum clock_kind kind, uint64_t wall_base_ns, struct error *err)
 {
 	struct clock *clock = calloc(1, sizeof(*clock));
@@ -50,7 +136,8 @@ struct clock *clock_create(enum clock_kind kind, uint64_t wall_base_ns, struct e
 	if (!clock->heap)
 		goto no_memory;
 	clock->kind = kind;
-	clock->tsc_multiplier = kind == CLOCK_HOST ? host_tsc_multiplier() : 0;
+	clock->host_tsc_hz = kind == CLOCK_HOST ? host_tsc_hz() : 0;
+	set_rate(clock, host_rate(clock));
 	clock->next = VTIME_NEVER;
 	clock->wall_base = wall_base_ns;
 	if (!wall_base_ns) {
@@ -79,21 +166,30 @@ enum clock_kind clock_kind(const struct clock *clock) { return clock->kind; }
 
 /* ---- time ---- */
 
+static uint64_t to_guest_ticks(const struct clock *clock, uint64_t ticks)
+{
+	return clock->scaled ? scale_down(clock->guest_ticks, ticks) : ticks;
+}
+
+/* In ticks of the guest's TSC. */
 static uint64_t read_host(const struct clock *clock)
 {
-	uint64_t tsc;
+	uint64_t ticks;
 
-	if (!clock->tsc_multiplier)
-		return host_monotonic_ns();
-	/* RDTSC alone may be executed before or behind the loads around it. */
-	_mm_lfence();
-	tsc = __rdtsc();
-	_mm_lfence();
-	return (uint64_t)((__uint128_t)tsc * clock->tsc_multiplier >> 64);
+	if (clock->host_tsc_hz) {
+		/* RDTSC alone may be executed before or behind the loads around it. */
+		_mm_lfence();
+		ticks = __rdtsc();
+		_mm_lfence();
+	} else {
+		ticks = host_monotonic_ns();
+	}
+	return to_guest_ticks(clock, ticks);
 }
 
 struct time_view {
 	bool running;
+	uint64_t tsc;
 	vtime_t now;
 	uint64_t host_offset, wall_base;
 };
@@ -113,14 +209,23 @@ static struct time_view read_time(struct clock *clock)
 		view.host_offset = atomic_load(&clock->host_offset);
 		view.wall_base = atomic_load(&clock->wall_base);
 		if (clock->kind == CLOCK_VIRTUAL)
-			view.now = atomic_load_explicit(&clock->virtual_now, memory_order_acquire);
+			view.tsc = clock_tsc(clock);
 		else if (view.running)
-			view.now = read_host(clock) - view.host_offset;
+			view.tsc = read_host(clock) - view.host_offset;
 		else
-			view.now = atomic_load(&clock->stopped_at);
+			view.tsc = atomic_load(&clock->stopped_at);
 		if (!(sequence & 1) && sequence == atomic_load(&clock->time_sequence))
-			return view;
+			break;
 	}
+	view.now = clock->kind == CLOCK_VIRTUAL ? clock_now(clock) : clock_tsc_time(clock, view.tsc);
+	return view;
+}
+
+uint64_t clock_tsc(struct clock *clock)
+{
+	if (clock->kind == CLOCK_VIRTUAL)
+		return to_guest_ticks(clock, clock_now(clock));
+	return read_time(clock).tsc;
 }
 
 vtime_t clock_now(struct clock *clock)
@@ -145,7 +250,7 @@ void clock_start(struct clock *clock)
 		atomic_fetch_add(&clock->time_sequence, 1);
 		clock->host_offset = read_host(clock) - clock->stopped_at;
 		if (clock->wall_follows_host)
-			clock->wall_base = host_realtime_ns() - clock->stopped_at;
+			clock->wall_base = host_realtime_ns() - clock_tsc_time(clock, clock->stopped_at);
 		clock->wall_follows_host = false;
 		clock->running = true;
 		atomic_fetch_add(&clock->time_sequence, 1);
@@ -184,13 +289,12 @@ void clock_set(struct clock *clock, vtime_t now)
 		atomic_store_explicit(&clock->virtual_now, now, memory_order_release);
 }
 
-bool clock_tsc(struct clock *clock, uint64_t *multiplier, uint64_t *offset)
+bool clock_tsc_native(struct clock *clock, uint64_t *offset)
 {
 	struct time_view view = read_time(clock);
 
-	*multiplier = clock->tsc_multiplier;
 	*offset = -view.host_offset;
-	return view.running && *multiplier;
+	return view.running && clock->host_tsc_hz && !clock->scaled;
 }
 
 uint64_t clock_host_deadline(struct clock *clock, vtime_t t)
@@ -200,10 +304,11 @@ uint64_t clock_host_deadline(struct clock *clock, vtime_t t)
 
 	if (t == VTIME_NEVER || clock->kind == CLOCK_VIRTUAL)
 		return UINT64_MAX;
+	/* In this order: whoever loses the processor in between wakes too early rather than late. */
+	now = host_monotonic_ns();
 	view = read_time(clock);
 	if (!view.running)
 		return UINT64_MAX;
-	now = host_monotonic_ns();
 	if (t <= view.now)
 		return now;
 	return t - view.now > UINT64_MAX - now ? UINT64_MAX : now + (t - view.now);

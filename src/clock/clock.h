@@ -15,8 +15,8 @@ typedef uint64_t vtime_t; /* ns of guest time since the machine was first powere
 
 enum clock_kind { CLOCK_HOST, CLOCK_VIRTUAL };
 
-/* The guest's TSC counts at this rate: one tick a nanosecond, so that TSC, deadlines and vtime_t are one number line. */
-#define CLOCK_TSC_HZ 1000000000ull
+/* The rate of a virtual clock's TSC: one tick a nanosecond, an instruction. */
+#define CLOCK_VIRTUAL_TSC_HZ 1000000000ull
 
 struct clock;
 
@@ -34,6 +34,27 @@ void clock_start(struct clock *);
 void clock_stop(struct clock *);
 /* UTC in ns since 1970. */
 uint64_t clock_wall_ns(struct clock *);
+
+/*
+ * The machine's TSC, which every vCPU's is but for an offset of its own: 0 when the machine was first powered on, and still while the
+ * clock is. vtime_t is this number times a constant. CLOCK_HOST: it counts as the host's does, where that is a clock; elsewhere, and
+ * for CLOCK_VIRTUAL, nanoseconds. It is a multiple (smallest, so that a tick is no shorter than 1 ns) of the core crystal clock, which is
+ * what local APICs' timers count, and whole kHz. SDM vol. 3B 18.17.
+ */
+uint64_t clock_tsc(struct clock *);
+uint64_t clock_tsc_hz(const struct clock *);
+uint64_t clock_crystal_hz(const struct clock *);
+/*
+ * Before it starts: the rate that the guest knows, of a machine that began on another host. What differs from this host's by as
+ * little as its measure may is taken for the same; else the TSC is scaled. -EINVAL for what no processor has.
+ */
+int clock_set_tsc_hz(struct clock *, uint64_t hz, struct error *);
+/* The guest time when the TSC reads so; the first one from which on it does. */
+vtime_t clock_tsc_time(const struct clock *, uint64_t tsc);
+vtime_t clock_tsc_deadline(const struct clock *, uint64_t tsc);
+/* Ticks of the crystal that are over after ns; ns after which so many are over (rounded up). */
+uint64_t clock_crystal_ticks(const struct clock *, uint64_t ns);
+uint64_t clock_crystal_ns(const struct clock *, uint64_t ticks);
 
 /* CLOCK_VIRTUAL: whoever executes instructions moves time on (one thread at a time). Never backwards. */
 void clock_set(struct clock *, vtime_t);
@@ -65,10 +86,8 @@ vtime_t clock_next_deadline(struct clock *);
 vtime_t clock_run(struct clock *);
 /* Called (with no lock held) in the arming thread when the earliest deadline moved nearer. */
 void clock_set_notify(struct clock *, void (*fn)(void *), void *opaque);
-/*
- * For translated code: guest time is the high half of TSC * *multiplier, plus *offset, until clock_stop. False: it is not.
- */
-bool clock_tsc(struct clock *, uint64_t *multiplier, uint64_t *offset);
+/* For translated code: the TSC is the host's plus *offset until clock_stop. False: it is not. */
+bool clock_tsc_native(struct clock *, uint64_t *offset);
 /* The host monotonic time at which guest time t comes (CLOCK_HOST, running), UINT64_MAX for VTIME_NEVER. */
 uint64_t clock_host_deadline(struct clock *, vtime_t t);
 

@@ -189,7 +189,7 @@ enum activity { CPU_RUNNING, CPU_HALTED, CPU_WAIT_SIPI, CPU_SHUTDOWN };
 	_(T, uint64_t, msr_sysenter_esp, 1, 28, 0, UINT64_MAX)                                                         \
 	_(T, uint64_t, msr_sysenter_eip, 1, 29, 0, UINT64_MAX)                                                         \
 	_(T, uint64_t, msr_tsc_aux, 1, 30, 0, UINT32_MAX)                                                              \
-	_(T, uint64_t, tsc_offset, 1, 31, 0, UINT64_MAX) /* guest TSC = vtime + this */                                \
+	_(T, uint64_t, tsc_offset, 1, 31, 0, UINT64_MAX) /* guest TSC - clock_tsc() */                                \
 	_(T, uint64_t, msr_tsc_adjust, 1, 32, 0, UINT64_MAX)                                                           \
 	_(T, uint64_t, msr_pat, 1, 33, 0x0007040600070406, UINT64_MAX)                                                 \
 	_(T, uint64_t, msr_misc_enable, 1, 34, 1, UINT64_MAX)                                                          \
@@ -804,12 +804,12 @@ struct vcpu {
 	/* engine/bt: what translated code reaches by %gs: (see bt.h) */
 	uint64_t slot_r15; /* R15 of translated code: the current slot table */
 	struct {
-		void *self;			     /* this vCPU */
-		uint64_t tsc_multiplier, tsc_offset; /* see clock_tsc(); 0: C reads the time */
-		uint64_t host_rsp;		     /* of the C code that entered translated code */
-		uint64_t resume;		     /* where to enter it */
-		uint64_t r11;			     /* R11 to enter with */
-		uint64_t exit_arg;		     /* why it was left */
+		void *self;			 /* this vCPU */
+		uint64_t tsc_native, tsc_offset; /* see clock_tsc_native(); 0: C reads the time */
+		uint64_t host_rsp;		 /* of the C code that entered translated code */
+		uint64_t resume;		 /* where to enter it */
+		uint64_t r11;			 /* R11 to enter with */
+		uint64_t exit_arg;		 /* why it was left */
 		uint64_t
 			target; /* a computed target that was not found; a linear address that the TLB has no entry for */
 		uint64_t call;	/* an indirect call's target while the return address is pushed */

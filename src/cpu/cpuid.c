@@ -150,19 +150,17 @@ static void leaf_d(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 /* TSC = crystal * EBX / EAX */
 static void leaf_15(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 {
-	(void)v;
 	(void)sub;
 	r->eax = 1;
-	r->ebx = 1;
-	r->ecx = CLOCK_TSC_HZ;
+	r->ebx = (uint32_t)(clock_tsc_hz(v->clock) / clock_crystal_hz(v->clock));
+	r->ecx = (uint32_t)clock_crystal_hz(v->clock);
 }
 
 static void leaf_16(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 {
-	(void)v;
 	(void)sub;
-	r->eax = r->ebx = CLOCK_TSC_HZ / 1000000;
-	r->ecx = 100; /* bus, MHz */
+	r->eax = r->ebx = (uint32_t)((clock_tsc_hz(v->clock) + 500000) / 1000000); /* base and maximum, MHz */
+	r->ecx = 100;								   /* bus, MHz */
 }
 
 /* ---- paravirtual leaves ---- */
@@ -186,10 +184,9 @@ static void leaf_kvm_features(const struct vcpu *v, uint32_t sub, struct cpuid_r
 
 static void leaf_kvm_rates(const struct vcpu *v, uint32_t sub, struct cpuid_regs *r)
 {
-	(void)v;
 	(void)sub;
-	r->eax = CLOCK_TSC_HZ / 1000; /* TSC, kHz */
-	r->ebx = CLOCK_TSC_HZ / 1000; /* APIC timer's input, kHz */
+	r->eax = (uint32_t)(clock_tsc_hz(v->clock) / 1000);	/* TSC, kHz */
+	r->ebx = (uint32_t)(clock_crystal_hz(v->clock) / 1000); /* APIC timer's input, kHz */
 }
 
 /* ---- extended leaves ---- */

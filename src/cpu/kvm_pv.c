@@ -24,9 +24,17 @@ struct wall_clock {
 	uint32_t version, sec, nsec;
 };
 
-/* One tick is one nanosecond: (d << 1) * 2^31 >> 32 = d. */
-_Static_assert(CLOCK_TSC_HZ == NS_PER_SECOND, "the multiplier below");
-enum { TSC_SHIFT = 1, TSC_MUL = 0x80000000 };
+/* Ticks to nanoseconds with all 32 bits of the multiplier in use. */
+static void set_rate(struct clock_page *page, uint64_t hz)
+{
+	unsigned __int128 scaled = (unsigned __int128)NS_PER_SECOND << 32;
+
+	for (; scaled / hz > UINT32_MAX; scaled >>= 1)
+		page->tsc_shift++;
+	for (; scaled / hz < 1u << 31; scaled <<= 1)
+		page->tsc_shift--;
+	page->tsc_to_system_mul = (uint32_t)(scaled / hz);
+}
 
 /*
  * Write a record that begins with its version: odd, then the body, then even, so that a reader on any vCPU sees all of it
@@ -57,7 +65,8 @@ bad:
 
 /*
  * Once per write of the MSR or move of the TSC is enough: both TSC and system time follow the machine's one clock at the same
- * rate ever after, which is what the stable flag says.
+ * rate ever after, which is what the stable flag says. All vCPUs reckon from power-on, so that what the multiplier leaves out is the
+ * same for all.
  */
 void cpu_kvm_clock_update(struct vcpu *v)
 {
@@ -65,20 +74,15 @@ void cpu_kvm_clock_update(struct vcpu *v)
 
 	if (!v->model->kvm_pv || !(msr & BIT(0)))
 		return;
-	uint64_t tsc = cpu_tsc(v);
-	struct clock_page page = {
-		.tsc_timestamp = tsc,
-		.system_time = tsc - v->s.tsc_offset,
-		.tsc_to_system_mul = TSC_MUL,
-		.tsc_shift = TSC_SHIFT,
-		.flags = CLOCK_FLAG_TSC_STABLE,
-	};
+	struct clock_page page = { .tsc_timestamp = v->s.tsc_offset, .flags = CLOCK_FLAG_TSC_STABLE };
+
+	set_rate(&page, clock_tsc_hz(v->clock));
 	publish(v, msr & ~3ull, &page, sizeof(page));
 }
 
 void cpu_kvm_wall_clock_update(struct vcpu *v)
 {
-	uint64_t now = cpu_tsc(v) - v->s.tsc_offset;
+	uint64_t now = clock_tsc_time(v->clock, cpu_tsc(v) - v->s.tsc_offset);
 	uint64_t wall = clock_wall_ns(v->clock) - now;
 	struct wall_clock record = { .sec = (uint32_t)(wall / NS_PER_SECOND),
 				     .nsec = (uint32_t)(wall % NS_PER_SECOND) };

@@ -26,7 +26,7 @@ uint64_t cpu_tsc(struct vcpu *v)
 {
 	if (v->env && v->env->time_sync)
 		v->env->time_sync(v);
-	return clock_now(v->clock) + v->s.tsc_offset;
+	return clock_tsc(v->clock) + v->s.tsc_offset;
 }
 
 #define MSR_IA32_APIC_BASE    0x1bu

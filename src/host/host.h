@@ -12,11 +12,8 @@
 /* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void); /* since 1970-01-01 UTC */
-/*
- * Measured in some milliseconds: a nanosecond is a tick of the TSC times this / 2^64. 0: the TSC is no clock on this host, or
- * slower than 1 GHz.
- */
-uint64_t host_tsc_multiplier(void);
+/* Measured in some milliseconds: the rate in Hz at which the TSC counts. 0: it is no clock on this host. */
+uint64_t host_tsc_hz(void);
 
 /* ---- threads ---- */
 
@@ -108,6 +105,11 @@ void event_loop_stop(struct event_loop *);
  */
 int host_terminal_raw(int fd, struct error *);
 void host_terminal_restore(void);
+/*
+ * What a handler does with a signal that is not its own: the terminal is restored, and as soon as the handler returns the signal ends
+ * the process, as it would have without one (its status, a core where they are allowed). Async-signal-safe.
+ */
+void host_signal_end(int signal);
 
 /* ---- what this host is ---- */
 uint64_t host_page_size(void);

@@ -43,8 +43,7 @@ static void terminal_set(const struct termios *mode)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/* The mode back, then the signal's default action: the one for which this handler was installed. */
-static void fatal_handler(int signal_number)
+void host_signal_end(int signal_number)
 {
 	struct sigaction action = { .sa_handler = SIG_DFL };
 	int saved = errno;
@@ -52,7 +51,7 @@ static void fatal_handler(int signal_number)
 	if (atomic_load(&terminal.raw))
 		terminal_set(&terminal.saved);
 	sigaction(signal_number, &action, NULL);
-	/* Blocked until this handler returns. A fault would also simply happen again. */
+	/* Blocked until the handler returns. A fault would also simply happen again, but not one that another process sent. */
 	raise(signal_number);
 	errno = saved;
 }
@@ -68,7 +67,7 @@ static void continue_handler(int signal_number)
 	errno = saved;
 }
 
-/* Only where nobody else has a say: a handler of the program or of an engine ends in exit() or goes on. */
+/* Only where nobody else has a say: a handler of the program or of an engine goes on, or ends in exit() or host_signal_end(). */
 static void install_if_default(int signal_number, void (*handler)(int), int flags)
 {
 	struct sigaction action = { .sa_handler = handler, .sa_flags = flags }, old;
@@ -111,7 +110,7 @@ int host_terminal_raw(int fd, struct error *err)
 		terminal.exit_handler = true;
 	atomic_store(&terminal.raw, true);
 	for (i = 0; i < ARRAY_SIZE(fatal_signals); i++)
-		install_if_default(fatal_signals[i], fatal_handler, SA_ONSTACK);
+		install_if_default(fatal_signals[i], host_signal_end, SA_ONSTACK);
 	install_if_default(SIGCONT, continue_handler, SA_RESTART);
 	if (tcsetattr(terminal.fd, TCSANOW, &terminal.changed)) {
 		int code = errno;
@@ -131,7 +130,7 @@ void host_terminal_restore(void)
 	terminal_set(&terminal.saved);
 	atomic_store(&terminal.raw, false);
 	for (i = 0; i < ARRAY_SIZE(fatal_signals); i++)
-		remove_if_ours(fatal_signals[i], fatal_handler);
+		remove_if_ours(fatal_signals[i], host_signal_end);
 	remove_if_ours(SIGCONT, continue_handler);
 	close(terminal.fd);
 }

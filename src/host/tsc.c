@@ -55,11 +55,10 @@ static bool is_trusted(void)
 	return !strncmp(name, "tsc", 3) || !strncmp(name, "kvm-clock", 9) || !strncmp(name, "hyperv", 6);
 }
 
-uint64_t host_tsc_multiplier(void)
+uint64_t host_tsc_hz(void)
 {
 	struct timespec pause = { 0, SPAN_NS };
 	struct reading start, end;
-	__uint128_t multiplier;
 
 	if (!is_invariant() || !is_trusted())
 		return 0;
@@ -68,6 +67,5 @@ uint64_t host_tsc_multiplier(void)
 	end = read_both();
 	if (end.tsc <= start.tsc || end.ns <= start.ns)
 		return 0;
-	multiplier = ((__uint128_t)(end.ns - start.ns) << 64) / (end.tsc - start.tsc);
-	return multiplier >> 64 ? 0 : (uint64_t)multiplier;
+	return (uint64_t)((__uint128_t)(end.tsc - start.tsc) * 1000000000 / (end.ns - start.ns));
 }

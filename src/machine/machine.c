@@ -212,6 +212,7 @@ static int create_guest_side(struct machine *m, struct error *err)
 	m->bus = bus_create(m->mem, m->clock, &m->trace, err);
 	if (!m->bus)
 		return -err->code;
+	m->bus->reinject = !m->virtual_time;
 	m->bus->request = machine_bus_request;
 	m->bus->request_opaque = m;
 	m->bus->waits = exclusive_wait;

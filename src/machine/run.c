@@ -273,6 +273,10 @@ void machine_print_stats(struct machine *m, FILE *out)
 		if (sum)
 			fprintf(out, "  %-30s %14llu\n", names[c], (unsigned long long)sum);
 	}
+	if (m->bus->ticks.late)
+		fprintf(out, "  timer ticks late: %llu, delivered later: %llu, given up: %llu\n",
+			(unsigned long long)m->bus->ticks.late, (unsigned long long)m->bus->ticks.reinjected,
+			(unsigned long long)m->bus->ticks.given_up);
 	for (unsigned i = 0; m->engine->stats && i < m->cpu_count; i++)
 		m->engine->stats(m->cpus[i].cpu, out);
 }

@@ -23,25 +23,6 @@ static bool near(u64 got, u64 wanted, unsigned percent)
 	return got * 100 >= wanted * (100 - percent) && got * 100 <= wanted * (100 + percent);
 }
 
-static u64 loop_time(void)
-{
-	u64 start = read_tsc(), count = 1000;
-
-	asm volatile("1: loop 1b" : "+c"(count));
-	return read_tsc() - start;
-}
-
-/* Is time a count of instructions, so that nothing outside can disturb a measurement? */
-static bool time_is_exact(void)
-{
-	u64 first = loop_time();
-	bool exact = true;
-
-	for (unsigned n = 0; n < 10; n++)
-		exact &= loop_time() == first;
-	return exact;
-}
-
 /*
  * measure() is a duration (or a rate that a busy host makes no larger) that should be `wanted`, or comes near it once in several
  * times. Timers of a host that has no processor free come late, which makes what is measured longer, seldom shorter.

@@ -150,15 +150,15 @@ static void log_obeys_its_level(void **state)
 
 	(void)state;
 	capture_begin();
+	log_info("shown");
+	log_debug("not shown");
+	log_set_level(LOG_WARNING);
 	log_info("not shown");
 	log_warning("careful %d", 1);
 	log_error("wrong");
 	log_set_level(LOG_INFO);
-	log_info("shown");
-	log_debug("not shown");
-	log_set_level(LOG_WARNING);
 	text = capture_end();
-	assert_string_equal(text, "doppel: warning: careful 1\ndoppel: error: wrong\ndoppel: shown\n");
+	assert_string_equal(text, "doppel: shown\ndoppel: warning: careful 1\ndoppel: error: wrong\n");
 	free(text);
 }
 

@@ -49,7 +49,7 @@ static size_t receive(void *opaque, const uint8_t *data, size_t size)
 
 static void quit(void *opaque) { ((struct fixture *)opaque)->quits++; }
 
-static const struct chardev_ops ops = { receive, quit };
+static const struct chardev_ops ops = { .receive = receive, .quit = quit };
 
 static void create(struct fixture *f)
 {
@@ -673,7 +673,24 @@ static void child_quit(void *opaque)
 	event_loop_stop(f->loop);
 }
 
-static const struct chardev_ops child_ops = { child_receive, child_quit };
+/* Every other time there is no room yet. */
+static bool child_receive_break(void *opaque)
+{
+	struct fixture *f = opaque;
+
+	if (f->rounds++ % 2) {
+		chardev_write(f->cd, "<", 1);
+		return true;
+	}
+	chardev_resume(f->cd);
+	return false;
+}
+
+static const struct chardev_ops child_ops = {
+	.receive = child_receive,
+	.receive_break = child_receive_break,
+	.quit = child_quit,
+};
 
 static _Noreturn void child_main(int in, int out)
 {
@@ -780,7 +797,18 @@ static void terminal_keys(void **state)
 	expect_from_peer(c.out, "AB\x23"
 				"AAC");
 	assert_int_equal(write(c.in, "\x01h", 2), 2);
-	expect_from_peer(c.out, "\r\r\nCtrl-A h       this help\r\r\nCtrl-A x       quit doppel\r\r\n");
+	expect_from_peer(c.out, "\r\r\nCtrl-A h       this help\r\r\nCtrl-A x       quit doppel\r\r\n"
+				"Ctrl-A b       send a break (Linux: SysRq, the next key says what)\r\r\n"
+				"Ctrl-A Ctrl-A  send a Ctrl-A (Ctrl-A a, too)\r\r\n");
+	assert_int_equal(write(c.in,
+			       "\x01"
+			       "bd\x01"
+			       "be\x01"
+			       "B\x01"
+			       "bf",
+			       11),
+			 11);
+	expect_from_peer(c.out, "<D<E<<F");
 	assert_int_equal(write(c.in, "\x01x", 2), 2);
 	status = wait_for(&c);
 	assert_true(WIFEXITED(status));

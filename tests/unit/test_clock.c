@@ -4,9 +4,11 @@
  */
 #include "clock/clock.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <x86intrin.h>
 
 #include <cmocka.h>
 
@@ -266,7 +268,7 @@ static void wall_time_follows_the_host(void **state)
 static void host_deadline_is_host_time(void **state)
 {
 	struct clock *clock = clock_create(CLOCK_HOST, 0, NULL);
-	uint64_t before, at, after;
+	uint64_t before, at, after, took;
 	vtime_t now;
 
 	(void)state;
@@ -276,10 +278,129 @@ static void host_deadline_is_host_time(void **state)
 	now = clock_now(clock);
 	after = host_monotonic_ns();
 	at = clock_host_deadline(clock, now + 1000000000);
-	assert_true(at >= before + 1000000000 && at <= after + 1000000000);
+	took = host_monotonic_ns() - before;
+	assert_true(at + took + took / 1000 >= before + 1000000000 && at <= after + 1000000000);
 	assert_true(clock_host_deadline(clock, 0) <= host_monotonic_ns());
 	assert_true(clock_host_deadline(clock, VTIME_NEVER - 1) > host_monotonic_ns());
 	clock_destroy(clock);
+}
+
+/* ---- the TSC ---- */
+
+static void a_virtual_tsc_counts_nanoseconds(void **state)
+{
+	struct clock *clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
+
+	(void)state;
+	assert_true(clock_tsc_hz(clock) == CLOCK_VIRTUAL_TSC_HZ && clock_crystal_hz(clock) == CLOCK_VIRTUAL_TSC_HZ);
+	clock_set(clock, 0x123456789abcdef);
+	assert_true(clock_tsc(clock) == 0x123456789abcdef);
+	assert_true(clock_tsc_time(clock, 0x123456789abcdef) == 0x123456789abcdef);
+	assert_true(clock_tsc_deadline(clock, 0x123456789abcdef) == 0x123456789abcdef);
+	assert_true(clock_crystal_ticks(clock, 12345) == 12345 && clock_crystal_ns(clock, 12345) == 12345);
+	clock_destroy(clock);
+}
+
+/* Between the units nothing comes too early, and nothing later than the next one. */
+static void rates_are_kept(void **state)
+{
+	static const uint64_t rates[] = { 1000000,    800000000,  1000000000, 1000001000, 2000000000,  2599999000,
+					  2994374000, 3000300000, 4700000000, 6200000000, 100000000000 };
+	struct clock *clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
+	struct error err = { 0 };
+
+	(void)state;
+	for (unsigned n = 0; n < ARRAY_SIZE(rates); n++) {
+		uint64_t hz, crystal, at = 0;
+
+		assert_int_equal(clock_set_tsc_hz(clock, rates[n], NULL), 0);
+		hz = clock_tsc_hz(clock);
+		crystal = clock_crystal_hz(clock);
+		assert_true(crystal <= 1000000000 && crystal % 1000 == 0 && hz % crystal == 0);
+		assert_true(hz <= rates[n] && rates[n] - hz < 1000 * (hz / crystal));
+		for (uint64_t tsc = 1; tsc < BIT(61); tsc = tsc * 3 + 1) {
+			vtime_t exact = (vtime_t)((unsigned __int128)tsc * 1000000000 / hz);
+			vtime_t deadline = clock_tsc_deadline(clock, tsc);
+
+			if (exact >= BIT(61))
+				break;
+			assert_true(clock_tsc_time(clock, tsc) - exact <= 1);
+			assert_true(deadline - exact <= 1);
+			assert_true((unsigned __int128)deadline * hz >= (unsigned __int128)tsc * 1000000000);
+			assert_int_equal(clock_crystal_ticks(clock, clock_crystal_ns(clock, tsc)), tsc);
+			/* The same clock: when the deadline is there the TSC is, too. */
+			at = MAX(at, deadline);
+			clock_set(clock, at);
+			assert_true(clock_tsc(clock) >= tsc);
+		}
+		clock_destroy(clock);
+		clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
+	}
+	clock_destroy(clock);
+	clock = clock_create(CLOCK_HOST, 0, NULL);
+	assert_int_equal(clock_set_tsc_hz(clock, 999999, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "999999 Hz"));
+	assert_int_equal(clock_set_tsc_hz(clock, UINT64_MAX, &err), -EINVAL);
+	clock_destroy(clock);
+}
+
+/* Of how many ticks of the TSC a nanosecond of the same clock is, in millionths; read at the ends of a span of 2 ms. */
+static uint64_t measured_hz(struct clock *clock)
+{
+	uint64_t tsc = clock_tsc(clock);
+	vtime_t start = clock_now(clock), now;
+
+	while ((now = clock_now(clock)) < start + 2000000)
+		;
+	return (uint64_t)((unsigned __int128)(clock_tsc(clock) - tsc) * 1000000000 / (now - start));
+}
+
+static void a_host_tsc_is_the_hosts_or_scaled(void **state)
+{
+	struct clock *clock = clock_create(CLOCK_HOST, 0, NULL);
+	uint64_t host = clock_tsc_hz(clock), offset;
+	bool native;
+
+	(void)state;
+	assert_int_equal(clock_tsc(clock), 0);
+	assert_false(clock_tsc_native(clock, &offset));
+	clock_start(clock);
+	native = clock_tsc_native(clock, &offset);
+	if (native) {
+		uint64_t before = clock_tsc(clock), between = __builtin_ia32_rdtsc() + offset;
+
+		assert_true(between >= before);
+		_mm_lfence();
+		assert_true(clock_tsc(clock) >= between);
+	}
+	clock_destroy(clock);
+
+	/* From a host whose kernel measured a little differently: as it is, but called what the guest knows. */
+	clock = clock_create(CLOCK_HOST, 0, NULL);
+	assert_int_equal(clock_set_tsc_hz(clock, host + host / 10000, NULL), 0);
+	clock_start(clock);
+	assert_int_equal(clock_tsc_native(clock, &offset), native);
+	assert_true(clock_tsc_hz(clock) > host);
+	clock_stop(clock);
+	clock_destroy(clock);
+
+	/* From another one. A host that is busy makes what is measured here larger. */
+	for (unsigned n = 0; n < 2; n++) {
+		uint64_t wanted = n ? host / 3 : host * 2, least = UINT64_MAX, stopped;
+
+		clock = clock_create(CLOCK_HOST, 0, NULL);
+		assert_int_equal(clock_set_tsc_hz(clock, wanted, NULL), 0);
+		clock_start(clock);
+		assert_false(clock_tsc_native(clock, &offset));
+		for (unsigned tries = 0; tries < 100 && least > wanted + wanted / 1000; tries++)
+			least = MIN(least, measured_hz(clock));
+		assert_true(least > wanted - wanted / 1000 && least < wanted + wanted / 1000);
+		clock_stop(clock);
+		stopped = clock_tsc(clock);
+		clock_start(clock);
+		assert_true(clock_tsc(clock) - stopped < wanted * 60);
+		clock_destroy(clock);
+	}
 }
 
 static _Atomic bool stop_reading;
@@ -391,6 +512,9 @@ int main(void)
 		cmocka_unit_test(host_time_stands_still_while_stopped),
 		cmocka_unit_test(wall_time_follows_the_host),
 		cmocka_unit_test(host_deadline_is_host_time),
+		cmocka_unit_test(a_virtual_tsc_counts_nanoseconds),
+		cmocka_unit_test(rates_are_kept),
+		cmocka_unit_test(a_host_tsc_is_the_hosts_or_scaled),
 		cmocka_unit_test(host_time_never_goes_back),
 		cmocka_unit_test(other_threads_arm_timers),
 	};

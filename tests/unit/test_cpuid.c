@@ -193,6 +193,31 @@ static void pure_hides_the_hypervisor(void **state)
 	fixture_teardown(&f);
 }
 
+/* What the leaves say of the TSC is the clock's own rate, exactly: a guest need not measure. */
+static void tsc_rate(void **state)
+{
+	static const uint64_t rates[] = { 800000000, 1000000000, 2596122142, 4300000000, 4700000000 };
+	struct cpu_fixture f;
+
+	(void)state;
+	fixture_setup(&f, "v2", false, NULL);
+	for (unsigned n = 0; n < ARRAY_SIZE(rates); n++) {
+		struct cpuid_regs crystal, kvm;
+
+		assert_int_equal(clock_set_tsc_hz(f.clock, rates[n], NULL), 0);
+		crystal = get(&f, 0x15, 0);
+		kvm = get(&f, 0x40000010, 0);
+		assert_int_equal((uint64_t)crystal.ecx * crystal.ebx / crystal.eax, clock_tsc_hz(f.clock));
+		/* Linux computes so, in 32 bits. */
+		assert_int_equal(crystal.ecx / 1000 * crystal.ebx / crystal.eax, clock_tsc_hz(f.clock) / 1000);
+		assert_int_equal(crystal.ecx, clock_crystal_hz(f.clock));
+		assert_int_equal(get(&f, 0x16, 0).eax, (clock_tsc_hz(f.clock) + 500000) / 1000000);
+		assert_int_equal(kvm.eax * 1000ull, clock_tsc_hz(f.clock));
+		assert_int_equal(kvm.ebx * 1000ull, clock_crystal_hz(f.clock));
+	}
+	fixture_teardown(&f);
+}
+
 static void live_bits(void **state)
 {
 	struct cpu_fixture f;
@@ -296,6 +321,7 @@ int main(void)
 		cmocka_unit_test(vendors_agree_on_signature_and_limits),
 		cmocka_unit_test(leaves_beyond_the_last),
 		cmocka_unit_test(pure_hides_the_hypervisor),
+		cmocka_unit_test(tsc_rate),
 		cmocka_unit_test(live_bits),
 		cmocka_unit_test(topology_of_six_cpus),
 		cmocka_unit_test(brand_string),

@@ -388,6 +388,92 @@ static void shortest_period_is_bounded(void **state)
 	assert_in_range(runs, 10, 200);
 }
 
+/* A TSC of 2.6 GHz: the timer counts its third, and no expiry comes before its tick or drifts from it. */
+static void timer_at_another_rate(void **state)
+{
+	struct board *b = *state;
+	uint64_t crystal, tsc, expiries = 0;
+
+	assert_int_equal(clock_set_tsc_hz(b->clock, 2596123000, NULL), 0);
+	crystal = clock_crystal_hz(b->clock);
+	board_run(b, 12345);
+	lapic_wr(b, 0, DIVIDE, 0xb);
+	lapic_wr(b, 0, TIMER_LVT, 0x200ec);
+	lapic_wr(b, 0, INITIAL, 1000003);
+	for (vtime_t start = clock_now(b->clock); clock_next_deadline(b->clock) < start + 3000000000;) {
+		clock_set(b->clock, clock_next_deadline(b->clock));
+		expiries++;
+		assert_int_equal(clock_now(b->clock) - start, clock_crystal_ns(b->clock, expiries * 1000003));
+		clock_run(b->clock);
+		assert_int_equal(take(b, 0), 0xec);
+		eoi(b, 0);
+	}
+	assert_int_equal(expiries, 3 * crystal / 1000003);
+
+	b->cpus[0].tsc_offset = 77777;
+	lapic_wr(b, 0, TIMER_LVT, 0x400ec);
+	for (unsigned n = 0; n < 1000; n++) {
+		tsc = clock_tsc(b->clock) + 77777 + 1000 + n;
+		wrmsr(b, 0, DEADLINE, tsc);
+		board_run_until(b, clock_next_deadline(b->clock) - 1);
+		assert_true(clock_tsc(b->clock) + 77777 < tsc);
+		assert_int_equal(take(b, 0), -1);
+		board_run(b, 1);
+		assert_true(clock_tsc(b->clock) + 77777 - tsc < 3);
+		assert_int_equal(take(b, 0), 0xec);
+		eoi(b, 0);
+	}
+}
+
+static unsigned take_all(struct board *b, unsigned cpu, int vector)
+{
+	unsigned n = 0;
+
+	for (; take(b, cpu) == vector; n++)
+		eoi(b, cpu);
+	return n;
+}
+
+static void late_expiries_come_later(void **state)
+{
+	struct board *b = *state;
+
+	b->bus->reinject = true;
+	lapic_wr(b, 1, DIVIDE, 0xb);
+	lapic_wr(b, 1, TIMER_LVT, 0x200ec);
+	lapic_wr(b, 1, INITIAL, 100000);
+	clock_set(b->clock, 1050000); /* the clock's thread is late */
+	clock_run(b->clock);
+	assert_int_equal(take_all(b, 1, 0xec), 10);
+	board_run_until(b, 1999999); /* the CPU is */
+	assert_int_equal(take_all(b, 1, 0xec), 9);
+	board_run_until(b, 2250000); /* both are */
+	clock_set(b->clock, 2500000);
+	assert_int_equal(take_all(b, 1, 0xec), 6);
+	clock_run(b->clock);
+	assert_int_equal(take_all(b, 1, 0xec), 0);
+	assert_int_equal(b->bus->ticks.late, b->bus->ticks.reinjected);
+	assert_int_equal(b->bus->ticks.given_up, 0);
+	/* There is a bound. */
+	clock_set(b->clock, clock_now(b->clock) + 100000ull * (TICKS_MOST + 1000));
+	clock_run(b->clock);
+	assert_int_equal(take_all(b, 1, 0xec), TICKS_MOST + 1); /* one was in IRR */
+	assert_int_equal(b->bus->ticks.given_up, 999);
+	/* Masked, and programmed anew, it owes nothing. */
+	board_run(b, 1000000);
+	lapic_wr(b, 1, TIMER_LVT, 0x300ec);
+	board_run(b, 100000 * (TICKS_MASKED + 2));
+	lapic_wr(b, 1, TIMER_LVT, 0x200ec);
+	assert_int_equal(take_all(b, 1, 0xec), 1);
+	board_run(b, 1000000);
+	lapic_wr(b, 1, INITIAL, 100000);
+	assert_int_equal(take_all(b, 1, 0xec), 1);
+	/* Virtual time has no late ones. */
+	b->bus->reinject = false;
+	board_run(b, 1000000);
+	assert_int_equal(take_all(b, 1, 0xec), 1);
+}
+
 static void tsc_deadline_timer(void **state)
 {
 	struct board *b = *state;
@@ -583,6 +669,8 @@ int main(void)
 		TEST(periodic_timer),
 		TEST(timer_changes_between_one_shot_and_periodic),
 		TEST(timer_that_is_due_expires_in_its_mode),
+		TEST(timer_at_another_rate),
+		TEST(late_expiries_come_later),
 		TEST(shortest_period_is_bounded),
 		TEST(tsc_deadline_timer),
 		TEST(deadline_follows_the_tsc),

@@ -306,6 +306,34 @@ static void paravirtual_clock(void **state)
 	accepts(f, 0x4b564d01, 0);
 }
 
+/* Whatever the TSC's rate, the page tells guest time; what 32 bits of multiplier leave out is the same for all vCPUs. */
+static void paravirtual_clock_rates(void **state)
+{
+	static const uint64_t rates[] = { 1000000,    999999000,  1000001000,  2596122000,
+					  4000000000, 4700000000, 100000000000 };
+	struct cpu_fixture *f = *state;
+	struct vcpu *v = f->v;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(rates); n++) {
+		uint64_t now, hz;
+
+		assert_int_equal(clock_set_tsc_hz(f->clock, rates[n], NULL), 0);
+		hz = clock_tsc_hz(f->clock);
+		v->s.icount += 1000000000000 + n;
+		accepts(f, 0x4b564d01, 0x8000 | 1);
+		accepts(f, 0x10, n ? 1000 : UINT64_MAX - 1000);
+		now = clock_now(f->clock);
+		/* 2^-31, and two ticks. */
+		assert_true(guest_time(f, 0x8000) - now + now / BIT(31) + 3000000000 / hz + 1 <=
+			    2 * (now / BIT(31) + 3000000000 / hz + 1));
+		accepts(f, 0x4b564d00, 0x9000);
+		const uint8_t *p = mem_map(f->mem, gpa(0x9000), 12, false);
+		uint64_t wall = load_le32(p + 4) * 1000000000ull + load_le32(p + 8) + now;
+
+		assert_true(wall - clock_wall_ns(f->clock) + 1000000000 / hz + 1 <= 2 * (1000000000 / hz + 1));
+	}
+}
+
 static void hypercall(void **state)
 {
 	struct cpu_fixture *f = *state;
@@ -362,6 +390,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(time_stamp_counter, setup, teardown),
 		cmocka_unit_test_setup_teardown(instructions, setup, teardown),
 		cmocka_unit_test_setup_teardown(paravirtual_clock, setup, teardown),
+		cmocka_unit_test_setup_teardown(paravirtual_clock_rates, setup, teardown),
 		cmocka_unit_test_setup_teardown(hypercall, setup, teardown),
 		cmocka_unit_test_setup_teardown(pure_has_no_paravirtual_registers, setup_pure, teardown),
 		cmocka_unit_test_setup_teardown(random_numbers, setup, teardown),

@@ -169,6 +169,105 @@ static void shortest_period_is_bounded(void **state)
 	assert_true(interrupt(b));
 }
 
+/* ---- the host was late ---- */
+
+/* It is so late, and everything due is done at once. */
+static void sleep_until(struct board *b, vtime_t t)
+{
+	clock_set(b->clock, t);
+	pthread_mutex_lock(&b->bus->lock);
+	clock_run(b->clock);
+	pthread_mutex_unlock(&b->bus->lock);
+}
+
+static unsigned interrupts(struct board *b)
+{
+	unsigned n = 0;
+
+	while (interrupt(b))
+		n++;
+	return n;
+}
+
+static void late_edges_come_later(void **state)
+{
+	struct board *b = *state;
+	vtime_t start;
+
+	b->bus->reinject = true;
+	program(b, 0, 2, 1193);
+	interrupts(b);
+	start = clock_now(b->clock);
+	sleep_until(b, start + ticks(10 * 1193) + 5000);
+	assert_int_equal(interrupts(b), 10);
+	assert_int_equal(b->bus->ticks.late, 9);
+	assert_int_equal(b->bus->ticks.reinjected, 9);
+	/* The next one keeps its time, however near it is now, and the CPU may as well be what is late. */
+	sleep_until(b, start + ticks(11 * 1193) - 1);
+	assert_int_equal(interrupts(b), 0);
+	board_run_until(b, start + ticks(21 * 1193));
+	assert_int_equal(interrupts(b), 11);
+	/* A CPU that takes them late finds also what the clock's thread had no time for. */
+	board_run_until(b, start + ticks(24 * 1193));
+	assert_true(interrupt(b));
+	clock_set(b->clock, start + ticks(27 * 1193));
+	assert_int_equal(interrupts(b), 5);
+	sleep_until(b, start + ticks(27 * 1193));
+	assert_int_equal(interrupts(b), 0);
+	assert_int_equal(b->bus->ticks.late, b->bus->ticks.reinjected);
+
+	/* A new rate begins with an edge of its own. */
+	outb(b, 0x40, 2386 & 0xff);
+	outb(b, 0x40, 2386 >> 8);
+	sleep_until(b, start + ticks(28 * 1193) + ticks(3 * 2386) + 10);
+	assert_int_equal(interrupts(b), 4);
+
+	/* There is a bound. */
+	sleep_until(b, start + ticks(2386ull * (TICKS_MOST + 1000)));
+	assert_in_range(interrupts(b), TICKS_MOST, TICKS_MOST + 1);
+	assert_true(b->bus->ticks.given_up > 500);
+	/* Programmed anew it owes nothing. */
+	board_run(b, ticks(10 * 2386));
+	program(b, 0, 2, 1193);
+	assert_in_range(interrupts(b), 0, 1);
+}
+
+static void masked_edges_are_lost(void **state)
+{
+	struct board *b = *state;
+
+	b->bus->reinject = true;
+	program(b, 0, 3, 1193);
+	interrupts(b);
+	/* While it is served a guest may mask it, however long the host makes that. */
+	outb(b, 0x21, 0xff);
+	board_run(b, ticks(20 * 1193));
+	outb(b, 0x21, 0xfe);
+	assert_int_equal(interrupts(b), 20);
+	assert_int_equal(b->bus->ticks.given_up, 0);
+	outb(b, 0x21, 0xff);
+	board_run(b, ticks((TICKS_MASKED + 20) * 1193));
+	outb(b, 0x21, 0xfe);
+	assert_int_equal(interrupts(b), 1);
+	/* What waits is given up, too. */
+	board_run(b, ticks(20 * 1193));
+	outb(b, 0x21, 0xff);
+	board_run(b, ticks((TICKS_MASKED + 20) * 1193));
+	outb(b, 0x21, 0xfe);
+	assert_int_equal(interrupts(b), 1);
+	/* Too fast to follow, as before. */
+	program(b, 0, 2, 2);
+	interrupts(b);
+	board_run(b, 1000000);
+	assert_int_equal(interrupts(b), 1);
+	/* Virtual time has no late edges. */
+	b->bus->reinject = false;
+	program(b, 0, 2, 1193);
+	interrupts(b);
+	board_run(b, ticks(20 * 1193));
+	assert_int_equal(interrupts(b), 1);
+}
+
 static void channel_2_by_its_gate(void **state)
 {
 	struct board *b = *state;
@@ -311,6 +410,8 @@ int main(void)
 		TEST(gate_less_modes_never_trigger_channel_0),
 		TEST(new_rate_counts_from_the_next_period),
 		TEST(shortest_period_is_bounded),
+		TEST(late_edges_come_later),
+		TEST(masked_edges_are_lost),
 		TEST(channel_2_by_its_gate),
 		TEST(hardware_triggered_one_shot),
 		TEST(square_wave_output_and_gate),

@@ -60,7 +60,7 @@ static int setup(void **state)
 	outb(b, RBR, 1);
 	outb(b, IER, 0);
 	outb(b, LCR, 0x03);
-	outb(b, MCR, 0x08);
+	outb(b, MCR, 0x0b);
 	*state = b;
 	return 0;
 }
@@ -169,6 +169,8 @@ static void fifo_trigger_levels(void **state)
 		assert_int_equal(inb(b, IIR), 0xc4);
 		assert_int_equal(inb(b, RBR), levels[i].level == 1 ? 'y' : 'x');
 		assert_int_equal(inb(b, IIR), 0xc1); /* below the level again */
+		for (unsigned n = 1; n < levels[i].level; n++)
+			inb(b, RBR);
 	}
 }
 
@@ -194,8 +196,8 @@ static void fifo_timeout(void **state)
 	assert_int_equal(inb(b, IIR), 0xc1);
 	board_run(b, 1);
 	assert_int_equal(inb(b, IIR), 0xcc);
-	outb(b, FCR, 0x83); /* cleared */
-	assert_int_equal(inb(b, IIR), 0xc1);
+	inb(b, RBR);
+	inb(b, RBR);
 	assert_int_equal(inb(b, LSR), 0x60);
 	assert_true(clock_next_deadline(b->clock) == VTIME_NEVER);
 }
@@ -216,7 +218,13 @@ static void fifo_takes_sixteen_in_order(void **state)
 				assert_int_equal(receive("0123456789abcdef"), 16);
 			}
 		}
+	for (unsigned i = 0; i < 16; i++)
+		inb(b, RBR);
+	outb(b, MCR, 0x1b);
+	outb(b, RBR, 'x');
+	assert_int_equal(inb(b, LSR), 0x61);
 	outb(b, FCR, 0x00); /* switching it off empties it */
+	outb(b, MCR, 0x0b);
 	assert_int_equal(inb(b, LSR), 0x60);
 	assert_int_equal(inb(b, IIR) & 0xc0, 0);
 }
@@ -226,6 +234,7 @@ static void interrupt_priorities(void **state)
 	struct board *b = *state;
 
 	outb(b, MCR, 0x18);
+	inb(b, MSR);
 	outb(b, IER, 0x0f);
 	outb(b, MCR, 0x1a); /* loopback, CTS rises */
 	outb(b, RBR, 'a');
@@ -293,6 +302,135 @@ static void registers_keep_what_they_hold(void **state)
 	assert_int_equal(line.count, 0);
 }
 
+/* ---- input before the guest wants it, and when it clears its receiver ---- */
+
+static void input_waits_until_the_port_is_open(void **state)
+{
+	struct board *b = *state;
+
+	outb(b, MCR, 0);
+	assert_int_equal(receive("a"), 0);
+	outb(b, MCR, 0x01);
+	assert_int_equal(receive("a"), 0);
+	outb(b, FCR, 0x07);
+	outb(b, MCR, 0x08);
+	assert_int_equal(receive("a"), 0);
+	line.resumes = 0;
+	outb(b, MCR, 0x0b); /* DTR and RTS */
+	assert_int_equal(line.resumes, 1);
+	assert_int_equal(receive("a"), 1);
+	assert_int_equal(inb(b, RBR), 'a');
+
+	/* Guests that know no modem lines take interrupts, */
+	outb(b, MCR, 0x08);
+	outb(b, IER, 2);
+	assert_int_equal(receive("b"), 0);
+	line.resumes = 0;
+	outb(b, IER, 1);
+	assert_int_equal(line.resumes, 1);
+	assert_int_equal(receive("b"), 1);
+	assert_int_equal(inb(b, RBR), 'b');
+	/* or look again and again; not only to see whether they may send. */
+	outb(b, IER, 0);
+	for (unsigned n = 0; n < 200; n++) {
+		inb(b, LSR);
+		outb(b, RBR, 'x');
+	}
+	assert_int_equal(receive("c"), 0);
+	line.resumes = 0;
+	for (unsigned n = 0; n < 200; n++)
+		inb(b, LSR);
+	assert_int_equal(line.resumes, 1);
+	assert_int_equal(receive("c"), 1);
+	assert_int_equal(inb(b, RBR), 'c');
+	bus_reset(b->bus);
+	assert_int_equal(receive("d"), 0);
+}
+
+/* Setting a port up clears it several times, and reads the receiver. */
+static void what_is_cleared_comes_again(void **state)
+{
+	struct board *b = *state;
+
+	outb(b, FCR, 0x01);
+	assert_int_equal(receive("0123456789abcdefgh"), 16);
+	assert_int_equal(inb(b, RBR), '0');
+	outb(b, FCR, 0x03);
+	assert_int_equal(inb(b, LSR), 0x60);
+	inb(b, RBR);
+	assert_int_equal(receive("gh"), 0); /* behind what is held back */
+	outb(b, FCR, 0x00);
+	outb(b, FCR, 0x01);
+	board_run(b, 10000000);
+	assert_int_equal(inb(b, LSR), 0x60);
+	line.resumes = 0;
+	board_run(b, 10000000);
+	assert_int_equal(inb(b, RBR), '1');
+	assert_int_equal(line.resumes, 1);
+	assert_int_equal(receive("g"), 1);
+	outb(b, MCR, 0x1b); /* loopback: what the guest sends itself is gone when it clears it */
+	assert_int_equal(inb(b, LSR), 0x60);
+	outb(b, RBR, 'x');
+	outb(b, FCR, 0x03);
+	outb(b, RBR, 'y');
+	outb(b, MCR, 0x08);
+	outb(b, FCR, 0x03);
+	board_run(b, 30000000);
+	assert_int_equal(inb(b, LSR), 0x60); /* nobody wants it */
+	outb(b, FCR, 0x00);
+	outb(b, MCR, 0x0b);
+	board_run(b, 20000000);
+	for (unsigned i = 2; i < 17; i++) { /* without FIFO one after the other */
+		assert_int_equal(inb(b, LSR), 0x61);
+		assert_int_equal(inb(b, RBR), "0123456789abcdefg"[i]);
+	}
+	assert_int_equal(inb(b, LSR), 0x60);
+	assert_int_equal(receive("h"), 1);
+	assert_int_equal(inb(b, RBR), 'h');
+}
+
+static void breaks(void **state)
+{
+	struct board *b = *state;
+
+	outb(b, IER, 4);
+	assert_true(line.ops->receive_break(line.opaque));
+	assert_true(interrupt(b));
+	assert_int_equal(inb(b, IIR), 0x06);
+	assert_int_equal(inb(b, LSR), 0x79); /* BI, FE, DR */
+	assert_int_equal(inb(b, LSR), 0x61);
+	assert_false(line.ops->receive_break(line.opaque)); /* no room */
+	assert_int_equal(inb(b, RBR), 0);
+	assert_int_equal(inb(b, LSR), 0x60);
+
+	/* In the FIFO it is told when it is the next to be read. */
+	outb(b, FCR, 0x01);
+	receive("ab");
+	assert_true(line.ops->receive_break(line.opaque));
+	receive("h");
+	assert_false(interrupt(b));
+	assert_int_equal(inb(b, LSR), 0xe1);
+	assert_int_equal(inb(b, RBR), 'a');
+	assert_int_equal(inb(b, LSR), 0xe1);
+	assert_int_equal(inb(b, RBR), 'b');
+	assert_true(interrupt(b));
+	assert_int_equal(inb(b, LSR), 0xf9);
+	assert_int_equal(inb(b, RBR), 0);
+	assert_int_equal(inb(b, LSR), 0x61);
+	assert_int_equal(inb(b, RBR), 'h');
+
+	outb(b, MCR, 0x08);
+	assert_false(line.ops->receive_break(line.opaque)); /* nobody wants it yet */
+	outb(b, MCR, 0x0b);
+	/* It does not come again. */
+	receive("i");
+	assert_true(line.ops->receive_break(line.opaque));
+	outb(b, FCR, 0x03);
+	board_run(b, 30000000);
+	assert_int_equal(inb(b, RBR), 'i');
+	assert_int_equal(inb(b, LSR), 0x60);
+}
+
 static void unconnected_and_quit(void **state)
 {
 	struct board *b = *state;
@@ -337,6 +475,9 @@ int main(void)
 		TEST(interrupt_priorities),
 		TEST(loopback),
 		TEST(registers_keep_what_they_hold),
+		TEST(input_waits_until_the_port_is_open),
+		TEST(what_is_cleared_comes_again),
+		TEST(breaks),
 		TEST(unconnected_and_quit),
 		TEST(two_uarts_share_a_line),
 	};

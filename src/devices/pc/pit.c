@@ -39,7 +39,10 @@
 	_(T, bool, write_high, 3, 16, 0, 1)                                                                            \
 	_(T, uint8_t, write_low, 3, 17, 0, 0xff)                                                                       \
 	_(T, bool, output, 3, 18, 0, 1) /* output while not counting */                                                \
-	_(T, uint8_t, port_b, 1, 19, 0, 0x0f)
+	_(T, uint8_t, port_b, 1, 19, 0, 0x0f)                                                                          \
+	_(T, uint64_t, seen, 1, 20, 0, UINT64_MAX) /* channel 0's edges are accounted for up to then */                \
+	_(T, uint32_t, owed, 1, 21, 0, TICKS_MOST) /* and so many of them are still to be delivered */                 \
+	_(T, uint32_t, masked, 1, 22, 0, TICKS_MOST)
 
 struct pit {
 	struct device device;
@@ -127,6 +130,13 @@ static bool output(struct pit *pit, unsigned c, vtime_t t)
 
 /* ---- interrupt 0: rising edges of channel 0's output ---- */
 
+/* Edges that come too late are made up for, but not those that a guest cannot mean all to get. */
+static bool reinjects(const struct pit *pit)
+{
+	return pit->device.bus->reinject && is_periodic(pit, 0) && pit->counting[0] &&
+	       ticks_to_ns(pit->count[0]) >= MIN_PERIOD;
+}
+
 /* First rising edge after t, VTIME_NEVER if there is none. */
 static vtime_t next_edge(struct pit *pit, vtime_t t)
 {
@@ -140,7 +150,7 @@ static vtime_t next_edge(struct pit *pit, vtime_t t)
 	if (is_periodic(pit, 0)) {
 		vtime_t edge = pit->start[0] + ticks_to_ns((ticks / count + 1) * count);
 
-		if (pit->next_count[0] || edge >= t + MIN_PERIOD)
+		if (pit->next_count[0] || reinjects(pit) || edge >= t + MIN_PERIOD)
 			return edge;
 		ticks = elapsed(pit, 0, t + MIN_PERIOD);
 		return pit->start[0] + ticks_to_ns((ticks / count + 1) * count);
@@ -163,13 +173,56 @@ static void schedule(struct pit *pit, vtime_t t)
 /*
  * The line goes low only to rise again: the low part of a mode 2 period is one tick, and that of mode 3 nobody looks at.
  */
+static void raise_edge(struct pit *pit)
+{
+	irq_set(&pit->irq, false);
+	irq_set(&pit->irq, true);
+}
+
+/* Periodic modes: how many edges came after `seen`. A count that began later began with one, see advance(). */
+static uint64_t edges_until(struct pit *pit, vtime_t t)
+{
+	uint64_t edges;
+
+	advance(pit, 0, t);
+	edges = elapsed(pit, 0, t) / pit->count[0] - elapsed(pit, 0, pit->seen) / pit->count[0];
+	edges += pit->seen < pit->start[0];
+	pit->seen = t;
+	return edges;
+}
+
+static struct ticks ticks_of(struct pit *pit) { return (struct ticks){ &pit->owed, &pit->masked }; }
+
+static void forget_edges(struct pit *pit, vtime_t t)
+{
+	ticks_forget(pit->device.bus, ticks_of(pit));
+	irq_watch_timer(pit->device.bus, NULL, NULL);
+	pit->seen = t;
+}
+
+/* In the thread that runs the clock, or that of a CPU that has taken an interrupt while edges are owed. */
+static void edges_due(void *opaque)
+{
+	struct pit *pit = opaque;
+	struct bus *bus = pit->device.bus;
+
+	if (ticks_deliver(bus, ticks_of(pit), edges_until(pit, now(pit)), irq_isa_receiver(bus, 0)))
+		raise_edge(pit);
+	irq_watch_timer(bus, pit->owed ? edges_due : NULL, pit);
+}
+
 static void edge_due(void *opaque)
 {
 	struct pit *pit = opaque;
+	vtime_t t = now(pit);
 
-	irq_set(&pit->irq, false);
-	irq_set(&pit->irq, true);
-	schedule(pit, now(pit));
+	if (reinjects(pit)) {
+		edges_due(pit);
+	} else {
+		forget_edges(pit, t);
+		raise_edge(pit);
+	}
+	schedule(pit, t);
 }
 
 /* After a change by the guest. */
@@ -185,6 +238,8 @@ static void channel_changed(struct pit *pit, unsigned c, vtime_t t)
 
 static void start_count(struct pit *pit, unsigned c, vtime_t t)
 {
+	if (c == 0)
+		forget_edges(pit, t);
 	pit->start[c] = t;
 	pit->held[c] = 0;
 	pit->counting[c] = true;
@@ -325,6 +380,8 @@ static void write_control(struct pit *pit, uint8_t value)
 	pit->access[c] = value >> 4 & 3;
 	pit->mode[c] = mode > 5 ? mode - 4 : mode; /* 6 and 7 are 2 and 3 */
 	pit->bcd[c] = value & 1;
+	if (c == 0)
+		forget_edges(pit, now(pit));
 	pit->counting[c] = false;
 	pit->next_count[c] = 0;
 	pit->held[c] = 0;
@@ -404,6 +461,7 @@ static void pit_reset(struct device *device)
 	struct pit *pit = (struct pit *)device;
 
 	timer_disarm(&pit->timer);
+	irq_watch_timer(device->bus, NULL, NULL);
 	pit->gate[2] = false; /* port 0x61 is 0 */
 	irq_set(&pit->irq, false);
 }
@@ -429,6 +487,9 @@ static int pit_loaded(void *object, struct error *err)
 		if (pit->start[c] > now(pit))
 			return error_set(err, EINVAL, "pit: channel %u starts to count in the future", c);
 	}
+	if (pit->seen > now(pit))
+		return error_set(err, EINVAL, "pit: channel 0's edges are accounted for up to a time in the future");
+	irq_watch_timer(pit->device.bus, pit->owed ? edges_due : NULL, pit);
 	schedule(pit, now(pit));
 	return 0;
 }

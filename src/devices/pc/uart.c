@@ -11,6 +11,8 @@
 #define FIFO_SIZE 16
 #define TX_ROOM	  4096	   /* bytes of room in the queue below which the transmitter stays busy */
 #define TX_RETRY  1000000  /* ns until it looks again */
+#define COME_BACK 20000000 /* ns after a guest cleared the receiver, see hold_back() */
+#define POLLS	  100	   /* looks in a row at an empty receiver: the guest waits for input */
 #define CHAR_TIME 86806ull /* ns for 10 bits at divisor 1: 160 cycles of 1.8432 MHz */
 
 /* Registers, by offset; the first two are the divisor while LCR.DLAB is set. */
@@ -42,9 +44,12 @@ enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 
 #define LSR_DR	   BIT(0)
 #define LSR_OE	   BIT(1)
+#define LSR_FE	   BIT(3)
+#define LSR_BI	   BIT(4)
 #define LSR_ERRORS 0x1e
 #define LSR_THRE   BIT(5)
 #define LSR_TEMT   BIT(6)
+#define LSR_FIFO   BIT(7) /* an error in the FIFO */
 
 #define MSR_DELTAS 0x0f
 #define MSR_TERI   BIT(2)
@@ -68,7 +73,13 @@ enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 	_(T, bool, thre_pending, 1, 12, 0, 1) /* the transmitter became empty, and IIR did not tell yet */             \
 	_(T, bool, timed_out, 1, 13, 0, 1)    /* bytes below the trigger level have waited */                          \
 	_(T, uint64_t, timeout_at, 1, 14, VTIME_NEVER, UINT64_MAX)                                                     \
-	_(T, uint64_t, transmit_at, 1, 15, VTIME_NEVER, UINT64_MAX) /* when a busy transmitter looks again */
+	_(T, uint64_t, transmit_at, 1, 15, VTIME_NEVER, UINT64_MAX) /* when a busy transmitter looks again */          \
+	_(T, uint16_t, breaks, 1, 16, 0, 0xffff)		    /* which places of the FIFO are breaks */          \
+	_(T, uint8_t, held, 16, 17, 0, 0xff)			    /* see hold_back(), oldest first */                \
+	_(T, uint8_t, held_count, 1, 18, 0, 16)                                                                        \
+	_(T, uint64_t, held_until, 1, 19, VTIME_NEVER, UINT64_MAX)                                                     \
+	_(T, uint8_t, polls, 1, 20, 0, POLLS) /* reads of LSR in a row that found nothing */                           \
+	_(T, bool, looped, 1, 21, 0, 1)	      /* what is in the FIFO came back in loopback */
 
 struct uart {
 	struct device device;
@@ -76,7 +87,7 @@ struct uart {
 	struct chardev *chardev;
 	struct irq_line irq;
 	struct bus_range range;
-	struct timer receive_timer, transmit_timer;
+	struct timer receive_timer, transmit_timer, held_timer;
 };
 
 static void arm(struct timer *timer, uint64_t *at, vtime_t deadline)
@@ -165,6 +176,25 @@ static void receive_timeout(void *opaque)
 	update_irq(uart);
 }
 
+/*
+ * Does the guest want what comes on the line? Operating systems say so by DTR and RTS, when a program opens the port and what
+ * was tried before is cleared away. Small ones know neither of them, and take interrupts or look again and again.
+ */
+static bool line_open(const struct uart *uart)
+{
+	uint8_t ready = MCR_DTR | MCR_RTS;
+
+	return !(uart->mcr & MCR_LOOP) &&
+	       ((uart->mcr & ready) == ready || (uart->ier & IER_RDA) || uart->polls == POLLS);
+}
+
+/* A break is a zero, whose cause LSR tells when it is the next one to be read. */
+static void show_break(struct uart *uart)
+{
+	if (uart->fifo_count && (uart->breaks & BIT(uart->fifo_first)))
+		uart->lsr |= LSR_BI | LSR_FE;
+}
+
 static void push(struct uart *uart, uint8_t byte)
 {
 	if (uart->fifo_count == capacity(uart)) {
@@ -174,8 +204,30 @@ static void push(struct uart *uart, uint8_t byte)
 			uart->fifo[uart->fifo_first] = byte;
 		return;
 	}
-	uart->fifo[(uart->fifo_first + uart->fifo_count++) % FIFO_SIZE] = byte;
+	uart->fifo[(uart->fifo_first + uart->fifo_count) % FIFO_SIZE] = byte;
+	uart->breaks &= ~(uint16_t)BIT((uart->fifo_first + uart->fifo_count++) % FIFO_SIZE);
 	uart->lsr |= LSR_DR;
+}
+
+static void push_held(struct uart *uart)
+{
+	unsigned n = 0;
+
+	if (!uart->held_count || uart->held_until != VTIME_NEVER || !line_open(uart))
+		return;
+	while (n < uart->held_count && uart->fifo_count < capacity(uart))
+		push(uart, uart->held[n++]);
+	uart->held_count -= n;
+	memmove(uart->held, uart->held + n, uart->held_count);
+	restart_timeout(uart);
+}
+
+/* More may come in now: first what was held back, then what waits at the host's side. */
+static void receive_more(struct uart *uart)
+{
+	push_held(uart);
+	if (uart->chardev && line_open(uart) && !uart->held_count)
+		chardev_resume(uart->chardev);
 }
 
 static uint8_t pop(struct uart *uart)
@@ -184,38 +236,95 @@ static uint8_t pop(struct uart *uart)
 
 	if (!uart->fifo_count)
 		return byte; /* the buffer still holds the last one */
+	uart->breaks &= ~(uint16_t)BIT(uart->fifo_first);
 	if (--uart->fifo_count) {
 		uart->fifo_first = (uart->fifo_first + 1) % FIFO_SIZE;
+		show_break(uart);
 	} else {
 		uart->lsr &= ~LSR_DR;
-		if (uart->chardev)
-			chardev_resume(uart->chardev);
+		uart->looped = false;
+		receive_more(uart);
 	}
 	restart_timeout(uart);
 	return byte;
 }
 
-static void clear_receiver(struct uart *uart)
+/*
+ * The line is faster than any real one and fills the FIFO long before a guest has set the port up, and guests clear it, several
+ * times, while they do that. On a real line those bytes would not have come yet: they come a little later. Breaks do not.
+ */
+static void hold_back(struct uart *uart)
 {
-	uart->fifo_count = 0;
-	uart->fifo_first = 0;
-	uart->lsr &= ~(LSR_DR | LSR_ERRORS);
-	restart_timeout(uart);
-	if (uart->chardev)
-		chardev_resume(uart->chardev);
+	uint8_t line[FIFO_SIZE];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < uart->fifo_count; i++) {
+		unsigned at = (uart->fifo_first + i) % FIFO_SIZE;
+
+		if (!(uart->breaks & BIT(at)))
+			line[n++] = uart->fifo[at];
+	}
+	/* What is held already came later than what was in the FIFO; both together were in it. */
+	n = MIN(n, (unsigned)FIFO_SIZE - uart->held_count);
+	memmove(uart->held + n, uart->held, uart->held_count);
+	memcpy(uart->held, line, n);
+	uart->held_count += n;
+	if (uart->held_count)
+		arm(&uart->held_timer, &uart->held_until, clock_now(uart->device.bus->clock) + COME_BACK);
 }
 
-/* Event loop's thread. In loopback the receiver is cut off from the line. */
+static void come_back(void *opaque)
+{
+	struct uart *uart = opaque;
+
+	uart->held_until = VTIME_NEVER;
+	receive_more(uart);
+	update_irq(uart);
+}
+
+static void clear_receiver(struct uart *uart)
+{
+	if (!uart->looped)
+		hold_back(uart);
+	uart->looped = false;
+	uart->fifo_count = 0;
+	uart->fifo_first = 0;
+	uart->breaks = 0;
+	uart->lsr &= ~(LSR_DR | LSR_ERRORS);
+	restart_timeout(uart);
+	receive_more(uart);
+}
+
+/* Event loop's thread. */
 static size_t receive(void *opaque, const uint8_t *data, size_t size)
 {
 	struct uart *uart = opaque;
 	size_t taken = 0;
 
 	pthread_mutex_lock(&uart->device.bus->lock);
-	if (!(uart->mcr & MCR_LOOP))
+	if (line_open(uart) && !uart->held_count)
 		while (taken < size && uart->fifo_count < capacity(uart))
 			push(uart, data[taken++]);
 	if (taken) {
+		restart_timeout(uart);
+		update_irq(uart);
+	}
+	pthread_mutex_unlock(&uart->device.bus->lock);
+	return taken;
+}
+
+static bool receive_break(void *opaque)
+{
+	struct uart *uart = opaque;
+	bool taken;
+
+	pthread_mutex_lock(&uart->device.bus->lock);
+	taken = line_open(uart) && !uart->held_count && uart->fifo_count < capacity(uart);
+	if (taken) {
+		push(uart, 0);
+		uart->breaks |= (uint16_t)BIT((uart->fifo_first + uart->fifo_count - 1) % FIFO_SIZE);
+		if (uart->fifo_count == 1)
+			show_break(uart);
 		restart_timeout(uart);
 		update_irq(uart);
 	}
@@ -232,7 +341,11 @@ static void quit(void *opaque)
 		bus->request(bus->request_opaque, BUS_REQUEST_QUIT);
 }
 
-static const struct chardev_ops uart_chardev_ops = { .receive = receive, .quit = quit };
+static const struct chardev_ops uart_chardev_ops = {
+	.receive = receive,
+	.receive_break = receive_break,
+	.quit = quit,
+};
 
 /* ---- transmitter ---- */
 
@@ -261,6 +374,7 @@ static void transmit(struct uart *uart, uint8_t byte)
 
 	uart->thre_pending = false;
 	if (uart->mcr & MCR_LOOP) {
+		uart->looped = true;
 		push(uart, byte);
 		restart_timeout(uart);
 	} else if (uart->chardev) {
@@ -287,9 +401,13 @@ static uint8_t read_iir(struct uart *uart)
 
 static uint8_t read_lsr(struct uart *uart)
 {
-	uint8_t value = uart->lsr;
+	uint8_t value = uart->lsr | (uart->fcr & FCR_ENABLE && uart->breaks ? LSR_FIFO : 0);
 
 	uart->lsr &= ~LSR_ERRORS;
+	if ((value & LSR_DR) || !(value & LSR_THRE) || uart->polls == POLLS)
+		return value;
+	if (++uart->polls == POLLS)
+		receive_more(uart);
 	return value;
 }
 
@@ -328,6 +446,7 @@ static void write_ier(struct uart *uart, uint8_t value)
 	if ((value & ~uart->ier & IER_THRE) && (uart->lsr & LSR_THRE))
 		uart->thre_pending = true;
 	uart->ier = value & 0x0f;
+	receive_more(uart);
 }
 
 static void write_fcr(struct uart *uart, uint8_t value)
@@ -345,6 +464,8 @@ static void uart_write(struct device *device, uint64_t offset, unsigned size, ui
 	uint8_t value = (uint8_t)data;
 
 	(void)size;
+	if (uart->polls < POLLS)
+		uart->polls = 0; /* it does something else in between */
 	switch (offset) {
 	case RBR_THR:
 		if (dlab)
@@ -361,9 +482,10 @@ static void uart_write(struct device *device, uint64_t offset, unsigned size, ui
 	case IIR_FCR: write_fcr(uart, value); break;
 	case LCR: uart->lcr = value; break;
 	case MCR:
+		if ((value & ~uart->mcr & MCR_LOOP) && uart->fifo_count)
+			clear_receiver(uart); /* what came on the line is not what comes back in loopback */
 		write_mcr(uart, value);
-		if (uart->chardev && !(value & MCR_LOOP))
-			chardev_resume(uart->chardev);
+		receive_more(uart);
 		break;
 	case SCR: uart->scr = value; break;
 	default: break; /* LSR and MSR are read-only */
@@ -379,9 +501,8 @@ static void uart_reset(struct device *device)
 
 	timer_disarm(&uart->receive_timer);
 	timer_disarm(&uart->transmit_timer);
+	timer_disarm(&uart->held_timer);
 	update_irq(uart);
-	if (uart->chardev)
-		chardev_resume(uart->chardev);
 }
 
 static void uart_destroy(struct device *device)
@@ -390,6 +511,7 @@ static void uart_destroy(struct device *device)
 
 	timer_disarm(&uart->receive_timer);
 	timer_disarm(&uart->transmit_timer);
+	timer_disarm(&uart->held_timer);
 	bus_unmap(device->bus, BUS_PIO, &uart->range);
 	if (uart->chardev)
 		chardev_attach(uart->chardev, NULL, NULL);
@@ -404,6 +526,7 @@ static int uart_loaded(void *object, struct error *err)
 		return error_set(err, EINVAL, "uart: fifo_count %u is more than its capacity of %u", uart->fifo_count,
 				 capacity(uart));
 	arm(&uart->receive_timer, &uart->timeout_at, uart->timeout_at);
+	arm(&uart->held_timer, &uart->held_until, uart->held_until);
 	/* A busy transmitter may find that nothing is connected here. */
 	if (!uart->chardev && uart->transmit_at != VTIME_NEVER) {
 		uart->transmit_at = VTIME_NEVER;
@@ -433,6 +556,7 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 	if (!uart)
 		return error_set(err, ENOMEM, "out of memory for UART %u", n);
 	timer_init(&uart->receive_timer, bus->clock, "uart-receive", receive_timeout, uart);
+	timer_init(&uart->held_timer, bus->clock, "uart-held", come_back, uart);
 	timer_init(&uart->transmit_timer, bus->clock, "uart-transmit", transmit_retry, uart);
 	device_init(&uart->device, bus, "uart", &uart_ops);
 	uart->irq = irq_isa_line(bus, places[n].irq);

@@ -529,8 +529,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 	enum bt_next next;
 
 	v->current = NULL;
-	if (!clock_tsc(v->clock, &v->bt_frame.tsc_multiplier, &v->bt_frame.tsc_offset))
-		v->bt_frame.tsc_multiplier = 0;
+	v->bt_frame.tsc_native = clock_tsc_native(v->clock, &v->bt_frame.tsc_offset);
 	bt_signals_enter(v);
 	interp_host_enter(v);
 	cpu_fpu_load(v);

@@ -1,10 +1,8 @@
 /*
- * RDTSC and RDTSCP: the guest's counter is the host's, scaled to nanoseconds (MULX writes no flags) and moved. R10 and R11
- * are lost.
+ * RDTSC and RDTSCP: the guest's counter is the host's, moved. Nothing here writes flags. R10 and R11 are lost.
  */
 #include "engine/bt/emit.h"
 
-static const uint32_t multiplier = (uint32_t)offsetof(struct vcpu, bt_frame.tsc_multiplier);
 static const uint32_t clock_offset = (uint32_t)offsetof(struct vcpu, bt_frame.tsc_offset);
 static const uint32_t guest_offset = (uint32_t)offsetof(struct vcpu, s.tsc_offset);
 static const uint32_t aux = (uint32_t)offsetof(struct vcpu, s.msr_tsc_aux);
@@ -22,28 +20,17 @@ void emit_tsc(struct emitter *e, bool with_aux)
 	static const uint8_t rdtsc[] = { 0x0f, 0x31 }, rdtscp[] = { 0x0f, 0x01, 0xf9 };
 	static const uint8_t join[] = { 0x41, 0xba, 32,	  0,	0,    0, /* mov $32, %r10d */
 					0xc4, 0xe2, 0xa9, 0xf7, 0xd2,	 /* shlx %r10, %rdx, %rdx */
-					0x48, 0x8d, 0x14, 0x10 };	 /* lea (%rax,%rdx), %rdx */
+					0x4c, 0x8d, 0x14, 0x10 };	 /* lea (%rax,%rdx), %r10 */
 	static const uint8_t split[] = { 0x44, 0x89, 0xd0,		 /* mov %r10d, %eax */
 					 0x41, 0xbb, 32,   0,	 0,   0, /* mov $32, %r11d */
 					 0xc4, 0xc2, 0xa3, 0xf7, 0xd2 }; /* shrx %r11, %r10, %rdx */
-	/* MULX: VEX.LZ.F2.0F38.W1 F6, high half to reg, low half to vvvv */
-	const struct encoding mulx = { .vex = true,
-				       .map = 2,
-				       .pp = 3,
-				       .w = true,
-				       .opcode = { 0xf6 },
-				       .opcode_len = 1,
-				       .modrm = true,
-				       .reg = R10,
-				       .vvvv = R11 };
-	const struct host_memory_operand scale = state_operand(multiplier), number = state_operand(aux);
+	const struct host_memory_operand number = state_operand(aux);
 
 	if (with_aux)
 		emit_bytes(e, rdtscp, sizeof(rdtscp));
 	else
 		emit_bytes(e, rdtsc, sizeof(rdtsc));
 	emit_bytes(e, join, sizeof(join));
-	emit_encoding(e, &mulx, &scale);
 	emit_add_state(e, clock_offset);
 	emit_add_state(e, guest_offset);
 	emit_bytes(e, split, sizeof(split));

@@ -50,7 +50,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 	else if (p->sa_handler != SIG_DFL && p->sa_handler != SIG_IGN)
 		p->sa_handler(signal);
 	else
-		sigaction(signal, p, NULL); /* happens again, and ends the process */
+		host_signal_end(signal);
 }
 
 static greg_t with_low_word(uint64_t reg, greg_t word) { return (greg_t)((reg & ~0xffffull) | (uint16_t)word); }
@@ -90,7 +90,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	int saved_errno = errno;
 	unsigned n;
 
-	if (!b) {
+	if (!b || info->si_code <= 0) { /* not the code's doing, or not a fault: somebody sent it */
 		pass_on(signal, info, context);
 		return;
 	}

@@ -341,7 +341,7 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 	uint8_t *start = t->e.at;
 
 	if (i->op == OP_RDTSC || i->op == OP_RDTSCP) {
-		if (!t->v->bt_frame.tsc_multiplier || (t->b->key & BT_KEY_NO_TSC))
+		if (!t->v->bt_frame.tsc_native || (t->b->key & BT_KEY_NO_TSC))
 			return false;
 		emit_tsc(&t->e, i->op == OP_RDTSCP);
 		return true;

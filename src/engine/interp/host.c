@@ -73,10 +73,8 @@ static void on_sigfpe(int sig, siginfo_t *info, void *context)
 	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
 	struct vcpu *v = thread_vcpu;
 
-	(void)info;
-	if (!v || !in_stub(v, (uint64_t)registers[REG_RIP])) {
-		signal(sig, SIG_DFL);
-		raise(sig);
+	if (!v || !in_stub(v, (uint64_t)registers[REG_RIP]) || info->si_code <= 0) { /* or somebody sent it */
+		host_signal_end(sig);
 		return;
 	}
 	registers[REG_RDI] = (greg_t)v;

@@ -394,6 +394,8 @@ u32 pm_timer(void);	  /* 24 bits */
 void delay_us(u64 us);	  /* by the PM timer, PAUSE in between */
 /* Waits until *flag != 0; false after `us`. */
 bool wait_for(volatile u32 *flag, u64 us);
+/* Is time a count of instructions, so that nothing outside can disturb a measurement? */
+bool time_is_exact(void);
 
 /* ---- other processors (smp.c) ---- */
 

@@ -54,3 +54,21 @@ void delay_us(u64 us)
 
 	wait_for(&never, us);
 }
+
+static u64 loop_time(void)
+{
+	u64 start = read_tsc(), count = 1000;
+
+	asm volatile("1: loop 1b" : "+c"(count));
+	return read_tsc() - start;
+}
+
+bool time_is_exact(void)
+{
+	u64 first = loop_time();
+	bool exact = true;
+
+	for (unsigned n = 0; n < 10; n++)
+		exact &= loop_time() == first;
+	return exact;
+}
