@@ -172,7 +172,7 @@ static void taken(struct lapic *lapic, uint8_t vector)
 	if (unlikely(vector == atomic_load_explicit(&chip->timer_vector, memory_order_relaxed))) {
 		struct bus *bus = lapic->device.bus;
 
-		pthread_mutex_lock(&bus->lock);
+		bus_lock(bus);
 		irq_timer_taken(chip);
 		pthread_mutex_unlock(&bus->lock);
 	}

@@ -4,13 +4,24 @@
 #   check NAME COMMAND...   runs it; ok when its status is 0, else its output is shown
 #   skip NAME REASON
 #   finish                  last line of a test
+# A check whose name or words ask for engine bt is skipped where this host's processor cannot run it (doppel doctor).
 # A test has a folder of its own, $scratch, removed at its end.
 tap_count=0
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
 
+has_bt() {
+	[ -n "${tap_bt:-}" ] || tap_bt=$("${DOPPEL:-build/release/doppel}" doctor 2>/dev/null | grep 'engine bt ' || echo unknown)
+	case $tap_bt in
+	*"not usable"*) return 1 ;;
+	esac
+}
+
 check() {
+	case " $* " in
+	*[!a-z]bt[!a-z]*) has_bt || { skip "$1" "engine bt does not run on this host"; return; } ;;
+	esac
 	tap_count=$((tap_count + 1))
 	tap_name=$1
 	shift

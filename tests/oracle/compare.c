@@ -81,6 +81,7 @@ uint64_t undefined_flags(const struct test_case *t)
 #define REGISTERS   BIT(3) /* general registers */
 #define UPPER	    BIT(4) /* their upper halves */
 #define MEMORY	    BIT(5) /* memory */
+#define LAR_LIMIT   BIT(6) /* bits 19:16 of general registers */
 
 struct leeway {
 	enum op first, last;
@@ -93,6 +94,8 @@ static bool is_memory_fault(const struct outcome *o)
 {
 	return o->vector == EXC_PF || o->vector == EXC_GP || o->vector == EXC_SS || o->vector == EXC_AC;
 }
+
+static bool is_limit_fault(const struct outcome *o) { return o->vector == EXC_GP || o->vector == EXC_SS; }
 
 static bool both_memory_faults(const struct test_case *t, const struct outcome *n, const struct outcome *g)
 {
@@ -138,7 +141,7 @@ static bool implicit_mask(const struct test_case *t, const struct outcome *n, co
 static bool limit_fault(const struct test_case *t, const struct outcome *n, const struct outcome *g)
 {
 	(void)g;
-	return t->code_mode != MODE_64 && (n->vector == EXC_GP || n->vector == EXC_SS);
+	return t->code_mode != MODE_64 && is_limit_fault(n);
 }
 
 static bool ends_at_limit(const struct test_case *t, const struct outcome *n, const struct outcome *g)
@@ -160,6 +163,51 @@ static bool splits_lock(const struct test_case *t, const struct outcome *n, cons
 
 	(void)g;
 	return locks && (n->vector == EXC_AC || n->vector == EXC_DB) && !(t->before.rflags & (FLAG_AC | FLAG_TF));
+}
+
+static bool canonical_48(uint64_t at) { return (uint64_t)sign_extend(at, 48) == at; }
+
+/* Only 5-level paging lets a program see such an address in its registers, or #PF for it. */
+static bool beyond_48_bits(const struct test_case *t, const struct outcome *n, const struct outcome *g)
+{
+	(void)t, (void)g;
+	return (n->vector == EXC_PF && !canonical_48(n->cr2)) || !canonical_48(n->s.rip) ||
+	       !canonical_48(n->s.fs_base) || !canonical_48(n->s.gs_base);
+}
+
+static bool reaches_4g(const struct outcome *o)
+{
+	return o->vector == EXC_PF &&
+	       (o->cr2 < PAGE_SIZE || (o->cr2 >= UINT32_MAX - PAGE_SIZE && o->cr2 <= UINT32_MAX));
+}
+
+static bool wraps_at_4g(const struct test_case *t, const struct outcome *n, const struct outcome *g)
+{
+	return t->code_mode != MODE_64 &&
+	       ((is_limit_fault(n) && reaches_4g(g)) || (reaches_4g(n) && is_limit_fault(g)));
+}
+
+static bool misaligned_beyond_limit(const struct test_case *t, const struct outcome *n, const struct outcome *g)
+{
+	return t->host.mem_align > 1 && is_limit_fault(n) && is_limit_fault(g) && n->vector != g->vector;
+}
+
+static bool alignment_of_vectors(const struct test_case *t, const struct outcome *n, const struct outcome *g)
+{
+	return !t->traits.aligns_vectors && (t->before.rflags & FLAG_AC) && n->vector != g->vector &&
+	       (n->vector == EXC_AC || g->vector == EXC_AC);
+}
+
+static bool pushes_word(const struct test_case *t, const struct outcome *n, const struct outcome *g)
+{
+	(void)n, (void)g;
+	return !t->traits.pushes_zeros && t->insn.opsize > 2;
+}
+
+static bool ends_well(const struct test_case *t, const struct outcome *n, const struct outcome *g)
+{
+	(void)t, (void)g;
+	return n->vector == -1;
 }
 
 /* Shifts of 16 bits by more than 16. */
@@ -201,6 +249,7 @@ static const struct leeway leeways[] = {
 	  "far CALL: pushes before the target's limit is looked at (APM vol. 3) or after that (SDM vol. 2)" },
 	{ OP_IRET, OP_IRETQ, ANY_FAULT, finds_memory_first,
 	  "IRET: several accesses and checks, in the processor's own order" },
+	{ OP_ENTER, OP_ENTER, MEMORY, faults, "ENTER: what it pushed before it faulted" },
 	{ OP_PUSHA, OP_PUSHAD, MEMORY, faults, "PUSHA: what it pushed before it faulted" },
 	{ OP_POPA, OP_POPAD, REGISTERS, faults, "POPA: what it popped before it faulted" },
 	{ OP_CMPSB, OP_CMPSQ, OTHER_FAULT, both_memory_faults,
@@ -208,10 +257,21 @@ static const struct leeway leeways[] = {
 	{ OP_CMPSD_STRING, OP_CMPSD_STRING, OTHER_FAULT, both_memory_faults, "CMPSD: the same" },
 	{ OP_SHLD, OP_SHRD, REGISTERS | MEMORY, count_too_large,
 	  "SHLD, SHRD of 16 bits by more than 16: the result is undefined" },
+	{ OP_LAR, OP_LAR, LAR_LIMIT, ends_well, "LAR: bits 19:16 are undefined (SDM vol. 2)" },
+	{ OP_PUSH_SREG, OP_PUSH_SREG, MEMORY, pushes_word,
+	  "PUSH of a segment register: some processors write 16 bits only (SDM vol. 2)" },
 	{ OP_BSF, OP_BSR, UPPER, zero_to_dword,
 	  "BSF, BSR of zero, 32 bits: the destination's upper half is kept or cleared (SDM vol. 2)" },
 	{ OP_JO, OP_LOOPNE, ONE_FAULT, ends_at_limit,
 	  "branches that end with the code segment: Zen 5 faults at times for what follows, which is not reached" },
+	{ OP_HOST, OP_HOST, ANY_FAULT, misaligned_beyond_limit,
+	  "operands that have to be aligned and are beyond the limit too: #GP or #SS" },
+	{ 0, OP_COUNT, ANY_FAULT | ONE_FAULT, alignment_of_vectors,
+	  "alignment checks of operands of more than 8 bytes: as processors like (SDM vol. 2 MOVUPS, vol. 3A 6.15)" },
+	{ 0, OP_COUNT, ANY_FAULT | ONE_FAULT, wraps_at_4g,
+	  "accesses across the end of a segment of 4 GiB: may fault (SDM vol. 3A 5.3)" },
+	{ 0, OP_COUNT, ANY_FAULT | ONE_FAULT, beyond_48_bits,
+	  "addresses of 49 to 57 bits: canonical on hosts with 5-level paging, which no model offers" },
 	{ 0, OP_COUNT, ANY_FAULT | ONE_FAULT, splits_lock,
 	  "locked accesses across cache lines: the host's kernel does not allow them (split_lock_detect)" },
 };
@@ -220,7 +280,7 @@ static const struct leeway *leeway_of(const struct test_case *t, const struct ou
 {
 	static const struct leeway none;
 	unsigned count = (n->vector != -1) + (g->vector != -1);
-	unsigned when = REGISTERS | UPPER | MEMORY;
+	unsigned when = REGISTERS | UPPER | MEMORY | LAR_LIMIT;
 
 	when |= count == 2 ? OTHER_FAULT | ANY_FAULT : count == 1 ? ONE_FAULT : 0;
 	for (const struct leeway *l = leeways; l < leeways + ARRAY_SIZE(leeways); l++)
@@ -251,15 +311,15 @@ static void check(struct difference *d, const char *name, uint64_t before, uint6
 }
 
 static void compare_general(const struct test_case *t, const struct user_state *n, const struct user_state *g,
-			    bool lower_halves, struct difference *d)
+			    unsigned leeway, struct difference *d)
 {
 	static const char *const gpr[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					     "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
 	static const char *const seg[6] = { "es", "cs", "ss", "ds", "fs", "gs" };
 	const struct user_state *b = &t->before;
 	/* Of upper halves nothing is said outside 64-bit mode, nor behind a way out of it: SDM vol. 1 3.4.1.1. */
-	bool wide = t->code_mode == MODE_64 && n->sel[CS] == b->sel[CS] && !lower_halves;
-	const uint64_t registers = wide ? UINT64_MAX : UINT32_MAX;
+	bool wide = t->code_mode == MODE_64 && n->sel[CS] == b->sel[CS] && !(leeway & UPPER);
+	const uint64_t registers = (wide ? UINT64_MAX : UINT32_MAX) & ~(leeway & LAR_LIMIT ? 0xf0000ull : 0);
 
 	for (unsigned k = 0; k < (t->code_mode == MODE_64 ? 16 : 8); k++)
 		check(d, gpr[k], b->gpr[k], n->gpr[k] & registers, g->gpr[k] & registers);
@@ -414,7 +474,7 @@ void compare(const struct test_case *t, const struct outcome *native, const stru
 		d->undefined_flags = true;
 	flags &= ~undefined;
 	if (!(leeway->what & REGISTERS))
-		compare_general(t, n, g, leeway->what & UPPER, d);
+		compare_general(t, n, g, leeway->what, d);
 	check(d, "rflags", t->before.rflags, n->rflags & flags, g->rflags & flags);
 	compare_vectors(t, n, g, d);
 	compare_x87(t, n, g, d);

@@ -7,8 +7,10 @@
 #include "engine/bt/runtime.h"
 #include "lib/no_machine.h"
 
+#include <asm/hwcap2.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 
 /* ---- guest physical memory; the first 2 MiB are at SYSTEM too, for CPL 0 only ---- */
 
@@ -139,7 +141,9 @@ static void make_base_state(struct guest *g)
 	*s = g->v->s;
 	s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
 	s->cr3 = PML4;
-	s->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE;
+	s->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+	if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) /* as this kernel has it */
+		s->cr4 |= CR4_FSGSBASE;
 	s->efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
 	if (g->model.features[FEATURE_XSAVE]) {
 		s->cr4 |= CR4_OSXSAVE;

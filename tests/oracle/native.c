@@ -347,21 +347,35 @@ static uint64_t read_xcr0(void)
 	return (uint64_t)high << 32 | low;
 }
 
-/* FLD m32 and FNSTENV tell. */
-struct host_traits native_traits(struct native *n)
+/* 64-bit code, with RDI at this offset of the data and these flags besides. */
+static struct outcome probe(struct native *n, const uint8_t *code, size_t size, unsigned at, uint64_t flags)
 {
-	static const uint8_t code[] = { 0xd9, 0x07, 0xd9, 0x77, 0x40, FILLER };
-	const uint8_t *environment = n->areas.data + 0x40;
 	struct user_state s;
 	struct outcome o;
 
 	native_start_state(n, MODE_64, &s);
 	s.rip = CODE;
-	s.gpr[RDI] = DATA;
+	s.rflags |= flags;
+	s.gpr[RDI] = DATA + at;
+	s.gpr[RSP] = STACK + STACK_SIZE;
 	s.fcw = 0x37f;
 	s.mxcsr = 0x1f80;
-	memcpy(n->areas.code, code, sizeof(code));
+	memcpy(n->areas.code, code, size);
 	native_run(n, &s, &o);
+	return o;
+}
+
+struct host_traits native_traits(struct native *n)
+{
+	static const uint8_t x87[] = { 0xd9, 0x07, 0xd9, 0x77, 0x40, FILLER }; /* FLD m32, FNSTENV */
+	static const uint8_t movups[] = { 0x0f, 0x10, 0x07, FILLER }, push_fs[] = { 0x0f, 0xa0, FILLER };
+	const uint8_t *environment = n->areas.data + 0x40;
+	uint8_t *pushed = n->areas.stack + STACK_SIZE - 8;
+	bool aligns_vectors = probe(n, movups, sizeof(movups), 8, FLAG_AC).vector == EXC_AC;
+	struct outcome o = probe(n, x87, sizeof(x87), 0, 0);
+
+	memset(pushed, 0xff, 8);
+	probe(n, push_fs, sizeof(push_fs), 0, 0);
 	return (struct host_traits){ .bases = native_entry.bases,
 				     .ldt = n->ldt,
 				     .fip = o.s.fip == CODE,
@@ -370,6 +384,8 @@ struct host_traits native_traits(struct native *n)
 				     .sees_selectors = load_le16(environment + 16) == n->cs,
 				     .sees_fop = load_le16(environment + 18) == 0x107,
 				     .sees_fdp = load_le32(environment + 20) == DATA,
+				     .aligns_vectors = aligns_vectors,
+				     .pushes_zeros = !pushed[7],
 				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4),
 				     .xcr0 = read_xcr0() };
 }

@@ -97,6 +97,8 @@ struct host_traits {
 		fop; /* these x87 pointers are kept also while no exception is pending: AMD's have none, Intel's some */
 	bool sees_fop, sees_fdp,
 		sees_selectors; /* FNSTENV stores FOP; FDP; FCS and FDS, though no exception is pending */
+	bool aligns_vectors;	/* #AC of MOVUPS whose operand is at a multiple of 8 only */
+	bool pushes_zeros;	/* PUSH of a segment register writes as many bytes as it moves the stack pointer */
 	uint32_t mxcsr_mask;	/* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
 	uint64_t xcr0;		/* components that XSAVE would save */
 };

@@ -983,7 +983,7 @@ static void test_hostile_tables(struct bench *b)
 /* What was touched once weighs nothing after a while, and is there all the same. */
 static void test_trim(struct bench *b)
 {
-	uint64_t before = host_shared_pages(), value;
+	uint64_t before = host_shared_pages(), value, trims;
 	struct bt_window_stats stats;
 
 	set_cpl(b->v, 3);
@@ -992,6 +992,9 @@ static void test_trim(struct bench *b)
 		writes(b, ((uint64_t)n << 21) + 5 * PAGE_SIZE + 8 * n, n);
 	}
 	assert_true(host_shared_pages() >= before + 12 * 512);
+	/* Where the host makes huge pages of shared memory, one was due before. */
+	bt_windows_stats(b->w, &stats);
+	trims = stats.trims;
 	clock_set(b->v->clock, 1000000000);
 	load_cr3(b, PML4);
 	bt_windows_table(b->w, b->v);
@@ -1004,7 +1007,7 @@ static void test_trim(struct bench *b)
 		}
 	assert_int_equal(attempt.faults, 0);
 	bt_windows_stats(b->w, &stats);
-	assert_int_equal(stats.trims, 1);
+	assert_int_equal(stats.trims, trims + 1);
 }
 
 /* Windows of an address space whose tables are used for something else by now. */
