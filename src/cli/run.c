@@ -272,7 +272,8 @@ int command_run(int argc, char **argv)
 			    .engine = "auto",
 			    .cpu_model = "host",
 			    .clock = CLOCK_HOST,
-			    .trace_limit = 1ull << 30 },
+			    .trace_limit = 1ull << 30,
+			    .ends_on_signals = true },
 	};
 	struct error err = { 0 };
 	struct machine *machine;
@@ -297,5 +298,7 @@ int command_run(int argc, char **argv)
 	if (run.config.stats)
 		machine_print_stats(machine, stderr);
 	machine_destroy(machine);
+	if (status > MACHINE_SIGNAL)
+		host_signal_die(status - MACHINE_SIGNAL);
 	return exit_status(&run, status);
 }

@@ -111,6 +111,19 @@ void host_terminal_restore(void);
  */
 void host_signal_end(int signal);
 
+/*
+ * SIGHUP, SIGINT and SIGTERM, but for those that are ignored, to be waited for instead of killing: blocks them in this thread (others have
+ * them blocked, see host_thread_create) and returns a descriptor that is readable when one came, or -errno.
+ */
+int host_signals_open(struct error *);
+int host_signals_read(int fd); /* its number, 0: none */
+/* Unblocks them: one that came meanwhile kills. fd -1: nothing. */
+void host_signals_close(int fd);
+/* Unblocks one of them, which a second time kills, and sends it again after some seconds: whatever holds up the end of the process. */
+void host_signal_insist(int signal_number, unsigned seconds);
+/* Ends the process by the signal, so that whoever waits for it sees what it was. */
+void host_signal_die(int signal_number);
+
 /* ---- what this host is ---- */
 uint64_t host_page_size(void);
 unsigned host_cpu_count(void);

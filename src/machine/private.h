@@ -54,6 +54,7 @@ enum machine_request {
 	REQUEST_TRIPLE_FAULT = 16,
 	REQUEST_ENGINE_ERROR = 32,
 	REQUEST_INIT = 64,
+	REQUEST_SIGNAL = 128,
 };
 
 struct machine {
@@ -68,6 +69,8 @@ struct machine {
 	struct clock *clock;
 	struct bus *bus;
 	struct event_loop *loop;
+	struct event_source signals; /* config.ends_on_signals */
+	int signal_number;	     /* of REQUEST_SIGNAL; event loop's thread */
 	const struct engine_ops *engine;
 	struct engine_options engine_options;
 	struct chardev *serial[MACHINE_MAX_SERIAL], *debug_console;

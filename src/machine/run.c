@@ -6,6 +6,7 @@
 
 #include "devices/devices.h"
 
+#include <poll.h>
 #include <stdlib.h>
 
 /* ---- requests: any thread asks, the event loop's thread carries out ---- */
@@ -119,7 +120,9 @@ static void handle_requests(void *machine)
 	start_pause(m);
 	wait_until_parked(m);
 	requests = atomic_exchange(&m->requests, 0);
-	if (requests & REQUEST_QUIT) {
+	if (requests & REQUEST_SIGNAL) {
+		end(m, MACHINE_SIGNAL + m->signal_number);
+	} else if (requests & REQUEST_QUIT) {
 		end(m, MACHINE_QUIT);
 	} else if (requests & REQUEST_ENGINE_ERROR) {
 		end(m, MACHINE_ENGINE_ERROR);
@@ -181,6 +184,37 @@ static void wake_loop(void *machine)
 	event_loop_wake(m->loop);
 }
 
+static void signal_ready(void *machine, short revents)
+{
+	struct machine *m = machine;
+	int number = host_signals_read(m->signals.fd);
+
+	(void)revents;
+	if (!number || m->signal_number)
+		return;
+	host_signal_insist(number, MACHINE_SIGNAL_PATIENCE);
+	m->signal_number = number;
+	machine_request(m, REQUEST_SIGNAL);
+}
+
+static int watch_signals(struct machine *m, struct error *err)
+{
+	m->signals = (struct event_source){ .fd = -1, .events = POLLIN, .ready = signal_ready, .opaque = m };
+	if (!m->config.ends_on_signals)
+		return 0;
+	m->signals.fd = host_signals_open(err);
+	if (m->signals.fd < 0)
+		return m->signals.fd;
+	event_loop_add(m->loop, &m->signals);
+	return 0;
+}
+
+static void ignore_signals(struct machine *m)
+{
+	event_loop_remove(m->loop, &m->signals);
+	host_signals_close(m->signals.fd);
+}
+
 static int start_threads(struct machine *m, struct error *err)
 {
 	for (unsigned i = 0; i < m->cpu_count; i++) {
@@ -216,6 +250,9 @@ static void report_end(struct machine *m)
 		host_terminal_restore();
 		fprintf(stderr, "doppel: vCPU %u: triple fault\n", m->failed->index);
 		cpu_print(m->failed, stderr);
+	} else if (m->status > MACHINE_SIGNAL) {
+		host_terminal_restore();
+		fprintf(stderr, "doppel: %s, the machine is stopped\n", strsignal(m->status - MACHINE_SIGNAL));
 	} else if (m->status == MACHINE_ENGINE_ERROR) {
 		host_terminal_restore();
 		fprintf(stderr, "doppel: %s\n", m->failure.text);
@@ -235,7 +272,9 @@ int machine_run(struct machine *m)
 		clock_set_notify(m->clock, wake_loop, m);
 	}
 	clock_start(m->clock);
-	rc = start_threads(m, &m->failure);
+	rc = watch_signals(m, &m->failure);
+	if (!rc)
+		rc = start_threads(m, &m->failure);
 	if (rc) {
 		m->status = MACHINE_ENGINE_ERROR;
 	} else {
@@ -243,6 +282,7 @@ int machine_run(struct machine *m)
 		event_loop_run(m->loop);
 	}
 	end_threads(m);
+	ignore_signals(m);
 	clock_stop(m->clock);
 	report_end(m);
 	return m->status;
