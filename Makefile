@@ -259,14 +259,21 @@ RESET := $(BUILD)/guest/reset.bin
 $(BUILD)/guest/reset.elf: tests/reset/guest.S
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  GUEST  tests/reset')
-	$(Q)gcc -m32 -nostdlib -static -no-pie -Wl,--build-id=none,-Ttext=0x8000,-e,entry,--no-warn-rwx-segments -o $@ $<
+	$(Q)gcc -m32 -nostdlib -static -no-pie -Wl,--build-id=none,-Ttext=0x8000,-e,image,--no-warn-rwx-segments -o $@ $<
 
 $(RESET): $(BUILD)/guest/reset.elf
 	$(Q)objcopy -O binary -j .text $< $@
 
+# The beginning of a disk for memdisk.
+DISK := $(BUILD)/guest/disk.bin
+$(DISK): tests/memdisk/disk.S
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  GUEST  tests/memdisk')
+	$(Q)gcc -m32 -c -o $(@:.bin=.o) $< && objcopy -O binary -j .text $(@:.bin=.o) $@
+
 # The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
 unit: $(UNIT) $(ISOLATION)
-guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT)
+guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT) $(DISK)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:

@@ -151,6 +151,8 @@ bios_base_memory: /* INT 12h */
 
 /* INT 15h: memory, and nothing else */
 bios_system:
+	cmp	$0x87, %ah
+	je	block_move
 	cmp	$0xe820, %ax
 	je	memory_map
 	cmp	$0xe801, %ax
@@ -158,6 +160,51 @@ bios_system:
 	cmp	$0x88, %ah
 	jne	bios_none
 	mov	%cs:BIOS_EXTENDED, %ax
+	jmp	succeed
+
+/*
+ * AH=87h: CX words from where descriptor 2 of the table at ES:SI says to where descriptor 3 says. Descriptors 1 and 5 are ours to fill in: what
+ * LGDT reads, and a segment to leave DS and ES with real mode's limit.
+ */
+#define MOVE_GDTR 0x08
+#define MOVE_FROM 0x10
+#define MOVE_TO	  0x18
+#define MOVE_REAL 0x28
+block_move:
+	push	%ds
+	push	%es
+	pushal
+	mov	%es, %ax
+	movzwl	%ax, %eax
+	shl	$4, %eax
+	movzwl	%si, %edx
+	add	%edx, %eax
+	movw	$0x2f, %es:MOVE_GDTR(%si)
+	mov	%eax, %es:MOVE_GDTR + 2(%si)
+	movl	$0x0000ffff, %es:MOVE_REAL(%si)
+	movl	$0x00009300, %es:MOVE_REAL + 4(%si)
+	lgdtl	%es:MOVE_GDTR(%si)
+	mov	%cr0, %eax
+	or	$1, %al
+	mov	%eax, %cr0
+	mov	$MOVE_FROM, %ax
+	mov	%ax, %ds
+	mov	$MOVE_TO, %ax
+	mov	%ax, %es
+	xor	%si, %si
+	xor	%di, %di
+	cld
+	rep movsw
+	mov	$MOVE_REAL, %ax
+	mov	%ax, %ds
+	mov	%ax, %es
+	mov	%cr0, %eax
+	and	$~1, %al
+	mov	%eax, %cr0
+	popal
+	pop	%es
+	pop	%ds
+	xor	%ah, %ah
 	jmp	succeed
 
 memory_sizes:

@@ -70,8 +70,8 @@ int boot_check_range(const struct boot_image *image, const char *what, uint64_t 
 {
 	if (start < lowest)
 		return kernel_error(image, err, ENOMEM,
-				    "%s (0x%" PRIx64 " bytes at 0x%" PRIx64
-				    ") lies in memory below 0x%" PRIx64 ", where the kernel finds what it is told",
+				    "%s (0x%" PRIx64 " bytes at 0x%" PRIx64 ") lies in memory below 0x%" PRIx64
+				    ", where the kernel finds what it is told",
 				    what, size, start, lowest);
 	if (range_is_ram(image->mem, start, size))
 		return 0;
@@ -209,6 +209,19 @@ void boot_state_protected_mode_at(struct guest_mem *mem, struct cpu_state *s, ui
 	s->cr4 = 0;
 	s->efer = 0;
 	s->rip = eip;
+}
+
+/* Control registers and attributes of segments are the reset's. */
+void boot_state_real_mode(struct cpu_state *s, uint16_t segment, uint16_t sp)
+{
+	clear_registers(s);
+	for (enum seg seg = ES; seg <= GS; seg++) {
+		s->seg_sel[seg] = segment;
+		s->seg_base[seg] = (uint64_t)segment << 4;
+	}
+	s->idtr_base = 0;
+	s->idtr_limit = 0x3ff;
+	s->gpr[RSP] = sp;
 }
 
 /* ---- tables ---- */

@@ -1,50 +1,12 @@
 /*
  * Linux bzImage by the 64-bit boot protocol, or the 32-bit one (Linux Documentation/arch/x86/boot.rst and zero-page.rst): the setup
  * header is checked and copied into a zero page, the protected-mode part goes where the kernel prefers, and the CPU starts at its 64-bit
- * entry, or at the 32-bit one where the kernel has no other or is too old to say.
+ * entry, or at the 32-bit one where the kernel has no other or is too old to say. Protocols before 2.06: linux16.c.
  */
-#include "boot/private.h"
+#include "boot/linux.h"
 
 #include <errno.h>
 #include <inttypes.h>
-
-/* Offsets in the file and, alike, in the zero page. */
-#define HDR_START	     0x1f1
-#define HDR_SETUP_SECTS	     0x1f1
-#define HDR_SYSSIZE	     0x1f4 /* of the protected-mode part, in paragraphs of 16 bytes */
-#define HDR_VID_MODE	     0x1fa
-#define HDR_BOOT_FLAG	     0x1fe
-#define HDR_JUMP_LENGTH	     0x201 /* the header ends at 0x202 + this byte */
-#define HDR_MAGIC	     0x202
-#define HDR_VERSION	     0x206
-#define HDR_TYPE_OF_LOADER   0x210
-#define HDR_LOADFLAGS	     0x211
-#define HDR_CODE32_START     0x214
-#define HDR_RAMDISK_IMAGE    0x218
-#define HDR_RAMDISK_SIZE     0x21c
-#define HDR_CMD_LINE_PTR     0x228
-#define HDR_INITRD_ADDR_MAX  0x22c
-#define HDR_KERNEL_ALIGNMENT 0x230
-#define HDR_RELOCATABLE	     0x234
-#define HDR_XLOADFLAGS	     0x236
-#define HDR_CMDLINE_SIZE     0x238
-#define HDR_SETUP_DATA	     0x250
-#define HDR_PREF_ADDRESS     0x258
-#define HDR_INIT_SIZE	     0x260
-#define HDR_MIN_END	     0x23c /* protocol 2.06 has everything up to cmdline_size */
-#define HDR_MAX_END	     0x290 /* where the zero page has something else */
-
-/* Zero page only. */
-#define ZERO_ACPI_RSDP	  0x070
-#define ZERO_E820_ENTRIES 0x1e8
-#define ZERO_E820_TABLE	  0x2d0
-#define E820_ENTRY_SIZE	  20
-
-#define LOADFLAG_LOADED_HIGH 0x01
-#define XLF_KERNEL_64	     0x01
-#define LOADER_UNDEFINED     0xff
-#define VID_MODE_NORMAL	     0xffff
-#define ENTRY_64_OFFSET	     0x200
 
 struct linux_header {
 	uint16_t version, xloadflags;
@@ -62,28 +24,11 @@ bool linux_recognise(const uint8_t *kernel, size_t size)
 	return size >= HDR_MAGIC + 4 && memcmp(kernel + HDR_MAGIC, "HdrS", 4) == 0;
 }
 
-static int check_kind(const struct boot_image *image, const struct linux_header *h, struct error *err)
-{
-	if (load_le16(image->kernel + HDR_BOOT_FLAG) != 0xaa55)
-		return kernel_error(image, err, ENOEXEC, "boot flag is 0x%04x, expected 0xaa55",
-				    load_le16(image->kernel + HDR_BOOT_FLAG));
-	if (h->version < 0x206)
-		return kernel_error(image, err, ENOTSUP, "boot protocol %u.%02u is too old, 2.06 or later is needed",
-				    h->version >> 8, h->version & 0xff);
-	if (!(image->kernel[HDR_LOADFLAGS] & LOADFLAG_LOADED_HIGH))
-		return kernel_error(image, err, ENOTSUP, "a zImage (loaded low); a bzImage is needed");
-	return 0;
-}
-
 static int parse_header(const struct boot_image *image, struct linux_header *h, struct error *err)
 {
 	const uint8_t *k = image->kernel;
-	unsigned setup_sects;
-	int rc;
+	unsigned setup_sects = k[HDR_SETUP_SECTS] ? k[HDR_SETUP_SECTS] : 4;
 
-	if (image->kernel_size < HDR_MIN_END)
-		return kernel_error(image, err, ENOEXEC, "truncated in the setup header");
-	setup_sects = k[HDR_SETUP_SECTS] ? k[HDR_SETUP_SECTS] : 4;
 	*h = (struct linux_header){
 		.version = load_le16(k + HDR_VERSION),
 		.xloadflags = load_le16(k + HDR_XLOADFLAGS),
@@ -96,9 +41,8 @@ static int parse_header(const struct boot_image *image, struct linux_header *h, 
 		.relocatable = k[HDR_RELOCATABLE],
 		.pref_address = 0x100000,
 	};
-	rc = check_kind(image, h, err);
-	if (rc)
-		return rc;
+	if (!(k[HDR_LOADFLAGS] & LOADFLAG_LOADED_HIGH))
+		return kernel_error(image, err, ENOTSUP, "a zImage (loaded low); a bzImage is needed");
 	/*
 	 * The first 0x200 bytes are the 32-bit entry: there must be something at the 64-bit one. The last paragraph need not be
 	 * complete.
@@ -173,7 +117,7 @@ static void write_zero_page(const struct boot_image *image, const struct linux_h
 	boot_write(image->mem, LOW_ZERO_PAGE, page, sizeof(page));
 }
 
-int linux_load(const struct boot_image *image, struct cpu_state *state, struct error *err)
+static int load_protected_mode(const struct boot_image *image, struct cpu_state *state, struct error *err)
 {
 	struct linux_header h = { 0 };
 	uint64_t start = 0, size = 0, initrd = 0;
@@ -195,4 +139,22 @@ int linux_load(const struct boot_image *image, struct cpu_state *state, struct e
 		boot_state_protected_mode(image->mem, state, (uint32_t)start);
 	state->gpr[RSI] = LOW_ZERO_PAGE;
 	return 0;
+}
+
+int linux_load(const struct boot_image *image, struct cpu_state *state, struct error *err)
+{
+	const uint8_t *k = image->kernel;
+	unsigned version;
+
+	if (image->kernel_size < HDR_MIN_END)
+		return kernel_error(image, err, ENOEXEC, "truncated in the setup header");
+	version = load_le16(k + HDR_VERSION);
+	if (load_le16(k + HDR_BOOT_FLAG) != 0xaa55)
+		return kernel_error(image, err, ENOEXEC, "boot flag is 0x%04x, expected 0xaa55",
+				    load_le16(k + HDR_BOOT_FLAG));
+	if (version < 0x200)
+		return kernel_error(image, err, ENOEXEC, "boot protocol %u.%02u, which never was; 2.00 is the first",
+				    version >> 8, version & 0xff);
+	return version < 0x206 ? linux_load_real_mode(image, version, state, err)
+			       : load_protected_mode(image, state, err);
 }

@@ -11,24 +11,24 @@
  * Low memory as a loader leaves it. Kernels' own images may lie anywhere above LOW_END (and outside of what firmware
  * keeps): everything below is ours until the kernel has taken over.
  */
-#define LOW_BDA		  0x400u /* BIOS data area, behind the interrupt vectors */
-#define LOW_GDT		  0x500u
-#define LOW_START_INFO	  0x6000u /* PVH: struct hvm_start_info, multiboot: information; module list and memory map */
-#define LOW_ZERO_PAGE	  0x7000u /* Linux: struct boot_params */
-#define LOW_PAGE_TABLES	  0x9000u /* PML4, PDPT, 4 page directories */
-#define LOW_COMMAND_LINE  0x20000u
-#define COMMAND_LINE_ROOM 0x10000u
-#define LOW_END		  0x30000u
-#define EBDA_START	  0x9fc00u /* where base memory ends on a PC with 1 KiB of extended BIOS data */
-#define BASE_MEMORY_END	  0xa0000u
-#define FIRMWARE_START	  0xe0000u /* ACPI tables */
+#define LOW_BDA		    0x400u /* BIOS data area, behind the interrupt vectors */
+#define LOW_GDT		    0x500u
+#define LOW_START_INFO	    0x6000u /* PVH: struct hvm_start_info, multiboot: information; module list and memory map */
+#define LOW_ZERO_PAGE	    0x7000u /* Linux: struct boot_params */
+#define LOW_PAGE_TABLES	    0x9000u /* PML4, PDPT, 4 page directories */
+#define LOW_COMMAND_LINE    0x20000u
+#define COMMAND_LINE_ROOM   0x10000u
+#define LOW_END		    0x30000u
+#define EBDA_START	    0x9fc00u /* where base memory ends on a PC with 1 KiB of extended BIOS data */
+#define BASE_MEMORY_END	    0xa0000u
+#define FIRMWARE_START	    0xe0000u /* ACPI tables */
 #define LEGACY_TABLES_START 0xf0000u /* those that are searched for in this segment alone: MP, $PIR, SMBIOS */
-#define LEGACY_TABLES_END 0xfe000u /* what the ROM answers, and the ROM: bios.h */
-#define FIRMWARE_END	  0x100000u
+#define LEGACY_TABLES_END   0xfe000u /* what the ROM answers, and the ROM: bios.h */
+#define FIRMWARE_END	    0x100000u
 
 /* Selectors of the GDT at LOW_GDT: the numbers are the Linux boot protocol's __BOOT_CS and __BOOT_DS. */
-#define BOOT_CS 0x10
-#define BOOT_DS 0x18
+#define BOOT_CS	      0x10
+#define BOOT_DS	      0x18
 #define BOOT_GDT_SIZE 0x20u
 
 /* Types as in ACPI's and Linux's E820 map and PVH's memory map alike. */
@@ -79,6 +79,8 @@ int boot_place_command_line(const struct boot_image *, size_t max, struct error 
 
 /* boot_state_protected_mode() with the GDT, BOOT_GDT_SIZE bytes, elsewhere than at LOW_GDT. */
 void boot_state_protected_mode_at(struct guest_mem *, struct cpu_state *, uint32_t eip, uint64_t gdt);
+/* Real mode, interrupts off: all segments but CS are this one; where it starts is the caller's. */
+void boot_state_real_mode(struct cpu_state *, uint16_t segment, uint16_t sp);
 /* As boot_state_protected_mode(), in long mode, with identity page tables for the first 4 GiB. */
 void boot_state_long_mode(struct guest_mem *, struct cpu_state *, uint64_t rip);
 

@@ -69,8 +69,8 @@ struct bus_range {
 
 /* What a device may ask of the machine; carried out soon, not at once. */
 enum bus_request {
-	BUS_REQUEST_RESET,    /* system reset (0xcf9, FADT reset register) */
-	BUS_REQUEST_INIT,     /* the processors' INIT pin (keyboard controller, port 0x92, soft reset by 0xcf9): system reset, or warm one */
+	BUS_REQUEST_RESET, /* system reset (0xcf9, FADT reset register) */
+	BUS_REQUEST_INIT, /* the processors' INIT pin (keyboard controller, port 0x92, soft reset by 0xcf9): system reset, or warm one */
 	BUS_REQUEST_POWEROFF, /* ACPI S5 */
 	BUS_REQUEST_EXIT,     /* debug-exit port: exit status in bus->exit_code */
 	BUS_REQUEST_QUIT,     /* the user typed the quit sequence on a character device */

@@ -48,8 +48,11 @@ static int set_memory(void *target, const char *value, struct error *err)
 	if (rc)
 		return rc;
 	if (size < MEM_MIN || size > MEM_MAX || size % (1 << 20))
-		return error_set(err, EINVAL,
-				 "'%s' is not possible; expected a whole number of megabytes from 1M to 1T", value);
+		return error_set(
+			err, EINVAL,
+			"'%s' is not possible; expected a whole number of megabytes from 1M to 1023G, which is "
+			"what the guest's 40 bits of physical address have room for",
+			value);
 	run->config.memory = size;
 	return 0;
 }
@@ -241,12 +244,15 @@ const struct cli_option run_options[] = {
 };
 
 /* With --debug-exit every odd status is the guest's, so that none of doppel's own can be taken for it. */
-#define EXIT_TRIPLE_FAULT	3
-#define EXIT_ENGINE_ERROR	4
-#define EXIT_TRIPLE_FAULT_EVEN	6
-#define EXIT_FAILED_EVEN	8
+#define EXIT_TRIPLE_FAULT      3
+#define EXIT_ENGINE_ERROR      4
+#define EXIT_TRIPLE_FAULT_EVEN 6
+#define EXIT_FAILED_EVEN       8
 
-static int failed_status(const struct run_arguments *run) { return run->config.debug_exit ? EXIT_FAILED_EVEN : EXIT_FAILED; }
+static int failed_status(const struct run_arguments *run)
+{
+	return run->config.debug_exit ? EXIT_FAILED_EVEN : EXIT_FAILED;
+}
 
 static int exit_status(const struct run_arguments *run, int end)
 {
@@ -288,9 +294,9 @@ int command_run(int argc, char **argv)
 	}
 	if (!run.serial_count)
 		run.config.serial[0] = "stdio";
-	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT ?
-						 !run.config.no_reboot :
-						 run.on_triple_fault == ON_TRIPLE_FAULT_RESET;
+	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT
+						 ? !run.config.no_reboot
+						 : run.on_triple_fault == ON_TRIPLE_FAULT_RESET;
 	rc = machine_create(&machine, &run.config, &err);
 	if (rc)
 		return report(&run, &err, rc);

@@ -36,13 +36,23 @@ int testdev_create(struct bus *, struct error *);
 /* ---- fixed places that boot/'s tables and the devices agree on ---- */
 
 /* _(port, IRQ) of COM1 to COM4 */
-#define UART_PLACES(_) _(0x3f8, 4) _(0x2f8, 3) _(0x3e8, 4) _(0x2e8, 3)
-#define UART_COUNT     4
+#define UART_PLACES(_)                                                                                                 \
+	_(0x3f8, 4)                                                                                                    \
+	_(0x2f8, 3)                                                                                                    \
+	_(0x3e8, 4)                                                                                                    \
+	_(0x2e8, 3)
+#define UART_COUNT 4
 /* ISA line of each PIRQ after a reset, and those to which operating systems may steer it instead. */
-#define PIIX_PIRQ_LINES	  { 10, 10, 11, 11 }
-#define PIIX_PIRQ_CHOICES { 5, 10, 11 }
-#define PIIX_SLOT	  1    /* of the bridge, on bus 0 */
-#define PIIX_PIRQRC	  0x60 /* its route control registers, one a PIRQ */
+#define PIIX_PIRQ_LINES                                                                                                \
+	{                                                                                                              \
+		10, 10, 11, 11                                                                                         \
+	}
+#define PIIX_PIRQ_CHOICES                                                                                              \
+	{                                                                                                              \
+		5, 10, 11                                                                                              \
+	}
+#define PIIX_SLOT   1	 /* of the bridge, on bus 0 */
+#define PIIX_PIRQRC 0x60 /* its route control registers, one a PIRQ */
 
 #define ACPI_PM_BASE	 0x600	/* PM1a_EVT 0x600, PM1a_CNT 0x604, PM_TMR 0x608 */
 #define ACPI_GPE0_BASE	 0xafe0 /* 4 bytes */

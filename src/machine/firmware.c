@@ -7,6 +7,7 @@
 
 #include "boot/boot.h"
 
+_Static_assert(MEM_MAX + MEM_HIGH_BASE - MEM_LOW_TOP == BIT(CPU_PHYS_BITS), "all RAM has an address");
 _Static_assert(MACHINE_MAX_MODULES <= BOOT_MODULES_MAX, "every module can be booted");
 
 /* Memory types, SDM vol. 3A 11.11 */
@@ -36,8 +37,8 @@ static void set_memory_types(struct vcpu *v, struct cpu_state *s)
 
 static void out8(struct machine *m, uint16_t port, uint8_t value)
 {
-	bus_access(m->bus, &(struct bus_access){
-				   .space = BUS_PIO, .address = port, .size = 1, .write = true, .value = value });
+	bus_access(m->bus,
+		   &(struct bus_access){ .space = BUS_PIO, .address = port, .size = 1, .write = true, .value = value });
 }
 
 static void write_ioapic(struct machine *m, uint64_t offset, uint32_t value)
@@ -59,9 +60,18 @@ static void set_chipset(struct machine *m)
 		uint16_t port;
 		uint8_t value;
 	} words[] = {
-		{ 0x20, 0x11 }, { 0x21, 0x08 }, { 0x21, 0x04 }, { 0x21, 0x01 }, { 0x21, 0xfb },
-		{ 0xa0, 0x11 }, { 0xa1, 0x70 }, { 0xa1, 0x02 }, { 0xa1, 0x01 }, { 0xa1, 0xff },
-		{ 0x70, BOOT_SHUTDOWN_CODE }, { 0x71, 0x00 },
+		{ 0x20, 0x11 },
+		{ 0x21, 0x08 },
+		{ 0x21, 0x04 },
+		{ 0x21, 0x01 },
+		{ 0x21, 0xfb },
+		{ 0xa0, 0x11 },
+		{ 0xa1, 0x70 },
+		{ 0xa1, 0x02 },
+		{ 0xa1, 0x01 },
+		{ 0xa1, 0xff },
+		{ 0x70, BOOT_SHUTDOWN_CODE },
+		{ 0x71, 0x00 },
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(words); i++)

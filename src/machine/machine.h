@@ -58,7 +58,7 @@ struct machine_config {
 	const char *guest_symbols; /* file with names of the guest's code, or NULL */
 	bool perf_map;		   /* write /tmp/perf-PID.map */
 	bool stats;
-	bool ends_on_signals; /* SIGHUP, SIGINT, SIGTERM, while it runs */
+	bool ends_on_signals;			 /* SIGHUP, SIGINT, SIGTERM, while it runs */
 	const struct machine_observer *observer; /* CLOCK_VIRTUAL; NULL: none */
 };
 
@@ -78,7 +78,8 @@ enum machine_end {
 	MACHINE_QUIT = 0, /* the user's Ctrl-A x */
 	MACHINE_TRIPLE_FAULT = 256,
 	MACHINE_ENGINE_ERROR,
-	MACHINE_SIGNAL = 512, /* plus its number; the process is expected to end by it, and within MACHINE_SIGNAL_PATIENCE does */
+	MACHINE_SIGNAL =
+		512, /* plus its number; the process is expected to end by it, and within MACHINE_SIGNAL_PATIENCE does */
 };
 #define MACHINE_SIGNAL_PATIENCE 30 /* seconds */
 

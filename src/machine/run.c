@@ -149,10 +149,8 @@ void machine_request(struct machine *m, enum machine_request request)
 void machine_bus_request(void *machine, enum bus_request request)
 {
 	static const enum machine_request requests[] = {
-		[BUS_REQUEST_RESET] = REQUEST_RESET,
-		[BUS_REQUEST_INIT] = REQUEST_INIT,
-		[BUS_REQUEST_POWEROFF] = REQUEST_POWEROFF,
-		[BUS_REQUEST_EXIT] = REQUEST_EXIT,
+		[BUS_REQUEST_RESET] = REQUEST_RESET,	   [BUS_REQUEST_INIT] = REQUEST_INIT,
+		[BUS_REQUEST_POWEROFF] = REQUEST_POWEROFF, [BUS_REQUEST_EXIT] = REQUEST_EXIT,
 		[BUS_REQUEST_QUIT] = REQUEST_QUIT,
 	};
 

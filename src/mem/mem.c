@@ -46,8 +46,8 @@ struct guest_mem *mem_create(uint64_t ram_size, struct error *err)
 	struct guest_mem *mem;
 
 	if (ram_size < MEM_MIN || ram_size > MEM_MAX || ram_size % MEM_MIN) {
-		error_set(err, EINVAL, "memory of %" PRIu64 " bytes: expected a multiple of 1 MiB from 1 MiB to 1 TiB",
-			  ram_size);
+		error_set(err, EINVAL,
+			  "memory of %" PRIu64 " bytes: expected a multiple of 1 MiB from 1 MiB to 1023 GiB", ram_size);
 		return NULL;
 	}
 	mem = calloc(1, sizeof(*mem));

@@ -18,8 +18,9 @@
 /* The PC's hole below 4 GiB: RAM beyond this goes above 4 GiB. */
 #define MEM_LOW_TOP   0xc0000000ull
 #define MEM_HIGH_BASE 0x100000000ull
-#define MEM_MAX	      (1ull << 40) /* bytes of RAM a machine may have */
-#define MEM_MIN	      (1ull << 20)
+/* Bytes of RAM a machine may have: they end within the processor's 40 bits of physical address (CPU_PHYS_BITS). */
+#define MEM_MAX ((1ull << 40) - (MEM_HIGH_BASE - MEM_LOW_TOP))
+#define MEM_MIN (1ull << 20)
 
 /*
  * Decoded code on a RAM page. `code_gen` changes whenever code on the page may have changed: an engine keeps it with

@@ -28,12 +28,15 @@ check "unknown option with a value" refused 2 "'--colour'" run --kernel "$kernel
 check "an argument that belongs to nothing" refused 2 "'stray'" run --kernel "$kernel" stray
 check "an option's argument is missing" refused 2 "--kernel" run --kernel
 check "a switch with a value" refused 2 "'--pure'" run --kernel "$kernel" --pure=yes
-for m in "" x 12Q 0 -1 1.5G 512MB 99999999999999999999 1000K 512K 2T 17000000T; do
+for m in "" x 12Q 0 -1 1.5G 512MB 99999999999999999999 1000K 512K 1T 1024G 2T 17000000T; do
 	check "memory '$m'" refused 2 "--memory: '$m'" run --kernel "$kernel" --memory "$m"
 done
 for n in "" 0 65 x 2x -1 99999999999999999999; do
 	check "cpus '$n'" refused 2 "--cpus: '$n'" run --kernel "$kernel" --cpus "$n"
 done
+check "a triple fault with other consequences" refused 2 "--on-triple-fault: 'panic'" run --kernel "$kernel" --on-triple-fault panic
+check "--debug-exit: an error that cannot be the guest's" refused 8 "$scratch/none" run --kernel "$scratch/none" --debug-exit
+check "--debug-exit: wrong usage" refused 2 "--kernel" run --debug-exit
 check "unknown clock" refused 2 "--clock: 'wall'" run --kernel "$kernel" --clock wall
 check "unknown engine: says which there are" refused 2 "interp" run --kernel "$kernel" --engine steam
 check "unknown option of an engine: says which there are" refused 2 "link" run --kernel "$kernel" --engine bt,colour=red

@@ -199,6 +199,101 @@ static void test_linux_32_bit(void **state)
 	mem_destroy(g.mem);
 }
 
+/* Protocols 2.00 to 2.05: real mode, as a boot loader leaves it. */
+static void test_linux_real_mode(void **state)
+{
+	static uint8_t initrd[5000] = "initrd";
+	struct guest g;
+
+	(void)state;
+	for (unsigned version = 0x200; version < 0x206; version++) {
+		for (unsigned high = 0; high < 2; high++) {
+			uint64_t kernel = high ? MIB : 0x10000, at;
+
+			setup(&g, 64 * MIB);
+			make_linux(&g);
+			store_le16(g.kernel + 0x206, (uint16_t)version);
+			g.kernel[0x211] = (uint8_t)high;
+			store_le32(g.kernel + 0x214, 0x12345678); /* code32_start is the setup code's business */
+			store_le32(g.kernel + 0x22c, 32 * MIB - 1);
+			memset(g.kernel + 0x230, 0xcc, 0x100); /* code, where later protocols have fields */
+			if (version < 0x204)
+				store_le32(g.kernel + 0x1f4, UINT32_MAX); /* 16 bits that nobody kept right */
+			g.initrd = initrd;
+			g.initrd_size = sizeof(initrd);
+			assert_int_equal(load(&g), 0);
+			assert_false(g.state.cr0 & CR0_PE);
+			assert_int_equal(g.state.seg_sel[CS], 0x9020);
+			assert_true(g.state.seg_base[CS] == 0x90200 && !g.state.rip);
+			for (enum seg seg = ES; seg <= GS; seg++)
+				assert_true(seg == CS ||
+					    (g.state.seg_sel[seg] == 0x9000 && g.state.seg_base[seg] == 0x90000));
+			assert_int_equal(g.state.gpr[RSP], 0x9000);
+			assert_int_equal(g.state.rflags, 2);
+			assert_memory_equal(mem_map(g.mem, gpa(kernel), PAYLOAD_SIZE, false), g.kernel + SETUP_SIZE,
+					    PAYLOAD_SIZE);
+			assert_memory_equal(mem_map(g.mem, gpa(0x90230), 0x100, false), g.kernel + 0x230, 0x100);
+			assert_int_equal(peek(&g, 0x90210, 1), 0xff);
+			assert_int_equal(peek(&g, 0x901fa, 2), 0xffff);
+			assert_int_equal(peek(&g, 0x90214, 4), 0x12345678);
+			assert_int_equal(peek(&g, 0x90211, 1), (version >= 0x201 ? 0x80 : 0) | high);
+			assert_int_equal(peek(&g, 0x90224, 2), version >= 0x201 ? 0x8e00 : 0);
+			at = version >= 0x202 ? peek(&g, 0x90228, 4) : 0x90000 + peek(&g, 0x90022, 2);
+			assert_int_equal(peek(&g, 0x90020, 2), version >= 0x202 ? 0 : 0xa33f);
+			assert_string_equal((const char *)mem_map(g.mem, gpa(at), 4, false), "a=b");
+			at = peek(&g, 0x90218, 4);
+			assert_int_equal(peek(&g, 0x9021c, 4), sizeof(initrd));
+			assert_int_equal(peek(&g, at, 4), load_le32("init"));
+			assert_true(at + sizeof(initrd) <= (version >= 0x203 ? 32 : 64) * MIB);
+			assert_true(at + sizeof(initrd) > (version >= 0x203 ? 31 : 63) * MIB);
+			mem_destroy(g.mem);
+		}
+	}
+}
+
+static void test_linux_real_mode_wrong(void **state)
+{
+	static const struct {
+		unsigned offset, size;
+		uint64_t value;
+		const char *what;
+	} wrong[] = {
+		{ 0x1fe, 2, 0x1234, "0xaa55" },	      { 0x1f1, 1, 0xff, "32 KiB" },
+		{ 0x1f1, 1, 40, "truncated" },	      { 0x1f4, 4, 0xffffffff, "truncated" },
+		{ 0x22c, 4, 0, "beside the kernel" },
+	};
+	static uint8_t initrd[10] = "initrd";
+	struct guest g;
+
+	(void)state;
+	setup(&g, 16 * MIB);
+	g.initrd = initrd;
+	g.initrd_size = sizeof(initrd);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		make_linux(&g);
+		store_le16(g.kernel + 0x206, 0x204);
+		memcpy(g.kernel + wrong[i].offset, &wrong[i].value, wrong[i].size);
+		assert_refused(&g, wrong[i].what);
+	}
+	/* no value of any byte of the header does harm */
+	for (unsigned offset = 0x1f1; offset < 0x240; offset++) {
+		make_linux(&g);
+		store_le16(g.kernel + 0x206, 0x203);
+		g.kernel[offset] ^= 0xff;
+		load(&g);
+	}
+	make_linux(&g);
+	store_le16(g.kernel + 0x206, 0x203);
+	for (g.kernel_size = 0; g.kernel_size <= SETUP_SIZE; g.kernel_size += 61)
+		assert_int_not_equal(load(&g), 0);
+	mem_destroy(g.mem);
+	setup(&g, MIB);
+	make_linux(&g);
+	store_le16(g.kernel + 0x206, 0x203);
+	assert_refused(&g, "1 MiB of memory");
+	mem_destroy(g.mem);
+}
+
 static void test_linux_place(void **state)
 {
 	static const uint64_t impossible[] = {
@@ -246,7 +341,7 @@ static void test_linux_wrong(void **state)
 	} wrong[] = {
 		{ 0x1fe, 2, 0x1234, "0xaa55" },
 		{ 0x202, 4, 0, "neither" },
-		{ 0x206, 2, 0x205, "2.05" },
+		{ 0x206, 2, 0x1ff, "1.255" },
 		{ 0x211, 1, 0, "bzImage" },
 		{ 0x1f1, 1, 0xff, "truncated" },
 		{ 0x1f4, 4, 0xffffffff, "truncated" },
@@ -924,6 +1019,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_linux),
 		cmocka_unit_test(test_linux_32_bit),
+		cmocka_unit_test(test_linux_real_mode),
+		cmocka_unit_test(test_linux_real_mode_wrong),
 		cmocka_unit_test(test_linux_place),
 		cmocka_unit_test(test_linux_truncated),
 		cmocka_unit_test(test_linux_wrong),

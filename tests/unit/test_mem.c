@@ -130,6 +130,42 @@ static void copies_stop_at_holes(void **state)
 	mem_destroy(mem);
 }
 
+/* RAM with a hole, and a ROM in it: what is around stays as it was. */
+static void ram_makes_room(void **state)
+{
+	static const uint8_t rom[0x1000] = { 0xea };
+	struct guest_mem *mem = mem_create(4 * MIB, NULL);
+	struct error err = { 0 };
+	uint64_t starts[4], sizes[4];
+	uint8_t *below, *above;
+
+	(void)state;
+	assert_non_null(mem);
+	below = mem_map(mem, gpa(0xfefff), 1, true);
+	above = mem_map(mem, gpa(0x100000), 1, true);
+	assert_int_equal(mem_hide_ram(mem, gpa(0xff001), 0x1000, &err), -EINVAL);
+	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 0, &err), -EINVAL);
+	assert_int_equal(mem_hide_ram(mem, gpa(0xbf000), 0x2000, &err), -EINVAL);
+	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 4 * MIB, &err), -EINVAL);
+	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 0x1000, &err), 0);
+	assert_null(mem_find(mem, gpa(0xff000)));
+	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 0x1000, &err), -EINVAL);
+	assert_int_equal(mem_add_rom(mem, gpa(0xff000), rom, sizeof(rom), &err), 0);
+	assert_ptr_equal(mem_map(mem, gpa(0xfefff), 1, true), below);
+	assert_ptr_equal(mem_map(mem, gpa(0x100000), 1, true), above);
+	assert_null(mem_map(mem, gpa(0xfefff), 2, true));
+	assert_null(mem_map(mem, gpa(0xff000), 1, true));
+	assert_ptr_not_equal(mem_page(mem, gpa(0xfefff)), mem_page(mem, gpa(0xff000)));
+	assert_true(mem_page(mem, gpa(0x100000)) - mem_page(mem, gpa(0xfe000)) == 2);
+	assert_int_equal(mem_ram_ranges(mem, starts, sizes), 3);
+	assert_true(starts[1] == 0xc0000 && sizes[1] == 0x3f000 && starts[2] == MIB && sizes[2] == 3 * MIB);
+	/* at a range's start, and all of it */
+	assert_int_equal(mem_hide_ram(mem, gpa(0xc0000), 0x1000, &err), 0);
+	assert_int_equal(mem_hide_ram(mem, gpa(0xc1000), 0x3e000, &err), 0);
+	assert_int_equal(mem_ram_ranges(mem, starts, sizes), 2);
+	mem_destroy(mem);
+}
+
 static void rom_is_read_and_not_written(void **state)
 {
 	struct guest_mem *mem = mem_create(2 * MIB, NULL);
@@ -370,6 +406,7 @@ int main(void)
 		cmocka_unit_test(odd_sizes_are_refused),
 		cmocka_unit_test(high_and_low_ram_are_different),
 		cmocka_unit_test(copies_stop_at_holes),
+		cmocka_unit_test(ram_makes_room),
 		cmocka_unit_test(rom_is_read_and_not_written),
 		cmocka_unit_test(writes_to_code_change_the_generation),
 		cmocka_unit_test(a_change_is_everybodys_until_it_ends),

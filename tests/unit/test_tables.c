@@ -1,0 +1,294 @@
+/*
+ * Tables for systems without ACPI, as these look for them and read them: MP, $PIR, SMBIOS. Sums, lengths, and every field that says
+ * something of the machine. (ACPI: test_acpi.c.)
+ */
+#include "boot/boot.h"
+
+#include "devices/devices.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define AREA	  0xf0000u
+#define AREA_SIZE 0x10000u
+#define GIB	  (1ull << 30)
+
+struct guest {
+	struct guest_mem *mem;
+	uint8_t area[AREA_SIZE]; /* a copy */
+};
+
+static struct guest *build(unsigned cpus, uint64_t memory)
+{
+	const struct boot_config config = {
+		.cpu_count = cpus, .cpu_signature = 0x12345, .cpu_features = 0x6789abcd, .serial_ports = 1
+	};
+	struct guest *g = calloc(1, sizeof(*g));
+
+	assert_non_null(g);
+	g->mem = mem_create(memory, NULL);
+	assert_non_null(g->mem);
+	assert_int_equal(bios_map(g->mem, NULL), 0);
+	boot_write_tables(&config, g->mem);
+	assert_int_equal(mem_read(g->mem, gpa(AREA), g->area, sizeof(g->area)), 0);
+	return g;
+}
+
+static void destroy(struct guest *g)
+{
+	mem_destroy(g->mem);
+	free(g);
+}
+
+static uint8_t sum(const uint8_t *p, size_t size)
+{
+	uint8_t total = 0;
+
+	while (size--)
+		total = (uint8_t)(total + *p++);
+	return total;
+}
+
+/* On 16-byte boundaries; exactly one. */
+static const uint8_t *find(const struct guest *g, const char *signature)
+{
+	const uint8_t *found = NULL;
+
+	for (size_t i = 0; i < sizeof(g->area); i += 16) {
+		if (memcmp(g->area + i, signature, 4) != 0)
+			continue;
+		assert_null(found);
+		found = g->area + i;
+	}
+	assert_non_null(found);
+	return found;
+}
+
+static const uint8_t *at(const struct guest *g, uint32_t address, size_t size)
+{
+	assert_true(address >= AREA && range_ok(address - AREA, size, AREA_SIZE));
+	return g->area + (address - AREA);
+}
+
+/* ---- MP ---- */
+
+struct seen {
+	unsigned cpus, buses, ioapics, isa, pci, local;
+};
+
+static void check_interrupt(const uint8_t *p, unsigned ioapic_id, struct seen *seen)
+{
+	static const uint8_t lines[] = PIIX_PIRQ_LINES;
+	unsigned bus = p[4], source = p[5], input = p[7], flags = load_le16(p + 2);
+
+	assert_int_equal(p[1], 0);
+	assert_int_equal(p[6], ioapic_id);
+	if (bus == 1) {
+		bool level = source == 5 || source == 9 || source == 10 || source == 11;
+
+		seen->isa++;
+		assert_true(source < 16 && source != 2);
+		assert_int_equal(input, source ? source : 2);
+		assert_int_equal(flags, level ? 0xd : 0);
+	} else {
+		seen->pci++;
+		assert_int_equal(bus, 0);
+		assert_int_equal(flags, 0xd);
+		assert_int_equal(input, lines[((source >> 2) + (source & 3) + 3) & 3]);
+	}
+}
+
+static void check_mp(unsigned cpus)
+{
+	struct guest *g = build(cpus, 1 << 20);
+	const uint8_t *pointer = find(g, "_MP_"), *table, *p;
+	unsigned id = cpus < 15 ? cpus : 0, length;
+	struct seen seen = { 0 };
+
+	assert_int_equal(pointer[8], 1);
+	assert_int_equal(sum(pointer, 16), 0);
+	assert_int_equal(pointer[9], 4);
+	assert_int_equal(pointer[11], 0); /* there is a table */
+	table = at(g, load_le32(pointer + 4), 44);
+	assert_memory_equal(table, "PCMP", 4);
+	length = load_le16(table + 4);
+	at(g, load_le32(pointer + 4), length);
+	assert_int_equal(sum(table, length), 0);
+	assert_int_equal(table[6], 4);
+	assert_true(load_le32(table + 36) == 0xfee00000);
+	p = table + 44;
+	for (unsigned n = load_le16(table + 34); n; n--) {
+		switch (*p) {
+		case 0:
+			assert_int_equal(p[1], seen.cpus);
+			assert_int_equal(p[3], seen.cpus++ ? 1 : 3);
+			assert_int_equal(load_le32(p + 4), 0x12345);
+			assert_int_equal(load_le32(p + 8), 0x6789abcd);
+			p += 12;
+			break;
+		case 1:
+			assert_int_equal(p[1], seen.buses);
+			assert_memory_equal(p + 2, seen.buses++ ? "ISA   " : "PCI   ", 6);
+			break;
+		case 2:
+			seen.ioapics++;
+			assert_int_equal(p[1], id);
+			assert_int_equal(p[3], 1);
+			assert_true(load_le32(p + 4) == 0xfec00000);
+			break;
+		case 3: check_interrupt(p, id, &seen); break;
+		case 4:
+			assert_int_equal(p[1], seen.local ? 1 : 3); /* LINT0: the 8259s; LINT1: NMI */
+			assert_int_equal(p[6], 0xff);
+			assert_int_equal(p[7], seen.local++);
+			break;
+		default: fail_msg("MP entry of type %u", *p);
+		}
+		p += 8;
+	}
+	assert_ptr_equal(p, table + length);
+	assert_int_equal(seen.cpus, cpus);
+	assert_int_equal(seen.buses, 2);
+	assert_int_equal(seen.ioapics, 1);
+	assert_int_equal(seen.isa, 15);
+	assert_int_equal(seen.pci, 128);
+	assert_int_equal(seen.local, 2);
+	destroy(g);
+}
+
+static void test_mp(void **state)
+{
+	(void)state;
+	for (unsigned cpus = 1; cpus <= 64; cpus++)
+		check_mp(cpus);
+}
+
+/* ---- $PIR ---- */
+
+static void test_pir(void **state)
+{
+	struct guest *g = build(1, 1 << 20);
+	const uint8_t *pir = find(g, "$PIR");
+	unsigned size = load_le16(pir + 6);
+
+	(void)state;
+	at(g, (uint32_t)(AREA + (pir - g->area)), size);
+	assert_int_equal(size, 32 + 32 * 16);
+	assert_int_equal(sum(pir, size), 0);
+	assert_int_equal(load_le16(pir + 4), 0x100);
+	assert_int_equal(pir[8], 0);
+	assert_int_equal(pir[9], 1 << 3);
+	assert_int_equal(load_le32(pir + 12), 0x70008086);
+	for (unsigned slot = 0; slot < 32; slot++) {
+		const uint8_t *p = pir + 32 + 16 * slot;
+
+		assert_int_equal(p[0], 0);
+		assert_int_equal(p[1], slot << 3);
+		for (unsigned pin = 0; pin < 4; pin++) {
+			assert_int_equal(p[2 + 3 * pin], 0x60 + ((slot + pin + 3) & 3));
+			assert_int_equal(load_le16(p + 3 + 3 * pin), 1 << 5 | 1 << 10 | 1 << 11);
+		}
+	}
+	destroy(g);
+}
+
+/* ---- SMBIOS ---- */
+
+static const char *string_of(const uint8_t *structure, unsigned n)
+{
+	const char *s = (const char *)structure + structure[1];
+
+	while (--n)
+		s += strlen(s) + 1;
+	return s;
+}
+
+static const uint8_t *next_structure(const uint8_t *p)
+{
+	p += p[1];
+	while (p[0] || p[1])
+		p++;
+	return p + 2;
+}
+
+static void check_smbios(unsigned cpus, uint64_t memory)
+{
+	struct guest *g = build(cpus, memory);
+	const uint8_t *entry = find(g, "_SM_"), *p;
+	unsigned lengths[128] = { 0 }, length = load_le16(entry + 0x16), largest = 0;
+	uint64_t mapped = 0;
+
+	assert_int_equal(entry[5], 0x1f);
+	assert_int_equal(sum(entry, 0x1f), 0);
+	assert_memory_equal(entry + 0x10, "_DMI_", 5);
+	assert_int_equal(sum(entry + 0x10, 0xf), 0);
+	p = at(g, load_le32(entry + 0x18), length);
+	for (unsigned n = load_le16(entry + 0x1c); n; n--) {
+		const uint8_t *next = next_structure(p);
+
+		assert_true(p[0] < 128);
+		lengths[p[0]] = p[1];
+		largest = MAX(largest, (unsigned)(next - p));
+		switch (p[0]) {
+		case 0:
+			assert_string_equal(string_of(p, p[5]), "1.0");
+			assert_string_equal(string_of(p, p[8]), "01/01/2026");
+			break;
+		case 1:
+			assert_string_equal(string_of(p, p[4]), "Intel");
+			assert_string_equal(string_of(p, p[5]), "440FX");
+			break;
+		case 4:
+			assert_int_equal(load_le32(p + 8), 0x12345);
+			assert_int_equal(load_le32(p + 12), 0x6789abcd);
+			assert_int_equal(p[0x23], cpus);
+			assert_int_equal(p[0x25], cpus);
+			break;
+		case 16:
+			if (memory >> 10 < 0x80000000)
+				assert_true(load_le32(p + 7) == memory >> 10);
+			else
+				assert_true(load_le32(p + 7) == 0x80000000 && load_le64(p + 15) == memory);
+			break;
+		case 17:
+			if (memory >> 20 < 0x7fff)
+				assert_int_equal(load_le16(p + 12), memory >> 20);
+			else
+				assert_true(load_le16(p + 12) == 0x7fff && load_le32(p + 0x1c) == memory >> 20);
+			break;
+		case 19: mapped += load_le64(p + 0x17) + 1 - load_le64(p + 0xf); break;
+		default: break;
+		}
+		p = next;
+	}
+	assert_ptr_equal(p, at(g, load_le32(entry + 0x18), length) + length);
+	assert_int_equal(load_le16(entry + 8), largest);
+	/* lengths of version 2.8 */
+	assert_true(lengths[0] == 0x18 && lengths[1] == 0x1b && lengths[3] == 0x16 && lengths[4] == 0x2a);
+	assert_true(lengths[16] == 0x17 && lengths[17] == 0x28 && lengths[19] == 0x1f && lengths[127] == 4);
+	assert_true(mapped == memory);
+	destroy(g);
+}
+
+static void test_smbios(void **state)
+{
+	(void)state;
+	check_smbios(1, 2 << 20);
+	check_smbios(64, GIB);
+	check_smbios(2, 5 * GIB);
+	check_smbios(2, 40 * GIB);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_mp),
+		cmocka_unit_test(test_pir),
+		cmocka_unit_test(test_smbios),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
