@@ -58,7 +58,7 @@ static const uint8_t *handler(unsigned vector)
 static void write_vectors(struct guest_mem *mem)
 {
 	for (unsigned vector = 0; vector < 256; vector++) {
-		uint32_t pointer = BIOS_SEGMENT << 16 | (uint32_t)(handler(vector) - bios_rom + BIOS_OFFSET);
+		uint32_t pointer = (uint32_t)BIOS_SEGMENT << 16 | (uint32_t)(handler(vector) - bios_rom + BIOS_OFFSET);
 
 		boot_write(mem, 4 * (uint64_t)vector, &pointer, sizeof(pointer));
 	}
