@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#define RAM	   2u << 20
+#define RAM	   (2ull << 20)
 #define CODE	   0x1000u
 #define HANDLER_AT 0x2000u
 #define STACK	   0x8000u
