@@ -533,6 +533,12 @@ static void step(struct vcpu *v)
 	cpu_after_step(v);
 }
 
+/* Was the block that is to be gone on with translated for the mode that the vCPU is in now, as far as what it may do depends on it? */
+static bool is_mode_of(const struct vcpu *v, const struct bt_block *b)
+{
+	return !((b->key ^ v->mode_key) & BT_KEY_MODE);
+}
+
 static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 {
 	struct bt_cpu *bt = v->bt;
@@ -593,7 +599,8 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			v->repeating = false;
 			bt->stats.enters++;
 			bt->glue->enter(v);
-		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v));
+		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v) &&
+			 is_mode_of(v, bt->entering));
 		bt_charge(v, -bt->resumed);
 		bt->resumed = 0;
 	}

@@ -348,7 +348,8 @@ int bt_code_create(struct vcpu *, struct error *);
 void bt_code_destroy(struct vcpu *);
 void bt_code_flush(struct vcpu *);
 /* What blocks depend on besides their address: vcpu.mode_key, and which floating-point units may be used as they are. */
-#define BT_KEY_USER   (1u << 2) /* of vcpu.mode_key: CPL is 3 */
+#define BT_KEY_MODE   (MODE_KEY_BASE_0 - 1) /* vcpu.mode_key, but for what blocks have of CS themselves */
+#define BT_KEY_USER   (1u << 2)		    /* of that: CPL is 3 */
 #define BT_KEY_X87    (1u << 16)
 #define BT_KEY_SSE    (1u << 17)
 #define BT_KEY_AVX    (1u << 18)
