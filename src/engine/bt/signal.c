@@ -108,8 +108,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	give_back_pointers(regs, v, b, n, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
 	regs[REG_R11] = BT_EXIT_ARG(b->index, n,
 				    signal == SIGILL && info->si_code > 0 ? BT_EXIT_ILLEGAL
-				    : write	     ? BT_EXIT_FAULT_WRITE
-						     : BT_EXIT_FAULT);
+				    : write				  ? BT_EXIT_FAULT_WRITE
+									  : BT_EXIT_FAULT);
 	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
 	errno = saved_errno;
 }
