@@ -284,6 +284,9 @@ TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' T
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
 	VECTORS='$(abspath $(VECTORS))'
+# The same with the address sanitizer, for those who want that.
+ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \
+	STEP_ASAN='$(abspath $(BUILD)/asan/tests/step/step)'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -292,11 +295,11 @@ check: all unit guests helpers
 
 test: packages
 	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) $(VECTORS) fuzzers
-	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit
+	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit $(BUILD)/asan/tests/step/step
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
 	$(Q)scripts/get-guest.sh --test $(if $(CI),,|| true)
-	$(Q)$(TEST_ENV) DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' $(PROVE) $(SCRIPTS) $(UNIT) $(ASAN_UNIT) $(TSAN_UNIT); \
+	$(Q)$(TEST_ENV) $(ASAN_ENV) $(PROVE) $(SCRIPTS) $(UNIT) $(ASAN_UNIT) $(TSAN_UNIT); \
 		status=$$?; scripts/get-guest.sh --missing; exit $$status
 
 run: packages

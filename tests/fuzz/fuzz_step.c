@@ -8,7 +8,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct case_options options = { .name = "this input" };
+	const struct case_options options = {
+		.name = "this input",
+		.first = size & 1 ? "interp,stubs=64,arena=8" : "interp",
+	};
 	struct case_counts counts = { 0 };
 	struct choices choices = { 0 };
 	size_t seed = MIN(size, sizeof(choices.state));

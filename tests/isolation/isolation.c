@@ -31,19 +31,18 @@ static double seconds_now(void)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "seed", required_argument, NULL, 's' },
-						 { "seconds", required_argument, NULL, 't' },
-						 { "sessions", required_argument, NULL, 'n' },
-						 { "step", required_argument, NULL, 'p' },
-						 { "trace", required_argument, NULL, 'r' },
-						 { "engine", required_argument, NULL, 'e' },
-						 { 0 } };
+	static const struct option options[] = {
+		{ "seed", required_argument, NULL, 's' },     { "seconds", required_argument, NULL, 't' },
+		{ "sessions", required_argument, NULL, 'n' }, { "step", required_argument, NULL, 'p' },
+		{ "trace", required_argument, NULL, 'r' },    { "engine", required_argument, NULL, 'e' },
+		{ "interp", required_argument, NULL, 'i' },   { 0 }
+	};
 	uint64_t seed = (uint64_t)time(NULL), sessions = UINT64_MAX, done = 0;
 	struct session_counts counts = { 0 };
 	struct watch_counts watched;
 	struct session_options o = { .rounds = ROUNDS, .step = 10 };
 	double end = 0;
-	char name[128];
+	char name[512];
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -53,10 +52,11 @@ int main(int argc, char **argv)
 		case 'n': sessions = strtoull(optarg, NULL, 0); break;
 		case 'r': o.trace = optarg; break;
 		case 'e': o.engine = optarg; break;
+		case 'i': o.interp = optarg; break;
 		case 'p': o.step = (unsigned)strtoul(optarg, NULL, 0); break;
 		default:
 			fprintf(stderr, "usage: isolation [--seed N] [--seconds N] [--sessions N] [--step PERCENT] "
-					"[--trace FILE] [--engine ENGINE]\n");
+					"[--trace FILE] [--engine ENGINE] [--interp ENGINE]\n");
 			return 2;
 		}
 	}
@@ -64,9 +64,9 @@ int main(int argc, char **argv)
 	while (done < sessions && (end == 0 || seconds_now() < end)) {
 		struct choices number = { .state = seed + done }, choices = { .state = choose(&number) };
 
-		snprintf(name, sizeof(name), "--seed %llu --sessions 1 --step %u%s%s",
+		snprintf(name, sizeof(name), "--seed %llu --sessions 1 --step %u%s%s%s%s",
 			 (unsigned long long)(seed + done), o.step, o.engine ? " --engine " : "",
-			 o.engine ? o.engine : "");
+			 o.engine ? o.engine : "", o.interp ? " --interp " : "", o.interp ? o.interp : "");
 		session_run(&choices, name, &o, &counts);
 		done++;
 	}

@@ -133,6 +133,7 @@ struct session_options {
 	unsigned step;	    /* percent of rounds in which every instruction is looked at */
 	const char *trace;  /* NULL, or where to write what happens */
 	const char *engine; /* NULL: one of some */
+	const char *interp; /* NULL: the interpreter without options */
 };
 /* name: what a finding calls it. */
 void session_run(struct choices *, const char *name, const struct session_options *, struct session_counts *);

@@ -355,9 +355,10 @@ static const char *any_translator(struct choices *c)
 	}
 }
 
-static void create_worlds(struct session *s, const char *engine)
+static void create_worlds(struct session *s, const struct session_options *o)
 {
-	const char *any = any_translator(s->choices), *names[WORLDS] = { "interp", engine ? engine : any };
+	const char *any = any_translator(s->choices);
+	const char *names[WORLDS] = { o->interp ? o->interp : "interp", o->engine ? o->engine : any };
 	struct error err;
 
 	for (unsigned n = 0; n < WORLDS; n++) {
@@ -395,7 +396,7 @@ void session_run(struct choices *c, const char *name, const struct session_optio
 	s->step = options->step;
 	s->tables.open = choose_one_in(c, 5);
 	s->compare = !s->tables.open;
-	create_worlds(s, options->engine);
+	create_worlds(s, options);
 	if (options->trace)
 		open_traces(s, options->trace);
 	watch_begin(s->world[BT]->v);

@@ -260,7 +260,7 @@ void case_run(struct choices *choices, const struct case_options *o, struct case
 	/* A thread may have one processor of engine bt. */
 	unsigned model = o->other ? ARRAY_SIZE(models) - 1 : choose_below(choices, ARRAY_SIZE(models));
 	unsigned steps = 1 + choose_below(choices, MAX_STEPS);
-	struct world *w = get_world("interp", model), *other = o->other ? get_world(o->other, model) : NULL;
+	struct world *w = get_world(o->first, model), *other = o->other ? get_world(o->other, model) : NULL;
 	uint64_t before[COUNT_COUNT];
 	struct checked checked;
 

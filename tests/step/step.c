@@ -36,13 +36,15 @@ static void report(const struct case_counts *n, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "seed", required_argument, NULL, 's' },  { "seconds", required_argument, NULL, 't' },
-		{ "cases", required_argument, NULL, 'n' }, { "other", required_argument, NULL, 'o' },
-		{ "trace", required_argument, NULL, 'r' }, { 0 }
-	};
+	static const struct option options[] = { { "seed", required_argument, NULL, 's' },
+						 { "seconds", required_argument, NULL, 't' },
+						 { "cases", required_argument, NULL, 'n' },
+						 { "other", required_argument, NULL, 'o' },
+						 { "trace", required_argument, NULL, 'r' },
+						 { "first", required_argument, NULL, 'f' },
+						 { 0 } };
 	uint64_t seed = (uint64_t)time(NULL), cases = UINT64_MAX;
-	struct case_options o = { .name = name };
+	struct case_options o = { .name = name, .first = "interp" };
 	struct case_counts counts = { 0 };
 	time_t end = 0;
 	int c;
@@ -52,11 +54,13 @@ int main(int argc, char **argv)
 		case 's': seed = strtoull(optarg, NULL, 0); break;
 		case 't': end = time(NULL) + strtol(optarg, NULL, 0); break;
 		case 'n': cases = strtoull(optarg, NULL, 0); break;
+		case 'f': o.first = optarg; break;
 		case 'o': o.other = optarg; break;
 		case 'r': o.trace = optarg; break;
 		default:
 			fprintf(stderr,
-				"usage: step [--seed N] [--seconds N] [--cases N] [--other ENGINE] [--trace FILE]\n");
+				"usage: step [--seed N] [--seconds N] [--cases N] [--first ENGINE] [--other ENGINE] "
+				"[--trace FILE]\n");
 			return 2;
 		}
 	}

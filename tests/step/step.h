@@ -137,6 +137,7 @@ struct case_counts {
 };
 struct case_options {
 	const char *name;  /* of the case, for a finding */
+	const char *first; /* the interpreter, with its options */
 	const char *other; /* NULL, or a second engine that must come to the same */
 	const char *trace; /* NULL, or where to write what happens, with .first and .other behind it */
 };

@@ -1163,6 +1163,31 @@ static void test_full(void **state)
 	fail_msg("%u stubs and no end", prepared);
 }
 
+/* A stub of an instruction that no processor knows, by whatever mistake of decoder or CPU model: the guest's #UD. */
+static void test_unknown_to_the_host(void **state)
+{
+	struct fixture *f = *state;
+	struct vcpu *v = f->v;
+	struct insn i = { .op = OP_HOST, .flags = INSN_HOST, .len = 2, .bytes = { 0x0f, 0x0b } };
+	struct insn_host h = { .vec_written = 2 };
+	struct error err;
+
+	interp_host_destroy(v); /* as above */
+	assert_int_equal(interp_host_init(v, &err), 0);
+	interp_host_enter(v);
+	v->current = &i;
+	v->s.vec[4] = 77;
+	interp_host_prepare(v, &i, &h);
+	for (unsigned n = 0; n < 2; n++) {
+		if (!setjmp(v->fault_jmp)) {
+			interp_host_run(v, &i);
+			fail_msg("it was executed");
+		}
+		assert_int_equal(v->fault.vector, EXC_UD);
+		assert_int_equal(v->s.vec[4], 77);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1172,6 +1197,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_memory_faults, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_availability, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_simd_exception, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_to_the_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_x87_exception, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_environment, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fxsave, setup, teardown),

@@ -433,6 +433,16 @@ static bool refuse_target(struct vcpu *v, struct bt_block *b, unsigned n)
 	return run_single(v, b, n, BT_EXIT_CALLOUT);
 }
 
+/* What the CPU model has the host's processor should have too. */
+static _Noreturn void refuse_instruction(struct vcpu *v, struct bt_block *b, unsigned n)
+{
+	struct insn i;
+
+	decode_again(v, b, &b->insns[n], &i);
+	v->s.rip = bt_block_rip(v, b) + b->insns[n].guest;
+	interp_host_refuse(v, &i);
+}
+
 /* What translated code came back with. True: resume it at once. */
 static bool handle_exit(struct vcpu *v)
 {
@@ -472,6 +482,7 @@ static bool handle_exit(struct vcpu *v)
 		v->s.rip = bt_block_rip(v, b) + b->insns[n].guest;
 		v->repeating = true;
 		return false;
+	case BT_EXIT_ILLEGAL: refuse_instruction(v, b, n);
 	case BT_EXIT_TLB_READ:
 	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, kind == BT_EXIT_TLB_WRITE);
 	default: return run_single(v, b, n, kind);
@@ -520,6 +531,12 @@ static void step(struct vcpu *v)
 	run_one(v);
 	v->bt->stepping = false;
 	cpu_after_step(v);
+}
+
+/* Was the block that is to be gone on with translated for the mode that the vCPU is in now, as far as what it may do depends on it? */
+static bool is_mode_of(const struct vcpu *v, const struct bt_block *b)
+{
+	return !((b->key ^ v->mode_key) & BT_KEY_MODE);
 }
 
 static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
@@ -582,7 +599,8 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 			v->repeating = false;
 			bt->stats.enters++;
 			bt->glue->enter(v);
-		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v));
+		} while (handle_exit(v) && !atomic_load(&v->events) && ready_to_translate(v) &&
+			 is_mode_of(v, bt->entering));
 		bt_charge(v, -bt->resumed);
 		bt->resumed = 0;
 	}

@@ -35,10 +35,11 @@ enum bt_exit_kind {
 	BT_EXIT_FAULT_WRITE,
 	BT_EXIT_TLB_READ, /* the TLB does not have the address in bt_frame.target */
 	BT_EXIT_TLB_WRITE,
-	BT_EXIT_GONE,	/* a look-up led to a block that was invalidated */
-	BT_EXIT_STRING, /* a kick came in the middle of a string instruction, which goes on later */
-	BT_EXIT_DONE,	/* fast.c did the instruction; s.rip is the next one */
-	BT_EXIT_RAISED, /* and this one raised v->fault */
+	BT_EXIT_GONE,	 /* a look-up led to a block that was invalidated */
+	BT_EXIT_STRING,	 /* a kick came in the middle of a string instruction, which goes on later */
+	BT_EXIT_DONE,	 /* fast.c did the instruction; s.rip is the next one */
+	BT_EXIT_RAISED,	 /* and this one raised v->fault */
+	BT_EXIT_ILLEGAL, /* the host's processor does not know it (the signal handler) */
 };
 #define BT_EXIT_ARG(block, insn, kind) ((block) << 10 | (insn) << 4 | (kind))
 static inline uint32_t bt_exit_block(uint64_t arg) { return (uint32_t)(arg >> 10); }
@@ -347,7 +348,8 @@ int bt_code_create(struct vcpu *, struct error *);
 void bt_code_destroy(struct vcpu *);
 void bt_code_flush(struct vcpu *);
 /* What blocks depend on besides their address: vcpu.mode_key, and which floating-point units may be used as they are. */
-#define BT_KEY_USER   (1u << 2) /* of vcpu.mode_key: CPL is 3 */
+#define BT_KEY_MODE   (MODE_KEY_BASE_0 - 1) /* vcpu.mode_key, but for what blocks have of CS themselves */
+#define BT_KEY_USER   (1u << 2)		    /* of that: CPL is 3 */
 #define BT_KEY_X87    (1u << 16)
 #define BT_KEY_SSE    (1u << 17)
 #define BT_KEY_AVX    (1u << 18)

@@ -26,9 +26,10 @@
 #define SIGNAL_STACK_SIZE (64u << 10)
 
 static _Thread_local struct vcpu *thread_vcpu; /* whose translated code this thread runs */
-static struct sigaction previous[3];	       /* of SIGSEGV, SIGBUS, SIGFPE: process-wide by nature */
 
-enum { PREVIOUS_SEGV, PREVIOUS_BUS, PREVIOUS_FPE };
+/* What a fault of translated code is told by, and who handled them before: process-wide by nature. */
+static const int fault_signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+static struct sigaction previous[ARRAY_SIZE(fault_signals)];
 
 static unsigned insn_at(const struct bt_block *b, uint64_t offset)
 {
@@ -41,10 +42,10 @@ static unsigned insn_at(const struct bt_block *b, uint64_t offset)
 
 static void pass_on(int signal, siginfo_t *info, void *context)
 {
-	struct sigaction *p = &previous[signal == SIGSEGV  ? PREVIOUS_SEGV
-					: signal == SIGBUS ? PREVIOUS_BUS
-							   : PREVIOUS_FPE];
+	struct sigaction *p = previous;
 
+	while (fault_signals[p - previous] != signal)
+		p++;
 	if (p->sa_flags & SA_SIGINFO)
 		p->sa_sigaction(signal, info, context);
 	else if (p->sa_handler != SIG_DFL && p->sa_handler != SIG_IGN)
@@ -105,7 +106,10 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	/* Leave translated code with the guest's registers as they are before this instruction. */
 	n = insn_at(b, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
 	give_back_pointers(regs, v, b, n, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
-	regs[REG_R11] = BT_EXIT_ARG(b->index, n, write ? BT_EXIT_FAULT_WRITE : BT_EXIT_FAULT);
+	regs[REG_R11] = BT_EXIT_ARG(b->index, n,
+				    signal == SIGILL && info->si_code > 0 ? BT_EXIT_ILLEGAL
+				    : write				  ? BT_EXIT_FAULT_WRITE
+									  : BT_EXIT_FAULT);
 	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
 	errno = saved_errno;
 }
@@ -172,21 +176,19 @@ static int install(int signal, void (*handler)(int, siginfo_t *, void *), struct
 	return sigaction(signal, &action, old) ? error_set_errno(err, errno, "signal handler") : 0;
 }
 
-/* Again for each vCPU: the interpreter, made before it, has put its own SIGFPE handler in front. */
+/* Again for each vCPU: the interpreter, made before it, has put its own handlers of SIGFPE and SIGILL in front. */
 int bt_signals_install(struct error *err)
 {
-	static const int signals[] = { [PREVIOUS_SEGV] = SIGSEGV, [PREVIOUS_BUS] = SIGBUS, [PREVIOUS_FPE] = SIGFPE };
-
 	int ret;
 
-	for (unsigned n = 0; n < ARRAY_SIZE(signals); n++) {
+	for (unsigned n = 0; n < ARRAY_SIZE(fault_signals); n++) {
 		struct sigaction now;
 
-		if (sigaction(signals[n], NULL, &now))
+		if (sigaction(fault_signals[n], NULL, &now))
 			return error_set_errno(err, errno, "signal handler");
 		if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_fault)
 			continue;
-		if ((ret = install(signals[n], on_fault, &previous[n], err)))
+		if ((ret = install(fault_signals[n], on_fault, &previous[n], err)))
 			return ret;
 	}
 	ret = install(KICK_SIGNAL, on_kick, NULL, err);

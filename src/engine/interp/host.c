@@ -36,6 +36,7 @@ struct host_exec {
 	size_t code_used;
 	unsigned count, most; /* stubs: there are, there may be */
 	uint64_t epoch;	      /* see interp_host_epoch() */
+	bool refused;	      /* the host did not execute something: was said */
 	uint32_t mask;
 	struct host_record records[]; /* mask + 1 of them, a third more than `most`: open addressing by key */
 };
@@ -60,6 +61,27 @@ static _Noreturn void raise_x87_exception(struct vcpu *v)
 	__builtin_unreachable(); /* with IGNNE# nothing is pending while a stub runs */
 }
 
+void interp_host_refuse(struct vcpu *v, const struct insn *i)
+{
+	char bytes[3 * sizeof(i->bytes) + 1] = "";
+
+	for (unsigned n = 0; n < i->len; n++)
+		sprintf(bytes + 3 * n, " %02x", i->bytes[n]);
+	if (!v->host_exec->refused)
+		log_warning("cpu %u: this host's processor does not execute%s, which the CPU model has: an undefined "
+			    "instruction for the guest, as others may be",
+			    v->index, bytes);
+	v->host_exec->refused = true;
+	cpu_raise(v, EXC_UD);
+}
+
+static _Noreturn void refuse_stub(struct vcpu *v)
+{
+	if (__builtin_cpu_supports("avx"))
+		__asm__ volatile("vzeroupper");
+	interp_host_refuse(v, v->current);
+}
+
 static bool in_stub(const struct vcpu *v, uint64_t pc)
 {
 	const struct host_exec *e = v->host_exec;
@@ -68,25 +90,27 @@ static bool in_stub(const struct vcpu *v, uint64_t pc)
 }
 
 /* MXCSR with its new exception bits is in the frame, and comes back when the handler returns. */
-static void on_sigfpe(int sig, siginfo_t *info, void *context)
+static void on_exception(int sig, siginfo_t *info, void *context)
 {
 	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
 	struct vcpu *v = thread_vcpu;
+	bool x87 = registers[REG_TRAPNO] == EXC_MF;
 
 	if (!v || !in_stub(v, (uint64_t)registers[REG_RIP]) || info->si_code <= 0) { /* or somebody sent it */
 		host_signal_end(sig);
 		return;
 	}
 	registers[REG_RDI] = (greg_t)v;
-	registers[REG_RIP] = (greg_t)(registers[REG_TRAPNO] == EXC_MF ? raise_x87_exception : raise_simd_exception);
+	registers[REG_RIP] = (greg_t)(sig == SIGILL ? refuse_stub : x87 ? raise_x87_exception : raise_simd_exception);
 }
 
-static void install_handler(void)
+static void install_handlers(void)
 {
-	struct sigaction action = { .sa_sigaction = on_sigfpe, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction action = { .sa_sigaction = on_exception, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGFPE, &action, NULL);
+	sigaction(SIGILL, &action, NULL);
 }
 
 /* ---- life ---- */
@@ -112,7 +136,7 @@ int interp_host_init(struct vcpu *v, struct error *err)
 		free(e);
 		return ret;
 	}
-	install_handler(); /* for the whole process; doing it again changes nothing */
+	install_handlers(); /* for the whole process; doing it again changes nothing */
 	v->host_exec = e;
 	return 0;
 }

@@ -8,8 +8,8 @@
 #include "engine/engine.h"
 
 /*
- * host.c. Once per vCPU, before it runs: room for stubs in v->host_exec, and the process's SIGFPE handler, which
- * turns the host's SIMD exceptions in stubs into the guest's #XM.
+ * host.c. Once per vCPU, before it runs: room for stubs in v->host_exec, and the process's handlers of SIGFPE
+ * and SIGILL, which turn the host's exceptions in stubs into the guest's.
  */
 int interp_host_init(struct vcpu *, struct error *);
 void interp_host_destroy(struct vcpu *);
@@ -25,6 +25,12 @@ uint64_t interp_host_epoch(const struct vcpu *);
 void interp_host_reset(struct vcpu *);
 /* Sets aux of an INSN_HOST instruction for interp_host_run(). There is room for its stub. */
 void interp_host_prepare(struct vcpu *, struct insn *, const struct insn_host *);
+
+/*
+ * The host's processor does not execute this instruction, whatever it and the CPU model say of it: #UD in the guest, at s.rip or
+ * v->current, and one warning a vCPU.
+ */
+_Noreturn void interp_host_refuse(struct vcpu *, const struct insn *);
 
 /* Run one instruction, s.rip at it; may raise; does not touch rip. */
 void interp_host_run(struct vcpu *, const struct insn *);
