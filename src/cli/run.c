@@ -54,6 +54,20 @@ static int set_memory(void *target, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_overhead(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+	uint64_t size = 0;
+	int rc = parse_size(value, &size, err);
+
+	if (rc)
+		return rc;
+	if (size < MEM_MIN || size > MEM_MAX)
+		return error_set(err, EINVAL, "'%s' is not possible; expected a size from 1M to 1T", value);
+	run->config.overhead = size;
+	return 0;
+}
+
 static int set_trace_limit(void *target, const char *value, struct error *err)
 {
 	return parse_size(value, &((struct run_arguments *)target)->config.trace_limit, err);
@@ -213,6 +227,8 @@ const struct cli_option run_options[] = {
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--firmware", "FILE", "instead of a kernel: a ROM, started at the reset vector", set_firmware, NULL, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
+	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,
+	  NULL, false },
 	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },
 	{ "--engine", "NAME[,...]", "what executes the guest (default auto)", set_engine, cli_engine_word, false },
 	{ "--cpu", "MODEL[,...]", "CPU that the guest sees, with +FLAG, -FLAG (default host)", set_cpu_model,
@@ -241,12 +257,15 @@ const struct cli_option run_options[] = {
 };
 
 /* With --debug-exit every odd status is the guest's, so that none of doppel's own can be taken for it. */
-#define EXIT_TRIPLE_FAULT	3
-#define EXIT_ENGINE_ERROR	4
-#define EXIT_TRIPLE_FAULT_EVEN	6
-#define EXIT_FAILED_EVEN	8
+#define EXIT_TRIPLE_FAULT      3
+#define EXIT_ENGINE_ERROR      4
+#define EXIT_TRIPLE_FAULT_EVEN 6
+#define EXIT_FAILED_EVEN       8
 
-static int failed_status(const struct run_arguments *run) { return run->config.debug_exit ? EXIT_FAILED_EVEN : EXIT_FAILED; }
+static int failed_status(const struct run_arguments *run)
+{
+	return run->config.debug_exit ? EXIT_FAILED_EVEN : EXIT_FAILED;
+}
 
 static int exit_status(const struct run_arguments *run, int end)
 {
@@ -287,9 +306,9 @@ int command_run(int argc, char **argv)
 	}
 	if (!run.serial_count)
 		run.config.serial[0] = "stdio";
-	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT ?
-						 !run.config.no_reboot :
-						 run.on_triple_fault == ON_TRIPLE_FAULT_RESET;
+	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT
+						 ? !run.config.no_reboot
+						 : run.on_triple_fault == ON_TRIPLE_FAULT_RESET;
 	rc = machine_create(&machine, &run.config, &err);
 	if (rc)
 		return report(&run, &err, rc);

@@ -12,30 +12,7 @@
  */
 #include "engine/bt/runtime.h"
 
-#include <errno.h>
-#include <sys/mman.h>
-
-#define REACH (4ull << 30) /* offsets have 32 bits */
-
-int bt_limits_create(struct bt_cpu *bt, struct error *err)
-{
-	_Static_assert(BT_LIMITS_SIZE == 2 * REACH + WINDOW_GUARD, "below and above the boundary");
-	void *region = mmap(NULL, BT_LIMITS_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (region == MAP_FAILED)
-		return error_set_errno(err, errno, "no address space for what segment limits are compared with");
-	bt->limits.region = region;
-	bt->limits.boundary = (uint64_t)(uintptr_t)region + REACH;
-	if (mprotect(region, REACH, PROT_READ))
-		return error_set_errno(err, errno, "no memory for what segment limits are compared with");
-	return 0;
-}
-
-void bt_limits_destroy(struct bt_cpu *bt)
-{
-	if (bt->limits.region)
-		munmap(bt->limits.region, BT_LIMITS_SIZE);
-}
+void bt_limits_create(struct bt_cpu *bt) { bt->limits.boundary = bt_windows_limits(bt->windows); }
 
 /* Where rights do not count, limits do, and which way a segment grows. */
 static bool is_usable(const struct vcpu *v, uint16_t attr, bool write)
