@@ -728,7 +728,7 @@ static int bt_create(struct vcpu *v, struct error *err)
 		bt_destroy(v);
 		return ret;
 	}
-	bt_limits_create(v->bt);
+	v->bt->limits.boundary = bt_windows_limits(v->bt->windows);
 	v->bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
 	v->bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
 	v->bt->interp_code_written = v->code_written;

@@ -12,7 +12,30 @@
  */
 #include "engine/bt/runtime.h"
 
-void bt_limits_create(struct bt_cpu *bt) { bt->limits.boundary = bt_windows_limits(bt->windows); }
+#include <errno.h>
+#include <sys/mman.h>
+
+uint64_t bt_limits_create(struct error *err)
+{
+	void *at = mmap(NULL, BT_LIMITS_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (at == MAP_FAILED) {
+		error_set_errno(err, errno, "no address space for what segment limits are compared with");
+		return 0;
+	}
+	if (mprotect(at, BT_LIMITS_REACH, PROT_READ)) {
+		error_set_errno(err, errno, "no memory for what segment limits are compared with");
+		munmap(at, BT_LIMITS_SIZE);
+		return 0;
+	}
+	return (uint64_t)(uintptr_t)at + BT_LIMITS_REACH;
+}
+
+void bt_limits_destroy(uint64_t boundary)
+{
+	if (boundary)
+		munmap((void *)(uintptr_t)(boundary - BT_LIMITS_REACH), BT_LIMITS_SIZE);
+}
 
 /* Where rights do not count, limits do, and which way a segment grows. */
 static bool is_usable(const struct vcpu *v, uint16_t attr, bool write)

@@ -338,7 +338,6 @@ static inline void bt_note_code_segment(struct vcpu *v)
 }
 
 /* limits.c */
-void bt_limits_create(struct bt_cpu *);
 /* Of the segments as they are now. Before 16- or 32-bit code is entered. */
 void bt_limits_update(struct vcpu *);
 

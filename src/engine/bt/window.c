@@ -96,17 +96,7 @@ static int create_pools(struct bt_windows *w, struct error *err)
 	return rc ? rc : pool_create(&w->regions, sizeof(struct region), (uint32_t)(spans + 2 * whole + 1024), err);
 }
 
-static int create_limits(struct bt_windows *w, struct error *err)
-{
-	w->limits = windows_reserve(BT_LIMITS_SIZE);
-	if (!w->limits)
-		return no_address_space(BT_LIMITS_SIZE, err);
-	if (mprotect((void *)(uintptr_t)w->limits, BT_LIMITS_REACH, PROT_READ))
-		return error_set_errno(err, errno, "no memory for what segment limits are compared with");
-	return 0;
-}
-
-uint64_t bt_windows_limits(const struct bt_windows *w) { return w->limits + BT_LIMITS_REACH; }
+uint64_t bt_windows_limits(const struct bt_windows *w) { return w->limits; }
 
 /* At the start: with the host's page tables of slot tables, each of which has pages of its own, and of the limits' zeros. */
 static int take_overhead(struct bt_windows *w, struct error *err)
@@ -137,7 +127,7 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 	w->space_count = limits->spaces ? limits->spaces : MAX_SPACES;
 	w->mapping_limit = limits->mappings ? limits->mappings : default_mapping_limit();
 	if (take_overhead(w, err) || reserve_arena(w, windows, err) || create_index(w, err) || create_pools(w, err) ||
-	    create_limits(w, err))
+	    !(w->limits = bt_limits_create(err)))
 		goto fail;
 	w->tables_size = windows_tables_size(w->space_count);
 	w->tables = windows_reserve(w->tables_size);
@@ -178,7 +168,7 @@ void bt_windows_destroy(struct bt_windows *w)
 	host_backed_remove((void *)(uintptr_t)w->arena);
 	windows_release(w->arena, w->arena_size);
 	windows_release(w->tables, w->tables_size);
-	windows_release(w->limits, BT_LIMITS_SIZE);
+	bt_limits_destroy(w->limits);
 	overhead_give(&w->mem->overhead, OVERHEAD_WINDOWS, w->overhead);
 	if (w->index_memory)
 		munmap(w->index_memory, w->index_size);
