@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -163,7 +164,45 @@ static void look_at_mappings(struct report *r)
 				"%" PRId64 " mappings a process", maps);
 
 	if (maps < 65530)
-		advise(f, "sysctl vm.max_map_count=65530 or more; engines that translate will need it");
+		advise(f, "sysctl vm.max_map_count=65530 or more; with fewer, engine bt is slower");
+}
+
+/* What limits of this process (ulimit) stand in the way of. Below `enough` it is worth a word; 0: any limit is. */
+static const struct process_limit {
+	int resource;
+	const char *name, *unit;
+	rlim_t enough;
+	unsigned shift;
+	const char *advice;
+} process_limits[] = {
+	{ RLIMIT_AS, "address space", " MiB", (rlim_t)70 << 40, 20,
+	  "ulimit -v unlimited; engine bt needs 5 TiB at least, and 70 TiB for all of its windows" },
+	{ RLIMIT_FSIZE, "file size", " MiB", (rlim_t)1 << 40, 20,
+	  "ulimit -f unlimited; --memory must be below it, and traces end there" },
+	{ RLIMIT_SIGPENDING, "signals pending", "", 256, 0,
+	  "ulimit -i 256 or more; each CPU has a timer that takes one" },
+	{ RLIMIT_NPROC, "threads of this user", "", 1024, 0, "ulimit -u 1024 or more; each CPU is a thread" },
+	{ RLIMIT_NOFILE, "open files", "", 64, 0, "ulimit -n 64 or more" },
+};
+
+static void look_at_process_limits(struct report *r)
+{
+	for (size_t n = 0; n < ARRAY_SIZE(process_limits); n++) {
+		const struct process_limit *p = &process_limits[n];
+		struct rlimit limit;
+		struct finding *f;
+
+		if (getrlimit((__rlimit_resource_t)p->resource, &limit))
+			continue;
+		if (limit.rlim_cur == RLIM_INFINITY) {
+			add(r, "limit", p->name, GOOD, "none");
+			continue;
+		}
+		f = add(r, "limit", p->name, limit.rlim_cur >= p->enough ? GOOD : FAIR, "%" PRIu64 "%s",
+			(uint64_t)limit.rlim_cur >> p->shift, p->unit);
+		if (f->verdict == FAIR)
+			advise(f, p->advice);
+	}
 }
 
 static void look_at_system_calls(struct report *r)
@@ -326,6 +365,7 @@ int command_doctor(int argc, char **argv)
 	look_at_kvm(&report);
 	look_at_memory(&report);
 	look_at_mappings(&report);
+	look_at_process_limits(&report);
 	look_at_system_calls(&report);
 	look_at_kernel(&report);
 	look_at_bases(&report);

@@ -3,11 +3,15 @@
  */
 #include "cli/cli.h"
 
+#include <signal.h>
+
 int main(int argc, char **argv)
 {
 	const struct cli_command *command;
 	const char *name = argc > 1 ? argv[1] : "help";
 
+	/* What is too large for a limit on files (ulimit -f) is an error like others: guest memory, a trace. */
+	signal(SIGXFSZ, SIG_IGN);
 	if (!strcmp(name, "--help") || !strcmp(name, "-h"))
 		name = "help";
 	if (!strcmp(name, "--version"))

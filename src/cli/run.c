@@ -57,6 +57,20 @@ static int set_memory(void *target, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_overhead(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+	uint64_t size = 0;
+	int rc = parse_size(value, &size, err);
+
+	if (rc)
+		return rc;
+	if (size < MEM_MIN || size > MEM_MAX)
+		return error_set(err, EINVAL, "'%s' is not possible; expected a size from 1M to 1T", value);
+	run->config.overhead = size;
+	return 0;
+}
+
 static int set_trace_limit(void *target, const char *value, struct error *err)
 {
 	return parse_size(value, &((struct run_arguments *)target)->config.trace_limit, err);
@@ -216,6 +230,8 @@ const struct cli_option run_options[] = {
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--firmware", "FILE", "instead of a kernel: a ROM, started at the reset vector", set_firmware, NULL, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
+	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,
+	  NULL, false },
 	{ "--cpus", "N", "number of virtual CPUs, 1 to 64 (default 1)", set_cpus, NULL, false },
 	{ "--engine", "NAME[,...]", "what executes the guest (default auto)", set_engine, cli_engine_word, false },
 	{ "--cpu", "MODEL[,...]", "CPU that the guest sees, with +FLAG, -FLAG (default host)", set_cpu_model,

@@ -8,6 +8,7 @@
 #include "base/base.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 /* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
 uint64_t host_monotonic_ns(void);
@@ -98,6 +99,15 @@ void event_loop_run(struct event_loop *);
 void event_loop_stop(struct event_loop *);
 
 /* ---- signals and terminals ---- */
+
+/* For a signal handler: what came is for whoever had the signal before (sigaction(2)'s old one); host_signal_end() where nobody had. */
+void host_signal_pass_on(const struct sigaction *, int signal, siginfo_t *, void *context);
+/*
+ * Memory that is mapped here may turn out not to be there when it is touched, or to be damaged: SIGBUS then ends the process as always, but
+ * a sentence names the memory. What: a constant string. host_memory_create() and ..._destroy() call these.
+ */
+void host_backed_add(const void *base, size_t size, const char *what);
+void host_backed_remove(const void *base);
 
 /*
  * Puts the terminal `fd` in raw mode; restored by host_terminal_restore, at exit and on any fatal signal. Does nothing

@@ -9,25 +9,67 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
+#endif
+
+/* Where sysctl vm.memfd_noexec is 2, files that could be executed are refused; before Linux 6.3 that flag is unknown. */
+static int create_file(const char *name)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+	return fd < 0 && errno == EINVAL ? memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING) : fd;
+}
+
+/* An error of ftruncate(). */
+static int refuse_size(const char *name, size_t size, struct error *err)
+{
+	int code = errno;
+
+	if (code == EFBIG)
+		return error_set(
+			err, EFBIG,
+			"cannot give memory '%s' its %zu MiB: they are more than files may have here (RLIMIT_FSIZE, "
+			"ulimit -f)",
+			name, size >> 20);
+	return error_set_errno(err, code, "cannot give memory '%s' its size of %zu bytes", name, size);
+}
+
+static int refuse_mapping(const char *name, size_t size, struct error *err)
+{
+	int code = errno;
+
+	if (code == ENOMEM)
+		return error_set(
+			err, ENOMEM,
+			"cannot map %zu MiB for memory '%s': too much for a limit on address space (RLIMIT_AS, ulimit "
+			"-v), or for vm.overcommit_memory",
+			size >> 20, name);
+	return error_set_errno(err, code, "cannot map %zu bytes for memory '%s'", size, name);
+}
+
 int host_memory_create(struct host_memory *memory, const char *name, size_t size, struct error *err)
 {
 	int rc;
 
 	memory->base = NULL;
 	memory->size = size;
-	memory->fd = memfd_create(name, MFD_CLOEXEC);
+	memory->fd = create_file(name);
 	if (memory->fd < 0)
 		return error_set_errno(err, errno, "cannot create memory '%s'", name);
 	if (ftruncate(memory->fd, (off_t)size)) {
-		rc = error_set_errno(err, errno, "cannot give memory '%s' its size of %zu bytes", name, size);
+		rc = refuse_size(name, size, err);
 		goto fail;
 	}
+	/* Whoever else gets hold of it cannot take pages away. */
+	(void)fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
 	memory->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
 	if (memory->base == MAP_FAILED) {
 		memory->base = NULL;
-		rc = error_set_errno(err, errno, "cannot map %zu bytes for memory '%s'", size, name);
+		rc = refuse_mapping(name, size, err);
 		goto fail;
 	}
+	host_backed_add(memory->base, size, "guest memory");
 	return 0;
 fail:
 	close(memory->fd);
@@ -39,6 +81,7 @@ void host_memory_destroy(struct host_memory *memory)
 {
 	if (!memory->base)
 		return;
+	host_backed_remove(memory->base);
 	munmap(memory->base, memory->size);
 	close(memory->fd);
 	memory->base = NULL;

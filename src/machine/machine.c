@@ -7,6 +7,7 @@
 #include "devices/devices.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 /* ---- devices ---- */
@@ -198,6 +199,11 @@ static int create_cpu(struct machine *m, unsigned i, struct error *err)
 	return 0;
 }
 
+static uint64_t overhead_of(const struct machine_config *c)
+{
+	return c->overhead ? c->overhead : overhead_default(c->memory, c->cpus);
+}
+
 static int create_guest_side(struct machine *m, struct error *err)
 {
 	int rc;
@@ -205,6 +211,7 @@ static int create_guest_side(struct machine *m, struct error *err)
 	m->mem = mem_create(m->config.memory, err);
 	if (!m->mem)
 		return -err->code;
+	overhead_init(&m->mem->overhead, overhead_of(&m->config), m->config.memory, m->config.cpus);
 	rc = m->config.firmware ? rom_load(m->mem, m->config.firmware, &m->rom, &m->rom_size, err)
 				: bios_map(m->mem, err);
 	if (rc)
@@ -236,6 +243,12 @@ static int check_config(const struct machine_config *c, struct error *err)
 		return error_set(err, EINVAL, "a firmware is started alone, without a kernel or what belongs to one");
 	if (!c->cpus || c->cpus > MACHINE_MAX_CPUS)
 		return error_set(err, EINVAL, "%u CPUs; a machine has 1 to %u", c->cpus, MACHINE_MAX_CPUS);
+	if (overhead_of(c) < overhead_least(c->memory, c->cpus))
+		return error_set(err, EINVAL,
+				 "memory beyond the guest's of %" PRIu64 " MiB; with %u CPUs and %" PRIu64
+				 " MiB of memory expected at least %" PRIu64 " MiB",
+				 overhead_of(c) >> 20, c->cpus, c->memory >> 20,
+				 overhead_least(c->memory, c->cpus) >> 20);
 	return 0;
 }
 

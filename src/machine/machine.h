@@ -38,7 +38,8 @@ struct machine_config {
 	const char *kernel, *initrd, *append;	  /* kernel is required, or one of the above */
 	const char *modules[MACHINE_MAX_MODULES]; /* "FILE[,ARGUMENTS]", of a multiboot kernel */
 	unsigned module_count;
-	uint64_t memory; /* bytes */
+	uint64_t memory;   /* bytes */
+	uint64_t overhead; /* bytes that doppel may take besides; 0: overhead_default() */
 	unsigned cpus;
 	const char *engine;    /* see engine_find() */
 	const char *cpu_model; /* "host", "v2", "v3" */

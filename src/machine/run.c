@@ -141,9 +141,12 @@ static void handle_requests(void *machine)
 
 void machine_request(struct machine *m, enum machine_request request)
 {
-	atomic_fetch_or(&m->requests, request);
+	bool posted = atomic_fetch_or(&m->requests, request);
+
 	start_pause(m);
-	event_loop_post(m->loop, handle_requests, m);
+	/* Once, however often a guest asks. */
+	if (!posted)
+		event_loop_post(m->loop, handle_requests, m);
 }
 
 void machine_bus_request(void *machine, enum bus_request request)
@@ -315,6 +318,7 @@ void machine_print_stats(struct machine *m, FILE *out)
 		fprintf(out, "  timer ticks late: %llu, delivered later: %llu, given up: %llu\n",
 			(unsigned long long)m->bus->ticks.late, (unsigned long long)m->bus->ticks.reinjected,
 			(unsigned long long)m->bus->ticks.given_up);
+	overhead_print(&m->mem->overhead, out);
 	for (unsigned i = 0; m->engine->stats && i < m->cpu_count; i++)
 		m->engine->stats(m->cpus[i].cpu, out);
 }

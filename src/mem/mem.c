@@ -11,6 +11,9 @@
 #define VGA_START 0xa0000ull
 #define VGA_END	  0xc0000ull
 
+/* For how many processors there is room until somebody says how many there will be. */
+#define DEFAULT_CPUS 4
+
 /* ---- the map ---- */
 
 static void insert_region(struct guest_mem *mem, struct mem_region region)
@@ -57,6 +60,7 @@ struct guest_mem *mem_create(uint64_t ram_size, struct error *err)
 	}
 	mem->ram_size = ram_size;
 	mem->address_lines = UINT64_MAX;
+	overhead_init(&mem->overhead, overhead_default(ram_size, DEFAULT_CPUS), ram_size, DEFAULT_CPUS);
 	mem->ram_pages = calloc(ram_size >> PAGE_SHIFT, sizeof(*mem->ram_pages));
 	if (!mem->ram_pages) {
 		error_set_errno(err, ENOMEM, "cannot create the page records of %" PRIu64 " MiB of guest memory",

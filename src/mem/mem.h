@@ -38,6 +38,38 @@ struct mem_page {
 	_Atomic uint64_t code_chunks;
 };
 
+/* ---- overhead.c: memory beyond guest RAM ---- */
+
+/* clang-format off */
+#define OVERHEAD_KINDS(_)                                                                                              \
+	_(PAGES, "records of guest pages") _(CPUS, "processors and their TLBs")                                        \
+	_(CODE, "room for decoded and translated code") _(WINDOWS, "windows: page tables of the host, records")
+/* clang-format on */
+
+enum overhead_kind {
+#define _(id, what) OVERHEAD_##id,
+	OVERHEAD_KINDS(_)
+#undef _
+		OVERHEAD_KIND_COUNT
+};
+
+/* Of one machine, in bytes. Any thread. */
+struct overhead {
+	uint64_t limit;
+	uint64_t code_share; /* what each processor's code may take */
+	_Atomic uint64_t taken, most, of_kind[OVERHEAD_KIND_COUNT];
+};
+/* For so much RAM and so many processors. */
+uint64_t overhead_default(uint64_t ram, unsigned cpus);
+uint64_t overhead_least(uint64_t ram, unsigned cpus);
+/* limit: overhead_least() or more. Takes what is known from the start. */
+void overhead_init(struct overhead *, uint64_t limit, uint64_t ram, unsigned cpus);
+/* False: there is no room for it, and nothing was taken. */
+bool overhead_take(struct overhead *, enum overhead_kind, uint64_t size);
+void overhead_give(struct overhead *, enum overhead_kind, uint64_t size);
+static inline uint64_t overhead_left(const struct overhead *o) { return o->limit - atomic_load(&o->taken); }
+void overhead_print(const struct overhead *, FILE *);
+
 /* A run of guest physical addresses backed by host memory. */
 struct mem_region {
 	uint64_t start, size; /* page-aligned */
@@ -71,7 +103,8 @@ struct guest_mem {
 		uint64_t at;
 		unsigned count;
 	} code_missed;
-	void *engine_shared; /* the engine's: what all its vCPUs share, and how many of them there are */
+	struct overhead overhead; /* at first for a few processors */
+	void *engine_shared;	  /* the engine's: what all its vCPUs share, and how many of them there are */
 	unsigned engine_users;
 };
 

@@ -27,7 +27,7 @@ a call to nowhere pushes;emit.c;/^void emit_check_canonical/,/^}/s/emit_window(e
 user mode reaches the supervisor's pages;window_fill.c;s/case TABLE_USER: return f->walk.user;/case TABLE_USER: return true;/
 pages that are no RAM are mapped;window_fill.c;s/c.mappable &= c.frame - ram->start < ram->size;/;/
 changed code runs on;code.c;/^uint64_t bt_invalidate_bytes/,/^}/s/bt_invalidate_block(v, b);/(void)v;/
-windows are not compared after a flush;window_check.c;/^void window_validate(/,/^}/s/^{/{ if (all || !all) return;/
+windows are not compared after a flush;window_check.c;/^bool window_validate(/,/^}/s/^{/{ if (all || !all) return true;/
 32-bit code may use the page before 4 GiB;window_table.c;s/window->narrow = true;/;/
 signals go on where RSP points;signal.c;s/(int)SS_AUTODISARM/0/
 END

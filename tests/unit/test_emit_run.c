@@ -231,7 +231,7 @@ static int setup(void **state)
 	assert_non_null(w->v);
 	assert_int_equal(interp_engine.create(w->v, &err), 0);
 	assert_int_equal(host_code_create(&w->cache, PAGE_SIZE, &err), 0);
-	assert_int_equal(bt_limits_create(&w->bt, &err), 0);
+	assert_true(w->bt.limits.boundary = bt_limits_create(&err));
 	w->v->bt = &w->bt;
 	w->block = calloc(1, sizeof(*w->block) + 2 * sizeof(struct insn));
 	w->data = mem_map(w->mem, gpa(DATA), DATA_SIZE, true);
@@ -262,7 +262,7 @@ static int teardown(void **state)
 	vcpu_destroy(w->v);
 	mem_destroy(w->mem);
 	host_code_destroy(&w->cache);
-	bt_limits_destroy(&w->bt);
+	bt_limits_destroy(w->bt.limits.boundary);
 	free(w->block);
 	sigaltstack(&(stack_t){ .ss_flags = SS_DISABLE }, &stack);
 	free(stack.ss_sp);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -264,6 +265,75 @@ static void all_is_written(void **state)
 	assert_int_equal(host_set_nonblocking(-1, true), -EBADF);
 }
 
+/* ---- signals ---- */
+
+/* Runs in a child, whose standard error is read into text. Returns how it ended. */
+static int in_child(void (*fn)(void), char *text, size_t size)
+{
+	int fds[2], status;
+	ssize_t got;
+	pid_t child;
+
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child) {
+		dup2(fds[1], STDERR_FILENO);
+		signal(SIGBUS, SIG_DFL); /* cmocka's */
+		fn();
+		_exit(0);
+	}
+	close(fds[1]);
+	got = read(fds[0], text, size - 1);
+	text[got > 0 ? got : 0] = 0;
+	close(fds[0]);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return status;
+}
+
+/* A file that is shorter than its mapping stands for memory that the host cannot give: the second page of two. */
+static void touch_missing(size_t named)
+{
+	int fd = memfd_create("short", MFD_CLOEXEC);
+	volatile uint8_t *at = mmap(NULL, 8192, PROT_READ, MAP_SHARED, fd, 0);
+
+	host_backed_add((const void *)at, named, "memory of this test");
+	(void)at[4097];
+}
+
+static void touch_named(void) { touch_missing(8192); }
+static void touch_unnamed(void) { touch_missing(4096); }
+
+static void send_it(void)
+{
+	static uint8_t memory[8];
+
+	host_backed_add(memory, sizeof(memory), "memory of this test");
+	raise(SIGBUS);
+}
+
+/* First of all tests: the handler is installed once. */
+static void missing_memory_is_named(void **state)
+{
+	static const struct {
+		void (*fn)(void);
+		const char *text;
+	} cases[] = {
+		{ touch_named, "doppel: the host has no memory left for memory of this test\n" },
+		{ touch_unnamed, "" },
+		{ send_it, "" },
+	};
+
+	(void)state;
+	for (size_t n = 0; n < ARRAY_SIZE(cases); n++) {
+		char text[200];
+		int status = in_child(cases[n].fn, text, sizeof(text));
+
+		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+		assert_string_equal(text, cases[n].text);
+	}
+}
+
 /* ---- the host ---- */
 
 static void host_knows_itself(void **state)
@@ -282,6 +352,7 @@ static void host_knows_itself(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(missing_memory_is_named),
 		cmocka_unit_test(threads_have_names_and_no_signals),
 		cmocka_unit_test(memory_is_shared),
 		cmocka_unit_test(impossible_memory_is_an_error),

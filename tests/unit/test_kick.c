@@ -17,8 +17,14 @@
 
 #include <cmocka.h>
 
-/* What the design promises, and how often each program is asked. Sanitizers slow down what they look at. */
-#define LIMIT_US 100.0
+/*
+ * What the design promises, and how often each program is asked. Where windows are evicted all the time also what is never to be exceeded;
+ * but a virtual host may take a processor away, and count that as the thread's time. Sanitizers slow down what they look at.
+ */
+#define LIMIT_US	  100.0
+#define EVICTION_LIMIT_US 1000.0
+#define EVICTION_WORST_US 10000.0
+#define STOLEN		  4u
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SLOWNESS 20.0
 /* At a thread's end it wants to find the signal stack that it put there. */
@@ -45,6 +51,9 @@ const char *__asan_default_options(void) { return "use_sigaltstack=0"; }
 #define CODE_32	 0x500000u
 #define ALIASED	 0x600000u  /* 2 MiB that 1 GiB of linear addresses lead to */
 #define SPARSE	 0x2000000u /* 32 MiB that are mapped page by page, too */
+#define PDPT_ALL 0x20000u /* at each entry from the second on: all of it is ALIASED, in large pages, or in small ones */
+#define PD_ALL	 0x21000u
+#define PT_ALL	 0x22000u
 #define DEVICE_P 0xfe000000u
 
 /* Linear addresses besides. Programs name them, too. */
@@ -113,15 +122,31 @@ const char *__asan_default_options(void) { return "use_sigaltstack=0"; }
 	_(interrupt_flag, "1: pushfq; cli; popfq; sti; nop; jmp 1b")                                                   \
 	_(ports, "mov $0x80, %edx; 1: out %al, %dx; in %dx, %al; jmp 1b")
 
+/* A byte in every 2 MiB of terabytes; the same, and then other rights for all. */
+#define WALK(insn, end)                                                                                                \
+	"bts $39, %rbx; 1: " insn " (%rbx); add $0x200000, %rbx; bt $" end ", %rbx; jnc 1b; xor %ebx, %ebx; "
+#define EVICTING_PROGRAMS(_)                                                                                           \
+	_(sparse_reads, WALK("testb %al,", "46") "jmp sparse_reads")                                                   \
+	_(sparse_writes, WALK("incl", "46") "jmp sparse_writes")                                                       \
+	_(sparse_protection,                                                                                           \
+	  WALK("testb %al,",                                                                                           \
+	       "40") "mov $" NUMBER(PD_ALL) ", %edi; mov $512, %ecx; 2: xorb $2, (%rdi); add $8, %rdi; "               \
+					    "dec %ecx; jnz 2b; mov %cr3, %rax; mov %rax, %cr3; jmp sparse_protection") \
+	_(sparse_removal, WALK("testb %al,", "40") "mov $" NUMBER(                                                     \
+				  PDPT_ALL) ", %edi; xorl $0x200000, (%rdi); "                                         \
+					    "mov %cr3, %rax; mov %rax, %cr3; xorl $0x200000, (%rdi); mov %rax, %cr3; " \
+					    "jmp sparse_removal")
+
 #define EMIT(name, code) #name ": " code "; .balign 16;"
-__asm__(".pushsection .rodata; .balign 4096; programs:" PROGRAMS(EMIT)
-		KERNEL_PROGRAMS(EMIT) "on_interrupt: iretq; .balign 16;"
-				      /* Past the instruction, of 4 bytes, that did not find a page. */
-				      "on_page_fault: add $8, %rsp; addq $4, (%rsp); iretq; .balign 16;"
-				      "programs_end: .popsection");
+__asm__(".pushsection .rodata; .balign 4096; programs:" PROGRAMS(EMIT) KERNEL_PROGRAMS(EMIT)
+		EVICTING_PROGRAMS(EMIT) "on_interrupt: iretq; .balign 16;"
+					/* Past the instruction, of 4 bytes, that did not find a page. */
+					"on_page_fault: add $8, %rsp; addq $4, (%rsp); iretq; .balign 16;"
+					"programs_end: .popsection");
 #define DECLARE(name, code) extern const char name[];
 PROGRAMS(DECLARE)
 KERNEL_PROGRAMS(DECLARE)
+EVICTING_PROGRAMS(DECLARE)
 extern const char programs[], programs_end[], on_interrupt[], on_page_fault[];
 
 static const struct program {
@@ -133,6 +158,12 @@ static const struct program {
 #undef ROW
 #define ROW(name, code) { #name, name, true },
 		KERNEL_PROGRAMS(ROW)
+#undef ROW
+};
+
+static const struct program evicting[] = {
+#define ROW(name, code) { #name, name, true },
+	EVICTING_PROGRAMS(ROW)
 #undef ROW
 };
 
@@ -154,6 +185,7 @@ struct bench {
 	_Atomic bool in_guest;
 	enum exit_kind kind;  /* what run() returned last */
 	uint64_t answered_at; /* by the thread's own clock, ns */
+	unsigned far_too_late;
 };
 
 static uint64_t clock_ns(clockid_t clock)
@@ -214,6 +246,21 @@ static void make_page_tables(struct bench *b, bool user)
 	/* Neighbours do not lie side by side. */
 	for (unsigned n = 0; n < CHAIN_PAGES; n++)
 		poke(b, PT + 8 * n, (SPARSE + (n ^ 5) * PAGE_SIZE) | rights);
+	for (unsigned n = 1; n < 256; n++)
+		poke(b, PML4 + 8 * n, PDPT_ALL | rights);
+	for (unsigned n = 0; n < 512; n++)
+		poke(b, PDPT_ALL + 8 * n, PD_ALL | rights);
+}
+
+/* What the programs that evict find: large pages or small ones. */
+static void make_sparse_tables(struct bench *b, bool large)
+{
+	const uint64_t rights = PTE_P | PTE_W | PTE_A | PTE_D;
+
+	for (unsigned n = 0; n < 512; n++) {
+		poke(b, PT_ALL + 8 * n, (ALIASED + n * PAGE_SIZE) | rights);
+		poke(b, PD_ALL + 8 * n, large ? ALIASED | rights | PTE_PS : PT_ALL | rights);
+	}
 }
 
 /* A page's only instruction is the jump to the next page. */
@@ -302,7 +349,7 @@ static void *vcpu_thread(void *arg)
 	}
 }
 
-static void bench_create(struct bench *b, bool user)
+static void bench_create(struct bench *b, bool user, const struct engine_options *options)
 {
 	static const uint8_t code_32[] = {
 		0x40, 0x01, 0x04, 0x24, 0xeb, 0xfa
@@ -321,6 +368,7 @@ static void bench_create(struct bench *b, bool user)
 	b->v->peers = b->peers;
 	b->v->peer_count = 1;
 	b->v->engine = &bt_engine;
+	b->v->engine_options = options;
 	if (bt_engine.create(b->v, &err))
 		fail_msg("%s", err.text);
 	make_page_tables(b, user);
@@ -385,15 +433,18 @@ static int compare(const void *x, const void *y)
 }
 
 /* Sorts the samples; true when the median is within the limit. */
-static bool judge(const struct program *p, const char *what, double *samples)
+static bool judge(struct bench *b, const struct program *p, const char *what, double *samples, double limit)
 {
 	qsort(samples, SAMPLES, sizeof(*samples), compare);
 	print_message("# %-18s %-10s median %5.1f us, worst %6.1f us\n", p->name, what, samples[SAMPLES / 2],
 		      samples[SAMPLES - 1]);
-	return samples[SAMPLES / 2] <= LIMIT_US * SLOWNESS;
+	for (unsigned n = 0; n < SAMPLES; n++)
+		b->far_too_late += samples[n] > EVICTION_WORST_US * SLOWNESS;
+	return samples[SAMPLES / 2] <= limit * SLOWNESS;
 }
 
-static bool measure(struct bench *b, const struct program *p)
+/* begin: how long the program runs before it is asked for the first time. */
+static bool measure(struct bench *b, const struct program *p, uint64_t begin, double limit)
 {
 	double kicks[SAMPLES], interrupts[SAMPLES];
 
@@ -405,13 +456,21 @@ static bool measure(struct bench *b, const struct program *p)
 	for (unsigned n = 0; n < SAMPLES; n++) {
 		sem_post(&b->start);
 		sem_wait(&b->running);
-		let_it_run(b, 20000 + n * 4000);
+		let_it_run(b, (n ? 20000 : begin) + n * 4000);
 		interrupts[n] = ask(b, EVENT_INTERRUPT);
 		let_it_run(b, 20000 + n * 3000);
 		kicks[n] = ask(b, EVENT_EXIT);
 		assert_int_equal(b->kind, EXIT_KICK);
 	}
-	return judge(p, "interrupt", interrupts) & judge(p, "kick", kicks);
+	return judge(b, p, "interrupt", interrupts, limit) & judge(b, p, "kick", kicks, limit);
+}
+
+static bool measure_quick(struct bench *b, const struct program *p) { return measure(b, p, 20000, LIMIT_US); }
+
+/* Until everything is full. */
+static bool measure_evicting(struct bench *b, const struct program *p)
+{
+	return measure(b, p, 200000000, EVICTION_LIMIT_US);
 }
 
 static void test_programs(bool user)
@@ -420,11 +479,12 @@ static void test_programs(bool user)
 	unsigned late = 0;
 
 	assert_non_null(b);
-	bench_create(b, user);
+	bench_create(b, user, NULL);
 	for (unsigned n = 0; n < ARRAY_SIZE(list); n++)
 		if (!user || !list[n].kernel_only)
 			/* The host may have been busy with something else: what is late once more is late. */
-			late += !measure(b, &list[n]) && !measure(b, &list[n]) && !measure(b, &list[n]);
+			late += !measure_quick(b, &list[n]) && !measure_quick(b, &list[n]) &&
+				!measure_quick(b, &list[n]);
 	bench_destroy(b);
 	free(b);
 	assert_int_equal(late, 0);
@@ -442,11 +502,51 @@ static void test_user(void **state)
 	test_programs(true);
 }
 
+static bool evicting_is_quick(const struct engine_options *options)
+{
+	struct bench *b = calloc(1, sizeof(*b));
+	bool quick = true;
+
+	assert_non_null(b);
+	bench_create(b, false, options);
+	for (unsigned large = 0; large < 2; large++) {
+		make_sparse_tables(b, large);
+		for (unsigned n = 0; n < ARRAY_SIZE(evicting); n++)
+			quick &= measure_evicting(b, &evicting[n]);
+	}
+	print_message("# %u of %zu were far too late\n", b->far_too_late, 4 * SAMPLES * ARRAY_SIZE(evicting));
+	quick &= b->far_too_late <= STOLEN;
+	bench_destroy(b);
+	free(b);
+	return quick;
+}
+
+static void test_evicting(void **state)
+{
+	struct engine_options options = engine_defaults;
+	(void)state;
+
+	options.tlb = 0;
+	assert_true(evicting_is_quick(&options) || evicting_is_quick(&options) || evicting_is_quick(&options));
+}
+
+static void test_evicting_few_windows(void **state)
+{
+	struct engine_options options = engine_defaults;
+	(void)state;
+
+	options.tlb = 0;
+	options.windows = 8;
+	assert_true(evicting_is_quick(&options) || evicting_is_quick(&options) || evicting_is_quick(&options));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_kernel),
 		cmocka_unit_test(test_user),
+		cmocka_unit_test(test_evicting),
+		cmocka_unit_test(test_evicting_few_windows),
 	};
 	struct error err = { 0 };
 

@@ -399,6 +399,52 @@ static void racing_writes_are_noticed(void **state)
 	mem_destroy(mem);
 }
 
+/* ---- memory beyond the guest's ---- */
+
+static void overhead_is_kept(void **state)
+{
+	static const uint64_t rams[] = { MEM_MIN, 512 * MIB, 64ull << 30, MEM_MAX };
+	static const unsigned cpus[] = { 1, 2, 5, 64 };
+	struct overhead o;
+
+	(void)state;
+	for (size_t r = 0; r < ARRAY_SIZE(rams); r++) {
+		for (size_t c = 0; c < ARRAY_SIZE(cpus); c++) {
+			uint64_t least = overhead_least(rams[r], cpus[c]), usual = overhead_default(rams[r], cpus[c]);
+			const uint64_t limits[] = { least, usual, 4 * usual };
+
+			assert_true(least < usual);
+			for (size_t n = 0; n < ARRAY_SIZE(limits); n++) {
+				overhead_init(&o, limits[n], rams[r], cpus[c]);
+				for (unsigned cpu = 0; cpu < cpus[c]; cpu++)
+					assert_true(overhead_take(&o, OVERHEAD_CODE, o.code_share));
+				assert_true(o.code_share >= 4 * MIB);
+				assert_true(overhead_left(&o) >= 16 * MIB); /* for windows */
+			}
+		}
+	}
+	assert_true(overhead_default(512 * MIB, 64) < 32 * overhead_default(512 * MIB, 1));
+}
+
+static void overhead_is_taken_and_given(void **state)
+{
+	struct overhead o;
+	uint64_t left;
+
+	(void)state;
+	overhead_init(&o, overhead_default(MIB, 1), MIB, 1);
+	left = overhead_left(&o);
+	assert_false(overhead_take(&o, OVERHEAD_WINDOWS, left + 1));
+	assert_false(overhead_take(&o, OVERHEAD_WINDOWS, UINT64_MAX));
+	assert_int_equal(overhead_left(&o), left);
+	assert_true(overhead_take(&o, OVERHEAD_WINDOWS, left));
+	assert_false(overhead_take(&o, OVERHEAD_CODE, 1));
+	overhead_give(&o, OVERHEAD_WINDOWS, left);
+	assert_true(overhead_take(&o, OVERHEAD_CODE, 1));
+	assert_int_equal(o.most, o.limit);
+	assert_int_equal(o.of_kind[OVERHEAD_WINDOWS], 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -412,6 +458,8 @@ int main(void)
 		cmocka_unit_test(a_change_is_everybodys_until_it_ends),
 		cmocka_unit_test(code_and_direct_writes),
 		cmocka_unit_test(racing_writes_are_noticed),
+		cmocka_unit_test(overhead_is_kept),
+		cmocka_unit_test(overhead_is_taken_and_given),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -705,7 +705,6 @@ static void bt_destroy(struct vcpu *v)
 {
 	if (v->bt) {
 		bt_code_destroy(v);
-		bt_limits_destroy(v->bt);
 		if (v->bt->windows && !--v->mem->engine_users) {
 			bt_windows_destroy(v->mem->engine_shared);
 			v->mem->engine_shared = NULL;
@@ -742,11 +741,12 @@ static int bt_create(struct vcpu *v, struct error *err)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	}
 	v->bt->options = *engine_options_of(v);
-	if ((ret = bt_code_create(v, err)) || (ret = bt_limits_create(v->bt, err)) || (ret = share_windows(v, err)) ||
-	    (ret = bt_signals_install(err)) || (ret = bt_signals_create(v, err))) {
+	if ((ret = bt_code_create(v, err)) || (ret = share_windows(v, err)) || (ret = bt_signals_install(err)) ||
+	    (ret = bt_signals_create(v, err))) {
 		bt_destroy(v);
 		return ret;
 	}
+	v->bt->limits.boundary = bt_windows_limits(v->bt->windows);
 	v->bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
 	v->bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
 	v->bt->interp_code_written = v->code_written;

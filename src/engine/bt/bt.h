@@ -48,6 +48,12 @@ struct slot_table {
 
 struct bt_windows; /* a machine's: shared by its vCPUs */
 
+#define BT_LIMITS_REACH (4ull << 30) /* offsets have 32 bits */
+#define BT_LIMITS_SIZE	(2 * BT_LIMITS_REACH + WINDOW_GUARD)
+/* What limits of segments are compared with (limits.c): the boundary between what can be read and what cannot. 0: not enough address space. */
+uint64_t bt_limits_create(struct error *);
+void bt_limits_destroy(uint64_t boundary);
+
 /* What a fault in translated code turned out to be. */
 enum window_result {
 	WINDOW_FILLED, /* the access will work now: retry */
@@ -59,6 +65,8 @@ int bt_windows_probe(struct error *);
 /* One a machine: the first vCPU creates it, the last one destroys it. */
 struct bt_windows *bt_windows_create(struct guest_mem *, const struct engine_options *, struct error *);
 void bt_windows_destroy(struct bt_windows *);
+/* bt_limits_create()'s, for all vCPUs. */
+uint64_t bt_windows_limits(const struct bt_windows *);
 
 /*
  * The slot table for what v is now: CR3, view (v->tlb_view: user, kernel, kernel with AC); narrow, if that is no 64-bit code.

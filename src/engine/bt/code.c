@@ -346,6 +346,8 @@ void bt_code_destroy(struct vcpu *v)
 {
 	struct bt_cpu *bt = v->bt;
 
+	if (bt->code_size)
+		overhead_give(&v->mem->overhead, OVERHEAD_CODE, bt->code_size + bt->meta_size);
 	host_code_destroy(&bt->cache);
 	free(bt->meta);
 	free(bt->blocks);
@@ -358,9 +360,12 @@ void bt_code_destroy(struct vcpu *v)
 int bt_code_create(struct vcpu *v, struct error *err)
 {
 	struct bt_cpu *bt = v->bt;
-	size_t size = (size_t)bt->options.cache << 20;
+	uint64_t share = v->mem->overhead.code_share / BT_CACHE_PART_OF * BT_CACHE_PART;
+	size_t size = MIN((size_t)bt->options.cache << 20, align_up(share, PAGE_SIZE));
 	int ret;
 
+	if (!overhead_take(&v->mem->overhead, OVERHEAD_CODE, size))
+		return error_set(err, ENOMEM, "no room for a code cache in memory beyond the guest's");
 	bt->code_size = align_up(size / 13 * BT_CODE_PART, PAGE_SIZE);
 	bt->meta_size = size - bt->code_size;
 	ret = host_code_create(&bt->cache, bt->code_size, err);

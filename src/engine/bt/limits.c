@@ -15,26 +15,26 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#define REACH (4ull << 30) /* offsets have 32 bits */
-
-int bt_limits_create(struct bt_cpu *bt, struct error *err)
+uint64_t bt_limits_create(struct error *err)
 {
-	_Static_assert(BT_LIMITS_SIZE == 2 * REACH + WINDOW_GUARD, "below and above the boundary");
-	void *region = mmap(NULL, BT_LIMITS_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *at = mmap(NULL, BT_LIMITS_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (region == MAP_FAILED)
-		return error_set_errno(err, errno, "no address space for what segment limits are compared with");
-	bt->limits.region = region;
-	bt->limits.boundary = (uint64_t)(uintptr_t)region + REACH;
-	if (mprotect(region, REACH, PROT_READ))
-		return error_set_errno(err, errno, "no memory for what segment limits are compared with");
-	return 0;
+	if (at == MAP_FAILED) {
+		error_set_errno(err, errno, "no address space for what segment limits are compared with");
+		return 0;
+	}
+	if (mprotect(at, BT_LIMITS_REACH, PROT_READ)) {
+		error_set_errno(err, errno, "no memory for what segment limits are compared with");
+		munmap(at, BT_LIMITS_SIZE);
+		return 0;
+	}
+	return (uint64_t)(uintptr_t)at + BT_LIMITS_REACH;
 }
 
-void bt_limits_destroy(struct bt_cpu *bt)
+void bt_limits_destroy(uint64_t boundary)
 {
-	if (bt->limits.region)
-		munmap(bt->limits.region, BT_LIMITS_SIZE);
+	if (boundary)
+		munmap((void *)(uintptr_t)(boundary - BT_LIMITS_REACH), BT_LIMITS_SIZE);
 }
 
 /* Where rights do not count, limits do, and which way a segment grows. */

@@ -7,16 +7,19 @@
 
 #include <signal.h>
 
-#define BT_CODE_PART	4 /* thirteenths of the cache's size that are for code, the rest is for what is known about it */
-#define BT_HASH_BITS	16
-#define BT_PAGE_BITS	12
-#define BT_JUMP_BITS	12
-#define BT_JUMP_TABLES	24
-#define BT_JUMP_GUESSES 64
-#define BT_JUMP_NOTED	256u
-#define BT_CODE_PAGES	4096	   /* slots of a hash table */
-#define BT_MAX_BLOCKS	(1u << 21) /* what an exit argument can name: option `blocks` has at most that */
-#define BT_FORCED	4096	   /* instructions that are better done in C: slots of a hash table */
+#define BT_CODE_PART 4 /* thirteenths of the cache's size that are for code, the rest is for what is known about it */
+#define BT_CACHE_PART                                                                                                  \
+	3 /* quarters of what the CPU's code may take are the cache's at most, the rest is the interpreter's */
+#define BT_CACHE_PART_OF 4
+#define BT_HASH_BITS	 16
+#define BT_PAGE_BITS	 12
+#define BT_JUMP_BITS	 12
+#define BT_JUMP_TABLES	 24
+#define BT_JUMP_GUESSES	 64
+#define BT_JUMP_NOTED	 256u
+#define BT_CODE_PAGES	 4096	    /* slots of a hash table */
+#define BT_MAX_BLOCKS	 (1u << 21) /* what an exit argument can name: option `blocks` has at most that */
+#define BT_FORCED	 4096	    /* instructions that are better done in C: slots of a hash table */
 
 #define BT_SPACES	 64 /* address spaces whose age is known */
 #define BT_SPACE_ENTRIES 4
@@ -178,7 +181,6 @@ struct bt_space {
 
 /* limits.c: what limits are compared with, and the segments that vcpu.bt_frame has the limits of. */
 struct bt_limits {
-	uint8_t *region;
 	uint64_t boundary;
 	uint32_t limit[6];
 	uint16_t attr[SEG_COUNT], idtr_limit;
@@ -337,9 +339,6 @@ static inline void bt_note_code_segment(struct vcpu *v)
 }
 
 /* limits.c */
-#define BT_LIMITS_SIZE ((8ull << 30) + WINDOW_GUARD)
-int bt_limits_create(struct bt_cpu *, struct error *);
-void bt_limits_destroy(struct bt_cpu *);
 /* Of the segments as they are now. Before 16- or 32-bit code is entered. */
 void bt_limits_update(struct vcpu *);
 

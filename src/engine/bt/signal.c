@@ -46,12 +46,13 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 
 	while (fault_signals[p - previous] != signal)
 		p++;
-	if (p->sa_flags & SA_SIGINFO)
-		p->sa_sigaction(signal, info, context);
-	else if (p->sa_handler != SIG_DFL && p->sa_handler != SIG_IGN)
-		p->sa_handler(signal);
-	else
-		host_signal_end(signal);
+	host_signal_pass_on(p, signal, info, context);
+}
+
+/* Of translated code: neither sent by somebody nor what the host has no memory for. SI_KERNEL: addresses that are not canonical. */
+static bool is_its_own(int signal, const siginfo_t *info)
+{
+	return info->si_code > 0 && (signal != SIGBUS || info->si_code == SI_KERNEL || info->si_code == BUS_ADRALN);
 }
 
 static greg_t with_low_word(uint64_t reg, greg_t word) { return (greg_t)((reg & ~0xffffull) | (uint16_t)word); }
@@ -91,7 +92,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	int saved_errno = errno;
 	unsigned n;
 
-	if (!b || info->si_code <= 0) { /* not the code's doing, or not a fault: somebody sent it */
+	if (!b || !is_its_own(signal, info)) {
 		pass_on(signal, info, context);
 		return;
 	}

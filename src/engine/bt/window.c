@@ -14,6 +14,7 @@
  */
 #define HOST_MAPPINGS	  65530
 #define RESERVED_MAPPINGS 2048
+#define FEWEST_MAPPINGS	  64
 
 /* Neighbouring windows share the guard zone between them: an access leaves a window by less than WINDOW_GUARD. */
 #define WINDOW_STRIDE (WINDOW_SIZE + WINDOW_GUARD)
@@ -28,8 +29,8 @@ static int no_address_space(uint64_t size, struct error *err)
 			       (unsigned long long)(size >> 30));
 }
 
-/* One more than are used: absent slots lead there. */
-static uint64_t arena_size(unsigned windows) { return (windows + 1) * WINDOW_STRIDE + WINDOW_GUARD; }
+/* One more than are used: absent slots lead there. And room to align the first. */
+static uint64_t arena_size(unsigned windows) { return (windows + 1) * WINDOW_STRIDE + WINDOW_GUARD + BIT(GIB_SHIFT); }
 
 /* So many windows, or as many as the host has address space for. */
 static int reserve_arena(struct bt_windows *w, unsigned count, struct error *err)
@@ -43,7 +44,8 @@ static int reserve_arena(struct bt_windows *w, unsigned count, struct error *err
 			return no_address_space(w->arena_size, err);
 	}
 	w->window_count = count;
-	w->first = w->arena + WINDOW_GUARD;
+	w->first =
+		align_up(w->arena + WINDOW_GUARD, BIT(GIB_SHIFT)); /* a GiB of a window is one page table of the host */
 	w->absent = w->first + count * WINDOW_STRIDE;
 	for (unsigned n = 0; n < count; n++) {
 		w->window[n].base = w->first + n * WINDOW_STRIDE;
@@ -81,8 +83,8 @@ static uint64_t default_mapping_limit(void)
 
 	if (host <= 0)
 		host = HOST_MAPPINGS;
-	host = host / 4 * 3 - RESERVED_MAPPINGS;
-	return (uint64_t)MAX(MIN(host, 1 << 20), 1024);
+	host = host / 4 * 3 - MIN(RESERVED_MAPPINGS, host / 2);
+	return (uint64_t)MAX(MIN(host, 1 << 20), FEWEST_MAPPINGS);
 }
 
 /* Every span takes at least two host mappings; whole regions may take none of their own. */
@@ -92,6 +94,21 @@ static int create_pools(struct bt_windows *w, struct error *err)
 	int rc = pool_create(&w->spans, sizeof(struct span), (uint32_t)spans, err);
 
 	return rc ? rc : pool_create(&w->regions, sizeof(struct region), (uint32_t)(spans + 2 * whole + 1024), err);
+}
+
+uint64_t bt_windows_limits(const struct bt_windows *w) { return w->limits; }
+
+/* At the start: with the host's page tables of slot tables, each of which has pages of its own, and of the limits' zeros. */
+static int take_overhead(struct bt_windows *w, struct error *err)
+{
+	uint64_t size = sizeof(*w) + (sizeof(*w->hash) << REGION_HASH_BITS) +
+			w->space_count * TABLE_VIEWS * 3 * PAGE_SIZE + (BT_LIMITS_REACH >> 9) +
+			MAX_CPUS * sizeof(struct window_cpu);
+
+	if (!overhead_take(&w->mem->overhead, OVERHEAD_WINDOWS, size))
+		return error_set(err, ENOMEM, "no room for translation windows in memory beyond the guest's");
+	w->overhead = size;
+	return 0;
 }
 
 struct bt_windows *windows_create(struct guest_mem *mem, const struct window_limits *limits, struct error *err)
@@ -109,7 +126,8 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 	w->trim.floor = host_shared_pages();
 	w->space_count = limits->spaces ? limits->spaces : MAX_SPACES;
 	w->mapping_limit = limits->mappings ? limits->mappings : default_mapping_limit();
-	if (reserve_arena(w, windows, err) || create_index(w, err) || create_pools(w, err))
+	if (take_overhead(w, err) || reserve_arena(w, windows, err) || create_index(w, err) || create_pools(w, err) ||
+	    !(w->limits = bt_limits_create(err)))
 		goto fail;
 	w->tables_size = windows_tables_size(w->space_count);
 	w->tables = windows_reserve(w->tables_size);
@@ -117,6 +135,8 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 		no_address_space(w->tables_size, err);
 		goto fail;
 	}
+	spares_take(w);
+	host_backed_add((void *)(uintptr_t)w->arena, w->arena_size, "guest memory");
 	return w;
 fail:
 	bt_windows_destroy(w);
@@ -133,7 +153,8 @@ struct bt_windows *bt_windows_create(struct guest_mem *mem, const struct engine_
 
 int bt_windows_probe(struct error *err)
 {
-	uint64_t size = arena_size(MIN_WINDOWS) + windows_tables_size(MAX_SPACES), at = windows_reserve(size);
+	uint64_t size = arena_size(MIN_WINDOWS) + windows_tables_size(MAX_SPACES) + BT_LIMITS_SIZE,
+		 at = windows_reserve(size);
 
 	windows_release(at, size);
 	return at ? 0 : no_address_space(size, err);
@@ -143,8 +164,12 @@ void bt_windows_destroy(struct bt_windows *w)
 {
 	if (!w)
 		return;
+	spares_release(w);
+	host_backed_remove((void *)(uintptr_t)w->arena);
 	windows_release(w->arena, w->arena_size);
 	windows_release(w->tables, w->tables_size);
+	bt_limits_destroy(w->limits);
+	overhead_give(&w->mem->overhead, OVERHEAD_WINDOWS, w->overhead);
 	if (w->index_memory)
 		munmap(w->index_memory, w->index_size);
 	pool_destroy(&w->regions);

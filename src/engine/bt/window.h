@@ -28,6 +28,19 @@
 #define REGION_SHIFT	 21
 #define PAGES_PER_SPAN	 64
 #define SPANS_PER_REGION 8
+#define GIB_SHIFT	 30
+#define WINDOW_GIBS	 (1u << (SLOT_SHIFT - GIB_SHIFT))
+
+/*
+ * So many mappings of a physical page, or of whole regions of its 2 MiB, that could be written; a further one takes the place of the oldest.
+ * When code is decoded from the page all of them must go at once, while everybody waits.
+ */
+#define MAX_ALIASES 1024u
+/* Mappings of the host that are kept for when it gives no more: giving back what is in windows may take some first. */
+#define SPARE_MAPPINGS 16u
+#define FEWEST_SPARES  4u
+/* After so many calls of the host somebody may be waiting for the vCPU. */
+#define CALLS_AT_ONCE 32u
 
 /* The most of each that a machine has. */
 #define MAX_WINDOWS 128
@@ -114,7 +127,10 @@ struct window {
 	struct list local_regions, global_regions; /* with any page that is not global; others */
 	unsigned global_count;			   /* regions with global pages */
 	unsigned huge_count;			   /* regions that 1 GiB pages map */
+	unsigned region_count;
+	uint16_t regions_in[WINDOW_GIBS]; /* of each GiB */
 	uint64_t mappings;
+	bool unclean; /* what is mapped there, or may not be used, is not what records say: see host_unmap() */
 };
 
 enum table_view { TABLE_USER, TABLE_SUPERVISOR, TABLE_BOTH, TABLE_VIEWS };
@@ -168,14 +184,21 @@ struct window_cpu {
 
 struct bt_windows {
 	pthread_mutex_t lock;
+	_Atomic unsigned lock_wanted; /* how many wait for it */
 	struct guest_mem *mem;
 	uint64_t arena, arena_size, first, absent; /* host addresses */
 	uint64_t tables, tables_size;
+	uint64_t limits;	/* see bt_windows_limits() */
+	uint64_t overhead;	/* taken for all of this */
 	_Atomic uint64_t clock; /* of flushes */
 	_Atomic uint64_t epoch; /* of windows leaving tables */
 	uint64_t page_flushed;	/* time of the last INVLPG of any vCPU */
 	uint64_t uses;		/* counts what `used` is set to */
-	uint64_t mapping_limit;
+	uint64_t mapping_limit; /* lowered when the host gives fewer */
+	uint64_t host_calls;	/* counts those that change mappings */
+	uint64_t spare[SPARE_MAPPINGS];
+	unsigned spare_count;
+	bool unclean; /* one of the windows is */
 
 	struct window window[MAX_WINDOWS];
 	unsigned window_count;
@@ -196,8 +219,10 @@ struct bt_windows {
 
 	_Atomic uint64_t faults, slow; /* counted without the lock */
 	struct {
-		vtime_t next;	/* when to look again */
-		uint64_t floor; /* resident pages that trimming left */
+		vtime_t next;	  /* when to look again */
+		vtime_t rest;	  /* no trimming until then, unless it is too much */
+		uint64_t look_at; /* or when stats.pages_filled is this */
+		uint64_t floor;	  /* resident pages that trimming left */
 	} trim;
 	struct bt_window_stats stats;
 };
@@ -212,7 +237,14 @@ struct window_limits {
 
 struct bt_windows *windows_create(struct guest_mem *, const struct window_limits *, struct error *);
 
-static inline void windows_lock(struct bt_windows *w) { pthread_mutex_lock(&w->lock); }
+static inline void windows_lock(struct bt_windows *w)
+{
+	if (!pthread_mutex_trylock(&w->lock))
+		return;
+	atomic_fetch_add(&w->lock_wanted, 1);
+	pthread_mutex_lock(&w->lock);
+	atomic_fetch_sub(&w->lock_wanted, 1);
+}
 static inline void windows_unlock(struct bt_windows *w) { pthread_mutex_unlock(&w->lock); }
 
 /* ---- window_walk.c: reading the guest's tables ---- */
@@ -288,6 +320,8 @@ void space_set_upper(struct space *, const struct vcpu *);
 
 /* ---- window_map.c: what is mapped; the lock is held ---- */
 
+/* Reserved, from now on it may be read and written. False: the host has no mappings left for that. */
+bool windows_open_page(struct bt_windows *, uint64_t at);
 /* Addresses that nothing is mapped at; 0 and errno when there are not that many. */
 uint64_t windows_reserve(uint64_t size);
 void windows_release(uint64_t at, uint64_t size);
@@ -296,6 +330,19 @@ int pool_create(struct pool *, size_t item_size, uint32_t capacity, struct error
 void pool_destroy(struct pool *);
 static inline void *pool_item(const struct pool *p, pool_index i) { return p->items + (size_t)(i - 1) * p->item_size; }
 static inline uint32_t pool_left(const struct pool *p) { return p->capacity - p->taken; }
+
+/*
+ * The host's page tables: one page for each region that anything is mapped in, one for each GiB that has any, two for a window.
+ * Records are never given back to the host.
+ */
+#define REGION_TABLES PAGE_SIZE
+#define GIB_TABLES    PAGE_SIZE
+#define WINDOW_TABLES (2 * PAGE_SIZE)
+/* What a fill of so many regions takes at most. */
+static inline uint64_t overhead_of_regions(unsigned count)
+{
+	return count * (sizeof(struct region) + REGION_TABLES + GIB_TABLES) + WINDOW_TABLES + sizeof(struct span);
+}
 
 static inline struct region *region_of(const struct bt_windows *w, pool_index i)
 {
@@ -332,13 +379,31 @@ void region_protect_whole(struct bt_windows *, struct region *);
 /* No mapping of this page may be written any more; or those of whole regions may again. */
 void page_guard(struct bt_windows *, gpa_t);
 void page_unguard(struct bt_windows *, gpa_t);
+/* One more mapping of this page, or whole region with it, may follow. Drops the oldest if there are too many. */
+void page_limit_aliases(struct bt_windows *, gpa_t, bool whole);
+bool page_has_all_aliases(struct bt_windows *, gpa_t, bool whole);
 /* Unmap all of a window. */
 void window_clear(struct bt_windows *, struct window *);
+/* Of regions to be mapped whole: pages that would be read-only since they have code. */
+unsigned region_code_pages(struct bt_windows *, gpa_t);
+/* Would so many mappings, each cut in three, be too many? */
+static inline bool may_split(const struct bt_windows *w, unsigned count)
+{
+	return w->stats.mappings + 2ull * count <= w->mapping_limit;
+}
+/* Take the spare mappings that are missing. False: the host does not give them. */
+bool spares_take(struct bt_windows *);
+void spares_release(struct bt_windows *);
+/* Empties windows that are unclean. False: the host did not let it, and they cannot be used. */
+bool windows_clean(struct bt_windows *);
 
 /* ---- window_check.c: comparing with the guest's tables; the lock is held ---- */
 
-/* Everything, or all that is not global, was compared at time `now` or later. */
-void window_validate(struct bt_windows *, struct window *, bool all);
+/*
+ * Everything, or all that is not global, was compared at time `now` or later. False: not all of it, because the vCPU has something
+ * else to do after many calls of the host. Each of them leaves less to be done next time.
+ */
+bool window_validate(struct bt_windows *, struct window *, bool all, const struct vcpu *);
 /* The page with this address. */
 void window_validate_page(struct bt_windows *, struct window *, uint64_t lin);
 bool region_matches(const struct region *, const struct table_walk *);
@@ -354,7 +419,7 @@ enum window_result windows_fill(struct bt_windows *, struct window_cpu *, struct
 void windows_fill_missed(struct bt_windows *, struct window_cpu *);
 void windows_graduate(struct bt_windows *, struct window_cpu *);
 
-/* ---- window_trim.c; the lock is held, the caller is not in translated code ---- */
+/* ---- window_trim.c; the lock is held ---- */
 
 /* From time to time, empty the host's page tables of windows. */
 void windows_trim(struct bt_windows *, struct vcpu *);
@@ -375,8 +440,26 @@ struct window *space_get_window(struct bt_windows *, struct window_cpu *, unsign
 bool table_names(const struct space *, enum table_view, const struct window *);
 /* Let this view's table lead to this window, if it may. */
 void table_name(struct bt_windows *, struct space *, enum table_view, const struct window *);
-/* Host mappings and pool items for one fill. False: there is no room, whatever is evicted. */
-bool windows_make_room(struct bt_windows *, unsigned mappings, unsigned regions);
+/*
+ * Host mappings and pool items for one fill. False: there is no room, whatever is evicted; or it would take long, and the vCPU has
+ * something else to do.
+ */
+bool windows_make_room(struct bt_windows *, const struct vcpu *, unsigned mappings, unsigned regions);
+/* Drop something of a window. False: nothing is mapped. */
+bool windows_evict(struct bt_windows *);
+
+/* Does something wait for the vCPU, or another vCPU for the lock? */
+static inline bool is_wanted(const struct bt_windows *w, const struct vcpu *v)
+{
+	return atomic_load_explicit(&v->events, memory_order_relaxed) ||
+	       atomic_load_explicit(&w->lock_wanted, memory_order_relaxed);
+}
+
+/* The same after so many calls of the host since there were `calls` of them: then what is being done is left for later. */
+static inline bool is_awaited(const struct bt_windows *w, const struct vcpu *v, uint64_t calls)
+{
+	return unlikely(w->host_calls - calls >= CALLS_AT_ONCE) && is_wanted(w, v);
+}
 
 static inline unsigned slot_of(uint64_t lin) { return bits(lin, 47, SLOT_SHIFT); }
 static inline uint64_t slot_start(unsigned slot)

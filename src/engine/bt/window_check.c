@@ -104,6 +104,15 @@ static void note_global(struct bt_windows *w, struct region *r, uint64_t any, ui
 
 #define ALL_PAGES UINT_MAX
 
+static unsigned count_set(const struct page_set *set)
+{
+	unsigned count = 0;
+
+	for (unsigned n = 0; n < SPANS_PER_REGION; n++)
+		count += (unsigned)__builtin_popcountll(set->bits[n]);
+	return count;
+}
+
 /* page: its number in the region, or ALL_PAGES. */
 static void check_pages(struct bt_windows *w, struct region *r, unsigned page)
 {
@@ -121,6 +130,10 @@ static void check_pages(struct bt_windows *w, struct region *r, unsigned page)
 	note_global(w, r, f.any, f.all);
 	if (!f.differs)
 		return;
+	if (!may_split(w, count_set(&f.unwritable) + count_set(&f.gone))) {
+		region_drop(w, r);
+		return;
+	}
 	region_protect_pages(w, r, &f.unwritable);
 	region_unmap_pages(w, r, &f.gone);
 }
@@ -205,20 +218,33 @@ bool region_matches(const struct region *r, const struct table_walk *t)
 				  : table_entry_same(t->pde, r->pde, reserved);
 }
 
-void window_validate(struct bt_windows *w, struct window *window, bool all)
+static bool check_regions(struct bt_windows *w, struct list *regions, const struct vcpu *v)
 {
-	uint64_t now = atomic_load(&w->clock);
+	uint64_t calls = w->host_calls;
 	struct region *r, *next;
 
-	w->stats.revalidations++;
-	list_for_each_safe (r, next, &window->local_regions, node)
+	list_for_each_safe (r, next, regions, node) {
 		check_region(w, r, ALL_PAGES);
+		if (is_awaited(w, v, calls))
+			return false;
+	}
+	return true;
+}
+
+bool window_validate(struct bt_windows *w, struct window *window, bool all, const struct vcpu *v)
+{
+	uint64_t now = atomic_load(&w->clock);
+
+	w->stats.revalidations++;
+	if (!check_regions(w, &window->local_regions, v))
+		return false;
 	window->validated_local = now;
 	if (!all)
-		return;
-	list_for_each_safe (r, next, &window->global_regions, node)
-		check_region(w, r, ALL_PAGES);
+		return true;
+	if (!check_regions(w, &window->global_regions, v))
+		return false;
 	window->validated = now;
+	return true;
 }
 
 /* INVLPG: this page, but all of a large page, of which any address stands for all of it. */

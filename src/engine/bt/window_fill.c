@@ -133,7 +133,8 @@ static bool belongs(struct fill *f, const struct mem_region *ram, const struct s
 	struct candidate c = candidate(f, ram, page);
 
 	return c.mappable && c.frame == frame && c.writable == writable &&
-	       !is_mapped(s, page % PAGES_PER_SPAN, frame, writable);
+	       !is_mapped(s, page % PAGES_PER_SPAN, frame, writable) &&
+	       !(writable && page_has_all_aliases(f->w, gpa(frame), false));
 }
 
 static enum window_result fill_pages(struct fill *f, struct region *r)
@@ -183,10 +184,18 @@ static bool region_belongs(const struct fill *f, uint32_t number, uint64_t frame
 	return entry == ((t->pde & ~PTE_FRAME) | frame);
 }
 
+/* One more in the run, with so many cut out of it already: is it worth its mappings? */
+static bool run_goes_on(const struct fill *f, uint64_t frame, unsigned *code_pages)
+{
+	*code_pages += region_code_pages(f->w, gpa(frame));
+	return 2 * *code_pages < FILL_MAPPINGS && !page_has_all_aliases(f->w, gpa(frame), true);
+}
+
 /* The run of regions around `here` that can be mapped at once: in *first its first; returns how many. */
 static unsigned whole_run(const struct fill *f, uint32_t here, uint64_t frame, uint32_t *first)
 {
 	uint32_t start = here & ~(FILL_REGIONS - 1), end = start + FILL_REGIONS, last = here;
+	unsigned code_pages = 0;
 	uint64_t offset, unused;
 
 	*first = here;
@@ -196,7 +205,7 @@ static unsigned whole_run(const struct fill *f, uint32_t here, uint64_t frame, u
 		uint64_t before = frame - ((uint64_t)(here - *first + 1) << REGION_SHIFT);
 
 		if (before > frame || !windows_ram_offset(f->w, gpa(before), frame - before, &unused) ||
-		    !region_belongs(f, *first - 1, before))
+		    !region_belongs(f, *first - 1, before) || !run_goes_on(f, before, &code_pages))
 			break;
 		--*first;
 	}
@@ -204,7 +213,7 @@ static unsigned whole_run(const struct fill *f, uint32_t here, uint64_t frame, u
 		uint64_t count = last + 2 - here, after = frame + ((count - 1) << REGION_SHIFT);
 
 		if (!windows_ram_offset(f->w, gpa(frame), count << REGION_SHIFT, &unused) ||
-		    !region_belongs(f, last + 1, after))
+		    !region_belongs(f, last + 1, after) || !run_goes_on(f, after, &code_pages))
 			break;
 		last++;
 	}
@@ -258,11 +267,31 @@ static enum window_kind kind_for(const struct fill *f)
 	return f->walk.user ? WINDOW_USER : WINDOW_SUPERVISOR;
 }
 
+/* Is it a large page that is mapped as one? *mappings: what that takes; page by page if it is cut too often. */
+static bool may_be_whole(const struct fill *f, unsigned *mappings)
+{
+	gpa_t frame = gpa(f->walk.page.v & ~(BIT(REGION_SHIFT) - 1));
+	uint64_t offset;
+	unsigned needed;
+
+	*mappings = FILL_MAPPINGS;
+	if (f->walk.leaf == LEAF_4K || has_closed(f->window, region_number(f->lin)) ||
+	    !windows_ram_offset(f->w, frame, BIT(REGION_SHIFT), &offset))
+		return false;
+	needed = FILL_MAPPINGS + 2 * region_code_pages(f->w, frame);
+	if (needed > f->w->mapping_limit / 2)
+		return false;
+	*mappings = needed;
+	return true;
+}
+
 static enum window_result fill(struct fill *f, struct window *at)
 {
 	enum window_kind kind;
+	unsigned mappings;
 	struct region *r;
 	uint64_t offset;
+	bool whole;
 
 	if (!f->cpu->current || !read_tables(f) || (f->cpu->young && f->walk.user))
 		return WINDOW_SLOW;
@@ -279,19 +308,20 @@ static enum window_result fill(struct fill *f, struct window *at)
 		if (!table_names(f->cpu->space, f->view, f->window))
 			return WINDOW_SLOW;
 	}
-	if (is_closed(f->window, f->lin) || !windows_make_room(f->w, FILL_MAPPINGS, FILL_REGIONS))
+	whole = may_be_whole(f, &mappings);
+	if (is_closed(f->window, f->lin) ||
+	    !windows_make_room(f->w, f->cpu->vcpu, mappings, whole ? FILL_REGIONS : 1) || f->window->unclean)
 		return WINDOW_SLOW;
+	if (whole || f->writable)
+		page_limit_aliases(f->w, f->walk.page, whole);
 	if (f->write && f->walk.leaf != LEAF_4K)
 		page_unguard(f->w, f->walk.page); /* it holds no code any more */
 	r = region_find(f->w, f->window, region_number(f->lin));
-	if (r && !region_matches(r, &f->walk)) {
+	if (r && (r->whole != whole || !region_matches(r, &f->walk))) {
 		region_drop(f->w, r);
 		r = NULL;
 	}
-	if (f->walk.leaf != LEAF_4K && !has_closed(f->window, region_number(f->lin)) &&
-	    windows_ram_offset(f->w, gpa(f->walk.page.v & ~(BIT(REGION_SHIFT) - 1)), BIT(REGION_SHIFT), &offset))
-		return fill_whole(f, r);
-	return fill_pages(f, r);
+	return whole ? fill_whole(f, r) : fill_pages(f, r);
 }
 
 static bool is_repeated(struct window_cpu *c, uint64_t lin)
@@ -310,6 +340,8 @@ static enum window_result fill_locked(struct fill *f, struct window *at)
 
 	windows_lock(f->w);
 	result = fill(f, at);
+	if (unlikely(f->w->stats.pages_filled >= f->w->trim.look_at))
+		windows_trim(f->w, f->cpu->vcpu);
 	windows_unlock(f->w);
 	return result;
 }

@@ -30,14 +30,28 @@ void pool_destroy(struct pool *p)
 	p->items = NULL;
 }
 
+static bool windows_take(struct bt_windows *w, uint64_t size)
+{
+	if (!overhead_take(&w->mem->overhead, OVERHEAD_WINDOWS, size))
+		return false;
+	w->overhead += size;
+	return true;
+}
+
+static void windows_give(struct bt_windows *w, uint64_t size)
+{
+	overhead_give(&w->mem->overhead, OVERHEAD_WINDOWS, size);
+	w->overhead -= size;
+}
+
 /* A zeroed item, 0 when there is none left. */
-static pool_index pool_take(struct pool *p)
+static pool_index pool_take(struct bt_windows *w, struct pool *p)
 {
 	pool_index i = p->free;
 
 	if (i)
 		memcpy(&p->free, pool_item(p, i), sizeof(p->free));
-	else if (p->fresh < p->capacity)
+	else if (p->fresh < p->capacity && windows_take(w, p->item_size))
 		i = ++p->fresh;
 	else
 		return 0;
@@ -84,10 +98,68 @@ void windows_release(uint64_t at, uint64_t size)
 		syscall(SYS_munmap, at, size);
 }
 
-/* Give addresses of a window back to the reservation. This must work: what was there may not be used any more. */
-static void host_unmap(uint64_t at, uint64_t size)
+/* Each is one mapping, whatever is beside it: shared ones with memory of their own do not become one. */
+bool spares_take(struct bt_windows *w)
 {
-	BUG_ON(host_mmap(at, size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	while (w->spare_count < SPARE_MAPPINGS) {
+		long at = syscall(SYS_mmap, 0, PAGE_SIZE, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (at == -1)
+			return false;
+		w->spare[w->spare_count++] = (uint64_t)at;
+	}
+	return true;
+}
+
+static bool spare_give(struct bt_windows *w)
+{
+	return w->spare_count && !syscall(SYS_munmap, w->spare[--w->spare_count], PAGE_SIZE);
+}
+
+void spares_release(struct bt_windows *w)
+{
+	while (spare_give(w))
+		continue;
+}
+
+bool windows_open_page(struct bt_windows *w, uint64_t at)
+{
+	do {
+		if (!mprotect(host_pointer(at), PAGE_SIZE, PROT_READ | PROT_WRITE))
+			return true;
+	} while (spare_give(w));
+	return false;
+}
+
+static int host_reserve(uint64_t at, uint64_t size)
+{
+	return host_mmap(at, size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+static struct window *window_of(struct bt_windows *w, uint64_t at)
+{
+	return &w->window[(at - w->first) / (WINDOW_SIZE + WINDOW_GUARD)];
+}
+
+/*
+ * Give addresses of a window back to the reservation. What was there may not be used any more, whatever happens; but the host gives a
+ * process so many mappings, others may have taken the last ones (or its limit became lower), and a piece in the middle of a mapping
+ * takes two more. So there are some to spare. When these do not help, taking all rights away does as well, which needs no further
+ * mapping where nothing is cut: last of all for the whole window, at whose ends there never were any rights. What is left of it then
+ * is seen to later.
+ */
+static void host_unmap(struct bt_windows *w, uint64_t at, uint64_t size)
+{
+	struct window *window = window_of(w, at);
+
+	w->host_calls++;
+	do {
+		if (!host_reserve(at, size))
+			return;
+	} while (spare_give(w));
+	BUG_ON(mprotect(host_pointer(at), size, PROT_NONE) &&
+	       mprotect(host_pointer(window->base), WINDOW_SIZE, PROT_NONE));
+	window->unclean = w->unclean = true;
 }
 
 /* On failure nothing is mapped there. */
@@ -97,17 +169,19 @@ static int host_map(struct bt_windows *w, uint64_t at, uint64_t size, uint64_t o
 			   MAP_FIXED | MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0), w->mem->ram.fd,
 			   offset);
 
+	w->host_calls++;
 	if (rc)
-		host_unmap(at, size);
+		host_unmap(w, at, size);
 	return rc;
 }
 
 /* Needs up to two more mappings, which the host may not give: then nothing is mapped there afterwards. */
-static bool host_protect(uint64_t at, uint64_t size)
+static bool host_protect(struct bt_windows *w, uint64_t at, uint64_t size)
 {
+	w->host_calls++;
 	if (!mprotect(host_pointer(at), size, PROT_READ))
 		return true;
-	host_unmap(at, size);
+	host_unmap(w, at, size);
 	return false;
 }
 
@@ -132,13 +206,32 @@ struct region *region_find(struct bt_windows *w, const struct window *window, ui
 	return r;
 }
 
+/* Page tables of the host that a region has alone, when its GiB and its window have so many others. */
+static uint64_t tables_of(const struct window *window, uint32_t number, unsigned others)
+{
+	uint64_t size = REGION_TABLES;
+
+	if (window->regions_in[number >> (GIB_SHIFT - REGION_SHIFT)] == others)
+		size += GIB_TABLES;
+	if (window->region_count == others)
+		size += WINDOW_TABLES;
+	return size;
+}
+
 struct region *region_add(struct bt_windows *w, struct window *window, uint32_t number, const struct table_walk *t)
 {
-	pool_index *head = hash_head(w, window, number), index = pool_take(&w->regions);
-	struct region *r = region_of(w, index);
+	pool_index *head = hash_head(w, window, number), index;
+	uint64_t tables = tables_of(window, number, 0);
+	struct region *r;
 
-	if (!r)
+	if (!windows_take(w, tables))
 		return NULL;
+	index = pool_take(w, &w->regions);
+	if (!index) {
+		windows_give(w, tables);
+		return NULL;
+	}
+	r = region_of(w, index);
 	r->hash_next = *head;
 	*head = index;
 	r->number = number;
@@ -150,6 +243,8 @@ struct region *region_add(struct bt_windows *w, struct window *window, uint32_t 
 	r->leaf = (uint8_t)t->leaf;
 	r->user_above = t->user_above;
 	window->huge_count += r->leaf == LEAF_1G;
+	window->region_count++;
+	window->regions_in[number >> (GIB_SHIFT - REGION_SHIFT)]++;
 	list_append(&window->global_regions, &r->node);
 	return r;
 }
@@ -318,7 +413,7 @@ int span_map(struct bt_windows *w, struct region *r, unsigned number, unsigned f
 	int rc;
 
 	if (!r->span[number]) {
-		r->span[number] = pool_take(&w->spans);
+		r->span[number] = pool_take(w, &w->spans);
 		if (!r->span[number])
 			return -ENOMEM;
 		s = span_of(w, r->span[number]);
@@ -381,20 +476,29 @@ static void unmap_ranges(struct bt_windows *w, const struct region *r, const str
 				start = n;
 			end = n + 1;
 		} else if (start != end && page_filled(w, r, n)) {
-			host_unmap(region_base(r) + start * PAGE_SIZE, (end - start) * PAGE_SIZE);
+			host_unmap(w, region_base(r) + start * PAGE_SIZE, (end - start) * PAGE_SIZE);
 			start = end;
 		}
 	}
 	if (start != end)
-		host_unmap(region_base(r) + start * PAGE_SIZE, (end - start) * PAGE_SIZE);
+		host_unmap(w, region_base(r) + start * PAGE_SIZE, (end - start) * PAGE_SIZE);
 }
 
-static void region_release(struct bt_windows *w, struct region *r);
+static bool has_others(const struct bt_windows *w, const struct region *r, const struct page_set *set)
+{
+	bool any = r->whole;
+
+	for (unsigned n = 0; n < SPANS_PER_REGION && !any; n++)
+		any = r->span[n] && (span_of(w, r->span[n])->filled & ~set->bits[n]);
+	return any;
+}
 
 void region_unmap_pages(struct bt_windows *w, struct region *r, const struct page_set *set)
 {
-	bool empty = !r->whole;
-
+	if (!has_others(w, r, set)) {
+		region_drop(w, r);
+		return;
+	}
 	unmap_ranges(w, r, set);
 	for (unsigned n = 0; n < SPANS_PER_REGION; n++) {
 		struct span *s = span_of(w, r->span[n]);
@@ -405,14 +509,10 @@ void region_unmap_pages(struct bt_windows *w, struct region *r, const struct pag
 			span_forget(w, s, set->bits[n]);
 			span_recount(s);
 		}
-		if (s->filled)
-			empty = false;
-		else
+		if (!s->filled)
 			span_release(w, r, n);
 	}
 	region_recount(w, r);
-	if (empty)
-		region_release(w, r);
 }
 
 /* Pages [first, first + count) of a span lose write access. */
@@ -422,7 +522,7 @@ static void span_protect(struct bt_windows *w, struct span *s, unsigned first, u
 
 	for (unsigned n = first; n < first + count; n++)
 		unlink_page(w, s, n);
-	if (!host_protect(span_base(w, s) + first * PAGE_SIZE, (uint64_t)count * PAGE_SIZE))
+	if (!host_protect(w, span_base(w, s) + first * PAGE_SIZE, (uint64_t)count * PAGE_SIZE))
 		span_forget(w, s, pages);
 	span_recount(s);
 }
@@ -482,6 +582,7 @@ static int map_pieces(struct bt_windows *w, uint64_t base, uint64_t pages, uint3
 }
 
 static void guard_in_whole_regions(struct bt_windows *w, uint32_t frame, uint32_t ram_page);
+static void region_release(struct bt_windows *w, struct region *r);
 
 /* A new whole region has read-only what is guarded; what is code and was not guarded yet becomes so, everywhere. */
 static void count_holes(struct bt_windows *w, struct region *r, uint32_t ram_page)
@@ -505,7 +606,7 @@ int regions_map_whole(struct bt_windows *w, struct window *window, uint32_t numb
 	BUG_ON(!windows_ram_offset(w, gpa((uint64_t)frame << PAGE_SHIFT), (uint64_t)count << REGION_SHIFT, &offset));
 	rc = map_pieces(w, base, (uint64_t)count * PAGES_PER_REGION, frame, offset, writable, populate);
 	if (rc)
-		host_unmap(base, (uint64_t)count << REGION_SHIFT);
+		host_unmap(w, base, (uint64_t)count << REGION_SHIFT);
 	for (unsigned n = 0; n < count; n++) {
 		struct region *r = region_find(w, window, number + n);
 
@@ -527,8 +628,8 @@ int regions_map_whole(struct bt_windows *w, struct window *window, uint32_t numb
 
 void region_protect_whole(struct bt_windows *w, struct region *r)
 {
-	if (!host_protect(region_base(r), BIT(REGION_SHIFT))) {
-		region_release(w, r);
+	if (!may_split(w, 2) || !host_protect(w, region_base(r), BIT(REGION_SHIFT))) {
+		region_drop(w, r);
 		return;
 	}
 	r->writable = false;
@@ -545,7 +646,7 @@ static void guard_in_whole_regions(struct bt_windows *w, uint32_t frame, uint32_
 		next = region_of(w, r->large_next);
 		if (!r->writable)
 			continue;
-		if (!host_protect(region_base(r) + offset, PAGE_SIZE)) {
+		if (!host_protect(w, region_base(r) + offset, PAGE_SIZE)) {
 			region_drop(w, r);
 			continue;
 		}
@@ -553,6 +654,38 @@ static void guard_in_whole_regions(struct bt_windows *w, uint32_t frame, uint32_
 		region_recount(w, r);
 	}
 	w->guarded[ram_page / 64] |= BIT(ram_page % 64);
+}
+
+/* What may be written of a page, and where its 2 MiB are as a whole. In *last the oldest. */
+static unsigned count_pages(struct bt_windows *w, uint32_t ram_page, uint32_t *last)
+{
+	unsigned count = 0;
+
+	for (uint32_t id = w->page_mappings[ram_page]; id; count++) {
+		*last = id;
+		id = span_of(w, id / PAGES_PER_SPAN)->next[id % PAGES_PER_SPAN];
+	}
+	return count;
+}
+
+static unsigned count_whole(struct bt_windows *w, uint32_t frame, struct region **last)
+{
+	unsigned count = 0;
+
+	for (struct region *r = region_of(w, *large_head(w, frame)); r; count++) {
+		*last = r;
+		r = region_of(w, r->large_next);
+	}
+	return count;
+}
+
+/* Each may have to be cut. */
+static unsigned count_aliases(struct bt_windows *w, uint32_t frame, uint32_t ram_page)
+{
+	struct region *region;
+	uint32_t last;
+
+	return count_pages(w, ram_page, &last) + count_whole(w, frame, &region);
 }
 
 void page_guard(struct bt_windows *w, gpa_t at)
@@ -563,6 +696,8 @@ void page_guard(struct bt_windows *w, gpa_t at)
 	if (!windows_ram_offset(w, gpa(at.v & PAGE_MASK), PAGE_SIZE, &offset))
 		return;
 	ram_page = (uint32_t)(offset >> PAGE_SHIFT);
+	while (!may_split(w, count_aliases(w, frame, ram_page)) && windows_evict(w))
+		continue;
 	while (w->page_mappings[ram_page]) {
 		uint32_t id = w->page_mappings[ram_page];
 		struct span *s = span_of(w, id / PAGES_PER_SPAN);
@@ -596,6 +731,45 @@ void page_unguard(struct bt_windows *w, gpa_t at)
 	}
 }
 
+/* ---- a bound on the mappings of one page ---- */
+
+unsigned region_code_pages(struct bt_windows *w, gpa_t at)
+{
+	const struct mem_page *page = mem_page(w->mem, at);
+	unsigned count = 0;
+
+	for (unsigned n = 0; n < PAGES_PER_REGION; n++)
+		count += atomic_load_explicit(&page[n].code_chunks, memory_order_relaxed) != 0;
+	return count;
+}
+
+bool page_has_all_aliases(struct bt_windows *w, gpa_t at, bool whole)
+{
+	uint32_t frame = (uint32_t)(at.v >> PAGE_SHIFT), last;
+	struct region *region;
+
+	return (whole ? count_whole(w, frame, &region) : count_pages(w, ram_page_of(w, frame), &last)) >= MAX_ALIASES;
+}
+
+void page_limit_aliases(struct bt_windows *w, gpa_t at, bool whole)
+{
+	uint32_t frame = (uint32_t)(at.v >> PAGE_SHIFT), last;
+	struct page_set set = { 0 };
+	struct region *region;
+	struct span *s;
+
+	if (whole) {
+		if (count_whole(w, frame, &region) >= MAX_ALIASES)
+			region_drop(w, region);
+		return;
+	}
+	if (count_pages(w, ram_page_of(w, frame), &last) < MAX_ALIASES)
+		return;
+	s = span_of(w, last / PAGES_PER_SPAN);
+	set.bits[s->number] = BIT(last % PAGES_PER_SPAN);
+	region_unmap_pages(w, region_of(w, s->region), &set);
+}
+
 /* ---- the end of regions ---- */
 
 /* The record of a region of which nothing is mapped any more. */
@@ -617,6 +791,9 @@ static void region_release(struct bt_windows *w, struct region *r)
 		w->stats.pages_dropped += PAGES_PER_REGION;
 	}
 	window->huge_count -= r->leaf == LEAF_1G;
+	windows_give(w, tables_of(window, number, 1));
+	window->region_count--;
+	window->regions_in[number >> (GIB_SHIFT - REGION_SHIFT)]--;
 	if (r->global) {
 		window->global_count--;
 		w->slot_global[window->slot]--;
@@ -633,28 +810,54 @@ static void region_release(struct bt_windows *w, struct region *r)
 	}
 }
 
+/*
+ * The host frees a page table when all that it is for is unmapped at once. So a region goes as a whole, and the last one of a GiB, or of
+ * the window, takes that along.
+ */
 void region_drop(struct bt_windows *w, struct region *r)
 {
-	if (r->whole) {
-		host_unmap(region_base(r), BIT(REGION_SHIFT));
-	} else {
-		struct page_set all;
+	const struct window *window = r->window;
+	uint64_t size = BIT(REGION_SHIFT);
 
-		memset(&all, 0xff, sizeof(all));
-		unmap_ranges(w, r, &all);
-	}
+	if (window->region_count == 1)
+		size = WINDOW_SIZE;
+	else if (window->regions_in[r->number >> (GIB_SHIFT - REGION_SHIFT)] == 1)
+		size = BIT(GIB_SHIFT);
+	host_unmap(w, window->base + ((region_base(r) - window->base) & ~(size - 1)), size);
 	region_release(w, r);
 }
 
-void window_clear(struct bt_windows *w, struct window *window)
+static void release_all(struct bt_windows *w, struct window *window)
 {
 	struct region *r, *next;
 
-	if (list_empty(&window->local_regions) && list_empty(&window->global_regions))
-		return;
-	host_unmap(window->base, WINDOW_SIZE);
 	list_for_each_safe (r, next, &window->local_regions, node)
 		region_release(w, r);
 	list_for_each_safe (r, next, &window->global_regions, node)
 		region_release(w, r);
+}
+
+void window_clear(struct bt_windows *w, struct window *window)
+{
+	if (!window->region_count)
+		return;
+	host_unmap(w, window->base, WINDOW_SIZE);
+	release_all(w, window);
+}
+
+bool windows_clean(struct bt_windows *w)
+{
+	bool unclean = false;
+
+	for (unsigned n = 0; n < w->window_count; n++) {
+		struct window *window = &w->window[n];
+
+		if (!window->unclean)
+			continue;
+		release_all(w, window);
+		window->unclean = host_reserve(window->base, WINDOW_SIZE);
+		unclean |= window->unclean;
+	}
+	w->unclean = unclean;
+	return !unclean;
 }

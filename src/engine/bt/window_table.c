@@ -5,14 +5,17 @@
  * may still have its address in a register, until they leave translated code. Hence a window is given a new meaning only when
  * each of these `holders` has been outside since: when it asks for a table it notes the epoch, which each removal advances.
  */
-#define _GNU_SOURCE /* MAP_ANONYMOUS */
 #include "engine/bt/window.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 /* Address spaces that are looked at for each new one. */
 #define SWEEP 4u
+/* What is dropped at a time, and then again until there is room: some 100 us. */
+#define EVICT_MAPPINGS 128u
+#define EVICT_REGIONS  CALLS_AT_ONCE
+/* Below this the limit is not lowered. */
+#define MIN_MAPPINGS 48u
 
 /* ---- slot tables ---- */
 
@@ -70,7 +73,7 @@ static int make_tables(struct bt_windows *w, struct space *space)
 		uint64_t page = w->tables + TABLE_REACH + number * TABLE_STRIDE;
 		struct slot_table *table = &space->table[view];
 
-		if (mprotect((void *)(uintptr_t)page, PAGE_SIZE, PROT_READ | PROT_WRITE))
+		if (!windows_open_page(w, page))
 			return -1;
 		table->entry = (int64_t *)(uintptr_t)(page + PAGE_SIZE / 2);
 		table->r15 = page + PAGE_SIZE / 2 + SLOT_SHIFT;
@@ -144,12 +147,37 @@ static bool window_quiet(const struct bt_windows *w, const struct window *window
 	return true;
 }
 
-/* Forget what a window was for, when no table names it. */
+/* What is so little is unmapped with one call of the host. */
+static bool is_small(const struct window *window)
+{
+	return window->region_count <= CALLS_AT_ONCE && window->mappings <= 4 * CALLS_AT_ONCE;
+}
+
+static void drop_regions(struct bt_windows *w, struct window *window);
+
+/* Forget what a window was for, when no table names it. Where that takes long, it is the next to go, piece by piece. */
 static void window_retire(struct bt_windows *w, struct window *window)
 {
 	BUG_ON(window->references);
+	window->used = 0;
+	if (!is_small(window))
+		return;
 	window_clear(w, window);
 	window->pml4e = 0;
+}
+
+/* The same at once. False: the vCPU is needed elsewhere before all of it was unmapped. */
+static bool window_empty(struct bt_windows *w, struct window *window, const struct vcpu *v)
+{
+	uint64_t calls = w->host_calls;
+
+	while (!is_small(window)) {
+		if (is_awaited(w, v, calls))
+			return false;
+		drop_regions(w, window);
+	}
+	window_retire(w, window);
+	return true;
 }
 
 /* The address space used longest ago, but none that a vCPU is in. NULL: there is none. */
@@ -184,6 +212,8 @@ static struct window *find_unnamed(struct bt_windows *w, const struct window_cpu
 
 		if (window->references)
 			continue;
+		if (window->unclean)
+			continue;
 		if (!window_quiet(w, window, self)) {
 			*waiting = true;
 			continue;
@@ -206,17 +236,21 @@ static struct window *take_window(struct bt_windows *w, const struct window_cpu 
 		if (waiting || !evict_space(w))
 			return NULL;
 	if (window->pml4e) {
-		window_retire(w, window);
+		if (!window_empty(w, window, self->vcpu))
+			return NULL;
 		w->stats.evictions++;
 	}
 	window->holders = 0;
 	return window;
 }
 
-/* Fewer mappings than this in a window that was not used for long are not worth the faults that bring them back. */
+/* Regions of large pages may take few mappings, but page tables of the host. */
+static uint64_t weight(const struct window *window) { return window->mappings + 2 * window->region_count; }
+
+/* Less than this in a window that was not used for long is not worth the faults that bring it back. */
 static bool is_worth_evicting(const struct bt_windows *w, const struct window *window)
 {
-	return window->mappings >= w->mapping_limit / 16;
+	return weight(window) >= w->mapping_limit / 16;
 }
 
 /* What nobody names, then what is large and was used longest ago, else what is largest: that may be the one that room is made in. */
@@ -226,7 +260,7 @@ static bool better_victim(const struct bt_windows *w, const struct window *windo
 		return !window->references;
 	if (is_worth_evicting(w, window) && is_worth_evicting(w, other))
 		return window->used < other->used;
-	return window->mappings > other->mappings;
+	return weight(window) > weight(other);
 }
 
 static struct window *find_victim(struct bt_windows *w)
@@ -235,40 +269,72 @@ static struct window *find_victim(struct bt_windows *w)
 
 	for (unsigned n = 0; n < w->window_count; n++) {
 		struct window *window = &w->window[n];
-		bool has_any = !list_empty(&window->local_regions) || !list_empty(&window->global_regions);
 
-		if (has_any && (!victim || better_victim(w, window, victim)))
+		if (window->region_count && (!victim || better_victim(w, window, victim)))
 			victim = window;
 	}
 	return victim;
 }
 
-/* Drops what has been in a window longest, a quarter of all mappings that there may be. */
-static void evict_regions(struct bt_windows *w, struct window *window)
+/* Drops what has been in a window longest. */
+static void drop_regions(struct bt_windows *w, struct window *window)
 {
-	uint64_t before = w->stats.mappings, enough = w->mapping_limit / 4;
+	uint64_t before = w->stats.mappings, enough = MIN(w->mapping_limit / 4, EVICT_MAPPINGS);
 
-	do {
+	for (unsigned n = 0; n < EVICT_REGIONS && before - w->stats.mappings < enough; n++) {
 		struct list *list =
 			list_empty(&window->local_regions) ? &window->global_regions : &window->local_regions;
 
 		if (list_empty(list))
 			break;
 		region_drop(w, list_entry(list->next, struct region, node));
-	} while (before - w->stats.mappings < enough);
-	w->stats.evictions++;
+	}
 }
 
-bool windows_make_room(struct bt_windows *w, unsigned mappings, unsigned regions)
+bool windows_evict(struct bt_windows *w)
 {
-	while (w->stats.mappings + mappings > w->mapping_limit || pool_left(&w->regions) < regions ||
-	       !pool_left(&w->spans)) {
-		struct window *victim = find_victim(w);
+	struct window *victim = find_victim(w);
 
+	if (!victim)
+		return false;
+	drop_regions(w, victim);
+	w->stats.evictions++;
+	return true;
+}
+
+/* The host gave no more mappings, so there are fewer than was thought. False: there is none at all, whatever is given back. */
+static bool recover(struct bt_windows *w)
+{
+	struct window *victim;
+
+	windows_clean(w);
+	while (!spares_take(w) && w->spare_count < FEWEST_SPARES) {
+		victim = find_victim(w);
 		if (!victim)
 			return false;
-		evict_regions(w, victim);
+		w->mapping_limit = MIN(w->mapping_limit, MAX(w->stats.mappings / 2, MIN_MAPPINGS));
+		window_clear(w, victim);
+		w->stats.evictions++;
+		windows_clean(w);
 	}
+	return true;
+}
+
+static bool has_room(const struct bt_windows *w, unsigned mappings, unsigned regions)
+{
+	return w->stats.mappings + mappings <= w->mapping_limit && pool_left(&w->regions) >= regions &&
+	       pool_left(&w->spans) && overhead_left(&w->mem->overhead) >= overhead_of_regions(regions);
+}
+
+bool windows_make_room(struct bt_windows *w, const struct vcpu *v, unsigned mappings, unsigned regions)
+{
+	uint64_t calls = w->host_calls;
+
+	if (unlikely(w->spare_count < SPARE_MAPPINGS || w->unclean) && !recover(w))
+		return false;
+	while (!has_room(w, mappings, regions))
+		if (is_awaited(w, v, calls) || !windows_evict(w))
+			return false;
 	return true;
 }
 
@@ -286,13 +352,12 @@ static struct need need_of(const struct window_cpu *c)
 	return (struct need){ c->flushed, MAX(c->flushed, c->pcid[current_pcid(c->vcpu)].flushed) };
 }
 
-static void bring_up(struct bt_windows *w, struct window *window, struct need need)
+static bool bring_up(struct bt_windows *w, struct window *window, struct need need, const struct vcpu *v)
 {
 	window->used = ++w->uses;
 	if (window->validated < need.all)
-		window_validate(w, window, true);
-	else if (window->validated_local < need.local)
-		window_validate(w, window, false);
+		return window_validate(w, window, true, v);
+	return window->validated_local >= need.local || window_validate(w, window, false, v);
 }
 
 /*
@@ -328,17 +393,19 @@ static void space_narrow(struct bt_windows *w, struct space *space)
  * INVLPG looks only into the windows that the current table names and that have global pages. So a window that becomes part of
  * a table must have been looked at since the last one.
  */
-static void adopt(struct bt_windows *w, struct window_cpu *c, struct window *window)
+static bool adopt(struct bt_windows *w, struct window_cpu *c, struct window *window)
 {
 	struct need need = need_of(c);
 
 	memcpy(window->upper, c->space->upper, sizeof(window->upper));
 	need.all = MAX(need.all, w->page_flushed);
 	need.local = MAX(need.local, need.all);
-	bring_up(w, window, need);
+	if (!bring_up(w, window, need, c->vcpu))
+		return false;
 	slot_set(w, c->space, window);
 	if (!window->slot && atomic_load(&c->space->table[0].narrow))
 		window_narrow(w, window);
+	return true;
 }
 
 static bool window_is_for(const struct window *window, const struct space *space, unsigned slot, uint64_t pml4e)
@@ -411,8 +478,7 @@ struct window *space_get_window(struct bt_windows *w, struct window_cpu *c, unsi
 		window->narrow = false;
 		window->validated = window->validated_local = atomic_load(&w->clock);
 	}
-	adopt(w, c, window);
-	return window;
+	return adopt(w, c, window) ? window : NULL;
 }
 
 /* ---- address spaces ---- */
@@ -469,7 +535,7 @@ static struct space *make_space(struct bt_windows *w, const struct vcpu *v)
 	space = find_space(w, 0);
 	if (!space)
 		space = evict_space(w);
-	if (!space || (!space->table[0].entry && make_tables(w, space)))
+	if (!space || (!space->table[TABLE_VIEWS - 1].entry && make_tables(w, space)))
 		return NULL;
 	space->key = space_key(v);
 	space->nxe = v->s.efer & EFER_NXE;
@@ -491,14 +557,15 @@ static void adopt_known_windows(struct bt_windows *w, struct window_cpu *c)
 
 		if (!window->pml4e || !window_is_for(window, space, window->slot, space_entry(space, window->slot)))
 			continue;
-		adopt(w, c, window);
+		if (!adopt(w, c, window))
+			continue; /* found when it is needed */
 		for (enum table_view view = 0; view < TABLE_VIEWS; view++)
 			table_name(w, space, view, window);
 	}
 }
 
-/* The top-level entries are few, so they are compared each time, whatever was flushed. */
-static void validate_space(struct bt_windows *w, struct window_cpu *c)
+/* The top-level entries are few, so they are compared each time, whatever was flushed. False: not all was. */
+static bool validate_space(struct bt_windows *w, struct window_cpu *c)
 {
 	struct need need = need_of(c);
 	struct space *space = c->space;
@@ -515,10 +582,12 @@ static void validate_space(struct bt_windows *w, struct window_cpu *c)
 				if (!window)
 					continue;
 				memcpy(window->upper, space->upper, sizeof(window->upper));
-				bring_up(w, window, need);
+				if (!bring_up(w, window, need, c->vcpu))
+					return false;
 			}
 		}
 	}
+	return true;
 }
 
 /* Put the vCPU into the address space of its CR3. */
@@ -528,8 +597,7 @@ static bool enter_space(struct bt_windows *w, struct window_cpu *c)
 	if (c->space) {
 		if (c->space->paging != PAGING_4_LEVEL)
 			space_set_upper(c->space, c->vcpu);
-		validate_space(w, c);
-		return true;
+		return validate_space(w, c);
 	}
 	c->space = make_space(w, c->vcpu);
 	if (!c->space)

@@ -588,6 +588,8 @@ static void interp_destroy(struct vcpu *v)
 	if (!in)
 		return;
 	interp_host_destroy(v);
+	if (in->arena)
+		overhead_give(&v->mem->overhead, OVERHEAD_CODE, in->arena_size);
 	free(in->arena);
 	free(in->step);
 	free(in->scratch);
@@ -608,8 +610,11 @@ static int interp_create(struct vcpu *v, struct error *err)
 	v->events_posted = events_posted;
 	v->sync_icount = sync_icount;
 	v->splits_trap = host_detects_split_locks();
-	in->arena_size = (size_t)engine_options_of(v)->arena << 10;
-	in->arena = aligned_alloc(64, in->arena_size);
+	in->arena_size = MIN((size_t)engine_options_of(v)->arena << 10,
+			     align_up(v->mem->overhead.code_share / INTERP_ARENA_PART, PAGE_SIZE));
+	if (overhead_take(&v->mem->overhead, OVERHEAD_CODE, in->arena_size) &&
+	    !(in->arena = aligned_alloc(64, in->arena_size)))
+		overhead_give(&v->mem->overhead, OVERHEAD_CODE, in->arena_size);
 	in->step = calloc(1, block_size(2));
 	in->scratch = calloc(1, block_size(INTERP_MAX_INSNS + 1));
 	in->decoder = decode_cache_create(v->model);

@@ -11,9 +11,10 @@
 #include "engine/engine.h"
 #include "engine/interp/host_exec.h"
 
-#define INTERP_MAX_INSNS 64 /* in a block */
-#define INTERP_HASH_BITS 14 /* blocks by physical address */
-#define INTERP_JUMP_BITS 12 /* blocks by linear address */
+#define INTERP_MAX_INSNS  64 /* in a block */
+#define INTERP_ARENA_PART 4  /* of what a vCPU's code may take its arena has at most one, whatever the option says */
+#define INTERP_HASH_BITS  14 /* blocks by physical address */
+#define INTERP_JUMP_BITS  12 /* blocks by linear address */
 
 struct block {
 	struct block *hash_next;

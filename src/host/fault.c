@@ -1,0 +1,92 @@
+/*
+ * Faults of memory that the host cannot give when it is touched (SIGBUS), and signals that are nobody's. Process-wide because signal
+ * dispositions are.
+ */
+#define _GNU_SOURCE
+#include "host/host.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#define MAX_BACKED 32
+
+/* A place is free while its base is 0, and not looked at while its size is. */
+static struct {
+	_Atomic uint64_t base, size;
+	const char *what;
+} backed[MAX_BACKED];
+static struct sigaction previous;
+static _Atomic bool installed;
+
+void host_signal_pass_on(const struct sigaction *to, int signal, siginfo_t *info, void *context)
+{
+	if (to->sa_flags & SA_SIGINFO)
+		to->sa_sigaction(signal, info, context);
+	else if (to->sa_handler != SIG_DFL && to->sa_handler != SIG_IGN)
+		to->sa_handler(signal);
+	else
+		host_signal_end(signal);
+}
+
+/* Async-signal-safe. */
+static void complain(const char *what, bool hardware)
+{
+	const char *const parts[] = {
+		"doppel: ", hardware ? "the host's memory is damaged at " : "the host has no memory left for ", what,
+		"\n"
+	};
+
+	host_terminal_restore();
+	for (size_t n = 0; n < ARRAY_SIZE(parts); n++)
+		if (write(STDERR_FILENO, parts[n], strlen(parts[n])) < 0)
+			return;
+}
+
+static void on_bus_error(int signal, siginfo_t *info, void *context)
+{
+	uint64_t at = (uint64_t)(uintptr_t)info->si_addr;
+	bool hardware = info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO;
+
+	for (size_t n = 0; n < MAX_BACKED && (hardware || info->si_code == BUS_ADRERR); n++) {
+		if (at - atomic_load(&backed[n].base) >= atomic_load(&backed[n].size))
+			continue;
+		complain(backed[n].what, hardware);
+		break;
+	}
+	host_signal_pass_on(&previous, signal, info, context);
+}
+
+/* Once: others may have put theirs in front, which come here. */
+static void install(void)
+{
+	struct sigaction action = { .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	if (!atomic_exchange(&installed, true))
+		sigaction(SIGBUS, &action, &previous);
+}
+
+void host_backed_add(const void *base, size_t size, const char *what)
+{
+	install();
+	for (size_t n = 0; n < MAX_BACKED; n++) {
+		uint64_t none = 0;
+
+		if (!atomic_compare_exchange_strong(&backed[n].base, &none, (uint64_t)(uintptr_t)base))
+			continue;
+		backed[n].what = what;
+		atomic_store(&backed[n].size, size);
+		return;
+	}
+}
+
+void host_backed_remove(const void *base)
+{
+	for (size_t n = 0; n < MAX_BACKED; n++) {
+		if (atomic_load(&backed[n].base) != (uint64_t)(uintptr_t)base)
+			continue;
+		atomic_store(&backed[n].size, 0);
+		atomic_store(&backed[n].base, 0);
+		return;
+	}
+}
