@@ -146,6 +146,9 @@ int lapic_timer_load(struct lapic *lapic, struct error *err)
 	if (lapic->timer_next != VTIME_NEVER && mode(lapic) != TIMER_TSC_DEADLINE && !lapic->timer_initial)
 		return error_set(err, EINVAL, "lapic %u: timer_next 0x%llx, but timer_initial is 0", lapic->id,
 				 (unsigned long long)lapic->timer_next);
+	/* A divider that was changed soon after power-on may have put it before that. */
+	if ((int64_t)(clock_now(lapic->device.bus->clock) - lapic->timer_start) < 0)
+		return error_set(err, EINVAL, "lapic %u: the timer starts to count in the future", lapic->id);
 	pthread_mutex_lock(&lapic->timer_lock);
 	arm(lapic, lapic->timer_next);
 	pthread_mutex_unlock(&lapic->timer_lock);
@@ -229,11 +232,12 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 	old = mode(lapic);
 	count = current_count(lapic, now);
 	lapic_put(lapic->lvt[LVT_TIMER], value);
+	if (mode(lapic) != old)
+		ticks_forget(lapic->device.bus, ticks_of(lapic));
 	if (mode(lapic) != old && (mode(lapic) > TIMER_PERIODIC || old > TIMER_PERIODIC)) {
 		/* Between TSC-deadline and the others the timer is disarmed. */
 		lapic->tsc_deadline = 0;
 		lapic->timer_initial = 0;
-		ticks_forget(lapic->device.bus, ticks_of(lapic));
 		arm(lapic, VTIME_NEVER);
 	} else if (mode(lapic) != old) {
 		/* The count in progress goes on, as the last or the first of its kind. */

@@ -132,6 +132,7 @@ static void pc_create(struct pc *pc)
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->bus = bus = bus_create(NULL, pc->clock, &pc->trace, NULL);
 	bus->request = request;
+	bus->reinject = pc->input.size & 2; /* late timers, made up for or not */
 	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
 		 piix_create(bus, NULL) || pit_create(bus, NULL) || rtc_create(bus, 1, NULL) || kbc_create(bus, NULL) ||
 		 uart_create(bus, 0, &pc->serial, NULL) || uart_create(bus, 2, NULL, NULL) ||
@@ -267,6 +268,8 @@ static void receive_input(struct pc *pc)
 	for (size_t i = 0; i < length; i++)
 		text[i] = (uint8_t)take(pc, 1);
 	pc->serial.ops->receive(pc->serial.opaque, text, length);
+	if (!length)
+		pc->serial.ops->receive_break(pc->serial.opaque);
 }
 
 /* Save a device, change some bytes, load: refused or not, the device must still work. */

@@ -4,6 +4,7 @@
  */
 #include "lib/board.h"
 
+#include <errno.h>
 #include <sched.h>
 
 #define TIMER_LVT  0x320
@@ -425,6 +426,44 @@ static void timer_at_another_rate(void **state)
 	}
 }
 
+/* A saved timer counts on; one that a record lets begin in the future is refused. */
+static void timer_records(void **state)
+{
+	struct board *b = *state;
+	struct device *device = (struct device *)apic(b, 1);
+	struct writer writer = { 0 }, early = { 0 };
+	struct error error = { 0 };
+
+	lapic_wr(b, 1, DIVIDE, 0xb);
+	lapic_wr(b, 1, TIMER_LVT, 0x200ec);
+	assert_int_equal(state_save(device->ops->state, 0, device, &early), 0);
+	board_run(b, 1000);
+	lapic_wr(b, 1, INITIAL, 100000);
+	assert_int_equal(state_save(device->ops->state, 0, device, &writer), 0);
+	board_run(b, 150000);
+	assert_int_equal(take(b, 1), 0xec);
+	eoi(b, 1);
+	assert_int_equal(
+		state_load(device->ops->state, 0, device, &(struct reader){ early.data, early.size, 0 }, &error), 0);
+	board_run(b, 150000);
+	assert_int_equal(take(b, 1), -1);
+	assert_int_equal(
+		state_load(device->ops->state, 0, device, &(struct reader){ writer.data, writer.size, 0 }, &error), 0);
+	assert_int_equal(lapic_rd(b, 1, CURRENT), 100000);
+
+	/* The same record in a machine that has not come so far. */
+	struct board *young = board_create(2);
+	struct device *other = (struct device *)irq_lapic(young->bus, 1);
+
+	assert_int_equal(
+		state_load(other->ops->state, 0, other, &(struct reader){ writer.data, writer.size, 0 }, &error),
+		-EINVAL);
+	assert_non_null(strstr(error.text, "future"));
+	board_destroy(young);
+	writer_free(&writer);
+	writer_free(&early);
+}
+
 static unsigned take_all(struct board *b, unsigned cpu, int vector)
 {
 	unsigned n = 0;
@@ -671,6 +710,7 @@ int main(void)
 		TEST(timer_that_is_due_expires_in_its_mode),
 		TEST(timer_at_another_rate),
 		TEST(late_expiries_come_later),
+		TEST(timer_records),
 		TEST(shortest_period_is_bounded),
 		TEST(tsc_deadline_timer),
 		TEST(deadline_follows_the_tsc),
