@@ -396,6 +396,7 @@ static void test_operands(u32 base, const char *where)
 
 CODE32(store_wrapping, "mov %eax, (%edi)")
 CODE32(load_wrapping, "mov (%edi), %eax")
+CODE32(add_wrapping, "lock add %eax, (%edi)")
 CODE(store_64, "mov %eax, (%edi)")
 
 static void test_wrapping(void)
@@ -417,6 +418,10 @@ static void test_wrapping(void)
 	check(marked, "3A 4.8: accessed and dirty is what it was in, and nothing else");
 	t = run_32(load_wrapping, BASED | 3, 0xffe);
 	check_equal(LOW(t.rax), 0xa1a2a3a4, "1 3.3.7: and is read so");
+	for (unsigned k = 0; k < 12; k++)
+		t = run_32(add_wrapping, BASED | 3, 0xffe);
+	check(t.vector == END_VECTOR && *end == 0x4f540000 && *start == 0x3542 && !*above,
+	      "1 3.3.7: and a locked one is added to so");
 	*start = 0;
 	t = USER_MODE(store_64, .rdi = 0xfffffffe, .rax = 0xb1b2b3b4);
 	check(t.vector == END_VECTOR && *end == 0xb3b40000 && !*start && *above == 0xb1b2,
