@@ -3,18 +3,19 @@
  * area that kernels read, and interrupt vectors, because some go back to real mode and ask it.
  */
 #include "boot/bios.h"
-#include "boot/private.h"
 #include "boot/pc.h"
+#include "boot/private.h"
 
 /* Labels of bios_rom.S */
-extern const uint8_t bios_rom[], bios_dummy[], bios_timer[], bios_master[], bios_slave[], bios_teletype[], bios_equipment[],
-	bios_base_memory[], bios_none[], bios_system[], bios_keyboard[], bios_bootstrap[], bios_time[];
+extern const uint8_t bios_rom[], bios_dummy[], bios_timer[], bios_master[], bios_slave[], bios_teletype[],
+	bios_equipment[], bios_base_memory[], bios_none[], bios_system[], bios_keyboard[], bios_bootstrap[],
+	bios_time[];
 
 #define ROM_BELOW_1M (FIRMWARE_END - BIOS_SIZE)
 _Static_assert(BIOS_SEGMENT * 16 + BIOS_OFFSET == ROM_BELOW_1M, "the segment that it was assembled for");
 _Static_assert(BIOS_SEGMENT * 16 + BIOS_MAP == LEGACY_TABLES_END, "behind the tables");
 _Static_assert(SHUTDOWN_REGISTER == BOOT_SHUTDOWN_CODE, "one register");
-_Static_assert(MEMORY_RANGES_MAX * BIOS_ENTRY_SIZE <= BIOS_MAP_COUNT - BIOS_MAP, "room for the memory map");
+_Static_assert(MEMORY_RANGES_MAX *BIOS_ENTRY_SIZE <= BIOS_MAP_COUNT - BIOS_MAP, "room for the memory map");
 
 int bios_map(struct guest_mem *mem, struct error *err)
 {

@@ -49,8 +49,8 @@ static int check_segment(const struct boot_image *image, uint64_t lowest, unsign
 	return boot_check_range(image, what, s->paddr, s->memory_size, lowest, err);
 }
 
-static int read_segments(const struct boot_image *image, uint64_t lowest, struct elf *elf, uint64_t offset, unsigned count,
-			 unsigned entry_size, struct error *err)
+static int read_segments(const struct boot_image *image, uint64_t lowest, struct elf *elf, uint64_t offset,
+			 unsigned count, unsigned entry_size, struct error *err)
 {
 	unsigned expected = elf->wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
 

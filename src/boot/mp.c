@@ -104,8 +104,8 @@ static void add_buses(struct mp_table *t)
 		add(t, &buses[i], sizeof(buses[i]));
 }
 
-static void add_interrupt(struct mp_table *t, enum entry type, unsigned kind, unsigned flags, unsigned bus, unsigned line,
-			  unsigned apic, unsigned input)
+static void add_interrupt(struct mp_table *t, enum entry type, unsigned kind, unsigned flags, unsigned bus,
+			  unsigned line, unsigned apic, unsigned input)
 {
 	struct mp_interrupt interrupt = { (uint8_t)type, (uint8_t)kind, (uint16_t)flags, (uint8_t)bus,
 					  (uint8_t)line, (uint8_t)apic, (uint8_t)input };

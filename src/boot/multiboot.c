@@ -19,7 +19,7 @@
 /* 3.1.2: what the image demands. Modules are always page-aligned, and memory information is always there. */
 #define HEADER_PAGE_ALIGN  BIT(0)
 #define HEADER_MEMORY_INFO BIT(1)
-#define HEADER_VIDEO	   BIT(2) /* a video mode: a wish, which what there is answers */
+#define HEADER_VIDEO	   BIT(2)  /* a video mode: a wish, which what there is answers */
 #define HEADER_DEMANDS	   0xffffu /* what a loader that cannot meet it must refuse */
 #define HEADER_ADDRESSES   BIT(16)
 
@@ -243,7 +243,8 @@ static const struct segment *overlapping(const struct elf *elf, uint64_t start, 
 	for (unsigned i = 0; i < elf->count; i++) {
 		const struct segment *s = &elf->segments[i];
 
-		if (s->type == PT_LOAD && s->memory_size && start < s->paddr + s->memory_size && s->paddr < start + size)
+		if (s->type == PT_LOAD && s->memory_size && start < s->paddr + s->memory_size &&
+		    s->paddr < start + size)
 			return s;
 	}
 	return NULL;
@@ -291,8 +292,7 @@ static uint32_t write_string(struct handover *w, const char *first, size_t first
 }
 
 /* spec: "PATH[,ARGUMENTS]", but where path_length says that all of it is a path. */
-static int add_module(struct handover *w, const char *spec, size_t length, struct boot_bytes file,
-		      struct error *err)
+static int add_module(struct handover *w, const char *spec, size_t length, struct boot_bytes file, struct error *err)
 {
 	struct module_entry entry = { .start = (uint32_t)w->modules_at, .end = (uint32_t)(w->modules_at + file.size) };
 
@@ -346,8 +346,8 @@ static void describe_text_mode(struct information *info)
 }
 
 /* *block: where our structures are. */
-static int write_information(const struct boot_image *image, const struct header *h, const struct elf *elf, uint32_t *block,
-			     struct error *err)
+static int write_information(const struct boot_image *image, const struct header *h, const struct elf *elf,
+			     uint32_t *block, struct error *err)
 {
 	struct handover w = { .image = image, .modules_at = align_up(MAX(elf->end, FIRMWARE_END), PAGE_SIZE) };
 	struct information info = {
@@ -378,7 +378,7 @@ static int write_information(const struct boot_image *image, const struct header
 int multiboot_load(const struct boot_image *image, struct cpu_state *state, struct error *err)
 {
 	struct header h = { 0 };
-	struct elf elf;
+	struct elf elf = { 0 };
 	uint32_t block = 0;
 	int rc;
 

@@ -51,8 +51,8 @@ void pir_build(struct table_area *area)
 		pir.slots[slot].device = (uint8_t)(slot << 3);
 		pir.slots[slot].number = slot > PIIX_SLOT ? (uint8_t)slot : 0;
 		for (unsigned pin = 0; pin < PC_PCI_PINS; pin++)
-			pir.slots[slot].pins[pin] = (struct pir_pin){ (uint8_t)(PIIX_PIRQRC + pc_pirq(slot, pin)),
-								      possible_lines() };
+			pir.slots[slot].pins[pin] =
+				(struct pir_pin){ (uint8_t)(PIIX_PIRQRC + pc_pirq(slot, pin)), possible_lines() };
 	}
 	pir.checksum = table_checksum(&pir, sizeof(pir));
 	table_place(area, &pir, sizeof(pir), 16);

@@ -104,16 +104,16 @@ static void end(struct smbios *s)
 static void add_bios(struct smbios *s)
 {
 	begin(s, TYPE_BIOS, 0);
-	put_byte(s, 1);		 /* vendor */
-	put_byte(s, 2);		 /* version */
-	put_word(s, 0xf000);	 /* where it starts */
-	put_byte(s, 3);		 /* date */
-	put_byte(s, 0);		 /* 64 KiB */
-	put_qword(s, BIT(7));	 /* PCI */
-	put_word(s, BIT(0));	 /* ACPI */
-	put_byte(s, 1);		 /* release 1.0 */
+	put_byte(s, 1);	      /* vendor */
+	put_byte(s, 2);	      /* version */
+	put_word(s, 0xf000);  /* where it starts */
+	put_byte(s, 3);	      /* date */
+	put_byte(s, 0);	      /* 64 KiB */
+	put_qword(s, BIT(7)); /* PCI */
+	put_word(s, BIT(0));  /* ACPI */
+	put_byte(s, 1);	      /* release 1.0 */
 	put_byte(s, 0);
-	put_word(s, 0xffff);	 /* no embedded controller */
+	put_word(s, 0xffff); /* no embedded controller */
 	put_string(s, "Intel");
 	put_string(s, "1.0");
 	put_string(s, "01/01/2026");
@@ -144,21 +144,21 @@ static void add_system(struct smbios *s)
 static void add_chassis(struct smbios *s)
 {
 	begin(s, TYPE_CHASSIS, 0);
-	put_byte(s, 1);	 /* manufacturer */
-	put_byte(s, 1);	 /* kind: other */
+	put_byte(s, 1); /* manufacturer */
+	put_byte(s, 1); /* kind: other */
 	put_byte(s, 0);
 	put_byte(s, 0);
 	put_byte(s, 0);
 	put_byte(s, 3); /* boot-up, power supply, thermal state: safe */
 	put_byte(s, 3);
 	put_byte(s, 3);
-	put_byte(s, 2);	 /* security: unknown */
+	put_byte(s, 2); /* security: unknown */
 	put_dword(s, 0);
-	put_byte(s, 0);	 /* height */
-	put_byte(s, 0);	 /* power cords */
-	put_byte(s, 0);	 /* contained elements */
+	put_byte(s, 0); /* height */
+	put_byte(s, 0); /* power cords */
+	put_byte(s, 0); /* contained elements */
 	put_byte(s, 0);
-	put_byte(s, 0);	 /* no SKU */
+	put_byte(s, 0); /* no SKU */
 	put_string(s, "Intel");
 	end(s);
 }
@@ -167,15 +167,15 @@ static void add_chassis(struct smbios *s)
 static void add_processor(struct smbios *s, const struct pc *pc)
 {
 	begin(s, TYPE_PROCESSOR, 0);
-	put_byte(s, 1);	   /* socket */
-	put_byte(s, 3);	   /* a central processor */
-	put_byte(s, 1);	   /* family: other */
-	put_byte(s, 2);	   /* manufacturer */
+	put_byte(s, 1); /* socket */
+	put_byte(s, 3); /* a central processor */
+	put_byte(s, 1); /* family: other */
+	put_byte(s, 2); /* manufacturer */
 	put_dword(s, pc->cpu_signature);
 	put_dword(s, pc->cpu_features);
-	put_byte(s, 0);	   /* no version */
-	put_byte(s, 0);	   /* voltage unknown */
-	put_word(s, 0);	   /* clocks unknown */
+	put_byte(s, 0); /* no version */
+	put_byte(s, 0); /* voltage unknown */
+	put_word(s, 0); /* clocks unknown */
 	put_word(s, 0);
 	put_word(s, 0);
 	put_byte(s, 0x41); /* populated, enabled */
@@ -185,12 +185,12 @@ static void add_processor(struct smbios *s, const struct pc *pc)
 	put_word(s, HANDLE_NONE); /* caches */
 	put_byte(s, 0);
 	put_byte(s, 0);
-	put_byte(s, 0);	   /* no serial number, asset tag, part number */
+	put_byte(s, 0);		    /* no serial number, asset tag, part number */
 	put_byte(s, pc->cpu_count); /* cores, enabled ones, threads */
 	put_byte(s, pc->cpu_count);
 	put_byte(s, pc->cpu_count);
 	put_word(s, BIT(2)); /* 64 bits */
-	put_word(s, 1);	   /* family, again */
+	put_word(s, 1);	     /* family, again */
 	put_string(s, "CPU 0");
 	put_string(s, "Intel");
 	end(s);
@@ -221,9 +221,9 @@ static void add_memory(struct smbios *s, const struct pc *pc)
 	put_word(s, 0xffff); /* widths unknown */
 	put_word(s, 0xffff);
 	put_word(s, mib < MB_EXTENDED ? (unsigned)mib : MB_EXTENDED);
-	put_byte(s, 9);	     /* DIMM */
-	put_byte(s, 0);	     /* of no set */
-	put_byte(s, 1);	     /* locator */
+	put_byte(s, 9); /* DIMM */
+	put_byte(s, 0); /* of no set */
+	put_byte(s, 1); /* locator */
 	put_byte(s, 0);
 	put_byte(s, 7);	     /* RAM */
 	put_word(s, BIT(1)); /* other */
@@ -255,7 +255,9 @@ static void add_mapped_addresses(struct smbios *s, const struct guest_mem *mem)
 		if (map[i].type != MEMORY_RAM || map[i].start < FIRMWARE_END)
 			continue;
 		begin(s, TYPE_MEMORY_MAPPED, n++);
-		put_dword(s, UINT32_MAX); /* KiB that need more than 32 bits are in the extended fields; we use these always */
+		put_dword(
+			s,
+			UINT32_MAX); /* KiB that need more than 32 bits are in the extended fields; we use these always */
 		put_dword(s, UINT32_MAX);
 		put_word(s, HANDLE(TYPE_MEMORY_ARRAY, 0));
 		put_byte(s, 1);

@@ -12,7 +12,8 @@ const struct cli_command cli_commands[] = {
 	  "With --serial stdio, Ctrl-A x ends doppel and Ctrl-A h shows the other keys.\n"
 	  "SIZE is a number with K, M, G or T. file: and unix: are followed by a path.\n"
 	  "An engine's name may be followed by options, with commas before them (bt,link=off):\n" ENGINE_OPTIONS_HELP
-	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure. With --debug-exit\n"
+	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure. With "
+	  "--debug-exit\n"
 	  "odd ones are the guest's and even ones doppel's: 6 triple fault, 8 error. 128 + N: ended by signal N." },
 	{ "audit", "[OPTION...]", "what the sensitive instructions of the x86 show a guest's user mode", audit_options,
 	  command_audit,

@@ -42,8 +42,7 @@ check "SIGHUP" ends halt 1 129 --engine interp
 # Nobody reads what the guest prints: the vCPU waits in the middle of an instruction.
 full() {
 	mkfifo "$scratch/fifo"
-	sleep 1000 <"$scratch/fifo" & # holds it open
-	reader=$!
+	exec 3<>"$scratch/fifo" # holds it open
 	"$doppel" run --kernel "$scratch/print" --memory 16M --serial null --debug-console null --trace pio --trace-limit 1T \
 		2>"$scratch/fifo" </dev/null &
 	pid=$!
@@ -52,7 +51,7 @@ full() {
 	kill $pid
 	status=0
 	wait $pid || status=$?
-	kill $reader
+	exec 3>&-
 	[ $status = 143 ]
 }
 check "a second SIGTERM ends it when the guest's processor is stuck in the host" full
