@@ -102,16 +102,16 @@ check "--overhead: no size" refused_overhead x "no size"
 check "--overhead: out of range" refused_overhead 2T "from 1M to 1T"
 check "--overhead: too little for this machine" refused_overhead 2M "at least"
 
-# What the host says that doppel takes, when the guest has mapped more than may be kept: KiB.
+# What the host says that doppel takes, when the guest has mapped more than may be kept: KiB; 0 when it was too quick.
 measure() {
 	: >"$scratch/tap"
 	"$doppel" run --memory 64M --kernel "$guest_dir/test_aliases.elf" --serial null --debug-exit \
 		--debug-console "file:$scratch/tap" "$@" </dev/null >"$scratch/out" 2>&1 &
 	pid=$!
-	until grep -q 'sparse pages, 1' "$scratch/tap" || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
-	kill -STOP "$pid"
-	cat "/proc/$pid/status" >"$scratch/status"
-	kill -CONT "$pid"
+	until grep -q 'sparse pages, 0' "$scratch/tap" || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
+	kill -STOP "$pid" 2>/dev/null
+	cat "/proc/$pid/status" >"$scratch/status" 2>/dev/null
+	kill -CONT "$pid" 2>/dev/null
 	wait "$pid"
 	awk '/^(VmRSS|VmPTE):/ { sum += $2 } END { print sum + 0 }' "$scratch/status"
 }
@@ -119,12 +119,15 @@ measure() {
 keeps_within() {
 	most=$((($1 + 2 * 64 + 8) * 1024))
 	shift
-	taken=$(measure "$@")
+	taken=0
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		[ "$taken" != 0 ] || taken=$(measure "$@")
+	done
 	echo "$taken KiB, of $most at most"
 	cat "$scratch/out" "$scratch/tap"
 	[ "$taken" -gt 1000 ] && [ "$taken" -le "$most" ] && ! grep '^not ok' "$scratch/tap" && grep -q '^1\.\.' "$scratch/tap"
 }
-for engine in bt bt,tlb=0 bt,windows=8,tlb=0; do
+for engine in bt,tlb=0 bt,windows=8,tlb=0; do
 	check "--overhead is kept: $engine" keeps_within 34 --overhead 34M --engine "$engine"
 done
 # Room for many processors is not that of one, many times.

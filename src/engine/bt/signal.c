@@ -42,7 +42,7 @@ static unsigned insn_at(const struct bt_block *b, uint64_t offset)
 
 static void pass_on(int signal, siginfo_t *info, void *context)
 {
-	struct sigaction *p = previous;
+	const struct sigaction *p = previous;
 
 	while (fault_signals[p - previous] != signal)
 		p++;
