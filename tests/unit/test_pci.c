@@ -32,11 +32,19 @@ static void card_destroy(struct device *device)
 	free(device);
 }
 
-static int card_loaded(void *object, struct error *err) { return pci_loaded(object, err); }
+static int card_loaded(void *object, uint16_t version, struct error *err)
+{
+	(void)version;
+	return pci_loaded(object, err);
+}
+
+static void card_attach(struct device *device) { pci_attach((struct pci_device *)device); }
 
 STATE_DESC(card_state_desc, "card", 1, struct card, PCI_CONFIG_STATE, .loaded = card_loaded);
 
-static const struct device_ops card_ops = { .state = &card_state_desc, .reset = card_reset, .destroy = card_destroy };
+static const struct device_ops card_ops = {
+	.state = &card_state_desc, .reset = card_reset, .attach = card_attach, .destroy = card_destroy
+};
 
 static struct card *card_plug(struct board *b, unsigned slot, unsigned function, uint8_t pin)
 {
@@ -234,6 +242,7 @@ static void records(void **state)
 	assert_int_equal(inb(b, 0xc000), 0xff);
 	reader = (struct reader){ writer.data, writer.size, 0 };
 	assert_int_equal(state_load(&card_state_desc, 0, card, &reader, &error), 0);
+	bus_attach(b->bus);
 	assert_int_equal(inb(b, 0xc000), 0x11);
 	writer_free(&writer);
 	writer = (struct writer){ 0 };

@@ -21,14 +21,15 @@
 struct thing {
 	int before; /* not guest-visible: never touched */
 	STATE_FIELDS(THING_STATE)
-	int loads;
+	int loads, version;
 };
 
-static int thing_loaded(void *object, struct error *err)
+static int thing_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct thing *thing = object;
 
 	thing->loads++;
+	thing->version = version;
 	if (thing->small == 3 && thing->enabled)
 		return error_set(err, EINVAL, "small is 3 though enabled");
 	return 0;
@@ -106,6 +107,7 @@ static void saved_is_loaded(void **state)
 	assert_int_equal(load(&thing, 1, writer.data, writer.size, &err), 0);
 	assert_true(same_fields(&thing, &sample));
 	assert_int_equal(thing.loads, 1);
+	assert_int_equal(thing.version, 3);
 	writer_free(&writer);
 	assert_null(writer.data);
 }
