@@ -19,7 +19,7 @@
 #define PC_PIRQS	  4
 
 struct pc {
-	unsigned cpu_count; /* APIC IDs are the processors' numbers, 0 is the boot processor */
+	unsigned cpu_count;		      /* APIC IDs are the processors' numbers, 0 is the boot processor */
 	uint32_t cpu_signature, cpu_features; /* CPUID 1: EAX, EDX */
 	unsigned serial_ports;		      /* bit n: COM(n + 1) is there */
 	uint64_t memory;		      /* bytes of RAM */

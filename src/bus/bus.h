@@ -248,7 +248,7 @@ struct pci_device {
 		bool wide;		/* 64-bit: uses the next BAR too */
 		struct bus_range range; /* mapped when enabled by the command register */
 	} bars[6];
-	uint8_t bars_mapped; /* by number: two may want the same place, who is there stays */
+	uint8_t bars_mapped;  /* by number: two may want the same place, who is there stays */
 	struct irq_line intx; /* routed by the PIIX3's PIRQ registers */
 	/* After a config write was merged; NULL: nothing special. */
 	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);

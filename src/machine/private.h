@@ -107,9 +107,9 @@ struct machine {
 	struct {
 		pthread_mutex_t lock;
 		_Atomic unsigned holder;
-		bool begun;   /* the holder's turn; by its thread, or while no vCPU runs, as the next two */
-		bool over;    /* the holder gives the rest of it away */
-		vtime_t last; /* when it ends, at the latest */
+		bool begun;	     /* the holder's turn; by its thread, or while no vCPU runs, as the next two */
+		bool over;	     /* the holder gives the rest of it away */
+		vtime_t last;	     /* when it ends, at the latest */
 		_Atomic vtime_t end; /* of what the holder runs now */
 		struct sleeper idle; /* the holder's, when no vCPU has anything to do */
 	} turn;

@@ -32,7 +32,14 @@ static const struct header our_header = { "DOPPELVM", FORMAT_VERSION };
 
 /* Words of CPUID that a model's features are in: (leaf, subleaf, register 0..3 = EAX..EDX). */
 #define FEATURE_WORDS(_)                                                                                               \
-	_(1, 0, 2) _(1, 0, 3) _(7, 0, 1) _(7, 0, 2) _(7, 0, 3) _(0xd, 1, 0) _(0x80000001, 0, 2) _(0x80000001, 0, 3)    \
+	_(1, 0, 2)                                                                                                     \
+	_(1, 0, 3)                                                                                                     \
+	_(7, 0, 1)                                                                                                     \
+	_(7, 0, 2)                                                                                                     \
+	_(7, 0, 3)                                                                                                     \
+	_(0xd, 1, 0)                                                                                                   \
+	_(0x80000001, 0, 2)                                                                                            \
+	_(0x80000001, 0, 3)                                                                                            \
 	_(0x80000007, 0, 3)
 
 #define CONFIG_STATE(_, T)                                                                                             \
@@ -271,7 +278,7 @@ struct loading {
 	struct {
 		struct cpu_state state;
 		struct cpu_pending pending;
-	} *cpus;
+	} * cpus;
 };
 
 static int load_header(struct loading *l)

@@ -123,7 +123,8 @@ static void handle_requests(void *machine)
 	if (requests & REQUEST_SIGNAL) {
 		end(m, MACHINE_SIGNAL + m->signal_number);
 	} else if (requests & REQUEST_QUIT) {
-		atomic_fetch_or(&m->requests, requests & GUEST_REQUESTS); /* they are part of what machine_save() saves */
+		atomic_fetch_or(&m->requests,
+				requests & GUEST_REQUESTS); /* they are part of what machine_save() saves */
 		end(m, MACHINE_QUIT);
 	} else if (requests & REQUEST_ENGINE_ERROR) {
 		end(m, MACHINE_ENGINE_ERROR);

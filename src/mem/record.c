@@ -23,10 +23,7 @@ static uint32_t checksum(const struct run *run, const uint8_t *data)
 
 /* ---- save ---- */
 
-static bool is_zero(const uint8_t *page)
-{
-	return !page[0] && !memcmp(page, page + 1, PAGE_SIZE - 1);
-}
+static bool is_zero(const uint8_t *page) { return !page[0] && !memcmp(page, page + 1, PAGE_SIZE - 1); }
 
 static void save_run(const struct guest_mem *mem, uint64_t first, uint64_t end, struct writer *writer)
 {
@@ -95,8 +92,8 @@ static int check_run(const struct guest_mem *mem, const struct run *run, const u
 
 	if (run->first < least || !range_ok(run->first, run->pages, end))
 		return error_set(err, EINVAL,
-				 "memory: a run of %" PRIu32 " pages at page 0x%" PRIx64
-				 "; expected one in 0x%" PRIx64 " to 0x%" PRIx64,
+				 "memory: a run of %" PRIu32 " pages at page 0x%" PRIx64 "; expected one in 0x%" PRIx64
+				 " to 0x%" PRIx64,
 				 run->pages, run->first, least, end);
 	if (run->pages > MOST_PAGES || (!run->pages && run->first != end))
 		return error_set(err, EINVAL,

@@ -287,8 +287,8 @@ static int in_process(const struct options *o, unsigned n, uint64_t at, unsigned
 
 /* ---- the chain ---- */
 
-#define WHOLE	 9000 /* numbers of runs and of their last records */
-#define LAST	 9001
+#define WHOLE	  9000 /* numbers of runs and of their last records */
+#define LAST	  9001
 #define MAX_STOPS 64
 
 /* Sum of all vCPUs' instruction counts at the end of the run without stops: told by a field of its record. */

@@ -46,10 +46,7 @@ static const struct device_ops card_ops = {
 	.state = &card_state_desc, .reset = card_reset, .attach = card_attach, .destroy = card_destroy
 };
 
-static void route_pirq2(struct board *b, int line)
-{
-	pci_set_pirqs(b->bus, (const int[PIRQS]){ -1, -1, line, -1 });
-}
+static void route_pirq2(struct board *b, int line) { pci_set_pirqs(b->bus, (const int[PIRQS]){ -1, -1, line, -1 }); }
 
 static struct card *card_plug(struct board *b, unsigned slot, unsigned function, uint8_t pin)
 {

@@ -108,10 +108,9 @@ static void piix3_attach(struct device *device)
 
 STATE_DESC(piix3_state_desc, "piix3", 1, struct piix3, PIIX3_RECORD, .loaded = piix3_loaded);
 
-static const struct device_ops piix3_ops = { .state = &piix3_state_desc,
-					     .reset = piix3_reset,
-					     .attach = piix3_attach,
-					     .destroy = piix3_destroy };
+static const struct device_ops piix3_ops = {
+	.state = &piix3_state_desc, .reset = piix3_reset, .attach = piix3_attach, .destroy = piix3_destroy
+};
 
 static int piix3_create(struct bus *bus, struct error *err)
 {
@@ -179,7 +178,7 @@ enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
 	_(T, uint16_t, control, 1, 3, CNT_SCI_EN, CNT_WRITABLE | CNT_SCI_EN) /* ACPI mode, as the FADT says */         \
 	_(T, uint16_t, gpe_status, 1, 4, 0, 0xffff)                                                                    \
 	_(T, uint16_t, gpe_enable, 1, 5, 0, 0xffff)                                                                    \
-	_(T, uint64_t, timer_seen, 1, 6, 0, UINT64_MAX) /* vtime to which TMR_STS is up to date */                      \
+	_(T, uint64_t, timer_seen, 1, 6, 0, UINT64_MAX) /* vtime to which TMR_STS is up to date */                     \
 	_(T, uint64_t, timer_at, 1, 7, VTIME_NEVER, UINT64_MAX)                                                        \
 	_(T, bool, mapped, 1, 8, 0, 1) /* the registers are where PMBA says */
 #define PM_RECORD(_, T) PCI_CONFIG_STATE(_, T) PM_STATE(_, T)
@@ -213,8 +212,8 @@ static void update_sci(struct piix4_pm *pm)
 	/* The timer's overflow needs a timer only while somebody waits for its interrupt. */
 	pm->timer_at = VTIME_NEVER;
 	if ((pm->enable & PM1_TMR) && !(pm->status & PM1_TMR))
-		pm->timer_at = (vtime_t)(((unsigned __int128)change * 1000000000 + ACPI_PM_TIMER_HZ - 1) /
-					 ACPI_PM_TIMER_HZ);
+		pm->timer_at =
+			(vtime_t)(((unsigned __int128)change * 1000000000 + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ);
 	timer_arm(&pm->timer, pm->timer_at);
 }
 
@@ -429,9 +428,12 @@ static int pm_create(struct bus *bus, struct error *err)
 	pci->config_mask[PMREGMISC] = 1;
 	pci->config_written = pm_config_written;
 	pm->sci = irq_isa_line(bus, ACPI_SCI_IRQ);
-	pm->registers = (struct bus_range){
-		.size = PM_SIZE, .sizes = 1 | 2 | 4, .device = &pci->device, .read = pm_read, .write = pm_write, .moves = true
-	};
+	pm->registers = (struct bus_range){ .size = PM_SIZE,
+					    .sizes = 1 | 2 | 4,
+					    .device = &pci->device,
+					    .read = pm_read,
+					    .write = pm_write,
+					    .moves = true };
 	pm->gpe0 = (struct bus_range){ .start = ACPI_GPE0_BASE,
 				       .size = GPE0_SIZE,
 				       .sizes = 1,
