@@ -30,25 +30,13 @@ static const struct header our_header = { "DOPPELVM", FORMAT_VERSION };
 
 /* ---- what must be the same ---- */
 
-/* Words of CPUID that a model's features are in: (leaf, subleaf, register 0..3 = EAX..EDX). */
-#define FEATURE_WORDS(_)                                                                                               \
-	_(1, 0, 2)                                                                                                     \
-	_(1, 0, 3)                                                                                                     \
-	_(7, 0, 1)                                                                                                     \
-	_(7, 0, 2)                                                                                                     \
-	_(7, 0, 3)                                                                                                     \
-	_(0xd, 1, 0)                                                                                                   \
-	_(0x80000001, 0, 2)                                                                                            \
-	_(0x80000001, 0, 3)                                                                                            \
-	_(0x80000007, 0, 3)
-
 #define CONFIG_STATE(_, T)                                                                                             \
 	_(T, uint64_t, memory, 1, 1, 0, UINT64_MAX)                                                                    \
 	_(T, uint32_t, cpus, 1, 2, 0, UINT32_MAX)                                                                      \
 	_(T, uint8_t, virtual_time, 1, 3, 0, 1)                                                                        \
 	_(T, uint8_t, cpu_vendor, 12, 4, 0, 0xff)                                                                      \
 	_(T, uint32_t, cpu_signature, 1, 5, 0, UINT32_MAX)                                                             \
-	_(T, uint32_t, cpu_features, 9, 6, 0, UINT32_MAX) /* FEATURE_WORDS */                                          \
+	_(T, uint32_t, cpu_features, 1, 6, 0, UINT32_MAX) /* a checksum */                                             \
 	_(T, uint8_t, paravirtual, 1, 7, 0, 1)                                                                         \
 	_(T, uint32_t, rom_checksum, 1, 8, 0, UINT32_MAX)
 
@@ -57,35 +45,22 @@ struct config_state {
 };
 STATE_DESC(config_desc, "config", 1, struct config_state, CONFIG_STATE);
 
-static const struct feature_word {
-	uint32_t leaf, subleaf;
-	unsigned reg;
-} feature_words[] = {
-#define _(leaf, subleaf, reg) { leaf, subleaf, reg },
-	FEATURE_WORDS(_)
-#undef _
-};
-
-static const struct {
-	struct feature_word word;
-	unsigned bit;
-} features[FEATURE_COUNT] = {
-#define _(name, leaf, subleaf, reg, bit) { { leaf, subleaf, reg }, bit },
-	CPU_FEATURES(_)
-#undef _
-};
-
-static void get_features(const struct cpu_model *model, uint32_t words[ARRAY_SIZE(feature_words)])
+/* Of the features that there are: others that doppel comes to know make no difference, nor does their order. */
+static uint32_t features_checksum(const struct cpu_model *model)
 {
-	for (size_t f = 0; f < FEATURE_COUNT; f++) {
-		size_t n = 0;
+	static const struct {
+		uint32_t leaf, subleaf, reg, bit;
+	} places[FEATURE_COUNT] = {
+#define _(name, leaf, subleaf, reg, bit) { leaf, subleaf, reg, bit },
+		CPU_FEATURES(_)
+#undef _
+	};
+	uint32_t sum = 0;
 
-		while (n < ARRAY_SIZE(feature_words) &&
-		       (feature_words[n].leaf != features[f].word.leaf || feature_words[n].reg != features[f].word.reg))
-			n++;
-		BUG_ON(n == ARRAY_SIZE(feature_words));
-		words[n] |= (uint32_t)model->features[f] << features[f].bit;
-	}
+	for (size_t f = 0; f < FEATURE_COUNT; f++)
+		if (model->features[f])
+			sum ^= state_checksum(0, &places[f], sizeof(places[f]));
+	return sum;
 }
 
 static struct config_state get_config(const struct machine *m)
@@ -96,11 +71,11 @@ static struct config_state get_config(const struct machine *m)
 		.virtual_time = m->virtual_time,
 		.cpu_signature = m->model.signature,
 		.paravirtual = m->model.kvm_pv,
+		.cpu_features = features_checksum(&m->model),
 		.rom_checksum = mem_rom_checksum(m->mem),
 	};
 
 	memcpy(c.cpu_vendor, m->model.vendor, sizeof(c.cpu_vendor));
-	get_features(&m->model, c.cpu_features);
 	return c;
 }
 
@@ -146,7 +121,8 @@ static int clock_loaded(void *object, uint16_t version, struct error *err)
 	if (clock_check_tsc_hz(c->tsc_hz, err))
 		return -EINVAL;
 	if (c->tsc / c->tsc_hz >= LAST_TIME / NS_PER_S)
-		return error_set(err, EINVAL, "clock: tsc is 0x%" PRIx64 " at %" PRIu64 " Hz; expected a time before 0x%llx ns",
+		return error_set(err, EINVAL,
+				 "clock: tsc is 0x%" PRIx64 " at %" PRIu64 " Hz; expected a time before 0x%llx ns",
 				 c->tsc, c->tsc_hz, LAST_TIME);
 	return 0;
 }

@@ -186,7 +186,8 @@ static void errors_name_what_is_wrong(void **state)
 	refuse(1, 'T', "'Thing.0'", "expected", "'thing.0'");
 	refuse(1, '\33', "'?hing.0'", "expected", "'thing.0'");
 	refuse(7, '1', "'thing.1'", "expected", "'thing.0'");
-	refuse(8, 4, "'thing.0'", "version 4", "at most 3");
+	refuse(8, 4, "'thing.0'", "version 4", "expected 1 to 3");
+	refuse(8, 0, "'thing.0'", "version 0", "expected 1 to 3");
 	refuse(14, 99, "'thing.0'", "unknown tag", "99");
 	refuse(16, 2, "'thing.0'", "'index'", "expected 1 of 1");
 	refuse(17, 2, "'thing.0'", "'index'", "2 elements");
