@@ -373,10 +373,8 @@ static void run_chain(struct options *o)
 
 /* ---- hostile records ---- */
 
-#define RECORDS 8000 /* bytes: memory is behind them */
-
-/* Right checksums of records, so that what is behind them is looked at. */
-static void seal(uint8_t *data, size_t size)
+/* Gives records right checksums, so that what is behind them is looked at. Where memory begins, if the records' frames are whole. */
+static size_t seal(uint8_t *data, size_t size)
 {
 	size_t at = 12;
 
@@ -384,31 +382,31 @@ static void seal(uint8_t *data, size_t size)
 		size_t head = 1 + data[at] + 6, end;
 
 		if (!range_ok(at, head, size))
-			return;
+			break;
 		end = at + head + load_le32(data + at + head - 4);
 		if (!range_ok(at, end - at, size) || !range_ok(end, 4, size))
-			return;
+			break;
 		store_le32(data + end, state_checksum(0, data + at, end - at));
 		at = end + 4;
 	}
+	return at;
 }
 
-/* Cut off, a bit flipped, some bytes changed among the records. */
-static struct writer damaged(const struct writer *record, unsigned n, uint64_t *seed)
+/* Cut off, or a bit flipped somewhere, or one to three among the records, which then have right checksums. */
+static struct writer damaged(const struct writer *record, size_t records, unsigned n, uint64_t *seed)
 {
 	struct writer bad = { 0 };
 
 	writer_bytes(&bad, record->data, record->size);
-	switch (n % 4) {
-	case 0: bad.size = random_next(seed) % (n % 8 ? bad.size : MIN(bad.size, (size_t)RECORDS)); break;
-	case 1: bad.data[random_next(seed) % bad.size] ^= (uint8_t)(1 << random_next(seed) % 8); break;
-	default:
-		for (unsigned i = 0; i < n % 4; i++)
-			bad.data[random_next(seed) % MIN(bad.size, (size_t)RECORDS)] = (uint8_t)random_next(seed);
-		break;
-	}
-	if (n / 4 % 2)
+	if (n % 4 == 0) {
+		bad.size = random_next(seed) % (n % 8 ? bad.size : records);
+	} else if (n % 4 == 1) {
+		bad.data[random_next(seed) % bad.size] ^= (uint8_t)(1 << random_next(seed) % 8);
+	} else {
+		for (uint64_t flips = 1 + random_next(seed) % 3; flips; flips--)
+			bad.data[random_next(seed) % records] ^= (uint8_t)(1 << random_next(seed) % 8);
 		seal(bad.data, bad.size);
+	}
 	return bad;
 }
 
@@ -437,6 +435,7 @@ static void hostile(struct options *o)
 	struct writer record, before;
 	unsigned refused = 0;
 	struct stopper s;
+	size_t records;
 
 	log_set_level(LOG_ERROR);
 	if (!freopen("/dev/null", "w", stderr)) /* triple faults */
@@ -445,12 +444,13 @@ static void hostile(struct options *o)
 	create(o, &s, 0);
 	run(&s);
 	record = save(s.machine);
+	records = seal(record.data, record.size);
 	machine_destroy(s.machine);
 	stopper_init(&s, 200000, 300);
 	create(o, &s, 0);
 	before = save(s.machine);
 	for (unsigned n = 0; n < o->hostile; n++) {
-		struct writer bad = damaged(&record, n, &o->seed);
+		struct writer bad = damaged(&record, records, n, &o->seed);
 
 		if (try_damaged(&s, &bad, &before)) {
 			refused++;
