@@ -370,6 +370,14 @@ static void attach_cpus(struct loading *l)
 	}
 }
 
+/* push() has every vCPU look for interrupts; under virtual time one that sleeps must not get a turn for nothing. */
+static void settle_cpus(struct machine *m)
+{
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		if (!lapic_pending(m->cpus[i].lapic))
+			atomic_fetch_and(&m->cpus[i].cpu->events, ~(uint32_t)EVENT_INTERRUPT);
+}
+
 /* All is good. Time comes first, because all else may look at it; a local APIC's timer depends on its CPU's TSC. */
 static void attach_all(struct loading *l)
 {
@@ -380,6 +388,7 @@ static void attach_all(struct loading *l)
 	mem_load(m->mem, &l->memory);
 	attach_cpus(l);
 	bus_attach(m->bus);
+	settle_cpus(m);
 	machine_apply_a20(m);
 	set_machine(m, &l->machine);
 }
