@@ -58,6 +58,7 @@ STEP_SOURCES := $(sort $(wildcard tests/step/*.c))
 STEP := $(OUT)/tests/step/step
 VECTORS_SOURCES := $(sort $(wildcard tests/vectors/*.c))
 VECTORS := $(OUT)/tests/vectors/vectors
+SNAPSHOT := $(OUT)/tests/snapshot/snapshot
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
@@ -68,7 +69,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep snapshot fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -82,6 +83,7 @@ help:
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
 	@echo 'oracle    compare instructions with the host CPU: 1,000 cases of every form, both engines (ORACLE_ARGS)'
 	@echo 'lockstep  boot kernels under both engines side by side, compared all the way (LOCKSTEP_ARGS)'
+	@echo 'snapshot  save machines at random moments and go on in new processes, for longer (SNAPSHOT_ROUNDS)'
 	@echo 'isolation attack the translator as a hostile guest would, for longer (ISOLATION_ARGS)'
 	@echo 'step      a processor in random states, one step after the other, for longer (STEP_ARGS)'
 	@echo 'mutants   break the translator in some twenty ways: the isolation fuzzer must find each'
@@ -152,6 +154,11 @@ $(VECTORS): $(VECTORS_SOURCES) $(wildcard tests/vectors/*.h tests/lib/*.h) $(LIB
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/vectors')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/vectors $(LDFLAGS_ALL) -o $@ $(VECTORS_SOURCES) $(LIB) $(LIBS) -ljansson -lz
+
+$(SNAPSHOT): tests/snapshot/snapshot.c $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   tests/snapshot')
+	$(Q)$(call link_test)
 
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -283,10 +290,11 @@ packages:
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
-	VECTORS='$(abspath $(VECTORS))'
+	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))'
 # The same with the address sanitizer, for those who want that.
 ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \
-	STEP_ASAN='$(abspath $(BUILD)/asan/tests/step/step)'
+	STEP_ASAN='$(abspath $(BUILD)/asan/tests/step/step)' \
+	SNAPSHOT_ASAN='$(abspath $(BUILD)/asan/tests/snapshot/snapshot)'
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
@@ -294,8 +302,8 @@ check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
 test: packages
-	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) $(VECTORS) fuzzers
-	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit $(BUILD)/asan/tests/step/step
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) $(VECTORS) $(SNAPSHOT) fuzzers
+	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit $(BUILD)/asan/tests/step/step $(BUILD)/asan/tests/snapshot/snapshot
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
 	$(Q)scripts/get-guest.sh --test $(if $(CI),,|| true)
@@ -328,6 +336,13 @@ step: $(STEP)
 lockstep: $(LOCKSTEP)
 	$(Q)scripts/get-guest.sh
 	$(Q)LOCKSTEP='$(abspath $(LOCKSTEP))' tests/lockstep/long.sh $(LOCKSTEP_ARGS)
+
+# Every guest and kernel so many times, each at other moments.
+SNAPSHOT_ROUNDS ?= 5
+snapshot: all guests $(SNAPSHOT)
+	$(Q)scripts/get-guest.sh
+	$(Q)scripts/get-guest.sh --test || true
+	$(Q)$(TEST_ENV) SNAPSHOT_ROUNDS='$(SNAPSHOT_ROUNDS)' prove --timer --exec '' $(PROVE_FLAGS) tests/snapshot/snapshot.t
 
 # Does it find what is broken on purpose? Minutes for each of some twenty.
 mutants:

@@ -33,7 +33,7 @@ uint8_t pc_serial_irq(unsigned n);
 unsigned pc_ioapic_input(unsigned isa_line);
 /* Is the line, or may it become, a PCI interrupt's or the SCI? Those are level-triggered, active high. */
 bool pc_line_is_level(unsigned isa_line);
-/* To which PIRQ a slot's pin goes: see pci_set_pirq(). */
+/* To which PIRQ a slot's pin goes: see pci_set_pirqs(). */
 unsigned pc_pirq(unsigned slot, unsigned pin);
 /* Where a PIRQ goes after a reset. */
 unsigned pc_pirq_line(unsigned pirq);

@@ -82,6 +82,32 @@ void bus_reset(struct bus *bus)
 	pthread_mutex_unlock(&bus->lock);
 }
 
+static void unmap_what_moves(struct bus *bus, enum bus_space space)
+{
+	struct list *node = bus->ranges[space].next;
+
+	while (node != &bus->ranges[space]) {
+		struct bus_range *range = list_entry(node, struct bus_range, node);
+
+		node = node->next;
+		if (range->moves)
+			bus_unmap(bus, space, range);
+	}
+}
+
+void bus_attach(struct bus *bus)
+{
+	struct device *device;
+
+	pthread_mutex_lock(&bus->lock);
+	unmap_what_moves(bus, BUS_PIO);
+	unmap_what_moves(bus, BUS_MMIO);
+	list_for_each (device, &bus->devices, node)
+		if (device->ops->attach)
+			device->ops->attach(device);
+	pthread_mutex_unlock(&bus->lock);
+}
+
 void bus_lock(struct bus *bus)
 {
 	if (!pthread_mutex_trylock(&bus->lock))

@@ -28,6 +28,12 @@ struct device_ops {
 	const struct state_desc *state; /* NULL: none */
 	/* Power-on and system reset; state_reset() of `state` has been done just before. NULL: that is all. */
 	void (*reset)(struct device *);
+	/*
+	 * The fields of all devices come from a snapshot now: arm timers, map ranges, and whatever else follows from the fields. NULL:
+	 * nothing does. Cannot fail. Lines are not driven: their levels are part of what was loaded, at both ends, and an edge is not to be
+	 * seen twice. See bus_attach().
+	 */
+	void (*attach)(struct device *);
 	void (*destroy)(struct device *); /* frees it */
 };
 
@@ -63,6 +69,7 @@ struct bus_range {
 	struct device *device;
 	uint64_t (*read)(struct device *, uint64_t offset, unsigned size);
 	void (*write)(struct device *, uint64_t offset, unsigned size, uint64_t value);
+	bool moves;	  /* the guest says where it is: bus_attach() finds it unmapped */
 	struct list node; /* private */
 	bool mapped;	  /* private */
 };
@@ -110,6 +117,11 @@ struct bus *bus_create(struct guest_mem *, struct clock *, struct trace *, struc
 void bus_destroy(struct bus *);
 /* Resets all devices in order of creation, local APICs too. Takes bus->lock; no vCPU runs. */
 void bus_reset(struct bus *);
+/*
+ * After all devices' fields were loaded: attach() of each in order of creation, ranges that move being unmapped before the first.
+ * Takes bus->lock; no vCPU runs.
+ */
+void bus_attach(struct bus *);
 /* Takes bus->lock. For threads that may be a vCPU's in the middle of an instruction, where it holds no direct pointer to guest memory. */
 void bus_lock(struct bus *);
 /* -EBUSY when it overlaps a mapped range. The range is the caller's, usually part of the device. */
@@ -236,6 +248,7 @@ struct pci_device {
 		bool wide;		/* 64-bit: uses the next BAR too */
 		struct bus_range range; /* mapped when enabled by the command register */
 	} bars[6];
+	uint8_t bars_mapped;  /* by number: two may want the same place, who is there stays */
 	struct irq_line intx; /* routed by the PIIX3's PIRQ registers */
 	/* After a config write was merged; NULL: nothing special. */
 	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);
@@ -243,9 +256,11 @@ struct pci_device {
 
 /*
  * For the record of a device whose first member is `struct pci_device pci`: put it in front of the list of its own fields where
- * STATE_DESC is used. Its ops.reset calls pci_reset, its loaded() pci_loaded.
+ * STATE_DESC is used. Its ops.reset calls pci_reset, its loaded() pci_loaded, its ops.attach pci_attach.
  */
-#define PCI_CONFIG_STATE(_, T) _(T, uint8_t, pci.config, 256, 1000, 0, 0xff)
+#define PCI_CONFIG_STATE(_, T)                                                                                         \
+	_(T, uint8_t, pci.config, 256, 1000, 0, 0xff)                                                                  \
+	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)
 
 /* Ports 0xcf8..0xcff; the host bridge. */
 int pci_bus_create(struct bus *, struct error *);
@@ -259,12 +274,15 @@ void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint
 int pci_add(struct bus *, struct pci_device *, unsigned slot, unsigned function, struct error *);
 /* Configuration space as after power-on, BARs unmapped, INTx low. */
 void pci_reset(struct pci_device *);
-/* After config[] was loaded from a snapshot: -EINVAL if read-only bits differ; maps the BARs. */
+/* -EINVAL if read-only bits of config[] differ, or a BAR is mapped where none can be. */
 int pci_loaded(struct pci_device *, struct error *);
+/* Maps the BARs. */
+void pci_attach(struct pci_device *);
 /* Unmaps and unplugs; from the device's destroy. */
 void pci_remove(struct pci_device *);
 /* PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). */
-void pci_set_pirq(struct bus *, unsigned pirq, int isa_line);
+#define PIRQS 4
+void pci_set_pirqs(struct bus *, const int isa_lines[PIRQS]);
 /*
  * CONFIG_ADDRESS answers 32-bit accesses only; a chipset may have byte registers at the same ports (0xcf9). The range is not
  * mapped on the bus, but asked for byte accesses to its ports. One range a bus.

@@ -183,10 +183,11 @@ static void ioapic_destroy(struct device *device)
 	free(ioapic);
 }
 
-static int ioapic_loaded(void *object, struct error *err)
+static int ioapic_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct ioapic *ioapic = object;
 
+	(void)version;
 	for (unsigned pin = 0; pin < IRQ_PINS; pin++)
 		if (ioapic->entries[pin] & ~(RTE_WRITABLE | RTE_REMOTE_IRR))
 			return error_set(err, EINVAL, "ioapic: entry %u is 0x%llx, which has reserved bits set", pin,

@@ -183,15 +183,25 @@ static void irq_chip_destroy(struct device *device)
 	free(chip);
 }
 
-static int irq_chip_loaded(void *object, struct error *err)
+static int irq_chip_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct irq_chip *chip = object;
 
-	(void)err;
+	(void)version;
+	for (unsigned i = chip->source_count; i < IRQ_MAX_SOURCES; i++)
+		if (chip->source_level[i])
+			return error_set(err, EINVAL, "irq: source_level[%u] is 1; there are %u sources", i,
+					 chip->source_count);
+	return 0;
+}
+
+static void irq_chip_attach(struct device *device)
+{
+	struct irq_chip *chip = (struct irq_chip *)device;
+
 	memset(chip->line_count, 0, sizeof(chip->line_count));
 	for (unsigned i = 0; i < chip->source_count; i++)
 		chip->line_count[chip->source_line[i]] += chip->source_level[i];
-	return 0;
 }
 
 STATE_DESC(irq_chip_state_desc, "irq", 1, struct irq_chip, IRQ_CHIP_STATE, .loaded = irq_chip_loaded);
@@ -199,6 +209,7 @@ STATE_DESC(irq_chip_state_desc, "irq", 1, struct irq_chip, IRQ_CHIP_STATE, .load
 static const struct device_ops irq_chip_ops = {
 	.state = &irq_chip_state_desc,
 	.reset = irq_chip_reset,
+	.attach = irq_chip_attach,
 	.destroy = irq_chip_destroy,
 };
 

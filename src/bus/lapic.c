@@ -312,21 +312,26 @@ static void lapic_destroy(struct device *device)
 	free(lapic);
 }
 
-static int lapic_loaded(void *object, struct error *err)
+static int lapic_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct lapic *lapic = object;
 
+	(void)version;
 	if (!(lapic->apic_base & APIC_BASE_EN) && (lapic->apic_base & APIC_BASE_EXTD))
 		return error_set(err, EINVAL, "lapic %u: apic_base 0x%llx has EXTD without EN", lapic->id,
 				 (unsigned long long)lapic->apic_base);
-	return lapic_timer_load(lapic, err);
+	return lapic_timer_loaded(lapic, err);
 }
+
+/* What its CPU has to take it asks for when it runs. */
+static void lapic_attach(struct device *device) { lapic_timer_attach((struct lapic *)device); }
 
 STATE_DESC(lapic_state_desc, "lapic", 1, struct lapic, LAPIC_STATE, .loaded = lapic_loaded);
 
 static const struct device_ops lapic_device_ops = {
 	.state = &lapic_state_desc,
 	.reset = lapic_power_on,
+	.attach = lapic_attach,
 	.destroy = lapic_destroy,
 };
 

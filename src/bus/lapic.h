@@ -120,7 +120,8 @@ void lapic_send(struct lapic *, uint64_t icr);
 
 /* lapic_timer.c; the CPU's thread */
 void lapic_timer_init(struct lapic *);
-int lapic_timer_load(struct lapic *, struct error *); /* after a snapshot: check, arm it again */
+int lapic_timer_loaded(struct lapic *, struct error *);
+void lapic_timer_attach(struct lapic *);
 uint32_t lapic_timer_current(struct lapic *);
 void lapic_timer_taken(struct lapic *); /* the CPU has taken an interrupt while expiries are owed */
 void lapic_timer_set_initial(struct lapic *, uint32_t);

@@ -141,18 +141,24 @@ void lapic_timer_init(struct lapic *lapic)
 	timer_init(&lapic->timer, lapic->device.bus->clock, "lapic", timer_fired, lapic);
 }
 
-int lapic_timer_load(struct lapic *lapic, struct error *err)
+int lapic_timer_loaded(struct lapic *lapic, struct error *err)
 {
 	if (lapic->timer_next != VTIME_NEVER && mode(lapic) != TIMER_TSC_DEADLINE && !lapic->timer_initial)
 		return error_set(err, EINVAL, "lapic %u: timer_next 0x%llx, but timer_initial is 0", lapic->id,
 				 (unsigned long long)lapic->timer_next);
-	/* A divider that was changed soon after power-on may have put it before that. */
-	if ((int64_t)(clock_now(lapic->device.bus->clock) - lapic->timer_start) < 0)
-		return error_set(err, EINVAL, "lapic %u: the timer starts to count in the future", lapic->id);
+	return 0;
+}
+
+void lapic_timer_attach(struct lapic *lapic)
+{
+	vtime_t now = clock_now(lapic->device.bus->clock);
+
+	/* Only a made-up record tells of the future. A divider that was changed soon after power-on may have put it before that. */
+	if ((int64_t)(now - lapic->timer_start) < 0)
+		lapic->timer_start = now;
 	pthread_mutex_lock(&lapic->timer_lock);
 	arm(lapic, lapic->timer_next);
 	pthread_mutex_unlock(&lapic->timer_lock);
-	return 0;
 }
 
 /* Of a count that is over, 0, also when the mode has become periodic since: only a new initial count starts it (11.5.4). */

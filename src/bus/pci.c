@@ -31,7 +31,6 @@
 #define STATUS_W1C	   0xf900
 
 #define PCI_FUNCTIONS 256
-#define PIRQS	      4
 #define ISA_LINES     16
 
 #define PCI_BUS_STATE(_, T)                                                                                            \
@@ -90,10 +89,13 @@ static void intx_set(void *opaque, unsigned devfn, bool level)
 	update_lines(pci_bus);
 }
 
-void pci_set_pirq(struct bus *bus, unsigned pirq, int isa_line)
+/* All at once: on the way from one routing to another no line moves that does not in the end. */
+void pci_set_pirqs(struct bus *bus, const int isa_lines[PIRQS])
 {
-	BUG_ON(pirq >= PIRQS || isa_line >= ISA_LINES);
-	bus->pci->pirq_route[pirq] = isa_line;
+	for (unsigned i = 0; i < PIRQS; i++) {
+		BUG_ON(isa_lines[i] >= ISA_LINES);
+		bus->pci->pirq_route[i] = isa_lines[i];
+	}
 	update_lines(bus->pci);
 }
 
@@ -122,26 +124,48 @@ static bool bar_mappable(const struct pci_device *pci, unsigned n, uint64_t addr
 	return pci->bars[n].wide ? last < BIT(52) : last < UINT32_MAX;
 }
 
+static enum bus_space bar_space(const struct pci_device *pci, unsigned n)
+{
+	return pci->bars[n].io ? BUS_PIO : BUS_MMIO;
+}
+
+static void map_bar(struct pci_device *pci, unsigned n)
+{
+	struct bus_range *range = &pci->bars[n].range;
+	struct error error;
+
+	range->start = bar_address(pci, n);
+	range->size = pci->bars[n].size;
+	range->device = &pci->device;
+	range->moves = true;
+	if (bus_map(pci->device.bus, bar_space(pci, n), range, &error))
+		log_guest("BAR %u: %s", n, error.text);
+	else
+		pci->bars_mapped |= 1 << n;
+}
+
+static void unmap_bar(struct pci_device *pci, unsigned n)
+{
+	bus_unmap(pci->device.bus, bar_space(pci, n), &pci->bars[n].range);
+	pci->bars_mapped &= ~(1 << n);
+}
+
+static bool bar_wanted(const struct pci_device *pci, unsigned n)
+{
+	return pci->bars[n].size && bar_mappable(pci, n, bar_address(pci, n));
+}
+
 static void update_bars(struct pci_device *pci)
 {
-	struct bus *bus = pci->device.bus;
-
 	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
 		struct bus_range *range = &pci->bars[n].range;
-		enum bus_space space = pci->bars[n].io ? BUS_PIO : BUS_MMIO;
-		uint64_t address = bar_address(pci, n);
-		bool map = pci->bars[n].size && bar_mappable(pci, n, address);
-		struct error error;
 
-		if (range->mapped && (!map || range->start != address))
-			bus_unmap(bus, space, range);
-		if (!map || range->mapped)
-			continue;
-		range->start = address;
-		range->size = pci->bars[n].size;
-		range->device = &pci->device;
-		if (bus_map(bus, space, range, &error))
-			log_guest("BAR %u: %s", n, error.text);
+		if (range->mapped && (!bar_wanted(pci, n) || range->start != bar_address(pci, n)))
+			unmap_bar(pci, n);
+		if (range->mapped)
+			pci->bars_mapped |= 1 << n; /* a reset may have cleared it */
+		else if (bar_wanted(pci, n))
+			map_bar(pci, n);
 	}
 }
 
@@ -300,8 +324,21 @@ int pci_loaded(struct pci_device *pci, struct error *err)
 					 "bits that are read-only (mask 0x%02x)",
 					 pci->device.name, i, pci->config[i], pci->config_reset[i], (uint8_t)~variable);
 	}
-	update_bars(pci);
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
+		if (pci->bars_mapped & 1 << n && !bar_wanted(pci, n))
+			return error_set(err, EINVAL, "%s: bars_mapped is 0x%02x, but BAR %u is disabled or nowhere",
+					 pci->device.name, pci->bars_mapped, n);
 	return 0;
+}
+
+void pci_attach(struct pci_device *pci)
+{
+	unsigned mapped = pci->bars_mapped;
+
+	pci->bars_mapped = 0;
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
+		if (mapped & 1 << n)
+			map_bar(pci, n);
 }
 
 void pci_remove(struct pci_device *pci)
@@ -309,7 +346,7 @@ void pci_remove(struct pci_device *pci)
 	struct bus *bus = pci->device.bus;
 
 	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
-		bus_unmap(bus, pci->bars[n].io ? BUS_PIO : BUS_MMIO, &pci->bars[n].range);
+		bus_unmap(bus, bar_space(pci, n), &pci->bars[n].range);
 	if (bus->pci && bus->pci->functions[pci->devfn] == pci)
 		bus->pci->functions[pci->devfn] = NULL;
 }
@@ -331,13 +368,20 @@ static void host_bridge_destroy(struct device *device)
 	free(device);
 }
 
-static int host_bridge_loaded(void *object, struct error *err) { return pci_loaded(object, err); }
+static int host_bridge_loaded(void *object, uint16_t version, struct error *err)
+{
+	(void)version;
+	return pci_loaded(object, err);
+}
+
+static void host_bridge_attach(struct device *device) { pci_attach((struct pci_device *)device); }
 
 STATE_DESC(host_bridge_state_desc, "i440fx", 1, struct host_bridge, PCI_CONFIG_STATE, .loaded = host_bridge_loaded);
 
 static const struct device_ops host_bridge_ops = {
 	.state = &host_bridge_state_desc,
 	.reset = host_bridge_reset,
+	.attach = host_bridge_attach,
 	.destroy = host_bridge_destroy,
 };
 

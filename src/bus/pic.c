@@ -326,21 +326,31 @@ static void pic_destroy(struct device *device)
 	free(pic);
 }
 
-static int pic_loaded(void *object, struct error *err)
+static int pic_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct pic *pic = object;
 
+	(void)version;
 	for (unsigned c = 0; c < 2; c++)
 		if (pic->init_step[c] == 1)
 			return error_set(err, EINVAL, "8259: init_step 1 is no step; expected 0, 2, 3 or 4");
-	pic->output = pending_input(pic, 0) >= 0;
-	irq_pic_output(pic->chip, pic->output);
 	return 0;
+}
+
+/* Not by irq_pic_output(): to LINT0 as a fixed interrupt or an NMI the output's edge was sent before. */
+static void pic_attach(struct device *device)
+{
+	struct pic *pic = (struct pic *)device;
+
+	pic->output = pending_input(pic, 0) >= 0;
+	atomic_store(&pic->chip->intr, pic->output);
 }
 
 STATE_DESC(pic_state_desc, "pic", 1, struct pic, PIC_STATE, .loaded = pic_loaded);
 
-static const struct device_ops pic_ops = { .state = &pic_state_desc, .reset = pic_reset, .destroy = pic_destroy };
+static const struct device_ops pic_ops = {
+	.state = &pic_state_desc, .reset = pic_reset, .attach = pic_attach, .destroy = pic_destroy
+};
 
 struct pic *pic_create(struct irq_chip *chip, struct error *err)
 {

@@ -99,14 +99,22 @@ uint64_t clock_tsc_hz(const struct clock *clock) { return clock->crystal_hz * cl
 
 uint64_t clock_crystal_hz(const struct clock *clock) { return clock->crystal_hz; }
 
-int clock_set_tsc_hz(struct clock *clock, uint64_t hz, struct error *err)
+int clock_check_tsc_hz(uint64_t hz, struct error *err)
 {
 	if (hz < MIN_TSC_HZ || hz > MAX_TSC_HZ)
 		return error_set(err, EINVAL, "the TSC's rate of %llu Hz is not possible; expected %llu to %llu",
 				 (unsigned long long)hz, MIN_TSC_HZ, MAX_TSC_HZ);
-	BUG_ON(clock->running);
-	set_rate(clock, hz);
 	return 0;
+}
+
+int clock_set_tsc_hz(struct clock *clock, uint64_t hz, struct error *err)
+{
+	int rc = clock_check_tsc_hz(hz, err);
+
+	BUG_ON(clock->running);
+	if (!rc)
+		set_rate(clock, hz);
+	return rc;
 }
 
 vtime_t clock_tsc_time(const struct clock *clock, uint64_t tsc) { return scale_down(clock->nanoseconds, tsc); }
@@ -287,6 +295,19 @@ void clock_set(struct clock *clock, vtime_t now)
 	/* One thread at a time writes it. */
 	if (now > atomic_load_explicit(&clock->virtual_now, memory_order_relaxed))
 		atomic_store_explicit(&clock->virtual_now, now, memory_order_release);
+}
+
+void clock_load(struct clock *clock, uint64_t tsc, uint64_t wall_ns)
+{
+	pthread_mutex_lock(&clock->lock);
+	BUG_ON(clock->running);
+	atomic_fetch_add(&clock->time_sequence, 1);
+	clock->stopped_at = tsc;
+	clock->virtual_now = clock_tsc_time(clock, tsc);
+	clock->wall_base = wall_ns - clock_tsc_time(clock, tsc);
+	clock->wall_follows_host = false;
+	atomic_fetch_add(&clock->time_sequence, 1);
+	pthread_mutex_unlock(&clock->lock);
 }
 
 bool clock_tsc_native(struct clock *clock, uint64_t *offset)

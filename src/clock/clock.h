@@ -49,12 +49,20 @@ uint64_t clock_crystal_hz(const struct clock *);
  * little as its measure may is taken for the same; else the TSC is scaled. -EINVAL for what no processor has.
  */
 int clock_set_tsc_hz(struct clock *, uint64_t hz, struct error *);
+/* Would it take this rate? */
+int clock_check_tsc_hz(uint64_t hz, struct error *);
 /* The guest time when the TSC reads so; the first one from which on it does. */
 vtime_t clock_tsc_time(const struct clock *, uint64_t tsc);
 vtime_t clock_tsc_deadline(const struct clock *, uint64_t tsc);
 /* Ticks of the crystal that are over after ns; ns after which so many are over (rounded up). */
 uint64_t clock_crystal_ticks(const struct clock *, uint64_t ns);
 uint64_t clock_crystal_ns(const struct clock *, uint64_t ticks);
+
+/*
+ * While it stands still, and after clock_set_tsc_hz(): the TSC, and with it guest time, and UTC are from now on those of a snapshot.
+ * Guest time may go back by this; the deadlines of timers that are armed stay as they are.
+ */
+void clock_load(struct clock *, uint64_t tsc, uint64_t wall_ns);
 
 /* CLOCK_VIRTUAL: whoever executes instructions moves time on (one thread at a time). Never backwards. */
 void clock_set(struct clock *, vtime_t);

@@ -234,6 +234,24 @@ struct cpu_state {
 	STATE_FIELDS(CPU_STATE)
 };
 extern const struct state_desc *const cpu_state_desc;
+/*
+ * What a vCPU has besides cpu_state that outlives an instruction: events on their way to it, and where it stands in a repeated
+ * instruction. Its engine is to be given a cpu_state before or behind.
+ */
+#define CPU_PENDING_STATE(_, T)                                                                                        \
+	_(T, uint32_t, events, 1, 1, 0, UINT32_MAX) /* of EVENTS_SAVED */                                              \
+	_(T, uint8_t, sipi_vector, 1, 2, 0, 0xff)                                                                      \
+	_(T, bool, repeating, 1, 3, 0, 1)
+struct cpu_pending {
+	STATE_FIELDS(CPU_PENDING_STATE)
+};
+extern const struct state_desc *const cpu_pending_desc;
+struct vcpu;
+/* While it does not run. */
+void cpu_pending_pull(const struct vcpu *, struct cpu_pending *);
+void cpu_pending_push(struct vcpu *, const struct cpu_pending *);
+/* -EINVAL when a state has something enabled that the vCPU's model has not. */
+int cpu_state_offered(const struct vcpu *, const struct cpu_state *, struct error *);
 
 /* ---- processor models ---- */
 
@@ -604,6 +622,7 @@ struct pcid_slot {
 #define EVENT_CODE   BIT(8) /* this vCPU wrote to code: the engine looks whether its current block is still good */
 #define EVENT_NMI_2  BIT(9) /* vcpu_post()'s: an NMI came while EVENT_NMI was set */
 #define EVENT_NMIS   (EVENT_NMI | EVENT_NMI_2)
+#define EVENTS_SAVED (EVENT_NMIS | EVENT_INIT | EVENT_SIPI) /* the others follow from the state, or are the monitor's */
 
 struct vcpu;
 

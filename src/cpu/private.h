@@ -29,7 +29,8 @@ void cpu_set_real_segment(struct vcpu *, enum seg, uint16_t selector);
 /* ---- valid.c ---- */
 
 /* state_desc.loaded of the processor. */
-int cpu_state_loaded(void *, struct error *);
+int cpu_state_loaded(void *, uint16_t version, struct error *);
+int cpu_pending_loaded(void *, uint16_t version, struct error *);
 
 /* ---- event.c: raising ---- */
 

@@ -10,6 +10,25 @@
 STATE_DESC(cpu_desc, "cpu", 1, struct cpu_state, CPU_STATE, .loaded = cpu_state_loaded);
 const struct state_desc *const cpu_state_desc = &cpu_desc;
 
+STATE_DESC(pending_desc, "vcpu", 1, struct cpu_pending, CPU_PENDING_STATE, .loaded = cpu_pending_loaded);
+const struct state_desc *const cpu_pending_desc = &pending_desc;
+
+void cpu_pending_pull(const struct vcpu *v, struct cpu_pending *p)
+{
+	*p = (struct cpu_pending){ .events = atomic_load(&v->events) & EVENTS_SAVED,
+				   .sipi_vector = v->sipi_vector,
+				   .repeating = v->repeating };
+}
+
+void cpu_pending_push(struct vcpu *v, const struct cpu_pending *p)
+{
+	atomic_fetch_and(&v->events, ~(uint32_t)EVENTS_SAVED);
+	atomic_fetch_or(&v->events, p->events);
+	v->sipi_vector = p->sipi_vector;
+	v->repeating = p->repeating;
+	v->interrupt_wanted = false; /* found out anew by whoever pushes the state */
+}
+
 struct vcpu *vcpu_create(unsigned index, const struct cpu_model *model, struct guest_mem *mem, struct clock *clock,
 			 struct trace *trace, const struct vcpu_env *env, void *env_opaque, struct error *err)
 {

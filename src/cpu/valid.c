@@ -126,11 +126,33 @@ static int check_segment(const struct cpu_state *s, enum seg seg, struct error *
 	return 0;
 }
 
-int cpu_state_loaded(void *object, struct error *err)
+int cpu_state_offered(const struct vcpu *v, const struct cpu_state *s, struct error *err)
+{
+	if (s->cr4 & ~cpu_cr4_offered(v))
+		return error_set(err, EINVAL, "cpu: CR4 is %#lx; the CPU model offers %#lx", s->cr4,
+				 cpu_cr4_offered(v));
+	if ((s->xcr0 & XCR0_AVX) && !has_feature(v, FEATURE_AVX))
+		return error_set(err, EINVAL, "cpu: XCR0 is %#lx; the CPU model offers no AVX", s->xcr0);
+	return 0;
+}
+
+int cpu_pending_loaded(void *object, uint16_t version, struct error *err)
+{
+	const struct cpu_pending *p = object;
+
+	(void)version;
+	if (p->events & ~EVENTS_SAVED)
+		return error_set(err, EINVAL, "vcpu: events are %#x; expected no bits but %#lx", p->events,
+				 (unsigned long)EVENTS_SAVED);
+	return 0;
+}
+
+int cpu_state_loaded(void *object, uint16_t version, struct error *err)
 {
 	const struct cpu_state *s = object;
 	int ret = check_bits(s, err);
 
+	(void)version;
 	if (!ret)
 		ret = check_modes(s, err);
 	if (!ret)

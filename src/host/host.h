@@ -35,6 +35,14 @@ void host_memory_destroy(struct host_memory *);
 int host_memory_show(const struct host_memory *, size_t offset, size_t size, void *at);
 
 /*
+ * The first piece of it at or behind `offset` that may hold anything but zeros: where it begins, with its size in *size; or the memory's
+ * size, if all are zeros from there on. Looking does not make the host provide memory.
+ */
+size_t host_memory_data(const struct host_memory *, size_t offset, size_t *size);
+/* All zeros, and given back to the host. Other mappings of it see that too. */
+void host_memory_clear(const struct host_memory *);
+
+/*
  * Memory for generated code, mapped twice: `write` (never executable) and `exec` (never writable). The same offset in
  * both is the same byte. Code written becomes visible to the thread that wrote it at once (x86).
  */

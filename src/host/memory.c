@@ -96,6 +96,28 @@ int host_memory_show(const struct host_memory *memory, size_t offset, size_t siz
 	return shown == MAP_FAILED ? -errno : 0;
 }
 
+size_t host_memory_data(const struct host_memory *memory, size_t offset, size_t *size)
+{
+	off_t start = lseek(memory->fd, (off_t)offset, SEEK_DATA), end = -1;
+
+	if (start < 0 && errno == ENXIO)
+		return memory->size;
+	if (start >= 0)
+		end = lseek(memory->fd, start, SEEK_HOLE);
+	if (end < 0) { /* the host cannot tell */
+		start = (off_t)offset;
+		end = (off_t)memory->size;
+	}
+	*size = (size_t)(end - start);
+	return (size_t)start;
+}
+
+void host_memory_clear(const struct host_memory *memory)
+{
+	if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)memory->size))
+		memset(memory->base, 0, memory->size);
+}
+
 /*
  * A second view of a shared mapping: mremap(2), "if the value of old_size is zero". A memory file would do as well, but profilers
  * (perf) look for names of generated code in anonymous mappings only.

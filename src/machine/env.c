@@ -153,7 +153,7 @@ static void env_pause(struct vcpu *v)
 	if (mc->machine->cpu_count == 1)
 		return;
 	if (mc->machine->virtual_time) {
-		mc->turn_over = true;
+		mc->machine->turn.over = true;
 		vcpu_post(v, EVENT_EXIT);
 	} else if (++mc->pauses >= PAUSES_BEFORE_YIELD) {
 		mc->pauses = 0;

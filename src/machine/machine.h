@@ -97,6 +97,16 @@ void machine_quit(struct machine *);
 void machine_power_button(struct machine *);
 /* While it does not run. */
 int machine_read_memory(struct machine *, gpa_t, void *, size_t, struct error *);
+/*
+ * The whole machine as bytes, while it does not run: its configuration, guest time, vCPUs, devices, RAM (record.c). The same machine gives the
+ * same bytes, whichever engine runs it. 0 or -errno.
+ */
+int machine_save(struct machine *, struct writer *, struct error *);
+/*
+ * Before machine_run(), into a machine that was created by the same configuration: it goes on where the other was. The engine may be
+ * another one. -EINVAL names what is wrong with a record, by its field; the machine is then as it was.
+ */
+int machine_load(struct machine *, struct reader *, struct error *);
 /* The name of the engine that was taken. */
 const char *machine_engine(const struct machine *);
 void machine_print_stats(struct machine *, FILE *);

@@ -41,7 +41,6 @@ struct machine_cpu {
 	unsigned pauses;     /* PAUSEs since the last sched_yield() */
 	/* virtual time, see turn.c: guest time is turn_base + s.icount while this vCPU has its turn */
 	uint64_t turn_base;
-	bool turn_over; /* it gives the rest of its turn away */
 	pthread_cond_t turn_begins;
 };
 
@@ -104,10 +103,13 @@ struct machine {
 		uint64_t rest_until; /* the next one stops none before that */
 	} exclusive;
 
-	/* Virtual time: who may run. */
+	/* Virtual time: who may run. A turn that a pause interrupts goes on behind it. */
 	struct {
 		pthread_mutex_t lock;
 		_Atomic unsigned holder;
+		bool begun;	     /* the holder's turn; by its thread, or while no vCPU runs, as the next two */
+		bool over;	     /* the holder gives the rest of it away */
+		vtime_t last;	     /* when it ends, at the latest */
 		_Atomic vtime_t end; /* of what the holder runs now */
 		struct sleeper idle; /* the holder's, when no vCPU has anything to do */
 	} turn;
@@ -147,16 +149,21 @@ void exclusive_wait(void *machine, bool begins);
 void exclusive_section(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg);
 
 /* ---- turn.c: virtual time ---- */
+#define TURN_QUANTUM 20000 /* instructions; 20 us of guest time */
 void turn_run(struct machine_cpu *);
 /* Of the clock: the earliest deadline moved nearer. */
 void turn_deadline_moved(void *machine);
 /* Makes threads that wait for their turn look at machine->paused. */
 void turn_wake_all(struct machine *);
+/* While no vCPU runs: the turn is this one's, and begins anew. */
+void turn_give(struct machine *, unsigned holder);
 
 /* ---- run.c ---- */
 /* Any thread. */
 void machine_request(struct machine *, enum machine_request);
 void machine_bus_request(void *machine, enum bus_request);
+/* What guests ask for; the other requests are the user's, or ends that the machine has come to. */
+#define GUEST_REQUESTS (REQUEST_RESET | REQUEST_POWEROFF | REQUEST_EXIT | REQUEST_INIT)
 
 /* ---- firmware.c ---- */
 /* Loads the kernel and leaves CPUs and interrupt controllers as firmware would. All vCPUs stopped and reset. */

@@ -51,7 +51,7 @@ static void reset_cpus(struct machine *m, bool init)
 		cpu_reset(v, init);
 		m->engine->invalidate(v, gpa(0), SIZE_MAX);
 	}
-	atomic_store(&m->turn.holder, 0);
+	turn_give(m, 0);
 }
 
 /*
@@ -123,6 +123,8 @@ static void handle_requests(void *machine)
 	if (requests & REQUEST_SIGNAL) {
 		end(m, MACHINE_SIGNAL + m->signal_number);
 	} else if (requests & REQUEST_QUIT) {
+		atomic_fetch_or(&m->requests,
+				requests & GUEST_REQUESTS); /* they are part of what machine_save() saves */
 		end(m, MACHINE_QUIT);
 	} else if (requests & REQUEST_ENGINE_ERROR) {
 		end(m, MACHINE_ENGINE_ERROR);

@@ -6,8 +6,6 @@
  */
 #include "machine/private.h"
 
-#define QUANTUM 20000 /* instructions; 20 us of guest time */
-
 void turn_deadline_moved(void *machine)
 {
 	struct machine *m = machine;
@@ -70,16 +68,19 @@ static enum exit_kind run_until(struct machine_cpu *mc, vtime_t end)
 static void use_turn(struct machine_cpu *mc)
 {
 	struct machine *m = mc->machine;
-	vtime_t end = clock_now(m->clock) + QUANTUM;
 
-	mc->turn_over = false;
-	while (!mc->turn_over && !atomic_load(&m->paused)) {
+	if (!m->turn.begun) {
+		m->turn.begun = true;
+		m->turn.over = false;
+		m->turn.last = clock_now(m->clock) + TURN_QUANTUM;
+	}
+	while (!m->turn.over && !atomic_load(&m->paused)) {
 		vtime_t now = clock_now(m->clock), most;
 
 		run_due_timers(m);
-		if (now >= end || !machine_cpu_runnable(mc))
+		if (now >= m->turn.last || !machine_cpu_runnable(mc))
 			return;
-		most = end - now;
+		most = m->turn.last - now;
 		if (m->config.observer) {
 			most = MIN(most, m->config.observer->before_run(m->config.observer->opaque, mc->cpu));
 			if (atomic_load(&m->paused))
@@ -131,6 +132,7 @@ static void pass_turn(struct machine_cpu *mc)
 	struct machine *m = mc->machine;
 	struct machine_cpu *next = next_runnable(mc);
 
+	m->turn.begun = false;
 	while (!next && !atomic_load(&m->paused)) {
 		pass_idle_time(m);
 		next = next_runnable(mc);
@@ -145,8 +147,18 @@ static void pass_turn(struct machine_cpu *mc)
 
 void turn_run(struct machine_cpu *mc)
 {
+	struct machine *m = mc->machine;
+
 	if (!wait_for_turn(mc))
 		return;
 	use_turn(mc);
-	pass_turn(mc);
+	/* A pause is none of the guest's business: what ended the turn besides ends it again behind it. */
+	if (!atomic_load(&m->paused))
+		pass_turn(mc);
+}
+
+void turn_give(struct machine *m, unsigned holder)
+{
+	atomic_store(&m->turn.holder, holder);
+	m->turn.begun = false;
 }

@@ -183,6 +183,18 @@ void mem_direct_dropped(struct mem_page *);
 #define MEM_DIRECT_ANY UINT16_MAX
 bool mem_allow_direct(struct mem_page *, uint16_t how);
 
+/*
+ * The contents of RAM as bytes (record.c): runs of pages that are not all zeros, each with a checksum, in the order of their numbers, which
+ * count pages of mem->ram; behind them a run of none. No vCPU runs.
+ */
+void mem_save(const struct guest_mem *, struct writer *);
+/* Looks through what mem_save() wrote; changes nothing but the reader, which is then behind it. -EINVAL names the run. */
+int mem_check(const struct guest_mem *, struct reader *, struct error *);
+/* What mem_check() has found good: RAM has these contents and no others. Decoded code of what was there before is not run again. */
+void mem_load(struct guest_mem *, struct reader *);
+/* Of all ROM: for comparing machines. */
+uint32_t mem_rom_checksum(const struct guest_mem *);
+
 /* RAM as the firmware tables describe it: number of ranges, filled into starts/sizes (room for 4). */
 unsigned mem_ram_ranges(const struct guest_mem *, uint64_t starts[4], uint64_t sizes[4]);
 

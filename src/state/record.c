@@ -62,55 +62,49 @@ int state_save(const struct state_desc *desc, unsigned instance, const void *obj
 
 /* ---- load ---- */
 
-/* Values of all fields, one after the other in the table's order, and which of them the record had. */
-struct scratch {
+/* Values of all fields, one after the other in the table's order. Those of the record, or the object's while the record's are in it. */
+struct state_change {
+	const struct state_desc *desc;
+	void *object;
 	uint8_t *values;
-	size_t *at; /* offset in values of each field */
-	bool *seen;
 };
 
-static void scratch_free(struct scratch *scratch)
+static size_t values_before(const struct state_desc *desc, size_t field)
 {
-	free(scratch->values);
-	free(scratch->at);
-	free(scratch->seen);
+	size_t size = 0;
+
+	for (size_t i = 0; i < field; i++)
+		size += state_field_bytes(&desc->fields[i]);
+	return size;
 }
 
 /* Starts out with the reset values: what a field has that the record's writer did not know. */
-static int scratch_init(struct scratch *scratch, const struct state_desc *desc)
+static int change_init(struct state_change *change, const struct state_desc *desc, void *object)
 {
-	size_t i, size = 0;
-
-	for (i = 0; i < desc->field_count; i++)
-		size += state_field_bytes(&desc->fields[i]);
-	scratch->values = malloc(size + 1);
-	scratch->at = calloc(desc->field_count + 1, sizeof(*scratch->at));
-	scratch->seen = calloc(desc->field_count + 1, sizeof(*scratch->seen));
-	if (!scratch->values || !scratch->at || !scratch->seen) {
-		scratch_free(scratch);
+	change->desc = desc;
+	change->object = object;
+	change->values = malloc(values_before(desc, desc->field_count) + 1);
+	if (!change->values)
 		return -ENOMEM;
-	}
-	for (i = 0, size = 0; i < desc->field_count; i++) {
-		scratch->at[i] = size;
-		state_reset_field(&desc->fields[i], scratch->values + size);
-		size += state_field_bytes(&desc->fields[i]);
-	}
+	for (size_t i = 0; i < desc->field_count; i++)
+		state_reset_field(&desc->fields[i], change->values + values_before(desc, i));
 	return 0;
 }
 
-/* Exchanges the object's fields with scratch's: a commit, and done again its undoing. */
-static void scratch_swap(struct scratch *scratch, const struct state_desc *desc, void *object)
+/* Exchanges the object's values with those kept: a commit, and done again its undoing. */
+static void change_swap(struct state_change *change)
 {
-	size_t i, k;
+	const struct state_desc *desc = change->desc;
+	uint8_t *kept = change->values;
 
-	for (i = 0; i < desc->field_count; i++) {
-		uint8_t *a = (uint8_t *)object + desc->fields[i].offset, *b = scratch->values + scratch->at[i];
+	for (size_t i = 0; i < desc->field_count; i++) {
+		uint8_t *value = (uint8_t *)change->object + desc->fields[i].offset;
 
-		for (k = 0; k < state_field_bytes(&desc->fields[i]); k++) {
-			uint8_t byte = a[k];
+		for (size_t k = 0; k < state_field_bytes(&desc->fields[i]); k++, kept++) {
+			uint8_t byte = value[k];
 
-			a[k] = b[k];
-			b[k] = byte;
+			value[k] = *kept;
+			*kept = byte;
 		}
 	}
 }
@@ -143,9 +137,10 @@ static int check_values(const struct record_name *name, const struct state_field
 }
 
 /* One field of the payload into scratch. */
-static int load_field(const struct record_name *name, const struct state_desc *desc, struct scratch *scratch,
-		      struct reader *payload, struct error *err)
+static int load_field(const struct record_name *name, struct state_change *change, bool *seen, struct reader *payload,
+		      struct error *err)
 {
+	const struct state_desc *desc = change->desc;
 	const uint8_t *header = take(payload, FIELD_HEADER), *values;
 	const struct state_field *field;
 	uint32_t count;
@@ -161,9 +156,9 @@ static int load_field(const struct record_name *name, const struct state_desc *d
 	if (i == desc->field_count)
 		return error_set(err, EINVAL, "record '%s' has a field with the unknown tag %u", name->text, tag);
 	field = &desc->fields[i];
-	if (scratch->seen[i])
+	if (seen[i])
 		return error_set(err, EINVAL, "record '%s' has the field '%s' twice", name->text, field->name);
-	scratch->seen[i] = true;
+	seen[i] = true;
 	if (header[2] != field->size || count != field->count)
 		return error_set(err, EINVAL,
 				 "record '%s': field '%s' has %" PRIu32 " elements of %u bytes; expected %" PRIu32
@@ -172,13 +167,13 @@ static int load_field(const struct record_name *name, const struct state_desc *d
 	values = take(payload, state_field_bytes(field));
 	if (!values)
 		return error_set(err, EINVAL, "record '%s' ends inside the field '%s'", name->text, field->name);
-	memcpy(scratch->values + scratch->at[i], values, state_field_bytes(field));
+	memcpy(change->values + values_before(desc, i), values, state_field_bytes(field));
 	return check_values(name, field, values, err);
 }
 
 /* The record's frame: checks that it is the one expected and leaves its payload. */
 static int load_header(const struct record_name *name, const struct state_desc *desc, struct reader *reader,
-		       struct reader *payload, struct error *err)
+		       struct reader *payload, uint16_t *found_version, struct error *err)
 {
 	const uint8_t *length = take(reader, 1), *text = length ? take(reader, *length) : NULL;
 	const uint8_t *header = text ? take(reader, 6) : NULL;
@@ -199,9 +194,10 @@ static int load_header(const struct record_name *name, const struct state_desc *
 	}
 	version = load_le16(header);
 	size = load_le32(header + 2);
-	if (version > desc->version)
-		return error_set(err, EINVAL, "record '%s' has version %u; at most %u is known", name->text, version,
+	if (!version || version > desc->version)
+		return error_set(err, EINVAL, "record '%s' has version %u; expected 1 to %u", name->text, version,
 				 desc->version);
+	*found_version = version;
 	payload->data = take(reader, size);
 	payload->size = size;
 	payload->offset = 0;
@@ -211,32 +207,111 @@ static int load_header(const struct record_name *name, const struct state_desc *
 	return 0;
 }
 
-int state_load(const struct state_desc *desc, unsigned instance, void *object, struct reader *reader, struct error *err)
+static int load_fields(const struct record_name *name, struct state_change *change, struct reader *payload,
+		       struct error *err)
+{
+	bool *seen = calloc(change->desc->field_count + 1, sizeof(*seen));
+	int rc = seen ? 0 : error_set_errno(err, ENOMEM, "record '%s'", name->text);
+
+	while (!rc && payload->offset < payload->size)
+		rc = load_field(name, change, seen, payload, err);
+	free(seen);
+	return rc;
+}
+
+/* Leaves the record's values in the object, the object's in *change. On error neither is so, and there is nothing to free. */
+static int load(struct state_change *change, const struct state_desc *desc, unsigned instance, void *object,
+		struct reader *reader, struct error *err)
 {
 	struct reader at = *reader, payload = { 0 };
 	struct record_name name;
-	struct scratch scratch;
+	uint16_t version = 0;
 	int rc;
 
 	make_name(&name, desc, instance);
-	rc = load_header(&name, desc, &at, &payload, err);
+	rc = load_header(&name, desc, &at, &payload, &version, err);
 	if (rc)
 		return rc;
-	if (scratch_init(&scratch, desc))
+	if (change_init(change, desc, object))
 		return error_set_errno(err, ENOMEM, "record '%s'", name.text);
-	while (!rc && payload.offset < payload.size)
-		rc = load_field(&name, desc, &scratch, &payload, err);
+	rc = load_fields(&name, change, &payload, err);
 	if (!rc) {
-		scratch_swap(&scratch, desc, object);
+		change_swap(change);
 		if (desc->loaded)
-			rc = desc->loaded(object, err);
+			rc = desc->loaded(object, version, err);
 		if (rc) {
-			scratch_swap(&scratch, desc, object);
+			change_swap(change);
 			error_prefix(err, "record '%s'", name.text);
 		}
 	}
-	scratch_free(&scratch);
-	if (!rc)
+	if (rc)
+		free(change->values);
+	else
 		*reader = at;
 	return rc;
+}
+
+int state_load(const struct state_desc *desc, unsigned instance, void *object, struct reader *reader, struct error *err)
+{
+	struct state_change change;
+	int rc = load(&change, desc, instance, object, reader, err);
+
+	if (!rc)
+		free(change.values);
+	return rc;
+}
+
+int state_load_part(struct state_changes *changes, const struct state_desc *desc, unsigned instance, void *object,
+		    struct reader *reader, struct error *err)
+{
+	int rc;
+
+	if (changes->count == changes->capacity) {
+		size_t capacity = changes->capacity * 2 + 16;
+		struct state_change *list = realloc(changes->list, capacity * sizeof(*list));
+
+		if (!list)
+			return error_set_errno(err, ENOMEM, "record '%s.%u'", desc->name, instance);
+		changes->list = list;
+		changes->capacity = capacity;
+	}
+	rc = load(&changes->list[changes->count], desc, instance, object, reader, err);
+	if (!rc)
+		changes->count++;
+	return rc;
+}
+
+void state_load_undo(struct state_changes *changes)
+{
+	/* The last one first: an object may have been loaded twice. */
+	for (size_t i = changes->count; i-- > 0;)
+		change_swap(&changes->list[i]);
+	state_load_keep(changes);
+}
+
+void state_load_keep(struct state_changes *changes)
+{
+	for (size_t i = 0; i < changes->count; i++)
+		free(changes->list[i].values);
+	free(changes->list);
+	*changes = (struct state_changes){ 0 };
+}
+
+/* ---- checksum ---- */
+
+uint32_t state_checksum(uint32_t before, const void *data, size_t size)
+{
+	/* The remainders of four bits. */
+	static const uint32_t table[16] = {
+		0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+		0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
+	};
+	const uint8_t *bytes = data;
+	uint32_t crc = ~before;
+
+	for (size_t i = 0; i < size; i++) {
+		crc = crc >> 4 ^ table[(crc ^ bytes[i]) & 15];
+		crc = crc >> 4 ^ table[(crc ^ bytes[i] >> 4) & 15];
+	}
+	return ~crc;
 }

@@ -13,7 +13,7 @@
  *	struct rtc {
  *		struct device device;
  *		STATE_FIELDS(RTC_STATE)
- *		struct timer periodic;   // not in the list: not guest-visible state, rebuilt by loaded()
+ *		struct timer periodic;   // not in the list: armed again by the owner when all records are in (bus.h, attach)
  *	};
  *	STATE_DESC(rtc_state_desc, "rtc", 1, struct rtc, RTC_STATE, .loaded = rtc_loaded);
  *
@@ -41,9 +41,12 @@ struct state_desc {
 	uint16_t version;
 	const struct state_field *fields;
 	size_t field_count;
-	/* After fields were committed by a load: check what a range cannot say. NULL: nothing. Must not touch other
-	 * devices. -errno refuses the record: the old fields come back. */
-	int (*loaded)(void *object, struct error *);
+	/*
+	 * With a record's values in the object's fields: check what a range cannot say. NULL: nothing. `version` is the record's, at most
+	 * the one above. It looks at this object alone, because others may not be loaded yet, and changes nothing, because the values are
+	 * taken out again when it, or another record of the machine, is refused. 0 or -errno.
+	 */
+	int (*loaded)(void *object, uint16_t version, struct error *);
 	/* Brings host-side things up to date before a save. NULL: nothing. */
 	void (*saving)(const void *object);
 };
@@ -96,6 +99,22 @@ struct reader {
 int state_save(const struct state_desc *, unsigned instance, const void *object, struct writer *);
 /* Decodes into scratch, checks every field, then commits; on any error nothing changed. Advances the reader. */
 int state_load(const struct state_desc *, unsigned instance, void *object, struct reader *, struct error *);
+
+/*
+ * Records that are loaded together or not at all. Starts zeroed. state_load_part() is state_load(), but that the object's old
+ * values are kept: until state_load_undo() gives them back to all objects, or state_load_keep() forgets them.
+ */
+struct state_changes {
+	struct state_change *list;
+	size_t count, capacity;
+};
+int state_load_part(struct state_changes *, const struct state_desc *, unsigned instance, void *object, struct reader *,
+		    struct error *);
+void state_load_undo(struct state_changes *);
+void state_load_keep(struct state_changes *);
+
+/* CRC-32 (ISO 3309) of bytes behind those whose CRC is `before`; 0: behind none. */
+uint32_t state_checksum(uint32_t before, const void *, size_t);
 /* One line a field, "name = value", arrays as ranges of equal values; for `info` and traces. */
 void state_print(const struct state_desc *, const void *object, FILE *);
 

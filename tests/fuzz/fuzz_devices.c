@@ -80,11 +80,19 @@ static void card_destroy(struct device *device)
 	free(device);
 }
 
-static int card_loaded(void *object, struct error *err) { return pci_loaded(object, err); }
+static int card_loaded(void *object, uint16_t version, struct error *err)
+{
+	(void)version;
+	return pci_loaded(object, err);
+}
+
+static void card_attach(struct device *device) { pci_attach((struct pci_device *)device); }
 
 STATE_DESC(card_state_desc, "card", 1, struct card, PCI_CONFIG_STATE, .loaded = card_loaded);
 
-static const struct device_ops card_ops = { .state = &card_state_desc, .reset = card_reset, .destroy = card_destroy };
+static const struct device_ops card_ops = {
+	.state = &card_state_desc, .reset = card_reset, .attach = card_attach, .destroy = card_destroy
+};
 
 static void card_plug(struct bus *bus)
 {
@@ -292,6 +300,7 @@ static void reload(struct pc *pc)
 		reader = (struct reader){ writer.data, writer.size, 0 };
 		pthread_mutex_lock(&pc->bus->lock);
 		state_load(device->ops->state, device->instance, device, &reader, &error);
+		bus_attach(pc->bus);
 		pthread_mutex_unlock(&pc->bus->lock);
 	}
 	writer_free(&writer);

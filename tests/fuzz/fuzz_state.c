@@ -17,10 +17,11 @@ struct thing {
 	STATE_FIELDS(THING_STATE)
 };
 
-static int thing_loaded(void *object, struct error *err)
+static int thing_loaded(void *object, uint16_t version, struct error *err)
 {
 	const struct thing *thing = object;
 
+	(void)version;
 	return thing->index == 5 ? error_set(err, EINVAL, "index is 5") : 0;
 }
 

@@ -173,6 +173,39 @@ static inline void lapic_wr(struct board *b, unsigned cpu, unsigned offset, uint
 	lapic_mmio_write(irq_lapic(b->bus, cpu), offset, 4, value);
 }
 
+/* Records of all devices, as a machine writes them. */
+static inline struct writer board_save(struct board *b)
+{
+	struct writer writer = { 0 };
+	struct device *device;
+
+	list_for_each (device, &b->bus->devices, node)
+		if (device->ops->state)
+			assert_int_equal(state_save(device->ops->state, device->instance, device, &writer), 0);
+	return writer;
+}
+
+/* All or none, at the guest time `now`. 0 or -errno. */
+static inline int board_load(struct board *b, const struct writer *records, vtime_t now, struct error *err)
+{
+	struct reader reader = { records->data, records->size, 0 };
+	struct state_changes changes = { 0 };
+	struct device *device;
+	int rc = 0;
+
+	list_for_each (device, &b->bus->devices, node)
+		if (!rc && device->ops->state)
+			rc = state_load_part(&changes, device->ops->state, device->instance, device, &reader, err);
+	if (rc) {
+		state_load_undo(&changes);
+		return rc;
+	}
+	state_load_keep(&changes);
+	clock_load(b->clock, now, clock_wall_ns(b->clock) - clock_now(b->clock) + now);
+	bus_attach(b->bus);
+	return 0;
+}
+
 /* Set-up and tear-down of tests that need the interrupt controllers only. */
 static inline int board_setup(void **state)
 {

@@ -426,39 +426,41 @@ static void timer_at_another_rate(void **state)
 	}
 }
 
-/* A saved timer counts on; one that a record lets begin in the future is refused. */
+static void load(struct device *device, const struct writer *record)
+{
+	struct reader reader = { record->data, record->size, 0 };
+
+	assert_int_equal(state_load(device->ops->state, device->instance, device, &reader, NULL), 0);
+	device->ops->attach(device);
+}
+
+/* A saved timer counts on; one that a record lets begin in the future begins now. */
 static void timer_records(void **state)
 {
 	struct board *b = *state;
 	struct device *device = (struct device *)apic(b, 1);
 	struct writer writer = { 0 }, early = { 0 };
-	struct error error = { 0 };
 
 	lapic_wr(b, 1, DIVIDE, 0xb);
 	lapic_wr(b, 1, TIMER_LVT, 0x200ec);
-	assert_int_equal(state_save(device->ops->state, 0, device, &early), 0);
+	assert_int_equal(state_save(device->ops->state, device->instance, device, &early), 0);
 	board_run(b, 1000);
 	lapic_wr(b, 1, INITIAL, 100000);
-	assert_int_equal(state_save(device->ops->state, 0, device, &writer), 0);
+	assert_int_equal(state_save(device->ops->state, device->instance, device, &writer), 0);
 	board_run(b, 150000);
 	assert_int_equal(take(b, 1), 0xec);
 	eoi(b, 1);
-	assert_int_equal(
-		state_load(device->ops->state, 0, device, &(struct reader){ early.data, early.size, 0 }, &error), 0);
-	board_run(b, 150000);
+	load(device, &early);
+	board_run(b, 120000);
 	assert_int_equal(take(b, 1), -1);
-	assert_int_equal(
-		state_load(device->ops->state, 0, device, &(struct reader){ writer.data, writer.size, 0 }, &error), 0);
-	assert_int_equal(lapic_rd(b, 1, CURRENT), 100000);
+	load(device, &writer);
+	assert_int_equal(lapic_rd(b, 1, CURRENT), 30000);
 
 	/* The same record in a machine that has not come so far. */
 	struct board *young = board_create(2);
-	struct device *other = (struct device *)irq_lapic(young->bus, 1);
 
-	assert_int_equal(
-		state_load(other->ops->state, 0, other, &(struct reader){ writer.data, writer.size, 0 }, &error),
-		-EINVAL);
-	assert_non_null(strstr(error.text, "future"));
+	load((struct device *)irq_lapic(young->bus, 1), &writer);
+	assert_int_equal(lapic_rd(young, 1, CURRENT), 100000);
 	board_destroy(young);
 	writer_free(&writer);
 	writer_free(&early);

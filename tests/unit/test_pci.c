@@ -32,11 +32,21 @@ static void card_destroy(struct device *device)
 	free(device);
 }
 
-static int card_loaded(void *object, struct error *err) { return pci_loaded(object, err); }
+static int card_loaded(void *object, uint16_t version, struct error *err)
+{
+	(void)version;
+	return pci_loaded(object, err);
+}
+
+static void card_attach(struct device *device) { pci_attach((struct pci_device *)device); }
 
 STATE_DESC(card_state_desc, "card", 1, struct card, PCI_CONFIG_STATE, .loaded = card_loaded);
 
-static const struct device_ops card_ops = { .state = &card_state_desc, .reset = card_reset, .destroy = card_destroy };
+static const struct device_ops card_ops = {
+	.state = &card_state_desc, .reset = card_reset, .attach = card_attach, .destroy = card_destroy
+};
+
+static void route_pirq2(struct board *b, int line) { pci_set_pirqs(b->bus, (const int[PIRQS]){ -1, -1, line, -1 }); }
 
 static struct card *card_plug(struct board *b, unsigned slot, unsigned function, uint8_t pin)
 {
@@ -172,7 +182,7 @@ static void interrupts_go_where_the_pirqs_say(void **state)
 	irq_set(&card->pci.intx, true); /* slot 3, pin A: PIRQ C, goes nowhere yet */
 	assert_int_equal(board_take(b), -1);
 	assert_int_equal(board_config_read(b, SLOT3, 6, 2) & 8, 8);
-	pci_set_pirq(b->bus, 2, 11);
+	route_pirq2(b, 11);
 	assert_int_equal(board_take(b), 0x2b);
 	outb(b, 0xa0, 0x20);
 	outb(b, 0x20, 0x20);
@@ -181,7 +191,7 @@ static void interrupts_go_where_the_pirqs_say(void **state)
 	assert_int_equal(board_take(b), 0x2b);
 	outb(b, 0xa0, 0x20);
 	outb(b, 0x20, 0x20);
-	pci_set_pirq(b->bus, 2, 10);
+	route_pirq2(b, 10);
 	assert_int_equal(board_take(b), 0x2a);
 	outb(b, 0xa0, 0x20);
 	outb(b, 0x20, 0x20);
@@ -234,6 +244,7 @@ static void records(void **state)
 	assert_int_equal(inb(b, 0xc000), 0xff);
 	reader = (struct reader){ writer.data, writer.size, 0 };
 	assert_int_equal(state_load(&card_state_desc, 0, card, &reader, &error), 0);
+	bus_attach(b->bus);
 	assert_int_equal(inb(b, 0xc000), 0x11);
 	writer_free(&writer);
 	writer = (struct writer){ 0 };

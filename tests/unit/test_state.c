@@ -21,14 +21,15 @@
 struct thing {
 	int before; /* not guest-visible: never touched */
 	STATE_FIELDS(THING_STATE)
-	int loads;
+	int loads, version;
 };
 
-static int thing_loaded(void *object, struct error *err)
+static int thing_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct thing *thing = object;
 
 	thing->loads++;
+	thing->version = version;
 	if (thing->small == 3 && thing->enabled)
 		return error_set(err, EINVAL, "small is 3 though enabled");
 	return 0;
@@ -106,6 +107,7 @@ static void saved_is_loaded(void **state)
 	assert_int_equal(load(&thing, 1, writer.data, writer.size, &err), 0);
 	assert_true(same_fields(&thing, &sample));
 	assert_int_equal(thing.loads, 1);
+	assert_int_equal(thing.version, 3);
 	writer_free(&writer);
 	assert_null(writer.data);
 }
@@ -184,7 +186,8 @@ static void errors_name_what_is_wrong(void **state)
 	refuse(1, 'T', "'Thing.0'", "expected", "'thing.0'");
 	refuse(1, '\33', "'?hing.0'", "expected", "'thing.0'");
 	refuse(7, '1', "'thing.1'", "expected", "'thing.0'");
-	refuse(8, 4, "'thing.0'", "version 4", "at most 3");
+	refuse(8, 4, "'thing.0'", "version 4", "expected 1 to 3");
+	refuse(8, 0, "'thing.0'", "version 0", "expected 1 to 3");
 	refuse(14, 99, "'thing.0'", "unknown tag", "99");
 	refuse(16, 2, "'thing.0'", "'index'", "expected 1 of 1");
 	refuse(17, 2, "'thing.0'", "'index'", "2 elements");

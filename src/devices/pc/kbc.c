@@ -214,12 +214,7 @@ static void kbc_reset(struct device *device)
 	update_a20(kbc);
 }
 
-static int kbc_loaded(void *object, struct error *err)
-{
-	(void)err;
-	update_a20(object);
-	return 0;
-}
+static void kbc_attach(struct device *device) { update_a20((struct kbc *)device); }
 
 static void kbc_destroy(struct device *device)
 {
@@ -230,9 +225,11 @@ static void kbc_destroy(struct device *device)
 	free(kbc);
 }
 
-STATE_DESC(kbc_state_desc, "kbc", 1, struct kbc, KBC_STATE, .loaded = kbc_loaded);
+STATE_DESC(kbc_state_desc, "kbc", 1, struct kbc, KBC_STATE);
 
-static const struct device_ops kbc_ops = { .state = &kbc_state_desc, .reset = kbc_reset, .destroy = kbc_destroy };
+static const struct device_ops kbc_ops = {
+	.state = &kbc_state_desc, .reset = kbc_reset, .attach = kbc_attach, .destroy = kbc_destroy
+};
 
 int kbc_create(struct bus *bus, struct error *err)
 {

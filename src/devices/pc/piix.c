@@ -35,12 +35,15 @@ struct piix3 {
 
 static void update_routes(struct piix3 *piix3)
 {
-	for (unsigned i = 0; i < 4; i++) {
+	int lines[PIRQS];
+
+	for (unsigned i = 0; i < PIRQS; i++) {
 		uint8_t route = piix3->pci.config[PIIX_PIRQRC + i];
 		bool valid = !(route & PIRQ_DISABLED) && (PIRQ_TARGETS & BIT(route & 15));
 
-		pci_set_pirq(piix3->pci.device.bus, i, valid ? route & 15 : -1);
+		lines[i] = valid ? route & 15 : -1;
 	}
+	pci_set_pirqs(piix3->pci.device.bus, lines);
 }
 
 static void piix3_config_written(struct pci_device *pci, unsigned offset, unsigned size)
@@ -88,21 +91,26 @@ static void piix3_destroy(struct device *device)
 	free(piix3);
 }
 
-static int piix3_loaded(void *object, struct error *err)
+static int piix3_loaded(void *object, uint16_t version, struct error *err)
 {
-	struct piix3 *piix3 = object;
-	int result = pci_loaded(&piix3->pci, err);
+	(void)version;
+	return pci_loaded(object, err);
+}
 
-	if (!result)
-		update_routes(piix3);
-	return result;
+/* The levels that the routes make of the functions' pins are what was saved: no line moves. */
+static void piix3_attach(struct device *device)
+{
+	struct piix3 *piix3 = (struct piix3 *)device;
+
+	pci_attach(&piix3->pci);
+	update_routes(piix3);
 }
 
 STATE_DESC(piix3_state_desc, "piix3", 1, struct piix3, PIIX3_RECORD, .loaded = piix3_loaded);
 
-static const struct device_ops piix3_ops = { .state = &piix3_state_desc,
-					     .reset = piix3_reset,
-					     .destroy = piix3_destroy };
+static const struct device_ops piix3_ops = {
+	.state = &piix3_state_desc, .reset = piix3_reset, .attach = piix3_attach, .destroy = piix3_destroy
+};
 
 static int piix3_create(struct bus *bus, struct error *err)
 {
@@ -170,7 +178,9 @@ enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
 	_(T, uint16_t, control, 1, 3, CNT_SCI_EN, CNT_WRITABLE | CNT_SCI_EN) /* ACPI mode, as the FADT says */         \
 	_(T, uint16_t, gpe_status, 1, 4, 0, 0xffff)                                                                    \
 	_(T, uint16_t, gpe_enable, 1, 5, 0, 0xffff)                                                                    \
-	_(T, uint64_t, timer_seen, 1, 6, 0, UINT64_MAX) /* vtime to which TMR_STS is up to date */
+	_(T, uint64_t, timer_seen, 1, 6, 0, UINT64_MAX) /* vtime to which TMR_STS is up to date */                     \
+	_(T, uint64_t, timer_at, 1, 7, VTIME_NEVER, UINT64_MAX)                                                        \
+	_(T, bool, mapped, 1, 8, 0, 1) /* the registers are where PMBA says */
 #define PM_RECORD(_, T) PCI_CONFIG_STATE(_, T) PM_STATE(_, T)
 
 struct piix4_pm {
@@ -200,11 +210,11 @@ static void update_sci(struct piix4_pm *pm)
 
 	irq_set(&pm->sci, (pm->status & pm->enable & PM1_ENABLES) || (pm->gpe_status & pm->gpe_enable));
 	/* The timer's overflow needs a timer only while somebody waits for its interrupt. */
+	pm->timer_at = VTIME_NEVER;
 	if ((pm->enable & PM1_TMR) && !(pm->status & PM1_TMR))
-		timer_arm(&pm->timer, (vtime_t)(((unsigned __int128)change * 1000000000 + ACPI_PM_TIMER_HZ - 1) /
-						ACPI_PM_TIMER_HZ));
-	else
-		timer_disarm(&pm->timer);
+		pm->timer_at =
+			(vtime_t)(((unsigned __int128)change * 1000000000 + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ);
+	timer_arm(&pm->timer, pm->timer_at);
 }
 
 static void timer_overflow(void *opaque)
@@ -314,20 +324,32 @@ void piix_power_button(struct bus *bus)
 	pthread_mutex_unlock(&bus->lock);
 }
 
-static void update_mapping(struct piix4_pm *pm)
+/* Where the registers are to be; 0: nowhere. */
+static uint16_t base_of(const struct piix4_pm *pm)
 {
-	struct bus *bus = pm->pci.device.bus;
-	uint16_t base = load_le16(&pm->pci.config[PMBA]) & 0xffc0;
-	bool map = base && (pm->pci.config[PMREGMISC] & 1);
+	return pm->pci.config[PMREGMISC] & 1 ? load_le16(&pm->pci.config[PMBA]) & 0xffc0 : 0;
+}
+
+static void map_registers(struct piix4_pm *pm)
+{
 	struct error error;
 
-	if (pm->registers.mapped && (!map || pm->registers.start != base))
-		bus_unmap(bus, BUS_PIO, &pm->registers);
-	if (!map || pm->registers.mapped)
-		return;
-	pm->registers.start = base;
-	if (bus_map(bus, BUS_PIO, &pm->registers, &error))
+	pm->registers.start = base_of(pm);
+	pm->mapped = !bus_map(pm->pci.device.bus, BUS_PIO, &pm->registers, &error);
+	if (!pm->mapped)
 		log_guest("power management base: %s", error.text);
+}
+
+static void update_mapping(struct piix4_pm *pm)
+{
+	uint16_t base = base_of(pm);
+
+	if (pm->registers.mapped && pm->registers.start != base) {
+		bus_unmap(pm->pci.device.bus, BUS_PIO, &pm->registers);
+		pm->mapped = false;
+	}
+	if (base && !pm->registers.mapped)
+		map_registers(pm);
 }
 
 static void pm_config_written(struct pci_device *pci, unsigned offset, unsigned size)
@@ -343,6 +365,7 @@ static void pm_reset(struct device *device)
 
 	pci_reset(&pm->pci);
 	update_mapping(pm);
+	pm->mapped = pm->registers.mapped; /* where they were already */
 	pm->timer_seen = clock_now(device->bus->clock);
 	update_sci(pm);
 }
@@ -358,21 +381,31 @@ static void pm_destroy(struct device *device)
 	free(pm);
 }
 
-static int pm_loaded(void *object, struct error *err)
+static int pm_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct piix4_pm *pm = object;
-	int result = pci_loaded(&pm->pci, err);
 
-	if (result)
-		return result;
-	update_mapping(pm);
-	update_sci(pm);
-	return 0;
+	(void)version;
+	if (pm->mapped && !base_of(pm))
+		return error_set(err, EINVAL, "piix4-pm: mapped is 1, but the registers are disabled or nowhere");
+	return pci_loaded(&pm->pci, err);
+}
+
+static void pm_attach(struct device *device)
+{
+	struct piix4_pm *pm = (struct piix4_pm *)device;
+
+	pci_attach(&pm->pci);
+	if (pm->mapped)
+		map_registers(pm);
+	timer_arm(&pm->timer, pm->timer_at);
 }
 
 STATE_DESC(pm_state_desc, "piix4-pm", 1, struct piix4_pm, PM_RECORD, .loaded = pm_loaded);
 
-static const struct device_ops pm_ops = { .state = &pm_state_desc, .reset = pm_reset, .destroy = pm_destroy };
+static const struct device_ops pm_ops = {
+	.state = &pm_state_desc, .reset = pm_reset, .attach = pm_attach, .destroy = pm_destroy
+};
 
 static int pm_create(struct bus *bus, struct error *err)
 {
@@ -395,9 +428,12 @@ static int pm_create(struct bus *bus, struct error *err)
 	pci->config_mask[PMREGMISC] = 1;
 	pci->config_written = pm_config_written;
 	pm->sci = irq_isa_line(bus, ACPI_SCI_IRQ);
-	pm->registers = (struct bus_range){
-		.size = PM_SIZE, .sizes = 1 | 2 | 4, .device = &pci->device, .read = pm_read, .write = pm_write
-	};
+	pm->registers = (struct bus_range){ .size = PM_SIZE,
+					    .sizes = 1 | 2 | 4,
+					    .device = &pci->device,
+					    .read = pm_read,
+					    .write = pm_write,
+					    .moves = true };
 	pm->gpe0 = (struct bus_range){ .start = ACPI_GPE0_BASE,
 				       .size = GPE0_SIZE,
 				       .sizes = 1,

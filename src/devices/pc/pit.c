@@ -42,7 +42,8 @@
 	_(T, uint8_t, port_b, 1, 19, 0, 0x0f)                                                                          \
 	_(T, uint64_t, seen, 1, 20, 0, UINT64_MAX) /* channel 0's edges are accounted for up to then */                \
 	_(T, uint32_t, owed, 1, 21, 0, TICKS_MOST) /* and so many of them are still to be delivered */                 \
-	_(T, uint32_t, masked, 1, 22, 0, TICKS_MOST)
+	_(T, uint32_t, masked, 1, 22, 0, TICKS_MOST)                                                                   \
+	_(T, uint64_t, edge_at, 1, 23, VTIME_NEVER, UINT64_MAX) /* when the timer fires */
 
 struct pit {
 	struct device device;
@@ -162,12 +163,8 @@ static vtime_t next_edge(struct pit *pit, vtime_t t)
 
 static void schedule(struct pit *pit, vtime_t t)
 {
-	vtime_t edge = next_edge(pit, t);
-
-	if (edge == VTIME_NEVER)
-		timer_disarm(&pit->timer);
-	else
-		timer_arm(&pit->timer, edge);
+	pit->edge_at = next_edge(pit, t);
+	timer_arm(&pit->timer, pit->edge_at);
 }
 
 /*
@@ -476,27 +473,36 @@ static void pit_destroy(struct device *device)
 	free(pit);
 }
 
-static int pit_loaded(void *object, struct error *err)
+static int pit_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct pit *pit = object;
 
+	(void)version;
 	for (unsigned c = 0; c < CHANNELS; c++) {
 		if (!pit->count[c] || !pit->access[c])
 			return error_set(err, EINVAL, "pit: channel %u has count %u and access %u; neither can be 0", c,
 					 pit->count[c], pit->access[c]);
-		if (pit->start[c] > now(pit))
-			return error_set(err, EINVAL, "pit: channel %u starts to count in the future", c);
 	}
-	if (pit->seen > now(pit))
-		return error_set(err, EINVAL, "pit: channel 0's edges are accounted for up to a time in the future");
-	irq_watch_timer(pit->device.bus, pit->owed ? edges_due : NULL, pit);
-	schedule(pit, now(pit));
 	return 0;
+}
+
+static void pit_attach(struct device *device)
+{
+	struct pit *pit = (struct pit *)device;
+
+	/* Only a made-up record tells of the future. */
+	for (unsigned c = 0; c < CHANNELS; c++)
+		pit->start[c] = MIN(pit->start[c], now(pit));
+	pit->seen = MIN(pit->seen, now(pit));
+	irq_watch_timer(pit->device.bus, pit->owed ? edges_due : NULL, pit);
+	timer_arm(&pit->timer, pit->edge_at);
 }
 
 STATE_DESC(pit_state_desc, "pit", 1, struct pit, PIT_STATE, .loaded = pit_loaded);
 
-static const struct device_ops pit_ops = { .state = &pit_state_desc, .reset = pit_reset, .destroy = pit_destroy };
+static const struct device_ops pit_ops = {
+	.state = &pit_state_desc, .reset = pit_reset, .attach = pit_attach, .destroy = pit_destroy
+};
 
 int pit_create(struct bus *bus, struct error *err)
 {

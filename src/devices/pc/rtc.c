@@ -66,7 +66,8 @@ enum {
 	_(T, uint8_t, index, 1, 2, 0, 0x7f)                                                                            \
 	_(T, uint64_t, offset_s, 1, 3, 0, UINT64_MAX) /* guest's date minus UTC, seconds, two's complement */          \
 	_(T, uint32_t, offset_ns, 1, 4, 0, 999999999) /* and this, 0 unless the divider was reset */                   \
-	_(T, uint64_t, seen, 1, 5, 0, UINT64_MAX)     /* vtime to which the flags of register C are up to date */
+	_(T, uint64_t, seen, 1, 5, 0, UINT64_MAX)     /* vtime to which the flags of register C are up to date */      \
+	_(T, uint64_t, event_at, 1, 6, VTIME_NEVER, UINT64_MAX) /* when the timer fires */
 
 struct rtc {
 	struct device device;
@@ -279,10 +280,8 @@ static void update_irq(struct rtc *rtc)
 		if ((wanted & B_AIE) && !stopped(rtc))
 			next = MIN(next, next_alarm(rtc, t));
 	}
-	if (next == VTIME_NEVER)
-		timer_disarm(&rtc->timer);
-	else
-		timer_arm(&rtc->timer, next);
+	rtc->event_at = next;
+	timer_arm(&rtc->timer, next);
 }
 
 static void event_due(void *opaque)
@@ -434,22 +433,22 @@ static void rtc_destroy(struct device *device)
 	free(rtc);
 }
 
-static int rtc_loaded(void *object, struct error *err)
+static void rtc_attach(struct device *device)
 {
-	struct rtc *rtc = object;
+	struct rtc *rtc = (struct rtc *)device;
 
-	(void)err;
 	memcpy(rtc->battery.cmos, rtc->cmos, sizeof(rtc->cmos));
 	rtc->battery.offset_s = rtc->offset_s;
 	rtc->battery.offset_ns = rtc->offset_ns;
-	rtc->seen = MIN(rtc->seen, now(rtc));
-	update_irq(rtc);
-	return 0;
+	rtc->utc_base = 0; /* the clock is another one: utc_at() looks anew */
+	timer_arm(&rtc->timer, rtc->event_at);
 }
 
-STATE_DESC(rtc_state_desc, "rtc", 1, struct rtc, RTC_STATE, .loaded = rtc_loaded);
+STATE_DESC(rtc_state_desc, "rtc", 1, struct rtc, RTC_STATE);
 
-static const struct device_ops rtc_ops = { .state = &rtc_state_desc, .reset = rtc_reset, .destroy = rtc_destroy };
+static const struct device_ops rtc_ops = {
+	.state = &rtc_state_desc, .reset = rtc_reset, .attach = rtc_attach, .destroy = rtc_destroy
+};
 
 int rtc_create(struct bus *bus, unsigned cpu_count, struct error *err)
 {

@@ -360,7 +360,8 @@ static void transmit_retry(void *opaque)
 	struct uart *uart = opaque;
 
 	uart->transmit_at = VTIME_NEVER;
-	if (chardev_write(uart->chardev, "", 0) < TX_ROOM) {
+	/* Loaded from a snapshot, it may find that nothing is connected here. */
+	if (uart->chardev && chardev_write(uart->chardev, "", 0) < TX_ROOM) {
 		arm(&uart->transmit_timer, &uart->transmit_at, clock_now(uart->device.bus->clock) + TX_RETRY);
 		return;
 	}
@@ -518,27 +519,33 @@ static void uart_destroy(struct device *device)
 	free(uart);
 }
 
-static int uart_loaded(void *object, struct error *err)
+static int uart_loaded(void *object, uint16_t version, struct error *err)
 {
 	struct uart *uart = object;
 
+	(void)version;
 	if (uart->fifo_count > capacity(uart))
 		return error_set(err, EINVAL, "uart: fifo_count %u is more than its capacity of %u", uart->fifo_count,
 				 capacity(uart));
-	arm(&uart->receive_timer, &uart->timeout_at, uart->timeout_at);
-	arm(&uart->held_timer, &uart->held_until, uart->held_until);
-	/* A busy transmitter may find that nothing is connected here. */
-	if (!uart->chardev && uart->transmit_at != VTIME_NEVER) {
-		uart->transmit_at = VTIME_NEVER;
-		transmitter_empty(uart);
-	}
-	arm(&uart->transmit_timer, &uart->transmit_at, uart->transmit_at);
 	return 0;
+}
+
+static void uart_attach(struct device *device)
+{
+	struct uart *uart = (struct uart *)device;
+
+	timer_arm(&uart->receive_timer, uart->timeout_at);
+	timer_arm(&uart->held_timer, uart->held_until);
+	timer_arm(&uart->transmit_timer, uart->transmit_at);
+	if (uart->chardev)
+		chardev_resume(uart->chardev);
 }
 
 STATE_DESC(uart_state_desc, "uart", 1, struct uart, UART_STATE, .loaded = uart_loaded);
 
-static const struct device_ops uart_ops = { .state = &uart_state_desc, .reset = uart_reset, .destroy = uart_destroy };
+static const struct device_ops uart_ops = {
+	.state = &uart_state_desc, .reset = uart_reset, .attach = uart_attach, .destroy = uart_destroy
+};
 
 int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct error *err)
 {

@@ -635,6 +635,7 @@ static int interp_pull(struct vcpu *v, struct cpu_state *s)
 {
 	*s = v->s;
 	s->rflags = cpu_rflags(v);
+	s->ip_base = 0; /* of some instruction */
 	return 0;
 }
 
