@@ -82,14 +82,18 @@ static uint64_t host_rate(const struct clock *clock)
 	return clock->host_tsc_hz ? clock->host_tsc_hz : CLOCK_VIRTUAL_TSC_HZ;
 }
 
+#define MAX_CRYSTAL_KHZ 1000000u
+
 static void set_rate(struct clock *clock, uint64_t hz)
 {
-	uint64_t host = host_rate(clock), difference = hz > host ? hz - host : host - hz;
+	uint64_t host = host_rate(clock), difference = hz > host ? hz - host : host - hz, khz = hz / 1000;
 	uint64_t measure = clock->host_tsc_hz * RATE_TOLERANCE_PPM / 1000000;
 
-	clock->tsc_multiple = (hz + NS_PER_S - 1) / NS_PER_S;
-	/* Kernels reckon in kHz. */
-	clock->crystal_hz = hz / clock->tsc_multiple / 1000 * 1000;
+	/* Kernels reckon in kHz. The rate that comes out gives itself when it is set again, by a machine that is loaded. */
+	clock->tsc_multiple = (khz + MAX_CRYSTAL_KHZ - 1) / MAX_CRYSTAL_KHZ;
+	if (khz / clock->tsc_multiple * clock->tsc_multiple <= (clock->tsc_multiple - 1) * MAX_CRYSTAL_KHZ)
+		clock->tsc_multiple--;
+	clock->crystal_hz = khz / clock->tsc_multiple * 1000;
 	clock->scaled = difference > measure;
 	clock->guest_ticks = scale_make(host, clock_tsc_hz(clock));
 	clock->nanoseconds = scale_make(clock_tsc_hz(clock), NS_PER_S);

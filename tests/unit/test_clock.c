@@ -304,8 +304,9 @@ static void a_virtual_tsc_counts_nanoseconds(void **state)
 /* Between the units nothing comes too early, and nothing later than the next one. */
 static void rates_are_kept(void **state)
 {
-	static const uint64_t rates[] = { 1000000,    800000000,  1000000000, 1000001000, 2000000000,  2599999000,
-					  2994374000, 3000300000, 4700000000, 6200000000, 100000000000 };
+	static const uint64_t rates[] = { 1000000,    800000000,  1000000000,  1000001000, 2000000000,
+					  2000000500, 3000001000, 2599999000,  2994374000, 3000300000,
+					  4700000000, 6200000000, 100000000000 };
 	struct clock *clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	struct error err = { 0 };
 
@@ -317,6 +318,9 @@ static void rates_are_kept(void **state)
 		hz = clock_tsc_hz(clock);
 		crystal = clock_crystal_hz(clock);
 		assert_true(crystal <= 1000000000 && crystal % 1000 == 0 && hz % crystal == 0);
+		/* Set again, it is the same. */
+		assert_int_equal(clock_set_tsc_hz(clock, hz, NULL), 0);
+		assert_true(clock_tsc_hz(clock) == hz && clock_crystal_hz(clock) == crystal);
 		assert_true(hz <= rates[n] && rates[n] - hz < 1000 * (hz / crystal));
 		for (uint64_t tsc = 1; tsc < BIT(61); tsc = tsc * 3 + 1) {
 			vtime_t exact = (vtime_t)((unsigned __int128)tsc * 1000000000 / hz);
