@@ -93,7 +93,7 @@ static void set_rate(struct clock *clock, uint64_t hz)
 	clock->tsc_multiple = (khz + MAX_CRYSTAL_KHZ - 1) / MAX_CRYSTAL_KHZ;
 	if (khz / clock->tsc_multiple * clock->tsc_multiple <= (clock->tsc_multiple - 1) * MAX_CRYSTAL_KHZ)
 		clock->tsc_multiple--;
-	clock->crystal_hz = khz / clock->tsc_multiple * 1000;
+	clock->crystal_hz = MIN(khz / clock->tsc_multiple, MAX_CRYSTAL_KHZ) * 1000;
 	clock->scaled = difference > measure;
 	clock->guest_ticks = scale_make(host, clock_tsc_hz(clock));
 	clock->nanoseconds = scale_make(clock_tsc_hz(clock), NS_PER_S);

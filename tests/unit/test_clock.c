@@ -321,7 +321,7 @@ static void rates_are_kept(void **state)
 		/* Set again, it is the same. */
 		assert_int_equal(clock_set_tsc_hz(clock, hz, NULL), 0);
 		assert_true(clock_tsc_hz(clock) == hz && clock_crystal_hz(clock) == crystal);
-		assert_true(hz <= rates[n] && rates[n] - hz < 1000 * (hz / crystal));
+		assert_true(hz <= rates[n] && rates[n] - hz <= 1000 * (hz / crystal));
 		for (uint64_t tsc = 1; tsc < BIT(61); tsc = tsc * 3 + 1) {
 			vtime_t exact = (vtime_t)((unsigned __int128)tsc * 1000000000 / hz);
 			vtime_t deadline = clock_tsc_deadline(clock, tsc);
