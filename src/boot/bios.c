@@ -114,10 +114,10 @@ static void write_memory_sizes(struct guest_mem *mem)
 		store_le64(sizes + BIOS_ENTRY_SIZE * i + 8, map[i].size);
 		store_le32(sizes + BIOS_ENTRY_SIZE * i + 16, map[i].type);
 	}
-	store_le32(sizes + BIOS_MAP_COUNT - BIOS_MAP, n);
-	store_le16(sizes + BIOS_EXTENDED - BIOS_MAP, (uint16_t)MIN(extended >> 10, 0xfc00));
-	store_le16(sizes + BIOS_BELOW_16M - BIOS_MAP, (uint16_t)(below_16m >> 10));
-	store_le16(sizes + BIOS_ABOVE_16M - BIOS_MAP, (uint16_t)((extended - below_16m) >> 16));
+	store_le32(sizes + (BIOS_MAP_COUNT - BIOS_MAP), n);
+	store_le16(sizes + (BIOS_EXTENDED - BIOS_MAP), (uint16_t)MIN(extended >> 10, 0xfc00));
+	store_le16(sizes + (BIOS_BELOW_16M - BIOS_MAP), (uint16_t)(below_16m >> 10));
+	store_le16(sizes + (BIOS_ABOVE_16M - BIOS_MAP), (uint16_t)((extended - below_16m) >> 16));
 	boot_write(mem, BIOS_SEGMENT * 16 + BIOS_MAP, sizes, sizeof(sizes));
 }
 
