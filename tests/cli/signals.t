@@ -15,7 +15,7 @@ guest() {
 guest spin '\353\376'
 guest halt '\372\364\353\375'                 # cli; hlt, for good
 guest print '\260.\346\351\353\372'           # prints dots
-guest serial '\146\272\370\003\260.\356\353\375' # bytes to COM1
+guest serial '\146\272\370\003\260.\356\356\260S\346\351\260.\356\353\373' # bytes to COM1, after the first two S on the debug console
 guest fault '\017\013'                        # a triple fault, which resets, again and again
 
 # ends NAME NUMBER STATUS [doppel's options]: with statistics, and a trace whose last line is whole
@@ -23,7 +23,7 @@ ends() {
 	name=$1 number=$2 status=$3
 	shift 3
 	rm -f "$scratch/trace" "$scratch/com1"
-	"$expect" -t 100 wait R signal "$number" wait 'the machine is stopped' wait 'instructions counted' exit "$status" -- \
+	"$expect" -t 100 wait "$([ "$name" = serial ] && echo S || echo R)" signal "$number" wait 'the machine is stopped' wait 'instructions counted' exit "$status" -- \
 		"$doppel" run --kernel "$scratch/$name" --memory 16M --serial "file:$scratch/com1" --debug-console stdio \
 		--trace pio --trace-file "$scratch/trace" --stats "$@" </dev/null || return 1
 	tail -c 200 "$scratch/trace"
