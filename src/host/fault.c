@@ -29,18 +29,22 @@ void host_signal_pass_on(const struct sigaction *to, int signal, siginfo_t *info
 		host_signal_end(signal);
 }
 
-/* Async-signal-safe. */
+/* Async-signal-safe; one write, so that no other thread's line comes in between. */
 static void complain(const char *what, bool hardware)
 {
 	const char *const parts[] = {
 		"doppel: ", hardware ? "the host's memory is damaged at " : "the host has no memory left for ", what,
 		"\n"
 	};
+	char line[160];
+	size_t used = 0;
 
 	host_terminal_restore();
 	for (size_t n = 0; n < ARRAY_SIZE(parts); n++)
-		if (write(STDERR_FILENO, parts[n], strlen(parts[n])) < 0)
-			return;
+		for (const char *c = parts[n]; *c && used < sizeof(line); c++)
+			line[used++] = *c;
+	if (write(STDERR_FILENO, line, used) < 0)
+		return;
 }
 
 static void on_bus_error(int signal, siginfo_t *info, void *context)

@@ -6,7 +6,7 @@
  *
  * The command's standard output and error are one stream, searched once from front to back. -p runs it on a
  * pseudo-terminal, else its standard input and output are pipes. -t is the time limit of the whole (60). -l keeps what it
- * printed. Steps:
+ * printed. No signal is ignored when the command begins. Steps:
  *	wait TEXT	until TEXT is printed after what the last wait found
  *	send TEXT	\n \r \t \\ \xHH understood
  *	absent TEXT	TEXT has not been printed so far, anywhere
@@ -92,7 +92,9 @@ static void start(struct session *s, char **command)
 	}
 	s->pid = fork();
 	if (s->pid == 0) {
-		signal(SIGPIPE, SIG_DFL);
+		/* Whoever starts tests in the background may have them ignore some. */
+		for (int n = 1; n < NSIG; n++)
+			signal(n, SIG_DFL);
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* whoever kills us does not leave a machine behind */
 		setsid();
 		if (s->pty) {
