@@ -47,19 +47,22 @@ LIBS := -lZydis -lZycore $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lp
 LIB := $(OUT)/libdoppel.a
 DOPPEL := $(OUT)/doppel
 UNIT := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
-# One program of all files; while none of them has main(), there is nothing to build.
-ORACLE_SOURCES := $(sort $(wildcard tests/oracle/*.c))
-ORACLE := $(if $(shell grep -l '^int main' $(ORACLE_SOURCES) /dev/null),$(OUT)/tests/oracle/oracle)
-LOCKSTEP_SOURCES := $(sort $(wildcard tests/lockstep/*.c)) $(addprefix tests/isolation/,generate.c tables.c world.c)
-LOCKSTEP := $(OUT)/tests/lockstep/lockstep
-ISOLATION_SOURCES := $(sort $(wildcard tests/isolation/*.c))
-ISOLATION := $(OUT)/tests/isolation/isolation
-STEP_SOURCES := $(sort $(wildcard tests/step/*.c))
-STEP := $(OUT)/tests/step/step
-VECTORS_SOURCES := $(sort $(wildcard tests/vectors/*.c))
-VECTORS := $(OUT)/tests/vectors/vectors
-SNAPSHOT := $(OUT)/tests/snapshot/snapshot
+# Programs of all files of a folder, and of some of another's.
+program = $(OUT)/tests/$(1)/$(1)
+ORACLE := $(call program,oracle)
+LOCKSTEP := $(call program,lockstep)
+more.lockstep := $(addprefix tests/isolation/,generate.c tables.c world.c)
+ISOLATION := $(call program,isolation)
+STEP := $(call program,step)
+VECTORS := $(call program,vectors)
+libs.vectors := -ljansson -lz
+SNAPSHOT := $(call program,snapshot)
+PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT)
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
+# A fuzzer of one of these is all of it but its main().
+all_but_main = $(filter-out tests/$(1)/$(1).c,$(sort $(wildcard tests/$(1)/*.c)))
+more.fuzz_isolation := $(call all_but_main,isolation)
+more.fuzz_step := $(call all_but_main,step)
 FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
 # Those that start threads.
@@ -123,42 +126,23 @@ $(DOPPEL): $(OUT)/obj/cli/main.o $(LIB)
 	$(if $(Q),@echo '  LINK   $@')
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
 
-link_test = $(CC) $(CFLAGS_ALL) -Itests -MMD -MP -MF $@.d $(LDFLAGS_ALL) $(1) -o $@ $< $(LIB) $(LIBS)
-
 $(OUT)/tests/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   $<')
-	$(Q)$(call link_test) -lcmocka
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -MF $@.d $(LDFLAGS_ALL) -o $@ $< $(LIB) $(LIBS) -lcmocka
 
-$(OUT)/tests/oracle/oracle: $(ORACLE_SOURCES) $(wildcard tests/oracle/*.h tests/lib/*.h) $(LIB)
+$(OUT)/tests/obj/%.o: tests/%.c $(OUT)/flags
 	@mkdir -p $(@D)
-	$(if $(Q),@echo '  TEST   tests/oracle')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests $(LDFLAGS_ALL) -o $@ $(ORACLE_SOURCES) $(LIB) $(LIBS)
+	$(if $(Q),@echo '  CC     $<')
+	$(Q)$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<
 
-$(LOCKSTEP): $(LOCKSTEP_SOURCES) $(wildcard tests/lockstep/*.h tests/isolation/*.h) $(LIB)
+# By the program's name: the files of a folder tests/<name>, or one of tests/fuzz, and more.<name>.
+program_objects = $(patsubst tests/%.c,$(OUT)/tests/obj/%.o,$(sort $(wildcard tests/$(1)/*.c tests/fuzz/$(1).c)) $(more.$(1)))
+.SECONDEXPANSION:
+$(PROGRAMS) $(if $(filter fuzz,$(FLAVOUR)),$(FUZZ)): $$(call program_objects,$$(@F)) $(LIB)
 	@mkdir -p $(@D)
-	$(if $(Q),@echo '  TEST   tests/lockstep')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/lockstep $(LDFLAGS_ALL) -o $@ $(LOCKSTEP_SOURCES) $(LIB) $(LIBS)
-
-$(OUT)/tests/isolation/isolation: $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h tests/lib/*.h) $(LIB)
-	@mkdir -p $(@D)
-	$(if $(Q),@echo '  TEST   tests/isolation')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/isolation $(LDFLAGS_ALL) -o $@ $(ISOLATION_SOURCES) $(LIB) $(LIBS)
-
-$(STEP): $(STEP_SOURCES) $(wildcard tests/step/*.h tests/lib/*.h) $(LIB)
-	@mkdir -p $(@D)
-	$(if $(Q),@echo '  TEST   tests/step')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/step $(LDFLAGS_ALL) -o $@ $(STEP_SOURCES) $(LIB) $(LIBS)
-
-$(VECTORS): $(VECTORS_SOURCES) $(wildcard tests/vectors/*.h tests/lib/*.h) $(LIB)
-	@mkdir -p $(@D)
-	$(if $(Q),@echo '  TEST   tests/vectors')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/vectors $(LDFLAGS_ALL) -o $@ $(VECTORS_SOURCES) $(LIB) $(LIBS) -ljansson -lz
-
-$(SNAPSHOT): tests/snapshot/snapshot.c $(LIB)
-	@mkdir -p $(@D)
-	$(if $(Q),@echo '  TEST   tests/snapshot')
-	$(Q)$(call link_test)
+	$(if $(Q),@echo '  TEST   $@')
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(if $(filter fuzz_%,$(@F)),-fsanitize=fuzzer) -o $@ $^ $(LIBS) $(libs.$(@F))
 
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -181,22 +165,6 @@ $(USER32): tests/guest-linux32/user32.c
 		-fno-asynchronous-unwind-tables -fcf-protection=none -Wl,--build-id=none -o $@ $<
 
 ifeq ($(FLAVOUR),fuzz)
-$(OUT)/tests/fuzz/%: tests/fuzz/%.c $(LIB)
-	@mkdir -p $(@D)
-	$(if $(Q),@echo '  FUZZ   $<')
-	$(Q)$(call link_test,-fsanitize=fuzzer)
-# All of tests/isolation but its main().
-$(OUT)/tests/fuzz/fuzz_isolation: tests/fuzz/fuzz_isolation.c $(ISOLATION_SOURCES) $(wildcard tests/isolation/*.h tests/lib/*.h) $(LIB)
-	@mkdir -p $(@D)
-	$(if $(Q),@echo '  FUZZ   $<')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/isolation $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< \
-		$(filter-out tests/isolation/isolation.c,$(ISOLATION_SOURCES)) $(LIB) $(LIBS)
-# The same of tests/step.
-$(OUT)/tests/fuzz/fuzz_step: tests/fuzz/fuzz_step.c $(STEP_SOURCES) $(wildcard tests/step/*.h tests/lib/*.h) $(LIB)
-	@mkdir -p $(@D)
-	$(if $(Q),@echo '  FUZZ   $<')
-	$(Q)$(CC) $(CFLAGS_ALL) -Itests -Itests/step $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $< \
-		$(filter-out tests/step/step.c,$(STEP_SOURCES)) $(LIB) $(LIBS)
 fuzzers: $(FUZZ)
 else
 fuzzers:
@@ -290,7 +258,7 @@ packages:
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
-	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))'
+	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' OBJECTS='$(abspath $(OUT)/obj)'
 # The same with the address sanitizer, for those who want that.
 ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \
 	STEP_ASAN='$(abspath $(BUILD)/asan/tests/step/step)' \
@@ -359,8 +327,8 @@ bench: all
 C_FILES = $(shell find src tests bench -name '*.[ch]')
 SHELL_FILES = $(shell grep -rlE '^\#!/bin/(ba)?sh' scripts tests bench .ci)
 
-lint: packages
-	$(Q)scripts/check-includes src
+lint: packages all
+	$(Q)scripts/check-includes src $(OUT)/obj
 	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(C_FILES)
 	$(Q)if command -v shellcheck >/dev/null; then shellcheck $(SHELL_FILES); fi
 	$(Q)$(MAKE) $(JOBS) -k tidy
