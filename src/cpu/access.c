@@ -1,5 +1,5 @@
 /*
- * Guest memory accesses by linear address, where the inline ones of cpu.h find no TLB entry: fills the TLB, splits accesses at
+ * Guest memory accesses by linear address, where the inline ones of access.h find no TLB entry: fills the TLB, splits accesses at
  * page boundaries, reaches devices, notices writes to decoded code. See struct mem_page for the invariant with decoding.
  */
 #include "cpu/private.h"

@@ -1,5 +1,5 @@
 /*
- * CPUID: what the guest reads of its processor model. Feature bits come from CPU_FEATURES (cpu.h), everything else from the
+ * CPUID: what the guest reads of its processor model. Feature bits come from CPU_FEATURES (model.h), everything else from the
  * table of leaves at the end. SDM vol. 2A CPUID; APM vol. 3 appendix E.
  */
 #include "cpu/private.h"

@@ -137,7 +137,7 @@ void bt_windows_stats(struct bt_windows *, struct bt_window_stats *);
 enum memory_way {
 	BY_WINDOWS,
 	/*
-	 * By the software TLB that C uses too (cpu.h), in line: slower, but what it misses costs no signal and no host mapping.
+	 * By the software TLB that C uses too (cpu/access.h), in line: slower, but what it misses costs no signal and no host mapping.
 	 * For code whose address space is too young to be worth windows, and instructions that windows keep failing.
 	 */
 	BY_TLB,

@@ -3,7 +3,7 @@
  *
  * A link inside of a page holds as long as the page's code does: whoever runs one block has fetched from this page. A link to another
  * page rests on that page's translation too. It holds in one address space, that of the page it comes from (struct code_page), until
- * a fetch translation of that space may change: then the space gets a new number (cpu.h), and nobody runs under the old one again.
+ * a fetch translation of that space may change: then the space gets a new number (cpu/access.h), and nobody runs under the old one again.
  * Translations that are global outlive switches of CR3; supervisor code in them is one address space of its own, which gets a new
  * number when global translations are flushed.
  *

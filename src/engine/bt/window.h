@@ -21,7 +21,7 @@
 
 #include <pthread.h>
 
-/* The address in a page-table entry, cpu.h. Entries of 32-bit paging are handled as if they had 64 bits: see window_walk.c. */
+/* The address in a page-table entry, cpu/regs.h. Entries of 32-bit paging are handled as if they had 64 bits: see window_walk.c. */
 #define PTE_FRAME 0x000ffffffffff000ull
 
 #define SLOTS		 512
