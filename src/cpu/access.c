@@ -73,8 +73,8 @@ static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk 
 		e->write_tag = tag;
 	else
 		t.code = record;
-	if (writable && v->tlb_hooks && v->tlb_hooks->writable)
-		v->tlb_hooks->writable(v, walk->page);
+	if (writable && v->hooks->tlb_writable)
+		v->hooks->tlb_writable(v, walk->page);
 	return t;
 }
 
@@ -100,8 +100,8 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 
 static void note_events(struct vcpu *v)
 {
-	if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed)) && v->events_posted)
-		v->events_posted(v);
+	if (unlikely(atomic_load_explicit(&v->events, memory_order_relaxed)) && v->hooks->events_posted)
+		v->hooks->events_posted(v);
 }
 
 static uint64_t mmio_read(struct vcpu *v, gpa_t address, unsigned size)

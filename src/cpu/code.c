@@ -17,8 +17,8 @@ struct code_change {
 
 static void ask_engine(struct vcpu *v, struct code_change *c)
 {
-	if (v->code_written)
-		c->living |= v->code_written(v, c->at, c->len, &c->hit);
+	if (v->hooks->code_written)
+		c->living |= v->hooks->code_written(v, c->at, c->len, &c->hit);
 }
 
 static void ask_engines(struct vcpu *v, struct code_change *c)

@@ -53,26 +53,47 @@ struct vcpu_env {
 	/* PAUSE in a loop: let others run (virtual time hands the turn over). May be NULL. */
 	void (*pause)(struct vcpu *);
 	/*
-	 * CLOCK_VIRTUAL: bring the clock up to date with the instructions executed (v->sync_icount). Called before cpu/ itself reads
+	 * CLOCK_VIRTUAL: bring the clock up to date with the instructions executed (vcpu_hooks.sync_icount). Called before cpu/ itself reads
 	 * the clock (RDTSC, the paravirtual clock). NULL: nothing to do, the clock moves by itself.
 	 */
 	void (*time_sync)(struct vcpu *);
 };
 
 /*
- * For an engine that keeps translations of its own (bt's windows): called by paging.c after each change of this vCPU's TLB, in
- * its thread, or in an exclusive section for protect. What each allows to go on being used is what the architecture allows.
+ * What cpu/ tells the engine of a vCPU, and asks it: one table, which an engine declares (engine_ops.hooks). Any may be NULL: then there is
+ * nothing to do. In the vCPU's own thread, if nothing else is said.
  */
-struct tlb_hooks {
-	void (*flush)(struct vcpu *); /* everything, global pages too */
-	void (*flush_page)(struct vcpu *,
-			   gva_t); /* INVLPG: this page in the current PCID, global or not; a whole large page */
-	void (*switched)(struct vcpu *, bool keep); /* CR3 was written; keep: nothing of the new PCID became invalid */
-	void (*flush_pcid)(struct vcpu *,
-			   uint16_t pcid);	    /* INVPCID of another or the current PCID's non-global pages */
-	void (*protect)(struct vcpu *, gpa_t page); /* this physical page now holds code: no write may go unnoticed */
-	/* NULL, or: an entry of the TLB lets this page be written, or the access at hand writes it without one */
-	void (*writable)(struct vcpu *, gpa_t page);
+struct vcpu_hooks {
+	/*
+	 * Code in [gpa, gpa + len), inside one page, has changed. For each vCPU of the machine, in an exclusive section, by the thread that
+	 * wrote; this vCPU may be in the middle of the instruction that did, or of one that waits for a device. Returns the chunks of the
+	 * page in which code lives on (mem_chunks()) though the page's generation has changed; *hit: some was forgotten.
+	 */
+	uint64_t (*code_written)(struct vcpu *, gpa_t, size_t len, bool *hit);
+	/*
+	 * A device access of the instruction that runs made something pending, which is to be looked at behind it and not only at
+	 * the end of a block.
+	 */
+	void (*events_posted)(struct vcpu *);
+	/* Make s.icount exact in the middle of a block. The environment calls it before it looks at icount. */
+	void (*sync_icount)(struct vcpu *);
+	/*
+	 * For an engine that keeps translations of its own (bt's windows): called by paging.c after each change of this vCPU's TLB. What
+	 * each allows to go on being used is what the architecture allows.
+	 */
+	void (*tlb_flush)(struct vcpu *); /* everything, global pages too */
+	/* INVLPG: this page in the current PCID, global or not; a whole large page */
+	void (*tlb_flush_page)(struct vcpu *, gva_t);
+	void (*tlb_switched)(struct vcpu *,
+			     bool keep); /* CR3 was written; keep: nothing of the new PCID became invalid */
+	/* INVPCID of another or the current PCID's non-global pages */
+	void (*tlb_flush_pcid)(struct vcpu *, uint16_t pcid);
+	/* This physical page now holds code: no write may go unnoticed. In an exclusive section. */
+	void (*tlb_protect)(struct vcpu *, gpa_t page);
+	/* An entry of the TLB lets this page be written, or the access at hand writes it without one. */
+	void (*tlb_writable)(struct vcpu *, gpa_t page);
 };
+/* Of a vCPU without an engine. */
+extern const struct vcpu_hooks vcpu_no_hooks;
 
 #endif

@@ -366,8 +366,8 @@ static void flush_all(struct vcpu *v)
 void cpu_tlb_flush(struct vcpu *v)
 {
 	flush_all(v);
-	if (v->tlb_hooks)
-		v->tlb_hooks->flush(v);
+	if (v->hooks->tlb_flush)
+		v->hooks->tlb_flush(v);
 }
 
 static struct pcid_slot *find_pcid(struct vcpu *v, uint16_t pcid)
@@ -404,8 +404,8 @@ static void switch_space(struct vcpu *v, bool keep)
 void cpu_tlb_switch(struct vcpu *v, bool keep)
 {
 	switch_space(v, keep);
-	if (v->tlb_hooks)
-		v->tlb_hooks->switched(v, keep && (v->s.cr4 & CR4_PCIDE));
+	if (v->hooks->tlb_switched)
+		v->hooks->tlb_switched(v, keep && (v->s.cr4 & CR4_PCIDE));
 }
 
 void cpu_tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
@@ -416,8 +416,8 @@ void cpu_tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
 		switch_space(v, false);
 	else if (slot)
 		slot->space = 0;
-	if (v->tlb_hooks)
-		v->tlb_hooks->flush_pcid(v, pcid);
+	if (v->hooks->tlb_flush_pcid)
+		v->hooks->tlb_flush_pcid(v, pcid);
 }
 
 static void drop_data_entry(struct tlb_entry *e, uint64_t page)
@@ -449,8 +449,8 @@ void cpu_tlb_flush_page(struct vcpu *v, gva_t address)
 	for (unsigned view = 0; view < TLB_VIEWS; view++)
 		drop_data_entry(&v->tlbs[view][number % TLB_SIZE], page);
 tell:
-	if (v->tlb_hooks)
-		v->tlb_hooks->flush_page(v, gva(a));
+	if (v->hooks->tlb_flush_page)
+		v->hooks->tlb_flush_page(v, gva(a));
 }
 
 static void protect_slot(struct vcpu *v, gpa_t page, unsigned slot)
@@ -467,8 +467,8 @@ void cpu_tlb_protect(struct vcpu *v, gpa_t page, uint16_t direct)
 			protect_slot(v, page, slot);
 	else if (direct != DIRECT_ENGINE)
 		protect_slot(v, page, direct - DIRECT_TLB(0));
-	if (v->tlb_hooks && (direct == MEM_DIRECT_ANY || direct == DIRECT_ENGINE))
-		v->tlb_hooks->protect(v, page);
+	if (v->hooks->tlb_protect && (direct == MEM_DIRECT_ANY || direct == DIRECT_ENGINE))
+		v->hooks->tlb_protect(v, page);
 }
 
 bool cpu_space_is_alive(const struct vcpu *v, uint64_t space)

@@ -17,8 +17,8 @@ static uint64_t mix(uint64_t x)
 static bool random_number(struct vcpu *v, uint64_t *value)
 {
 	if (clock_kind(v->clock) == CLOCK_VIRTUAL) {
-		if (v->sync_icount)
-			v->sync_icount(v);
+		if (v->hooks->sync_icount)
+			v->hooks->sync_icount(v);
 		*value = mix(mix(v->s.icount) + v->index);
 		return true;
 	}

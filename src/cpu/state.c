@@ -29,12 +29,17 @@ void cpu_pending_push(struct vcpu *v, const struct cpu_pending *p)
 	v->interrupt_wanted = false; /* found out anew by whoever pushes the state */
 }
 
-struct vcpu *vcpu_create(unsigned index, const struct cpu_model *model, struct guest_mem *mem, struct clock *clock,
-			 struct trace *trace, const struct vcpu_env *env, void *env_opaque, struct error *err)
-{
-	size_t size = align_up(sizeof(struct vcpu), PAGE_SIZE);
-	struct vcpu *v = aligned_alloc(PAGE_SIZE, size);
+const struct vcpu_hooks vcpu_no_hooks;
 
+struct vcpu *vcpu_create(size_t size, unsigned index, const struct cpu_model *model, struct guest_mem *mem,
+			 struct clock *clock, struct trace *trace, const struct vcpu_env *env, void *env_opaque,
+			 struct error *err)
+{
+	struct vcpu *v;
+
+	BUG_ON(size < sizeof(struct vcpu));
+	size = align_up(size, PAGE_SIZE);
+	v = aligned_alloc(PAGE_SIZE, size);
 	if (!v) {
 		error_set_errno(err, ENOMEM, "allocate vCPU %u", index);
 		return NULL;
@@ -47,6 +52,7 @@ struct vcpu *vcpu_create(unsigned index, const struct cpu_model *model, struct g
 	v->trace = trace;
 	v->env = env;
 	v->env_opaque = env_opaque;
+	v->hooks = &vcpu_no_hooks;
 	v->pairs = mem_pairs_create();
 	if (mem && !mem->code_changed) {
 		mem->code_changed = cpu_code_changed;

@@ -64,8 +64,7 @@ struct pcid_slot {
 	uint64_t space; /* as vcpu.address_space */
 };
 
-struct engine_ops;
-struct engine_options;
+struct engine;
 
 /* A direct-mapped statistics row set; see CPU_COUNTERS. */
 /* clang-format off */
@@ -149,23 +148,9 @@ struct vcpu {
 	 */
 	bool fpu_live;
 
-	const struct engine_ops *engine;
-	const struct engine_options *engine_options; /* set before the engine's create(); NULL: the defaults */
-	void *engine_data;
-	/*
-	 * The engine's: code in [gpa, gpa + len), inside one page, has changed. For each vCPU of the machine, in an exclusive section, by the
-	 * thread that wrote; this vCPU may be in the middle of the instruction that did, or of one that waits for a device. Returns the
-	 * chunks of the page in which code lives on (mem_chunks()) though the page's generation has changed; *hit: some was forgotten.
-	 */
-	uint64_t (*code_written)(struct vcpu *, gpa_t, size_t len, bool *hit);
-	/*
-	 * The engine's: a device access of the instruction that runs made something pending, which is to be looked at behind it and
-	 * not only at the end of a block. NULL: nothing to do.
-	 */
-	void (*events_posted)(struct vcpu *);
-	const struct tlb_hooks *tlb_hooks; /* the engine's, NULL: none */
-	/* The engine's: make s.icount exact in the middle of a block. The environment calls it before it looks at icount. */
-	void (*sync_icount)(struct vcpu *);
+	struct engine *engine;		/* that of the machine, see engine.h; NULL: none */
+	void *engine_data;		/* the interpreter's, which each engine has in it */
+	const struct vcpu_hooks *hooks; /* the engine's; never NULL */
 
 	uint64_t count[COUNT_COUNT];
 
@@ -302,9 +287,12 @@ int cpu_state_offered(const struct vcpu *, const struct cpu_state *, struct erro
 
 /* state.c: creation, reset, derived state */
 
-/* Allocates (page-aligned, zeroed) and resets. The caller fills model, mem, clock, trace, env, peers first via params. */
-struct vcpu *vcpu_create(unsigned index, const struct cpu_model *, struct guest_mem *, struct clock *, struct trace *,
-			 const struct vcpu_env *, void *env_opaque, struct error *);
+/*
+ * Allocates (page-aligned, zeroed) and resets. size: of the engine's own struct, which begins with a struct vcpu (engine_ops.vcpu_size).
+ * peers and engine are the caller's to fill.
+ */
+struct vcpu *vcpu_create(size_t size, unsigned index, const struct cpu_model *, struct guest_mem *, struct clock *,
+			 struct trace *, const struct vcpu_env *, void *env_opaque, struct error *);
 void vcpu_destroy(struct vcpu *);
 /* Power-on reset, or INIT (SDM vol. 3A 9.1): INIT keeps x87/SSE state, MTRRs, TSC, CR0.CD/NW, and waits for a SIPI if not the BSP. */
 void cpu_reset(struct vcpu *, bool init);

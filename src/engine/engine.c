@@ -41,6 +41,48 @@ static const struct engine_ops *find_by_name(const char *name, size_t length, st
 	return NULL;
 }
 
+/* ---- a machine's ---- */
+
+int engine_open(struct engine *e, const struct engine_ops *ops, const struct engine_options *options,
+		struct guest_mem *mem, struct error *err)
+{
+	int ret;
+
+	*e = (struct engine){ .ops = ops, .options = *options, .mem = mem };
+	ret = ops->open ? ops->open(e, err) : 0;
+	if (ret)
+		e->ops = NULL;
+	return ret;
+}
+
+void engine_close(struct engine *e)
+{
+	if (e->ops->close)
+		e->ops->close(e);
+}
+
+int engine_add_vcpu(struct engine *e, struct vcpu *v, struct error *err)
+{
+	int ret;
+
+	v->engine = e;
+	ret = e->ops->create(v, err);
+	if (ret)
+		v->engine = NULL;
+	else
+		v->hooks = e->ops->hooks;
+	return ret;
+}
+
+void engine_remove_vcpu(struct vcpu *v)
+{
+	const struct engine_ops *ops = v->engine->ops;
+
+	v->hooks = &vcpu_no_hooks;
+	ops->destroy(v);
+	v->engine = NULL;
+}
+
 /* ---- options ---- */
 
 static const struct option {

@@ -47,17 +47,28 @@ struct engine_options {
 #undef _
 };
 extern const struct engine_options engine_defaults;
-static inline const struct engine_options *engine_options_of(const struct vcpu *v)
-{
-	return v->engine_options ? v->engine_options : &engine_defaults;
-}
+
+struct engine;
+
+/* What an engine can do, beyond running guests. */
+#define ENGINE_COUNTS	     BIT(0) /* vcpu.s.icount and vcpu.budget are exact, whatever the clock */
+#define ENGINE_VIRTUAL_CLOCK BIT(1) /* they are under CLOCK_VIRTUAL: it can drive that */
+#define ENGINE_DIRTY_LOG     BIT(2) /* every page that a vCPU writes is told to vcpu_hooks.tlb_writable before */
 
 struct engine_ops {
 	const char *name, *what;
+	unsigned can; /* ENGINE_* */
+	/* Of its own struct for a vCPU, which begins with struct vcpu: what vcpu_create() is given. */
+	size_t vcpu_size;
+	const struct vcpu_hooks *hooks;
 	/* Can this host run it, and how well? 0 or -errno; in both cases err->text has a sentence for `doppel doctor`. */
 	int (*probe)(struct error *);
-	/* Per vCPU, in the creating thread; reads vcpu->engine_options, sets vcpu->engine_data. */
+	/* What all vCPUs of a machine share, engine->shared: before the first is created, behind the last one. NULL: nothing. */
+	int (*open)(struct engine *, struct error *);
+	void (*close)(struct engine *);
+	/* Per vCPU, in the creating thread; reads vcpu->engine. destroy() is called only for what was created. */
 	int (*create)(struct vcpu *, struct error *);
+	void (*destroy)(struct vcpu *);
 	/*
 	 * In the vCPU's thread only. EVENT_EXCLUSIVE ends it only when it has executed an instruction or delivered an event since it was
 	 * called: so a guest gets on however often it is stopped.
@@ -72,7 +83,6 @@ struct engine_ops {
 	void (*invalidate)(struct vcpu *, gpa_t, size_t);
 	/* Engine's own lines of --stats. */
 	void (*stats)(struct vcpu *, FILE *);
-	void (*destroy)(struct vcpu *);
 };
 
 extern const struct engine_ops interp_engine, bt_engine;
@@ -81,6 +91,26 @@ extern const struct engine_ops interp_engine, bt_engine;
 extern const struct engine_ops *const engines[];
 /* "NAME[,OPTION=VALUE]...": NULL and -EINVAL in err->code for what there is not. */
 const struct engine_ops *engine_find(const char *spec, struct engine_options *, struct error *);
+
+/* ---- a machine's engine: one for all of its vCPUs ---- */
+
+struct engine {
+	const struct engine_ops *ops;
+	struct engine_options options;
+	struct guest_mem *mem;
+	void *shared; /* the engine's own: what all vCPUs have in common */
+};
+/* The engine is the caller's, and outlives its vCPUs; mem outlives it. options are copied. */
+int engine_open(struct engine *, const struct engine_ops *, const struct engine_options *, struct guest_mem *,
+		struct error *);
+void engine_close(struct engine *);
+/* The vCPU, made with ops->vcpu_size and in nobody's thread yet, is run by it from now on. On error it has no engine, as before. */
+int engine_add_vcpu(struct engine *, struct vcpu *, struct error *);
+void engine_remove_vcpu(struct vcpu *);
+static inline const struct engine_options *engine_options_of(const struct vcpu *v)
+{
+	return v->engine ? &v->engine->options : &engine_defaults;
+}
 
 /* ---- perf_map.c: what generated code is, for profilers ---- */
 

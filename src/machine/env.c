@@ -15,7 +15,7 @@ void machine_post(struct machine_cpu *mc, uint32_t events)
 	struct machine *m = mc->machine;
 
 	vcpu_post(mc->cpu, events);
-	m->engine->kick(mc->cpu);
+	m->engine.ops->kick(mc->cpu);
 	sleeper_wake(m->virtual_time ? &m->turn.idle : &mc->sleeper);
 }
 
@@ -25,8 +25,8 @@ void machine_sync_time(struct vcpu *v)
 
 	if (!mc->machine->virtual_time)
 		return;
-	if (v->sync_icount)
-		v->sync_icount(v);
+	if (v->hooks->sync_icount)
+		v->hooks->sync_icount(v);
 	clock_set(v->clock, mc->turn_base + v->s.icount);
 }
 

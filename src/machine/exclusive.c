@@ -22,7 +22,7 @@
 
 #define MAX_REST_NS 1000000
 
-static _Thread_local struct machine_cpu *this_cpu;    /* whose thread this is, while it is in engine->run() */
+static _Thread_local struct machine_cpu *this_cpu;    /* whose thread this is, while it is in engine.ops->run() */
 static _Thread_local const struct machine *this_owns; /* this thread is in a section of that machine */
 
 /* ---- running: lock held ---- */
@@ -108,7 +108,7 @@ static void stop_others(struct machine *m)
 		if (m->cpus[i].run_state != RUN_RUNS)
 			continue;
 		vcpu_post(m->cpus[i].cpu, EVENT_EXCLUSIVE);
-		m->engine->kick(m->cpus[i].cpu);
+		m->engine.ops->kick(m->cpus[i].cpu);
 	}
 	while (m->exclusive.running)
 		pthread_cond_wait(&m->exclusive.turn, &m->exclusive.lock);

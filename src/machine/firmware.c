@@ -127,14 +127,14 @@ int machine_boot(struct machine *m, struct error *err)
 	for (unsigned i = 0; i < m->cpu_count; i++) {
 		struct vcpu *v = m->cpus[i].cpu;
 		struct cpu_state state;
-		int rc = m->engine->pull(v, &state);
+		int rc = m->engine.ops->pull(v, &state);
 
 		if (!rc && i == 0)
 			rc = load(m, &state, err);
 		if (rc)
 			return rc;
 		set_memory_types(v, &state);
-		rc = m->engine->push(v, &state);
+		rc = m->engine.ops->push(v, &state);
 		if (rc)
 			return error_set(err, -rc, "set the initial state of vCPU %u", i);
 	}

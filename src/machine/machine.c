@@ -155,9 +155,6 @@ static int create_host_side(struct machine *m, struct error *err)
 	const struct machine_config *c = &m->config;
 	int rc = 0;
 
-	m->engine = engine_find(c->engine ? c->engine : "auto", &m->engine_options, err);
-	if (!m->engine)
-		return -err->code;
 	rc = cpu_model_init(&m->model, c->cpu_model ? c->cpu_model : "host", c->pure, c->cpus, err);
 	if (!rc)
 		rc = open_observers(m, err);
@@ -178,7 +175,8 @@ static int create_cpu(struct machine *m, unsigned i, struct error *err)
 	int rc;
 
 	mc->machine = m;
-	mc->cpu = vcpu_create(i, &m->model, m->mem, m->clock, &m->trace, &machine_env, mc, err);
+	mc->cpu =
+		vcpu_create(m->engine.ops->vcpu_size, i, &m->model, m->mem, m->clock, &m->trace, &machine_env, mc, err);
 	if (!mc->cpu)
 		return -err->code;
 	mc->cpu->symbols = m->symbols;
@@ -187,9 +185,7 @@ static int create_cpu(struct machine *m, unsigned i, struct error *err)
 	m->vcpus[i] = mc->cpu;
 	mc->cpu->peers = m->vcpus;
 	mc->cpu->peer_count = m->config.cpus;
-	mc->cpu->engine = m->engine;
-	mc->cpu->engine_options = &m->engine_options;
-	rc = m->engine->create(mc->cpu, err);
+	rc = engine_add_vcpu(&m->engine, mc->cpu, err);
 	if (rc) {
 		vcpu_destroy(mc->cpu);
 		mc->cpu = NULL;
@@ -204,6 +200,19 @@ static uint64_t overhead_of(const struct machine_config *c)
 	return c->overhead ? c->overhead : overhead_default(c->memory, c->cpus);
 }
 
+static int open_engine(struct machine *m, struct error *err)
+{
+	const char *spec = m->config.engine ? m->config.engine : "auto";
+	struct engine_options options;
+	const struct engine_ops *ops = engine_find(spec, &options, err);
+
+	if (!ops)
+		return -err->code;
+	if (m->virtual_time && !(ops->can & ENGINE_VIRTUAL_CLOCK))
+		return error_set(err, ENOTSUP, "engine '%s' cannot count for a virtual clock", ops->name);
+	return engine_open(&m->engine, ops, &options, m->mem, err);
+}
+
 static int create_guest_side(struct machine *m, struct error *err)
 {
 	int rc;
@@ -214,6 +223,9 @@ static int create_guest_side(struct machine *m, struct error *err)
 	overhead_init(&m->mem->overhead, overhead_of(&m->config), m->config.memory, m->config.cpus);
 	rc = m->config.firmware ? rom_load(m->mem, m->config.firmware, &m->rom, &m->rom_size, err)
 				: bios_map(m->mem, err);
+	if (rc)
+		return rc;
+	rc = open_engine(m, err);
 	if (rc)
 		return rc;
 	m->bus = bus_create(m->mem, m->clock, &m->trace, err);
@@ -300,7 +312,7 @@ int machine_read_memory(struct machine *m, gpa_t where, void *data, size_t size,
 	return 0;
 }
 
-const char *machine_engine(const struct machine *m) { return m->engine->name; }
+const char *machine_engine(const struct machine *m) { return m->engine.ops->name; }
 
 void machine_destroy(struct machine *m)
 {
@@ -314,12 +326,14 @@ void machine_destroy(struct machine *m)
 	if (m->debug_console)
 		chardev_close(m->debug_console);
 	for (unsigned i = 0; i < m->cpu_count; i++) {
-		m->engine->destroy(m->cpus[i].cpu);
+		engine_remove_vcpu(m->cpus[i].cpu);
 		vcpu_destroy(m->cpus[i].cpu);
 		pthread_cond_destroy(&m->cpus[i].turn_begins);
 	}
 	free(m->cpus);
 	free(m->vcpus);
+	if (m->engine.ops)
+		engine_close(&m->engine);
 	if (m->mem)
 		mem_destroy(m->mem);
 	free(m->rom);

@@ -70,8 +70,7 @@ struct machine {
 	struct event_loop *loop;
 	struct event_source signals; /* config.ends_on_signals */
 	int signal_number;	     /* of REQUEST_SIGNAL; event loop's thread */
-	const struct engine_ops *engine;
-	struct engine_options engine_options;
+	struct engine engine;	     /* ops NULL: not opened yet */
 	struct chardev *serial[MACHINE_MAX_SERIAL], *debug_console;
 
 	struct machine_cpu *cpus;

@@ -206,7 +206,7 @@ static int save_cpu(struct machine *m, unsigned i, struct writer *writer)
 	struct vcpu *v = m->cpus[i].cpu;
 	struct cpu_pending pending;
 	struct cpu_state state;
-	int rc = m->engine->pull(v, &state);
+	int rc = m->engine.ops->pull(v, &state);
 
 	cpu_pending_pull(v, &pending);
 	if (!rc)
@@ -364,9 +364,9 @@ static void attach_cpus(struct loading *l)
 		struct vcpu *v = l->m->cpus[i].cpu;
 
 		cpu_reset(v, false); /* what is between instructions, and in no record */
-		BUG_ON(l->m->engine->push(v, &l->cpus[i].state));
+		BUG_ON(l->m->engine.ops->push(v, &l->cpus[i].state));
 		cpu_pending_push(v, &l->cpus[i].pending);
-		l->m->engine->invalidate(v, gpa(0), SIZE_MAX);
+		l->m->engine.ops->invalidate(v, gpa(0), SIZE_MAX);
 	}
 }
 

@@ -49,7 +49,7 @@ static void reset_cpus(struct machine *m, bool init)
 
 		lapic_reset(m->cpus[i].lapic, init && i != 0); /* the boot processor's as firmware leaves it */
 		cpu_reset(v, init);
-		m->engine->invalidate(v, gpa(0), SIZE_MAX);
+		m->engine.ops->invalidate(v, gpa(0), SIZE_MAX);
 	}
 	turn_give(m, 0);
 }
@@ -304,7 +304,7 @@ void machine_print_stats(struct machine *m, FILE *out)
 
 	for (unsigned i = 0; i < m->cpu_count; i++)
 		instructions += m->cpus[i].cpu->s.icount;
-	fprintf(out, "engine %s, guest time %.6f s, %llu instructions counted\n", m->engine->name,
+	fprintf(out, "engine %s, guest time %.6f s, %llu instructions counted\n", m->engine.ops->name,
 		(double)clock_now(m->clock) / 1e9, (unsigned long long)instructions);
 	for (unsigned i = 0; i < m->cpu_count; i++)
 		fprintf(out, "  cpu %u: %llu instructions counted\n", i, (unsigned long long)m->cpus[i].cpu->s.icount);
@@ -321,6 +321,6 @@ void machine_print_stats(struct machine *m, FILE *out)
 			(unsigned long long)m->bus->ticks.late, (unsigned long long)m->bus->ticks.reinjected,
 			(unsigned long long)m->bus->ticks.given_up);
 	overhead_print(&m->mem->overhead, out);
-	for (unsigned i = 0; m->engine->stats && i < m->cpu_count; i++)
-		m->engine->stats(m->cpus[i].cpu, out);
+	for (unsigned i = 0; m->engine.ops->stats && i < m->cpu_count; i++)
+		m->engine.ops->stats(m->cpus[i].cpu, out);
 }

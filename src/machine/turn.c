@@ -57,7 +57,7 @@ static enum exit_kind run_until(struct machine_cpu *mc, vtime_t end)
 	mc->cpu->budget = (int64_t)(end - now);
 	atomic_store(&m->turn.end, end);
 	exclusive_enter_run(mc);
-	kind = m->engine->run(mc->cpu, &exit);
+	kind = m->engine.ops->run(mc->cpu, &exit);
 	exclusive_leave_run(mc);
 	atomic_store(&m->turn.end, 0);
 	clock_set(m->clock, mc->turn_base + mc->cpu->s.icount);

@@ -51,7 +51,7 @@ static void run_freely(struct machine_cpu *mc)
 
 	exclusive_enter_run(mc);
 	mc->cpu->budget = BUDGET_UNLIMITED;
-	kind = mc->machine->engine->run(mc->cpu, &exit);
+	kind = mc->machine->engine.ops->run(mc->cpu, &exit);
 	exclusive_leave_run(mc);
 	machine_cpu_exit(mc, kind, &exit);
 	if (kind == EXIT_HALT)

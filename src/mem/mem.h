@@ -104,8 +104,6 @@ struct guest_mem {
 		unsigned count;
 	} code_missed;
 	struct overhead overhead; /* at first for a few processors */
-	void *engine_shared;	  /* the engine's: what all its vCPUs share, and how many of them there are */
-	unsigned engine_users;
 };
 
 /*

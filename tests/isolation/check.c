@@ -158,7 +158,7 @@ const char *check_records(struct vcpu *v)
 	struct bt_cpu *bt = v->bt;
 	const char *wrong;
 
-	if (v->bt_frame.self != v || (void *)bt->windows != v->mem->engine_shared)
+	if (v->bt_frame.self != v || (void *)bt->windows != v->engine->shared)
 		return "the vCPU's own pointers changed";
 	wrong = check_blocks(bt);
 	if (!wrong)

@@ -30,8 +30,8 @@
 #define SYSTEM_LIN 0xffff810000000000ull
 
 struct world {
-	const char *engine; /* with its options */
-	struct engine_options options;
+	const char *name; /* of the engine, with its options */
+	struct engine engine;
 	struct cpu_model model;
 	struct trace trace;
 	struct guest_mem *mem;

@@ -290,7 +290,7 @@ static enum exit_kind run_world(struct world *w, int64_t budget)
 	w->v->budget = budget;
 	kind = w->ops->run(w->v, &exit);
 	if (kind == EXIT_ERROR)
-		found("engine %s gives up: %s", w->engine, exit.error.text);
+		found("engine %s gives up: %s", w->name, exit.error.text);
 	return kind;
 }
 

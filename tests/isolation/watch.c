@@ -322,7 +322,7 @@ static void on_alarm(int signal, siginfo_t *info, void *context)
 	if (++watch.alarms > ALARMS_UNTIL_HUNG)
 		found("the vCPU does not stop when it is kicked");
 	vcpu_post(watch.v, EVENT_EXIT);
-	watch.v->engine->kick(watch.v);
+	watch.v->engine->ops->kick(watch.v);
 }
 
 static void stepped_enter(struct vcpu *v)

@@ -173,7 +173,7 @@ static int create_vcpu(struct world *w, enum clock_kind clock, struct error *err
 {
 	int ret;
 
-	w->ops = engine_find(w->engine, &w->options, err);
+	w->ops = engine_find(w->name, &w->engine.options, err);
 	if (!w->ops)
 		return -EINVAL;
 	ret = cpu_model_init(&w->model, "host", true, 1, err);
@@ -182,10 +182,12 @@ static int create_vcpu(struct world *w, enum clock_kind clock, struct error *err
 	w->model.features[FEATURE_RDRAND] = w->model.features[FEATURE_RDSEED] = false;
 	w->mem = mem_create(RAM_SIZE, err);
 	w->clock = w->mem ? clock_create(clock, 1, err) : NULL;
-	w->v = w->clock ? vcpu_create(0, &w->model, w->mem, w->clock, &w->trace, &environment, w, err) : NULL;
+	w->v = w->clock
+		       ? vcpu_create(w->ops->vcpu_size, 0, &w->model, w->mem, w->clock, &w->trace, &environment, w, err)
+		       : NULL;
 	if (!w->v)
 		return -ENOMEM;
-	return alone_on_engine(w->v, w->peers, w->ops, &w->options, err);
+	return alone_on_engine(&w->engine, w->v, w->peers, w->ops, &w->engine.options, err);
 }
 
 struct world *world_create(const char *engine, enum clock_kind clock, struct error *err)
@@ -194,7 +196,7 @@ struct world *world_create(const char *engine, enum clock_kind clock, struct err
 
 	if (!w)
 		return NULL;
-	w->engine = engine;
+	w->name = engine;
 	if (create_vcpu(w, clock, err)) {
 		free(w);
 		return NULL;
@@ -206,8 +208,7 @@ struct world *world_create(const char *engine, enum clock_kind clock, struct err
 
 void world_destroy(struct world *w)
 {
-	w->ops->destroy(w->v);
-	vcpu_destroy(w->v);
+	alone_destroy(w->v);
 	clock_destroy(w->clock);
 	mem_destroy(w->mem);
 	free(w);

@@ -101,7 +101,7 @@ static inline int bare_cpu_setup(void **state)
 	b->interrupt = -1;
 	b->mem = mem_create(BARE_RAM, &err);
 	assert_non_null(b->mem);
-	b->v = vcpu_create(0, &b->model, b->mem, NULL, &b->trace, &bare_env, b, &err);
+	b->v = vcpu_create(sizeof(struct vcpu), 0, &b->model, b->mem, NULL, &b->trace, &bare_env, b, &err);
 	assert_non_null(b->v);
 	*state = b;
 	return 0;

@@ -39,7 +39,7 @@ static inline void fixture_setup(struct cpu_fixture *f, const char *model, bool 
 	f->clock = clock_create(CLOCK_VIRTUAL, 0, &err);
 	assert_non_null(f->clock);
 	clock_start(f->clock);
-	f->v = vcpu_create(0, &f->model, f->mem, f->clock, &f->trace, env, f, &err);
+	f->v = vcpu_create(sizeof(struct vcpu), 0, &f->model, f->mem, f->clock, &f->trace, env, f, &err);
 	assert_non_null(f->v);
 	f->peers[0] = f->v;
 	f->v->peers = f->peers;

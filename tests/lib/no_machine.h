@@ -61,16 +61,31 @@ static inline int no_apic_msr_write(struct vcpu *v, uint32_t msr, uint64_t value
 static inline void alone_exclusive(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
 #define ALONE .exclusive = alone_exclusive
 
-/* The machine's one vCPU, which nothing has been made for yet, gets its engine. peers and options outlive it. */
-static inline int alone_on_engine(struct vcpu *v, struct vcpu *peers[1], const struct engine_ops *ops,
-				  const struct engine_options *options, struct error *err)
+/* The machine's one vCPU, which nothing has been made for yet and has ops->vcpu_size, gets its engine. engine and peers outlive it. */
+static inline int alone_on_engine(struct engine *engine, struct vcpu *v, struct vcpu *peers[1],
+				  const struct engine_ops *ops, const struct engine_options *options, struct error *err)
 {
+	int ret = engine_open(engine, ops, options, v->mem, err);
+
+	if (ret)
+		return ret;
 	peers[0] = v;
 	v->peers = peers;
 	v->peer_count = 1;
-	v->engine = ops;
-	v->engine_options = options;
-	return ops->create(v, err);
+	ret = engine_add_vcpu(engine, v, err);
+	if (ret)
+		engine_close(engine);
+	return ret;
+}
+
+/* Frees the vCPU, too. */
+static inline void alone_destroy(struct vcpu *v)
+{
+	struct engine *engine = v->engine;
+
+	engine_remove_vcpu(v);
+	engine_close(engine);
+	vcpu_destroy(v);
 }
 
 #endif

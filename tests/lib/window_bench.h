@@ -44,6 +44,7 @@ struct bench {
 	struct bare_cpu *b;
 	struct vcpu *v;
 	struct bt_windows *w;
+	struct engine engine; /* with nothing in it but the windows */
 };
 
 /* ---- accesses ---- */
@@ -236,8 +237,9 @@ static inline struct bench *bench_create(const struct window_limits *limits)
 	b->w = windows_create(b->b->mem, limits, &err);
 	if (!b->w)
 		fail_msg("%s", err.text);
-	b->b->mem->engine_shared = b->w;
-	v->tlb_hooks = &bt_tlb_hooks;
+	b->engine.shared = b->w;
+	v->engine = &b->engine;
+	v->hooks = &bt_window_hooks;
 	v->s.cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_ET;
 	v->s.cr3 = PML4;
 	v->s.cr4 = CR4_PAE | CR4_PGE | CR4_SMAP;
@@ -257,8 +259,7 @@ static inline void bench_destroy(struct bench *b)
 
 	remove_handler();
 	bt_windows_destroy(b->w);
-	b->b->mem->engine_shared = NULL;
-	b->v->tlb_hooks = NULL;
+	b->v->hooks = &vcpu_no_hooks;
 	clock_destroy(b->v->clock);
 	bare_cpu_teardown(&state);
 	test_free(b);

@@ -7,8 +7,8 @@
 
 /* Pages that the reference may have written since the last comparison: those that its TLBs let it. */
 struct page_log {
-	struct tlb_hooks hooks; /* first: what struct vcpu points to */
-	uint64_t *noted;	/* bit a page of RAM */
+	struct vcpu_hooks hooks; /* first: what struct vcpu points to */
+	uint64_t *noted;	 /* bit a page of RAM */
 	uint32_t *list;
 	unsigned count;
 };
@@ -93,15 +93,9 @@ static void compare_all_memory(struct comparison *c)
 
 /* ---- which pages the reference writes ---- */
 
-static void no_flush(struct vcpu *v) { (void)v; }
-static void no_flush_page(struct vcpu *v, gva_t a) { (void)v, (void)a; }
-static void no_switched(struct vcpu *v, bool keep) { (void)v, (void)keep; }
-static void no_flush_pcid(struct vcpu *v, uint16_t pcid) { (void)v, (void)pcid; }
-static void no_protect(struct vcpu *v, gpa_t page) { (void)v, (void)page; }
-
 static void note_writable(struct vcpu *v, gpa_t page)
 {
-	struct page_log *log = (struct page_log *)v->tlb_hooks;
+	struct page_log *log = (struct page_log *)v->hooks;
 	uint64_t number = page.v >> PAGE_SHIFT;
 
 	if (log->noted[number / 64] >> (number % 64) & 1)
@@ -118,7 +112,7 @@ static void drop_write_entries(struct vcpu *v)
 			v->tlbs[view][n].write_tag = 0;
 }
 
-static bool log_is_possible(const struct vcpu *v) { return v->engine == &interp_engine; }
+static bool log_is_possible(const struct vcpu *v) { return v->engine->ops->can & ENGINE_DIRTY_LOG; }
 
 static void start_log(struct comparison *c)
 {
@@ -130,10 +124,10 @@ static void start_log(struct comparison *c)
 	c->log.noted = calloc(pages / 64 + 1, sizeof(*c->log.noted));
 	c->log.list = calloc(pages, sizeof(*c->log.list));
 	BUG_ON(!c->log.noted || !c->log.list);
-	c->log.hooks =
-		(struct tlb_hooks){ no_flush, no_flush_page, no_switched, no_flush_pcid, no_protect, note_writable };
+	c->log.hooks = *c->cpus[REFERENCE][0]->hooks;
+	c->log.hooks.tlb_writable = note_writable;
 	for (unsigned n = 0; n < c->cpu_count; n++) {
-		c->cpus[REFERENCE][n]->tlb_hooks = &c->log.hooks;
+		c->cpus[REFERENCE][n]->hooks = &c->log.hooks;
 		drop_write_entries(c->cpus[REFERENCE][n]);
 	}
 }
@@ -161,7 +155,7 @@ static void pull(const struct vcpu *cpu, struct cpu_state *s)
 {
 	struct vcpu *v = (struct vcpu *)cpu;
 
-	v->engine->pull(v, s);
+	v->engine->ops->pull(v, s);
 	s->ip_base = 0; /* engines' own */
 	/* Translated code notes it of the x87 instruction executed last alone; processors are about to forget it. */
 	s->fds = 0;

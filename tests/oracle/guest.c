@@ -53,7 +53,7 @@ struct guest {
 	struct clock *clock;
 	struct vcpu *v, *peers[1];
 	const struct engine_ops *ops;
-	struct engine_options options;
+	struct engine engine;
 	bool counts; /* the engine can stop after so many instructions: others go on to the filler */
 	struct areas areas;
 	unsigned changes;      /* of code */
@@ -163,19 +163,20 @@ static int create_vcpu(struct guest *g, const char *engine, struct error *err)
 {
 	int ret;
 
-	g->ops = engine_find(engine, &g->options, err);
+	g->ops = engine_find(engine, &g->engine.options, err);
 	if (!g->ops)
 		return -EINVAL;
 	ret = cpu_model_init(&g->model, "host", true, 1, err);
 	if (ret)
 		return ret;
-	g->counts = g->ops == &interp_engine;
+	g->counts = g->ops->can & ENGINE_COUNTS;
 	g->mem = mem_create(RAM, err);
 	g->clock = g->mem ? clock_create(g->counts ? CLOCK_VIRTUAL : CLOCK_HOST, 0, err) : NULL;
-	g->v = g->clock ? vcpu_create(0, &g->model, g->mem, g->clock, &g->trace, &no_machine, g, err) : NULL;
+	g->v = g->clock ? vcpu_create(g->ops->vcpu_size, 0, &g->model, g->mem, g->clock, &g->trace, &no_machine, g, err)
+			: NULL;
 	if (!g->v)
 		return -ENOMEM;
-	return alone_on_engine(g->v, g->peers, g->ops, &g->options, err);
+	return alone_on_engine(&g->engine, g->v, g->peers, g->ops, &g->engine.options, err);
 }
 
 struct guest *guest_create(const char *engine, struct error *err)

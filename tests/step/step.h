@@ -21,7 +21,7 @@
 #define CALLS_MAX  5000u    /* of devices in one step, until it is interrupted */
 
 struct world {
-	struct engine_options options;
+	struct engine engine;
 	struct cpu_model model;
 	struct trace trace;
 	struct guest_mem *mem;

@@ -123,7 +123,7 @@ static int create_vcpu(struct world *w, const char *engine, const char *model, s
 {
 	int ret;
 
-	w->ops = engine_find(engine, &w->options, err);
+	w->ops = engine_find(engine, &w->engine.options, err);
 	if (!w->ops)
 		return -EINVAL;
 	ret = cpu_model_init(&w->model, model, false, 1, err);
@@ -131,10 +131,12 @@ static int create_vcpu(struct world *w, const char *engine, const char *model, s
 		return ret;
 	w->mem = mem_create(RAM_SIZE, err);
 	w->clock = w->mem ? clock_create(CLOCK_VIRTUAL, 1, err) : NULL;
-	w->v = w->clock ? vcpu_create(0, &w->model, w->mem, w->clock, &w->trace, &environment, w, err) : NULL;
+	w->v = w->clock
+		       ? vcpu_create(w->ops->vcpu_size, 0, &w->model, w->mem, w->clock, &w->trace, &environment, w, err)
+		       : NULL;
 	if (!w->v)
 		return -ENOMEM;
-	return alone_on_engine(w->v, w->peers, w->ops, &w->options, err);
+	return alone_on_engine(&w->engine, w->v, w->peers, w->ops, &w->engine.options, err);
 }
 
 struct world *world_create(const char *engine, const char *model, struct error *err)
@@ -150,8 +152,7 @@ struct world *world_create(const char *engine, const char *model, struct error *
 
 void world_destroy(struct world *w)
 {
-	w->ops->destroy(w->v);
-	vcpu_destroy(w->v);
+	alone_destroy(w->v);
 	clock_destroy(w->clock);
 	mem_destroy(w->mem);
 	free(w);

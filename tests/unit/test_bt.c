@@ -25,6 +25,7 @@ struct fixture {
 	struct trace trace;
 	struct guest_mem *mem;
 	struct clock *clock;
+	struct engine engine;
 	struct vcpu *v, *peers[1];
 	struct cpu_state start;
 };
@@ -53,9 +54,9 @@ static struct fixture *create(void)
 	f->mem = mem_create(RAM, &err);
 	f->clock = clock_create(CLOCK_HOST, 0, &err);
 	assert_true(f->mem && f->clock);
-	f->v = vcpu_create(0, &f->model, f->mem, f->clock, &f->trace, &environment, f, &err);
+	f->v = vcpu_create(bt_engine.vcpu_size, 0, &f->model, f->mem, f->clock, &f->trace, &environment, f, &err);
 	assert_non_null(f->v);
-	assert_int_equal(alone_on_engine(f->v, f->peers, &bt_engine, NULL, &err), 0);
+	assert_int_equal(alone_on_engine(&f->engine, f->v, f->peers, &bt_engine, &engine_defaults, &err), 0);
 	bt_engine.pull(f->v, &f->start);
 	for (enum seg seg = ES; seg <= GS; seg++)
 		set_segment(&f->start, seg);
@@ -66,8 +67,7 @@ static struct fixture *create(void)
 
 static void destroy(struct fixture *f)
 {
-	bt_engine.destroy(f->v);
-	vcpu_destroy(f->v);
+	alone_destroy(f->v);
 	clock_destroy(f->clock);
 	mem_destroy(f->mem);
 	test_free(f);

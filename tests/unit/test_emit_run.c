@@ -227,7 +227,7 @@ static int setup(void **state)
 	assert_int_equal(cpu_model_init(&w->model, "host", false, 1, &err), 0);
 	w->mem = mem_create(RAM, &err);
 	assert_non_null(w->mem);
-	w->v = vcpu_create(0, &w->model, w->mem, NULL, &w->trace, &no_machine, w, &err);
+	w->v = vcpu_create(sizeof(struct vcpu), 0, &w->model, w->mem, NULL, &w->trace, &no_machine, w, &err);
 	assert_non_null(w->v);
 	assert_int_equal(interp_engine.create(w->v, &err), 0);
 	assert_int_equal(host_code_create(&w->cache, PAGE_SIZE, &err), 0);

@@ -176,6 +176,7 @@ struct bench {
 	struct trace trace;
 	struct guest_mem *mem;
 	struct clock *clock;
+	struct engine engine;
 	struct vcpu *v, *peers[1];
 	struct cpu_state base;
 	pthread_t thread;
@@ -343,7 +344,7 @@ static void *vcpu_thread(void *arg)
 			return NULL;
 		atomic_store(&b->in_guest, true);
 		sem_post(&b->running);
-		b->kind = b->v->engine->run(b->v, &exit);
+		b->kind = b->v->engine->ops->run(b->v, &exit);
 		atomic_store(&b->in_guest, false);
 		answer(b);
 	}
@@ -362,14 +363,9 @@ static void bench_create(struct bench *b, bool user, const struct engine_options
 	b->clock = clock_create(CLOCK_HOST, 0, &err);
 	assert_true(b->mem && b->clock);
 	clock_start(b->clock);
-	b->v = vcpu_create(0, &b->model, b->mem, b->clock, &b->trace, &bench_env, b, &err);
+	b->v = vcpu_create(bt_engine.vcpu_size, 0, &b->model, b->mem, b->clock, &b->trace, &bench_env, b, &err);
 	assert_non_null(b->v);
-	b->peers[0] = b->v;
-	b->v->peers = b->peers;
-	b->v->peer_count = 1;
-	b->v->engine = &bt_engine;
-	b->v->engine_options = options;
-	if (bt_engine.create(b->v, &err))
+	if (alone_on_engine(&b->engine, b->v, b->peers, &bt_engine, options ? options : &engine_defaults, &err))
 		fail_msg("%s", err.text);
 	make_page_tables(b, user);
 	make_chain(b);
@@ -391,8 +387,7 @@ static void bench_destroy(struct bench *b)
 	sem_destroy(&b->start);
 	sem_destroy(&b->running);
 	sem_destroy(&b->answered);
-	bt_engine.destroy(b->v);
-	vcpu_destroy(b->v);
+	alone_destroy(b->v);
 	clock_destroy(b->clock);
 	mem_destroy(b->mem);
 }
@@ -417,7 +412,7 @@ static double ask(struct bench *b, uint32_t event)
 	if (event == EVENT_INTERRUPT)
 		atomic_store(&b->interrupt, true);
 	vcpu_post(b->v, event);
-	b->v->engine->kick(b->v);
+	b->v->engine->ops->kick(b->v);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += 20;
 	if (sem_timedwait(&b->answered, &until))
@@ -451,8 +446,8 @@ static bool measure(struct bench *b, const struct program *p, uint64_t begin, do
 	/* Programs change themselves. */
 	mem_write(b->mem, gpa(CODE), programs, (size_t)(programs_end - programs));
 	b->base.rip = address_of(p->code);
-	b->v->engine->push(b->v, &b->base);
-	b->v->engine->invalidate(b->v, gpa(0), RAM);
+	b->v->engine->ops->push(b->v, &b->base);
+	b->v->engine->ops->invalidate(b->v, gpa(0), RAM);
 	for (unsigned n = 0; n < SAMPLES; n++) {
 		sem_post(&b->start);
 		sem_wait(&b->running);

@@ -734,12 +734,13 @@ static void write_while_protecting(struct bare_cpu *b)
 
 static void test_code_writes(void **state)
 {
+	static const struct vcpu_hooks hooks = { .code_written = count_code_written };
 	struct bare_cpu *b = *state;
 	struct vcpu *v = b->v;
 	struct mem_page *page = mem_page(b->mem, gpa(0x5000));
 	uint32_t generation;
 
-	v->code_written = count_code_written;
+	v->hooks = &hooks;
 	code_written_calls = 0;
 	cpu_store(v, 0x5040, 0x90, 1, false);
 	assert_non_null(cpu_rmw(v, 0x5040, 1, false)); /* direct */

@@ -16,7 +16,7 @@
 
 struct setting {
 	struct cpu_model model;
-	struct engine_options options;
+	struct engine engine;
 	struct trace trace;
 	struct guest_mem *mem;
 	struct clock *clock;
@@ -39,9 +39,8 @@ static int setup(void **state)
 	assert_int_equal(cpu_model_init(&s->model, "v2", true, 1, NULL), 0);
 	s->mem = mem_create(RAM, NULL);
 	s->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
-	s->v = vcpu_create(0, &s->model, s->mem, s->clock, &s->trace, &environment, s, NULL);
-	assert_int_equal(alone_on_engine(s->v, s->peers, engine_find("interp", &s->options, NULL), &s->options, NULL),
-			 0);
+	s->v = vcpu_create(interp_engine.vcpu_size, 0, &s->model, s->mem, s->clock, &s->trace, &environment, s, NULL);
+	assert_int_equal(alone_on_engine(&s->engine, s->v, s->peers, &interp_engine, &engine_defaults, NULL), 0);
 	s->peers[1] = s->v; /* as if there were another to stop */
 	s->v->peer_count = 2;
 	*state = s;
@@ -53,8 +52,7 @@ static int teardown(void **state)
 	struct setting *s = *state;
 
 	s->v->peer_count = 1;
-	s->v->engine->destroy(s->v);
-	vcpu_destroy(s->v);
+	alone_destroy(s->v);
 	clock_destroy(s->clock);
 	mem_destroy(s->mem);
 	free(s);
@@ -92,7 +90,7 @@ static void run(struct setting *s, unsigned n, bool lock, unsigned at, struct cp
 	mem_write(s->mem, gpa(OPERAND), memory, 128);
 	mem_write(s->mem, gpa(CODE), &prefix, 1);
 	mem_write(s->mem, gpa(CODE + lock), instructions[n].bytes, instructions[n].length);
-	s->v->engine->pull(s->v, &state);
+	s->v->engine->ops->pull(s->v, &state);
 	state.seg_sel[CS] = state.seg_sel[DS] = 0;
 	state.seg_base[CS] = state.seg_base[DS] = 0;
 	state.rip = CODE;
@@ -101,11 +99,11 @@ static void run(struct setting *s, unsigned n, bool lock, unsigned at, struct cp
 	state.gpr[RBX] = OPERAND + at;
 	state.gpr[RCX] = 0x5566000b; /* BTC: a bit of the word */
 	state.gpr[RDX] = 0x99aabbcc;
-	s->v->engine->push(s->v, &state);
+	s->v->engine->ops->push(s->v, &state);
 	s->v->budget = 1;
 	s->sections = 0;
-	s->v->engine->run(s->v, &exit);
-	s->v->engine->pull(s->v, after);
+	s->v->engine->ops->run(s->v, &exit);
+	s->v->engine->ops->pull(s->v, after);
 	assert_int_equal(after->rip, CODE + lock + instructions[n].length);
 	mem_read(s->mem, gpa(OPERAND), memory, 128);
 }

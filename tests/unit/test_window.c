@@ -352,7 +352,7 @@ typedef void flush_fn(struct bench *b);
 static void flush_all(struct bench *b) { cpu_tlb_flush(b->v); }
 static void flush_cr3(struct bench *b) { load_cr3(b, b->v->s.cr3); }
 static void flush_page(struct bench *b) { cpu_tlb_flush_page(b->v, gva(user(5))); }
-static void flush_invpcid(struct bench *b) { bt_tlb_hooks.flush_pcid(b->v, b->v->s.cr3 & 0xfff); }
+static void flush_invpcid(struct bench *b) { bt_window_hooks.tlb_flush_pcid(b->v, b->v->s.cr3 & 0xfff); }
 
 /* All user pages that were used, by as few mappings as they need. */
 static void test_graduate(struct bench *b)
@@ -554,7 +554,7 @@ static void test_spaces(struct bench *b)
 
 	/* The other space changes while it is away. */
 	poke(b, user_entry(0), data(5) | FLAGS_ALL);
-	bt_tlb_hooks.flush_pcid(b->v, 1);
+	bt_window_hooks.tlb_flush_pcid(b->v, 1);
 	load_cr3(b, PML4 | 1 | NO_FLUSH);
 	reads(b, USER, 5);
 
@@ -571,14 +571,14 @@ static void test_spaces(struct bench *b)
 	cpu_tlb_flush_page(b->v, gva(kernel(1)));
 	load_cr3(b, PML4 | 1 | NO_FLUSH);
 	reads(b, kernel(0), 7);
-	bt_tlb_hooks.flush_pcid(b->v, 1);
+	bt_window_hooks.tlb_flush_pcid(b->v, 1);
 	reads(b, kernel(1), 8);
 
 	/* The same address space under another PCID has seen no flush of the first. */
 	set_cpl(b->v, 3);
 	reads(b, USER, 5);
 	poke(b, user_entry(0), data(9) | FLAGS_ALL);
-	bt_tlb_hooks.flush_pcid(b->v, 3);
+	bt_window_hooks.tlb_flush_pcid(b->v, 3);
 	load_cr3(b, PML4 | 3 | NO_FLUSH);
 	reads(b, USER, 9);
 
@@ -1109,12 +1109,14 @@ static void test_window_held_by_another(void **state)
 {
 	struct bench *b = bench_create(&(struct window_limits){ .windows = 8, .spaces = 4 });
 	struct error err;
-	struct vcpu *other = vcpu_create(1, &b->b->model, b->b->mem, b->v->clock, &b->b->trace, &bare_env, b->b, &err);
+	struct vcpu *other = vcpu_create(sizeof(struct vcpu), 1, &b->b->model, b->b->mem, b->v->clock, &b->b->trace,
+					 &bare_env, b->b, &err);
 	uint64_t old, value;
 	(void)state;
 
 	assert_non_null(other);
-	other->tlb_hooks = &bt_tlb_hooks;
+	other->engine = &b->engine;
+	other->hooks = &bt_window_hooks;
 	set_cpl(b->v, 3);
 	other->s = b->v->s;
 	cpu_update_mode(other);

@@ -199,7 +199,7 @@ static void random_flush(struct reference *r)
 		break;
 	case 4:
 		other = (unsigned)random_number(r, 2);
-		bt_tlb_hooks.flush_pcid(v, (uint16_t)(other + 1));
+		bt_window_hooks.tlb_flush_pcid(v, (uint16_t)(other + 1));
 		r->since_pcid[other] = now;
 		break;
 	default:
@@ -404,10 +404,12 @@ static void test_smp(void **state)
 
 	poke(b, kernel_entry(0), data(10) | FLAGS_LEAF | PTE_G);
 	poke(b, kernel_entry(1), data(11) | FLAGS_LEAF | PTE_G);
-	cpu[1].v = vcpu_create(1, &b->b->model, b->b->mem, b->v->clock, &b->b->trace, &bare_env, b->b, &err);
+	cpu[1].v = vcpu_create(sizeof(struct vcpu), 1, &b->b->model, b->b->mem, b->v->clock, &b->b->trace, &bare_env,
+			       b->b, &err);
 	assert_non_null(cpu[1].v);
 	cpu[1].v->s = b->v->s;
-	cpu[1].v->tlb_hooks = &bt_tlb_hooks;
+	cpu[1].v->engine = &b->engine;
+	cpu[1].v->hooks = &bt_window_hooks;
 	for (unsigned n = 0; n < 2; n++) {
 		cpu[n].v->s.cr4 &= ~CR4_SMAP;
 		cpu_update_mode(cpu[n].v);

@@ -16,7 +16,7 @@
 #define HLT	     0xf4
 
 struct runner {
-	struct engine_options options;
+	struct engine engine;
 	struct cpu_model model;
 	struct trace trace;
 	struct guest_mem *mem;
@@ -34,7 +34,7 @@ static int create(struct runner *r, const char *engine, struct error *err)
 {
 	int ret;
 
-	r->ops = engine_find(engine, &r->options, err);
+	r->ops = engine_find(engine, &r->engine.options, err);
 	if (!r->ops)
 		return -EINVAL;
 	ret = cpu_model_init(&r->model, "v2", true, 1, err);
@@ -42,10 +42,12 @@ static int create(struct runner *r, const char *engine, struct error *err)
 		return ret;
 	r->mem = mem_create(RAM_SIZE, err);
 	r->clock = r->mem ? clock_create(CLOCK_VIRTUAL, 1, err) : NULL;
-	r->v = r->clock ? vcpu_create(0, &r->model, r->mem, r->clock, &r->trace, &environment, r, err) : NULL;
+	r->v = r->clock
+		       ? vcpu_create(r->ops->vcpu_size, 0, &r->model, r->mem, r->clock, &r->trace, &environment, r, err)
+		       : NULL;
 	if (!r->v)
 		return -ENOMEM;
-	return alone_on_engine(r->v, r->peers, r->ops, &r->options, err);
+	return alone_on_engine(&r->engine, r->v, r->peers, r->ops, &r->engine.options, err);
 }
 
 struct runner *runner_create(const char *engine, struct error *err)
@@ -64,8 +66,7 @@ struct runner *runner_create(const char *engine, struct error *err)
 
 void runner_destroy(struct runner *r)
 {
-	r->ops->destroy(r->v);
-	vcpu_destroy(r->v);
+	alone_destroy(r->v);
 	clock_destroy(r->clock);
 	mem_destroy(r->mem);
 	free(r);
@@ -82,7 +83,7 @@ static void lay_out_memory(struct runner *r, bool wraps)
 
 	if (r->laid_out == count)
 		return;
-	r->ops->destroy(r->v);
+	engine_remove_vcpu(r->v);
 	r->laid_out = r->mem->region_count = count;
 	region[0] = (struct mem_region){ .start = 0,
 					 .size = wraps ? 1u << 20 : RAM_SIZE,
@@ -94,7 +95,7 @@ static void lay_out_memory(struct runner *r, bool wraps)
 					 .host = r->mem->ram.base,
 					 .writable = true,
 					 .pages = r->mem->ram_pages };
-	BUG_ON(r->ops->create(r->v, NULL));
+	BUG_ON(engine_add_vcpu(&r->engine, r->v, NULL));
 }
 
 static void set_segment(struct cpu_state *s, enum seg seg, uint32_t selector)

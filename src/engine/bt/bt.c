@@ -16,43 +16,33 @@
 
 static void tlb_flush(struct vcpu *v)
 {
-	bt_tlb_hooks.flush(v);
+	bt_window_hooks.tlb_flush(v);
 	v->bt->tlb_changed = true;
 }
 
 static void tlb_flush_page(struct vcpu *v, gva_t a)
 {
-	bt_tlb_hooks.flush_page(v, a);
+	bt_window_hooks.tlb_flush_page(v, a);
 	v->bt->tlb_changed = true;
 }
 
 static void tlb_switched(struct vcpu *v, bool keep)
 {
-	bt_tlb_hooks.switched(v, keep);
+	bt_window_hooks.tlb_switched(v, keep);
 	v->bt->tlb_changed = true;
 }
 
 static void tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
 {
-	bt_tlb_hooks.flush_pcid(v, pcid);
+	bt_window_hooks.tlb_flush_pcid(v, pcid);
 	v->bt->tlb_changed = true;
 }
-
-static void tlb_protect(struct vcpu *v, gpa_t page) { bt_tlb_hooks.protect(v, page); }
-
-static const struct tlb_hooks hooks = {
-	.flush = tlb_flush,
-	.flush_page = tlb_flush_page,
-	.switched = tlb_switched,
-	.flush_pcid = tlb_flush_pcid,
-	.protect = tlb_protect,
-};
 
 /* ---- code that changes ---- */
 
 static uint64_t code_written(struct vcpu *v, gpa_t at, size_t len, bool *hit)
 {
-	return bt_invalidate_bytes(v, at.v, len, hit) | v->bt->interp_code_written(v, at, len, hit);
+	return bt_invalidate_bytes(v, at.v, len, hit) | interp_code_written(v, at, len, hit);
 }
 
 /* ---- finding code ---- */
@@ -348,7 +338,7 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 	}
 	if (events) {
 		if (v->bt->counting)
-			v->sync_icount(v);
+			interp_sync_icount(v);
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_CODE);
 		if (!cpu_handle_events(v)) {
 			*kind = EXIT_SHUTDOWN;
@@ -615,7 +605,7 @@ static enum exit_kind run_interpreter(struct vcpu *v, int64_t most, struct exit 
 	enum exit_kind kind;
 
 	if (v->bt->counting)
-		v->sync_icount(v);
+		interp_sync_icount(v);
 	v->budget = turn;
 	kind = interp_engine.run(v, exit);
 	v->budget = budget - (v->bt->counting ? turn - v->budget : 0);
@@ -655,7 +645,7 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 	cpu_fpu_save(v);
 	v->current = NULL;
 	if (v->bt->counting)
-		v->sync_icount(v);
+		interp_sync_icount(v);
 	else
 		v->budget = budget;
 	v->count[COUNT_EXIT_HALT] += kind == EXIT_HALT;
@@ -705,28 +695,20 @@ static void bt_destroy(struct vcpu *v)
 {
 	if (v->bt) {
 		bt_code_destroy(v);
-		if (v->bt->windows && !--v->mem->engine_users) {
-			bt_windows_destroy(v->mem->engine_shared);
-			v->mem->engine_shared = NULL;
-		}
 		bt_signals_destroy(v);
 		free(v->bt);
 		v->bt = NULL;
 	}
-	v->tlb_hooks = NULL;
 	interp_engine.destroy(v);
 }
 
-static int share_windows(struct vcpu *v, struct error *err)
+static int bt_open(struct engine *e, struct error *err)
 {
-	if (!v->mem->engine_shared)
-		v->mem->engine_shared = bt_windows_create(v->mem, &v->bt->options, err);
-	if (!v->mem->engine_shared)
-		return -ENOMEM;
-	v->bt->windows = v->mem->engine_shared;
-	v->mem->engine_users++;
-	return 0;
+	e->shared = bt_windows_create(e->mem, &e->options, err);
+	return e->shared ? 0 : -ENOMEM;
 }
+
+static void bt_close(struct engine *e) { bt_windows_destroy(e->shared); }
 
 static int bt_create(struct vcpu *v, struct error *err)
 {
@@ -740,21 +722,18 @@ static int bt_create(struct vcpu *v, struct error *err)
 		interp_engine.destroy(v);
 		return error_set(err, ENOMEM, "no memory for the translator");
 	}
-	v->bt->options = *engine_options_of(v);
-	if ((ret = bt_code_create(v, err)) || (ret = share_windows(v, err)) || (ret = bt_signals_install(err)) ||
-	    (ret = bt_signals_create(v, err))) {
+	v->bt->options = v->engine->options;
+	v->bt->windows = v->engine->shared;
+	if ((ret = bt_code_create(v, err)) || (ret = bt_signals_install(err)) || (ret = bt_signals_create(v, err))) {
 		bt_destroy(v);
 		return ret;
 	}
 	v->bt->limits.boundary = bt_windows_limits(v->bt->windows);
 	v->bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
 	v->bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
-	v->bt->interp_code_written = v->code_written;
 	v->bt->counting = clock_kind(v->clock) == CLOCK_VIRTUAL;
 	v->bt->tlb_changed = true;
 	v->bt_frame.self = v;
-	v->code_written = code_written;
-	v->tlb_hooks = &hooks;
 	return 0;
 }
 
@@ -770,10 +749,28 @@ static void bt_invalidate(struct vcpu *v, gpa_t start, size_t size)
 	bt_code_flush(v);
 }
 
+static void tlb_protect(struct vcpu *v, gpa_t page) { bt_window_hooks.tlb_protect(v, page); }
+
+static const struct vcpu_hooks hooks = {
+	.code_written = code_written,
+	.events_posted = interp_events_posted,
+	.sync_icount = interp_sync_icount,
+	.tlb_flush = tlb_flush,
+	.tlb_flush_page = tlb_flush_page,
+	.tlb_switched = tlb_switched,
+	.tlb_flush_pcid = tlb_flush_pcid,
+	.tlb_protect = tlb_protect,
+};
+
 const struct engine_ops bt_engine = {
 	.name = "bt",
 	.what = "binary translation to this processor's own instructions",
+	.can = ENGINE_VIRTUAL_CLOCK,
+	.vcpu_size = sizeof(struct vcpu),
+	.hooks = &hooks,
 	.probe = bt_probe,
+	.open = bt_open,
+	.close = bt_close,
 	.create = bt_create,
 	.run = bt_run,
 	.kick = bt_kick,

@@ -112,8 +112,8 @@ void bt_windows_graduate(struct bt_windows *, struct vcpu *);
  */
 void bt_windows_young(struct bt_windows *, struct vcpu *, bool young);
 
-/* TLB maintenance of v, called by cpu/ through vcpu.tlb_hooks; see there. */
-extern const struct tlb_hooks bt_tlb_hooks;
+/* TLB maintenance of v: the tlb_ of vcpu_hooks. */
+extern const struct vcpu_hooks bt_window_hooks;
 
 /* (field, what it counts) */
 /* clang-format off */

@@ -219,7 +219,6 @@ struct bt_cpu {
 	bool has_wrgsbase;		       /* Linux lets processes use it */
 	struct bt_limits limits;
 	/* the interpreter's hook, which this engine's stands in front of */
-	uint64_t (*interp_code_written)(struct vcpu *, gpa_t, size_t, bool *hit);
 	struct engine_options options;
 	bool stepping;	  /* one instruction is run for EVENT_STEP */
 	bool got_on;	  /* run() has executed something: EVENT_EXCLUSIVE may end it */
@@ -386,7 +385,7 @@ static inline struct block *bt_single_of(const struct bt_cpu *bt, const struct b
 	return record->single ? (struct block *)(bt->meta + record->single) : NULL;
 }
 void bt_insert(struct vcpu *, struct bt_block *);
-/* Forgets what was translated from these bytes of one page; as vcpu.code_written. */
+/* Forgets what was translated from these bytes of one page; as vcpu_hooks.code_written. */
 uint64_t bt_invalidate_bytes(struct vcpu *, uint64_t gpa, size_t len, bool *hit);
 void bt_invalidate_block(struct vcpu *, struct bt_block *);
 struct jump_table *bt_jump_table(struct vcpu *, uint32_t key);

@@ -708,17 +708,14 @@ void bt_windows_leave(struct bt_windows *w, struct vcpu *v)
 
 /* ---- TLB maintenance: notes the time; the work is done when a table is asked for ---- */
 
-/* NULL: this vCPU has used no window so far. */
-static struct window_cpu *hook_cpu(const struct vcpu *v)
-{
-	struct bt_windows *w = v->mem->engine_shared;
+static struct bt_windows *windows_of(const struct vcpu *v) { return v->engine->shared; }
 
-	return w ? windows_cpu(w, v) : NULL;
-}
+/* NULL: this vCPU has used no window so far. */
+static struct window_cpu *hook_cpu(const struct vcpu *v) { return windows_cpu(windows_of(v), v); }
 
 static uint64_t next_time(const struct vcpu *v)
 {
-	struct bt_windows *w = v->mem->engine_shared;
+	struct bt_windows *w = windows_of(v);
 
 	return atomic_fetch_add(&w->clock, 1) + 1;
 }
@@ -787,7 +784,7 @@ static void flush_page(struct bt_windows *w, const struct vcpu *v, uint64_t lin)
 
 static void hook_flush_page(struct vcpu *v, gva_t a)
 {
-	struct bt_windows *w = v->mem->engine_shared;
+	struct bt_windows *w = windows_of(v);
 
 	if (!hook_cpu(v))
 		return;
@@ -799,19 +796,17 @@ static void hook_flush_page(struct vcpu *v, gva_t a)
 
 static void hook_protect(struct vcpu *v, gpa_t page)
 {
-	struct bt_windows *w = v->mem->engine_shared;
+	struct bt_windows *w = windows_of(v);
 
-	if (!w)
-		return;
 	windows_lock(w);
 	page_guard(w, page);
 	windows_unlock(w);
 }
 
-const struct tlb_hooks bt_tlb_hooks = {
-	.flush = hook_flush,
-	.flush_page = hook_flush_page,
-	.switched = hook_switched,
-	.flush_pcid = hook_flush_pcid,
-	.protect = hook_protect,
+const struct vcpu_hooks bt_window_hooks = {
+	.tlb_flush = hook_flush,
+	.tlb_flush_page = hook_flush_page,
+	.tlb_switched = hook_switched,
+	.tlb_flush_pcid = hook_flush_pcid,
+	.tlb_protect = hook_protect,
 };

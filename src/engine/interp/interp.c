@@ -105,7 +105,7 @@ const struct insn *interp_leave_behind(struct vcpu *v, const struct insn *i)
 	return NULL;
 }
 
-static void sync_icount(struct vcpu *v)
+void interp_sync_icount(struct vcpu *v)
 {
 	const struct interp *in = interp_of(v);
 	int64_t ahead = v->current ? in->current->count - (v->current - in->current->insns) : 0;
@@ -411,7 +411,7 @@ static void poison(struct block *b)
 }
 
 /* Was it the block that runs? All others are looked at when they are wanted. */
-static uint64_t code_written(struct vcpu *v, gpa_t at, size_t len, bool *hit)
+uint64_t interp_code_written(struct vcpu *v, gpa_t at, size_t len, bool *hit)
 {
 	struct block *b = interp_of(v)->current;
 
@@ -422,7 +422,7 @@ static uint64_t code_written(struct vcpu *v, gpa_t at, size_t len, bool *hit)
 }
 
 /* Rare enough to decode the block again. What is run alone, and code in device memory, ends behind the instruction anyway. */
-static void events_posted(struct vcpu *v)
+void interp_events_posted(struct vcpu *v)
 {
 	struct block *b = interp_of(v)->current;
 
@@ -475,7 +475,7 @@ static const struct insn *interp_slow(struct vcpu *v)
 	v->current = NULL;
 	in->step_event = false;
 	if (events) {
-		sync_icount(v);
+		interp_sync_icount(v);
 		if (events & EVENT_EXIT || (events & EVENT_EXCLUSIVE && in->got_on)) {
 			atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
 			in->exit_kind = EXIT_KICK;
@@ -529,7 +529,7 @@ static bool deliver_fault(struct vcpu *v)
 		in->icount_end = in->saved_icount_end;
 	}
 	v->restart = false;
-	sync_icount(v);
+	interp_sync_icount(v);
 	v->budget--;
 	alive = cpu_deliver_fault(v);
 	if (alive && in->step_event)
@@ -563,7 +563,7 @@ static enum exit_kind interp_run(struct vcpu *v, struct exit *exit)
 	kind = in->exit_kind;
 	v->current = NULL;
 	in->current = NULL;
-	sync_icount(v);
+	interp_sync_icount(v);
 	interp_host_leave(v);
 	cpu_fpu_save(v);
 	v->count[COUNT_EXIT_HALT] += kind == EXIT_HALT;
@@ -606,9 +606,6 @@ static int interp_create(struct vcpu *v, struct error *err)
 	if (!in)
 		return error_set(err, ENOMEM, "no memory for the interpreter");
 	v->engine_data = in;
-	v->code_written = code_written;
-	v->events_posted = events_posted;
-	v->sync_icount = sync_icount;
 	v->splits_trap = host_detects_split_locks();
 	in->arena_size = MIN((size_t)engine_options_of(v)->arena << 10,
 			     align_up(v->mem->overhead.code_share / INTERP_ARENA_PART, PAGE_SIZE));
@@ -679,9 +676,18 @@ static void interp_stats(struct vcpu *v, FILE *out)
 	}
 }
 
+static const struct vcpu_hooks hooks = {
+	.code_written = interp_code_written,
+	.events_posted = interp_events_posted,
+	.sync_icount = interp_sync_icount,
+};
+
 const struct engine_ops interp_engine = {
 	.name = "interp",
 	.what = "interpreter: the reference, works everywhere",
+	.can = ENGINE_COUNTS | ENGINE_VIRTUAL_CLOCK | ENGINE_DIRTY_LOG,
+	.vcpu_size = sizeof(struct vcpu),
+	.hooks = &hooks,
 	.probe = interp_probe,
 	.create = interp_create,
 	.run = interp_run,

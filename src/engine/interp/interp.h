@@ -60,6 +60,11 @@ struct interp {
 
 static inline struct interp *interp_of(const struct vcpu *v) { return v->engine_data; }
 
+/* As vcpu_hooks has them, for it and for an engine that has it inside. */
+uint64_t interp_code_written(struct vcpu *, gpa_t, size_t len, bool *hit);
+void interp_events_posted(struct vcpu *);
+void interp_sync_icount(struct vcpu *);
+
 /* Runs its instruction and returns the next one to run, or NULL to go through interp_slow(). */
 typedef const struct insn *handler_fn(struct vcpu *, const struct insn *);
 #define HANDLER(name) const struct insn *name(struct vcpu *v, const struct insn *i)
