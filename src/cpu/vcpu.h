@@ -190,36 +190,6 @@ struct vcpu {
 	uint64_t step_rip;
 	uint64_t step_next;  /* where the instruction ends: the engine says it before it runs it */
 	uint8_t step_shadow; /* s.shadow */
-
-	/* engine/bt: what translated code reaches by %gs: (see bt.h) */
-	uint64_t slot_r15; /* R15 of translated code: the current slot table */
-	struct {
-		void *self;			 /* this vCPU */
-		uint64_t tsc_native, tsc_offset; /* see clock_tsc_native(); 0: C reads the time */
-		uint64_t host_rsp;		 /* of the C code that entered translated code */
-		uint64_t resume;		 /* where to enter it */
-		uint64_t r11;			 /* R11 to enter with */
-		uint64_t exit_arg;		 /* why it was left */
-		uint64_t
-			target; /* a computed target that was not found; a linear address that the TLB has no entry for */
-		uint64_t call;	/* an indirect call's target while the return address is pushed */
-		uint64_t value; /* what is pushed while its place is looked up */
-		uint32_t
-			x87; /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
-		uint64_t jump;	    /* the current jump table, or the one where nothing is found */
-		uint64_t code_base; /* linear page of the block that runs, if it may be anywhere */
-		uint64_t x87_base;  /* the same when `x87` was set */
-		uint32_t x87_data;  /* 1 + segment of the x87 memory operand met last; 0: what s.fds says is right */
-		/* 16- and 32-bit code, see limits.c: of the segments ES to GS; of CS for EIP; of 64 KiB; of the vector table */
-		uint64_t read_limit[6], write_limit[6], code_limit, wrap_limit, idt_limit;
-		uint64_t string_saved
-			[2]; /* ESI and EDI while a 16-bit string instruction has the host's pointers there */
-		void *fast_glue;
-		void *exit_glue; /* bt_exit_*, bt_miss: too far away for a direct jump */
-		void *miss_glue;
-		void *reload_glue;
-	} bt_frame;
-	struct bt_cpu *bt;
 };
 
 /* vcpu.mode_key: the last two bits say whether CS has base 0, and no limit. */

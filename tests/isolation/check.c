@@ -155,10 +155,10 @@ static const char *check_mappings(const struct bt_windows *w)
 
 const char *check_records(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	const char *wrong;
 
-	if (v->bt_frame.self != v || (void *)bt->windows != v->engine->shared)
+	if (bt_frame(v)->self != v || (void *)bt->windows != v->engine->shared)
 		return "the vCPU's own pointers changed";
 	wrong = check_blocks(bt);
 	if (!wrong)

@@ -61,7 +61,7 @@ static bool in_window(uint64_t at, uint64_t size, uint64_t base)
  */
 static bool window_of_entry(uint64_t r11, uint64_t at, uint64_t *base)
 {
-	const int64_t *entry = (const int64_t *)(uintptr_t)(watch.v->slot_r15 - SLOT_SHIFT);
+	const int64_t *entry = (const int64_t *)(uintptr_t)(bt_vcpu(watch.v)->slot_r15 - SLOT_SHIFT);
 	bool found = false;
 
 	for (int slot = -256; slot < 256; slot++) {
@@ -88,7 +88,7 @@ static bool may_use_state(uint64_t at, uint64_t size, bool write)
 	const struct vcpu *v = watch.v;
 	const struct bt_cpu *bt = watch.bt;
 
-	if (within(at, size, (uint64_t)(uintptr_t)v, sizeof(*v)))
+	if (within(at, size, (uint64_t)(uintptr_t)v, sizeof(struct bt_vcpu)))
 		return true;
 	return !write && (within(at, size, watch.windows->limits - BT_LIMITS_REACH, BT_LIMITS_SIZE) ||
 			  within(at, size, watch.windows->tables, watch.windows->tables_size) ||
@@ -341,10 +341,10 @@ void watch_begin(struct vcpu *v)
 	struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 	watch.v = v;
-	watch.bt = v->bt;
-	watch.windows = v->bt->windows;
+	watch.bt = bt_of(v);
+	watch.windows = bt_of(v)->windows;
 	for (unsigned n = 0; n < ARRAY_SIZE(watch.glues); n++) {
-		watch.glues[n] = v->bt->glues[n];
+		watch.glues[n] = bt_of(v)->glues[n];
 		watch.stepped[n] = *watch.glues[n];
 		watch.stepped[n].enter = stepped_enter;
 	}
@@ -388,7 +388,7 @@ void watch_run(bool every_instruction, unsigned milliseconds, bool ends)
 void watch_young(struct vcpu *v, bool young)
 {
 	for (unsigned n = 0; n < BT_SPACES; n++)
-		v->bt->spaces[n] =
+		bt_of(v)->spaces[n] =
 			(struct bt_space){ .key = TABLES, .ages = true, .ticks = young ? 0 : BT_YOUNG_TICKS };
 }
 
@@ -402,7 +402,7 @@ struct watch_counts watch_counts(void) { return watch.counts; }
 
 unsigned watch_secrets(struct vcpu *v, uint64_t *secrets, unsigned max)
 {
-	const struct bt_cpu *bt = v->bt;
+	const struct bt_cpu *bt = bt_of(v);
 	const struct bt_windows *w = bt->windows;
 	const uint64_t all[] = { (uint64_t)(uintptr_t)bt->signal_stack,
 				 (uint64_t)(uintptr_t)v,

@@ -356,7 +356,7 @@ int guest_run(struct guest *g, const struct user_state *in, unsigned len, enum r
 
 bool guest_report_translation(const struct guest *g)
 {
-	const struct bt_cpu *bt = g->v->bt;
+	const struct bt_cpu *bt = bt_of(g->v);
 	uint64_t callouts = 0;
 
 	if (g->ops != &bt_engine)

@@ -104,7 +104,7 @@ static const struct cpu_state *run(struct fixture *f, uint64_t flags)
 
 static struct bt_block *block_at(struct fixture *f, uint64_t at)
 {
-	struct bt_cpu *bt = f->v->bt;
+	struct bt_cpu *bt = bt_of(f->v);
 
 	for (uint32_t n = 0; n < bt->block_count; n++)
 		if (bt->blocks[n]->gpa == at && !bt->blocks[n]->dead)
@@ -163,7 +163,7 @@ static void test_unknown_to_the_host(void **state)
 
 	b = block_at(f, CODE);
 	assert_true(b->count >= 3);
-	store_le16(f->v->bt->cache.write + b->code + b->insns[1].host, UD2);
+	store_le16(bt_of(f->v)->cache.write + b->code + b->insns[1].host, UD2);
 	capture_begin(&c);
 	for (unsigned n = 0; n < 3; n++) {
 		s = run(f, 0);
@@ -183,7 +183,7 @@ static void test_steps_without_room(void **state)
 	/* inc %bx; cmp $COUNT, %bl; je 1f; iret; 1: hlt */
 	static const uint8_t handler[] = { 0x43, 0x80, 0xfb, COUNT, 0x74, 0x01, 0xcf, 0xf4 };
 	struct fixture *f = create();
-	struct bt_cpu *bt = f->v->bt;
+	struct bt_cpu *bt = bt_of(f->v);
 	const struct cpu_state *s;
 	uint8_t code[COUNT + 1];
 

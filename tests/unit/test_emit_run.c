@@ -117,7 +117,7 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 	fault.offset = offset;
 	fault.address = (uint64_t)(uintptr_t)info->si_addr;
 	fault.trap = (uint64_t)regs[REG_TRAPNO];
-	regs[REG_RIP] = (greg_t)(uintptr_t)fault.w->v->bt_frame.exit_glue;
+	regs[REG_RIP] = (greg_t)(uintptr_t)bt_frame(fault.w->v)->exit_glue;
 }
 
 static void *reserve(struct world *w, unsigned n, uint64_t size)
@@ -200,7 +200,7 @@ static void set_mode(struct world *w, enum code_mode mode)
 	cpu_update_mode(v);
 	assert_int_equal(v->code_mode, mode);
 	bt_limits_update(v);
-	v->bt_frame.exit_glue = (void *)(uintptr_t)glue(mode)->exit;
+	bt_frame(v)->exit_glue = (void *)(uintptr_t)glue(mode)->exit;
 	assert_int_equal(
 		syscall(SYS_arch_prctl, ARCH_SET_GS, wide ? (uint64_t)(uintptr_t)v : (uint64_t)w->table.entry[0]), 0);
 }
@@ -227,21 +227,21 @@ static int setup(void **state)
 	assert_int_equal(cpu_model_init(&w->model, "host", false, 1, &err), 0);
 	w->mem = mem_create(RAM, &err);
 	assert_non_null(w->mem);
-	w->v = vcpu_create(sizeof(struct vcpu), 0, &w->model, w->mem, NULL, &w->trace, &no_machine, w, &err);
+	w->v = vcpu_create(sizeof(struct bt_vcpu), 0, &w->model, w->mem, NULL, &w->trace, &no_machine, w, &err);
 	assert_non_null(w->v);
 	assert_int_equal(interp_engine.create(w->v, &err), 0);
 	assert_int_equal(host_code_create(&w->cache, PAGE_SIZE, &err), 0);
 	assert_true(w->bt.limits.boundary = bt_limits_create(&err));
-	w->v->bt = &w->bt;
+	bt_vcpu(w->v)->bt = &w->bt;
 	w->block = calloc(1, sizeof(*w->block) + 2 * sizeof(struct insn));
 	w->data = mem_map(w->mem, gpa(DATA), DATA_SIZE, true);
 	w->next_table = TABLES + PAGE_SIZE;
 	make_windows(w);
 	long_mode(w->v);
-	w->v->slot_r15 = w->table.r15;
-	w->v->bt_frame.self = w->v;
-	w->v->bt_frame.r11 = 0xdeaddeaddeadull << 16;
-	w->v->bt_frame.resume = (uint64_t)(uintptr_t)w->cache.exec;
+	bt_vcpu(w->v)->slot_r15 = w->table.r15;
+	bt_frame(w->v)->self = w->v;
+	bt_frame(w->v)->r11 = 0xdeaddeaddeadull << 16;
+	bt_frame(w->v)->resume = (uint64_t)(uintptr_t)w->cache.exec;
 	interp_host_enter(w->v);
 	sigaltstack(&stack, NULL);
 	set_mode(w, MODE_64);
@@ -481,7 +481,7 @@ struct counts {
 static void emit_exit(struct emitter *e)
 {
 	emit_mov_imm(e, R11, 1);
-	emit_jump_state(e, offsetof(struct vcpu, bt_frame.exit_glue));
+	emit_jump_state(e, offsetof(struct bt_vcpu, frame.exit_glue));
 }
 
 static uint8_t based_segments(const struct cpu_state *s)

@@ -17,25 +17,25 @@
 static void tlb_flush(struct vcpu *v)
 {
 	bt_window_hooks.tlb_flush(v);
-	v->bt->tlb_changed = true;
+	bt_of(v)->tlb_changed = true;
 }
 
 static void tlb_flush_page(struct vcpu *v, gva_t a)
 {
 	bt_window_hooks.tlb_flush_page(v, a);
-	v->bt->tlb_changed = true;
+	bt_of(v)->tlb_changed = true;
 }
 
 static void tlb_switched(struct vcpu *v, bool keep)
 {
 	bt_window_hooks.tlb_switched(v, keep);
-	v->bt->tlb_changed = true;
+	bt_of(v)->tlb_changed = true;
 }
 
 static void tlb_flush_pcid(struct vcpu *v, uint16_t pcid)
 {
 	bt_window_hooks.tlb_flush_pcid(v, pcid);
-	v->bt->tlb_changed = true;
+	bt_of(v)->tlb_changed = true;
 }
 
 /* ---- code that changes ---- */
@@ -54,7 +54,7 @@ static struct code_page *fetch_page(struct vcpu *v, uint64_t lin, uint64_t *gpa)
 
 	*gpa = cpu_fetch_translate(v, gva(lin), &host).v;
 	if (v->cpl != 3 && !v->fetched_global)
-		v->bt->local_code = v->global_space;
+		bt_of(v)->local_code = v->global_space;
 	return bt_enter_page(v, *gpa, bt_key(v) & BT_KEY_ANYWHERE ? BT_ANYWHERE : lin);
 }
 
@@ -99,7 +99,7 @@ static struct bt_block *find_or_translate(struct vcpu *v)
 {
 	struct bt_block *b;
 
-	if (unlikely(!bt_has_reserve(v->bt)))
+	if (unlikely(!bt_has_reserve(bt_of(v))))
 		bt_code_flush(v);
 	b = bt_jump_find(bt_jump_table(v, bt_key(v)), bt_address(v));
 	if (b)
@@ -119,14 +119,14 @@ static void start_counting(struct vcpu *v) { interp_of(v)->icount_end = v->s.ico
 /* Translated code is to go on with so many; unless something comes in between. */
 static void charge_resumed(struct vcpu *v, unsigned instructions)
 {
-	v->bt->resumed = (int)instructions;
-	bt_charge(v, v->bt->resumed);
+	bt_of(v)->resumed = (int)instructions;
+	bt_charge(v, bt_of(v)->resumed);
 }
 
 /* The interpreter runs one instruction alone: the budget is put aside, so that it does not go on behind it. */
 static void begin_single(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	bt->single = true;
 	bt->saved_budget = v->budget;
@@ -136,7 +136,7 @@ static void begin_single(struct vcpu *v)
 
 static void end_single(struct vcpu *v, bool completed)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	bt->single = false;
 	interp_of(v)->icount_end += (uint64_t)bt->saved_budget - 1;
@@ -179,12 +179,12 @@ static void decode_again(struct vcpu *v, const struct bt_block *b, const struct 
 /* The interpreter's form of an instruction, whole. NULL: no room. */
 static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_insn *record)
 {
-	struct block *single = bt_single_of(v->bt, record);
+	struct block *single = bt_single_of(bt_of(v), record);
 	struct insn i;
 
 	if (single && interp_single_is_whole(v, single))
 		return single;
-	if (!single && !(single = bt_single_alloc(v->bt, record)))
+	if (!single && !(single = bt_single_alloc(bt_of(v), record)))
 		return NULL;
 	decode_again(v, b, record, &i);
 	interp_single(v, single, &i);
@@ -198,7 +198,7 @@ static bool window_of(struct vcpu *v, unsigned reg, uint64_t *r11)
 
 	if (slot < -256 || slot > 255)
 		return false;
-	*r11 = *(uint64_t *)(uintptr_t)(v->slot_r15 - SLOT_SHIFT + (uint64_t)(slot * 8));
+	*r11 = *(uint64_t *)(uintptr_t)(bt_vcpu(v)->slot_r15 - SLOT_SHIFT + (uint64_t)(slot * 8));
 	return true;
 }
 
@@ -236,7 +236,7 @@ static uint64_t data_address(struct vcpu *v, const struct insn *i, bool write)
  */
 static bool note_access(struct vcpu *v, const struct insn *i, bool write, uint64_t *lin)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	*lin = data_address(v, i, write);
 	return bt_windows_accessed(bt->windows, bt->fault_at, lin) &&
@@ -244,7 +244,7 @@ static bool note_access(struct vcpu *v, const struct insn *i, bool write, uint64
 }
 
 /* The kernel's accesses to young user addresses are not worth a second signal. */
-static unsigned faults_allowed(const struct vcpu *v) { return bt_space_is_young(v->bt) ? 1 : BT_FAULTS_FORCED; }
+static unsigned faults_allowed(const struct vcpu *v) { return bt_space_is_young(bt_of(v)) ? 1 : BT_FAULTS_FORCED; }
 
 /*
  * Run instruction n of b by the interpreter. True when translated code can go on behind it: resume and r11 are set. Of the block
@@ -252,7 +252,7 @@ static unsigned faults_allowed(const struct vcpu *v) { return bt_space_is_young(
  */
 static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_kind kind)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct bt_insn *record = &b->insns[n], *following = record + 1;
 	struct block *single;
 	bool missing = false, write = kind == BT_EXIT_FAULT_WRITE;
@@ -290,7 +290,7 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF) || (v->x87_watch && (b->key & BT_KEY_X87)))
 		return false;
 	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
-	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &v->bt_frame.r11))
+	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &bt_frame(v)->r11))
 		return false;
 	bt_resume_at(v, b, following->host);
 	return true;
@@ -310,11 +310,11 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 {
 	struct bt_insn *record = &b->insns[n];
 
-	v->bt->stats.tlb_misses++;
+	bt_of(v)->stats.tlb_misses++;
 	v->s.rip = bt_block_rip(v, b) + record->guest;
 	/* In 32-bit code a limit may be in the operand's way, which is looked at before the page tables. */
-	if (bt_is_code32(b->key) || v->bt_frame.target & (MAX(record->align, 1) - 1u) ||
-	    !cpu_tlb_fill(v, v->bt_frame.target, write))
+	if (bt_is_code32(b->key) || bt_frame(v)->target & (MAX(record->align, 1) - 1u) ||
+	    !cpu_tlb_fill(v, bt_frame(v)->target, write))
 		return run_single(v, b, n, BT_EXIT_CALLOUT);
 	if (b->dead)
 		return false;
@@ -331,13 +331,13 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 {
 	uint32_t events = atomic_load(&v->events);
 
-	if (events & EVENT_EXIT || (events & EVENT_EXCLUSIVE && v->bt->got_on)) {
+	if (events & EVENT_EXIT || (events & EVENT_EXCLUSIVE && bt_of(v)->got_on)) {
 		atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
 		*kind = EXIT_KICK;
 		return BT_LEAVE;
 	}
 	if (events) {
-		if (v->bt->counting)
+		if (bt_of(v)->counting)
 			interp_sync_icount(v);
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_CODE);
 		if (!cpu_handle_events(v)) {
@@ -351,7 +351,7 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 		*kind = EXIT_HALT;
 		return BT_LEAVE;
 	}
-	if (v->bt->counting && v->budget <= 0) {
+	if (bt_of(v)->counting && v->budget <= 0) {
 		*kind = EXIT_BUDGET;
 		return BT_LEAVE;
 	}
@@ -361,7 +361,7 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 /* The slot table for the state the vCPU is in. False: let the interpreter run it. */
 static bool find_table(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	const struct slot_table *table;
 
 	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never &&
@@ -379,7 +379,7 @@ static bool find_table(struct vcpu *v)
 	bt_windows_young(bt->windows, v, bt_space_is_young(bt));
 	bt->narrow = atomic_load(&table->narrow);
 	bt->last_view = v->tlb_view;
-	v->slot_r15 = bt->view_r15[v->tlb_view] = table->r15;
+	bt_vcpu(v)->slot_r15 = bt->view_r15[v->tlb_view] = table->r15;
 	return true;
 }
 
@@ -395,13 +395,13 @@ static bool ready_to_translate(struct vcpu *v)
 /* Where the x87 instruction executed last was: translated code only says which one. */
 static void note_x87(struct vcpu *v)
 {
-	const struct bt_block *b = v->bt->blocks[bt_exit_block(v->bt_frame.x87)];
-	const struct bt_insn *record = &b->insns[bt_exit_insn(v->bt_frame.x87)];
-	uint32_t data = v->bt_frame.x87_data;
+	const struct bt_block *b = bt_of(v)->blocks[bt_exit_block(bt_frame(v)->x87)];
+	const struct bt_insn *record = &b->insns[bt_exit_insn(bt_frame(v)->x87)];
+	uint32_t data = bt_frame(v)->x87_data;
 
 	v->s.fop = record->fop;
-	v->bt_frame.x87 = v->bt_frame.x87_data = 0;
-	v->s.fip = b->rip + record->guest + (b->key & BT_KEY_ANYWHERE ? v->bt_frame.x87_base : 0);
+	bt_frame(v)->x87 = bt_frame(v)->x87_data = 0;
+	v->s.fip = b->rip + record->guest + (b->key & BT_KEY_ANYWHERE ? bt_frame(v)->x87_base : 0);
 	if (bt_is_code32(b->key))
 		v->s.fip = (uint32_t)v->s.fip;
 	/* Where translated code loads segment registers it notes selectors itself. */
@@ -436,14 +436,14 @@ static _Noreturn void refuse_instruction(struct vcpu *v, struct bt_block *b, uns
 /* What translated code came back with. True: resume it at once. */
 static bool handle_exit(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
-	uint64_t arg = v->bt_frame.exit_arg;
+	struct bt_cpu *bt = bt_of(v);
+	uint64_t arg = bt_frame(v)->exit_arg;
 	struct bt_block *b = bt->blocks[bt_exit_block(arg)];
 	unsigned n = bt_exit_insn(arg);
 	enum bt_exit_kind kind = bt_exit_kind(arg);
 
 	bt->got_on |= kind != BT_EXIT_TLB_READ && kind != BT_EXIT_TLB_WRITE;
-	if (v->bt_frame.x87)
+	if (bt_frame(v)->x87)
 		note_x87(v);
 	bt_note_code_segment(v);
 	switch (kind) {
@@ -455,11 +455,11 @@ static bool handle_exit(struct vcpu *v)
 	case BT_EXIT_LOOKUP0:
 	case BT_EXIT_LOOKUP1: v->s.rip = bt_rip(v, bt_link_target(v, &b->links[kind - BT_EXIT_LOOKUP0])); return false;
 	case BT_EXIT_INDIRECT:
-		v->s.rip = bt_rip(v, v->bt_frame.target);
+		v->s.rip = bt_rip(v, bt_frame(v)->target);
 		if ((uint64_t)sign_extend(v->s.rip, 48) == v->s.rip)
 			return false;
 		break;
-	case BT_EXIT_GONE: v->s.rip = bt_rip(v, v->bt_frame.target); return false;
+	case BT_EXIT_GONE: v->s.rip = bt_rip(v, bt_frame(v)->target); return false;
 	case BT_EXIT_DONE: return false;
 	case BT_EXIT_RAISED: cpu_raise_again(v);
 	default: break;
@@ -482,10 +482,10 @@ static bool handle_exit(struct vcpu *v)
 /* After cpu_raise: as the interpreter does. */
 static bool deliver_fault(struct vcpu *v)
 {
-	bool alive, stepping = v->bt->stepping;
+	bool alive, stepping = bt_of(v)->stepping;
 
 	bt_fault_ends(v, true);
-	v->bt->stepping = false;
+	bt_of(v)->stepping = false;
 	if (v->current) {
 		if (!v->switching)
 			v->s.rip = v->s.ip_base;
@@ -493,7 +493,7 @@ static bool deliver_fault(struct vcpu *v)
 	}
 	interp_of(v)->current = NULL;
 	v->restart = false;
-	if (v->bt->single)
+	if (bt_of(v)->single)
 		end_single(v, false);
 	bt_charge(v, 1); /* the delivery, as in the interpreter */
 	alive = cpu_deliver_fault(v);
@@ -507,7 +507,7 @@ static void run_one(struct vcpu *v)
 {
 	struct bt_block *b;
 
-	v->bt->pending = NULL;
+	bt_of(v)->pending = NULL;
 	b = find_or_translate(v);
 	bt_enter_at(v, b);
 	v->step_next = v->s.rip + b->insns[0].len;
@@ -517,9 +517,9 @@ static void run_one(struct vcpu *v)
 /* EVENT_STEP */
 static void step(struct vcpu *v)
 {
-	v->bt->stepping = true;
+	bt_of(v)->stepping = true;
 	run_one(v);
-	v->bt->stepping = false;
+	bt_of(v)->stepping = false;
 	cpu_after_step(v);
 }
 
@@ -531,12 +531,12 @@ static bool is_mode_of(const struct vcpu *v, const struct bt_block *b)
 
 static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct bt_block *b;
 	enum bt_next next;
 
 	v->current = NULL;
-	v->bt_frame.tsc_native = clock_tsc_native(v->clock, &v->bt_frame.tsc_offset);
+	bt_frame(v)->tsc_native = clock_tsc_native(v->clock, &bt_frame(v)->tsc_offset);
 	bt_signals_enter(v);
 	interp_host_enter(v);
 	cpu_fpu_load(v);
@@ -581,7 +581,7 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 		do {
 			/* Translated code may have gone on to another block, in another mode, before it came back. */
 			b = bt->entering;
-			v->bt_frame.jump = bt_jump_pointer(bt->options.link ? bt_jump_table(v, b->key) : bt->nothing);
+			bt_frame(v)->jump = bt_jump_pointer(bt->options.link ? bt_jump_table(v, b->key) : bt->nothing);
 			if (bt->kicked || atomic_load(&v->events))
 				break;
 			debug_yield();
@@ -601,14 +601,14 @@ static enum bt_next run_translated(struct vcpu *v, enum exit_kind *kind)
 /* At most so many instructions by the interpreter. */
 static enum exit_kind run_interpreter(struct vcpu *v, int64_t most, struct exit *exit)
 {
-	int64_t budget = v->budget, turn = v->bt->counting ? MIN(most, budget) : most;
+	int64_t budget = v->budget, turn = bt_of(v)->counting ? MIN(most, budget) : most;
 	enum exit_kind kind;
 
-	if (v->bt->counting)
+	if (bt_of(v)->counting)
 		interp_sync_icount(v);
 	v->budget = turn;
 	kind = interp_engine.run(v, exit);
-	v->budget = budget - (v->bt->counting ? turn - v->budget : 0);
+	v->budget = budget - (bt_of(v)->counting ? turn - v->budget : 0);
 	start_counting(v);
 	return kind;
 }
@@ -632,19 +632,19 @@ static enum exit_kind bt_run(struct vcpu *v, struct exit *exit)
 	int64_t budget = v->budget;
 	enum exit_kind kind;
 
-	if (!v->bt->counting)
+	if (!bt_of(v)->counting)
 		v->budget = 0; /* none is used: the interpreter's singles want it so */
-	v->bt->got_on = false;
+	bt_of(v)->got_on = false;
 	start_counting(v);
 	kind = run_mixed(v, exit);
-	v->bt->entering = NULL;
-	bt_windows_leave(v->bt->windows, v);
-	v->bt->tlb_changed = true;
+	bt_of(v)->entering = NULL;
+	bt_windows_leave(bt_of(v)->windows, v);
+	bt_of(v)->tlb_changed = true;
 	bt_signals_leave(v);
 	interp_host_leave(v);
 	cpu_fpu_save(v);
 	v->current = NULL;
-	if (v->bt->counting)
+	if (bt_of(v)->counting)
 		interp_sync_icount(v);
 	else
 		v->budget = budget;
@@ -693,12 +693,10 @@ static int bt_probe(struct error *err)
 
 static void bt_destroy(struct vcpu *v)
 {
-	if (v->bt) {
-		bt_code_destroy(v);
-		bt_signals_destroy(v);
-		free(v->bt);
-		v->bt = NULL;
-	}
+	bt_code_destroy(v);
+	bt_signals_destroy(v);
+	free(bt_of(v));
+	bt_vcpu(v)->bt = NULL;
 	interp_engine.destroy(v);
 }
 
@@ -710,31 +708,36 @@ static int bt_open(struct engine *e, struct error *err)
 
 static void bt_close(struct engine *e) { bt_windows_destroy(e->shared); }
 
-static int bt_create(struct vcpu *v, struct error *err)
+static void choose_glue(struct bt_cpu *bt)
 {
 	bool avx = __builtin_cpu_supports("avx");
+
+	bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
+	bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
+}
+
+static int bt_create(struct vcpu *v, struct error *err)
+{
+	struct bt_cpu *bt;
 	int ret = interp_engine.create(v, err);
 
 	if (ret)
 		return ret;
-	v->bt = calloc(1, sizeof(*v->bt));
-	if (!v->bt) {
+	bt = bt_vcpu(v)->bt = calloc(1, sizeof(*bt));
+	if (!bt) {
 		interp_engine.destroy(v);
 		return error_set(err, ENOMEM, "no memory for the translator");
 	}
-	v->bt->options = v->engine->options;
-	v->bt->windows = v->engine->shared;
-	if ((ret = bt_code_create(v, err)) || (ret = bt_signals_install(err)) || (ret = bt_signals_create(v, err))) {
+	bt->options = v->engine->options;
+	bt->windows = v->engine->shared;
+	bt->limits.boundary = bt_windows_limits(bt->windows);
+	bt->counting = clock_kind(v->clock) == CLOCK_VIRTUAL;
+	bt->tlb_changed = true;
+	choose_glue(bt);
+	bt_frame(v)->self = v;
+	if ((ret = bt_code_create(v, err)) || (ret = bt_signals_install(err)) || (ret = bt_signals_create(v, err)))
 		bt_destroy(v);
-		return ret;
-	}
-	v->bt->limits.boundary = bt_windows_limits(v->bt->windows);
-	v->bt->glues[0] = avx ? &bt_glue_avx : &bt_glue_sse;
-	v->bt->glues[1] = avx ? &bt_glue32_avx : &bt_glue32_sse;
-	v->bt->counting = clock_kind(v->clock) == CLOCK_VIRTUAL;
-	v->bt->tlb_changed = true;
-	v->bt_frame.self = v;
-	return 0;
+	return ret;
 }
 
 static void bt_kick(struct vcpu *v) { bt_signals_kick(v); }
@@ -766,7 +769,7 @@ const struct engine_ops bt_engine = {
 	.name = "bt",
 	.what = "binary translation to this processor's own instructions",
 	.can = ENGINE_VIRTUAL_CLOCK,
-	.vcpu_size = sizeof(struct vcpu),
+	.vcpu_size = sizeof(struct bt_vcpu),
 	.hooks = &hooks,
 	.probe = bt_probe,
 	.open = bt_open,

@@ -6,7 +6,7 @@
  *   - all general registers but R10, R11, R15 hold the guest's (RSP too: nothing of the host's may be pushed);
  *   - the guest's R10, R11, R15 are in vcpu.s.gpr[];
  *   - R15 = slot table + 39 (struct slot_table), R10 and R11 are scratch;
- *   - GS base = the vCPU: state is addressed as %gs:offset (struct vcpu, struct bt_cpu behind it);
+ *   - GS base = the vCPU: state is addressed as %gs:offset (struct bt_vcpu);
  *   - status flags are the host's; DF is 0, TF is 0, AC is 0; the guest's other flags are in vcpu.s.rflags;
  *   - x87, MMX, YMM and MXCSR are the guest's.
  *
@@ -32,6 +32,45 @@
  * more than that can reach.
  */
 #define WINDOW_GUARD (4ull << 30)
+
+/* What translated code reaches by %gs:, besides the registers. */
+struct bt_frame {
+	void *self;			 /* this vCPU */
+	uint64_t tsc_native, tsc_offset; /* see clock_tsc_native(); 0: C reads the time */
+	uint64_t host_rsp;		 /* of the C code that entered translated code */
+	uint64_t resume;		 /* where to enter it */
+	uint64_t r11;			 /* R11 to enter with */
+	uint64_t exit_arg;		 /* why it was left */
+	uint64_t target; /* a computed target that was not found; a linear address that the TLB has no entry for */
+	uint64_t call;	 /* an indirect call's target while the return address is pushed */
+	uint64_t value;	 /* what is pushed while its place is looked up */
+	uint32_t x87;	 /* the x87 instruction executed last, as an exit argument; 0: what s.fip etc. say is right */
+	uint64_t jump;	 /* the current jump table, or the one where nothing is found */
+	uint64_t code_base; /* linear page of the block that runs, if it may be anywhere */
+	uint64_t x87_base;  /* the same when `x87` was set */
+	uint32_t x87_data;  /* 1 + segment of the x87 memory operand met last; 0: what s.fds says is right */
+	/* 16- and 32-bit code, see limits.c: of the segments ES to GS; of CS for EIP; of 64 KiB; of the vector table */
+	uint64_t read_limit[6], write_limit[6], code_limit, wrap_limit, idt_limit;
+	uint64_t string_saved[2]; /* ESI and EDI while a 16-bit string instruction has the host's pointers there */
+	void *fast_glue;
+	void *exit_glue; /* bt_exit_*, bt_miss: too far away for a direct jump */
+	void *miss_glue;
+	void *reload_glue;
+};
+
+struct bt_cpu;
+
+/* A vCPU of this engine: GS base points here while translated code runs. */
+struct bt_vcpu {
+	struct vcpu v; /* first */
+	/* R15 of translated code: the current slot table. A cache line begins here. */
+	_Alignas(64) uint64_t slot_r15;
+	struct bt_frame frame;
+	struct bt_cpu *bt;
+};
+static inline struct bt_vcpu *bt_vcpu(const struct vcpu *v) { return (struct bt_vcpu *)(uintptr_t)v; }
+static inline struct bt_frame *bt_frame(const struct vcpu *v) { return &bt_vcpu(v)->frame; }
+static inline struct bt_cpu *bt_of(const struct vcpu *v) { return bt_vcpu(v)->bt; }
 
 /* ---- slot tables (window.c) ---- */
 
@@ -209,7 +248,7 @@ enum emit_result emit_insn(struct emitter *, const struct insn *, const struct i
 
 /* Pieces that translate.c uses for branches. Host registers are numbered as the guest's. */
 void emit_bytes(struct emitter *, const void *, size_t);
-/* mov $imm, offset(state), 32 bits; jmp *offset(state). offset: from the start of struct vcpu. */
+/* mov $imm, offset(state), 32 bits; jmp *offset(state). offset: from the start of struct bt_vcpu. */
 void emit_set_state(struct emitter *, uint32_t offset, uint32_t imm);
 void emit_jump_state(struct emitter *, uint32_t offset);
 /* mov reg, imm: the shortest form. */

@@ -37,7 +37,7 @@ static void clear_table(struct jump_table *t)
 /* A kernel's table outlives changes of CR3, while all of its code is in global pages of the upper half. */
 static uint64_t table_space(const struct vcpu *v, uint32_t key)
 {
-	return (key & BT_KEY_USER) || v->bt->local_code == v->global_space ? v->address_space : bt_global_space(v);
+	return (key & BT_KEY_USER) || bt_of(v)->local_code == v->global_space ? v->address_space : bt_global_space(v);
 }
 
 static bool is_for(const struct jump_use *use, const struct jump_use *wanted)
@@ -63,7 +63,7 @@ static unsigned search_tables(struct bt_cpu *bt, const struct jump_use *wanted)
 
 struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	/* User code of both kinds is in one. */
 	const struct jump_use wanted = { .space = table_space(v, key),
 					 .key = key & ~BT_KEY_ANYWHERE,
@@ -90,7 +90,7 @@ void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct b
 {
 	unsigned n = bt_jump_index(rip);
 
-	t->to[n] = (struct jump_target){ .nkey = -rip, .code = bt_exec(v->bt, b) };
+	t->to[n] = (struct jump_target){ .nkey = -rip, .code = bt_exec(bt_of(v), b) };
 	t->block[n] = b;
 	if (t->inserted < BT_JUMP_NOTED)
 		t->noted[t->inserted] = (uint16_t)n;
@@ -102,7 +102,7 @@ static void make_gone_stub(struct bt_cpu *bt)
 {
 	struct emitter e = { .at = bt->cache.write, .end = bt->cache.write + PAGE_SIZE };
 
-	emit_store_state(&e, R10, (uint32_t)offsetof(struct vcpu, bt_frame.target));
+	emit_store_state(&e, R10, (uint32_t)offsetof(struct bt_vcpu, frame.target));
 	emit_leave(&e, BT_EXIT_ARG(0, 0, BT_EXIT_GONE));
 	bt->code_used = align_up((uint64_t)(e.at - bt->cache.write), 16);
 }
@@ -132,7 +132,7 @@ struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t ke
 
 	if (key & BT_KEY_ANYWHERE)
 		rip &= ~PAGE_MASK;
-	b = v->bt->hash[hash_of(gpa, rip)];
+	b = bt_of(v)->hash[hash_of(gpa, rip)];
 	while (b && (b->gpa != gpa || b->rip != rip || b->key != key || b->code_limit != bt_code_limit(v)))
 		b = b->hash_next;
 	return b;
@@ -145,7 +145,7 @@ static struct bt_block **page_list(struct bt_cpu *bt, uint64_t page)
 
 void bt_insert(struct vcpu *v, struct bt_block *b)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct bt_block **slot = &bt->hash[hash_of(b->gpa, b->rip)];
 
 	b->hash_next = *slot;
@@ -170,7 +170,7 @@ static struct bt_block **next_in_page(struct bt_cpu *bt, struct bt_block *b, str
 
 void bt_invalidate_block(struct vcpu *v, struct bt_block *b)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct bt_block **slot = &bt->hash[hash_of(b->gpa, b->rip)];
 	struct bt_link *l, *next;
 
@@ -211,7 +211,7 @@ static unsigned bytes_in_page(const struct bt_block *b, uint64_t page, unsigned 
 
 uint64_t bt_invalidate_bytes(struct vcpu *v, uint64_t gpa, size_t len, bool *hit)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct bt_block **list = page_list(bt, gpa), **slot = list;
 	unsigned from = gpa & ~PAGE_MASK;
 	uint64_t living = 0;
@@ -308,13 +308,13 @@ static void move_code(struct vcpu *v)
 {
 	struct error err;
 
-	if (host_code_move(&v->bt->cache, &err))
+	if (host_code_move(&bt_of(v)->cache, &err))
 		log_warning("perf map: names of code translated from now on may be wrong: %s", err.text);
 }
 
 void bt_code_flush(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	/* First: a kick's handler changes code of this block. */
 	bt->entering = NULL;
@@ -344,7 +344,7 @@ void bt_code_flush(struct vcpu *v)
 
 void bt_code_destroy(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	if (bt->code_size)
 		overhead_give(&v->mem->overhead, OVERHEAD_CODE, bt->code_size + bt->meta_size);
@@ -359,7 +359,7 @@ void bt_code_destroy(struct vcpu *v)
 
 int bt_code_create(struct vcpu *v, struct error *err)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	uint64_t share = v->mem->overhead.code_share / BT_CACHE_PART_OF * BT_CACHE_PART;
 	size_t size = MIN((size_t)bt->options.cache << 20, align_up(share, PAGE_SIZE));
 	int ret;

@@ -145,7 +145,7 @@ void emit_code_address(struct emitter *e, unsigned reg, uint64_t address)
 		emit_mov_imm(e, reg, address);
 		return;
 	}
-	emit_load_state(e, reg, (uint32_t)offsetof(struct vcpu, bt_frame.code_base));
+	emit_load_state(e, reg, (uint32_t)offsetof(struct bt_vcpu, frame.code_base));
 	/* 2 GiB to either side, and where in its page the instruction is. */
 	if (offset != (int32_t)offset) {
 		emit_lea(e, reg, reg, INT32_MAX);
@@ -221,7 +221,7 @@ void emit_load_guest(struct emitter *e, unsigned reg, unsigned base, int32_t dis
 /* PUSH stores first, then moves RSP, so that a fault leaves it. */
 void emit_push_register(struct emitter *e, unsigned reg)
 {
-	const uint32_t kept = (uint32_t)offsetof(struct vcpu, bt_frame.value);
+	const uint32_t kept = (uint32_t)offsetof(struct bt_vcpu, frame.value);
 	bool keep = reg == R10 && e->way == BY_TLB; /* where the address will be */
 	struct host_memory_operand top;
 
@@ -294,7 +294,7 @@ uint8_t *emit_jump(struct emitter *e, int cc, const void *exec_target)
 /* ---- guest registers that live in memory ---- */
 
 /* R15 is the slot table again. */
-static void restore_table(struct emitter *e) { emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, slot_r15)); }
+static void restore_table(struct emitter *e) { emit_load_state(e, R15, (uint32_t)offsetof(struct bt_vcpu, slot_r15)); }
 
 /* XOR or SUB of a register and itself, 32 or 64 bits. */
 static bool clears(const struct insn *i)

@@ -136,7 +136,7 @@ void emit_store_state16(struct emitter *, unsigned reg, uint32_t offset);
 struct host_memory_operand emit_offset(struct emitter *, const struct insn *);
 /* Faults unless R10 + size - 1 is at most what this limit of the state (bt_frame.read_limit etc.) says. R11 is lost. */
 void emit_check_limit(struct emitter *, uint32_t limit, int size);
-#define BT_WRAP_LIMIT ((uint32_t)offsetof(struct vcpu, bt_frame.wrap_limit))
+#define BT_WRAP_LIMIT ((uint32_t)offsetof(struct bt_vcpu, frame.wrap_limit))
 /*
  * m, an offset of so many bytes, becomes the operand of `size` bytes in the segment, once everything that this needs has been emitted:
  * the comparison with its limit.

@@ -95,7 +95,7 @@ enum emit_result emit32_operand_r10(struct emitter *e, const struct insn *i, con
 void emit32_check_target(struct emitter *e, unsigned opsize)
 {
 	if (e->code_limit != UINT32_MAX && (opsize != 2 || e->code_limit < 0xffff))
-		emit_check_limit(e, (uint32_t)offsetof(struct vcpu, bt_frame.code_limit), 1);
+		emit_check_limit(e, (uint32_t)offsetof(struct bt_vcpu, frame.code_limit), 1);
 }
 
 void emit32_code_address(struct emitter *e)

@@ -12,7 +12,7 @@
 /* The pointer to the table is so much higher than the table: what bits of the CRC are shifted by. */
 #define BIAS (32 - BT_JUMP_BITS)
 
-static const uint32_t jump_offset = (uint32_t)offsetof(struct vcpu, bt_frame.jump);
+static const uint32_t jump_offset = (uint32_t)offsetof(struct bt_vcpu, frame.jump);
 
 /* mov $arg, %r11d; jmp *glue(state) */
 static void emit_way_out(struct emitter *e, uint32_t arg, size_t glue)
@@ -21,9 +21,9 @@ static void emit_way_out(struct emitter *e, uint32_t arg, size_t glue)
 	emit_jump_state(e, (uint32_t)glue);
 }
 
-void emit_leave(struct emitter *e, uint32_t arg) { emit_way_out(e, arg, offsetof(struct vcpu, bt_frame.exit_glue)); }
+void emit_leave(struct emitter *e, uint32_t arg) { emit_way_out(e, arg, offsetof(struct bt_vcpu, frame.exit_glue)); }
 
-void emit_fast(struct emitter *e, uint32_t arg) { emit_way_out(e, arg, offsetof(struct vcpu, bt_frame.fast_glue)); }
+void emit_fast(struct emitter *e, uint32_t arg) { emit_way_out(e, arg, offsetof(struct bt_vcpu, frame.fast_glue)); }
 
 /* RCX is the key of the table's entry: is it R10's? */
 static void emit_compare(struct emitter *e, uint32_t arg)
@@ -34,7 +34,7 @@ static void emit_compare(struct emitter *e, uint32_t arg)
 
 	emit_bytes(e, code, sizeof(code));
 	hit = e->at;
-	emit_way_out(e, arg, offsetof(struct vcpu, bt_frame.miss_glue));
+	emit_way_out(e, arg, offsetof(struct bt_vcpu, frame.miss_glue));
 	if (!e->full)
 		hit[-1] = (uint8_t)(e->at - hit);
 	emit_load_state(e, RCX, BT_GPR(RCX));
@@ -75,7 +75,7 @@ uint8_t *emit_lookup(struct emitter *e, uint32_t arg)
 void emit_note_code_base(struct emitter *e, unsigned offset)
 {
 	emit_lea(e, R11, R10, -(int32_t)offset);
-	emit_store_state(e, R11, (uint32_t)offsetof(struct vcpu, bt_frame.code_base));
+	emit_store_state(e, R11, (uint32_t)offsetof(struct bt_vcpu, frame.code_base));
 }
 
 uint8_t *emit_lookup_constant(struct emitter *e, uint64_t target, uint32_t arg)

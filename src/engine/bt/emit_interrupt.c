@@ -8,8 +8,8 @@
 #include "engine/bt/emit.h"
 
 #define RFLAGS	   ((uint32_t)offsetof(struct vcpu, s.rflags))
-#define KEPT_RAX   ((uint32_t)offsetof(struct vcpu, bt_frame.value))
-#define KEPT_ENTRY ((uint32_t)offsetof(struct vcpu, bt_frame.call))
+#define KEPT_RAX   ((uint32_t)offsetof(struct bt_vcpu, frame.value))
+#define KEPT_ENTRY ((uint32_t)offsetof(struct bt_vcpu, frame.call))
 /* The rest of 16 bits is reserved, and bit 1 always set. */
 #define FLAGS_16   (FLAGS_STATUS | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT)
 #define SYSTEM_16  (FLAGS_16 & ~FLAGS_STATUS)
@@ -169,7 +169,7 @@ static enum emit_far emit_int(struct emitter *e, uint8_t vector, uint32_t next)
 				   flags;
 
 	emit_mov_imm(e, R10, 4u * vector);
-	emit_check_limit(e, (uint32_t)offsetof(struct vcpu, bt_frame.idt_limit), 4);
+	emit_check_limit(e, (uint32_t)offsetof(struct bt_vcpu, frame.idt_limit), 4);
 	emit_load_state(e, R11, (uint32_t)offsetof(struct vcpu, s.idtr_base));
 	emit_op(e, false, 0x8b, R12, &entry);
 	emit_store_state(e, R12, KEPT_ENTRY);

@@ -126,7 +126,7 @@ void emit_go_far(struct emitter *e)
 
 static enum emit_far emit_transfer(struct emitter *e, const struct insn *i, uint32_t next, uint64_t *target)
 {
-	const uint32_t kept = (uint32_t)offsetof(struct vcpu, bt_frame.call);
+	const uint32_t kept = (uint32_t)offsetof(struct bt_vcpu, frame.call);
 	bool call = i->op == OP_CALL_FAR;
 	uint16_t selector = (uint16_t)(i->imm >> 32);
 

@@ -171,8 +171,8 @@ static void reach(struct emitter *e, unsigned size, bool write, struct host_memo
 void emit_in_segment(struct emitter *e, enum seg seg, unsigned offset_size, unsigned size, bool write,
 		     struct host_memory_operand *m)
 {
-	const uint32_t limits = write ? (uint32_t)offsetof(struct vcpu, bt_frame.write_limit)
-				      : (uint32_t)offsetof(struct vcpu, bt_frame.read_limit);
+	const uint32_t limits = write ? (uint32_t)offsetof(struct bt_vcpu, frame.write_limit)
+				      : (uint32_t)offsetof(struct bt_vcpu, frame.read_limit);
 
 	if (!is_within(e, seg, offset_size, size, write, m)) {
 		sum_in_r10(e, m);

@@ -158,7 +158,7 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 	c.reg = R15;
 	m = windowed_operand(R10, 0);
 	emit_encoding(e, &c, &m);
-	emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, slot_r15));
+	emit_load_state(e, R15, (uint32_t)offsetof(struct bt_vcpu, slot_r15));
 	return SPECIAL_DONE;
 }
 

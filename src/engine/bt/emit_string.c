@@ -95,7 +95,7 @@ static void load_windows(struct emitter *e, uint8_t pointers)
 	const struct host_memory_operand slot_0 = based_operand(R10, -SLOT_SHIFT);
 
 	if (e->code32) {
-		emit_load_state(e, R10, (uint32_t)offsetof(struct vcpu, slot_r15));
+		emit_load_state(e, R10, (uint32_t)offsetof(struct bt_vcpu, slot_r15));
 		emit_op(e, true, 0x8b, R10, &slot_0);
 		emit_move(e, R11, R10);
 		return;

@@ -105,7 +105,7 @@ static void leave_window(struct emitter *e, unsigned pointer, unsigned start, ui
 
 bool emit_string_repeated16(struct emitter *e, const struct insn *i, uint8_t opcode, uint8_t pointers)
 {
-	const uint32_t saved = (uint32_t)offsetof(struct vcpu, bt_frame.string_saved);
+	const uint32_t saved = (uint32_t)offsetof(struct bt_vcpu, frame.string_saved);
 	const struct host_memory_operand slot_0 = based_operand(R12, -SLOT_SHIFT);
 	bool source = pointers & BT_STRING_SOURCE, destination = pointers & BT_STRING_DESTINATION;
 
@@ -116,7 +116,7 @@ bool emit_string_repeated16(struct emitter *e, const struct insn *i, uint8_t opc
 		check_span(e, i, RSI);
 	if (destination)
 		check_span(e, i, RDI);
-	emit_load_state(e, R12, (uint32_t)offsetof(struct vcpu, slot_r15));
+	emit_load_state(e, R12, (uint32_t)offsetof(struct bt_vcpu, slot_r15));
 	emit_op(e, true, 0x8b, R12, &slot_0);
 	if (source)
 		emit_segment_start(e, i->seg, R10);

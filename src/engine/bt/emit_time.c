@@ -3,7 +3,7 @@
  */
 #include "engine/bt/emit.h"
 
-static const uint32_t clock_offset = (uint32_t)offsetof(struct vcpu, bt_frame.tsc_offset);
+static const uint32_t clock_offset = (uint32_t)offsetof(struct bt_vcpu, frame.tsc_offset);
 static const uint32_t guest_offset = (uint32_t)offsetof(struct vcpu, s.tsc_offset);
 static const uint32_t aux = (uint32_t)offsetof(struct vcpu, s.msr_tsc_aux);
 

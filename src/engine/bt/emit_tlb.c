@@ -64,10 +64,10 @@ static void emit_miss(struct emitter *e, struct tlb_lookup *t)
 	static const uint8_t mov[6] = { 0x41, 0xbb };
 
 	emit_load_state(e, RCX, BT_GPR(RCX));
-	emit_store_state(e, R10, (uint32_t)offsetof(struct vcpu, bt_frame.target));
+	emit_store_state(e, R10, (uint32_t)offsetof(struct bt_vcpu, frame.target));
 	emit_bytes(e, mov, sizeof(mov));
 	t->arg_at = (uint8_t)(e->at - t->code - 4);
-	emit_jump_state(e, (uint32_t)offsetof(struct vcpu, bt_frame.fast_glue));
+	emit_jump_state(e, (uint32_t)offsetof(struct bt_vcpu, frame.fast_glue));
 }
 
 /* In 32-bit code R15 is what state is reached by: there R12 leads to the entry. */
@@ -78,7 +78,7 @@ static void make_lookup(struct emitter *e, struct tlb_lookup *t)
 	uint8_t *hit;
 
 	if (e->code32)
-		emit_store_state(e, R12, (uint32_t)offsetof(struct vcpu, bt_frame.value));
+		emit_store_state(e, R12, (uint32_t)offsetof(struct bt_vcpu, frame.value));
 	emit_store_state(e, RCX, BT_GPR(RCX));
 	/* RCX = entry's index: bits 21..12 of the address */
 	emit_mov_imm(e, R11, PAGE_SHIFT);
@@ -104,9 +104,9 @@ static void make_lookup(struct emitter *e, struct tlb_lookup *t)
 	emit_load(e, R11, entry, offsetof(struct tlb_entry, addend));
 	emit_sum(e, R11, R11, R10, 0, 0);
 	if (e->code32)
-		emit_load_state(e, R12, (uint32_t)offsetof(struct vcpu, bt_frame.value));
+		emit_load_state(e, R12, (uint32_t)offsetof(struct bt_vcpu, frame.value));
 	else
-		emit_load_state(e, R15, (uint32_t)offsetof(struct vcpu, slot_r15));
+		emit_load_state(e, R15, (uint32_t)offsetof(struct bt_vcpu, slot_r15));
 	emit_bytes(e, jrcxz, sizeof(jrcxz));
 	hit = e->at;
 	emit_miss(e, t);

@@ -247,12 +247,12 @@ static bool go_on_behind(struct vcpu *v, struct bt_block *b, unsigned n)
 /* Enter translated code of the mode and view that the vCPU is in now. */
 static bool choose_mode(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	if (!bt_is_translated_mode(v) || v->tlb == v->tlb_never || bt->tlb_changed || !bt->view_r15[v->tlb_view] ||
 	    !(bt->narrow || v->code_mode == MODE_64))
 		return false;
-	v->slot_r15 = bt->view_r15[v->tlb_view];
+	bt_vcpu(v)->slot_r15 = bt->view_r15[v->tlb_view];
 	if (!bt_choose_glue(v))
 		return false;
 	bt->last_view = v->tlb_view;
@@ -280,8 +280,8 @@ static bool is_mode_as_it_was(const struct vcpu *v, const struct bt_block *b, co
 {
 	enum seg seg = before->seg;
 
-	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF) || v->tlb_view != v->bt->last_view ||
-	    v->tlb == v->tlb_never || v->bt->tlb_changed)
+	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF) || v->tlb_view != bt_of(v)->last_view ||
+	    v->tlb == v->tlb_never || bt_of(v)->tlb_changed)
 		return false;
 	return seg == SEG_COUNT || (v->s.seg_base[seg] == before->base && v->s.seg_limit[seg] == before->limit &&
 				    v->s.seg_attr[seg] == before->attr);
@@ -299,7 +299,7 @@ static bool go_on_by_link(struct vcpu *v, struct bt_block *b, unsigned n, const 
 /* At s.rip, perhaps in another mode and view. */
 static bool go_on_elsewhere(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct jump_table *table;
 	struct bt_block *b;
 
@@ -310,7 +310,7 @@ static bool go_on_elsewhere(struct vcpu *v)
 	if (!b)
 		return false;
 	bt_enter_at(v, b);
-	v->bt_frame.jump = bt_jump_pointer(table);
+	bt_frame(v)->jump = bt_jump_pointer(table);
 	return true;
 }
 
@@ -322,11 +322,11 @@ static bool go_on_behind_sti(struct vcpu *v)
 {
 	bool shadow = v->s.shadow;
 
-	if (!go_on_elsewhere(v) || (v->bt->counting && v->budget < v->bt->entering->count))
+	if (!go_on_elsewhere(v) || (bt_of(v)->counting && v->budget < bt_of(v)->entering->count))
 		return false;
 	v->s.shadow = SHADOW_NONE;
 	atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STEP);
-	if (!v->bt->kicked && !atomic_load(&v->events))
+	if (!bt_of(v)->kicked && !atomic_load(&v->events))
 		return true;
 	if (shadow) {
 		v->s.shadow = SHADOW_STI;
@@ -339,7 +339,7 @@ static bool go_on_behind_sti(struct vcpu *v)
 static bool leave(struct vcpu *v, enum bt_exit_kind kind, int left)
 {
 	bt_charge(v, -left);
-	v->bt_frame.exit_arg = BT_EXIT_ARG(0, 0, kind);
+	bt_frame(v)->exit_arg = BT_EXIT_ARG(0, 0, kind);
 	return false;
 }
 
@@ -367,7 +367,7 @@ static bool is_entered(const struct vcpu *v, const struct code_page *page)
 /* The jump table did not have the target, but the block is there. */
 static bool find_target(struct vcpu *v, uint64_t target)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct jump_table *table;
 	struct bt_block *b;
 	uint64_t gpa;
@@ -382,7 +382,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);
 	bt_enter_at(v, b);
-	v->bt_frame.jump = bt_jump_pointer(table);
+	bt_frame(v)->jump = bt_jump_pointer(table);
 	return (!bt->kicked && !atomic_load(&v->events)) || leave(v, BT_EXIT_DONE, 0);
 }
 
@@ -405,17 +405,17 @@ static bool misses_in_turn(struct bt_cpu *bt, uint64_t insn, uint64_t page)
 /* Instruction n of b looks again. */
 static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 {
-	uint64_t insn = bt_exec(v->bt, b) + b->insns[n].host;
+	uint64_t insn = bt_exec(bt_of(v), b) + b->insns[n].host;
 
-	if (misses_in_turn(v->bt, insn, v->bt_frame.target & PAGE_MASK)) {
-		v->bt_frame.exit_arg = BT_EXIT_ARG(b->index, n, BT_EXIT_CALLOUT);
+	if (misses_in_turn(bt_of(v), insn, bt_frame(v)->target & PAGE_MASK)) {
+		bt_frame(v)->exit_arg = BT_EXIT_ARG(b->index, n, BT_EXIT_CALLOUT);
 		return false;
 	}
-	if (!cpu_tlb_fill_marked(v, v->bt_frame.target, write))
+	if (!cpu_tlb_fill_marked(v, bt_frame(v)->target, write))
 		return false;
 	bt_resume_at(v, b, b->insns[n].host);
-	v->bt->stats.tlb_misses++;
-	return !v->bt->kicked;
+	bt_of(v)->stats.tlb_misses++;
+	return !bt_of(v)->kicked;
 }
 
 /* ---- instructions ---- */
@@ -424,7 +424,7 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 {
 	struct bt_insn *record = &b->insns[n];
-	const struct block *single = bt_single_of(v->bt, record);
+	const struct block *single = bt_single_of(bt_of(v), record);
 	const struct insn *i = single ? single->insns : NULL;
 	struct segment_before before;
 	void *landing[5];
@@ -445,7 +445,7 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	}
 	fast[i->op].do_it(v, i);
 	v->fast_catch = NULL;
-	v->bt->stats.fast++;
+	bt_of(v)->stats.fast++;
 	if (i->op == OP_STI)
 		return go_on_behind_sti(v) || leave(v, BT_EXIT_DONE, 0);
 	if (turns(i)) {
@@ -456,7 +456,7 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 	} else {
 		on = (fast[i->op].falls_through && go_on_by_link(v, b, n, &before)) || go_on_elsewhere(v);
 	}
-	if (!on || v->bt->kicked || atomic_load(&v->events))
+	if (!on || bt_of(v)->kicked || atomic_load(&v->events))
 		return leave(v, BT_EXIT_DONE, b->count - (int)n - 1);
 	if (turns(i))
 		bt_charge(v, (int)n + 1 - b->count);
@@ -465,15 +465,15 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 
 bool bt_fast(struct vcpu *v)
 {
-	uint64_t arg = v->bt_frame.exit_arg;
-	struct bt_block *b = v->bt->blocks[bt_exit_block(arg)];
+	uint64_t arg = bt_frame(v)->exit_arg;
+	struct bt_block *b = bt_of(v)->blocks[bt_exit_block(arg)];
 	unsigned n = bt_exit_insn(arg);
 
 	bt_note_code_segment(v);
 	switch (bt_exit_kind(arg)) {
 	case BT_EXIT_LOOKUP0: return find_target(v, bt_link_target(v, &b->links[0]));
 	case BT_EXIT_LOOKUP1: return find_target(v, bt_link_target(v, &b->links[1]));
-	case BT_EXIT_INDIRECT: return find_target(v, v->bt_frame.target);
+	case BT_EXIT_INDIRECT: return find_target(v, bt_frame(v)->target);
 	case BT_EXIT_TLB_READ: return fill_tlb(v, b, n, false);
 	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, true);
 	default: return do_insn(v, b, n);

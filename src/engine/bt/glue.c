@@ -8,13 +8,13 @@
 
 #define GPR(n)	"%c[gpr] + 8 * " #n
 #define STATE	[gpr] "i"(offsetof(struct vcpu, s.gpr)), [vec] "i"(offsetof(struct vcpu, s.vec)),                      \
-		[status] "i"(offsetof(struct vcpu, status)), [self] "i"(offsetof(struct vcpu, bt_frame.self)),         \
-		[host_rsp] "i"(offsetof(struct vcpu, bt_frame.host_rsp)),                                              \
-		[resume] "i"(offsetof(struct vcpu, bt_frame.resume)),                                                  \
-		[reload] "i"(offsetof(struct vcpu, bt_frame.reload_glue)),                                             \
-		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)),                                                   \
-		[r11] "i"(offsetof(struct vcpu, bt_frame.r11)), [r15] "i"(offsetof(struct vcpu, slot_r15)),            \
-		[target] "i"(offsetof(struct vcpu, bt_frame.target))
+		[status] "i"(offsetof(struct vcpu, status)), [self] "i"(offsetof(struct bt_vcpu, frame.self)),         \
+		[host_rsp] "i"(offsetof(struct bt_vcpu, frame.host_rsp)),                                              \
+		[resume] "i"(offsetof(struct bt_vcpu, frame.resume)),                                                  \
+		[reload] "i"(offsetof(struct bt_vcpu, frame.reload_glue)),                                             \
+		[arg] "i"(offsetof(struct bt_vcpu, frame.exit_arg)),                                                   \
+		[r11] "i"(offsetof(struct bt_vcpu, frame.r11)), [r15] "i"(offsetof(struct bt_vcpu, slot_r15)),            \
+		[target] "i"(offsetof(struct bt_vcpu, frame.target))
 
 #define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9) _(10) _(11) _(12) _(13) _(14) _(15)
 #define LOAD_YMM(n)  "vmovdqu %c[vec] + 32 * " #n "(%%rdi), %%ymm" #n "\n\t"
@@ -115,7 +115,7 @@ __attribute__((naked)) static void miss(void)
 		"mov %%r10, %%gs:%c[target]\n\t"
 		"jmp *%%gs:%c[exit]\n\t"
 		:
-		: STATE, [exit] "i"(offsetof(struct vcpu, bt_frame.fast_glue)));
+		: STATE, [exit] "i"(offsetof(struct bt_vcpu, frame.fast_glue)));
 }
 
 /* clang-format on */

@@ -11,11 +11,11 @@
 #define BASE(n)	"%c[bases] + 8 * " #n
 #define STATE	[gpr] "i"(offsetof(struct vcpu, s.gpr)), [bases] "i"(offsetof(struct vcpu, s.seg_base)),               \
 		[vec] "i"(offsetof(struct vcpu, s.vec)), [status] "i"(offsetof(struct vcpu, status)),                  \
-		[host_rsp] "i"(offsetof(struct vcpu, bt_frame.host_rsp)),                                              \
-		[resume] "i"(offsetof(struct vcpu, bt_frame.resume)),                                                  \
-		[reload] "i"(offsetof(struct vcpu, bt_frame.reload_glue)),                                             \
-		[arg] "i"(offsetof(struct vcpu, bt_frame.exit_arg)),                                                   \
-		[target] "i"(offsetof(struct vcpu, bt_frame.target))
+		[host_rsp] "i"(offsetof(struct bt_vcpu, frame.host_rsp)),                                              \
+		[resume] "i"(offsetof(struct bt_vcpu, frame.resume)),                                                  \
+		[reload] "i"(offsetof(struct bt_vcpu, frame.reload_glue)),                                             \
+		[arg] "i"(offsetof(struct bt_vcpu, frame.exit_arg)),                                                   \
+		[target] "i"(offsetof(struct bt_vcpu, frame.target))
 
 #define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9) _(10) _(11) _(12) _(13) _(14) _(15)
 #define LOAD_YMM(n)  "vmovdqu %c[vec] + 32 * " #n "(%%rdi), %%ymm" #n "\n\t"
@@ -105,7 +105,7 @@ __attribute__((naked)) static void miss(void)
 		"mov %%r10, %c[target](%%r15)\n\t"
 		"jmp *%c[fast](%%r15)\n\t"
 		:
-		: STATE, [fast] "i"(offsetof(struct vcpu, bt_frame.fast_glue)));
+		: STATE, [fast] "i"(offsetof(struct bt_vcpu, frame.fast_glue)));
 }
 
 /* clang-format on */

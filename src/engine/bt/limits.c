@@ -73,8 +73,8 @@ static void update_segment(struct bt_limits *limits, struct vcpu *v, enum seg se
 	uint64_t pointer = limits->boundary - v->s.seg_limit[seg] - 1;
 	uint16_t attr = v->s.seg_attr[seg];
 
-	v->bt_frame.read_limit[seg] = is_usable(v, attr, false) ? pointer : limits->boundary;
-	v->bt_frame.write_limit[seg] = is_usable(v, attr, true) ? pointer : limits->boundary;
+	bt_frame(v)->read_limit[seg] = is_usable(v, attr, false) ? pointer : limits->boundary;
+	bt_frame(v)->write_limit[seg] = is_usable(v, attr, true) ? pointer : limits->boundary;
 	limits->limit[seg] = v->s.seg_limit[seg];
 	limits->attr[seg] = attr;
 }
@@ -82,7 +82,7 @@ static void update_segment(struct bt_limits *limits, struct vcpu *v, enum seg se
 /* Mostly one has changed: what kernels keep at hand is in FS or GS. */
 void bt_limits_update(struct vcpu *v)
 {
-	struct bt_limits *limits = &v->bt->limits;
+	struct bt_limits *limits = &bt_of(v)->limits;
 	bool all = !limits->known || limits->protected != in_protected_mode(v);
 
 	if (is_known(limits, v))
@@ -92,9 +92,9 @@ void bt_limits_update(struct vcpu *v)
 			update_segment(limits, v, seg);
 	for (unsigned n = GS + 1; n < ARRAY_SIZE(limits->attr); n++)
 		limits->attr[n] = v->s.seg_attr[n];
-	v->bt_frame.code_limit = limits->boundary - v->s.seg_limit[CS] - 1;
-	v->bt_frame.wrap_limit = limits->boundary - 0x10000;
-	v->bt_frame.idt_limit = limits->boundary - v->s.idtr_limit - 1;
+	bt_frame(v)->code_limit = limits->boundary - v->s.seg_limit[CS] - 1;
+	bt_frame(v)->wrap_limit = limits->boundary - 0x10000;
+	bt_frame(v)->idt_limit = limits->boundary - v->s.idtr_limit - 1;
 	limits->idtr_limit = v->s.idtr_limit;
 	limits->protected = in_protected_mode(v);
 	limits->known = true;

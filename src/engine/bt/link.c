@@ -66,25 +66,25 @@ void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
 	bt_unlink(v, l);
 	l->to = to;
 	list_append(&to->incoming, &l->node);
-	point(v->bt, l, to->code + to->inner_entry);
-	v->bt->stats.links++;
+	point(bt_of(v), l, to->code + to->inner_entry);
+	bt_of(v)->stats.links++;
 }
 
 void bt_unlink(struct vcpu *v, struct bt_link *l)
 {
 	if (!l->to)
 		return;
-	point(v->bt, l, l->stub);
+	point(bt_of(v), l, l->stub);
 	list_remove(&l->node);
 	l->to = NULL;
-	v->bt->stats.unlinked++;
+	bt_of(v)->stats.unlinked++;
 }
 
 /* `to` and the lists stay: the code alone is changed, and the next exit through the stub puts it back. */
 void bt_unlink_exits(struct vcpu *v, struct bt_block *b)
 {
 	for (unsigned n = 0; n < b->link_count; n++)
-		point(v->bt, &b->links[n], b->links[n].stub);
+		point(bt_of(v), &b->links[n], b->links[n].stub);
 }
 
 /* ---- pages ---- */
@@ -96,12 +96,12 @@ static struct code_page **page_slot(struct bt_cpu *bt, uint64_t gpa, uint64_t li
 
 static struct code_page *find_page(struct vcpu *v, uint64_t gpa, uint64_t lin)
 {
-	struct code_page **slot = page_slot(v->bt, gpa, lin), *p = *slot;
+	struct code_page **slot = page_slot(bt_of(v), gpa, lin), *p = *slot;
 	bool user = v->cpl == 3, anywhere = lin == BT_ANYWHERE;
 
 	while (p && (p->gpa != gpa || p->lin != lin || p->user != user))
 		p = p->hash_next;
-	if (p || !(p = bt_meta_alloc(v->bt, sizeof(*p))))
+	if (p || !(p = bt_meta_alloc(bt_of(v), sizeof(*p))))
 		return p;
 	*p = (struct code_page){ .hash_next = *slot, .gpa = gpa, .lin = lin, .user = user, .shared = anywhere };
 	list_init(&p->blocks);

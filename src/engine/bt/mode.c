@@ -68,7 +68,7 @@ uint32_t bt_key(const struct vcpu *v)
 	bool avx = sse && (v->s.cr4 & CR4_OSXSAVE) && (v->s.xcr0 & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
 
 	bool tlb = v->code_mode != MODE_16 &&
-		   (v->bt->options.tlb == BT_TLB_ALL || (v->cpl == 3 && bt_space_is_young(v->bt)));
+		   (bt_of(v)->options.tlb == BT_TLB_ALL || (v->cpl == 3 && bt_space_is_young(bt_of(v))));
 	bool anywhere = tlb && v->code_mode == MODE_64 && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
 
 	/* Of CS, blocks have the base and limit themselves. */
@@ -87,14 +87,14 @@ bool bt_is_translated_mode(const struct vcpu *v)
 
 bool bt_choose_glue(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	uint64_t base = bt_wanted_gs_base(v);
 
 	bt->glue = bt->glues[v->code_mode != MODE_64];
-	v->bt_frame.exit_glue = (void *)bt->glue->exit;
-	v->bt_frame.miss_glue = (void *)bt->glue->miss;
-	v->bt_frame.fast_glue = (void *)bt->glue->fast;
-	v->bt_frame.reload_glue = (void *)bt->glue->reload;
+	bt_frame(v)->exit_glue = (void *)bt->glue->exit;
+	bt_frame(v)->miss_glue = (void *)bt->glue->miss;
+	bt_frame(v)->fast_glue = (void *)bt->glue->fast;
+	bt_frame(v)->reload_glue = (void *)bt->glue->reload;
 	if (v->code_mode != MODE_64)
 		bt_limits_update(v);
 	if (base == bt->gs_base)

@@ -20,10 +20,10 @@ static bool name_state(uint64_t offset, char *name, size_t size)
 		size_t offset;
 		const char *name;
 	} others[] = {
-#define _(field, name) { offsetof(struct vcpu, field), name },
-		_(s.fdp, "fdp") _(slot_r15, "slots") _(bt_frame.target, "target") _(bt_frame.jump, "jump_table")
-			_(bt_frame.exit_glue, "leave") _(bt_frame.miss_glue, "tlb_miss") _(bt_frame.call, "call")
-				_(bt_frame.value, "value") _(bt_frame.x87, "last_x87")
+#define _(field, name) { offsetof(struct bt_vcpu, field), name },
+		_(v.s.fdp, "fdp") _(slot_r15, "slots") _(frame.target, "target") _(frame.jump, "jump_table")
+			_(frame.exit_glue, "leave") _(frame.miss_glue, "tlb_miss") _(frame.call, "call")
+				_(frame.value, "value") _(frame.x87, "last_x87")
 #undef _
 	};
 
@@ -77,11 +77,11 @@ static unsigned trace_instruction(struct trace *trace, enum code_mode mode, cons
 /* Host instructions from offset `from` of the block to `to`. */
 static void trace_host(struct vcpu *v, const struct bt_block *b, uint32_t from, uint32_t to)
 {
-	const uint8_t *code = v->bt->cache.write + b->code;
+	const uint8_t *code = bt_of(v)->cache.write + b->code;
 
 	while (from < to)
 		from += trace_instruction(v->trace, MODE_64, "        ", code + from, to - from,
-					  bt_exec(v->bt, b) + from, bt_is_code32(b->key) ? "[r15+" : "gs:[");
+					  bt_exec(bt_of(v), b) + from, bt_is_code32(b->key) ? "[r15+" : "gs:[");
 }
 
 static void trace_block(struct vcpu *v, const struct bt_block *b, const struct block *decoded)
@@ -115,7 +115,7 @@ static void trace_block(struct vcpu *v, const struct bt_block *b, const struct b
 
 void bt_report_block(struct vcpu *v, const struct bt_block *b, const struct block *decoded)
 {
-	perf_map_add(v->perf_map, v->bt->cache.exec + b->code, b->code_size, v, v->s.rip);
+	perf_map_add(v->perf_map, bt_of(v)->cache.exec + b->code, b->code_size, v, v->s.rip);
 	if (trace_on(v->trace, TRACE_BLOCKS))
 		trace_block(v, b, decoded);
 }
@@ -129,7 +129,7 @@ static uint64_t device_accesses(const struct vcpu *v)
 
 void bt_fault_begins(struct vcpu *v)
 {
-	struct bt_stats *s = &v->bt->stats;
+	struct bt_stats *s = &bt_of(v)->stats;
 
 	s->in_fault = true;
 	s->device_accesses = device_accesses(v);
@@ -138,7 +138,7 @@ void bt_fault_begins(struct vcpu *v)
 
 void bt_fault_ends(struct vcpu *v, bool raised)
 {
-	struct bt_stats *s = &v->bt->stats;
+	struct bt_stats *s = &bt_of(v)->stats;
 	enum bt_fault_cause cause = BT_FAULT_OTHER;
 
 	if (!s->in_fault)
@@ -202,7 +202,7 @@ void bt_stats_print(struct vcpu *v, FILE *out)
 		BT_FAULT_CAUSES(_)
 #undef _
 	};
-	const struct bt_cpu *bt = v->bt;
+	const struct bt_cpu *bt = bt_of(v);
 	const struct bt_stats *s = &bt->stats;
 
 	if (v->index == 0)

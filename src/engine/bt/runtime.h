@@ -179,7 +179,7 @@ struct bt_space {
 	bool ages;     /* without paging none is young */
 };
 
-/* limits.c: what limits are compared with, and the segments that vcpu.bt_frame has the limits of. */
+/* limits.c: what limits are compared with, and the segments that bt_vcpu.frame has the limits of. */
 struct bt_limits {
 	uint64_t boundary;
 	uint32_t limit[6];
@@ -225,7 +225,7 @@ struct bt_cpu {
 	bool tlb_changed; /* the slot table must be asked for again */
 	bool narrow;	  /* slot_table.narrow */
 	uint8_t last_view;
-	uint64_t view_r15[TLB_VIEWS]; /* vcpu.slot_r15 of each view, while the TLB has not changed; 0: not known */
+	uint64_t view_r15[TLB_VIEWS]; /* bt_vcpu.slot_r15 of each view, while the TLB has not changed; 0: not known */
 	struct bt_link *pending;      /* link this to the block that comes next */
 	/*
 	 * Virtual time: instructions are counted as the interpreter counts them. A block begins by taking its instructions from the
@@ -261,7 +261,7 @@ struct bt_cpu {
 /* Take so many instructions from the budget, if somebody counts; below 0: give them back. */
 static inline void bt_charge(struct vcpu *v, int instructions)
 {
-	if (v->bt->counting)
+	if (bt_of(v)->counting)
 		v->budget -= instructions;
 }
 
@@ -304,7 +304,7 @@ bool bt_is_translated_mode(const struct vcpu *);
 bool bt_choose_glue(struct vcpu *);
 static inline uint64_t bt_wanted_gs_base(const struct vcpu *v)
 {
-	const int64_t *slot0 = (const int64_t *)(uintptr_t)(v->slot_r15 - SLOT_SHIFT);
+	const int64_t *slot0 = (const int64_t *)(uintptr_t)(bt_vcpu(v)->slot_r15 - SLOT_SHIFT);
 
 	return v->code_mode == MODE_64 ? (uint64_t)(uintptr_t)v : (uint64_t)__atomic_load_n(slot0, __ATOMIC_ACQUIRE);
 }
@@ -403,23 +403,23 @@ static inline uint64_t bt_block_rip(const struct vcpu *v, const struct bt_block 
 {
 	if (bt_is_code32(b->key))
 		return (uint32_t)b->rip;
-	return b->rip + (b->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
+	return b->rip + (b->key & BT_KEY_ANYWHERE ? bt_frame(v)->code_base : 0);
 }
 /* Address of a link's target. */
 static inline uint64_t bt_link_target(const struct vcpu *v, const struct bt_link *l)
 {
-	return l->target + (l->from->key & BT_KEY_ANYWHERE ? v->bt_frame.code_base : 0);
+	return l->target + (l->from->key & BT_KEY_ANYWHERE ? bt_frame(v)->code_base : 0);
 }
 /* Translated code is to be entered in b, at this offset from its code. */
 static inline void bt_resume_at(struct vcpu *v, struct bt_block *b, uint32_t offset)
 {
-	v->bt_frame.resume = bt_exec(v->bt, b) + offset;
-	v->bt->entering = b;
+	bt_frame(v)->resume = bt_exec(bt_of(v), b) + offset;
+	bt_of(v)->entering = b;
 }
 /* The same at its start, which is at s.rip. */
 static inline void bt_enter_at(struct vcpu *v, struct bt_block *b)
 {
-	v->bt_frame.code_base = v->s.rip & PAGE_MASK;
+	bt_frame(v)->code_base = v->s.rip & PAGE_MASK;
 	bt_resume_at(v, b, b->inner_entry);
 }
 /* As emitted code computes it. */

@@ -62,7 +62,7 @@ static bool give_back_pointers(greg_t *regs, const struct vcpu *v, const struct 
 			       uint64_t offset)
 {
 	const struct bt_insn *insn = &b->insns[n];
-	const uint64_t *saved = v->bt_frame.string_saved;
+	const uint64_t *saved = bt_frame(v)->string_saved;
 
 	if (!insn->string_pointers || offset != (uint64_t)insn->host + insn->string_at)
 		return false;
@@ -87,7 +87,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	struct vcpu *v = thread_vcpu;
-	struct bt_block *b = v ? bt_block_at(v->bt, (uint64_t)regs[REG_RIP]) : NULL;
+	struct bt_block *b = v ? bt_block_at(bt_of(v), (uint64_t)regs[REG_RIP]) : NULL;
 	bool page_fault = signal == SIGSEGV && regs[REG_TRAPNO] == EXC_PF, write = page_fault && (regs[REG_ERR] & PF_W);
 	int saved_errno = errno;
 	unsigned n;
@@ -96,22 +96,22 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 		pass_on(signal, info, context);
 		return;
 	}
-	v->bt->stats.faults++;
-	v->bt->fault_at = page_fault ? (uint64_t)(uintptr_t)info->si_addr : 0;
+	bt_of(v)->stats.faults++;
+	bt_of(v)->fault_at = page_fault ? (uint64_t)(uintptr_t)info->si_addr : 0;
 	if (page_fault &&
-	    bt_windows_fault(v->bt->windows, v, (uint64_t)(uintptr_t)info->si_addr, write) == WINDOW_FILLED) {
-		v->bt->stats.causes[BT_FAULT_FILLED]++;
+	    bt_windows_fault(bt_of(v)->windows, v, (uint64_t)(uintptr_t)info->si_addr, write) == WINDOW_FILLED) {
+		bt_of(v)->stats.causes[BT_FAULT_FILLED]++;
 		errno = saved_errno;
 		return;
 	}
 	/* Leave translated code with the guest's registers as they are before this instruction. */
-	n = insn_at(b, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
-	give_back_pointers(regs, v, b, n, (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b));
+	n = insn_at(b, (uint64_t)regs[REG_RIP] - bt_exec(bt_of(v), b));
+	give_back_pointers(regs, v, b, n, (uint64_t)regs[REG_RIP] - bt_exec(bt_of(v), b));
 	regs[REG_R11] = BT_EXIT_ARG(b->index, n,
 				    signal == SIGILL && info->si_code > 0 ? BT_EXIT_ILLEGAL
 				    : write				  ? BT_EXIT_FAULT_WRITE
 									  : BT_EXIT_FAULT);
-	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
+	regs[REG_RIP] = (greg_t)(uintptr_t)bt_frame(v)->exit_glue;
 	errno = saved_errno;
 }
 
@@ -128,13 +128,13 @@ static void look_up_again(greg_t *regs, const struct bt_block *b, uint64_t code)
 /* A repetition may take long: leave it where it is. */
 static void leave_string(greg_t *regs, struct vcpu *v, const struct bt_block *b)
 {
-	uint64_t offset = (uint64_t)regs[REG_RIP] - bt_exec(v->bt, b);
+	uint64_t offset = (uint64_t)regs[REG_RIP] - bt_exec(bt_of(v), b);
 	unsigned n = insn_at(b, offset);
 
 	if (!give_back_pointers(regs, v, b, n, offset))
 		return;
 	regs[REG_R11] = BT_EXIT_ARG(b->index, n, BT_EXIT_STRING);
-	regs[REG_RIP] = (greg_t)(uintptr_t)v->bt_frame.exit_glue;
+	regs[REG_RIP] = (greg_t)(uintptr_t)bt_frame(v)->exit_glue;
 }
 
 /*
@@ -152,17 +152,17 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 	if (!v)
 		return;
 	if (signal == TICK_SIGNAL) {
-		if (!(v->bt->uses[v->bt->jump].key & BT_KEY_USER) || !bt_space_is_young(v->bt))
+		if (!(bt_of(v)->uses[bt_of(v)->jump].key & BT_KEY_USER) || !bt_space_is_young(bt_of(v)))
 			return;
-		v->bt->ticked = 1;
+		bt_of(v)->ticked = 1;
 	}
-	v->bt->kicked = 1;
-	v->bt_frame.jump = bt_jump_pointer(v->bt->nothing);
-	if ((b = v->bt->entering))
+	bt_of(v)->kicked = 1;
+	bt_frame(v)->jump = bt_jump_pointer(bt_of(v)->nothing);
+	if ((b = bt_of(v)->entering))
 		bt_unlink_exits(v, b);
-	if ((b = bt_block_at(v->bt, rip))) {
+	if ((b = bt_block_at(bt_of(v), rip))) {
 		bt_unlink_exits(v, b);
-		look_up_again(regs, b, bt_exec(v->bt, b));
+		look_up_again(regs, b, bt_exec(bt_of(v), b));
 		leave_string(regs, v, b);
 	}
 }
@@ -199,7 +199,7 @@ int bt_signals_install(struct error *err)
 void bt_set_gs_base(struct vcpu *v, uint64_t base)
 {
 	BUG_ON(syscall(SYS_arch_prctl, ARCH_SET_GS, base));
-	v->bt->gs_base = base;
+	bt_of(v)->gs_base = base;
 }
 
 /* Ticks of this thread's CPU time, by which address spaces grow up. Where Linux grants no timer none is young. */
@@ -244,7 +244,7 @@ int bt_signals_probe(struct error *err)
 
 void bt_signals_enter(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	sigset_t set;
 
 	thread_vcpu = v;
@@ -274,14 +274,14 @@ int bt_signals_create(struct vcpu *v, struct error *err)
 
 	if (at == MAP_FAILED || mprotect(at + PAGE_SIZE, SIGNAL_STACK_SIZE, PROT_READ | PROT_WRITE))
 		return error_set_errno(err, errno, "no memory for a stack for signals");
-	v->bt->signal_stack = at + PAGE_SIZE;
+	bt_of(v)->signal_stack = at + PAGE_SIZE;
 	return 0;
 }
 
 /* No signal comes any more that needs what is freed now. */
 void bt_signals_destroy(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	if (bt->thread_known) {
 		if (bt->timed)
@@ -295,13 +295,13 @@ void bt_signals_destroy(struct vcpu *v)
 
 void bt_signals_leave(struct vcpu *v)
 {
-	atomic_store(&v->bt->kick, 0);
+	atomic_store(&bt_of(v)->kick, 0);
 	thread_vcpu = NULL;
 }
 
 void bt_signals_kick(struct vcpu *v)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 
 	if (atomic_fetch_or(&bt->kick, BT_KICKED) != BT_RUNS)
 		return;

@@ -104,9 +104,9 @@ static bool direct_target(const struct translation *t, const struct insn *i, uin
 static void emit_call(struct translation *t)
 {
 	emit_check_canonical(&t->e, R10);
-	emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
+	emit_store_state(&t->e, R10, offsetof(struct bt_vcpu, frame.call));
 	emit_push_code_address(&t->e, t->next);
-	emit_load_state(&t->e, R10, offsetof(struct vcpu, bt_frame.call));
+	emit_load_state(&t->e, R10, offsetof(struct bt_vcpu, frame.call));
 	emit_indirect(t);
 }
 
@@ -292,7 +292,7 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	unsigned base = i->base / 8, index = i->index / 8;
 	uint8_t code[8] = { 0x4c, 0x8d, 0x94, 0 };
 
-	emit_set_state(&t->e, (uint32_t)offsetof(struct vcpu, bt_frame.x87_data), i->seg + 1u);
+	emit_set_state(&t->e, (uint32_t)offsetof(struct bt_vcpu, frame.x87_data), i->seg + 1u);
 	if (t->e.code32) {
 		emit32_effective_r10(&t->e, i);
 		emit_store_state(&t->e, R10, offsetof(struct vcpu, s.fdp));
@@ -328,11 +328,11 @@ static void emit_x87_note(struct translation *t, const struct insn *i)
 		emit_load_state16(&t->e, R10, BT_SELECTOR(i->seg));
 		emit_store_state16(&t->e, R10, (uint32_t)offsetof(struct vcpu, s.fds));
 	}
-	emit_set_state(&t->e, (uint32_t)offsetof(struct vcpu, bt_frame.x87),
+	emit_set_state(&t->e, (uint32_t)offsetof(struct bt_vcpu, frame.x87),
 		       BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_CALLOUT));
 	if (t->e.anywhere) {
 		emit_code_address(&t->e, R10, 0);
-		emit_store_state(&t->e, R10, (uint32_t)offsetof(struct vcpu, bt_frame.x87_base));
+		emit_store_state(&t->e, R10, (uint32_t)offsetof(struct bt_vcpu, frame.x87_base));
 	}
 }
 
@@ -341,7 +341,7 @@ static bool emit_plain(struct translation *t, const struct insn *i, const struct
 	uint8_t *start = t->e.at;
 
 	if (i->op == OP_RDTSC || i->op == OP_RDTSCP) {
-		if (!t->v->bt_frame.tsc_native || (t->b->key & BT_KEY_NO_TSC))
+		if (!bt_frame(t->v)->tsc_native || (t->b->key & BT_KEY_NO_TSC))
 			return false;
 		emit_tsc(&t->e, i->op == OP_RDTSCP);
 		return true;
@@ -416,7 +416,7 @@ static void emit_charge(struct translation *t)
 	skipped = t->e.at;
 	emit_load_state(&t->e, RCX, BT_GPR(RCX));
 	emit_code_address(&t->e, R10, t->b->rip);
-	emit_store_state(&t->e, R10, offsetof(struct vcpu, bt_frame.target));
+	emit_store_state(&t->e, R10, offsetof(struct bt_vcpu, frame.target));
 	emit_leave(&t->e, BT_EXIT_ARG(t->b->index, 0, BT_EXIT_INDIRECT));
 	if (!t->e.full)
 		skipped[-1] = (uint8_t)(t->e.at - skipped);
@@ -426,7 +426,7 @@ static void emit_charge(struct translation *t)
 
 static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, struct code_page *home)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	struct bt_block *b;
 	size_t insns;
 
@@ -460,7 +460,7 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, s
 
 struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 {
-	struct bt_cpu *bt = v->bt;
+	struct bt_cpu *bt = bt_of(v);
 	const struct insn_host *hosts;
 	const struct block *decoded = interp_decode(v, bt_linear(v, bt_address(v)), bt->options.block, &hosts);
 	struct translation t = { .v = v, .bt = bt };

@@ -68,24 +68,24 @@ static void remember_entries(const struct vcpu *v, struct bt_space *s)
 void bt_space_enter(struct vcpu *v)
 {
 	uint64_t key = space_of(v);
-	struct bt_space *s = &v->bt->spaces[(key >> 5 ^ key >> PAGE_SHIFT ^ key >> (PAGE_SHIFT + 6)) % BT_SPACES];
+	struct bt_space *s = &bt_of(v)->spaces[(key >> 5 ^ key >> PAGE_SHIFT ^ key >> (PAGE_SHIFT + 6)) % BT_SPACES];
 	bool ages = entry_count(v);
 
 	if (s->key != key || s->ages != ages || !is_same(v, s))
 		*s = (struct bt_space){ .key = key, .ages = ages };
-	v->bt->space = s;
+	bt_of(v)->space = s;
 }
 
 void bt_space_tick(struct vcpu *v)
 {
-	struct bt_space *s = v->bt->space;
+	struct bt_space *s = bt_of(v)->space;
 
 	if (!s->ages || s->ticks >= BT_YOUNG_TICKS)
 		return;
 	remember_entries(v, s);
 	if (++s->ticks < BT_YOUNG_TICKS)
 		return;
-	v->bt->stats.grown++;
-	bt_windows_young(v->bt->windows, v, false);
-	bt_windows_graduate(v->bt->windows, v);
+	bt_of(v)->stats.grown++;
+	bt_windows_young(bt_of(v)->windows, v, false);
+	bt_windows_graduate(bt_of(v)->windows, v);
 }
