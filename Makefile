@@ -57,7 +57,10 @@ STEP := $(call program,step)
 VECTORS := $(call program,vectors)
 libs.vectors := -ljansson -lz
 SNAPSHOT := $(call program,snapshot)
-PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT)
+# doppel itself, with one engine more.
+MORE_ENGINES := $(call program,engines)
+objects.engines := $(OUT)/obj/cli/main.o
+PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(MORE_ENGINES)
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 # A fuzzer of one of these is all of it but its main().
 all_but_main = $(filter-out tests/$(1)/$(1).c,$(sort $(wildcard tests/$(1)/*.c)))
@@ -136,8 +139,8 @@ $(OUT)/tests/obj/%.o: tests/%.c $(OUT)/flags
 	$(if $(Q),@echo '  CC     $<')
 	$(Q)$(CC) $(CFLAGS_ALL) -Itests -MMD -MP -c -o $@ $<
 
-# By the program's name: the files of a folder tests/<name>, or one of tests/fuzz, and more.<name>.
-program_objects = $(patsubst tests/%.c,$(OUT)/tests/obj/%.o,$(sort $(wildcard tests/$(1)/*.c tests/fuzz/$(1).c)) $(more.$(1)))
+# By the program's name: the files of a folder tests/<name>, or one of tests/fuzz, more.<name>, and objects.<name>.
+program_objects = $(patsubst tests/%.c,$(OUT)/tests/obj/%.o,$(sort $(wildcard tests/$(1)/*.c tests/fuzz/$(1).c)) $(more.$(1))) $(objects.$(1))
 .SECONDEXPANSION:
 $(PROGRAMS) $(if $(filter fuzz,$(FLAVOUR)),$(FUZZ)): $$(call program_objects,$$(@F)) $(LIB)
 	@mkdir -p $(@D)
@@ -258,7 +261,8 @@ packages:
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
-	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' OBJECTS='$(abspath $(OUT)/obj)'
+	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' MORE_ENGINES='$(abspath $(MORE_ENGINES))' \
+	OBJECTS='$(abspath $(OUT)/obj)'
 # The same with the address sanitizer, for those who want that.
 ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \
 	STEP_ASAN='$(abspath $(BUILD)/asan/tests/step/step)' \
@@ -270,7 +274,7 @@ check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
 test: packages
-	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) $(VECTORS) $(SNAPSHOT) fuzzers
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(PROGRAMS) fuzzers
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit $(BUILD)/asan/tests/step/step $(BUILD)/asan/tests/snapshot/snapshot
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh

@@ -1,12 +1,9 @@
 /*
- * The engines there are, and choosing one by name.
+ * Choosing an engine by name, its options, and a machine's use of it.
  */
 #include "engine/engine.h"
 
 #include <errno.h>
-
-/* Best last: "auto" takes the last whose probe succeeds. */
-const struct engine_ops *const engines[] = { &interp_engine, &bt_engine, NULL };
 
 static const struct engine_ops *best_engine(struct error *err)
 {

@@ -87,7 +87,7 @@ struct engine_ops {
 
 extern const struct engine_ops interp_engine, bt_engine;
 
-/* NULL-terminated, best last; "auto" takes the best whose probe succeeds. */
+/* table.c: NULL-terminated, best last; "auto" takes the best whose probe succeeds. */
 extern const struct engine_ops *const engines[];
 /* "NAME[,OPTION=VALUE]...": NULL and -EINVAL in err->code for what there is not. */
 const struct engine_ops *engine_find(const char *spec, struct engine_options *, struct error *);
