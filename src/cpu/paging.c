@@ -5,9 +5,8 @@
 #include "cpu/private.h"
 
 /* Of a page-table entry, besides what regs.h has. */
-#define PTE_FRAME      (CPU_PHYS_MASK & PAGE_MASK)
-#define PTE_HIGH       (BIT(52) - BIT(CPU_PHYS_BITS)) /* reserved: above MAXPHYADDR */
-#define PDPTE_RESERVED (~CPU_PHYS_MASK | 0x1e6)	      /* PAE, table 4-8 */
+#define PTE_HIGH       (PTE_FRAME & ~CPU_PHYS_MASK) /* reserved: above MAXPHYADDR */
+#define PDPTE_RESERVED (~CPU_PHYS_MASK | 0x1e6)	    /* PAE, table 4-8 */
 
 /* ---- the walk ---- */
 

@@ -47,6 +47,8 @@ enum seg { ES, CS, SS, DS, FS, GS, LDTR, TR, SEG_COUNT };
 #define PTE_PS BIT(7)
 #define PTE_G  BIT(8)
 #define PTE_NX BIT(63)
+/* The address in one of 8 bytes; what is beyond MAXPHYADDR of it is reserved, and refused before it is used. */
+#define PTE_FRAME (BIT(52) - BIT(12))
 
 #define CR0_PE BIT(0)
 #define CR0_MP BIT(1)

@@ -13,7 +13,7 @@
  * Besides its code, for each processor: what vcpu_create() and the engine allocate at once (TLBs, jump tables, hashes, stubs for host
  * instructions), and its thread's stacks.
  */
-#define CPU_STATE (10 * MIB)
+#define EACH_CPU (10 * MIB)
 /* What code gets by default: enough for large programs on the first processors, less on each of many. */
 #define CODE_EACH     (140 * MIB)
 #define CODE_MANY     4u
@@ -37,7 +37,7 @@ static uint64_t code_by_default(unsigned cpus)
 
 static uint64_t windows_by_default(uint64_t ram) { return WINDOWS_BASE + ram / WINDOWS_RAM; }
 
-static uint64_t known_at_start(uint64_t ram, unsigned cpus) { return page_records(ram) + cpus * CPU_STATE; }
+static uint64_t known_at_start(uint64_t ram, unsigned cpus) { return page_records(ram) + cpus * EACH_CPU; }
 
 uint64_t overhead_default(uint64_t ram, unsigned cpus)
 {
@@ -59,7 +59,7 @@ void overhead_init(struct overhead *o, uint64_t limit, uint64_t ram, unsigned cp
 	o->code_share = (rest / MIB) * (code / MIB) / ((code + windows) / MIB) * MIB / cpus;
 	o->code_share = MIN(MAX(o->code_share, CODE_FEWEST), (rest - WINDOWS_FEWEST) / cpus);
 	BUG_ON(!overhead_take(o, OVERHEAD_PAGES, page_records(ram)));
-	BUG_ON(!overhead_take(o, OVERHEAD_CPUS, cpus * CPU_STATE));
+	BUG_ON(!overhead_take(o, OVERHEAD_CPUS, cpus * EACH_CPU));
 }
 
 bool overhead_take(struct overhead *o, enum overhead_kind kind, uint64_t size)

@@ -10,7 +10,7 @@ seconds=${SECONDS_EACH:-120}
 mutants=$(
 	cat <<'END'
 a written register keeps its window;emit.c;/static void note_written/,/^}/s/emit_forget(e, n);/;/
-a register may drift by 4 GiB;bt.h;s/#define EMIT_MAX_DRIFT (1u << 30)/#define EMIT_MAX_DRIFT 0xffffffffu/
+a register may drift by 4 GiB;emit.h;s/#define EMIT_MAX_DRIFT (1u << 30)/#define EMIT_MAX_DRIFT 0xffffffffu/
 guards of 1 GiB;bt.h;s/#define WINDOW_GUARD (4ull << 30)/#define WINDOW_GUARD (1ull << 30)/
 a slot table has little around it;window_table.c;s/(8ull << 24)/(8ull << 12)/
 bit strings of 64 bits are copied;emit_special.c;s/if (i->opsize != 8)$/if (i->opsize)/
@@ -22,7 +22,7 @@ a TLB look-up for reading;emit_tlb.c;s/write ? offsetof(struct tlb_entry, write_
 R15 is not the table again;emit.c;s/^\t\trestore_table(e);/\t\t;/
 addresses of 32 bits belong to slot 1;emit_address.c;s/emit_slot(e, 0);/emit_slot(e, 1);/
 32-bit code with 64-bit addresses;emit_encode.c;s/\*p++ = 0x67;/;/
-empty entries of jump tables match;runtime.h;s/{ return n ? -(uint64_t)0 : -(uint64_t)1; }/{ (void)n; return BIT(63); }/
+empty entries of jump tables match;block.h;s/{ return n ? -(uint64_t)0 : -(uint64_t)1; }/{ (void)n; return BIT(63); }/
 a call to nowhere pushes;emit.c;/^void emit_check_canonical/,/^}/s/emit_window(e, reg);/(void)reg;/
 user mode reaches the supervisor's pages;window_fill.c;s/case TABLE_USER: return f->walk.user;/case TABLE_USER: return true;/
 pages that are no RAM are mapped;window_fill.c;s/c.mappable &= c.frame - ram->start < ram->size;/;/

@@ -5,6 +5,7 @@
  * surroundings of the slot table, whatever the registers were.
  */
 #define _GNU_SOURCE /* REG_RIP */
+#include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
 #include "engine/interp/host_exec.h"
 

@@ -1,5 +1,6 @@
 /* The code cache: blocks by physical and linear address, links between them, and forgetting them in time. */
 #define _GNU_SOURCE /* MADV_DONTNEED */
+#include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
 
 #include <errno.h>

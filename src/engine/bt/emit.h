@@ -1,8 +1,146 @@
-/* Private to emit*.c: host instructions before they are bytes. */
+/* How translated code is written: an instruction at a time, for translate.c; then what emit*.c share. */
 #ifndef DOPPEL_BT_EMIT_H
 #define DOPPEL_BT_EMIT_H
 
 #include "engine/bt/bt.h"
+
+/* How translated code reaches guest memory. */
+enum memory_way {
+	BY_WINDOWS,
+	/*
+	 * By the software TLB that C uses too (cpu/access.h), in line: slower, but what it misses costs no signal and no host mapping.
+	 * For code whose address space is too young to be worth windows, and instructions that windows keep failing.
+	 */
+	BY_TLB,
+};
+
+struct tlb_lookup; /* emit_tlb.c */
+
+/* Where code is written: the writable view; the host runs it at exec. */
+struct emitter {
+	uint8_t *at, *end; /* end: leave EMIT_SLACK free */
+	int64_t to_exec;   /* exec address = at + to_exec */
+	bool full;	   /* something did not fit: nothing more was written */
+	/* The slot that R11 holds the window of: linear base register (0..15) whose value it was computed from, or -1. */
+	int window_base;
+	/*
+	 * While window_base >= 0, emit*.c's own: bit n: register n points into that slot too, or less than EMIT_MAX_DRIFT
+	 * beside it; the sum of all distances by which these registers were moved since R11 was computed.
+	 */
+	uint16_t window_regs;
+	uint32_t window_drift;
+	enum memory_way way;
+	const struct tlb_lookup *tlb_lookup; /* for BY_TLB: ready-made code */
+	/* The string instruction that was emitted last, and which pointers it moves. */
+	uint8_t *string_at;
+	uint8_t string_pointers; /* BT_STRING_* */
+	uint32_t
+		exit_arg; /* BY_TLB: what the code leaves to C with when the TLB has no entry, for reading; + 1: for writing */
+	/*
+	 * 16- or 32-bit code: emit32.c. Segments are bits by enum seg: those that may be used up to 4 GiB without a look at
+	 * limit and rights, those that may be used for reading and writing up to 64 KiB, and those whose base may be other than 0.
+	 */
+	bool code32;
+	uint8_t plain_segments, wide_segments, based_segments;
+	bool stack16;	     /* the stack pointer is SP */
+	bool real;	     /* real-address or virtual-8086 mode: a segment's base is its selector times 16 */
+	bool no_paging;	     /* real-address mode */
+	bool down;	     /* RFLAGS.DF */
+	uint32_t code_base;  /* of CS */
+	uint32_t code_limit; /* of CS, too */
+	/* The rel32 of jumps to where C does the instruction at hand, which that ends its block with. */
+	uint8_t *slow[3];
+	unsigned slow_count;
+	/*
+	 * The block may be at any linear address. Its addresses of code are relative to the page it begins in, which is in
+	 * bt_frame.code_base. BY_TLB alone.
+	 */
+	bool anywhere;
+};
+#define BT_STRING_SOURCE      BIT(0) /* RSI, in R10's window */
+#define BT_STRING_DESTINATION BIT(1) /* RDI, in R11's window */
+#define BT_STRING_16	      BIT(2) /* SI, DI and CX: the rest of their registers is in bt_frame.string_saved and R12 */
+
+/* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
+#define EMIT_MAX_DRIFT (1u << 30)
+#define EMIT_SLACK     64
+
+/* How emit_insn() dealt with an instruction. */
+enum emit_result {
+	EMIT_DONE,    /* translated; falls through to what follows */
+	EMIT_CALLOUT, /* nothing was emitted: the caller lets C do it */
+};
+
+/*
+ * Translate one instruction that does not end a block (branches are the caller's, see translate.c) at linear
+ * address rip. Everything it emits keeps the invariants at the head of this file at every host instruction that may fault:
+ * guest registers (as defined above) have the values they had before the guest instruction, so that it can be restarted.
+ */
+enum emit_result emit_insn(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
+
+/* Pieces that translate.c uses for branches. Host registers are numbered as the guest's. */
+void emit_bytes(struct emitter *, const void *, size_t);
+/* mov $imm, offset(state), 32 bits; jmp *offset(state). offset: from the start of struct bt_vcpu. */
+void emit_set_state(struct emitter *, uint32_t offset, uint32_t imm);
+void emit_jump_state(struct emitter *, uint32_t offset);
+/* mov reg, imm: the shortest form. */
+void emit_mov_imm(struct emitter *, unsigned reg, uint64_t imm);
+/* An address of code, or that of a RIP-relative operand, to reg. */
+void emit_code_address(struct emitter *, unsigned reg, uint64_t address);
+/* State -> reg, 64 bits; and the other way. */
+void emit_load_state(struct emitter *, unsigned reg, uint32_t offset);
+void emit_store_state(struct emitter *, unsigned reg, uint32_t offset);
+/* RCX - 1, or ECX - 1, without flags; w: 64 bits. */
+void emit_count_down(struct emitter *, bool w);
+/* lea disp(base) -> reg, 64 bits, no flags. */
+void emit_lea(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+/* Faults if the register's value is not canonical: reads the slot table. R11 is lost. */
+void emit_check_canonical(struct emitter *, unsigned reg);
+/* Guest memory at disp(base) -> reg, 64 bits. */
+void emit_load_guest(struct emitter *, unsigned reg, unsigned base, int32_t disp);
+/* The value to -8(RSP), then RSP - 8. A register may be R10. R10 and R11 are lost. */
+void emit_push_register(struct emitter *, unsigned reg);
+void emit_push_constant(struct emitter *, uint64_t value);
+void emit_push_code_address(struct emitter *, uint64_t address);
+/* Return address into R10, then RSP moves behind it and `more` bytes. */
+void emit_pop_target(struct emitter *, unsigned more);
+/*
+ * The value of an instruction's only operand (register or memory, e.g. of an indirect JMP or CALL, or the r/m of
+ * PUSH) into R10. EMIT_CALLOUT if it cannot.
+ */
+enum emit_result emit_operand_r10(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
+/* The effective address of the instruction's memory operand of 16- or 32-bit code into R10. */
+void emit32_effective_r10(struct emitter *, const struct insn *);
+/* A return address of 16- or 32-bit code of `size` bytes onto the stack. R12 is kept. */
+void emit32_push_constant(struct emitter *, uint32_t value, unsigned size);
+/* One from the stack into R10, compared with the limit of CS; then the stack pointer moves behind it and `more` bytes. */
+void emit32_pop_target(struct emitter *, unsigned size, unsigned more);
+/* R10 is EIP after a near transfer with operands of this size: compared with the limit of CS. R11 is lost. */
+void emit32_check_target(struct emitter *, unsigned opsize);
+/* R10 is EIP, and becomes an address of code (bt_address()). R11 is lost. */
+void emit32_code_address(struct emitter *);
+/* jmp/jcc rel32 to an exec address; returns where the rel32 is (writable view), NULL when full. cc: 0..15 as in the opcode, -1 for jmp */
+uint8_t *emit_jump(struct emitter *, int cc, const void *exec_target);
+
+/* Makes the code of the TLB's look-up once for each kind of code; NULL: no memory. Freed with free(). */
+struct tlb_lookup *bt_tlb_lookup_create(bool code32);
+
+/* ---- emit_branch.c ---- */
+
+/* Leave to C with this argument. */
+void emit_leave(struct emitter *, uint32_t arg);
+/* To bt_fast(). */
+void emit_fast(struct emitter *, uint32_t arg);
+/*
+ * Go on at the linear address in R10, or at a constant one; leave with `arg` when it is not in the jump table. Returns from where on
+ * the look-up can be begun again.
+ */
+uint8_t *emit_lookup(struct emitter *, uint32_t arg);
+uint8_t *emit_lookup_constant(struct emitter *, uint64_t target, uint32_t arg);
+/* Where a look-up leads to in a block that may be anywhere: R10 is its linear address, `offset` of which is in its page. */
+void emit_note_code_base(struct emitter *, unsigned offset);
+
+/* ---- private to emit*.c: host instructions before they are bytes ---- */
 
 #define HOST_NONE 16 /* no base, no index */
 

@@ -38,7 +38,7 @@ static enum special_result emit_pop(struct emitter *e, const struct insn *i)
 	return SPECIAL_DONE;
 }
 
-static enum special_result emit_leave(struct emitter *e, const struct insn *i)
+static enum special_result emit_op_leave(struct emitter *e, const struct insn *i)
 {
 	if (i->opsize != 8)
 		return SPECIAL_CALLOUT;
@@ -233,7 +233,7 @@ enum special_result emit_special(struct emitter *e, const struct insn *i, const 
 	switch (i->op) {
 	case OP_PUSH: return emit_push(e, i, h, rip);
 	case OP_POP: return emit_pop(e, i);
-	case OP_LEAVE: return emit_leave(e, i);
+	case OP_LEAVE: return emit_op_leave(e, i);
 	case OP_LEA: return emit_lea_insn(e, i, h, rip);
 	case OP_MOV: return i->form == FORM_OTHER ? emit_moffs(e, i) : SPECIAL_NONE;
 	case OP_BT:

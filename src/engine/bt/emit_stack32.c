@@ -140,7 +140,7 @@ void emit32_pop_target(struct emitter *e, unsigned size, unsigned more)
 	emit_move_stack(e, (int32_t)(size + more));
 }
 
-static enum emit_result emit_leave(struct emitter *e, const struct insn *i)
+static enum emit_result emit_op_leave(struct emitter *e, const struct insn *i)
 {
 	struct host_memory_operand m = based_operand(RBP, 0);
 
@@ -210,7 +210,7 @@ enum emit_result emit32_stack(struct emitter *e, const struct insn *i)
 	switch (i->op) {
 	case OP_PUSH: return emit_push(e, i);
 	case OP_POP: return emit_pop(e, i);
-	case OP_LEAVE: return emit_leave(e, i);
+	case OP_LEAVE: return emit_op_leave(e, i);
 	case OP_PUSHA:
 	case OP_PUSHAD: return emit_pusha(e, i);
 	case OP_POPA: return emit_popa(e);

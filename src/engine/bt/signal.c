@@ -4,6 +4,7 @@
  * whoever handled it before.
  */
 #define _GNU_SOURCE /* names of registers in a signal frame */
+#include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
 
 #include <asm/hwcap2.h>

@@ -21,9 +21,6 @@
 
 #include <pthread.h>
 
-/* The address in a page-table entry, cpu/regs.h. Entries of 32-bit paging are handled as if they had 64 bits: see window_walk.c. */
-#define PTE_FRAME 0x000ffffffffff000ull
-
 #define SLOTS		 512
 #define REGION_SHIFT	 21
 #define PAGES_PER_SPAN	 64
@@ -55,7 +52,7 @@
 enum window_kind { WINDOW_USER, WINDOW_SUPERVISOR, WINDOW_BOTH, WINDOW_KINDS };
 
 enum paging { PAGING_4_LEVEL, PAGING_PAE, PAGING_32_BIT, PAGING_32_BIT_PSE, PAGING_OFF };
-/* Page tables have 1,024 entries of 4 bytes. */
+/* Page tables have 1,024 entries of 4 bytes, which are handled as if they had 8: see window_walk.c. */
 static inline bool has_narrow_entries(enum paging p) { return p == PAGING_32_BIT || p == PAGING_32_BIT_PSE; }
 
 #define UPPER_ENTRIES 4 /* GiB: outside long mode there are no more */
