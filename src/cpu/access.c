@@ -48,14 +48,14 @@ static void renew(const struct vcpu *v, struct tlb_entry *e, uint64_t lin)
 }
 
 /* Enter RAM and ROM into the TLB: for reading always, for writing if the page is dirty and holds no code. */
-static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk *walk, enum tlb_view view)
+static struct target enter_tlb(struct vcpu *v, uint64_t lin, const struct page_walk *walk, enum tlb_view view)
 {
 	uint64_t offset = lin & ~PAGE_MASK, tag = (lin & PAGE_MASK) | v->asid;
 	struct tlb_entry *e = &v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
-	struct mem_region *region = mem_find(v->mem, walk->page);
+	const struct mem_region *region = mem_find(v->mem, walk->page);
 	struct target t = { .gpa = gpa(walk->page.v | offset) };
 
-	if (!region)
+	if (!region || !region->host)
 		return t;
 
 	uint8_t *page = region->host + (walk->page.v - region->start);
@@ -78,6 +78,26 @@ static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk 
 	return t;
 }
 
+/* What is written where something else is read: never by the TLB. */
+static struct target write_behind(const struct mem_region *region, const struct page_walk *walk, uint64_t offset)
+{
+	uint64_t page = walk->page.v - region->start;
+
+	return (struct target){ .gpa = gpa(walk->page.v | offset),
+				.host = region->write_host + page + offset,
+				.code = &region->write_pages[page >> PAGE_SHIFT] };
+}
+
+static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk *walk, enum tlb_view view,
+			   enum access access)
+{
+	const struct mem_region *region = mem_find(v->mem, walk->page);
+
+	if (unlikely(access == ACCESS_WRITE && region && !region->writable && region->write_host))
+		return write_behind(region, walk, lin & ~PAGE_MASK);
+	return enter_tlb(v, lin, walk, view);
+}
+
 /* Translate for one access within a page, raising its faults; dirty is the page then if it is written. */
 static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enum tlb_view view, bool ss)
 {
@@ -93,7 +113,7 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 	v->count[COUNT_TLB_MISSES]++;
 	if (cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault))
 		raise_walk_fault(v, fault, ss);
-	return enter(v, lin, &walk, view);
+	return enter(v, lin, &walk, view, access);
 }
 
 /* ---- what a reached page does with bytes ---- */
@@ -343,7 +363,7 @@ bool cpu_tlb_fill_marked(struct vcpu *v, uint64_t lin, bool write)
 	if (!cpu_walk_marked(v, gva(lin), write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view == TLB_USER,
 			     v->tlb_view == TLB_KERNEL_AC, &walk))
 		return false;
-	enter(v, lin, &walk, v->tlb_view);
+	enter_tlb(v, lin, &walk, v->tlb_view);
 	return (write ? e->write_tag : e->read_tag) == tag;
 }
 
@@ -524,8 +544,9 @@ uint32_t cpu_code_begin(struct vcpu *v, struct mem_page *record, gpa_t addr, siz
 	/* A write that came between marking and protecting unmarks the page again: then begin anew. */
 	for (;;) {
 		generation = mem_code_begin(record, addr, len, &direct);
+		/* What is shown here may be another page since it was looked up: then what it holds is of the past already. */
 		if (!direct)
-			return generation;
+			return mem_page(v->mem, addr) == record ? generation : generation - 1;
 		v->env->exclusive(v, protect_everywhere, &page);
 	}
 }

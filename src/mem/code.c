@@ -25,7 +25,7 @@
  * An engine whose code does not compare generations forgets in W5 what was decoded from the bytes written, and says what lives on: of that the
  * bits are set again (W6).
  */
-#include "mem/mem.h"
+#include "mem/private.h"
 
 uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, uint16_t *direct)
 {
@@ -92,17 +92,18 @@ bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, siz
 
 void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
 {
-	struct mem_region *region = mem_find(mem, addr);
-	struct mem_page *page;
-
-	if (!region || !region->writable)
-		return;
-	BUG_ON(!range_ok(addr.v - region->start, len, region->size));
-	page = &region->pages[(addr.v - region->start) >> PAGE_SHIFT];
 	while (len) {
 		size_t part = MIN(len, PAGE_SIZE - (addr.v & (PAGE_SIZE - 1)));
+		const struct mem_region *region;
+		struct mem_page *page = NULL;
 
-		mem_note_page(mem, page++, addr, part);
+		map_enter(mem);
+		region = mem_find(mem, addr);
+		if (region && region->write_pages)
+			page = &region->write_pages[(addr.v - region->start) >> PAGE_SHIFT];
+		map_leave(mem);
+		if (page)
+			mem_note_page(mem, page, addr, part);
 		addr.v += part;
 		len -= part;
 	}
