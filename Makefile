@@ -56,6 +56,7 @@ ISOLATION_SOURCES := $(sort $(wildcard tests/isolation/*.c))
 ISOLATION := $(OUT)/tests/isolation/isolation
 STEP_SOURCES := $(sort $(wildcard tests/step/*.c))
 STEP := $(OUT)/tests/step/step
+DIRTY := $(OUT)/tests/dirty/dirty
 VECTORS_SOURCES := $(sort $(wildcard tests/vectors/*.c))
 VECTORS := $(OUT)/tests/vectors/vectors
 SNAPSHOT := $(OUT)/tests/snapshot/snapshot
@@ -69,7 +70,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep snapshot fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -158,6 +159,11 @@ $(VECTORS): $(VECTORS_SOURCES) $(wildcard tests/vectors/*.h tests/lib/*.h) $(LIB
 $(SNAPSHOT): tests/snapshot/snapshot.c $(LIB)
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TEST   tests/snapshot')
+	$(Q)$(call link_test)
+
+$(DIRTY): tests/dirty/dirty.c $(LIB)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  TEST   tests/dirty')
 	$(Q)$(call link_test)
 
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
@@ -290,7 +296,7 @@ packages:
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
-	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))'
+	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' DIRTY='$(abspath $(DIRTY))'
 # The same with the address sanitizer, for those who want that.
 ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \
 	STEP_ASAN='$(abspath $(BUILD)/asan/tests/step/step)' \
@@ -302,7 +308,7 @@ check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
 test: packages
-	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) $(VECTORS) $(SNAPSHOT) fuzzers
+	$(Q)$(MAKE) $(JOBS) all unit guests helpers $(ORACLE) $(ISOLATION) $(LOCKSTEP) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) fuzzers
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=asan CC=gcc all unit $(BUILD)/asan/tests/step/step $(BUILD)/asan/tests/snapshot/snapshot
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
@@ -331,6 +337,11 @@ isolation: $(ISOLATION)
 # The same, e.g. --other bt,block=1.
 step: $(STEP)
 	$(Q)$(STEP) $(STEP_ARGS)
+
+# Minutes: whole boots.
+dirty: $(DIRTY) guests
+	$(Q)scripts/get-guest.sh
+	$(Q)$(TEST_ENV) DIRTY_END=4000000000 DIRTY_LIMIT=1800 DIRTY_MEMORY=256 tests/dirty/dirty.t
 
 # Minutes; LOCKSTEP_ARGS e.g. --engine bt,link=off or --step 200.
 lockstep: $(LOCKSTEP)

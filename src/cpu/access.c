@@ -69,7 +69,7 @@ static struct target enter_tlb(struct vcpu *v, uint64_t lin, const struct page_w
 	if (t.rom)
 		return t;
 	struct mem_page *record = &region->pages[(walk->page.v - region->start) >> PAGE_SHIFT];
-	if (writable && mem_allow_direct(record, DIRECT_TLB(e - v->tlbs[view])))
+	if (writable && mem_allow_direct(v->mem, record, DIRECT_TLB(e - v->tlbs[view])))
 		e->write_tag = tag;
 	else
 		t.code = record;
@@ -227,6 +227,14 @@ static void target_write(struct vcpu *v, const struct target *t, const uint8_t *
 	}
 }
 
+static bool is_direct(const struct target *t) { return t->host && !t->rom && !t->code; }
+
+static void note_direct(struct vcpu *v, const struct target *t, unsigned len)
+{
+	if (is_direct(t))
+		cpu_note_write(v, t->gpa, len);
+}
+
 /* ---- accesses in a given view ---- */
 
 static uint64_t load_in_view(struct vcpu *v, uint64_t lin, unsigned size, uint64_t last, enum tlb_view view, bool ss)
@@ -274,11 +282,14 @@ static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned
 	struct target first = reach(v, lin, ACCESS_WRITE, view, ss);
 	struct target second = reach(v, next_page(lin, last), ACCESS_WRITE, view, ss);
 
-	/* Where one is a device the vCPU may have waited for it, and the other page may hold code by now. */
+	/*
+	 * The vCPU may have waited since the first was reached, and before the second is written where the first is a device: what could be written
+	 * directly may hold code by now, or be logged.
+	 */
 	target_write(v, &first, (const uint8_t *)&value, head);
+	note_direct(v, &first, head);
 	target_write(v, &second, (const uint8_t *)&value + head, size - head);
-	if (!first.host && second.host)
-		cpu_note_write(v, second.gpa, size - head);
+	note_direct(v, &second, size - head);
 }
 
 /* Reach every page of a range for nothing but the faults. */
@@ -394,8 +405,6 @@ void cpu_probe_write(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 		cpu_check_alignment(v, lin, size);
 	probe_data(v, lin, size, ACCESS_WRITE, ss);
 }
-
-static bool is_direct(const struct target *t) { return t->host && !t->rom && !t->code; }
 
 /* Both pages of an operand that crosses; NULL unless both may be written directly. */
 static void *map_crossing(struct vcpu *v, uint64_t lin, bool ss)

@@ -53,7 +53,7 @@ static bool holds_code(struct mem_page *page)
 }
 
 /* As with W1 and D1: either mem_code_begin, behind D1, finds `direct` set, or D1's bits are seen here. */
-bool mem_allow_direct(struct mem_page *page, uint16_t how)
+bool mem_allow_direct(struct guest_mem *mem, struct mem_page *page, uint16_t how)
 {
 	uint16_t was = atomic_load(&page->direct);
 
@@ -63,7 +63,11 @@ bool mem_allow_direct(struct mem_page *page, uint16_t how)
 		if (atomic_compare_exchange_weak(&page->direct, &was, was ? MEM_DIRECT_ANY : how))
 			break;
 	atomic_thread_fence(memory_order_seq_cst);
-	return !holds_code(page);
+	if (holds_code(page))
+		return false;
+	if (mem_is_logging(mem))
+		mem_mark_dirty(mem, page);
+	return true;
 }
 
 bool mem_change_begin(struct mem_page *page, gpa_t addr, size_t len)
@@ -82,6 +86,8 @@ void mem_change_end(struct mem_page *page) { atomic_fetch_sub(&page->changing, 1
 
 bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
 {
+	if (mem_is_logging(mem))
+		mem_mark_dirty(mem, page);
 	if (!mem_change_begin(page, addr, len))
 		return false;
 	if (mem->code_changed)

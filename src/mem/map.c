@@ -395,7 +395,11 @@ void mem_unlisten(struct mem_listener *listener) { list_remove(&listener->node);
 
 /* ---- life ---- */
 
-static size_t records_size(const struct guest_mem *mem) { return mem->page_count * sizeof(*mem->pages); }
+/* With the log's bits. */
+static size_t records_size(const struct guest_mem *mem)
+{
+	return mem->page_count * sizeof(*mem->pages) + mem->page_count / 8;
+}
 
 int map_create(struct guest_mem *mem, struct error *err)
 {
@@ -412,6 +416,7 @@ int map_create(struct guest_mem *mem, struct error *err)
 		return error_set_errno(err, ENOMEM, "cannot create the page records of %" PRIu64 " MiB of guest memory",
 				       mem->ram_size >> 20);
 	mem->pages = records;
+	mem->dirty = (_Atomic uint64_t *)(mem->pages + mem->page_count);
 	pthread_mutex_init(&mem->layers_lock, NULL);
 	return 0;
 }

@@ -153,6 +153,8 @@ struct guest_mem {
 	struct mem_map maps[2];
 	_Atomic unsigned readers; /* copies under way: the map that they look into stays */
 	struct list listeners;
+	_Atomic bool logging;	 /* writes are logged: dirty.c */
+	_Atomic uint64_t *dirty; /* bit a page, by number */
 	/*
 	 * Physical address bits that leave the processors: all, or all but bit 20 while the A20 gate is closed. Changed while all
 	 * vCPUs are stopped; their TLBs are flushed then. For who translates addresses: functions of mem take what comes out.
@@ -272,7 +274,26 @@ void mem_direct_dropped(struct mem_page *);
  * kind of entry it is; MEM_DIRECT_ANY once there were several kinds.
  */
 #define MEM_DIRECT_ANY UINT16_MAX
-bool mem_allow_direct(struct mem_page *, uint16_t how);
+bool mem_allow_direct(struct guest_mem *, struct mem_page *, uint16_t how);
+
+/*
+ * ---- dirty.c: which pages are written ----
+ *
+ * A page is marked where somebody gets to write it: for a write entry of a TLB or a window before it is there (mem_allow_direct()), for any other write
+ * when it was done (mem_note_page()). All write entries go when the log starts and when it is collected, so that the next write marks again.
+ * Who copies a page after it was collected has all that was written before, or finds the page in the log once more.
+ */
+/* These with all vCPUs stopped. Page numbers are struct memory's. The log is empty then. */
+void mem_dirty_start(struct guest_mem *);
+void mem_dirty_stop(struct guest_mem *);
+/* Bits of the pages [first, first + count), multiples of 64, that were written since the log started or this was last called for them. */
+void mem_dirty_collect(struct guest_mem *, uint64_t first, uint64_t count, uint64_t *bitmap);
+
+static inline bool mem_is_logging(const struct guest_mem *mem)
+{
+	return unlikely(atomic_load_explicit(&mem->logging, memory_order_relaxed));
+}
+void mem_mark_dirty(struct guest_mem *, const struct mem_page *);
 
 /*
  * The contents of RAM as bytes (record.c): runs of pages that are not all zeros, each with a checksum, in the order of their numbers, which

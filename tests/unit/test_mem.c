@@ -389,14 +389,14 @@ static void a_change_is_everybodys_until_it_ends(void **state)
 	assert_true(mem_change_begin(page, gpa(0x103f), 2));
 	assert_int_not_equal(page->code_gen, generation);
 	generation = page->code_gen;
-	assert_false(mem_allow_direct(page, 7));
+	assert_false(mem_allow_direct(mem, page, 7));
 	assert_true(mem_change_begin(page, gpa(0x1800), 1));
 	assert_int_not_equal(page->code_gen, generation);
 	mem_change_end(page);
-	assert_false(mem_allow_direct(page, 7));
+	assert_false(mem_allow_direct(mem, page, 7));
 	mem_change_end(page);
 	assert_false(mem_change_begin(page, gpa(0x1040), 1));
-	assert_true(mem_allow_direct(page, 7));
+	assert_true(mem_allow_direct(mem, page, 7));
 	mem_destroy(mem);
 }
 
@@ -408,14 +408,14 @@ static void code_and_direct_writes(void **state)
 	uint16_t direct;
 
 	(void)state;
-	assert_true(mem_allow_direct(page, 7));
-	assert_true(mem_allow_direct(page, 7));
+	assert_true(mem_allow_direct(mem, page, 7));
+	assert_true(mem_allow_direct(mem, page, 7));
 	mem_code_begin(page, gpa(0x1040), 16, &direct);
 	assert_int_equal(direct, 7);
 	mem_direct_dropped(page);
 	generation = mem_code_begin(page, gpa(0x1040), 16, &direct);
 	assert_int_equal(direct, 0);
-	assert_false(mem_allow_direct(page, 7));
+	assert_false(mem_allow_direct(mem, page, 7));
 
 	/* Code that is overwritten is not written directly yet: nothing is to be dropped before the next. */
 	mem_note_write(mem, gpa(0x1040), 1);
@@ -423,9 +423,9 @@ static void code_and_direct_writes(void **state)
 	assert_int_equal(direct, 0);
 
 	mem_note_write(mem, gpa(0x1040), 1);
-	assert_true(mem_allow_direct(page, 7));
-	assert_true(mem_allow_direct(page, 8));
-	assert_true(mem_allow_direct(page, 8));
+	assert_true(mem_allow_direct(mem, page, 7));
+	assert_true(mem_allow_direct(mem, page, 8));
+	assert_true(mem_allow_direct(mem, page, 8));
 	mem_code_begin(page, gpa(0x1fff), 1, &direct);
 	assert_int_equal(direct, MEM_DIRECT_ANY);
 	mem_destroy(mem);

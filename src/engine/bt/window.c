@@ -115,6 +115,15 @@ static void map_changes(void *windows, uint64_t start, uint64_t size)
 	windows_forget(windows);
 }
 
+static void withdraw(void *windows)
+{
+	struct bt_windows *w = windows;
+
+	windows_lock(w);
+	windows_protect(w);
+	windows_unlock(w);
+}
+
 struct bt_windows *windows_create(struct guest_mem *mem, const struct window_limits *limits, struct error *err)
 {
 	struct bt_windows *w = calloc(1, sizeof(*w));
@@ -141,7 +150,7 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 	}
 	spares_take(w);
 	host_backed_add((void *)(uintptr_t)w->arena, w->arena_size, "guest memory");
-	w->listener = (struct mem_listener){ .changes = map_changes, .opaque = w };
+	w->listener = (struct mem_listener){ .changes = map_changes, .withdraw = withdraw, .opaque = w };
 	mem_listen(mem, &w->listener);
 	return w;
 fail:

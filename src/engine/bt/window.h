@@ -377,6 +377,8 @@ int regions_map_whole(struct bt_windows *, struct window *, uint32_t number, uns
 		      bool writable, bool populate);
 /* Take write access from a whole region. */
 void region_protect_whole(struct bt_windows *, struct region *);
+/* Take write access from all there is. */
+void windows_protect(struct bt_windows *);
 /* No mapping of this page may be written any more; or those of whole regions may again. */
 void page_guard(struct bt_windows *, gpa_t);
 void page_unguard(struct bt_windows *, gpa_t);

@@ -63,7 +63,7 @@ static bool mark_tables(struct fill *f)
 			marked |= PTE_D;
 		if (marked == entry)
 			continue;
-		if (!mem_allow_direct(&f->w->mem->pages[offset >> PAGE_SHIFT], DIRECT_ENGINE) ||
+		if (!mem_allow_direct(f->w->mem, &f->w->mem->pages[offset >> PAGE_SHIFT], DIRECT_ENGINE) ||
 		    !entry_mark(f->cpu->space->paging, t->at[n], entry, marked))
 			return false;
 	}
@@ -80,7 +80,7 @@ static bool read_tables(struct fill *f)
 	region = mem_find(f->w->mem, f->walk.page);
 	if (!region || !region->host || (f->write && !region->writable))
 		return false;
-	f->writable = f->walk.writable && f->walk.dirty && region->writable;
+	f->writable = f->walk.writable && f->walk.dirty && region->writable && (f->write || !mem_is_logging(f->w->mem));
 	return true;
 }
 
@@ -121,7 +121,10 @@ static struct candidate candidate(struct fill *f, const struct mem_region *ram, 
 	c.mappable &= c.frame - ram->start < ram->size;
 	if (is_closed(f->window, f->lin + ((uint64_t)page - here) * PAGE_SIZE))
 		c.mappable = false;
-	if (c.mappable && c.writable && !mem_allow_direct(mem_page(f->w->mem, gpa(c.frame)), DIRECT_ENGINE))
+	/* While writes are logged only what is written. */
+	if (mem_is_logging(f->w->mem) && page != here)
+		c.writable = false;
+	if (c.mappable && c.writable && !mem_allow_direct(f->w->mem, mem_page(f->w->mem, gpa(c.frame)), DIRECT_ENGINE))
 		c.writable = false;
 	return c;
 }
@@ -280,7 +283,7 @@ static bool may_be_whole(const struct fill *f, unsigned *mappings)
 	unsigned needed;
 
 	*mappings = FILL_MAPPINGS;
-	if (f->walk.leaf == LEAF_4K || has_closed(f->window, region_number(f->lin)) ||
+	if (f->walk.leaf == LEAF_4K || mem_is_logging(f->w->mem) || has_closed(f->window, region_number(f->lin)) ||
 	    !windows_offset(f->w, frame, BIT(REGION_SHIFT), &offset))
 		return false;
 	needed = FILL_MAPPINGS + 2 * region_code_pages(f->w, frame);

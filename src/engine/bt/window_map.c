@@ -554,7 +554,7 @@ void region_protect_pages(struct bt_windows *w, struct region *r, const struct p
 static bool page_may_be_written(struct bt_windows *w, uint32_t frame, uint32_t ram_page)
 {
 	return !is_guarded(w, ram_page) &&
-	       mem_allow_direct(mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT)), DIRECT_ENGINE);
+	       mem_allow_direct(w->mem, mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT)), DIRECT_ENGINE);
 }
 
 /* Pages that hold code are read-only from the start: another vCPU may be writing already. */
@@ -638,6 +638,27 @@ void region_protect_whole(struct bt_windows *w, struct region *r)
 	whole_changed(w, r);
 }
 
+static void protect_regions(struct bt_windows *w, struct list *regions)
+{
+	static const struct page_set all = { .bits = { [0 ... SPANS_PER_REGION - 1] = ~0ull } };
+	struct region *r, *next;
+
+	list_for_each_safe (r, next, regions, node) {
+		if (!r->whole)
+			region_protect_pages(w, r, &all);
+		else if (r->writable)
+			region_protect_whole(w, r);
+	}
+}
+
+void windows_protect(struct bt_windows *w)
+{
+	for (unsigned n = 0; n < w->window_count; n++) {
+		protect_regions(w, &w->window[n].local_regions);
+		protect_regions(w, &w->window[n].global_regions);
+	}
+}
+
 static void guard_in_whole_regions(struct bt_windows *w, uint32_t frame, uint32_t ram_page)
 {
 	uint64_t offset = (uint64_t)(frame % PAGES_PER_REGION) * PAGE_SIZE;
@@ -716,7 +737,7 @@ void page_unguard(struct bt_windows *w, gpa_t at)
 	uint64_t offset = (uint64_t)(frame % PAGES_PER_REGION) * PAGE_SIZE;
 	struct region *r, *next;
 
-	if (!is_guarded(w, ram_page) || !mem_allow_direct(mem_page(w->mem, at), DIRECT_ENGINE))
+	if (!is_guarded(w, ram_page) || !mem_allow_direct(w->mem, mem_page(w->mem, at), DIRECT_ENGINE))
 		return;
 	w->guarded[ram_page / 64] &= ~BIT(ram_page % 64);
 	for (r = region_of(w, *large_head(w, frame)); r; r = next) {
