@@ -129,6 +129,27 @@ static enum bus_space bar_space(const struct pci_device *pci, unsigned n)
 	return pci->bars[n].io ? BUS_PIO : BUS_MMIO;
 }
 
+/* A BAR that shows memory: nobody else may have its addresses on the bus, where only what the map leaves out arrives. */
+static void show_memory(struct pci_device *pci, unsigned n)
+{
+	struct guest_mem *mem = pci->device.bus->mem;
+	struct mem_layer *layer = &pci->bars[n].layer;
+	bool shown = pci->bars[n].range.mapped;
+	struct error error;
+
+	if (!pci->bars[n].memory)
+		return;
+	if (!layer->added) {
+		*layer = (struct mem_layer){ .memory = pci->bars[n].memory,
+					     .size = pci->bars[n].size,
+					     .priority = MEM_PRIORITY_DEVICE };
+		if (shown && mem_layer_add(mem, layer, &error))
+			log_guest("BAR %u: %s", n, error.text);
+	}
+	if (layer->added)
+		mem_layer_set(mem, layer, shown ? pci->bars[n].range.start : layer->start, shown, shown);
+}
+
 static void map_bar(struct pci_device *pci, unsigned n)
 {
 	struct bus_range *range = &pci->bars[n].range;
@@ -142,12 +163,14 @@ static void map_bar(struct pci_device *pci, unsigned n)
 		log_guest("BAR %u: %s", n, error.text);
 	else
 		pci->bars_mapped |= 1 << n;
+	show_memory(pci, n);
 }
 
 static void unmap_bar(struct pci_device *pci, unsigned n)
 {
 	bus_unmap(pci->device.bus, bar_space(pci, n), &pci->bars[n].range);
 	pci->bars_mapped &= ~(1 << n);
+	show_memory(pci, n);
 }
 
 static bool bar_wanted(const struct pci_device *pci, unsigned n)
@@ -178,6 +201,7 @@ static void init_bars(struct pci_device *pci)
 		if (!size)
 			continue;
 		BUG_ON(size & (size - 1) || size < (pci->bars[n].io ? 4 : 16));
+		BUG_ON(pci->bars[n].memory && (pci->bars[n].io || size < PAGE_SIZE));
 		store_le32(config, pci->bars[n].io ? 1 : pci->bars[n].wide ? 4 : 0);
 		store_le32(mask, (uint32_t) ~(size - 1) & (pci->bars[n].io ? ~3u : ~15u));
 		if (pci->bars[n].wide) {
@@ -341,14 +365,19 @@ void pci_attach(struct pci_device *pci)
 	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
 		if (mapped & 1 << n)
 			map_bar(pci, n);
+		else
+			show_memory(pci, n); /* which it may have done before */
 }
 
 void pci_remove(struct pci_device *pci)
 {
 	struct bus *bus = pci->device.bus;
 
-	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
 		bus_unmap(bus, bar_space(pci, n), &pci->bars[n].range);
+		if (pci->bars[n].layer.added)
+			mem_layer_remove(bus->mem, &pci->bars[n].layer);
+	}
 	if (bus->pci && bus->pci->functions[pci->devfn] == pci)
 		bus->pci->functions[pci->devfn] = NULL;
 }

@@ -84,16 +84,21 @@ bool mem_change_begin(struct mem_page *page, gpa_t addr, size_t len)
 
 void mem_change_end(struct mem_page *page) { atomic_fetch_sub(&page->changing, 1); }
 
-bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
+bool code_forget(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
 {
-	if (mem_is_logging(mem))
-		mem_mark_dirty(mem, page);
 	if (!mem_change_begin(page, addr, len))
 		return false;
 	if (mem->code_changed)
 		atomic_fetch_or(&page->code_chunks, mem->code_changed(mem->code_changed_opaque, addr, len));
 	mem_change_end(page);
 	return true;
+}
+
+bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
+{
+	if (mem_is_logging(mem))
+		mem_mark_dirty(mem, page);
+	return code_forget(mem, page, addr, len);
 }
 
 void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)

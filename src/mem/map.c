@@ -341,7 +341,7 @@ static void forget_code(struct guest_mem *mem, const struct mem_region *was)
 		gpa_t at = gpa(was->start + (n << PAGE_SHIFT));
 
 		if (was->pages)
-			mem_note_page(mem, &was->pages[n], at, PAGE_SIZE);
+			code_forget(mem, &was->pages[n], at, PAGE_SIZE);
 		else if (mem->code_changed)
 			mem->code_changed(mem->code_changed_opaque, at, PAGE_SIZE);
 	}

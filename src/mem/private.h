@@ -6,6 +6,11 @@
 
 #include "mem/mem.h"
 
+/* ---- code.c ---- */
+
+/* What mem_note_page() does about code: these bytes are no more what they were. */
+bool code_forget(struct guest_mem *, struct mem_page *, gpa_t, size_t);
+
 /* ---- map.c ---- */
 
 /* Records of pages for RAM of mem->ram_size and what else there will be; an empty map. */
