@@ -72,6 +72,7 @@ void memory_fini(struct guest_mem *mem, struct memory *memory)
 		atomic_store(&page->code_chunks, 0);
 		atomic_store(&page->direct, 0);
 	}
+	origin_forget(mem, memory);
 	list_remove(&memory->node);
 	host_memory_destroy(&memory->file);
 }
@@ -270,12 +271,28 @@ static const struct mem_region *find_from(const struct mem_map *map, uint64_t at
 	return &map->regions[low];
 }
 
+/* What an address shows, on both sides. */
+static void fetch_page(const struct guest_mem *mem, const struct mem_region *region, gpa_t addr)
+{
+	struct guest_mem *changed = (struct guest_mem *)mem; /* nothing that the caller sees */
+	uint64_t n = (addr.v - region->start) >> PAGE_SHIFT;
+
+	if (region->pages)
+		origin_fetch(changed, &region->pages[n]);
+	if (region->write_pages && !region->writable)
+		origin_fetch(changed, &region->write_pages[n]);
+}
+
 const struct mem_region *mem_find(const struct guest_mem *mem, gpa_t addr)
 {
 	const struct mem_map *map = atomic_load_explicit(&mem->map, memory_order_acquire);
 	const struct mem_region *region = find_from(map, addr.v);
 
-	return region < map->regions + map->count && region->start <= addr.v ? region : NULL;
+	if (region == map->regions + map->count || region->start > addr.v)
+		return NULL;
+	if (mem_has_origins(mem))
+		fetch_page(mem, region, addr);
+	return region;
 }
 
 uint8_t *mem_map(struct guest_mem *mem, gpa_t addr, size_t len, bool write)
@@ -285,6 +302,8 @@ uint8_t *mem_map(struct guest_mem *mem, gpa_t addr, size_t len, bool write)
 	if (!region || !region->host || (write && !region->writable) ||
 	    !range_ok(addr.v - region->start, len, region->size))
 		return NULL;
+	for (uint64_t at = (addr.v | (PAGE_SIZE - 1)) + 1; mem_has_origins(mem) && at - addr.v < len; at += PAGE_SIZE)
+		fetch_page(mem, region, gpa(at));
 	return region->host + (addr.v - region->start);
 }
 
@@ -389,6 +408,24 @@ void mem_commit(struct guest_mem *mem)
 	report(mem, before);
 }
 
+void map_renew(struct guest_mem *mem)
+{
+	const struct mem_map *map = atomic_load(&mem->map);
+	struct mem_listener *listener;
+
+	for (unsigned n = 0; n < map->count; n++) {
+		uint64_t start = map->regions[n].start, size = map->regions[n].size;
+
+		list_for_each (listener, &mem->listeners, node)
+			if (listener->changes)
+				listener->changes(listener->opaque, start, size);
+		forget_code(mem, &map->regions[n]);
+		list_for_each (listener, &mem->listeners, node)
+			if (listener->changed)
+				listener->changed(listener->opaque, start, size);
+	}
+}
+
 void mem_listen(struct guest_mem *mem, struct mem_listener *listener) { list_append(&mem->listeners, &listener->node); }
 
 void mem_unlisten(struct mem_listener *listener) { list_remove(&listener->node); }
@@ -418,6 +455,7 @@ int map_create(struct guest_mem *mem, struct error *err)
 	mem->pages = records;
 	mem->dirty = (_Atomic uint64_t *)(mem->pages + mem->page_count);
 	pthread_mutex_init(&mem->layers_lock, NULL);
+	pthread_mutex_init(&mem->fetch_lock, NULL);
 	return 0;
 }
 
@@ -433,4 +471,5 @@ void map_destroy(struct guest_mem *mem)
 	}
 	munmap(mem->pages, records_size(mem));
 	pthread_mutex_destroy(&mem->layers_lock);
+	pthread_mutex_destroy(&mem->fetch_lock);
 }

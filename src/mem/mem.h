@@ -83,12 +83,26 @@ enum memory_kind {
 	MEMORY_KIND_DEVICE, /* a device's: its BAR shows it */
 };
 
+/*
+ * Where the contents of a memory's pages come from until somebody has needed them (a snapshot's file, another host): origin.c. fetch() fills a page of
+ * the memory, by number in it; once for each page; any thread, in the middle of an access or a copy, so it waits for no lock of a device and no
+ * exclusive section.
+ */
+struct mem_origin {
+	void (*fetch)(void *opaque, uint64_t page, void *to);
+	void *opaque;
+};
+
 /* Pages that have a file. Their records are mem.pages[first] and those behind: that number is the page's name wherever it is shown. */
 struct memory {
 	struct list node;
 	enum memory_kind kind;
 	struct host_memory file;
 	uint64_t first;
+	/* origin.c */
+	struct mem_origin origin;
+	_Atomic uint64_t *absent; /* bit a page: it is still its origin's; NULL: there never was one */
+	_Atomic uint64_t absent_count;
 };
 
 /*
@@ -153,8 +167,10 @@ struct guest_mem {
 	struct mem_map maps[2];
 	_Atomic unsigned readers; /* copies under way: the map that they look into stays */
 	struct list listeners;
-	_Atomic bool logging;	 /* writes are logged: dirty.c */
-	_Atomic uint64_t *dirty; /* bit a page, by number */
+	pthread_mutex_t fetch_lock;
+	_Atomic unsigned origins; /* memories of which pages are absent */
+	_Atomic bool logging;	  /* writes are logged: dirty.c */
+	_Atomic uint64_t *dirty;  /* bit a page, by number */
 	/*
 	 * Physical address bits that leave the processors: all, or all but bit 20 while the A20 gate is closed. Changed while all
 	 * vCPUs are stopped; their TLBs are flushed then. For who translates addresses: functions of mem take what comes out.
@@ -210,7 +226,7 @@ void mem_unlisten(struct mem_listener *);
 
 /*
  * The region that holds this address, or NULL. No lock: the answer is good while vCPUs are not stopped, in the thread of one that runs. Other threads
- * copy by mem_read() and its like.
+ * copy by mem_read() and its like. Of a memory with an origin only the page at this address may be used.
  */
 const struct mem_region *mem_find(const struct guest_mem *, gpa_t);
 /* The memory that has this page, as struct memory numbers them, NULL: none. */
@@ -299,13 +315,25 @@ void mem_mark_dirty(struct guest_mem *, const struct mem_page *);
  * The contents of RAM as bytes (record.c): runs of pages that are not all zeros, each with a checksum, in the order of their numbers, which
  * count pages of mem->ram; behind them a run of none. No vCPU runs.
  */
-void mem_save(const struct guest_mem *, struct writer *);
+void mem_save(struct guest_mem *, struct writer *);
 /* Looks through what mem_save() wrote; changes nothing but the reader, which is then behind it. -EINVAL names the run. */
 int mem_check(const struct guest_mem *, struct reader *, struct error *);
 /* What mem_check() has found good: RAM has these contents and no others. Decoded code of what was there before is not run again. */
 void mem_load(struct guest_mem *, struct reader *);
 /* Of all ROM: for comparing machines. */
 uint32_t mem_rom_checksum(const struct guest_mem *);
+
+/*
+ * From now on all pages of the memory are the origin's, whatever they hold (their file should have room for them: zeros). All vCPUs stopped. A page
+ * is fetched before mem_find() answers with it, so before anybody holds an address of it.
+ */
+int mem_set_origin(struct guest_mem *, struct memory *, const struct mem_origin *, struct error *);
+static inline bool mem_has_origins(const struct guest_mem *mem)
+{
+	return unlikely(atomic_load_explicit(&mem->origins, memory_order_acquire));
+}
+/* Is it still the origin's? */
+bool mem_is_absent(const struct memory *, uint64_t page);
 
 /* All RAM, whatever hides some of it now: number of ranges, filled into starts/sizes (room for 4). */
 unsigned mem_ram_ranges(const struct guest_mem *, uint64_t starts[4], uint64_t sizes[4]);

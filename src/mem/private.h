@@ -11,7 +11,17 @@
 /* What mem_note_page() does about code: these bytes are no more what they were. */
 bool code_forget(struct guest_mem *, struct mem_page *, gpa_t, size_t);
 
+/* ---- origin.c ---- */
+
+/* Only while mem_has_origins(): the page is there when this returns. */
+void origin_fetch(struct guest_mem *, const struct mem_page *);
+void origin_fetch_all(struct guest_mem *, struct memory *);
+void origin_forget(struct guest_mem *, struct memory *);
+
 /* ---- map.c ---- */
+
+/* Everybody lets go of everything, as if all of the map had changed. */
+void map_renew(struct guest_mem *);
 
 /* Records of pages for RAM of mem->ram_size and what else there will be; an empty map. */
 int map_create(struct guest_mem *, struct error *);

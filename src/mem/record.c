@@ -1,7 +1,7 @@
 /*
  * The contents of RAM as bytes: runs of pages that are not all zeros.
  */
-#include "mem/mem.h"
+#include "mem/private.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -51,9 +51,12 @@ static uint64_t next_used(const struct guest_mem *mem, uint64_t page)
 	return end;
 }
 
-void mem_save(const struct guest_mem *mem, struct writer *writer)
+void mem_save(struct guest_mem *mem, struct writer *writer)
 {
-	uint64_t end = mem->ram_size >> PAGE_SHIFT, first = next_used(mem, 0);
+	uint64_t end = mem->ram_size >> PAGE_SHIFT, first;
+
+	origin_fetch_all(mem, &mem->ram);
+	first = next_used(mem, 0);
 
 	while (first < end) {
 		uint64_t next = first + 1, used = next_used(mem, next);
@@ -133,6 +136,7 @@ void mem_load(struct guest_mem *mem, struct reader *reader)
 {
 	struct run run;
 
+	origin_forget(mem, &mem->ram);
 	host_memory_clear(&mem->ram.file);
 	do {
 		const uint8_t *data = take_run(reader, &run);
@@ -140,6 +144,8 @@ void mem_load(struct guest_mem *mem, struct reader *reader)
 		BUG_ON(!data);
 		memcpy(mem->ram.file.base + (run.first << PAGE_SHIFT), data, (size_t)run.pages << PAGE_SHIFT);
 	} while (run.pages);
+	for (uint64_t n = 0; mem_is_logging(mem) && n < mem->ram_size >> PAGE_SHIFT; n++)
+		mem_mark_dirty(mem, &mem->pages[mem->ram.first + n]);
 	for (unsigned i = 0; i < ARRAY_SIZE(mem->ram_layers); i++)
 		mem_note_write(mem, gpa(mem->ram_layers[i].start), mem->ram_layers[i].size);
 }

@@ -16,7 +16,37 @@ struct watch {
 	uint8_t *copy;
 	uint64_t *bitmap;
 	uint64_t pages, comparisons, logged, changed, missing;
+	uint8_t *origin; /* all of RAM's contents when it began; NULL: that is in RAM */
+	uint64_t fetched;
+	bool away;
 };
+
+static void fetch(void *opaque, uint64_t page, void *to)
+{
+	struct watch *w = opaque;
+
+	memcpy(to, w->origin + (page << PAGE_SHIFT), PAGE_SIZE);
+	w->fetched++;
+}
+
+/* RAM is empty, and gets its pages from a copy when they are needed. */
+static void move_away(struct watch *w)
+{
+	const struct mem_origin origin = { fetch, w };
+
+	memcpy(w->origin, w->mem->ram.file.base, w->mem->ram.file.size);
+	memset(w->mem->ram.file.base, 0, w->mem->ram.file.size);
+	BUG_ON(mem_set_origin(w->mem, &w->mem->ram, &origin, NULL));
+}
+
+static uint64_t checksum(const struct watch *w)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t n = 0; n < w->mem->ram.file.size; n += 8)
+		sum = sum * 0x9e3779b97f4a7c15ull + load_le64(w->copy + n) + 1;
+	return sum;
+}
 
 static uint64_t position_of(const struct vcpu *v)
 {
@@ -35,6 +65,11 @@ static void begin(struct watch *w, struct guest_mem *mem)
 	w->bitmap = calloc(w->pages / 64, sizeof(*w->bitmap));
 	BUG_ON(!w->copy || !w->bitmap);
 	memcpy(w->copy, mem->ram.file.base, mem->ram.file.size);
+	if (w->away) {
+		w->origin = malloc(mem->ram.file.size);
+		BUG_ON(!w->origin);
+		move_away(w);
+	}
 	mem_dirty_start(mem);
 }
 
@@ -47,7 +82,7 @@ static void compare(struct watch *w, uint64_t position)
 		bool logged = w->bitmap[n / 64] & BIT(n % 64);
 
 		w->logged += logged;
-		if (!memcmp(was, is, PAGE_SIZE))
+		if (mem_is_absent(&w->mem->ram, n) || !memcmp(was, is, PAGE_SIZE))
 			continue;
 		w->changed++;
 		memcpy(was, is, PAGE_SIZE);
@@ -88,12 +123,15 @@ static int run(struct watch *w, struct machine_config *config)
 	if (w->mem) {
 		compare(w, w->next);
 		mem_dirty_stop(w->mem);
+		printf("RAM at the end: %#llx; %llu of %llu pages fetched\n", (unsigned long long)checksum(w),
+		       (unsigned long long)w->fetched, (unsigned long long)w->pages);
 	}
 	printf("status %d; %llu comparisons, %llu pages logged, %llu changed, %llu missing\n", status,
 	       (unsigned long long)w->comparisons, (unsigned long long)w->logged, (unsigned long long)w->changed,
 	       (unsigned long long)w->missing);
 	machine_destroy(w->machine);
 	free(w->copy);
+	free(w->origin);
 	free(w->bitmap);
 	return w->missing || !w->changed || status == MACHINE_ENGINE_ERROR;
 }
@@ -101,7 +139,7 @@ static int run(struct watch *w, struct machine_config *config)
 static void usage(void)
 {
 	fputs("usage: dirty --kernel FILE [--initrd FILE] [--append TEXT] [--engine NAME] [--cpus N] [--memory MIB]\n"
-	      "             [--interval INSTRUCTIONS] [--end INSTRUCTIONS] [--serial SPEC] [--debug-exit]\n",
+	      "             [--interval INSTRUCTIONS] [--end INSTRUCTIONS] [--serial SPEC] [--debug-exit] [--origin]\n",
 	      stderr);
 	exit(2);
 }
@@ -109,17 +147,12 @@ static void usage(void)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "kernel", required_argument, NULL, 'k' },
-		{ "initrd", required_argument, NULL, 'r' },
-		{ "append", required_argument, NULL, 'a' },
-		{ "engine", required_argument, NULL, 'e' },
-		{ "cpus", required_argument, NULL, 'c' },
-		{ "memory", required_argument, NULL, 'm' },
-		{ "interval", required_argument, NULL, 'i' },
-		{ "end", required_argument, NULL, 'n' },
-		{ "serial", required_argument, NULL, 's' },
-		{ "debug-exit", no_argument, NULL, 'd' },
-		{ NULL, 0, NULL, 0 },
+		{ "kernel", required_argument, NULL, 'k' },   { "initrd", required_argument, NULL, 'r' },
+		{ "append", required_argument, NULL, 'a' },   { "engine", required_argument, NULL, 'e' },
+		{ "cpus", required_argument, NULL, 'c' },     { "memory", required_argument, NULL, 'm' },
+		{ "interval", required_argument, NULL, 'i' }, { "end", required_argument, NULL, 'n' },
+		{ "serial", required_argument, NULL, 's' },   { "debug-exit", no_argument, NULL, 'd' },
+		{ "origin", no_argument, NULL, 'o' },	      { NULL, 0, NULL, 0 },
 	};
 	struct machine_config config = { .memory = 256ull << 20,
 					 .cpus = 1,
@@ -141,6 +174,7 @@ int main(int argc, char **argv)
 		case 'n': watch.end = strtoull(optarg, NULL, 0); break;
 		case 's': config.serial[0] = optarg; break;
 		case 'd': config.debug_exit = true; break;
+		case 'o': watch.away = true; break;
 		default: usage();
 		}
 	}

@@ -15,7 +15,15 @@ bare() {
 
 boot() {
 	timeout "${DIRTY_LIMIT:-200}" "$dirty" --kernel "$guest/cloud/vmlinuz" --initrd "$guest/initrd.cpio.gz" --append "console=ttyS0" \
-		--memory "${DIRTY_MEMORY:-128}" --interval 10000000 --end "${DIRTY_END:-300000000}" --engine "$1" --cpus "$2"
+		--memory "${DIRTY_MEMORY:-128}" --interval 10000000 --end "${DIRTY_END:-300000000}" --engine "$@"
+}
+
+# Pages that come from elsewhere when they are needed: the guest does the same, to the last byte of RAM.
+origin() {
+	boot "$1" --cpus "$2" >"$scratch/all" && boot "$1" --cpus "$2" --origin >"$scratch/fetched" || return 1
+	grep . "$scratch/all" "$scratch/fetched"
+	all=$(sed -n 's/^RAM at the end: \([^;]*\);.*/\1/p' "$scratch/all")
+	[ -n "$all" ] && grep -q "^RAM at the end: $all; [1-9]" "$scratch/fetched"
 }
 
 for engine in $engines; do
@@ -29,7 +37,8 @@ for engine in $engines; do
 	*,*) ;;
 	*)
 		for cpus in 1 2; do
-			check "the cloud kernel's boot, $cpus CPUs: $engine" boot "$engine" "$cpus"
+			check "the cloud kernel's boot, $cpus CPUs: $engine" boot "$engine" --cpus "$cpus"
+			check "the same with all of memory elsewhere, $cpus CPUs: $engine" origin "$engine" "$cpus"
 		done
 		;;
 	esac

@@ -332,6 +332,71 @@ static void what_moves_is_no_code(void **state)
 	mem_destroy(mem);
 }
 
+/* ---- origins ---- */
+
+struct source {
+	uint8_t pages[4][PAGE_SIZE];
+	unsigned fetched[4];
+};
+
+static void fetch_page(void *opaque, uint64_t page, void *to)
+{
+	struct source *s = opaque;
+
+	assert_true(page < 4);
+	s->fetched[page]++;
+	memcpy(to, s->pages[page], PAGE_SIZE);
+}
+
+static void check_fetched(const struct source *s, unsigned a, unsigned b, unsigned c, unsigned d)
+{
+	assert_true(s->fetched[0] == a && s->fetched[1] == b && s->fetched[2] == c && s->fetched[3] == d);
+}
+
+/* A page comes when it is first asked for, however that is, and once. */
+static void pages_come_from_their_origin(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct memory *memory = memory_create(mem, MEMORY_KIND_DEVICE, "test-device", 4 * PAGE_SIZE, NULL);
+	struct mem_layer layer = {
+		.memory = memory, .start = 0xe0000000, .size = 4 * PAGE_SIZE, .reads = true, .writes = true
+	};
+	struct source *s = calloc(1, sizeof(*s));
+	const struct mem_origin origin = { fetch_page, s };
+	uint8_t bytes[2];
+
+	(void)state;
+	for (unsigned n = 0; n < 4; n++)
+		memset(s->pages[n], (int)n + 1, PAGE_SIZE);
+	assert_int_equal(mem_layer_add(mem, &layer, NULL), 0);
+	mem_commit(mem);
+	assert_int_equal(mem_set_origin(mem, memory, &origin, NULL), 0);
+	check_fetched(s, 0, 0, 0, 0);
+	assert_int_equal(mem_read(mem, gpa(0xe0000fff), bytes, 2), 0);
+	assert_memory_equal(bytes, "\1\2", 2);
+	check_fetched(s, 1, 1, 0, 0);
+	assert_int_equal(mem_write(mem, gpa(0xe0002001), "\x99", 1), 0);
+	check_fetched(s, 1, 1, 1, 0);
+	assert_memory_equal(memory->file.base + 2 * PAGE_SIZE, "\3\x99\3", 3);
+	assert_true(!mem_is_absent(memory, 2) && mem_is_absent(memory, 3));
+	assert_int_equal(mem_map(mem, gpa(0xe0000000), 4 * PAGE_SIZE, false)[3 * PAGE_SIZE], 4);
+	check_fetched(s, 1, 1, 1, 1);
+	assert_false(mem_has_origins(mem));
+	/* what was written is kept, until there is an origin again */
+	assert_int_equal(mem_read(mem, gpa(0xe0002001), bytes, 1), 0);
+	assert_int_equal(bytes[0], 0x99);
+	assert_int_equal(mem_set_origin(mem, memory, &origin, NULL), 0);
+	assert_int_equal(mem_read(mem, gpa(0xe0002001), bytes, 1), 0);
+	assert_int_equal(bytes[0], 3);
+	check_fetched(s, 1, 1, 2, 1);
+	mem_layer_remove(mem, &layer);
+	mem_commit(mem);
+	memory_destroy(mem, memory);
+	assert_false(mem_has_origins(mem));
+	mem_destroy(mem);
+	free(s);
+}
+
 /* ---- code ---- */
 
 static void writes_to_code_change_the_generation(void **state)
@@ -588,6 +653,7 @@ int main(void)
 		cmocka_unit_test(memory_comes_and_goes),
 		cmocka_unit_test(reads_and_writes_go_different_ways),
 		cmocka_unit_test(what_moves_is_no_code),
+		cmocka_unit_test(pages_come_from_their_origin),
 		cmocka_unit_test(writes_to_code_change_the_generation),
 		cmocka_unit_test(a_change_is_everybodys_until_it_ends),
 		cmocka_unit_test(code_and_direct_writes),

@@ -119,6 +119,8 @@ static struct candidate candidate(struct fill *f, const struct mem_region *ram, 
 		c.mappable = true;
 	}
 	c.mappable &= c.frame - ram->start < ram->size;
+	if (mem_has_origins(f->w->mem) && page != here)
+		c.mappable = false;
 	if (is_closed(f->window, f->lin + ((uint64_t)page - here) * PAGE_SIZE))
 		c.mappable = false;
 	/* While writes are logged only what is written. */
@@ -283,8 +285,8 @@ static bool may_be_whole(const struct fill *f, unsigned *mappings)
 	unsigned needed;
 
 	*mappings = FILL_MAPPINGS;
-	if (f->walk.leaf == LEAF_4K || mem_is_logging(f->w->mem) || has_closed(f->window, region_number(f->lin)) ||
-	    !windows_offset(f->w, frame, BIT(REGION_SHIFT), &offset))
+	if (f->walk.leaf == LEAF_4K || mem_is_logging(f->w->mem) || mem_has_origins(f->w->mem) ||
+	    has_closed(f->window, region_number(f->lin)) || !windows_offset(f->w, frame, BIT(REGION_SHIFT), &offset))
 		return false;
 	needed = FILL_MAPPINGS + 2 * region_code_pages(f->w, frame);
 	if (needed > f->w->mapping_limit / 2)
