@@ -57,10 +57,11 @@ STEP := $(call program,step)
 VECTORS := $(call program,vectors)
 libs.vectors := -ljansson -lz
 SNAPSHOT := $(call program,snapshot)
+DIRTY := $(call program,dirty)
 # doppel itself, with one engine more.
 MORE_ENGINES := $(call program,engines)
 objects.engines := $(OUT)/obj/cli/main.o
-PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(MORE_ENGINES)
+PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) $(MORE_ENGINES)
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 # A fuzzer of one of these is all of it but its main().
 all_but_main = $(filter-out tests/$(1)/$(1).c,$(sort $(wildcard tests/$(1)/*.c)))
@@ -75,7 +76,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep snapshot fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -261,7 +262,7 @@ packages:
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
-	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' MORE_ENGINES='$(abspath $(MORE_ENGINES))' \
+	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' DIRTY='$(abspath $(DIRTY))' MORE_ENGINES='$(abspath $(MORE_ENGINES))' \
 	OBJECTS='$(abspath $(OUT)/obj)'
 # The same with the address sanitizer, for those who want that.
 ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \
@@ -303,6 +304,11 @@ isolation: $(ISOLATION)
 # The same, e.g. --other bt,block=1.
 step: $(STEP)
 	$(Q)$(STEP) $(STEP_ARGS)
+
+# Minutes: whole boots.
+dirty: $(DIRTY) guests
+	$(Q)scripts/get-guest.sh
+	$(Q)$(TEST_ENV) DIRTY_END=4000000000 DIRTY_LIMIT=1800 DIRTY_MEMORY=256 tests/dirty/dirty.t
 
 # Minutes; LOCKSTEP_ARGS e.g. --engine bt,link=off or --step 200.
 lockstep: $(LOCKSTEP)

@@ -19,12 +19,12 @@ _Static_assert(MEMORY_RANGES_MAX *BIOS_ENTRY_SIZE <= BIOS_MAP_COUNT - BIOS_MAP, 
 
 int bios_map(struct guest_mem *mem, struct error *err)
 {
-	int rc = mem_hide_ram(mem, gpa(ROM_BELOW_1M), BIOS_SIZE, err);
+	int rc = mem_add_rom(mem, gpa(ROM_BELOW_1M), bios_rom, BIOS_SIZE, err);
 
-	if (!rc)
-		rc = mem_add_rom(mem, gpa(ROM_BELOW_1M), bios_rom, BIOS_SIZE, err);
 	return rc ? rc : mem_add_rom(mem, gpa(MEM_HIGH_BASE - BIOS_SIZE), bios_rom, BIOS_SIZE, err);
 }
+
+void bios_shadow(struct guest_mem *mem) { boot_write(mem, ROM_BELOW_1M, bios_rom, BIOS_SIZE); }
 
 bool bios_resumes(uint8_t shutdown_code)
 {

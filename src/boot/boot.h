@@ -50,18 +50,18 @@ int boot_load_bytes(const struct boot_config *, const struct boot_files *, struc
 void boot_state_protected_mode(struct guest_mem *, struct cpu_state *, uint32_t eip);
 
 /*
- * Instead of a kernel: reads a firmware and maps it as ROM that ends at 4 GiB; a multiple of 4 KiB, at most 16 MiB. *rom is the
- * caller's to free, after mem. The first instruction is the processor's own after a reset.
+ * Instead of a kernel: reads a firmware and maps it as ROM that ends at 4 GiB, its last 128 KiB also below 1 MiB; a multiple of 4 KiB, at
+ * most 16 MiB. The first instruction is the processor's own after a reset.
  */
-int rom_load(struct guest_mem *, const char *path, uint8_t **rom, size_t *size, struct error *);
-/* At each reset: the last 128 KiB of it, or all, into the RAM that ends at 1 MiB. */
-void rom_shadow(struct guest_mem *, const uint8_t *rom, size_t size);
+int rom_load(struct guest_mem *, const char *path, struct error *);
 
 /*
- * Instead of a firmware: its ROM, at the top of 4 GiB and of 1 MiB (where RAM makes room), with code at the reset vector that asks for a reset
+ * Instead of a firmware: its ROM, at the top of 4 GiB and of 1 MiB, with code at the reset vector that asks for a reset
  * of the machine or honours the warm-reset vector 40:67, and what the interrupt vectors lead to. Once, when the machine is made.
  */
 int bios_map(struct guest_mem *, struct error *);
+/* At each reset, while the RAM behind the lower one can be written: a copy in it. */
+void bios_shadow(struct guest_mem *);
 /* With this in CMOS register BOOT_SHUTDOWN_CODE, does a processor that was reset go on where 40:67 says? */
 #define BOOT_SHUTDOWN_CODE 0x0f
 bool bios_resumes(uint8_t shutdown_code);

@@ -8,24 +8,26 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define ROM_MAX	   (16u << 20) /* what is below are APICs */
-#define SHADOW_MAX (128u << 10)
+#define ROM_MAX	     (16u << 20) /* what is below are APICs */
+#define BELOW_1M_MAX (128u << 10)
 
-int rom_load(struct guest_mem *mem, const char *path, uint8_t **rom, size_t *size, struct error *err)
+int rom_load(struct guest_mem *mem, const char *path, struct error *err)
 {
-	int rc = boot_read_file("firmware", path, ROM_MAX, rom, size, err);
+	uint8_t *rom = NULL;
+	size_t size, part;
+	int rc = boot_read_file("firmware", path, ROM_MAX, &rom, &size, err);
 
 	if (rc && rc != -EFBIG)
 		return rc;
-	if (rc || !*size || *size % PAGE_SIZE)
+	if (rc || !size || size % PAGE_SIZE) {
+		free(rom);
 		return error_set(err, ENOEXEC, "firmware '%s': a ROM has a multiple of 4096 bytes, at most 16 MiB%s",
 				 path, rc ? "; this one is larger" : "");
-	return mem_add_rom(mem, gpa(MEM_HIGH_BASE - *size), *rom, *size, err);
-}
-
-void rom_shadow(struct guest_mem *mem, const uint8_t *rom, size_t size)
-{
-	size_t part = MIN(size, SHADOW_MAX);
-
-	boot_write(mem, FIRMWARE_END - part, rom + size - part, part);
+	}
+	part = MIN(size, BELOW_1M_MAX);
+	rc = mem_add_rom(mem, gpa(MEM_HIGH_BASE - size), rom, size, err);
+	if (!rc)
+		rc = mem_add_rom(mem, gpa(FIRMWARE_END - part), rom + size - part, part, err);
+	free(rom);
+	return rc;
 }

@@ -247,6 +247,8 @@ struct pci_device {
 		bool io;
 		bool wide;		/* 64-bit: uses the next BAR too */
 		struct bus_range range; /* mapped when enabled by the command register */
+		struct memory *memory;	/* what it shows, of its size; NULL: the range's functions answer. The device's */
+		struct mem_layer layer;
 	} bars[6];
 	uint8_t bars_mapped;  /* by number: two may want the same place, who is there stays */
 	struct irq_line intx; /* routed by the PIIX3's PIRQ registers */
@@ -264,6 +266,12 @@ struct pci_device {
 
 /* Ports 0xcf8..0xcff; the host bridge. */
 int pci_bus_create(struct bus *, struct error *);
+/*
+ * As firmware leaves the host bridge's PAM registers: RAM from 768 KiB to 1 MiB, all of it to be written, or all but the last 64 KiB. mem_commit()
+ * is the caller's.
+ */
+enum i440fx_ram { I440FX_RAM, I440FX_RAM_SEALED };
+void i440fx_set_ram(struct bus *, enum i440fx_ram);
 /* Fill config[] and the masks of the standard header (type 0). class_revision: class code << 8 | revision. interrupt_pin 1 = A. */
 void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint32_t class_revision,
 		     uint16_t subsystem_vendor, uint16_t subsystem, uint8_t interrupt_pin);

@@ -1,8 +1,8 @@
 /*
- * PCI: configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3), one bus, base address registers, INTx, and
- * the i440FX host bridge at 00:00.0. All under bus->lock.
+ * PCI: configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3), one bus, base address registers and
+ * INTx. All under bus->lock.
  */
-#include "bus/bus.h"
+#include "bus/private.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -129,6 +129,27 @@ static enum bus_space bar_space(const struct pci_device *pci, unsigned n)
 	return pci->bars[n].io ? BUS_PIO : BUS_MMIO;
 }
 
+/* A BAR that shows memory: nobody else may have its addresses on the bus, where only what the map leaves out arrives. */
+static void show_memory(struct pci_device *pci, unsigned n)
+{
+	struct guest_mem *mem = pci->device.bus->mem;
+	struct mem_layer *layer = &pci->bars[n].layer;
+	bool shown = pci->bars[n].range.mapped;
+	struct error error;
+
+	if (!pci->bars[n].memory)
+		return;
+	if (!layer->added) {
+		*layer = (struct mem_layer){ .memory = pci->bars[n].memory,
+					     .size = pci->bars[n].size,
+					     .priority = MEM_PRIORITY_DEVICE };
+		if (shown && mem_layer_add(mem, layer, &error))
+			log_guest("BAR %u: %s", n, error.text);
+	}
+	if (layer->added)
+		mem_layer_set(mem, layer, shown ? pci->bars[n].range.start : layer->start, shown, shown);
+}
+
 static void map_bar(struct pci_device *pci, unsigned n)
 {
 	struct bus_range *range = &pci->bars[n].range;
@@ -142,12 +163,14 @@ static void map_bar(struct pci_device *pci, unsigned n)
 		log_guest("BAR %u: %s", n, error.text);
 	else
 		pci->bars_mapped |= 1 << n;
+	show_memory(pci, n);
 }
 
 static void unmap_bar(struct pci_device *pci, unsigned n)
 {
 	bus_unmap(pci->device.bus, bar_space(pci, n), &pci->bars[n].range);
 	pci->bars_mapped &= ~(1 << n);
+	show_memory(pci, n);
 }
 
 static bool bar_wanted(const struct pci_device *pci, unsigned n)
@@ -178,6 +201,7 @@ static void init_bars(struct pci_device *pci)
 		if (!size)
 			continue;
 		BUG_ON(size & (size - 1) || size < (pci->bars[n].io ? 4 : 16));
+		BUG_ON(pci->bars[n].memory && (pci->bars[n].io || size < PAGE_SIZE));
 		store_le32(config, pci->bars[n].io ? 1 : pci->bars[n].wide ? 4 : 0);
 		store_le32(mask, (uint32_t) ~(size - 1) & (pci->bars[n].io ? ~3u : ~15u));
 		if (pci->bars[n].wide) {
@@ -306,6 +330,8 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 	return 0;
 }
 
+struct pci_device *pci_function(const struct bus *bus, unsigned devfn) { return bus->pci->functions[devfn]; }
+
 void pci_reset(struct pci_device *pci)
 {
 	memcpy(pci->config, pci->config_reset, sizeof(pci->config));
@@ -339,66 +365,21 @@ void pci_attach(struct pci_device *pci)
 	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
 		if (mapped & 1 << n)
 			map_bar(pci, n);
+		else
+			show_memory(pci, n); /* which it may have done before */
 }
 
 void pci_remove(struct pci_device *pci)
 {
 	struct bus *bus = pci->device.bus;
 
-	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
 		bus_unmap(bus, bar_space(pci, n), &pci->bars[n].range);
+		if (pci->bars[n].layer.added)
+			mem_layer_remove(bus->mem, &pci->bars[n].layer);
+	}
 	if (bus->pci && bus->pci->functions[pci->devfn] == pci)
 		bus->pci->functions[pci->devfn] = NULL;
-}
-
-/* ---- the i440FX host bridge (82441FX data sheet, 290549) ---- */
-
-struct host_bridge {
-	struct pci_device pci;
-};
-
-#define PAM0  0x59 /* programmable attribute map, seven registers */
-#define SMRAM 0x72
-
-static void host_bridge_reset(struct device *device) { pci_reset((struct pci_device *)device); }
-
-static void host_bridge_destroy(struct device *device)
-{
-	pci_remove((struct pci_device *)device);
-	free(device);
-}
-
-static int host_bridge_loaded(void *object, uint16_t version, struct error *err)
-{
-	(void)version;
-	return pci_loaded(object, err);
-}
-
-static void host_bridge_attach(struct device *device) { pci_attach((struct pci_device *)device); }
-
-STATE_DESC(host_bridge_state_desc, "i440fx", 1, struct host_bridge, PCI_CONFIG_STATE, .loaded = host_bridge_loaded);
-
-static const struct device_ops host_bridge_ops = {
-	.state = &host_bridge_state_desc,
-	.reset = host_bridge_reset,
-	.attach = host_bridge_attach,
-	.destroy = host_bridge_destroy,
-};
-
-static int host_bridge_create(struct bus *bus, struct error *err)
-{
-	struct host_bridge *bridge = calloc(1, sizeof(*bridge));
-	struct pci_device *pci = &bridge->pci;
-
-	if (!bridge)
-		return error_set(err, ENOMEM, "out of memory for the PCI host bridge");
-	device_init(&pci->device, bus, "i440fx", &host_bridge_ops);
-	pci_init_config(pci, 0x8086, 0x1237, 0x06000002, 0, 0, 0);
-	/* Memory attributes are kept, and change nothing: the ROM area is RAM from the start. */
-	memset(&pci->config_mask[PAM0], 0xff, 7);
-	pci->config[SMRAM] = 0x02;
-	pci->config_mask[SMRAM] = 0x78;
-	return pci_add(bus, pci, 0, 0, err);
 }
 
 /* ---- life ---- */
@@ -445,5 +426,5 @@ int pci_bus_create(struct bus *bus, struct error *err)
 	result = bus_map(bus, BUS_PIO, &pci_bus->ranges[0], err);
 	if (!result)
 		result = bus_map(bus, BUS_PIO, &pci_bus->ranges[1], err);
-	return result ? result : host_bridge_create(bus, err);
+	return result ? result : i440fx_create(bus, err);
 }

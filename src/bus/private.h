@@ -80,6 +80,13 @@ bool lapic_accepts_intr(struct lapic *);
 /* The 8259's output rose. */
 void lapic_intr(struct lapic *);
 
+/* ---- pci.c, bus->lock held ---- */
+/* NULL: there is none. */
+struct pci_device *pci_function(const struct bus *, unsigned devfn);
+
+/* ---- i440fx.c ---- */
+int i440fx_create(struct bus *, struct error *);
+
 /* ---- pic.c, bus->lock held ---- */
 struct pic *pic_create(struct irq_chip *, struct error *);
 void pic_set_line(struct pic *, unsigned n, bool level);

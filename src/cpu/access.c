@@ -48,14 +48,14 @@ static void renew(const struct vcpu *v, struct tlb_entry *e, uint64_t lin)
 }
 
 /* Enter RAM and ROM into the TLB: for reading always, for writing if the page is dirty and holds no code. */
-static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk *walk, enum tlb_view view)
+static struct target enter_tlb(struct vcpu *v, uint64_t lin, const struct page_walk *walk, enum tlb_view view)
 {
 	uint64_t offset = lin & ~PAGE_MASK, tag = (lin & PAGE_MASK) | v->asid;
 	struct tlb_entry *e = &v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
-	struct mem_region *region = mem_find(v->mem, walk->page);
+	const struct mem_region *region = mem_find(v->mem, walk->page);
 	struct target t = { .gpa = gpa(walk->page.v | offset) };
 
-	if (!region)
+	if (!region || !region->host)
 		return t;
 
 	uint8_t *page = region->host + (walk->page.v - region->start);
@@ -69,13 +69,33 @@ static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk 
 	if (t.rom)
 		return t;
 	struct mem_page *record = &region->pages[(walk->page.v - region->start) >> PAGE_SHIFT];
-	if (writable && mem_allow_direct(record, DIRECT_TLB(e - v->tlbs[view])))
+	if (writable && mem_allow_direct(v->mem, record, DIRECT_TLB(e - v->tlbs[view])))
 		e->write_tag = tag;
 	else
 		t.code = record;
 	if (writable && v->hooks->tlb_writable)
 		v->hooks->tlb_writable(v, walk->page);
 	return t;
+}
+
+/* What is written where something else is read: never by the TLB. */
+static struct target write_behind(const struct mem_region *region, const struct page_walk *walk, uint64_t offset)
+{
+	uint64_t page = walk->page.v - region->start;
+
+	return (struct target){ .gpa = gpa(walk->page.v | offset),
+				.host = region->write_host + page + offset,
+				.code = &region->write_pages[page >> PAGE_SHIFT] };
+}
+
+static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk *walk, enum tlb_view view,
+			   enum access access)
+{
+	const struct mem_region *region = mem_find(v->mem, walk->page);
+
+	if (unlikely(access == ACCESS_WRITE && region && !region->writable && region->write_host))
+		return write_behind(region, walk, lin & ~PAGE_MASK);
+	return enter_tlb(v, lin, walk, view);
 }
 
 /* Translate for one access within a page, raising its faults; dirty is the page then if it is written. */
@@ -93,7 +113,7 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 	v->count[COUNT_TLB_MISSES]++;
 	if (cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault))
 		raise_walk_fault(v, fault, ss);
-	return enter(v, lin, &walk, view);
+	return enter(v, lin, &walk, view, access);
 }
 
 /* ---- what a reached page does with bytes ---- */
@@ -207,6 +227,14 @@ static void target_write(struct vcpu *v, const struct target *t, const uint8_t *
 	}
 }
 
+static bool is_direct(const struct target *t) { return t->host && !t->rom && !t->code; }
+
+static void note_direct(struct vcpu *v, const struct target *t, unsigned len)
+{
+	if (is_direct(t))
+		cpu_note_write(v, t->gpa, len);
+}
+
 /* ---- accesses in a given view ---- */
 
 static uint64_t load_in_view(struct vcpu *v, uint64_t lin, unsigned size, uint64_t last, enum tlb_view view, bool ss)
@@ -254,11 +282,14 @@ static void store_in_view(struct vcpu *v, uint64_t lin, uint64_t value, unsigned
 	struct target first = reach(v, lin, ACCESS_WRITE, view, ss);
 	struct target second = reach(v, next_page(lin, last), ACCESS_WRITE, view, ss);
 
-	/* Where one is a device the vCPU may have waited for it, and the other page may hold code by now. */
+	/*
+	 * The vCPU may have waited since the first was reached, and before the second is written where the first is a device: what could be written
+	 * directly may hold code by now, or be logged.
+	 */
 	target_write(v, &first, (const uint8_t *)&value, head);
+	note_direct(v, &first, head);
 	target_write(v, &second, (const uint8_t *)&value + head, size - head);
-	if (!first.host && second.host)
-		cpu_note_write(v, second.gpa, size - head);
+	note_direct(v, &second, size - head);
 }
 
 /* Reach every page of a range for nothing but the faults. */
@@ -343,7 +374,7 @@ bool cpu_tlb_fill_marked(struct vcpu *v, uint64_t lin, bool write)
 	if (!cpu_walk_marked(v, gva(lin), write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view == TLB_USER,
 			     v->tlb_view == TLB_KERNEL_AC, &walk))
 		return false;
-	enter(v, lin, &walk, v->tlb_view);
+	enter_tlb(v, lin, &walk, v->tlb_view);
 	return (write ? e->write_tag : e->read_tag) == tag;
 }
 
@@ -374,8 +405,6 @@ void cpu_probe_write(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 		cpu_check_alignment(v, lin, size);
 	probe_data(v, lin, size, ACCESS_WRITE, ss);
 }
-
-static bool is_direct(const struct target *t) { return t->host && !t->rom && !t->code; }
 
 /* Both pages of an operand that crosses; NULL unless both may be written directly. */
 static void *map_crossing(struct vcpu *v, uint64_t lin, bool ss)
@@ -524,8 +553,9 @@ uint32_t cpu_code_begin(struct vcpu *v, struct mem_page *record, gpa_t addr, siz
 	/* A write that came between marking and protecting unmarks the page again: then begin anew. */
 	for (;;) {
 		generation = mem_code_begin(record, addr, len, &direct);
+		/* What is shown here may be another page since it was looked up: then what it holds is of the past already. */
 		if (!direct)
-			return generation;
+			return mem_page(v->mem, addr) == record ? generation : generation - 1;
 		v->env->exclusive(v, protect_everywhere, &page);
 	}
 }

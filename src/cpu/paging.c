@@ -33,13 +33,13 @@ enum walk_result { WALK_OK, WALK_ABSENT, WALK_RESERVED, WALK_RETRY };
 static uint64_t read_entry(struct vcpu *v, struct tables *t, uint64_t address)
 {
 	struct step *step = &t->steps[t->count++];
-	struct mem_region *region;
+	const struct mem_region *region;
 
 	address &= v->mem->address_lines;
 	region = mem_find(v->mem, gpa(address));
 	step->address = gpa(address);
 	step->host = NULL;
-	if (!region) {
+	if (!region || !region->host) {
 		step->entry = UINT64_MAX;
 		return t->size == 4 ? UINT32_MAX : UINT64_MAX;
 	}

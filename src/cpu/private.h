@@ -263,4 +263,9 @@ static inline uint64_t cpu_global_tag(const struct vcpu *v, uint64_t lin, const 
 	return walk->global && cpu_half(v, lin) ? v->global_tag : 0;
 }
 
+/* ---- map.c ---- */
+
+/* From now on its TLBs follow the map of physical addresses. */
+void cpu_map_listen(struct vcpu *);
+
 #endif

@@ -58,6 +58,8 @@ struct vcpu *vcpu_create(size_t size, unsigned index, const struct cpu_model *mo
 		mem->code_changed = cpu_code_changed;
 		mem->code_changed_opaque = v;
 	}
+	if (mem)
+		cpu_map_listen(v);
 	cpu_reset(v, false);
 	return v;
 }
@@ -66,6 +68,8 @@ void vcpu_destroy(struct vcpu *v)
 {
 	if (v->mem && v->mem->code_changed_opaque == v)
 		v->mem->code_changed = NULL;
+	if (v->mem)
+		mem_unlisten(&v->mem_listener);
 	mem_pairs_destroy(v->pairs);
 	free(v);
 }

@@ -176,6 +176,7 @@ struct vcpu {
 	struct pcid_slot pcids[PCID_SLOTS];
 	unsigned next_pcid; /* slot to replace */
 
+	struct mem_listener mem_listener;
 	struct mem_pairs *pairs; /* access.c: of operands in two pages */
 
 	/*

@@ -76,6 +76,27 @@ static void apply_a20(struct vcpu *v, void *machine)
 	machine_apply_a20(machine);
 }
 
+static void commit_map(struct vcpu *v, void *machine)
+{
+	struct machine *m = machine;
+
+	(void)v;
+	mem_commit(m->mem);
+}
+
+/* Behind an access to a device, which may have changed what addresses show. */
+static void apply_map(struct vcpu *v, struct machine *m)
+{
+	if (unlikely(mem_is_stale(m->mem)))
+		exclusive_section(v, commit_map, m);
+}
+
+void machine_commit_map(struct machine *m)
+{
+	if (mem_is_stale(m->mem))
+		mem_commit(m->mem);
+}
+
 static void env_pio_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t value)
 {
 	struct machine *m = cpu_of(v)->machine;
@@ -85,6 +106,7 @@ static void env_pio_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t
 		exclusive_section(v, apply_a20, m);
 		vcpu_post(v, EVENT_EXIT); /* what follows is looked up anew */
 	}
+	apply_map(v, m);
 }
 
 static uint64_t env_mmio_read(struct vcpu *v, gpa_t address, unsigned size)
@@ -108,6 +130,7 @@ static void env_mmio_write(struct vcpu *v, gpa_t address, unsigned size, uint64_
 		return;
 	}
 	access_bus(v, (struct bus_access){ BUS_MMIO, address.v, (uint8_t)size, true, value });
+	apply_map(v, cpu_of(v)->machine);
 }
 
 /* ---- interrupts ---- */

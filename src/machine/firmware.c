@@ -80,6 +80,15 @@ static void set_chipset(struct machine *m)
 	write_ioapic(m, IOAPIC_DATA, (uint32_t)boot_ioapic_id(m->cpu_count) << 24);
 }
 
+/* Between 768 KiB and 1 MiB: RAM instead of ROM; sealed: what holds tables and the BIOS, the last 64 KiB, is read only. */
+static void enable_ram(struct machine *m, enum i440fx_ram ram)
+{
+	pthread_mutex_lock(&m->bus->lock);
+	i440fx_set_ram(m->bus, ram);
+	pthread_mutex_unlock(&m->bus->lock);
+	machine_commit_map(m);
+}
+
 bool machine_warm_reset(struct machine *m)
 {
 	struct bus_access code = { .space = BUS_PIO, .address = 0x71, .size = 1 };
@@ -119,11 +128,12 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 
 int machine_boot(struct machine *m, struct error *err)
 {
-	if (m->rom) {
-		rom_shadow(m->mem, m->rom, m->rom_size); /* and all else is the firmware's */
-		return 0;
-	}
+	machine_commit_map(m);
+	if (m->config.firmware)
+		return 0; /* all else is the firmware's */
 	set_chipset(m);
+	enable_ram(m, I440FX_RAM);
+	bios_shadow(m->mem);
 	for (unsigned i = 0; i < m->cpu_count; i++) {
 		struct vcpu *v = m->cpus[i].cpu;
 		struct cpu_state state;
@@ -138,5 +148,6 @@ int machine_boot(struct machine *m, struct error *err)
 		if (rc)
 			return error_set(err, -rc, "set the initial state of vCPU %u", i);
 	}
+	enable_ram(m, I440FX_RAM_SEALED);
 	return 0;
 }

@@ -221,8 +221,7 @@ static int create_guest_side(struct machine *m, struct error *err)
 	if (!m->mem)
 		return -err->code;
 	overhead_init(&m->mem->overhead, overhead_of(&m->config), m->config.memory, m->config.cpus);
-	rc = m->config.firmware ? rom_load(m->mem, m->config.firmware, &m->rom, &m->rom_size, err)
-				: bios_map(m->mem, err);
+	rc = m->config.firmware ? rom_load(m->mem, m->config.firmware, err) : bios_map(m->mem, err);
 	if (rc)
 		return rc;
 	rc = open_engine(m, err);
@@ -336,7 +335,6 @@ void machine_destroy(struct machine *m)
 		engine_close(&m->engine);
 	if (m->mem)
 		mem_destroy(m->mem);
-	free(m->rom);
 	clock_destroy(m->clock);
 	if (m->loop)
 		event_loop_destroy(m->loop);

@@ -63,8 +63,6 @@ struct machine {
 	struct symbols *symbols;   /* of the guest; NULL: none were given */
 	struct perf_map *perf_map; /* NULL: none is wanted */
 	struct guest_mem *mem;
-	uint8_t *rom; /* of config.firmware; mapped in mem */
-	size_t rom_size;
 	struct clock *clock;
 	struct bus *bus;
 	struct event_loop *loop;
@@ -134,6 +132,9 @@ void *machine_cpu_thread(void *machine_cpu);
 bool machine_cpu_runnable(struct machine_cpu *);
 /* What run() returned, but for EXIT_HALT. */
 void machine_cpu_exit(struct machine_cpu *, enum exit_kind, const struct exit *);
+
+/* The layers of mem's map were changed, by a reset or a record: no vCPU runs. */
+void machine_commit_map(struct machine *);
 
 /* ---- exclusive.c ---- */
 /* Around engine->run(), in the vCPU's thread. */

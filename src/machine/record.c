@@ -388,6 +388,7 @@ static void attach_all(struct loading *l)
 	mem_load(m->mem, &l->memory);
 	attach_cpus(l);
 	bus_attach(m->bus);
+	machine_commit_map(m);
 	settle_cpus(m);
 	machine_apply_a20(m);
 	set_machine(m, &l->machine);

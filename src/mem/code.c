@@ -25,7 +25,7 @@
  * An engine whose code does not compare generations forgets in W5 what was decoded from the bytes written, and says what lives on: of that the
  * bits are set again (W6).
  */
-#include "mem/mem.h"
+#include "mem/private.h"
 
 uint32_t mem_code_begin(struct mem_page *page, gpa_t addr, size_t len, uint16_t *direct)
 {
@@ -53,7 +53,7 @@ static bool holds_code(struct mem_page *page)
 }
 
 /* As with W1 and D1: either mem_code_begin, behind D1, finds `direct` set, or D1's bits are seen here. */
-bool mem_allow_direct(struct mem_page *page, uint16_t how)
+bool mem_allow_direct(struct guest_mem *mem, struct mem_page *page, uint16_t how)
 {
 	uint16_t was = atomic_load(&page->direct);
 
@@ -63,7 +63,11 @@ bool mem_allow_direct(struct mem_page *page, uint16_t how)
 		if (atomic_compare_exchange_weak(&page->direct, &was, was ? MEM_DIRECT_ANY : how))
 			break;
 	atomic_thread_fence(memory_order_seq_cst);
-	return !holds_code(page);
+	if (holds_code(page))
+		return false;
+	if (mem_is_logging(mem))
+		mem_mark_dirty(mem, page);
+	return true;
 }
 
 bool mem_change_begin(struct mem_page *page, gpa_t addr, size_t len)
@@ -80,7 +84,7 @@ bool mem_change_begin(struct mem_page *page, gpa_t addr, size_t len)
 
 void mem_change_end(struct mem_page *page) { atomic_fetch_sub(&page->changing, 1); }
 
-bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
+bool code_forget(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
 {
 	if (!mem_change_begin(page, addr, len))
 		return false;
@@ -90,19 +94,27 @@ bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, siz
 	return true;
 }
 
+bool mem_note_page(struct guest_mem *mem, struct mem_page *page, gpa_t addr, size_t len)
+{
+	if (mem_is_logging(mem))
+		mem_mark_dirty(mem, page);
+	return code_forget(mem, page, addr, len);
+}
+
 void mem_note_write(struct guest_mem *mem, gpa_t addr, size_t len)
 {
-	struct mem_region *region = mem_find(mem, addr);
-	struct mem_page *page;
-
-	if (!region || !region->writable)
-		return;
-	BUG_ON(!range_ok(addr.v - region->start, len, region->size));
-	page = &region->pages[(addr.v - region->start) >> PAGE_SHIFT];
 	while (len) {
 		size_t part = MIN(len, PAGE_SIZE - (addr.v & (PAGE_SIZE - 1)));
+		const struct mem_region *region;
+		struct mem_page *page = NULL;
 
-		mem_note_page(mem, page++, addr, part);
+		map_enter(mem);
+		region = mem_find(mem, addr);
+		if (region && region->write_pages)
+			page = &region->write_pages[(addr.v - region->start) >> PAGE_SHIFT];
+		map_leave(mem);
+		if (page)
+			mem_note_page(mem, page, addr, part);
 		addr.v += part;
 		len -= part;
 	}

@@ -3,7 +3,7 @@
  * host, which pages hold code that an engine has decoded, which were written. Devices are not here: an address that
  * is neither RAM nor ROM is the bus's business.
  *
- * Threads: the map is built before the vCPUs run, or changed while all of them are stopped. Everything else here may
+ * Threads: the map changes while all vCPUs are stopped. Everything else here may
  * be called by any thread at any time.
  */
 #ifndef DOPPEL_MEM_H
@@ -13,6 +13,7 @@
 #include "host/host.h"
 #include "state/state.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 /* The PC's hole below 4 GiB: RAM beyond this goes above 4 GiB. */
@@ -70,22 +71,106 @@ void overhead_give(struct overhead *, enum overhead_kind, uint64_t size);
 static inline uint64_t overhead_left(const struct overhead *o) { return o->limit - atomic_load(&o->taken); }
 void overhead_print(const struct overhead *, FILE *);
 
-/* A run of guest physical addresses backed by host memory. */
-struct mem_region {
-	uint64_t start, size; /* page-aligned */
-	uint8_t *host;
-	bool writable;		/* ROM: reads and fetches only; writes are dropped */
-	struct mem_page *pages; /* one a page */
+/* ---- map.c: memories, and which addresses show them ---- */
+
+/* Who has an address that several claim, from the bottom up: a BAR that a guest puts over RAM is behind it. */
+enum mem_priority { MEM_PRIORITY_DEVICE, MEM_PRIORITY_RAM, MEM_PRIORITY_BUS, MEM_PRIORITY_ROM, MEM_PRIORITY_SHADOW };
+
+enum memory_kind {
+	MEMORY_KIND_RAM,
+	MEMORY_KIND_ROM,    /* writes are dropped */
+	MEMORY_KIND_VIDEO,  /* a frame buffer */
+	MEMORY_KIND_DEVICE, /* a device's: its BAR shows it */
 };
 
-#define MEM_MAX_REGIONS 16
+/*
+ * Where the contents of a memory's pages come from until somebody has needed them (a snapshot's file, another host): origin.c. fetch() fills a page of
+ * the memory, by number in it; once for each page; any thread, in the middle of an access or a copy, so it waits for no lock of a device and no
+ * exclusive section.
+ */
+struct mem_origin {
+	void (*fetch)(void *opaque, uint64_t page, void *to);
+	void *opaque;
+};
+
+/* Pages that have a file. Their records are mem.pages[first] and those behind: that number is the page's name wherever it is shown. */
+struct memory {
+	struct list node;
+	enum memory_kind kind;
+	struct host_memory file;
+	uint64_t first;
+	/* origin.c */
+	struct mem_origin origin;
+	_Atomic uint64_t *absent; /* bit a page: it is still its origin's; NULL: there never was one */
+	_Atomic uint64_t absent_count;
+};
+
+/*
+ * A range of addresses that shows a part of a memory, or hides what is below. Reads go to the topmost layer that takes reads, writes to the
+ * topmost one that takes writes: so that a ROM can be read while writes go to the RAM behind it. Addresses and offset are page-aligned.
+ * A page that is written is shown at one address at a time. Embedded in its owner.
+ */
+struct mem_layer {
+	struct list node;
+	struct memory *memory; /* NULL: the bus's, whatever is below */
+	uint64_t start, size, offset;
+	enum mem_priority priority;
+	bool reads, writes;
+	bool added; /* map.c's */
+};
+
+/* What the layers come to. A run of addresses that reads and writes the same way. */
+struct mem_region {
+	uint64_t start, size;
+	uint8_t *host;		/* what is read; NULL: the bus answers */
+	struct mem_page *pages; /* one a page */
+	bool writable;		/* writes go to the same pages */
+	uint8_t *write_host;	/* where writes go; NULL: they are dropped, or the bus's where reads are */
+	struct mem_page *write_pages;
+};
+
+#define MEM_MAX_LAYERS 128
+#define MEM_MAX_ROMS   8
+/* Besides RAM, all memories together. */
+#define MEM_MAX_OTHER (1ull << 30)
+
+struct mem_map {
+	unsigned count;
+	struct mem_region regions[2 * MEM_MAX_LAYERS]; /* sorted by start, disjoint */
+};
+
+/*
+ * Who keeps what the map says: TLBs, windows of host addresses. All are called with every vCPU stopped, where exclusive sections stop them, or before
+ * there are any. The first two for each range of whole pages that does not show what it did; NULL: not wanted.
+ */
+struct mem_listener {
+	struct list node;
+	void (*changes)(void *opaque, uint64_t start, uint64_t size); /* the map is as it was */
+	void (*changed)(void *opaque, uint64_t start, uint64_t size); /* it is as it will be */
+	void (*withdraw)(void *opaque); /* no page may be written without being asked for */
+	void *opaque;
+};
 
 struct guest_mem {
-	struct host_memory ram; /* one memfd holds all RAM */
+	struct memory ram; /* one memfd holds all RAM; its pages have the first numbers */
 	uint64_t ram_size;
-	struct mem_region regions[MEM_MAX_REGIONS]; /* sorted by start, disjoint */
-	unsigned region_count;
-	struct mem_page *ram_pages;
+	struct mem_page *pages; /* of all memories, by number */
+	uint64_t page_count;
+	struct mem_layer ram_layers[3], rom_layers[MEM_MAX_ROMS];
+	unsigned rom_count;
+
+	pthread_mutex_t layers_lock; /* nobody waits who holds it */
+	struct list layers, memories;
+	unsigned layer_count;
+	_Atomic bool stale;	       /* the layers are not what the map says */
+	_Atomic(struct mem_map *) map; /* changed by mem_commit() */
+	struct mem_map maps[2];
+	_Atomic unsigned readers; /* copies under way: the map that they look into stays */
+	struct list listeners;
+	pthread_mutex_t fetch_lock;
+	_Atomic unsigned origins; /* memories of which pages are absent */
+	_Atomic bool logging;	  /* writes are logged: dirty.c */
+	_Atomic uint64_t *dirty;  /* bit a page, by number */
 	/*
 	 * Physical address bits that leave the processors: all, or all but bit 20 while the A20 gate is closed. Changed while all
 	 * vCPUs are stopped; their TLBs are flushed then. For who translates addresses: functions of mem take what comes out.
@@ -112,18 +197,42 @@ struct guest_mem {
  */
 struct guest_mem *mem_create(uint64_t ram_size, struct error *);
 void mem_destroy(struct guest_mem *);
-/* Map `size` bytes of host memory (owned by the caller, outliving the mem) as ROM; must not overlap RAM. */
-int mem_add_rom(struct guest_mem *, gpa_t start, const uint8_t *host, uint64_t size, struct error *);
+/* A ROM with these contents, shown at `start`: whole pages. The map is built, no vCPU runs. */
+int mem_add_rom(struct guest_mem *, gpa_t start, const uint8_t *contents, uint64_t size, struct error *);
 
-/* RAM leaves out these whole pages, which lie inside one range of it: for a ROM there. Only before vCPUs are created. */
-int mem_hide_ram(struct guest_mem *, gpa_t start, uint64_t size, struct error *);
+/* Memory of whole pages, zeros. NULL on error. Before vCPUs run, or while they stand between instructions. */
+struct memory *memory_create(struct guest_mem *, enum memory_kind, const char *name, uint64_t size, struct error *);
+/* Nothing shows it any more, and mem_commit() was since. */
+void memory_destroy(struct guest_mem *, struct memory *);
 
-/* The region that holds this address, or NULL. */
-struct mem_region *mem_find(struct guest_mem *, gpa_t);
+/* The layers as they are to be, any thread; what there is follows with mem_commit(). -ENOSPC, -EINVAL: not added. */
+int mem_layer_add(struct guest_mem *, struct mem_layer *, struct error *);
+void mem_layer_set(struct guest_mem *, struct mem_layer *, uint64_t start, bool reads, bool writes);
+void mem_layer_remove(struct guest_mem *, struct mem_layer *);
+static inline bool mem_is_stale(const struct guest_mem *mem)
+{
+	return atomic_load_explicit(&mem->stale, memory_order_relaxed);
+}
+/*
+ * Make the map what the layers say. All vCPUs stopped (vcpu_env.exclusive); code that was decoded from what changes is forgotten, listeners are told.
+ * A vCPU that was in the middle of an access may still do it to what was there.
+ */
+void mem_commit(struct guest_mem *);
+/* Before vCPUs run. */
+void mem_listen(struct guest_mem *, struct mem_listener *);
+void mem_unlisten(struct mem_listener *);
+
+/*
+ * The region that holds this address, or NULL. No lock: the answer is good while vCPUs are not stopped, in the thread of one that runs. Other threads
+ * copy by mem_read() and its like. Of a memory with an origin only the page at this address may be used.
+ */
+const struct mem_region *mem_find(const struct guest_mem *, gpa_t);
+/* The memory that has this page, as struct memory numbers them, NULL: none. */
+struct memory *mem_memory_of(struct guest_mem *, uint64_t page);
 
 /* Host address of [addr, addr + len) when all of it lies in one region (writable, if so asked), else NULL. */
 uint8_t *mem_map(struct guest_mem *, gpa_t addr, size_t len, bool write);
-/* The page's code record, NULL when the address is neither RAM nor ROM. */
+/* The record of the page that is read here, NULL when the address is neither RAM nor ROM. */
 struct mem_page *mem_page(struct guest_mem *, gpa_t);
 
 /*
@@ -179,13 +288,32 @@ void mem_direct_dropped(struct mem_page *);
  * kind of entry it is; MEM_DIRECT_ANY once there were several kinds.
  */
 #define MEM_DIRECT_ANY UINT16_MAX
-bool mem_allow_direct(struct mem_page *, uint16_t how);
+bool mem_allow_direct(struct guest_mem *, struct mem_page *, uint16_t how);
+
+/*
+ * ---- dirty.c: which pages are written ----
+ *
+ * A page is marked where somebody gets to write it: for a write entry of a TLB or a window before it is there (mem_allow_direct()), for any other write
+ * when it was done (mem_note_page()). All write entries go when the log starts and when it is collected, so that the next write marks again.
+ * Who copies a page after it was collected has all that was written before, or finds the page in the log once more.
+ */
+/* These with all vCPUs stopped. Page numbers are struct memory's. The log is empty then. */
+void mem_dirty_start(struct guest_mem *);
+void mem_dirty_stop(struct guest_mem *);
+/* Bits of the pages [first, first + count), multiples of 64, that were written since the log started or this was last called for them. */
+void mem_dirty_collect(struct guest_mem *, uint64_t first, uint64_t count, uint64_t *bitmap);
+
+static inline bool mem_is_logging(const struct guest_mem *mem)
+{
+	return unlikely(atomic_load_explicit(&mem->logging, memory_order_relaxed));
+}
+void mem_mark_dirty(struct guest_mem *, const struct mem_page *);
 
 /*
  * The contents of RAM as bytes (record.c): runs of pages that are not all zeros, each with a checksum, in the order of their numbers, which
  * count pages of mem->ram; behind them a run of none. No vCPU runs.
  */
-void mem_save(const struct guest_mem *, struct writer *);
+void mem_save(struct guest_mem *, struct writer *);
 /* Looks through what mem_save() wrote; changes nothing but the reader, which is then behind it. -EINVAL names the run. */
 int mem_check(const struct guest_mem *, struct reader *, struct error *);
 /* What mem_check() has found good: RAM has these contents and no others. Decoded code of what was there before is not run again. */
@@ -193,7 +321,19 @@ void mem_load(struct guest_mem *, struct reader *);
 /* Of all ROM: for comparing machines. */
 uint32_t mem_rom_checksum(const struct guest_mem *);
 
-/* RAM as the firmware tables describe it: number of ranges, filled into starts/sizes (room for 4). */
+/*
+ * From now on all pages of the memory are the origin's, whatever they hold (their file should have room for them: zeros). All vCPUs stopped. A page
+ * is fetched before mem_find() answers with it, so before anybody holds an address of it.
+ */
+int mem_set_origin(struct guest_mem *, struct memory *, const struct mem_origin *, struct error *);
+static inline bool mem_has_origins(const struct guest_mem *mem)
+{
+	return unlikely(atomic_load_explicit(&mem->origins, memory_order_acquire));
+}
+/* Is it still the origin's? */
+bool mem_is_absent(const struct memory *, uint64_t page);
+
+/* All RAM, whatever hides some of it now: number of ranges, filled into starts/sizes (room for 4). */
 unsigned mem_ram_ranges(const struct guest_mem *, uint64_t starts[4], uint64_t sizes[4]);
 
 #endif

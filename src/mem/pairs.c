@@ -39,11 +39,11 @@ void mem_pairs_destroy(struct mem_pairs *pairs)
 
 static int show(const struct guest_mem *mem, const uint8_t *page, uint8_t *at)
 {
-	uint64_t offset = (uint64_t)(page - mem->ram.base);
+	uint64_t offset = (uint64_t)(page - mem->ram.file.base);
 
-	if (page < mem->ram.base || offset >= mem->ram.size)
+	if (page < mem->ram.file.base || offset >= mem->ram.file.size)
 		return -EINVAL;
-	return host_memory_show(&mem->ram, offset, PAGE_SIZE, at);
+	return host_memory_show(&mem->ram.file, offset, PAGE_SIZE, at);
 }
 
 uint8_t *mem_pair(const struct guest_mem *mem, struct mem_pairs *pairs, uint8_t *first, const uint8_t *second)

@@ -1,7 +1,7 @@
 /*
  * The contents of RAM as bytes: runs of pages that are not all zeros.
  */
-#include "mem/mem.h"
+#include "mem/private.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -27,7 +27,7 @@ static bool is_zero(const uint8_t *page) { return !page[0] && !memcmp(page, page
 
 static void save_run(const struct guest_mem *mem, uint64_t first, uint64_t end, struct writer *writer)
 {
-	const uint8_t *data = mem->ram.base + (first << PAGE_SHIFT);
+	const uint8_t *data = mem->ram.file.base + (first << PAGE_SHIFT);
 	struct run run = { .first = first, .pages = (uint32_t)(end - first) };
 
 	run.checksum = checksum(&run, data);
@@ -41,19 +41,22 @@ static uint64_t next_used(const struct guest_mem *mem, uint64_t page)
 	uint64_t end = mem->ram_size >> PAGE_SHIFT;
 
 	while (page < end) {
-		size_t size = 0, start = host_memory_data(&mem->ram, page << PAGE_SHIFT, &size);
+		size_t size = 0, start = host_memory_data(&mem->ram.file, page << PAGE_SHIFT, &size);
 		uint64_t piece_end = (start + size) >> PAGE_SHIFT;
 
 		for (page = start >> PAGE_SHIFT; page < piece_end; page++)
-			if (!is_zero(mem->ram.base + (page << PAGE_SHIFT)))
+			if (!is_zero(mem->ram.file.base + (page << PAGE_SHIFT)))
 				return page;
 	}
 	return end;
 }
 
-void mem_save(const struct guest_mem *mem, struct writer *writer)
+void mem_save(struct guest_mem *mem, struct writer *writer)
 {
-	uint64_t end = mem->ram_size >> PAGE_SHIFT, first = next_used(mem, 0);
+	uint64_t end = mem->ram_size >> PAGE_SHIFT, first;
+
+	origin_fetch_all(mem, &mem->ram);
+	first = next_used(mem, 0);
 
 	while (first < end) {
 		uint64_t next = first + 1, used = next_used(mem, next);
@@ -133,16 +136,18 @@ void mem_load(struct guest_mem *mem, struct reader *reader)
 {
 	struct run run;
 
-	host_memory_clear(&mem->ram);
+	origin_forget(mem, &mem->ram);
+	host_memory_clear(&mem->ram.file);
 	do {
 		const uint8_t *data = take_run(reader, &run);
 
 		BUG_ON(!data);
-		memcpy(mem->ram.base + (run.first << PAGE_SHIFT), data, (size_t)run.pages << PAGE_SHIFT);
+		memcpy(mem->ram.file.base + (run.first << PAGE_SHIFT), data, (size_t)run.pages << PAGE_SHIFT);
 	} while (run.pages);
-	for (unsigned i = 0; i < mem->region_count; i++)
-		if (mem->regions[i].writable)
-			mem_note_write(mem, gpa(mem->regions[i].start), mem->regions[i].size);
+	for (uint64_t n = 0; mem_is_logging(mem) && n < mem->ram_size >> PAGE_SHIFT; n++)
+		mem_mark_dirty(mem, &mem->pages[mem->ram.first + n]);
+	for (unsigned i = 0; i < ARRAY_SIZE(mem->ram_layers); i++)
+		mem_note_write(mem, gpa(mem->ram_layers[i].start), mem->ram_layers[i].size);
 }
 
 /* ---- ROM ---- */
@@ -151,13 +156,11 @@ uint32_t mem_rom_checksum(const struct guest_mem *mem)
 {
 	uint32_t sum = 0;
 
-	for (unsigned i = 0; i < mem->region_count; i++) {
-		const struct mem_region *region = &mem->regions[i];
+	for (unsigned i = 0; i < mem->rom_count; i++) {
+		const struct mem_layer *rom = &mem->rom_layers[i];
 
-		if (region->writable)
-			continue;
-		sum = state_checksum(sum, &region->start, sizeof(region->start));
-		sum = state_checksum(sum, region->host, region->size);
+		sum = state_checksum(sum, &rom->start, sizeof(rom->start));
+		sum = state_checksum(sum, rom->memory->file.base, rom->size);
 	}
 	return sum;
 }

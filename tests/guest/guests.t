@@ -40,6 +40,7 @@ cpu_counts() {
 	case $1 in
 	smp*) echo "2 4" ;;
 	smc* | a20) echo "1 2" ;;
+	pam) echo "1 2 4" ;;
 	*) echo 1 ;;
 	esac
 }

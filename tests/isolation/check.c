@@ -122,7 +122,7 @@ static const char *check_mapping(const struct bt_windows *w, uint64_t start, uin
 		return "something is mapped where 16- and 32-bit code must fault";
 	if (rights[2] != '-' || rights[3] != 's')
 		return "a mapping in a window has wrong rights";
-	if (offset >= w->mem->ram.size || end - start > w->mem->ram.size - offset)
+	if (offset >= w->mem->ram.file.size || end - start > w->mem->ram.file.size - offset)
 		return "a mapping in a window goes beyond RAM";
 	return NULL;
 }

@@ -242,7 +242,7 @@ static bool same_quadword(uint64_t at, uint64_t a, uint64_t b)
 
 static void compare_memory(struct session *s)
 {
-	const uint8_t *a = s->world[INTERP]->mem->ram.base, *b = s->world[BT]->mem->ram.base;
+	const uint8_t *a = s->world[INTERP]->mem->ram.file.base, *b = s->world[BT]->mem->ram.file.base;
 
 	if (!memcmp(a, b, RAM_SIZE))
 		return;

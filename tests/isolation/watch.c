@@ -78,7 +78,7 @@ static bool in_ram_page(uint64_t at, uint64_t size)
 {
 	const struct guest_mem *mem = watch.v->mem;
 
-	return within(at, size, (uint64_t)(uintptr_t)mem->ram.base, mem->ram.size) &&
+	return within(at, size, (uint64_t)(uintptr_t)mem->ram.file.base, mem->ram.file.size) &&
 	       !((at ^ (at + size - 1)) & PAGE_MASK);
 }
 
@@ -412,7 +412,7 @@ unsigned watch_secrets(struct vcpu *v, uint64_t *secrets, unsigned max)
 				 (uint64_t)(uintptr_t)bt->cache.exec,
 				 (uint64_t)(uintptr_t)bt->tables,
 				 (uint64_t)(uintptr_t)bt->meta,
-				 (uint64_t)(uintptr_t)v->mem->ram.base,
+				 (uint64_t)(uintptr_t)v->mem->ram.file.base,
 				 (uint64_t)(uintptr_t)&bt,
 				 (uint64_t)(uintptr_t)malloc,
 				 (uint64_t)(uintptr_t)watch_secrets,

@@ -183,7 +183,7 @@ static void compare_states(struct world *a, struct world *b)
 /* Which engine has set an accessed bit of what was not accessed must not decide about what programs read in their tables. */
 static void share_accessed(struct world *a, struct world *b, uint64_t at)
 {
-	const uint8_t both = a->mem->ram.base[at] | b->mem->ram.base[at];
+	const uint8_t both = a->mem->ram.file.base[at] | b->mem->ram.file.base[at];
 
 	mem_write(a->mem, gpa(at), &both, 1);
 	mem_write(b->mem, gpa(at), &both, 1);
@@ -191,7 +191,7 @@ static void share_accessed(struct world *a, struct world *b, uint64_t at)
 
 static void compare_worlds(struct world *a, struct world *b)
 {
-	const uint8_t *x = a->mem->ram.base, *y = b->mem->ram.base;
+	const uint8_t *x = a->mem->ram.file.base, *y = b->mem->ram.file.base;
 
 	compare_states(a, b);
 	if (a->heard != b->heard)

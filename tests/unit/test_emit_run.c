@@ -167,8 +167,8 @@ static void make_windows(struct world *w)
 		void *at = (void *)(uintptr_t)(window + (lin & (WINDOW_SIZE - 1)));
 
 		w->table.entry[slot] = (int64_t)(window - ((uint64_t)slot << SLOT_SHIFT));
-		assert_true(mmap(at, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, w->mem->ram.fd,
-				 w->data - w->mem->ram.base) == at);
+		assert_true(mmap(at, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, w->mem->ram.file.fd,
+				 w->data - w->mem->ram.file.base) == at);
 		for (unsigned page = 0; page < DATA_SIZE; page += PAGE_SIZE)
 			map_guest_page(w, lin + page, DATA + page);
 	}

@@ -318,7 +318,7 @@ static void test_double_fault(void **state)
 		unsigned first = cases[n].first, second = cases[n].second;
 
 		long_mode(b, 0);
-		memset(b->mem->ram.base + IDT, 0, 0x1000);
+		memset(b->mem->ram.file.base + IDT, 0, 0x1000);
 		gate64(b, EXC_DF, CODE0, HANDLER + EXC_DF, 14, 0, 1);
 		if (second != first)
 			gate64(b, second, CODE0, HANDLER + second, 14, 0, 1);

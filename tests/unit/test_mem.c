@@ -130,12 +130,11 @@ static void copies_stop_at_holes(void **state)
 	mem_destroy(mem);
 }
 
-/* RAM with a hole, and a ROM in it: what is around stays as it was. */
-static void ram_makes_room(void **state)
+/* A ROM over RAM: what is around stays as it was. */
+static void a_rom_hides_ram(void **state)
 {
 	static const uint8_t rom[0x1000] = { 0xea };
 	struct guest_mem *mem = mem_create(4 * MIB, NULL);
-	struct error err = { 0 };
 	uint64_t starts[4], sizes[4];
 	uint8_t *below, *above;
 
@@ -143,26 +142,16 @@ static void ram_makes_room(void **state)
 	assert_non_null(mem);
 	below = mem_map(mem, gpa(0xfefff), 1, true);
 	above = mem_map(mem, gpa(0x100000), 1, true);
-	assert_int_equal(mem_hide_ram(mem, gpa(0xff001), 0x1000, &err), -EINVAL);
-	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 0, &err), -EINVAL);
-	assert_int_equal(mem_hide_ram(mem, gpa(0xbf000), 0x2000, &err), -EINVAL);
-	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 4 * MIB, &err), -EINVAL);
-	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 0x1000, &err), 0);
-	assert_null(mem_find(mem, gpa(0xff000)));
-	assert_int_equal(mem_hide_ram(mem, gpa(0xff000), 0x1000, &err), -EINVAL);
-	assert_int_equal(mem_add_rom(mem, gpa(0xff000), rom, sizeof(rom), &err), 0);
+	assert_int_equal(mem_add_rom(mem, gpa(0xff000), rom, sizeof(rom), NULL), 0);
 	assert_ptr_equal(mem_map(mem, gpa(0xfefff), 1, true), below);
 	assert_ptr_equal(mem_map(mem, gpa(0x100000), 1, true), above);
 	assert_null(mem_map(mem, gpa(0xfefff), 2, true));
 	assert_null(mem_map(mem, gpa(0xff000), 1, true));
+	assert_int_equal(*mem_map(mem, gpa(0xff000), 1, false), 0xea);
 	assert_ptr_not_equal(mem_page(mem, gpa(0xfefff)), mem_page(mem, gpa(0xff000)));
 	assert_true(mem_page(mem, gpa(0x100000)) - mem_page(mem, gpa(0xfe000)) == 2);
-	assert_int_equal(mem_ram_ranges(mem, starts, sizes), 3);
-	assert_true(starts[1] == 0xc0000 && sizes[1] == 0x3f000 && starts[2] == MIB && sizes[2] == 3 * MIB);
-	/* at a range's start, and all of it */
-	assert_int_equal(mem_hide_ram(mem, gpa(0xc0000), 0x1000, &err), 0);
-	assert_int_equal(mem_hide_ram(mem, gpa(0xc1000), 0x3e000, &err), 0);
 	assert_int_equal(mem_ram_ranges(mem, starts, sizes), 2);
+	assert_true(starts[1] == 0xc0000 && sizes[1] == 4 * MIB - 0xc0000);
 	mem_destroy(mem);
 }
 
@@ -181,24 +170,231 @@ static void rom_is_read_and_not_written(void **state)
 	assert_int_equal(mem_read(mem, gpa(0xffffeffe), data, 4), 0);
 	assert_memory_equal(data, "\x90\x90\x90\x90", 4);
 	assert_null(mem_map(mem, gpa(0xffffe000), 1, true));
-	assert_ptr_equal(mem_map(mem, gpa(0xffffe010), 1, false), rom + 0x10);
+	assert_int_equal(*mem_map(mem, gpa(0xffffe010), 1, false), 0x90);
 	assert_non_null(mem_page(mem, gpa(0xfffff000)));
 	assert_int_equal(mem_read(mem, gpa(0xfffffffe), data, 4), -EFAULT);
 
-	assert_int_equal(mem_add_rom(mem, gpa(0xfffff000), rom, 0x1000, &err), -EBUSY);
-	assert_int_equal(mem_add_rom(mem, gpa(0xff000), rom, 0x1000, &err), -EBUSY);
 	assert_int_equal(mem_add_rom(mem, gpa(0xfffe0001), rom, 0x1000, &err), -EINVAL);
 	assert_int_equal(mem_add_rom(mem, gpa(0xfffe0000), rom, 0, &err), -EINVAL);
 	assert_int_equal(mem_add_rom(mem, gpa(0xfffffffffffff000), rom, 0x2000, &err), -EINVAL);
-	/* Regions stay sorted, and there is a limit to them. */
-	assert_int_equal(mem_add_rom(mem, gpa(0xa0000), rom, 0x1000, &err), 0);
-	assert_ptr_equal(mem_map(mem, gpa(0xa0000), 1, false), rom);
-	while (mem->region_count < MEM_MAX_REGIONS)
-		assert_int_equal(mem_add_rom(mem, gpa(0xf0000000 - 0x2000 * mem->region_count), rom, 0x1000, &err), 0);
+	for (unsigned n = 1; n < MEM_MAX_ROMS; n++)
+		assert_int_equal(mem_add_rom(mem, gpa(0xf0000000 - 0x2000 * n), rom, 0x1000, &err), 0);
 	assert_int_equal(mem_add_rom(mem, gpa(0xe0000000), rom, 0x1000, &err), -ENOSPC);
-	for (unsigned i = 1; i < mem->region_count; i++)
-		assert_true(mem->regions[i - 1].start + mem->regions[i - 1].size <= mem->regions[i].start);
 	mem_destroy(mem);
+}
+
+/* ---- layers ---- */
+
+/* What is at an address, by page of the memory that shows there. */
+static uint64_t shown(struct guest_mem *mem, uint64_t at)
+{
+	const struct mem_page *page = mem_page(mem, gpa(at));
+
+	return page ? (uint64_t)(page - mem->pages) : UINT64_MAX;
+}
+
+struct told {
+	struct mem_listener listener;
+	struct guest_mem *mem;
+	struct {
+		uint64_t start, size, was, is;
+	} change[8];
+	unsigned count, after;
+};
+
+static void told_before(void *opaque, uint64_t start, uint64_t size)
+{
+	struct told *t = opaque;
+
+	t->change[t->count].start = start;
+	t->change[t->count].size = size;
+	t->change[t->count++].was = shown(t->mem, start);
+}
+
+static void told_after(void *opaque, uint64_t start, uint64_t size)
+{
+	struct told *t = opaque;
+
+	assert_true(t->change[t->after].start == start && t->change[t->after].size == size);
+	t->change[t->after++].is = shown(t->mem, start);
+}
+
+/* A device's memory comes, moves, goes behind RAM and away; who listens hears what is different, and no more. */
+static void memory_comes_and_goes(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct memory *video = memory_create(mem, MEMORY_KIND_VIDEO, "test-video", 0x4000, NULL);
+	struct mem_layer layer = {
+		.memory = video, .start = 0xe0000000, .size = 0x3000, .offset = 0x1000, .reads = true, .writes = true
+	};
+	struct told told = { .mem = mem, .listener = { .changes = told_before, .changed = told_after } };
+	uint32_t value = 0x11223344;
+
+	(void)state;
+	assert_non_null(video);
+	told.listener.opaque = &told;
+	mem_listen(mem, &told.listener);
+	assert_int_equal(mem_layer_add(mem, &layer, NULL), 0);
+	assert_true(mem_is_stale(mem));
+	assert_null(mem_find(mem, gpa(0xe0000000)));
+	mem_commit(mem);
+	assert_false(mem_is_stale(mem));
+	assert_int_equal(told.count, 1);
+	assert_true(told.change[0].start == 0xe0000000 && told.change[0].size == 0x3000);
+	assert_true(told.change[0].was == UINT64_MAX && told.change[0].is == video->first + 1);
+	assert_int_equal(mem_write(mem, gpa(0xe0000004), &value, 4), 0);
+	assert_memory_equal(video->file.base + 0x1004, &value, 4);
+	assert_ptr_equal(mem_memory_of(mem, shown(mem, 0xe0002000)), video);
+	assert_null(mem_find(mem, gpa(0xe0003000)));
+
+	/* by one page: the ends differ, and what is between is another page as well */
+	told.count = told.after = 0;
+	mem_layer_set(mem, &layer, 0xe0001000, true, true);
+	mem_commit(mem);
+	assert_int_equal(told.count, 3);
+	assert_true(told.change[0].size == 0x1000 && told.change[0].is == UINT64_MAX);
+	assert_true(told.change[1].size == 0x2000 && told.change[1].is == video->first + 1);
+	assert_true(told.change[2].size == 0x1000 && told.change[2].was == UINT64_MAX);
+
+	/* behind RAM, half of it */
+	told.count = told.after = 0;
+	mem_layer_set(mem, &layer, 2 * MIB - 0x1000, true, true);
+	mem_commit(mem);
+	assert_true(shown(mem, 2 * MIB - 0x1000) < video->first && shown(mem, 2 * MIB) == video->first + 2);
+	assert_int_equal(told.count, 2);
+
+	mem_layer_remove(mem, &layer);
+	mem_commit(mem);
+	assert_null(mem_find(mem, gpa(2 * MIB)));
+	memory_destroy(mem, video);
+	mem_unlisten(&told.listener);
+	mem_destroy(mem);
+}
+
+/* What a PC's shadow RAM is made of: reads and writes go different ways, in all four combinations. */
+static void reads_and_writes_go_different_ways(void **state)
+{
+	static uint8_t rom[0x1000];
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct mem_layer layer = { .memory = &mem->ram,
+				   .start = 0xf0000,
+				   .offset = 0xf0000,
+				   .size = 0x1000,
+				   .priority = MEM_PRIORITY_SHADOW };
+	uint8_t *ram = mem->ram.file.base + 0xf0000, byte;
+
+	(void)state;
+	memset(rom, 0x33, sizeof(rom));
+	assert_int_equal(mem_add_rom(mem, gpa(0xf0000), rom, sizeof(rom), NULL), 0);
+	assert_int_equal(mem_layer_add(mem, &layer, NULL), 0);
+	for (unsigned how = 0; how < 4; how++) {
+		bool reads = how & 1, writes = how & 2;
+
+		*ram = 0x55;
+		mem_layer_set(mem, &layer, 0xf0000, reads, writes);
+		mem_commit(mem);
+		assert_int_equal(mem_read(mem, gpa(0xf0000), &byte, 1), 0);
+		assert_int_equal(byte, reads ? 0x55 : 0x33);
+		assert_int_equal(mem_fill(mem, gpa(0xf0000), 0x77, 1), 0);
+		assert_int_equal(*ram, writes ? 0x77 : 0x55);
+		assert_int_equal(mem_map(mem, gpa(0xf0000), 1, true) != NULL, reads && writes);
+		assert_non_null(mem_map(mem, gpa(0xf0000), 1, false));
+	}
+	mem_layer_remove(mem, &layer);
+	mem_destroy(mem);
+}
+
+/* Code that was decoded there is no more, even if the pages stay as they are. */
+static void what_moves_is_no_code(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct memory *memory = memory_create(mem, MEMORY_KIND_DEVICE, "test-device", 0x1000, NULL);
+	struct mem_layer layer = {
+		.memory = memory, .start = 0xe0000000, .size = 0x1000, .reads = true, .writes = true
+	};
+	struct mem_page *page;
+	uint32_t generation;
+	uint16_t direct;
+
+	(void)state;
+	assert_int_equal(mem_layer_add(mem, &layer, NULL), 0);
+	mem_commit(mem);
+	page = mem_page(mem, gpa(0xe0000000));
+	generation = mem_code_begin(page, gpa(0xe0000000), 4, &direct);
+	mem_layer_set(mem, &layer, 0xd0000000, true, true);
+	mem_commit(mem);
+	assert_ptr_equal(mem_page(mem, gpa(0xd0000000)), page);
+	assert_int_not_equal(page->code_gen, generation);
+	assert_true(!page->code_chunks);
+	mem_layer_remove(mem, &layer);
+	mem_commit(mem);
+	memory_destroy(mem, memory);
+	mem_destroy(mem);
+}
+
+/* ---- origins ---- */
+
+struct source {
+	uint8_t pages[4][PAGE_SIZE];
+	unsigned fetched[4];
+};
+
+static void fetch_page(void *opaque, uint64_t page, void *to)
+{
+	struct source *s = opaque;
+
+	assert_true(page < 4);
+	s->fetched[page]++;
+	memcpy(to, s->pages[page], PAGE_SIZE);
+}
+
+static void check_fetched(const struct source *s, unsigned a, unsigned b, unsigned c, unsigned d)
+{
+	assert_true(s->fetched[0] == a && s->fetched[1] == b && s->fetched[2] == c && s->fetched[3] == d);
+}
+
+/* A page comes when it is first asked for, however that is, and once. */
+static void pages_come_from_their_origin(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct memory *memory = memory_create(mem, MEMORY_KIND_DEVICE, "test-device", 4 * PAGE_SIZE, NULL);
+	struct mem_layer layer = {
+		.memory = memory, .start = 0xe0000000, .size = 4 * PAGE_SIZE, .reads = true, .writes = true
+	};
+	struct source *s = calloc(1, sizeof(*s));
+	const struct mem_origin origin = { fetch_page, s };
+	uint8_t bytes[2];
+
+	(void)state;
+	for (unsigned n = 0; n < 4; n++)
+		memset(s->pages[n], (int)n + 1, PAGE_SIZE);
+	assert_int_equal(mem_layer_add(mem, &layer, NULL), 0);
+	mem_commit(mem);
+	assert_int_equal(mem_set_origin(mem, memory, &origin, NULL), 0);
+	check_fetched(s, 0, 0, 0, 0);
+	assert_int_equal(mem_read(mem, gpa(0xe0000fff), bytes, 2), 0);
+	assert_memory_equal(bytes, "\1\2", 2);
+	check_fetched(s, 1, 1, 0, 0);
+	assert_int_equal(mem_write(mem, gpa(0xe0002001), "\x99", 1), 0);
+	check_fetched(s, 1, 1, 1, 0);
+	assert_memory_equal(memory->file.base + 2 * PAGE_SIZE, "\3\x99\3", 3);
+	assert_true(!mem_is_absent(memory, 2) && mem_is_absent(memory, 3));
+	assert_int_equal(mem_map(mem, gpa(0xe0000000), 4 * PAGE_SIZE, false)[3 * PAGE_SIZE], 4);
+	check_fetched(s, 1, 1, 1, 1);
+	assert_false(mem_has_origins(mem));
+	/* what was written is kept, until there is an origin again */
+	assert_int_equal(mem_read(mem, gpa(0xe0002001), bytes, 1), 0);
+	assert_int_equal(bytes[0], 0x99);
+	assert_int_equal(mem_set_origin(mem, memory, &origin, NULL), 0);
+	assert_int_equal(mem_read(mem, gpa(0xe0002001), bytes, 1), 0);
+	assert_int_equal(bytes[0], 3);
+	check_fetched(s, 1, 1, 2, 1);
+	mem_layer_remove(mem, &layer);
+	mem_commit(mem);
+	memory_destroy(mem, memory);
+	assert_false(mem_has_origins(mem));
+	mem_destroy(mem);
+	free(s);
 }
 
 /* ---- code ---- */
@@ -258,14 +454,14 @@ static void a_change_is_everybodys_until_it_ends(void **state)
 	assert_true(mem_change_begin(page, gpa(0x103f), 2));
 	assert_int_not_equal(page->code_gen, generation);
 	generation = page->code_gen;
-	assert_false(mem_allow_direct(page, 7));
+	assert_false(mem_allow_direct(mem, page, 7));
 	assert_true(mem_change_begin(page, gpa(0x1800), 1));
 	assert_int_not_equal(page->code_gen, generation);
 	mem_change_end(page);
-	assert_false(mem_allow_direct(page, 7));
+	assert_false(mem_allow_direct(mem, page, 7));
 	mem_change_end(page);
 	assert_false(mem_change_begin(page, gpa(0x1040), 1));
-	assert_true(mem_allow_direct(page, 7));
+	assert_true(mem_allow_direct(mem, page, 7));
 	mem_destroy(mem);
 }
 
@@ -277,14 +473,14 @@ static void code_and_direct_writes(void **state)
 	uint16_t direct;
 
 	(void)state;
-	assert_true(mem_allow_direct(page, 7));
-	assert_true(mem_allow_direct(page, 7));
+	assert_true(mem_allow_direct(mem, page, 7));
+	assert_true(mem_allow_direct(mem, page, 7));
 	mem_code_begin(page, gpa(0x1040), 16, &direct);
 	assert_int_equal(direct, 7);
 	mem_direct_dropped(page);
 	generation = mem_code_begin(page, gpa(0x1040), 16, &direct);
 	assert_int_equal(direct, 0);
-	assert_false(mem_allow_direct(page, 7));
+	assert_false(mem_allow_direct(mem, page, 7));
 
 	/* Code that is overwritten is not written directly yet: nothing is to be dropped before the next. */
 	mem_note_write(mem, gpa(0x1040), 1);
@@ -292,9 +488,9 @@ static void code_and_direct_writes(void **state)
 	assert_int_equal(direct, 0);
 
 	mem_note_write(mem, gpa(0x1040), 1);
-	assert_true(mem_allow_direct(page, 7));
-	assert_true(mem_allow_direct(page, 8));
-	assert_true(mem_allow_direct(page, 8));
+	assert_true(mem_allow_direct(mem, page, 7));
+	assert_true(mem_allow_direct(mem, page, 8));
+	assert_true(mem_allow_direct(mem, page, 8));
 	mem_code_begin(page, gpa(0x1fff), 1, &direct);
 	assert_int_equal(direct, MEM_DIRECT_ANY);
 	mem_destroy(mem);
@@ -452,8 +648,12 @@ int main(void)
 		cmocka_unit_test(odd_sizes_are_refused),
 		cmocka_unit_test(high_and_low_ram_are_different),
 		cmocka_unit_test(copies_stop_at_holes),
-		cmocka_unit_test(ram_makes_room),
+		cmocka_unit_test(a_rom_hides_ram),
 		cmocka_unit_test(rom_is_read_and_not_written),
+		cmocka_unit_test(memory_comes_and_goes),
+		cmocka_unit_test(reads_and_writes_go_different_ways),
+		cmocka_unit_test(what_moves_is_no_code),
+		cmocka_unit_test(pages_come_from_their_origin),
 		cmocka_unit_test(writes_to_code_change_the_generation),
 		cmocka_unit_test(a_change_is_everybodys_until_it_ends),
 		cmocka_unit_test(code_and_direct_writes),

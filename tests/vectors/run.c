@@ -25,6 +25,7 @@ struct runner {
 	const struct engine_ops *ops;
 	struct cpu_state start;
 	unsigned laid_out; /* regions of memory now */
+	struct mem_layer layers[2];
 	char text[160];
 };
 
@@ -72,29 +73,35 @@ void runner_destroy(struct runner *r)
 	free(r);
 }
 
+static struct mem_layer show_beginning(struct guest_mem *mem, uint64_t start, uint64_t size)
+{
+	return (struct mem_layer){ .memory = &mem->ram,
+				   .start = start,
+				   .size = size,
+				   .priority = MEM_PRIORITY_SHADOW,
+				   .reads = true,
+				   .writes = true };
+}
+
 /*
  * One region from 0 on: all of RAM, or its first MiB and, behind it, the beginning once more. Under a running engine memory never
  * moves like this, so it begins anew.
  */
 static void lay_out_memory(struct runner *r, bool wraps)
 {
-	struct mem_region *region = r->mem->regions;
 	unsigned count = wraps ? 2 : 1;
 
 	if (r->laid_out == count)
 		return;
 	engine_remove_vcpu(r->v);
-	r->laid_out = r->mem->region_count = count;
-	region[0] = (struct mem_region){ .start = 0,
-					 .size = wraps ? 1u << 20 : RAM_SIZE,
-					 .host = r->mem->ram.base,
-					 .writable = true,
-					 .pages = r->mem->ram_pages };
-	region[1] = (struct mem_region){ .start = 1u << 20,
-					 .size = 1u << 16,
-					 .host = r->mem->ram.base,
-					 .writable = true,
-					 .pages = r->mem->ram_pages };
+	r->laid_out = count;
+	for (unsigned n = 0; n < ARRAY_SIZE(r->layers); n++)
+		mem_layer_remove(r->mem, &r->layers[n]);
+	r->layers[0] = show_beginning(r->mem, 0, wraps ? 1u << 20 : RAM_SIZE);
+	r->layers[1] = show_beginning(r->mem, 1u << 20, 1u << 16);
+	for (unsigned n = 0; n < count; n++)
+		BUG_ON(mem_layer_add(r->mem, &r->layers[n], NULL));
+	mem_commit(r->mem);
 	BUG_ON(engine_add_vcpu(&r->engine, r->v, NULL));
 }
 

@@ -13,11 +13,12 @@
 
 static bool in_page(const struct tlb_entry *e, const struct vcpu *v, uint64_t lin, unsigned size, bool write)
 {
-	uint64_t last = (lin + size - 1) & PAGE_MASK;
+	uint64_t last = (lin + size - 1) & PAGE_MASK, tag = write ? e->write_tag : e->read_tag;
 
-	if (last != (lin & PAGE_MASK) || ((write ? e->write_tag : e->read_tag) & PAGE_MASK) != last)
+	/* Without the access the tag is 0, which is also page 0 of no address space. */
+	if (last != (lin & PAGE_MASK) || (tag & PAGE_MASK) != last || !tag)
 		return false;
-	return ((write ? e->write_tag : e->read_tag) & ~PAGE_MASK) == v->asid || (e->gpa & ~PAGE_MASK) == v->global_tag;
+	return (tag & ~PAGE_MASK) == v->asid || (e->gpa & ~PAGE_MASK) == v->global_tag;
 }
 
 /* The TLB has it, so that an access by it ends without a walk. (A global one of another address space is renewed without, too.) */

@@ -58,11 +58,9 @@ static int reserve_arena(struct bt_windows *w, unsigned count, struct error *err
 /* The arrays that records are found by; host pages that are never touched cost nothing. */
 static int create_index(struct bt_windows *w, struct error *err)
 {
-	const struct mem_region *last = &w->mem->regions[w->mem->region_count - 1];
-	uint64_t ram_pages = w->mem->ram.size >> PAGE_SHIFT;
-	uint64_t large = (last->start + last->size + BIT(REGION_SHIFT) - 1) >> REGION_SHIFT;
-	size_t hash = sizeof(*w->hash) << REGION_HASH_BITS, pages = align_up(ram_pages * sizeof(*w->page_mappings), 8);
-	size_t larges = align_up(large * sizeof(*w->large_mappings), 8), guarded = align_up(ram_pages, 64) / 8;
+	uint64_t count = w->mem->page_count, large = BIT(CPU_PHYS_BITS - REGION_SHIFT);
+	size_t hash = sizeof(*w->hash) << REGION_HASH_BITS, pages = align_up(count * sizeof(*w->page_mappings), 8);
+	size_t larges = align_up(large * sizeof(*w->large_mappings), 8), guarded = align_up(count, 64) / 8;
 	uint8_t *at;
 
 	w->index_size = hash + pages + larges + guarded;
@@ -90,7 +88,7 @@ static uint64_t default_mapping_limit(void)
 /* Every span takes at least two host mappings; whole regions may take none of their own. */
 static int create_pools(struct bt_windows *w, struct error *err)
 {
-	uint64_t spans = w->mapping_limit / 2 + 64, whole = w->mem->ram.size >> REGION_SHIFT;
+	uint64_t spans = w->mapping_limit / 2 + 64, whole = w->mem->ram.file.size >> REGION_SHIFT;
 	int rc = pool_create(&w->spans, sizeof(struct span), (uint32_t)spans, err);
 
 	return rc ? rc : pool_create(&w->regions, sizeof(struct region), (uint32_t)(spans + 2 * whole + 1024), err);
@@ -109,6 +107,21 @@ static int take_overhead(struct bt_windows *w, struct error *err)
 		return error_set(err, ENOMEM, "no room for translation windows in memory beyond the guest's");
 	w->overhead = size;
 	return 0;
+}
+
+static void map_changes(void *windows, uint64_t start, uint64_t size)
+{
+	(void)start, (void)size;
+	windows_forget(windows);
+}
+
+static void withdraw(void *windows)
+{
+	struct bt_windows *w = windows;
+
+	windows_lock(w);
+	windows_protect(w);
+	windows_unlock(w);
 }
 
 struct bt_windows *windows_create(struct guest_mem *mem, const struct window_limits *limits, struct error *err)
@@ -137,6 +150,8 @@ struct bt_windows *windows_create(struct guest_mem *mem, const struct window_lim
 	}
 	spares_take(w);
 	host_backed_add((void *)(uintptr_t)w->arena, w->arena_size, "guest memory");
+	w->listener = (struct mem_listener){ .changes = map_changes, .withdraw = withdraw, .opaque = w };
+	mem_listen(mem, &w->listener);
 	return w;
 fail:
 	bt_windows_destroy(w);
@@ -164,6 +179,8 @@ void bt_windows_destroy(struct bt_windows *w)
 {
 	if (!w)
 		return;
+	if (w->listener.opaque)
+		mem_unlisten(&w->listener);
 	spares_release(w);
 	host_backed_remove((void *)(uintptr_t)w->arena);
 	windows_release(w->arena, w->arena_size);

@@ -183,6 +183,7 @@ struct bt_windows {
 	pthread_mutex_t lock;
 	_Atomic unsigned lock_wanted; /* how many wait for it */
 	struct guest_mem *mem;
+	struct mem_listener listener;
 	uint64_t arena, arena_size, first, absent; /* host addresses */
 	uint64_t tables, tables_size;
 	uint64_t limits;	/* see bt_windows_limits() */
@@ -208,9 +209,9 @@ struct bt_windows {
 
 	struct pool regions, spans;
 	pool_index *hash;	    /* of regions */
-	uint32_t *page_mappings;    /* [page of RAM]: writable mappings of it in spans, first identifier */
+	uint32_t *page_mappings;    /* [page's number]: writable mappings of it in spans, first identifier */
 	pool_index *large_mappings; /* [physical address >> 21]: whole regions */
-	uint64_t *guarded;	    /* bit a page of RAM: read-only in every writable whole region that has it */
+	uint64_t *guarded;	    /* bit a page's number: read-only in every writable whole region that has it */
 	void *index_memory;	    /* all of the arrays above */
 	size_t index_size;
 
@@ -262,10 +263,10 @@ struct table_walk {
 
 /* False when the address is not mapped, or by something that is not in RAM or that faults for any access. */
 bool windows_walk(struct bt_windows *, const struct space *, const struct vcpu *, uint64_t lin, struct table_walk *);
-/* The page of guest RAM that holds a table, NULL when there is none. */
+/* The page of guest RAM that holds a table, NULL when there is none: RAM stays where it is in the host, whatever the map becomes. */
 const uint64_t *windows_table_page(struct bt_windows *, uint64_t entry);
-/* Where RAM is in the machine's memory file: false unless all of it is there. */
-bool windows_ram_offset(struct bt_windows *, gpa_t, uint64_t size, uint64_t *offset);
+/* The number of the page (struct memory) and the offset in it, as one: false unless all of it is one region's that can be read. */
+bool windows_offset(struct bt_windows *, gpa_t, uint64_t size, uint64_t *offset);
 
 /* What of an entry that points to a table matters: if this is the same, so is everything below. */
 #define TABLE_ENTRY_BITS (PTE_P | PTE_W | PTE_U | PTE_A | PTE_PS | PTE_FRAME)
@@ -373,6 +374,8 @@ int regions_map_whole(struct bt_windows *, struct window *, uint32_t number, uns
 		      bool writable, bool populate);
 /* Take write access from a whole region. */
 void region_protect_whole(struct bt_windows *, struct region *);
+/* Take write access from all there is. */
+void windows_protect(struct bt_windows *);
 /* No mapping of this page may be written any more; or those of whole regions may again. */
 void page_guard(struct bt_windows *, gpa_t);
 void page_unguard(struct bt_windows *, gpa_t);
@@ -427,6 +430,8 @@ void windows_trim(struct bt_windows *, struct vcpu *);
 uint64_t windows_tables_size(unsigned spaces);
 
 struct window_cpu *windows_cpu(struct bt_windows *, const struct vcpu *);
+/* All of it, whoever uses it: addresses are about to show something else. Every vCPU is stopped. */
+void windows_forget(struct bt_windows *);
 enum table_view windows_view(const struct vcpu *);
 /* The lock is held for these. */
 struct window *space_window(struct bt_windows *, const struct space *, unsigned slot, enum window_kind);

@@ -57,13 +57,13 @@ static bool mark_tables(struct fill *f)
 		return false;
 	for (unsigned n = 0; n < t->depth; n++) {
 		uint64_t entry = t->entry[n], marked = entry | PTE_A;
-		size_t offset = (size_t)((const uint8_t *)t->at[n] - f->w->mem->ram.base);
+		size_t offset = (size_t)((const uint8_t *)t->at[n] - f->w->mem->ram.file.base);
 
 		if (n + 1 == t->depth && f->write)
 			marked |= PTE_D;
 		if (marked == entry)
 			continue;
-		if (!mem_allow_direct(&f->w->mem->ram_pages[offset >> PAGE_SHIFT], DIRECT_ENGINE) ||
+		if (!mem_allow_direct(f->w->mem, &f->w->mem->pages[offset >> PAGE_SHIFT], DIRECT_ENGINE) ||
 		    !entry_mark(f->cpu->space->paging, t->at[n], entry, marked))
 			return false;
 	}
@@ -73,9 +73,14 @@ static bool mark_tables(struct fill *f)
 /* What is mapped must have been read under the lock: windows are younger than their `validated` says. */
 static bool read_tables(struct fill *f)
 {
+	const struct mem_region *region;
+
 	if (!windows_walk(f->w, f->cpu->space, f->cpu->vcpu, f->lin, &f->walk) || !access_allowed(f) || !is_marked(f))
 		return false;
-	f->writable = f->walk.writable && f->walk.dirty;
+	region = mem_find(f->w->mem, f->walk.page);
+	if (!region || !region->host || (f->write && !region->writable))
+		return false;
+	f->writable = f->walk.writable && f->walk.dirty && region->writable && (f->write || !mem_is_logging(f->w->mem));
 	return true;
 }
 
@@ -114,9 +119,14 @@ static struct candidate candidate(struct fill *f, const struct mem_region *ram, 
 		c.mappable = true;
 	}
 	c.mappable &= c.frame - ram->start < ram->size;
+	if (mem_has_origins(f->w->mem) && page != here)
+		c.mappable = false;
 	if (is_closed(f->window, f->lin + ((uint64_t)page - here) * PAGE_SIZE))
 		c.mappable = false;
-	if (c.mappable && c.writable && !mem_allow_direct(mem_page(f->w->mem, gpa(c.frame)), DIRECT_ENGINE))
+	/* While writes are logged only what is written. */
+	if (mem_is_logging(f->w->mem) && page != here)
+		c.writable = false;
+	if (c.mappable && c.writable && !mem_allow_direct(f->w->mem, mem_page(f->w->mem, gpa(c.frame)), DIRECT_ENGINE))
 		c.writable = false;
 	return c;
 }
@@ -199,12 +209,12 @@ static unsigned whole_run(const struct fill *f, uint32_t here, uint64_t frame, u
 	uint64_t offset, unused;
 
 	*first = here;
-	if (f->window->kind == WINDOW_USER || !windows_ram_offset(f->w, gpa(frame), BIT(REGION_SHIFT), &offset))
+	if (f->window->kind == WINDOW_USER || !windows_offset(f->w, gpa(frame), BIT(REGION_SHIFT), &offset))
 		return 1;
 	while (*first > start) {
 		uint64_t before = frame - ((uint64_t)(here - *first + 1) << REGION_SHIFT);
 
-		if (before > frame || !windows_ram_offset(f->w, gpa(before), frame - before, &unused) ||
+		if (before > frame || !windows_offset(f->w, gpa(before), frame - before + BIT(REGION_SHIFT), &unused) ||
 		    !region_belongs(f, *first - 1, before) || !run_goes_on(f, before, &code_pages))
 			break;
 		--*first;
@@ -212,7 +222,7 @@ static unsigned whole_run(const struct fill *f, uint32_t here, uint64_t frame, u
 	while (last + 1 < end) {
 		uint64_t count = last + 2 - here, after = frame + ((count - 1) << REGION_SHIFT);
 
-		if (!windows_ram_offset(f->w, gpa(frame), count << REGION_SHIFT, &unused) ||
+		if (!windows_offset(f->w, gpa(frame), count << REGION_SHIFT, &unused) ||
 		    !region_belongs(f, last + 1, after) || !run_goes_on(f, after, &code_pages))
 			break;
 		last++;
@@ -275,8 +285,8 @@ static bool may_be_whole(const struct fill *f, unsigned *mappings)
 	unsigned needed;
 
 	*mappings = FILL_MAPPINGS;
-	if (f->walk.leaf == LEAF_4K || has_closed(f->window, region_number(f->lin)) ||
-	    !windows_ram_offset(f->w, frame, BIT(REGION_SHIFT), &offset))
+	if (f->walk.leaf == LEAF_4K || mem_is_logging(f->w->mem) || mem_has_origins(f->w->mem) ||
+	    has_closed(f->window, region_number(f->lin)) || !windows_offset(f->w, frame, BIT(REGION_SHIFT), &offset))
 		return false;
 	needed = FILL_MAPPINGS + 2 * region_code_pages(f->w, frame);
 	if (needed > f->w->mapping_limit / 2)
@@ -295,7 +305,7 @@ static enum window_result fill(struct fill *f, struct window *at)
 
 	if (!f->cpu->current || !read_tables(f) || (f->cpu->young && f->walk.user))
 		return WINDOW_SLOW;
-	if (!windows_ram_offset(f->w, f->walk.page, PAGE_SIZE, &offset) || (f->write && has_code(f, f->walk.page.v)))
+	if (!windows_offset(f->w, f->walk.page, PAGE_SIZE, &offset) || (f->write && has_code(f, f->walk.page.v)))
 		return WINDOW_SLOW;
 	kind = kind_for(f);
 	f->window = space_get_window(f->w, f->cpu, slot_of(f->lin), kind, &f->walk, !at);

@@ -165,9 +165,10 @@ static void host_unmap(struct bt_windows *w, uint64_t at, uint64_t size)
 /* On failure nothing is mapped there. */
 static int host_map(struct bt_windows *w, uint64_t at, uint64_t size, uint64_t offset, bool writable, bool populate)
 {
+	const struct memory *memory = mem_memory_of(w->mem, offset >> PAGE_SHIFT);
 	int rc = host_mmap(at, size, writable ? PROT_READ | PROT_WRITE : PROT_READ,
-			   MAP_FIXED | MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0), w->mem->ram.fd,
-			   offset);
+			   MAP_FIXED | MAP_SHARED | MAP_NORESERVE | (populate ? MAP_POPULATE : 0), memory->file.fd,
+			   offset - (memory->first << PAGE_SHIFT));
 
 	w->host_calls++;
 	if (rc)
@@ -304,7 +305,7 @@ static uint32_t ram_page_of(struct bt_windows *w, uint32_t frame)
 {
 	uint64_t offset;
 
-	BUG_ON(!windows_ram_offset(w, gpa((uint64_t)frame << PAGE_SHIFT), PAGE_SIZE, &offset));
+	BUG_ON(!windows_offset(w, gpa((uint64_t)frame << PAGE_SHIFT), PAGE_SIZE, &offset));
 	return (uint32_t)(offset >> PAGE_SHIFT);
 }
 
@@ -421,7 +422,7 @@ int span_map(struct bt_windows *w, struct region *r, unsigned number, unsigned f
 		s->number = (uint8_t)number;
 	}
 	s = span_of(w, r->span[number]);
-	BUG_ON(!windows_ram_offset(w, gpa((uint64_t)frame << PAGE_SHIFT), (uint64_t)count * PAGE_SIZE, &offset));
+	BUG_ON(!windows_offset(w, gpa((uint64_t)frame << PAGE_SHIFT), (uint64_t)count * PAGE_SIZE, &offset));
 	for (uint64_t left = pages & s->writable; left; left &= left - 1)
 		unlink_page(w, s, (unsigned)__builtin_ctzll(left));
 	rc = host_map(w, span_base(w, s) + first * PAGE_SIZE, (uint64_t)count * PAGE_SIZE, offset, writable, true);
@@ -553,7 +554,7 @@ void region_protect_pages(struct bt_windows *w, struct region *r, const struct p
 static bool page_may_be_written(struct bt_windows *w, uint32_t frame, uint32_t ram_page)
 {
 	return !is_guarded(w, ram_page) &&
-	       mem_allow_direct(mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT)), DIRECT_ENGINE);
+	       mem_allow_direct(w->mem, mem_page(w->mem, gpa((uint64_t)frame << PAGE_SHIFT)), DIRECT_ENGINE);
 }
 
 /* Pages that hold code are read-only from the start: another vCPU may be writing already. */
@@ -603,7 +604,7 @@ int regions_map_whole(struct bt_windows *w, struct window *window, uint32_t numb
 	uint64_t base = window->base + ((uint64_t)number << REGION_SHIFT), offset;
 	int rc;
 
-	BUG_ON(!windows_ram_offset(w, gpa((uint64_t)frame << PAGE_SHIFT), (uint64_t)count << REGION_SHIFT, &offset));
+	BUG_ON(!windows_offset(w, gpa((uint64_t)frame << PAGE_SHIFT), (uint64_t)count << REGION_SHIFT, &offset));
 	rc = map_pieces(w, base, (uint64_t)count * PAGES_PER_REGION, frame, offset, writable, populate);
 	if (rc)
 		host_unmap(w, base, (uint64_t)count << REGION_SHIFT);
@@ -635,6 +636,27 @@ void region_protect_whole(struct bt_windows *w, struct region *r)
 	r->writable = false;
 	r->holes = 0;
 	whole_changed(w, r);
+}
+
+static void protect_regions(struct bt_windows *w, struct list *regions)
+{
+	static const struct page_set all = { .bits = { [0 ... SPANS_PER_REGION - 1] = ~0ull } };
+	struct region *r, *next;
+
+	list_for_each_safe (r, next, regions, node) {
+		if (!r->whole)
+			region_protect_pages(w, r, &all);
+		else if (r->writable)
+			region_protect_whole(w, r);
+	}
+}
+
+void windows_protect(struct bt_windows *w)
+{
+	for (unsigned n = 0; n < w->window_count; n++) {
+		protect_regions(w, &w->window[n].local_regions);
+		protect_regions(w, &w->window[n].global_regions);
+	}
 }
 
 static void guard_in_whole_regions(struct bt_windows *w, uint32_t frame, uint32_t ram_page)
@@ -693,7 +715,7 @@ void page_guard(struct bt_windows *w, gpa_t at)
 	uint32_t frame = (uint32_t)(at.v >> PAGE_SHIFT), ram_page;
 	uint64_t offset;
 
-	if (!windows_ram_offset(w, gpa(at.v & PAGE_MASK), PAGE_SIZE, &offset))
+	if (!windows_offset(w, gpa(at.v & PAGE_MASK), PAGE_SIZE, &offset))
 		return;
 	ram_page = (uint32_t)(offset >> PAGE_SHIFT);
 	while (!may_split(w, count_aliases(w, frame, ram_page)) && windows_evict(w))
@@ -715,7 +737,7 @@ void page_unguard(struct bt_windows *w, gpa_t at)
 	uint64_t offset = (uint64_t)(frame % PAGES_PER_REGION) * PAGE_SIZE;
 	struct region *r, *next;
 
-	if (!is_guarded(w, ram_page) || !mem_allow_direct(mem_page(w->mem, at), DIRECT_ENGINE))
+	if (!is_guarded(w, ram_page) || !mem_allow_direct(w->mem, mem_page(w->mem, at), DIRECT_ENGINE))
 		return;
 	w->guarded[ram_page / 64] &= ~BIT(ram_page % 64);
 	for (r = region_of(w, *large_head(w, frame)); r; r = next) {

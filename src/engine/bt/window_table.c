@@ -226,6 +226,37 @@ static struct window *find_unnamed(struct bt_windows *w, const struct window_cpu
 	return best;
 }
 
+/* Of address spaces that nobody enters any more. A vCPU may be using its table still, until it leaves translated code. */
+#define KEY_DEAD 2ull
+
+static void forget_space(struct bt_windows *w, struct space *space)
+{
+	for (unsigned slot = 0; slot < SLOTS; slot++)
+		if (space->in_use[slot / 64] & BIT(slot % 64))
+			slot_remove(w, space, slot);
+	if (space->key)
+		space->key = KEY_DEAD;
+	space->used = 0;
+}
+
+void windows_forget(struct bt_windows *w)
+{
+	windows_lock(w);
+	for (unsigned n = 0; n < w->space_count; n++)
+		forget_space(w, &w->space[n]);
+	for (unsigned n = 0; n < w->window_count; n++) {
+		window_clear(w, &w->window[n]);
+		w->window[n].pml4e = w->window[n].used = 0;
+	}
+	for (unsigned n = 0; n < w->cpu_count; n++) {
+		if (!w->cpu[n])
+			continue;
+		w->cpu[n]->current = false;
+		w->cpu[n]->missed.space = NULL;
+	}
+	windows_unlock(w);
+}
+
 /* A window for a new use. NULL: all are in use, or wait for a vCPU to come out of translated code. */
 static struct window *take_window(struct bt_windows *w, const struct window_cpu *self)
 {

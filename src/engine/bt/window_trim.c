@@ -40,7 +40,10 @@ static bool trim_all(struct bt_windows *w, const struct vcpu *v)
 }
 
 /* All RAM once for C and once for windows, and some more. */
-static uint64_t too_many(const struct bt_windows *w) { return 2 * (w->mem->ram.size >> PAGE_SHIFT) + 4 * TRIM_PAGES; }
+static uint64_t too_many(const struct bt_windows *w)
+{
+	return 2 * (w->mem->ram.file.size >> PAGE_SHIFT) + 4 * TRIM_PAGES;
+}
 
 void windows_trim(struct bt_windows *w, struct vcpu *v)
 {

@@ -7,19 +7,23 @@
  */
 #include "engine/bt/window.h"
 
-bool windows_ram_offset(struct bt_windows *w, gpa_t at, uint64_t size, uint64_t *offset)
+bool windows_offset(struct bt_windows *w, gpa_t at, uint64_t size, uint64_t *offset)
 {
 	const struct mem_region *region = mem_find(w->mem, at);
 
-	if (!region || !region->writable || !range_ok(at.v - region->start, size, region->size))
+	if (!region || !region->host || !range_ok(at.v - region->start, size, region->size))
 		return false;
-	*offset = (uint64_t)(region->host - w->mem->ram.base) + (at.v - region->start);
-	return range_ok(*offset, size, w->mem->ram.size);
+	*offset = ((uint64_t)(region->pages - w->mem->pages) << PAGE_SHIFT) + (at.v - region->start);
+	return true;
 }
 
 const uint64_t *windows_table_page(struct bt_windows *w, uint64_t entry)
 {
-	return (const uint64_t *)mem_map(w->mem, gpa(entry & PTE_FRAME), PAGE_SIZE, true);
+	const uint8_t *page = mem_map(w->mem, gpa(entry & PTE_FRAME), PAGE_SIZE, true);
+
+	return page && range_ok((uint64_t)(page - w->mem->ram.file.base), PAGE_SIZE, w->mem->ram.file.size)
+		       ? (const uint64_t *)page
+		       : NULL;
 }
 
 /* ---- page directories ---- */
