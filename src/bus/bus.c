@@ -13,18 +13,60 @@
 
 void device_init(struct device *device, struct bus *bus, const char *name, const struct device_ops *ops)
 {
-	const struct device *other;
-
 	device->name = name;
 	device->ops = ops;
 	device->bus = bus;
 	device->instance = 0;
-	list_for_each (other, &bus->devices, node)
-		if (!strcmp(other->name, name))
-			device->instance++;
+	device->plug = bus->plugging;
+	while (bus_find_device(bus, name, device->instance))
+		device->instance++;
 	list_append(&bus->devices, &device->node);
 	if (ops->state)
 		state_reset(ops->state, device);
+}
+
+void device_destroy(struct device *device)
+{
+	list_remove(&device->node);
+	device->ops->destroy(device);
+}
+
+struct device *bus_last_device(struct bus *bus, const struct device_plug *plug)
+{
+	struct device *device, *last = NULL;
+
+	list_for_each (device, &bus->devices, node)
+		if (device->plug == plug)
+			last = device;
+	return last;
+}
+
+struct device *bus_find_device(struct bus *bus, const char *name, unsigned instance)
+{
+	struct device *device;
+
+	list_for_each (device, &bus->devices, node)
+		if (device->instance == instance && !strcmp(device->name, name))
+			return device;
+	return NULL;
+}
+
+void bus_pause(struct bus *bus)
+{
+	struct device *device;
+
+	list_for_each (device, &bus->devices, node)
+		if (device->ops->pause)
+			device->ops->pause(device);
+}
+
+void bus_resume(struct bus *bus)
+{
+	struct device *device;
+
+	list_for_each_reverse (device, &bus->devices, node)
+		if (device->ops->resume)
+			device->ops->resume(device);
 }
 
 struct bus *bus_create(struct guest_mem *mem, struct clock *clock, struct trace *trace, struct error *err)
@@ -57,12 +99,8 @@ void bus_destroy(struct bus *bus)
 {
 	if (!bus)
 		return;
-	while (!list_empty(&bus->devices)) {
-		struct device *device = list_entry(bus->devices.prev, struct device, node);
-
-		list_remove(&device->node);
-		device->ops->destroy(device);
-	}
+	while (!list_empty(&bus->devices))
+		device_destroy(list_entry(bus->devices.prev, struct device, node));
 	pthread_mutex_destroy(&bus->lock);
 	free(bus->pio_table);
 	free(bus);

@@ -34,18 +34,28 @@ struct device_ops {
 	 * seen twice. See bus_attach().
 	 */
 	void (*attach)(struct device *);
-	void (*destroy)(struct device *); /* frees it */
+	/*
+	 * A device with threads of its own: no thread touches the machine (its memory, its interrupts) from when pause returns until resume is
+	 * called, and none does before the first resume. vCPUs are stopped when these are called; they return soon. NULL: it has none.
+	 */
+	void (*pause)(struct device *);
+	void (*resume)(struct device *);
+	void (*destroy)(struct device *); /* frees it, and all it has of the bus: ranges, lines, timers; it is paused */
 };
 
 /* First member of every device's struct. */
 struct device {
 	const char *name;  /* "rtc", "uart" */
-	unsigned instance; /* counts devices of one name */
+	unsigned instance; /* tells devices of one name apart */
 	const struct device_ops *ops;
 	struct bus *bus;
 	struct list node; /* bus->devices, in order of creation: the order of reset and of records in a snapshot */
+	struct device_plug *plug; /* what it belongs to (devices/type.c); NULL: it is the machine's own */
 };
+/* The first instance of its name that is free. */
 void device_init(struct device *, struct bus *, const char *name, const struct device_ops *);
+/* While nobody uses the bus. */
+void device_destroy(struct device *);
 
 /* ---- address ranges ---- */
 
@@ -94,8 +104,9 @@ struct bus {
 	struct guest_mem *mem;
 	struct clock *clock;
 	struct trace *trace;
-	struct pci_bus *pci;  /* NULL until created */
-	struct irq_chip *irq; /* NULL until created */
+	struct device_plug *plugging; /* what devices belong to that are being created */
+	struct pci_bus *pci;	      /* NULL until created */
+	struct irq_chip *irq;	      /* NULL until created */
 	/* Periodic timers' interrupts that come too late are made up for (see ticks_deliver); else they are lost. */
 	bool reinject;
 	struct {
@@ -113,7 +124,7 @@ struct bus {
 };
 
 struct bus *bus_create(struct guest_mem *, struct clock *, struct trace *, struct error *);
-/* Destroys all devices, last created first. */
+/* Destroys all devices that are left, last created first. */
 void bus_destroy(struct bus *);
 /* Resets all devices in order of creation, local APICs too. Takes bus->lock; no vCPU runs. */
 void bus_reset(struct bus *);
@@ -122,6 +133,13 @@ void bus_reset(struct bus *);
  * Takes bus->lock; no vCPU runs.
  */
 void bus_attach(struct bus *);
+/* Their own threads, in order of creation; and the other way round. All vCPUs are stopped. */
+void bus_pause(struct bus *);
+void bus_resume(struct bus *);
+/* The last one created that belongs to it; NULL: there is none. */
+struct device *bus_last_device(struct bus *, const struct device_plug *);
+/* NULL: there is none. */
+struct device *bus_find_device(struct bus *, const char *name, unsigned instance);
 /* Takes bus->lock. For threads that may be a vCPU's in the middle of an instruction, where it holds no direct pointer to guest memory. */
 void bus_lock(struct bus *);
 /* -EBUSY when it overlaps a mapped range. The range is the caller's, usually part of the device. */
@@ -201,10 +219,14 @@ void lapic_tsc_changed(struct lapic *);
 int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, void *const cpus[], struct error *);
 /*
  * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only. Each call makes a source of its
- * own (so call it once, at creation): a line is high while any of its sources is. A device raises its line and lowers it when
+ * own (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and lowers it when
  * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
 struct irq_line irq_isa_line(struct bus *, unsigned n);
+/* bus->lock held or nobody else there: the source goes low, and is nobody's. What is not connected may be freed as well. */
+void irq_line_free(struct irq_line *);
+/* Of the local APICs. */
+unsigned irq_cpu_count(const struct bus *);
 /* What an edge on a line, or of a local APIC's timer, meets. */
 enum irq_receiver {
 	IRQ_NOBODY, /* it is masked, and an 8259 has latched one already */

@@ -345,6 +345,8 @@ void pci_remove(struct pci_device *pci)
 {
 	struct bus *bus = pci->device.bus;
 
+	if (bus->pci)
+		irq_line_free(&pci->intx);
 	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++)
 		bus_unmap(bus, bar_space(pci, n), &pci->bars[n].range);
 	if (bus->pci && bus->pci->functions[pci->devfn] == pci)

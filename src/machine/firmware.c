@@ -89,15 +89,6 @@ bool machine_warm_reset(struct machine *m)
 	return bios_resumes((uint8_t)code.value);
 }
 
-static unsigned serial_ports(const struct machine *m)
-{
-	unsigned ports = 1; /* COM1 is always there */
-
-	for (unsigned i = 1; i < MACHINE_MAX_SERIAL; i++)
-		ports |= m->serial[i] ? 1u << i : 0;
-	return ports;
-}
-
 static int load(struct machine *m, struct cpu_state *state, struct error *err)
 {
 	const struct machine_guest *guest = m->config.guest;
@@ -111,7 +102,7 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 		.cpu_count = m->cpu_count,
 		.cpu_signature = features.eax,
 		.cpu_features = features.edx,
-		.serial_ports = serial_ports(m),
+		.serial_ports = uart_ports(m->bus),
 	};
 
 	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);

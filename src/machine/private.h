@@ -7,7 +7,6 @@
 #ifndef DOPPEL_MACHINE_PRIVATE_H
 #define DOPPEL_MACHINE_PRIVATE_H
 
-#include "backend/backend.h"
 #include "bus/bus.h"
 #include "machine/machine.h"
 
@@ -71,19 +70,22 @@ struct machine {
 	struct event_source signals; /* config.ends_on_signals */
 	int signal_number;	     /* of REQUEST_SIGNAL; event loop's thread */
 	struct engine engine;	     /* ops NULL: not opened yet */
-	struct chardev *serial[MACHINE_MAX_SERIAL], *debug_console;
 
 	struct machine_cpu *cpus;
 	struct vcpu **vcpus; /* cpus[i].cpu: the vCPUs' peers */
 	unsigned cpu_count;  /* created so far */
 	bool virtual_time;
 
-	/* Stopping: vCPU threads park while `paused`. */
+	/* Stopping, see pause.c: vCPU threads park while `paused`. */
 	pthread_mutex_t run_lock;
 	pthread_cond_t run_changed;
 	_Atomic bool paused; /* written under run_lock */
 	bool ending;
 	unsigned parked;
+	bool over;	   /* the machine's end has been decided; event loop's thread */
+	bool devices_run;  /* devices' threads do; event loop's thread */
+	bool loop_runs;	   /* calls are for the event loop's thread; under run_lock, as they are */
+	struct list calls; /* pause_call() */
 
 	_Atomic unsigned requests;
 	int status;
@@ -156,6 +158,26 @@ void turn_deadline_moved(void *machine);
 void turn_wake_all(struct machine *);
 /* While no vCPU runs: the turn is this one's, and begins anew. */
 void turn_give(struct machine *, unsigned holder);
+
+/* ---- pause.c ---- */
+/* Any thread: vCPUs park at the next instruction boundary; returns without waiting for that. */
+void pause_begin(struct machine *);
+/* Event loop's thread: until vCPUs are parked, then devices' threads are stopped. */
+void pause_wait(struct machine *);
+/* Event loop's thread; the other way round. */
+void pause_end(struct machine *);
+/* From the machine's thread: creates vCPUs' threads, which are paused; ends them, and stops the devices'. */
+int pause_start_threads(struct machine *, struct error *);
+void pause_end_threads(struct machine *);
+/* Calls of other threads are carried out in the event loop's from now on; they are carried out where they come from, what is left of them here. */
+void pause_loop_begins(struct machine *);
+void pause_loop_ended(struct machine *);
+/* Any thread that vCPUs and devices do not wait for: runs fn while both are stopped, and waits for it. */
+void pause_call(struct machine *, void (*fn)(struct machine *, void *), void *arg);
+
+/* ---- plug.c ---- */
+/* All of m->config's, and what every PC has. */
+int plug_devices(struct machine *, struct error *);
 
 /* ---- run.c ---- */
 /* Any thread. */

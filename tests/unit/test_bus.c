@@ -189,8 +189,8 @@ static void debug_ports(void **state)
 {
 	struct board *b = *state;
 
-	assert_int_equal(debug_exit_create(b->bus, NULL), 0);
-	assert_int_equal(debug_console_create(b->bus, NULL, NULL), 0);
+	assert_int_equal(debug_exit_type.create(b->bus, NULL, NULL), 0);
+	assert_non_null(device_plug(b->bus, NULL, &(struct device_request){ .spec = "debug-console" }, NULL));
 	assert_int_equal(inb(b, 0xe9), 0xe9);
 	outb(b, 0xe9, 'x');
 	outb(b, 0xf4, 0x10);

@@ -377,6 +377,7 @@ static void pm_destroy(struct device *device)
 	timer_disarm(&pm->timer);
 	bus_unmap(device->bus, BUS_PIO, &pm->registers);
 	bus_unmap(device->bus, BUS_PIO, &pm->gpe0);
+	irq_line_free(&pm->sci);
 	pci_remove(&pm->pci);
 	free(pm);
 }
@@ -449,9 +450,18 @@ static int pm_create(struct bus *bus, struct error *err)
 	return 0;
 }
 
-int piix_create(struct bus *bus, struct error *err)
+static int piix_create(struct bus *bus, const void *options, struct error *err)
 {
 	int result = piix3_create(bus, err);
 
+	(void)options;
 	return result ? result : pm_create(bus, err);
 }
+
+const struct device_type piix_type = {
+	.name = "piix",
+	.help = "PIIX3 ISA bridge at 00:01.0 and PIIX4 power management (ACPI) at 00:01.3",
+	.most = 1,
+	.in_every_pc = true,
+	.create = piix_create,
+};

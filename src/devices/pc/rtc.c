@@ -430,6 +430,7 @@ static void rtc_destroy(struct device *device)
 
 	timer_disarm(&rtc->timer);
 	bus_unmap(device->bus, BUS_PIO, &rtc->range);
+	irq_line_free(&rtc->irq);
 	free(rtc);
 }
 
@@ -472,3 +473,17 @@ int rtc_create(struct bus *bus, unsigned cpu_count, struct error *err)
 	};
 	return bus_map(bus, BUS_PIO, &rtc->range, err);
 }
+
+static int create(struct bus *bus, const void *options, struct error *err)
+{
+	(void)options;
+	return rtc_create(bus, irq_cpu_count(bus), err);
+}
+
+const struct device_type rtc_type = {
+	.name = "rtc",
+	.help = "MC146818 real-time clock with 128 bytes of CMOS",
+	.most = 1,
+	.in_every_pc = true,
+	.create = create,
+};
