@@ -151,8 +151,11 @@ static int create_guest_side(struct machine *m, struct error *err)
 	m->bus->reinject = !m->virtual_time;
 	m->bus->request = machine_bus_request;
 	m->bus->request_opaque = m;
-	m->bus->waits = exclusive_wait;
-	m->bus->waits_opaque = m;
+	m->bus->locks.waits = exclusive_wait;
+	m->bus->locks.waits_opaque = m;
+	m->bus->stopped = machine_stopped;
+	m->bus->stopped_opaque = m;
+	m->bus->a20.fn = machine_a20_moved;
 	m->cpus = calloc(m->config.cpus, sizeof(*m->cpus));
 	m->vcpus = calloc(m->config.cpus, sizeof(struct vcpu *));
 	if (!m->cpus || !m->vcpus)
@@ -207,9 +210,7 @@ int machine_create(struct machine **machine, const struct machine_config *config
 	if (!rc)
 		rc = create_guest_side(m, err);
 	if (!rc) {
-		pthread_mutex_lock(&m->bus->lock);
 		bus_reset(m->bus);
-		pthread_mutex_unlock(&m->bus->lock);
 		rc = machine_boot(m, err);
 	}
 	if (rc) {

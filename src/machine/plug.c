@@ -84,7 +84,7 @@ static void plug_one(struct machine *m, void *arg)
 	} else {
 		c->rc = -c->err->code;
 	}
-	pthread_mutex_unlock(&m->bus->lock);
+	bus_unlock(m->bus);
 }
 
 static void unplug_one(struct machine *m, void *arg)
@@ -99,7 +99,7 @@ static void unplug_one(struct machine *m, void *arg)
 	else
 		c->rc = error_set(c->err, ENOENT, "there is no device '%s.%u' that can be unplugged", c->name,
 				  c->instance);
-	pthread_mutex_unlock(&m->bus->lock);
+	bus_unlock(m->bus);
 }
 
 static int change(struct machine *m, void (*fn)(struct machine *, void *), struct change c, struct error *err)

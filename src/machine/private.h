@@ -1,7 +1,7 @@
 /*
  * What the files of machine/ share.
  *
- * Locks, in the order in which they may be taken: bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
+ * Locks, in the order in which they may be taken: a device's own lock, then bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
  * (never two of these).
  */
 #ifndef DOPPEL_MACHINE_PRIVATE_H
@@ -123,8 +123,9 @@ extern const struct vcpu_env machine_env;
 extern const struct lapic_ops machine_lapic_ops;
 /* Any thread: make the vCPU look at its events soon, whether it runs or sleeps. */
 void machine_post(struct machine_cpu *, uint32_t events);
-/* Does the gate stand otherwise than the processors' address lines? */
-bool machine_a20_changed(const struct machine *);
+/* Of the bus: calls fn with all vCPUs stopped; the A20 gate moved. */
+void machine_stopped(void *machine, void (*fn)(struct bus *));
+void machine_a20_moved(struct bus_work *);
 /* All vCPUs stopped between instructions, or in their own callouts. */
 void machine_apply_a20(struct machine *);
 /* Virtual time, in the thread of the vCPU that has the turn: guest time catches up with its instructions. */

@@ -29,9 +29,7 @@ static void reset_cpus(struct machine *m, bool init)
  */
 static int reset(struct machine *m, struct error *err)
 {
-	pthread_mutex_lock(&m->bus->lock);
 	bus_reset(m->bus);
-	pthread_mutex_unlock(&m->bus->lock);
 	machine_apply_a20(m);
 	reset_cpus(m, false);
 	return machine_boot(m, err);
@@ -144,9 +142,8 @@ static uint64_t run_timers(void *machine)
 	struct machine *m = machine;
 	vtime_t next;
 
-	pthread_mutex_lock(&m->bus->lock);
 	next = clock_run(m->clock);
-	pthread_mutex_unlock(&m->bus->lock);
+	bus_settle(m->bus);
 	return clock_host_deadline(m->clock, next);
 }
 

@@ -263,9 +263,7 @@ static void run_timers(struct pc *pc, vtime_t until)
 		if (callbacks++ > MAX_TIMERS)
 			abort();
 		clock_set(pc->clock, deadline);
-		pthread_mutex_lock(&pc->bus->lock);
 		clock_run(pc->clock);
-		pthread_mutex_unlock(&pc->bus->lock);
 	}
 	clock_set(pc->clock, until);
 }
@@ -300,10 +298,8 @@ static void reload(struct pc *pc)
 		for (unsigned i = (unsigned)take(pc, 1) % 8; i; i--)
 			writer.data[take(pc, 2) % writer.size] ^= (uint8_t)take(pc, 1);
 		reader = (struct reader){ writer.data, writer.size, 0 };
-		pthread_mutex_lock(&pc->bus->lock);
 		state_load(device->ops->state, device->instance, device, &reader, &error);
 		bus_attach(pc->bus);
-		pthread_mutex_unlock(&pc->bus->lock);
 	}
 	writer_free(&writer);
 }

@@ -83,9 +83,9 @@ static struct full_board full_board(void)
 
 static void set_pin(struct card *card, bool level)
 {
-	pthread_mutex_lock(&card->pci.device.bus->lock);
+	lock_take(card->pci.device.lock);
 	irq_set(&card->pci.intx, level);
-	pthread_mutex_unlock(&card->pci.device.bus->lock);
+	lock_drop(card->pci.device.lock);
 }
 
 /* Into a fresh one; the same bytes come out of that. */

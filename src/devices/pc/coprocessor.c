@@ -72,11 +72,11 @@ bool coprocessor_error(struct bus *bus, bool asserted)
 	struct device *device;
 	bool ignore = false;
 
-	bus_lock(bus);
+	lock_take(&bus->lock);
 	list_for_each (device, &bus->devices, node)
 		if (device->ops == &coprocessor_ops)
 			ignore = set_error((struct coprocessor *)device, asserted);
-	pthread_mutex_unlock(&bus->lock);
+	lock_drop(&bus->lock);
 	return ignore;
 }
 

@@ -71,7 +71,14 @@ static void put(struct kbc *kbc, uint8_t byte, uint8_t flags)
 	kbc->status = (kbc->status & ~(STATUS_AUX | STATUS_TIMEOUT)) | STATUS_OBF | flags;
 }
 
-static void update_a20(struct kbc *kbc) { kbc->device.bus->a20_closed = !(kbc->output_port & OUTPUT_A20); }
+static void update_a20(struct kbc *kbc)
+{
+	struct bus *bus = kbc->device.bus;
+	bool closed = !(kbc->output_port & OUTPUT_A20);
+
+	if (atomic_exchange(&bus->a20_closed, closed) != closed && bus->a20.fn)
+		bus_defer(bus, &bus->a20);
+}
 
 static void write_output_port(struct kbc *kbc, uint8_t value)
 {

@@ -312,7 +312,7 @@ void piix_power_button(struct bus *bus)
 {
 	struct device *device;
 
-	pthread_mutex_lock(&bus->lock);
+	lock_take(&bus->lock);
 	list_for_each (device, &bus->devices, node) {
 		if (device->ops == &pm_ops) {
 			struct piix4_pm *pm = (struct piix4_pm *)device;
@@ -321,7 +321,7 @@ void piix_power_button(struct bus *bus)
 			update_sci(pm);
 		}
 	}
-	pthread_mutex_unlock(&bus->lock);
+	lock_drop(&bus->lock);
 }
 
 /* Where the registers are to be; 0: nowhere. */
@@ -416,8 +416,8 @@ static int pm_create(struct bus *bus, struct error *err)
 
 	if (!pm)
 		return error_set(err, ENOMEM, "out of memory for power management");
-	timer_init(&pm->timer, bus->clock, "acpi-pm", timer_overflow, pm);
 	device_init(&pci->device, bus, "piix4-pm", &pm_ops);
+	device_timer_init(&pci->device, &pm->timer, "acpi-pm", timer_overflow, pm);
 	pci_init_config(pci, 0x8086, 0x7113, 0x06800003, 0, 0, 1);
 	pci->config[0x3c] = ACPI_SCI_IRQ;
 	store_le16(&pci->config[0x06], 0x0280);

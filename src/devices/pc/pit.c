@@ -518,8 +518,8 @@ static int pit_create(struct bus *bus, const void *options, struct error *err)
 	(void)options;
 	if (!pit)
 		return error_set(err, ENOMEM, "out of memory for the interval timer");
-	timer_init(&pit->timer, bus->clock, "pit", edge_due, pit);
 	device_init(&pit->device, bus, "pit", &pit_ops);
+	device_timer_init(&pit->device, &pit->timer, "pit", edge_due, pit);
 	pit->irq = irq_isa_line(bus, 0);
 	pit_reset(&pit->device);
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges) && !result; i++) {

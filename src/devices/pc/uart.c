@@ -302,7 +302,7 @@ static size_t receive(void *opaque, const uint8_t *data, size_t size)
 	struct uart *uart = opaque;
 	size_t taken = 0;
 
-	pthread_mutex_lock(&uart->device.bus->lock);
+	lock_take(uart->device.lock);
 	if (line_open(uart) && !uart->held_count)
 		while (taken < size && uart->fifo_count < capacity(uart))
 			push(uart, data[taken++]);
@@ -310,7 +310,7 @@ static size_t receive(void *opaque, const uint8_t *data, size_t size)
 		restart_timeout(uart);
 		update_irq(uart);
 	}
-	pthread_mutex_unlock(&uart->device.bus->lock);
+	lock_drop(uart->device.lock);
 	return taken;
 }
 
@@ -319,7 +319,7 @@ static bool receive_break(void *opaque)
 	struct uart *uart = opaque;
 	bool taken;
 
-	pthread_mutex_lock(&uart->device.bus->lock);
+	lock_take(uart->device.lock);
 	taken = line_open(uart) && !uart->held_count && uart->fifo_count < capacity(uart);
 	if (taken) {
 		push(uart, 0);
@@ -329,7 +329,7 @@ static bool receive_break(void *opaque)
 		restart_timeout(uart);
 		update_irq(uart);
 	}
-	pthread_mutex_unlock(&uart->device.bus->lock);
+	lock_drop(uart->device.lock);
 	return taken;
 }
 
@@ -564,10 +564,10 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 	BUG_ON(n >= ARRAY_SIZE(places));
 	if (!uart)
 		return error_set(err, ENOMEM, "out of memory for UART %u", n);
-	timer_init(&uart->receive_timer, bus->clock, "uart-receive", receive_timeout, uart);
-	timer_init(&uart->held_timer, bus->clock, "uart-held", come_back, uart);
-	timer_init(&uart->transmit_timer, bus->clock, "uart-transmit", transmit_retry, uart);
 	device_init(&uart->device, bus, "uart", &uart_ops);
+	device_timer_init(&uart->device, &uart->receive_timer, "uart-receive", receive_timeout, uart);
+	device_timer_init(&uart->device, &uart->held_timer, "uart-held", come_back, uart);
+	device_timer_init(&uart->device, &uart->transmit_timer, "uart-transmit", transmit_retry, uart);
 	uart->n = n;
 	uart->irq = irq_isa_line(bus, places[n].irq);
 	uart->range = (struct bus_range){ .start = places[n].port,
