@@ -39,7 +39,7 @@ struct lock {
 	struct list node; /* private */
 };
 void lock_group_init(struct lock_group *);
-/* Created and destroyed while nobody uses the group. */
+/* Created and destroyed while nobody uses the group, or by who has all of it. */
 void lock_init(struct lock *, struct lock_group *);
 void lock_destroy(struct lock *);
 /* Not twice. */

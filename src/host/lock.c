@@ -24,10 +24,14 @@ void lock_init(struct lock *lock, struct lock_group *group)
 	lock->group = group;
 	/* The first one is the last in their order. */
 	list_insert_before(list_empty(&group->locks) ? &group->locks : group->locks.prev, &lock->node);
+	if (this_has == group)
+		pthread_mutex_lock(&lock->mutex);
 }
 
 void lock_destroy(struct lock *lock)
 {
+	if (this_has == lock->group)
+		pthread_mutex_unlock(&lock->mutex);
 	list_remove(&lock->node);
 	pthread_mutex_destroy(&lock->mutex);
 }
