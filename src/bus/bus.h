@@ -190,7 +190,7 @@ struct irq_line {
 	void (*set)(void *opaque, unsigned n, bool level); /* NULL: not connected */
 	void *opaque;
 	unsigned n;
-	struct lock *lock; /* what is held around it; NULL: the caller has it */
+	struct lock *lock; /* the board's, for a device with its own: taken around it. NULL: the caller has it */
 };
 /* With the device's lock held. Level and edge are told apart by the receiver. */
 static inline void irq_set(const struct irq_line *line, bool level)
@@ -202,11 +202,6 @@ static inline void irq_set(const struct irq_line *line, bool level)
 	line->set(line->opaque, line->n, level);
 	if (line->lock)
 		lock_drop(line->lock);
-}
-/* For a device with a lock of its own. */
-static inline void irq_line_own(struct irq_line *line, struct device *device)
-{
-	line->lock = device->lock == &device->bus->lock ? NULL : &device->bus->lock;
 }
 
 /* Interrupt delivery modes, SDM vol. 3A 11.5.1 */

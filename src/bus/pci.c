@@ -301,7 +301,12 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 	init_bars(pci);
 	memcpy(pci->config_reset, pci->config, sizeof(pci->config));
 	if (pci->config[PCI_INTERRUPT_PIN])
-		pci->intx = (struct irq_line){ .set = intx_set, .opaque = bus->pci, .n = pci->devfn };
+		pci->intx = (struct irq_line){
+			.set = intx_set,
+			.opaque = bus->pci,
+			.n = pci->devfn,
+			.lock = pci->device.lock == &bus->lock ? NULL : &bus->lock,
+		};
 	bus->pci->functions[pci->devfn] = pci;
 	return 0;
 }
