@@ -107,7 +107,7 @@ static int load_guest(void *opaque, struct guest_mem *mem, struct cpu_state *sta
 int audit_execute(const char *engine, const char *cpu_model, struct audit_run *run, struct error *err)
 {
 	const struct machine_guest guest = { load_guest, run };
-	const struct machine_config config = {
+	struct machine_config config = {
 		.guest = &guest,
 		.memory = GUEST_MEMORY,
 		.cpus = 1,
@@ -115,7 +115,6 @@ int audit_execute(const char *engine, const char *cpu_model, struct audit_run *r
 		.cpu_model = cpu_model,
 		.clock = CLOCK_HOST,
 		.pure = true,
-		.debug_exit = true,
 		.no_reboot = true,
 	};
 	struct cpu_model model;
@@ -128,7 +127,9 @@ int audit_execute(const char *engine, const char *cpu_model, struct audit_run *r
 	run->count = audit_check_count;
 	for (unsigned n = 0; n < run->count; n++)
 		run->offered[n] = model.features[audit_checks[n].feature];
-	rc = machine_create(&machine, &config, err);
+	rc = machine_ask_for(&config, (struct device_request){ .spec = debug_exit_type.name }, err);
+	if (!rc)
+		rc = machine_create(&machine, &config, err);
 	if (rc)
 		return rc;
 	run->engine = machine_engine(machine);

@@ -148,6 +148,9 @@ static inline void list_remove(struct list *n)
 #define list_for_each(pos, head, member)                                                                               \
 	for (pos = list_entry((head)->next, __typeof__(*pos), member); &pos->member != (head);                         \
 	     pos = list_entry(pos->member.next, __typeof__(*pos), member))
+#define list_for_each_reverse(pos, head, member)                                                                       \
+	for (pos = list_entry((head)->prev, __typeof__(*pos), member); &pos->member != (head);                         \
+	     pos = list_entry(pos->member.prev, __typeof__(*pos), member))
 #define list_for_each_safe(pos, tmp, head, member)                                                                     \
 	for (pos = list_entry((head)->next, __typeof__(*pos), member),                                                 \
 	    tmp = list_entry(pos->member.next, __typeof__(*pos), member);                                              \

@@ -2,11 +2,12 @@
  * bus: the device base class, dispatch of port and memory-mapped accesses, interrupt lines and controllers (8259 pair,
  * IOAPIC, local APICs, MSI), PCI. What every PC device is plugged into.
  *
- * Locking: one lock a machine, bus->lock, covers all devices: bus_access() takes it around a device's read and write,
- * the machine takes it around timers and backend callbacks. Device code and irq_set() therefore run with it held. It is
- * recursive. Local APICs are outside of it: their functions may be called by any thread and synchronise themselves; those that
- * the CPU calls (lapic_take, register accesses) may take bus->lock, so the caller holds no lock that is taken under it. The
- * functions of struct lapic_ops may be called with or without bus->lock and must not take it.
+ * Locking: a range and a timer name the lock that their device's code runs under; by default it is the device's, device->lock, and by default
+ * that is the board's, bus->lock, under which interrupt controllers and PCI are, too. None is recursive (host/lock.c). bus_access() and clock_run() take
+ * them; a device's threads and its backend's callbacks do so themselves. Order: a device's own lock, then the board's (irq_set() takes it
+ * where it must), then what architecture.md says. Looking up an address takes none. Local APICs are outside of all of this: their functions may be called
+ * by any thread and synchronise themselves; those that the CPU calls (lapic_take, register accesses) may take bus->lock, so the caller holds
+ * no lock that is taken under it. The functions of struct lapic_ops may be called with or without a device's lock and must not take one.
  */
 #ifndef DOPPEL_BUS_H
 #define DOPPEL_BUS_H
@@ -34,18 +35,32 @@ struct device_ops {
 	 * seen twice. See bus_attach().
 	 */
 	void (*attach)(struct device *);
-	void (*destroy)(struct device *); /* frees it */
+	/*
+	 * A device with threads of its own: no thread touches the machine (its memory, its interrupts) from when pause returns until resume is
+	 * called, and none does before the first resume. vCPUs are stopped when these are called; they return soon. NULL: it has none.
+	 */
+	void (*pause)(struct device *);
+	void (*resume)(struct device *);
+	void (*destroy)(struct device *); /* frees it, and all it has of the bus: ranges, lines, timers; it is paused */
 };
 
 /* First member of every device's struct. */
 struct device {
 	const char *name;  /* "rtc", "uart" */
-	unsigned instance; /* counts devices of one name */
+	unsigned instance; /* tells devices of one name apart */
 	const struct device_ops *ops;
 	struct bus *bus;
+	/* What its code is called under: ranges and timers that name no other. The board's, bus->lock, unless it sets its own behind device_init(). */
+	struct lock *lock;
 	struct list node; /* bus->devices, in order of creation: the order of reset and of records in a snapshot */
+	struct device_plug *plug; /* what it belongs to (devices/type.c); NULL: it is the machine's own */
 };
+/* Of a device behind device_init(), with its lock. */
+void device_timer_init(struct device *, struct timer *, const char *name, void (*fire)(void *), void *opaque);
+/* The first instance of its name that is free. */
 void device_init(struct device *, struct bus *, const char *name, const struct device_ops *);
+/* While nobody uses the bus. */
+void device_destroy(struct device *);
 
 /* ---- address ranges ---- */
 
@@ -67,11 +82,11 @@ struct bus_range {
 	uint64_t start, size;
 	uint8_t sizes; /* sum of allowed access sizes: 1 | 2 | 4 | 8 */
 	struct device *device;
+	struct lock *lock; /* NULL: the device's */
 	uint64_t (*read)(struct device *, uint64_t offset, unsigned size);
 	void (*write)(struct device *, uint64_t offset, unsigned size, uint64_t value);
-	bool moves;	  /* the guest says where it is: bus_attach() finds it unmapped */
-	struct list node; /* private */
-	bool mapped;	  /* private */
+	bool moves;  /* the guest says where it is: bus_attach() finds it unmapped */
+	bool mapped; /* private */
 };
 
 /* What a device may ask of the machine; carried out soon, not at once. */
@@ -83,19 +98,27 @@ enum bus_request {
 	BUS_REQUEST_QUIT,     /* the user typed the quit sequence on a character device */
 };
 
+/* Belongs to who defers it; zero but for fn at first. */
+struct bus_work {
+	void (*fn)(struct bus_work *);
+	bool waits; /* private */
+	struct list node;
+};
+
 struct bus {
-	pthread_mutex_t lock;
+	struct lock_group locks; /* of all devices */
+	struct lock lock;	 /* the board's, the last one in their order */
 	int exit_code;
-	_Atomic bool
-		a20_closed; /* address line 20 is held low: carried out by the machine, behind the port access that did it */
+	_Atomic bool a20_closed; /* address line 20 is held low; who changes it defers a20 */
+	struct bus_work a20;	 /* the machine's */
+	struct bus_work remap;	 /* mem_commit(): bus_remap() */
 	struct list devices;
-	struct list ranges[2];	      /* by bus_space, sorted by start */
-	struct bus_range **pio_table; /* 65,536 entries, for speed */
 	struct guest_mem *mem;
 	struct clock *clock;
 	struct trace *trace;
-	struct pci_bus *pci;  /* NULL until created */
-	struct irq_chip *irq; /* NULL until created */
+	struct device_plug *plugging; /* what devices belong to that are being created */
+	struct pci_bus *pci;	      /* NULL until created */
+	struct irq_chip *irq;	      /* NULL until created */
 	/* Periodic timers' interrupts that come too late are made up for (see ticks_deliver); else they are lost. */
 	bool reinject;
 	struct {
@@ -104,30 +127,63 @@ struct bus {
 	/* Requests to the machine, any thread, bus->lock held or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
-	/*
-	 * The calling thread is about to wait for bus->lock, or has waited: to a vCPU's machine it counts as stopped meanwhile, so that who
-	 * holds the lock may stop all vCPUs (a device that writes to memory that holds code). NULL: nobody wants to know.
-	 */
-	void (*waits)(void *opaque, bool begins);
-	void *waits_opaque;
+	/* Calls fn(bus) with all vCPUs stopped. NULL: there are none. */
+	void (*stopped)(void *opaque, void (*fn)(struct bus *));
+	void *stopped_opaque;
+	/* private: bus_defer() */
+	pthread_mutex_t defer_lock;
+	struct list deferred;
+	_Atomic bool has_deferred;
+	/* private: map.c */
+	_Atomic(struct bus_map *) maps[2]; /* by bus_space; written under map_lock, as what follows */
+	_Atomic uint64_t map_generation;
+	pthread_mutex_t map_lock;
+	struct bus_map *retired; /* wait for free_maps */
+	struct bus_work free_maps;
 };
 
 struct bus *bus_create(struct guest_mem *, struct clock *, struct trace *, struct error *);
-/* Destroys all devices, last created first. */
+/* Destroys all devices that are left, last created first. */
 void bus_destroy(struct bus *);
-/* Resets all devices in order of creation, local APICs too. Takes bus->lock; no vCPU runs. */
+/* Resets all devices in order of creation, local APICs too. No vCPU runs, nor a thread of a device. */
 void bus_reset(struct bus *);
 /*
  * After all devices' fields were loaded: attach() of each in order of creation, ranges that move being unmapped before the first.
  * Takes bus->lock; no vCPU runs.
  */
 void bus_attach(struct bus *);
-/* Takes bus->lock. For threads that may be a vCPU's in the middle of an instruction, where it holds no direct pointer to guest memory. */
+/* Their own threads, in order of creation; and the other way round. All vCPUs are stopped. */
+void bus_pause(struct bus *);
+void bus_resume(struct bus *);
+/* The last one created that belongs to it; NULL: there is none. */
+struct device *bus_last_device(struct bus *, const struct device_plug *);
+/* NULL: there is none. */
+struct device *bus_find_device(struct bus *, const char *name, unsigned instance);
+/*
+ * The locks of all devices. For threads that may be a vCPU's in the middle of an instruction, where it holds no direct pointer to guest memory: a
+ * vCPU that waits for a device's lock counts as stopped, so that who holds one may stop all vCPUs.
+ */
 void bus_lock(struct bus *);
-/* -EBUSY when it overlaps a mapped range. The range is the caller's, usually part of the device. */
+void bus_unlock(struct bus *);
+/*
+ * work->fn(work) will be called behind the access that the calling thread is in, or whatever else it does with a device's lock: with all vCPUs
+ * stopped, and no lock. For what vCPUs must not be in the middle of (the A20 gate, a table they look into). Asked for twice, it is done once.
+ */
+void bus_defer(struct bus *, struct bus_work *);
+/* Layers of the map of memory were changed: it follows behind the access at hand. A bus without memory has none. */
+void bus_remap(struct bus *);
+/* What has been deferred so far is done when this returns. bus_access() does this; else who called devices, or a timer; without a device's lock. */
+void bus_settle(struct bus *);
+/*
+ * -EBUSY when it overlaps a mapped range. The range is the caller's, usually part of the device, and is given back by bus_unmap(), or only while vCPUs
+ * and devices are paused. An access that has begun may still come behind bus_unmap(), as if before; not one that waits for the range's lock. Any lock may be held.
+ */
 int bus_map(struct bus *, enum bus_space, struct bus_range *, struct error *);
 void bus_unmap(struct bus *, enum bus_space, struct bus_range *);
-/* Takes bus->lock. Addresses that nobody answers read as all ones. 0, or -ENXIO if nobody answered (value is set anyway). */
+/*
+ * In a vCPU's thread, or while they are paused. Takes the range's lock around the device's read and write. Addresses that nobody answers read as all ones. 0, or -ENXIO if nobody
+ * answered (value is set anyway).
+ */
 int bus_access(struct bus *, struct bus_access *);
 
 /* ---- interrupt lines ---- */
@@ -137,12 +193,18 @@ struct irq_line {
 	void (*set)(void *opaque, unsigned n, bool level); /* NULL: not connected */
 	void *opaque;
 	unsigned n;
+	struct lock *lock; /* the board's, for a device with its own: taken around it. NULL: the caller has it */
 };
-/* bus->lock held. Level and edge are told apart by the receiver. */
+/* With the device's lock held. Level and edge are told apart by the receiver. */
 static inline void irq_set(const struct irq_line *line, bool level)
 {
-	if (line->set)
-		line->set(line->opaque, line->n, level);
+	if (!line->set)
+		return;
+	if (line->lock)
+		lock_take(line->lock);
+	line->set(line->opaque, line->n, level);
+	if (line->lock)
+		lock_drop(line->lock);
 }
 
 /* Interrupt delivery modes, SDM vol. 3A 11.5.1 */
@@ -201,10 +263,14 @@ void lapic_tsc_changed(struct lapic *);
 int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, void *const cpus[], struct error *);
 /*
  * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only. Each call makes a source of its
- * own (so call it once, at creation): a line is high while any of its sources is. A device raises its line and lowers it when
+ * own (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and lowers it when
  * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
 struct irq_line irq_isa_line(struct bus *, unsigned n);
+/* bus->lock held or nobody else there: the source goes low, and is nobody's. What is not connected may be freed as well. */
+void irq_line_free(struct irq_line *);
+/* Of the local APICs. */
+unsigned irq_cpu_count(const struct bus *);
 /* What an edge on a line, or of a local APIC's timer, meets. */
 enum irq_receiver {
 	IRQ_NOBODY, /* it is masked, and an 8259 has latched one already */

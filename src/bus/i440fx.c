@@ -57,6 +57,7 @@ static void update_map(struct host_bridge *bridge)
 	if (mem)
 		mem_layer_set(mem, &bridge->smram, VIDEO_START, open, open);
 	bridge->smram_was = bridge->pci.config[SMRAM];
+	bus_remap(bridge->pci.device.bus);
 }
 
 static void config_written(struct pci_device *pci, unsigned offset, unsigned size)

@@ -149,15 +149,30 @@ static void source_set(void *opaque, unsigned source, bool level)
 		ioapic_set_line(chip->ioapic, ioapic_input(n), level);
 }
 
+/* Of a source that is nobody's. */
+#define NO_LINE 0xff
+
 struct irq_line irq_isa_line(struct bus *bus, unsigned n)
 {
 	struct irq_chip *chip = bus->irq;
-	unsigned source = chip->source_count++;
+	unsigned source = 0;
 
-	BUG_ON(n >= IRQ_PINS || source >= IRQ_MAX_SOURCES);
+	while (source < IRQ_MAX_SOURCES && chip->source_line[source] != NO_LINE)
+		source++;
+	BUG_ON(n >= IRQ_PINS || source == IRQ_MAX_SOURCES);
 	chip->source_line[source] = (uint8_t)n;
 	return (struct irq_line){ .set = source_set, .opaque = chip, .n = source };
 }
+
+void irq_line_free(struct irq_line *line)
+{
+	irq_set(line, false);
+	if (line->set == source_set)
+		((struct irq_chip *)line->opaque)->source_line[line->n] = NO_LINE;
+	*line = (struct irq_line){ .set = NULL };
+}
+
+unsigned irq_cpu_count(const struct bus *bus) { return bus->irq->cpu_count; }
 
 struct lapic *irq_lapic(struct bus *bus, unsigned index)
 {
@@ -188,10 +203,9 @@ static int irq_chip_loaded(void *object, uint16_t version, struct error *err)
 	struct irq_chip *chip = object;
 
 	(void)version;
-	for (unsigned i = chip->source_count; i < IRQ_MAX_SOURCES; i++)
-		if (chip->source_level[i])
-			return error_set(err, EINVAL, "irq: source_level[%u] is 1; there are %u sources", i,
-					 chip->source_count);
+	for (unsigned i = 0; i < IRQ_MAX_SOURCES; i++)
+		if (chip->source_level[i] && chip->source_line[i] == NO_LINE)
+			return error_set(err, EINVAL, "irq: source_level[%u] is 1; there is no such source", i);
 	return 0;
 }
 
@@ -200,8 +214,9 @@ static void irq_chip_attach(struct device *device)
 	struct irq_chip *chip = (struct irq_chip *)device;
 
 	memset(chip->line_count, 0, sizeof(chip->line_count));
-	for (unsigned i = 0; i < chip->source_count; i++)
-		chip->line_count[chip->source_line[i]] += chip->source_level[i];
+	for (unsigned i = 0; i < IRQ_MAX_SOURCES; i++)
+		if (chip->source_level[i])
+			chip->line_count[chip->source_line[i]]++;
 }
 
 STATE_DESC(irq_chip_state_desc, "irq", 1, struct irq_chip, IRQ_CHIP_STATE, .loaded = irq_chip_loaded);
@@ -225,6 +240,7 @@ int irq_chip_create(struct bus *bus, unsigned cpu_count, const struct lapic_ops 
 		return error_set(err, ENOMEM, "out of memory for the interrupt controllers");
 	}
 	chip->lapics = lapics;
+	memset(chip->source_line, NO_LINE, sizeof(chip->source_line));
 	device_init(&chip->device, bus, "irq", &irq_chip_ops);
 	bus->irq = chip;
 	for (unsigned i = 0; i < cpu_count; i++) {

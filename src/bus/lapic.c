@@ -172,9 +172,9 @@ static void taken(struct lapic *lapic, uint8_t vector)
 	if (unlikely(vector == atomic_load_explicit(&chip->timer_vector, memory_order_relaxed))) {
 		struct bus *bus = lapic->device.bus;
 
-		bus_lock(bus);
+		lock_take(&bus->lock);
 		irq_timer_taken(chip);
-		pthread_mutex_unlock(&bus->lock);
+		lock_drop(&bus->lock);
 	}
 	if (unlikely(lapic_get(lapic->owed)))
 		lapic_timer_taken(lapic);
@@ -187,12 +187,12 @@ int lapic_take(struct lapic *lapic)
 	if (unlikely(external_pending(lapic))) {
 		struct bus *bus = lapic->device.bus;
 
-		bus_lock(bus);
+		lock_take(&bus->lock);
 		if (lapic->chip->intr) { /* else another CPU was quicker */
 			vector = pic_acknowledge(lapic->chip->pic);
 			lapic_put(lapic->extint, false);
 		}
-		pthread_mutex_unlock(&bus->lock);
+		lock_drop(&bus->lock);
 		if (vector >= 0)
 			return vector;
 	}
@@ -224,9 +224,9 @@ void lapic_eoi(struct lapic *lapic)
 	if (lapic_get(lapic->tmr[vector / 32]) & 1u << vector % 32) {
 		struct bus *bus = lapic->device.bus;
 
-		bus_lock(bus);
+		lock_take(&bus->lock);
 		ioapic_eoi(lapic->chip->ioapic, (uint8_t)vector);
-		pthread_mutex_unlock(&bus->lock);
+		lock_drop(&bus->lock);
 	}
 	lapic_notify(lapic);
 }

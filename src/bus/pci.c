@@ -148,6 +148,7 @@ static void show_memory(struct pci_device *pci, unsigned n)
 	}
 	if (layer->added)
 		mem_layer_set(mem, layer, shown ? pci->bars[n].range.start : layer->start, shown, shown);
+	bus_remap(pci->device.bus);
 }
 
 static void map_bar(struct pci_device *pci, unsigned n)
@@ -325,7 +326,12 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 	init_bars(pci);
 	memcpy(pci->config_reset, pci->config, sizeof(pci->config));
 	if (pci->config[PCI_INTERRUPT_PIN])
-		pci->intx = (struct irq_line){ .set = intx_set, .opaque = bus->pci, .n = pci->devfn };
+		pci->intx = (struct irq_line){
+			.set = intx_set,
+			.opaque = bus->pci,
+			.n = pci->devfn,
+			.lock = pci->device.lock == &bus->lock ? NULL : &bus->lock,
+		};
 	bus->pci->functions[pci->devfn] = pci;
 	return 0;
 }
@@ -373,6 +379,8 @@ void pci_remove(struct pci_device *pci)
 {
 	struct bus *bus = pci->device.bus;
 
+	if (bus->pci)
+		irq_line_free(&pci->intx);
 	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
 		bus_unmap(bus, bar_space(pci, n), &pci->bars[n].range);
 		if (pci->bars[n].layer.added)

@@ -41,7 +41,6 @@ struct irq_chip {
 	struct device device;
 	STATE_FIELDS(IRQ_CHIP_STATE)
 	uint8_t source_line[IRQ_MAX_SOURCES];
-	unsigned source_count;
 	unsigned line_count[IRQ_PINS]; /* sources that are high; derived from source_level */
 	struct pic *pic;
 	struct ioapic *ioapic;

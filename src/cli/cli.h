@@ -26,10 +26,17 @@ struct cli_command {
 	const struct cli_option *options;  /* ended by a row without a name; NULL: none */
 	int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
 	const char *notes;		   /* more paragraphs for help, or NULL */
+	/* What it does with the short forms of device types (devices.h), which are options of it, too; NULL: they are not. */
+	int (*short_form)(void *target, const struct device_type *, const char *value, struct error *);
 };
 
 extern const struct cli_command cli_commands[]; /* ended by a row without a name */
 const struct cli_command *cli_find(const char *name);
+
+/* The n-th option of a command: those of its table, then short forms, of whose type *type is then. False: there are no more. */
+bool cli_option_at(const struct cli_command *, unsigned n, struct cli_option *, const struct device_type **type);
+/* Words of options that are character devices. */
+const char *cli_chardev_word(unsigned n);
 
 /* Parses argv[1...]; prints one line and returns EXIT_USAGE when something is wrong, else 0. */
 int cli_parse(const struct cli_command *, int argc, char **argv, void *target);
@@ -45,6 +52,7 @@ const char *cli_cpu_word(unsigned n);
 void cli_json_member(const char *name, const char *value, const char *after);
 
 extern const struct cli_option run_options[], audit_options[], doctor_options[];
+int run_short_form(void *target, const struct device_type *, const char *value, struct error *);
 int command_run(int argc, char **argv);
 int command_audit(int argc, char **argv);
 int command_doctor(int argc, char **argv);

@@ -29,14 +29,20 @@ static void print_argument_case(const struct cli_command *command, const struct 
 
 static void print_options_case(const struct cli_command *command)
 {
+	const struct device_type *type;
+	struct cli_option o;
+
 	printf("\t%s) words='", command->name);
-	for (const struct cli_option *o = command->options; o && o->name; o++)
-		printf("%s%s", o == command->options ? "" : " ", o->name);
+	for (unsigned n = 0; cli_option_at(command, n, &o, &type); n++)
+		printf("%s%s", n ? " " : "", o.name);
 	printf("' ;;\n");
 }
 
 static void print_bash(void)
 {
+	const struct device_type *type;
+	struct cli_option option;
+
 	printf("# bash completion for doppel; made by 'doppel completion bash'\n"
 	       "_doppel()\n{\n"
 	       "\tlocal word=${COMP_WORDS[COMP_CWORD]} words=\n"
@@ -46,8 +52,8 @@ static void print_bash(void)
 	printf("' -- \"$word\"))\n\t\treturn\n\tfi\n"
 	       "\tcase \"${COMP_WORDS[1]} ${COMP_WORDS[COMP_CWORD-1]}\" in\n");
 	for (const struct cli_command *c = cli_commands; c->name; c++)
-		for (const struct cli_option *o = c->options; o && o->name; o++)
-			print_argument_case(c, o);
+		for (unsigned n = 0; cli_option_at(c, n, &option, &type); n++)
+			print_argument_case(c, &option);
 	printf("\tesac\n\tcase ${COMP_WORDS[1]} in\n");
 	for (const struct cli_command *c = cli_commands; c->name; c++)
 		if (c->options)

@@ -12,16 +12,49 @@ void cli_complain(const char *command, const struct error *err)
 	fprintf(stderr, "doppel %s: %s\n", command, err->text);
 }
 
+static const struct device_type *short_form(unsigned n)
+{
+	for (const struct device_type *const *t = device_types; *t; t++)
+		if ((*t)->short_form.name && !n--)
+			return *t;
+	return NULL;
+}
+
+bool cli_option_at(const struct cli_command *command, unsigned n, struct cli_option *option,
+		   const struct device_type **type)
+{
+	const struct cli_option *o = command->options;
+	unsigned rows = 0;
+
+	*type = NULL;
+	while (o && o[rows].name)
+		if (rows++ == n) {
+			*option = o[n];
+			return true;
+		}
+	*type = command->short_form ? short_form(n - rows) : NULL;
+	if (!*type)
+		return false;
+	*option = (struct cli_option){
+		.name = (*type)->short_form.name,
+		.argument = (*type)->short_form.argument,
+		.help = (*type)->short_form.help,
+		.word = (*type)->short_form.option ? cli_chardev_word : NULL,
+	};
+	return true;
+}
+
 /* "--name" or "--name=value"; *value is what follows the '=' or NULL. */
-static const struct cli_option *find_option(const struct cli_option *options, const char *word, const char **value)
+static bool find_option(const struct cli_command *command, const char *word, const char **value,
+			struct cli_option *option, const struct device_type **type)
 {
 	size_t length = strcspn(word, "=");
 
 	*value = word[length] ? word + length + 1 : NULL;
-	for (const struct cli_option *o = options; o && o->name; o++)
-		if (strlen(o->name) == length && !strncmp(o->name, word, length))
-			return o;
-	return NULL;
+	for (unsigned n = 0; cli_option_at(command, n, option, type); n++)
+		if (strlen(option->name) == length && !strncmp(option->name, word, length))
+			return true;
+	return false;
 }
 
 /* Takes the option at argv[*i], and its argument. */
@@ -29,25 +62,27 @@ static int parse_option(const struct cli_command *command, int argc, char **argv
 			struct error *err)
 {
 	const char *word = argv[*i], *value;
-	const struct cli_option *option = find_option(command->options, word, &value);
+	const struct device_type *type;
+	struct cli_option option;
+	bool found = find_option(command, word, &value, &option, &type);
 	int rc;
 
-	if (!option && word[0] != '-')
+	if (!found && word[0] != '-')
 		return error_set(err, EINVAL, "unexpected argument '%s'; 'doppel help %s' shows the usage", word,
 				 command->name);
-	if (!option)
+	if (!found)
 		return error_set(err, EINVAL, "unknown option '%.*s'; 'doppel help %s' lists them",
 				 (int)strcspn(word, "="), word, command->name);
-	if (!option->argument && value)
-		return error_set(err, EINVAL, "option '%s' takes no argument", option->name);
-	if (option->argument && !value) {
+	if (!option.argument && value)
+		return error_set(err, EINVAL, "option '%s' takes no argument", option.name);
+	if (option.argument && !value) {
 		if (*i + 1 >= argc)
-			return error_set(err, EINVAL, "option '%s' needs an argument: %s", option->name,
-					 option->argument);
+			return error_set(err, EINVAL, "option '%s' needs an argument: %s", option.name,
+					 option.argument);
 		value = argv[++*i];
 	}
-	rc = option->set(target, value, err);
-	return rc ? error_prefix(err, "%s", option->name) : 0;
+	rc = type ? command->short_form(target, type, value, err) : option.set(target, value, err);
+	return rc ? error_prefix(err, "%s", option.name) : 0;
 }
 
 int cli_parse(const struct cli_command *command, int argc, char **argv, void *target)
@@ -78,16 +113,19 @@ static void print_words(const struct cli_option *option, FILE *out)
 
 void cli_print_help(const struct cli_command *command, FILE *out)
 {
+	const struct device_type *type;
+	struct cli_option o;
+
 	fprintf(out, "usage: doppel %s%s%s\n%s\n", command->name, *command->synopsis ? " " : "", command->synopsis,
 		command->what);
 	if (command->options)
 		fprintf(out, "\n");
-	for (const struct cli_option *o = command->options; o && o->name; o++) {
+	for (unsigned n = 0; cli_option_at(command, n, &o, &type); n++) {
 		char left[64];
 
-		snprintf(left, sizeof(left), "%s%s%s", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
-		fprintf(out, "  %-24s %s", left, o->help);
-		print_words(o, out);
+		snprintf(left, sizeof(left), "%s%s%s", o.name, o.argument ? " " : "", o.argument ? o.argument : "");
+		fprintf(out, "  %-24s %s", left, o.help);
+		print_words(&o, out);
 		fputc('\n', out);
 	}
 	if (command->notes)
@@ -102,6 +140,13 @@ const char *cli_engine_word(unsigned n)
 }
 
 const char *cli_cpu_word(unsigned n) { return cpu_models[n].name; }
+
+const char *cli_chardev_word(unsigned n)
+{
+	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "null", NULL };
+
+	return words[n];
+}
 
 int cli_finish_output(const char *command)
 {

@@ -9,7 +9,7 @@
 /* What the options fill. */
 struct run_arguments {
 	struct machine_config config;
-	unsigned serial_count;
+	const char *device_help; /* "help" or "NAME,help" */
 	enum { ON_TRIPLE_FAULT_DEFAULT, ON_TRIPLE_FAULT_REPORT, ON_TRIPLE_FAULT_RESET } on_triple_fault;
 };
 
@@ -115,16 +115,6 @@ static int set_on_triple_fault(void *target, const char *value, struct error *er
 	return 0;
 }
 
-static int set_serial(void *target, const char *value, struct error *err)
-{
-	struct run_arguments *run = target;
-
-	if (run->serial_count == MACHINE_MAX_SERIAL)
-		return error_set(err, EINVAL, "a machine has at most %d serial ports", MACHINE_MAX_SERIAL);
-	run->config.serial[run->serial_count++] = value;
-	return 0;
-}
-
 static int set_module(void *target, const char *value, struct error *err)
 {
 	struct run_arguments *run = target;
@@ -137,15 +127,20 @@ static int set_module(void *target, const char *value, struct error *err)
 
 static int set_device(void *target, const char *value, struct error *err)
 {
-	struct machine_config *config = &((struct run_arguments *)target)->config;
-	const struct machine_device *device = machine_device_find(value, err);
+	struct run_arguments *run = target;
+	const char *option = strchr(value, ',');
 
-	if (!device)
-		return -EINVAL;
-	if (config->device_count == MACHINE_MAX_DEVICES)
-		return error_set(err, EINVAL, "at most %d devices can be added", MACHINE_MAX_DEVICES);
-	config->devices[config->device_count++] = device;
-	return 0;
+	if (!strcmp(value, "help") || (option && !strcmp(option, ",help"))) {
+		run->device_help = value;
+		return 0;
+	}
+	return machine_ask_for(&run->config, (struct device_request){ .spec = value }, err);
+}
+
+int run_short_form(void *target, const struct device_type *type, const char *value, struct error *err)
+{
+	return machine_ask_for(&((struct run_arguments *)target)->config,
+			       (struct device_request){ type->name, type->short_form.option, value, NULL }, err);
 }
 
 /* A field of the configuration that is the option's argument as it is, or a switch. */
@@ -170,13 +165,11 @@ SET_STRING(initrd)
 SET_STRING(append)
 SET_STRING(engine)
 SET_STRING(cpu_model)
-SET_STRING(debug_console)
 SET_STRING(trace)
 SET_STRING(trace_file)
 SET_STRING(guest_symbols)
 SET_SWITCH(pure)
 SET_SWITCH(no_reboot)
-SET_SWITCH(debug_exit)
 SET_SWITCH(stats)
 SET_SWITCH(perf_map)
 
@@ -189,18 +182,14 @@ static const char *clock_word(unsigned n)
 	return words[n];
 }
 
-static const char *device_word(unsigned n) { return machine_devices[n].name; }
+static const char *device_word(unsigned n)
+{
+	return n ? device_types[n - 1] ? device_types[n - 1]->name : NULL : "help";
+}
 
 static const char *triple_fault_word(unsigned n)
 {
 	static const char *const words[] = { "report", "reset", NULL };
-
-	return words[n];
-}
-
-static const char *chardev_word(unsigned n)
-{
-	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "null", NULL };
 
 	return words[n];
 }
@@ -239,9 +228,8 @@ const struct cli_option run_options[] = {
 	{ "--clock", "KIND", "guest time: the host's, or virtual, which counts instructions (default host)", set_clock,
 	  clock_word, false },
 	{ "--pure", NULL, "tell the guest nothing of doppel: no paravirtual interface", set_pure, NULL, false },
-	{ "--serial", "SPEC", "where COM1 goes (default stdio); again for COM2 to COM4", set_serial, chardev_word,
-	  false },
-	{ "--device", "NAME", "a device besides the PC's own; again for more", set_device, device_word, false },
+	{ "--device", "NAME[,...]", "a device, with OPTION=VALUE; 'help' and 'NAME,help' list them; again for more",
+	  set_device, device_word, false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--on-triple-fault", "WHAT", "end with a status, or reset (default; with --no-reboot: report)",
 	  set_on_triple_fault, triple_fault_word, false },
@@ -252,10 +240,6 @@ const struct cli_option run_options[] = {
 	  set_guest_symbols, NULL, true },
 	{ "--perf-map", NULL, "write /tmp/perf-PID.map, so that perf names guest code", set_perf_map, NULL, false },
 	{ "--stats", NULL, "print statistics at the end", set_stats, NULL, false },
-	{ "--debug-exit", NULL, "port 0xf4: a byte n written there ends doppel with status 2n + 1", set_debug_exit,
-	  NULL, false },
-	{ "--debug-console", "SPEC", "ports 0xe9 and 0x402: where bytes written there go", set_debug_console,
-	  chardev_word, false },
 	{ NULL, NULL, NULL, NULL, NULL, false },
 };
 
@@ -267,13 +251,14 @@ const struct cli_option run_options[] = {
 
 static int failed_status(const struct run_arguments *run)
 {
-	return run->config.debug_exit ? EXIT_FAILED_EVEN : EXIT_FAILED;
+	return machine_asks_for(&run->config, &debug_exit_type) ? EXIT_FAILED_EVEN : EXIT_FAILED;
 }
 
 static int exit_status(const struct run_arguments *run, int end)
 {
 	switch (end) {
-	case MACHINE_TRIPLE_FAULT: return run->config.debug_exit ? EXIT_TRIPLE_FAULT_EVEN : EXIT_TRIPLE_FAULT;
+	case MACHINE_TRIPLE_FAULT:
+		return machine_asks_for(&run->config, &debug_exit_type) ? EXIT_TRIPLE_FAULT_EVEN : EXIT_TRIPLE_FAULT;
 	case MACHINE_ENGINE_ERROR: return EXIT_ENGINE_ERROR;
 	default: return end;
 	}
@@ -284,6 +269,17 @@ static int report(const struct run_arguments *run, const struct error *err, int 
 {
 	cli_complain("run", err);
 	return rc == -EINVAL ? EXIT_USAGE : failed_status(run);
+}
+
+static int print_device_help(const struct run_arguments *run)
+{
+	struct error err = { 0 };
+	int rc = device_print_help(run->device_help, stdout, &err);
+
+	if (!rc)
+		return cli_finish_output("run");
+	error_prefix(&err, "--device");
+	return report(run, &err, rc);
 }
 
 int command_run(int argc, char **argv)
@@ -304,12 +300,14 @@ int command_run(int argc, char **argv)
 
 	if (status)
 		return status;
+	if (run.device_help)
+		return print_device_help(&run);
 	if (!run.config.kernel && !run.config.firmware) {
 		error_set(&err, EINVAL, "no kernel; expected --kernel FILE, or --firmware FILE");
 		return report(&run, &err, -EINVAL);
 	}
-	if (!run.serial_count)
-		run.config.serial[0] = "stdio";
+	if (!machine_asks_for(&run.config, &uart_type))
+		run_short_form(&run, &uart_type, "stdio", NULL);
 	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT
 						 ? !run.config.no_reboot
 						 : run.on_triple_fault == ON_TRIPLE_FAULT_RESET;

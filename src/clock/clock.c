@@ -454,26 +454,81 @@ vtime_t timer_deadline(struct timer *timer)
 
 vtime_t clock_next_deadline(struct clock *clock) { return atomic_load_explicit(&clock->next, memory_order_acquire); }
 
+/* What callbacks arm waits for the next run, even if it is due: this one ends. */
+struct due {
+	vtime_t now;
+	uint64_t limit;
+};
+
+static bool is_due(const struct timer *timer, struct due due)
+{
+	return timer->heap_index != NOT_IN_HEAP && timer->deadline <= due.now && timer->sequence < due.limit;
+}
+
+/* Lock held, but not while the callback runs. */
+static void fire(struct clock *clock, struct timer *timer)
+{
+	void (*callback)(void *) = timer->fire;
+	void *opaque = timer->opaque;
+
+	heap_remove(clock, timer);
+	publish_next(clock);
+	pthread_mutex_unlock(&clock->lock);
+	callback(opaque);
+	pthread_mutex_lock(&clock->lock);
+}
+
+static struct timer *first_without_lock(const struct clock *clock, struct due due)
+{
+	struct timer *first = NULL;
+
+	for (size_t i = 0; i < clock->count; i++) {
+		struct timer *timer = clock->heap[i];
+
+		if (!timer->lock && is_due(timer, due) && (!first || timer_before(timer, first)))
+			first = timer;
+	}
+	return first;
+}
+
+/*
+ * Lock held, but not all of the time. Whoever has the timer's lock may have stopped it meanwhile; while he lets us wait, what waits for nobody
+ * goes first.
+ */
+static void fire_locked(struct clock *clock, struct timer *timer, struct due due)
+{
+	struct lock *lock = timer->lock;
+
+	if (!lock_try(lock)) {
+		struct timer *free;
+
+		while ((free = first_without_lock(clock, due)))
+			fire(clock, free);
+		pthread_mutex_unlock(&clock->lock);
+		lock_take(lock);
+		pthread_mutex_lock(&clock->lock);
+	}
+	if (is_due(timer, due))
+		fire(clock, timer);
+	pthread_mutex_unlock(&clock->lock);
+	lock_drop(lock);
+	pthread_mutex_lock(&clock->lock);
+}
+
 vtime_t clock_run(struct clock *clock)
 {
-	vtime_t now = clock_now(clock), next;
-	uint64_t limit;
+	struct due due = { .now = clock_now(clock) };
+	vtime_t next;
 
-	if (clock_next_deadline(clock) > now)
+	if (clock_next_deadline(clock) > due.now)
 		return clock_next_deadline(clock);
 	pthread_mutex_lock(&clock->lock);
-	/* What callbacks arm waits for the next run, even if it is due: this one ends. */
-	limit = clock->sequence;
-	while (clock->count && clock->heap[0]->deadline <= now && clock->heap[0]->sequence < limit) {
-		struct timer *timer = clock->heap[0];
-		void (*fire)(void *) = timer->fire;
-		void *opaque = timer->opaque;
-
-		heap_remove(clock, timer);
-		publish_next(clock);
-		pthread_mutex_unlock(&clock->lock);
-		fire(opaque);
-		pthread_mutex_lock(&clock->lock);
+	due.limit = clock->sequence;
+	while (clock->count && is_due(clock->heap[0], due)) {
+		if (clock->heap[0]->lock)
+			fire_locked(clock, clock->heap[0], due);
+		else
+			fire(clock, clock->heap[0]);
 	}
 	next = publish_next(clock);
 	pthread_mutex_unlock(&clock->lock);

@@ -68,8 +68,8 @@ void clock_load(struct clock *, uint64_t tsc, uint64_t wall_ns);
 void clock_set(struct clock *, vtime_t);
 
 /*
- * Timers. A timer belongs to its owner's struct. The callback runs without the clock's lock, in the thread that calls
- * clock_run (the machine's event loop for CLOCK_HOST, the running vCPU for CLOCK_VIRTUAL), with the timer disarmed; it
+ * Timers. A timer belongs to its owner's struct. The callback runs with the timer's lock, if it names one, and without the clock's, in the
+ * thread that calls clock_run (the machine's event loop for CLOCK_HOST, the running vCPU for CLOCK_VIRTUAL), with the timer disarmed; it
  * may arm any timer. Equal deadlines fire in the order armed.
  */
 struct timer {
@@ -77,20 +77,21 @@ struct timer {
 	const char *name;
 	void (*fire)(void *opaque);
 	void *opaque;
-	vtime_t deadline; /* VTIME_NEVER: not armed; read by timer_deadline */
+	struct lock *lock; /* what the callback is called under; NULL: nothing, and it waits for nobody who has one */
+	vtime_t deadline;  /* VTIME_NEVER: not armed; read by timer_deadline */
 	uint64_t sequence;
 	size_t heap_index;
 };
 void timer_init(struct timer *, struct clock *, const char *name, void (*fire)(void *), void *opaque);
 /* Any thread. Re-arming moves it. A deadline in the past fires at the next clock_run. */
 void timer_arm(struct timer *, vtime_t deadline);
-/* After this the callback does not start, but one that runs now in another thread may still be running. */
+/* After this, with its lock held, the callback does not start. One without a lock that runs now in another thread may still be running. */
 void timer_disarm(struct timer *);
 vtime_t timer_deadline(struct timer *);
 
 /* Earliest deadline or VTIME_NEVER; cheap (one atomic load). */
 vtime_t clock_next_deadline(struct clock *);
-/* Run everything due at clock_now; returns the next deadline. */
+/* Run everything due at clock_now; returns the next deadline. One thread at a time; the caller has no lock, or all. */
 vtime_t clock_run(struct clock *);
 /* Called (with no lock held) in the arming thread when the earliest deadline moved nearer. */
 void clock_set_notify(struct clock *, void (*fn)(void *), void *opaque);

@@ -1,6 +1,6 @@
 /*
- * devices: the devices of the PC. Each create function makes one, maps its ranges on the bus and returns 0 or -errno. They are
- * destroyed and reset with the bus. All run under bus->lock.
+ * devices: the devices of the PC, and the table of their types, from which the command line, its help and the order of creation come.
+ * They are destroyed and reset with the bus, or unplugged. All run under bus->lock.
  */
 #ifndef DOPPEL_DEVICES_H
 #define DOPPEL_DEVICES_H
@@ -8,30 +8,111 @@
 #include "backend/backend.h"
 #include "bus/bus.h"
 
-/* 8254 at 0x40..0x43 and port 0x61 (gate and output of channel 2, refresh toggle); IRQ 0. */
-int pit_create(struct bus *, struct error *);
-/* MC146818 at 0x70/0x71, 128 bytes of CMOS; date from clock_wall_ns; IRQ 8. Memory sizes go in CMOS 0x15..0x18, 0x30..0x35, 0x5b..0x5d, cpu_count - 1 in 0x5f. */
+/* ---- types ---- */
+
+enum device_option_kind { DEVICE_NUMBER, DEVICE_SWITCH, DEVICE_TEXT, DEVICE_CHARDEV };
+/* What the device's create gets of each. */
+#define DEVICE_NUMBER_FIELD  uint64_t
+#define DEVICE_SWITCH_FIELD  bool
+#define DEVICE_TEXT_FIELD    const char *
+#define DEVICE_CHARDEV_FIELD struct chardev *
+
+struct device_option {
+	const char *name;
+	enum device_option_kind kind;
+	uint64_t least, most;	/* of a number */
+	const char *by_default; /* as the user would write it; NULL: 0, off, or nothing */
+	const char *help;
+	size_t offset; /* of the field */
+};
+
+/*
+ * A type's options are declared once, as a list with columns kind, name, least, most, default, help:
+ *
+ *	#define UART_OPTIONS(_, T) _(T, NUMBER, port, 1, 4, NULL, "COM1 to COM4") ...
+ *	struct uart_options { DEVICE_OPTION_FIELDS(UART_OPTIONS) };
+ *	const struct device_type uart_type = { .name = "uart", DEVICE_OPTIONS(UART_OPTIONS, struct uart_options), ... };
+ */
+#define DEVICE_OPTION_FIELD_(T, kind, name, least, most, by_default, help) DEVICE_##kind##_FIELD name;
+#define DEVICE_OPTION_ROW_(T, kind, name, least, most, by_default, help)                                               \
+	{ #name, DEVICE_##kind, least, most, by_default, help, offsetof(T, name) },
+#define DEVICE_OPTION_FIELDS(list) list(DEVICE_OPTION_FIELD_, )
+#define DEVICE_OPTIONS(list, T)                                                                                        \
+	.options = (const struct device_option[]){ list(DEVICE_OPTION_ROW_, T){ .name = NULL } },                      \
+	.options_size = sizeof(T)
+
+struct device_type {
+	const char *name, *help;
+	unsigned most;			     /* of them in a machine */
+	bool in_every_pc;		     /* one, with the defaults, unless others are asked for */
+	const struct device_option *options; /* ended by a row without a name; NULL: none */
+	size_t options_size;
+	/* An option of the command line that stands for --device NAME[,OPTION=ARGUMENT]; name NULL: none. */
+	struct {
+		const char *name;     /* "--serial" */
+		const char *option;   /* which its argument is the value of; NULL: it has none */
+		const char *argument; /* what help calls it */
+		const char *help;
+	} short_form;
+	/*
+	 * Makes the device (or several, that are one to the user) and maps its ranges on the bus; options: the fields, NULL when the type has
+	 * none; they live as long as the device. When it fails, devices that it has made are destroyed by the caller. 0 or -errno.
+	 */
+	int (*create)(struct bus *, const void *options, struct error *);
+};
+
+/* The PC, in order of creation: of reset, and of records in a snapshot. _(the type's variable, without _type) */
+#define DEVICE_TYPES(_)                                                                                                \
+	_(piix)                                                                                                        \
+	_(pit)                                                                                                         \
+	_(rtc)                                                                                                         \
+	_(kbc)                                                                                                         \
+	_(coprocessor)                                                                                                 \
+	_(uart)                                                                                                        \
+	_(debug_exit)                                                                                                  \
+	_(debug_console)                                                                                               \
+	_(testdev)
+
+#define _(name) extern const struct device_type name##_type;
+DEVICE_TYPES(_)
+#undef _
+extern const struct device_type *const device_types[]; /* ended by NULL */
+
+/* A device that somebody asks for. Strings are the asker's. */
+struct device_request {
+	const char *spec;		/* NAME[,OPTION=VALUE...] */
+	const char *option, *value;	/* one more, whose value may have commas; NULL: none */
+	const struct device_type *type; /* of the device, which is then in no table; NULL: the one called NAME */
+};
+/* The request's type, all of its options checked but for what only opening shows; or NULL and a sentence that names option, value and what was expected. */
+const struct device_type *device_request_check(const struct device_request *, struct error *);
+/* What there is; or, for "NAME,help", the options of that type. -EINVAL with a sentence: there is none of that name. */
+int device_print_help(const char *spec, FILE *, struct error *);
+
+/* What one request made. */
+struct device_plug;
+/* A device, and the host's side of it, while nobody uses the bus. */
+struct device_plug *device_plug(struct bus *, struct event_loop *, const struct device_request *, struct error *);
+/* While nobody uses the bus: frees all that it has: lines, ranges, names, and the host's side. */
+void device_unplug(struct device_plug *);
+/* All that were plugged, the last one first. */
+void devices_unplug(struct bus *);
+const struct device_type *device_plug_type(const struct device_plug *);
+/* NULL: there is no such device, or it was not plugged. */
+struct device_plug *device_plug_find(struct bus *, const char *name, unsigned instance);
+
+/* ---- what others ask of single ones ---- */
+
+/* Created by hand: date from clock_wall_ns; memory sizes go in CMOS 0x15..0x18, 0x30..0x35, 0x5b..0x5d, cpu_count - 1 in 0x5f. */
 int rtc_create(struct bus *, unsigned cpu_count, struct error *);
-/* 16550A; chardev may be NULL (nothing connected). `n` 0..3 = COM1..COM4. */
+/* `n` 0..3 = COM1..COM4; chardev may be NULL (nothing connected). */
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
-/* 8042 at 0x60/0x64: self-test, output port (A20, reset pulse 0xfe), no keyboard attached yet; port 0x92 (fast A20, reset). */
-int kbc_create(struct bus *, struct error *);
-/* FERR#, IGNNE#, port 0xf0 and IRQ 13: x87 errors of the boot processor with CR0.NE = 0. */
-int coprocessor_create(struct bus *, struct error *);
+/* Bit n: there is a UART at COM(n + 1). */
+unsigned uart_ports(struct bus *);
 /* The processor drives FERR#, learns IGNNE#. Takes bus->lock. */
 bool coprocessor_error(struct bus *, bool asserted);
-/* PIIX3 ISA bridge 00:01.0 (PIRQ routing, reset control 0xcf9) and PIIX4 power management 00:01.3 (ACPI: PM1 event/control at
- * ACPI_PM_BASE, PM timer, GPE0). SCI on line 9. */
-int piix_create(struct bus *, struct error *);
 /* Press the power button (SCI), any thread. */
 void piix_power_button(struct bus *);
-/* Port 0xf4: a write of v ends doppel with status v << 1 | 1 (as QEMU's isa-debug-exit). */
-int debug_exit_create(struct bus *, struct error *);
-/* Port 0xe9: bytes go to the chardev; reads give 0xe9. */
-int debug_console_create(struct bus *, struct chardev *, struct error *);
-
-/* Ports 0xe0..0xeb and 0x2000..0x2017, memory at 0xff000000: what test suites ask of a PC (as QEMU's pc-testdev). */
-int testdev_create(struct bus *, struct error *);
 
 /* ---- fixed places that boot/'s tables and the devices agree on ---- */
 

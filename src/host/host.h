@@ -21,6 +21,36 @@ uint64_t host_tsc_hz(void);
 /* Starts a thread called `name` (at most 15 characters), all signals blocked but those that report its own faults. */
 int host_thread_create(pthread_t *, const char *name, void *(*fn)(void *), void *arg, struct error *);
 
+/* ---- locks ---- */
+
+/*
+ * A group of locks that threads may wait for in the middle of something: waits tells whom it may concern. A thread has one lock of a group at a
+ * time, and the group's first one besides; or all.
+ */
+struct lock_group {
+	/* The calling thread is about to wait for a lock, or has waited, and has it. Called with other locks of the group held, or none. */
+	void (*waits)(void *opaque, bool begins);
+	void *waits_opaque;
+	struct list locks; /* private: in the order in which they may be taken */
+};
+struct lock {
+	pthread_mutex_t mutex;
+	struct lock_group *group;
+	struct list node; /* private */
+};
+void lock_group_init(struct lock_group *);
+/* Created and destroyed while nobody uses the group, or by who has all of it. */
+void lock_init(struct lock *, struct lock_group *);
+void lock_destroy(struct lock *);
+/* Not twice. */
+void lock_take(struct lock *);
+/* False: somebody else has it. */
+bool lock_try(struct lock *);
+void lock_drop(struct lock *);
+/* All of the group: taking one of them is nothing then. Not twice. */
+void lock_take_all(struct lock_group *);
+void lock_drop_all(struct lock_group *);
+
 /* ---- memory ---- */
 
 /* A memfd and its mapping; shared, so that it can be mapped again elsewhere (translation windows, vhost-user). */

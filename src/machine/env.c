@@ -34,16 +34,27 @@ void machine_sync_time(struct vcpu *v)
 
 #define A20 BIT(20)
 
-bool machine_a20_changed(const struct machine *m)
-{
-	return atomic_load(&m->bus->a20_closed) == !!(m->mem->address_lines & A20);
-}
-
 void machine_apply_a20(struct machine *m)
 {
 	m->mem->address_lines = atomic_load(&m->bus->a20_closed) ? ~A20 : UINT64_MAX;
 	for (unsigned i = 0; i < m->cpu_count; i++)
 		cpu_tlb_flush(m->cpus[i].cpu);
+}
+
+void machine_a20_moved(struct bus_work *work)
+{
+	struct machine *m = container_of(work, struct bus, a20)->stopped_opaque;
+
+	machine_apply_a20(m);
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		vcpu_post(m->cpus[i].cpu, EVENT_EXIT); /* what follows is looked up anew */
+}
+
+static void call_with_bus(struct vcpu *v, void *fn) { ((void (*)(struct bus *))fn)(cpu_of(v)->machine->bus); }
+
+void machine_stopped(void *machine, void (*fn)(struct bus *))
+{
+	exclusive_section(((struct machine *)machine)->vcpus[0], call_with_bus, (void *)fn);
 }
 
 /* ---- devices ---- */
@@ -67,46 +78,12 @@ static void env_devices_lock(struct vcpu *v, bool lock)
 	if (lock)
 		bus_lock(bus);
 	else
-		pthread_mutex_unlock(&bus->lock);
-}
-
-static void apply_a20(struct vcpu *v, void *machine)
-{
-	(void)v;
-	machine_apply_a20(machine);
-}
-
-static void commit_map(struct vcpu *v, void *machine)
-{
-	struct machine *m = machine;
-
-	(void)v;
-	mem_commit(m->mem);
-}
-
-/* Behind an access to a device, which may have changed what addresses show. */
-static void apply_map(struct vcpu *v, struct machine *m)
-{
-	if (unlikely(mem_is_stale(m->mem)))
-		exclusive_section(v, commit_map, m);
-}
-
-void machine_commit_map(struct machine *m)
-{
-	if (mem_is_stale(m->mem))
-		mem_commit(m->mem);
+		bus_unlock(bus);
 }
 
 static void env_pio_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t value)
 {
-	struct machine *m = cpu_of(v)->machine;
-
 	access_bus(v, (struct bus_access){ BUS_PIO, port, (uint8_t)size, true, value });
-	if (unlikely(machine_a20_changed(m))) {
-		exclusive_section(v, apply_a20, m);
-		vcpu_post(v, EVENT_EXIT); /* what follows is looked up anew */
-	}
-	apply_map(v, m);
 }
 
 static uint64_t env_mmio_read(struct vcpu *v, gpa_t address, unsigned size)
@@ -130,7 +107,6 @@ static void env_mmio_write(struct vcpu *v, gpa_t address, unsigned size, uint64_
 		return;
 	}
 	access_bus(v, (struct bus_access){ BUS_MMIO, address.v, (uint8_t)size, true, value });
-	apply_map(v, cpu_of(v)->machine);
 }
 
 /* ---- interrupts ---- */

@@ -83,10 +83,10 @@ static void set_chipset(struct machine *m)
 /* Between 768 KiB and 1 MiB: RAM instead of ROM; sealed: what holds tables and the BIOS, the last 64 KiB, is read only. */
 static void enable_ram(struct machine *m, enum i440fx_ram ram)
 {
-	pthread_mutex_lock(&m->bus->lock);
+	bus_lock(m->bus);
 	i440fx_set_ram(m->bus, ram);
-	pthread_mutex_unlock(&m->bus->lock);
-	machine_commit_map(m);
+	bus_unlock(m->bus);
+	bus_settle(m->bus);
 }
 
 bool machine_warm_reset(struct machine *m)
@@ -96,15 +96,6 @@ bool machine_warm_reset(struct machine *m)
 	out8(m, 0x70, BOOT_SHUTDOWN_CODE);
 	bus_access(m->bus, &code);
 	return bios_resumes((uint8_t)code.value);
-}
-
-static unsigned serial_ports(const struct machine *m)
-{
-	unsigned ports = 1; /* COM1 is always there */
-
-	for (unsigned i = 1; i < MACHINE_MAX_SERIAL; i++)
-		ports |= m->serial[i] ? 1u << i : 0;
-	return ports;
 }
 
 static int load(struct machine *m, struct cpu_state *state, struct error *err)
@@ -120,7 +111,7 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 		.cpu_count = m->cpu_count,
 		.cpu_signature = features.eax,
 		.cpu_features = features.edx,
-		.serial_ports = serial_ports(m),
+		.serial_ports = uart_ports(m->bus),
 	};
 
 	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);
@@ -128,7 +119,7 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 
 int machine_boot(struct machine *m, struct error *err)
 {
-	machine_commit_map(m);
+	bus_settle(m->bus);
 	if (m->config.firmware)
 		return 0; /* all else is the firmware's */
 	set_chipset(m);

@@ -4,21 +4,12 @@
 #include "machine/private.h"
 
 #include "boot/boot.h"
-#include "devices/devices.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* ---- devices ---- */
-
-static int open_chardev(struct machine *m, const char *spec, struct chardev **chardev, struct error *err)
-{
-	if (!spec)
-		return 0;
-	*chardev = chardev_open(spec, m->loop, err);
-	return *chardev ? 0 : -(err->code ? err->code : EINVAL);
-}
+/* ---- the board ---- */
 
 static int add_interrupt_controllers(struct machine *m, struct error *err)
 {
@@ -33,89 +24,15 @@ static int add_interrupt_controllers(struct machine *m, struct error *err)
 	return rc;
 }
 
-static int add_pci(struct machine *m, struct error *err) { return pci_bus_create(m->bus, err); }
-
-static int add_piix(struct machine *m, struct error *err) { return piix_create(m->bus, err); }
-
-static int add_pit(struct machine *m, struct error *err) { return pit_create(m->bus, err); }
-
-static int add_rtc(struct machine *m, struct error *err) { return rtc_create(m->bus, m->cpu_count, err); }
-
-static int add_coprocessor(struct machine *m, struct error *err) { return coprocessor_create(m->bus, err); }
-
-static int add_keyboard_controller(struct machine *m, struct error *err) { return kbc_create(m->bus, err); }
-
-/* COM1 is always there, as firmware and kernels expect. */
-static int add_serial(struct machine *m, struct error *err)
+/* What devices are plugged into, then these. */
+static int create_board(struct machine *m, struct error *err)
 {
-	for (unsigned i = 0; i < MACHINE_MAX_SERIAL; i++) {
-		int rc = open_chardev(m, m->config.serial[i], &m->serial[i], err);
+	int rc = add_interrupt_controllers(m, err);
 
-		if (!rc && (i == 0 || m->serial[i]))
-			rc = uart_create(m->bus, i, m->serial[i], err);
-		if (rc)
-			return rc;
-	}
-	return 0;
+	if (!rc)
+		rc = pci_bus_create(m->bus, err);
+	return rc ? rc : plug_devices(m, err);
 }
-
-static int add_debug_exit(struct machine *m, struct error *err)
-{
-	return m->config.debug_exit ? debug_exit_create(m->bus, err) : 0;
-}
-
-static int add_debug_console(struct machine *m, struct error *err)
-{
-	int rc = open_chardev(m, m->config.debug_console, &m->debug_console, err);
-
-	if (rc || !m->debug_console)
-		return rc;
-	return debug_console_create(m->bus, m->debug_console, err);
-}
-
-const struct machine_device machine_devices[] = {
-	{ "pc-testdev", "interrupt lines, ports and memory for test suites (kvm-unit-tests)", testdev_create },
-	{ NULL, NULL, NULL },
-};
-
-const struct machine_device *machine_device_find(const char *name, struct error *err)
-{
-	char names[256] = "";
-	size_t at = 0;
-
-	for (const struct machine_device *d = machine_devices; d->name; d++) {
-		if (!strcmp(d->name, name))
-			return d;
-		at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", at ? ", " : "", d->name);
-		BUG_ON(at >= sizeof(names));
-	}
-	error_set(err, EINVAL, "'%s' is unknown; there are: %s", name, names);
-	return NULL;
-}
-
-static int add_asked_for(struct machine *m, struct error *err)
-{
-	int rc = 0;
-
-	for (unsigned i = 0; !rc && i < m->config.device_count; i++)
-		rc = m->config.devices[i]->create(m->bus, err);
-	return rc;
-}
-
-/* The PC, in order of creation: of reset, and of records in a snapshot. */
-static int (*const pc_devices[])(struct machine *, struct error *) = {
-	add_interrupt_controllers,
-	add_pci,
-	add_piix,
-	add_pit,
-	add_rtc,
-	add_keyboard_controller,
-	add_coprocessor,
-	add_serial,
-	add_debug_exit,
-	add_debug_console,
-	add_asked_for,
-};
 
 /* ---- creation ---- */
 
@@ -233,17 +150,18 @@ static int create_guest_side(struct machine *m, struct error *err)
 	m->bus->reinject = !m->virtual_time;
 	m->bus->request = machine_bus_request;
 	m->bus->request_opaque = m;
-	m->bus->waits = exclusive_wait;
-	m->bus->waits_opaque = m;
+	m->bus->locks.waits = exclusive_wait;
+	m->bus->locks.waits_opaque = m;
+	m->bus->stopped = machine_stopped;
+	m->bus->stopped_opaque = m;
+	m->bus->a20.fn = machine_a20_moved;
 	m->cpus = calloc(m->config.cpus, sizeof(*m->cpus));
 	m->vcpus = calloc(m->config.cpus, sizeof(struct vcpu *));
 	if (!m->cpus || !m->vcpus)
 		return error_set_errno(err, ENOMEM, "create %u vCPUs", m->config.cpus);
 	for (unsigned i = 0; !rc && i < m->config.cpus; i++)
 		rc = create_cpu(m, i, err);
-	for (size_t i = 0; !rc && i < ARRAY_SIZE(pc_devices); i++)
-		rc = pc_devices[i](m, err);
-	return rc;
+	return rc ? rc : create_board(m, err);
 }
 
 static int check_config(const struct machine_config *c, struct error *err)
@@ -280,6 +198,7 @@ int machine_create(struct machine **machine, const struct machine_config *config
 	m->config = *config;
 	m->virtual_time = config->clock == CLOCK_VIRTUAL;
 	m->paused = true;
+	list_init(&m->calls);
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_changed, NULL);
 	pthread_mutex_init(&m->exclusive.lock, NULL);
@@ -290,9 +209,7 @@ int machine_create(struct machine **machine, const struct machine_config *config
 	if (!rc)
 		rc = create_guest_side(m, err);
 	if (!rc) {
-		pthread_mutex_lock(&m->bus->lock);
 		bus_reset(m->bus);
-		pthread_mutex_unlock(&m->bus->lock);
 		rc = machine_boot(m, err);
 	}
 	if (rc) {
@@ -318,12 +235,8 @@ void machine_destroy(struct machine *m)
 	if (!m)
 		return;
 	if (m->bus)
-		bus_destroy(m->bus);
-	for (unsigned i = 0; i < MACHINE_MAX_SERIAL; i++)
-		if (m->serial[i])
-			chardev_close(m->serial[i]);
-	if (m->debug_console)
-		chardev_close(m->debug_console);
+		devices_unplug(m->bus);
+	bus_destroy(m->bus);
 	for (unsigned i = 0; i < m->cpu_count; i++) {
 		engine_remove_vcpu(m->cpus[i].cpu);
 		vcpu_destroy(m->cpus[i].cpu);

@@ -7,23 +7,12 @@
 #include "base/base.h"
 #include "clock/clock.h"
 #include "cpu/cpu.h"
+#include "devices/devices.h"
 #include "engine/engine.h"
 
 #define MACHINE_MAX_CPUS    64
-#define MACHINE_MAX_SERIAL  4
 #define MACHINE_MAX_MODULES 32
-#define MACHINE_MAX_DEVICES 16
-
-struct bus;
-
-/* A device that a machine has when it is asked for. */
-struct machine_device {
-	const char *name, *what;
-	int (*create)(struct bus *, struct error *);
-};
-extern const struct machine_device machine_devices[]; /* ended by a row without a name */
-/* NULL and a sentence: there is none of that name. */
-const struct machine_device *machine_device_find(const char *name, struct error *);
+#define MACHINE_MAX_DEVICES 32
 
 /* A guest that comes from no file. */
 struct machine_guest {
@@ -44,14 +33,11 @@ struct machine_config {
 	const char *engine;    /* see engine_find() */
 	const char *cpu_model; /* "host", "v2", "v3" */
 	enum clock_kind clock;
-	bool pure; /* the guest is told nothing of doppel */
-	const char *serial
-		[MACHINE_MAX_SERIAL]; /* chardev specs; NULL: that UART does not exist (COM1: exists, unconnected) */
-	bool no_reboot;		      /* a reset powers off */
-	bool triple_fault_resets;     /* as a PC's chipset does it; otherwise it ends the run */
-	bool debug_exit;	      /* port 0xf4 */
-	const char *debug_console;    /* chardev spec for port 0xe9, or NULL */
-	const struct machine_device *devices[MACHINE_MAX_DEVICES];
+	bool pure;		  /* the guest is told nothing of doppel */
+	bool no_reboot;		  /* a reset powers off */
+	bool triple_fault_resets; /* as a PC's chipset does it; otherwise it ends the run */
+	struct device_request
+		devices[MACHINE_MAX_DEVICES]; /* besides, or instead of, those of every PC: machine_ask_for() */
 	unsigned device_count;
 	const char *trace;	   /* categories, or NULL */
 	const char *trace_file;	   /* NULL: standard error */
@@ -86,6 +72,10 @@ enum machine_end {
 
 struct machine;
 
+/* Adds a device, of which there are not more than there may be. -EINVAL names option, value and what was expected. */
+int machine_ask_for(struct machine_config *, struct device_request, struct error *);
+/* How many requests are for devices of this type. */
+unsigned machine_asks_for(const struct machine_config *, const struct device_type *);
 int machine_create(struct machine **, const struct machine_config *, struct error *);
 /*
  * Runs until it ends; returns a machine_end, or the guest's number. In the calling thread the event loop, in threads of their own the vCPUs. A triple
@@ -95,6 +85,12 @@ int machine_run(struct machine *);
 /* Any thread. */
 void machine_quit(struct machine *);
 void machine_power_button(struct machine *);
+/*
+ * While it runs or not, from any thread but a vCPU's or a device's own: a device comes, or goes with all that belongs to it, while vCPUs
+ * and devices' threads are stopped. The guest is told nothing of it. -ENOENT: there is no such device, or it is a part of the PC.
+ */
+int machine_plug(struct machine *, const struct device_request *, struct error *);
+int machine_unplug(struct machine *, const char *name, unsigned instance, struct error *);
 /* While it does not run. */
 int machine_read_memory(struct machine *, gpa_t, void *, size_t, struct error *);
 /*

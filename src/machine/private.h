@@ -1,13 +1,12 @@
 /*
  * What the files of machine/ share.
  *
- * Locks, in the order in which they may be taken: bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
+ * Locks, in the order in which they may be taken: a device's own lock, then bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
  * (never two of these).
  */
 #ifndef DOPPEL_MACHINE_PRIVATE_H
 #define DOPPEL_MACHINE_PRIVATE_H
 
-#include "backend/backend.h"
 #include "bus/bus.h"
 #include "machine/machine.h"
 
@@ -69,19 +68,22 @@ struct machine {
 	struct event_source signals; /* config.ends_on_signals */
 	int signal_number;	     /* of REQUEST_SIGNAL; event loop's thread */
 	struct engine engine;	     /* ops NULL: not opened yet */
-	struct chardev *serial[MACHINE_MAX_SERIAL], *debug_console;
 
 	struct machine_cpu *cpus;
 	struct vcpu **vcpus; /* cpus[i].cpu: the vCPUs' peers */
 	unsigned cpu_count;  /* created so far */
 	bool virtual_time;
 
-	/* Stopping: vCPU threads park while `paused`. */
+	/* Stopping, see pause.c: vCPU threads park while `paused`. */
 	pthread_mutex_t run_lock;
 	pthread_cond_t run_changed;
 	_Atomic bool paused; /* written under run_lock */
 	bool ending;
 	unsigned parked;
+	bool over;	   /* the machine's end has been decided; event loop's thread */
+	bool devices_run;  /* devices' threads do; event loop's thread */
+	bool loop_runs;	   /* calls are for the event loop's thread; under run_lock, as they are */
+	struct list calls; /* pause_call() */
 
 	_Atomic unsigned requests;
 	int status;
@@ -119,8 +121,9 @@ extern const struct vcpu_env machine_env;
 extern const struct lapic_ops machine_lapic_ops;
 /* Any thread: make the vCPU look at its events soon, whether it runs or sleeps. */
 void machine_post(struct machine_cpu *, uint32_t events);
-/* Does the gate stand otherwise than the processors' address lines? */
-bool machine_a20_changed(const struct machine *);
+/* Of the bus: calls fn with all vCPUs stopped; the A20 gate moved. */
+void machine_stopped(void *machine, void (*fn)(struct bus *));
+void machine_a20_moved(struct bus_work *);
 /* All vCPUs stopped between instructions, or in their own callouts. */
 void machine_apply_a20(struct machine *);
 /* Virtual time, in the thread of the vCPU that has the turn: guest time catches up with its instructions. */
@@ -132,9 +135,6 @@ void *machine_cpu_thread(void *machine_cpu);
 bool machine_cpu_runnable(struct machine_cpu *);
 /* What run() returned, but for EXIT_HALT. */
 void machine_cpu_exit(struct machine_cpu *, enum exit_kind, const struct exit *);
-
-/* The layers of mem's map were changed, by a reset or a record: no vCPU runs. */
-void machine_commit_map(struct machine *);
 
 /* ---- exclusive.c ---- */
 /* Around engine->run(), in the vCPU's thread. */
@@ -157,6 +157,26 @@ void turn_deadline_moved(void *machine);
 void turn_wake_all(struct machine *);
 /* While no vCPU runs: the turn is this one's, and begins anew. */
 void turn_give(struct machine *, unsigned holder);
+
+/* ---- pause.c ---- */
+/* Any thread: vCPUs park at the next instruction boundary; returns without waiting for that. */
+void pause_begin(struct machine *);
+/* Event loop's thread: until vCPUs are parked, then devices' threads are stopped. */
+void pause_wait(struct machine *);
+/* Event loop's thread; the other way round. */
+void pause_end(struct machine *);
+/* From the machine's thread: creates vCPUs' threads, which are paused; ends them, and stops the devices'. */
+int pause_start_threads(struct machine *, struct error *);
+void pause_end_threads(struct machine *);
+/* Calls of other threads are carried out in the event loop's from now on; they are carried out where they come from, what is left of them here. */
+void pause_loop_begins(struct machine *);
+void pause_loop_ended(struct machine *);
+/* Any thread that vCPUs and devices do not wait for: runs fn while both are stopped, and waits for it. */
+void pause_call(struct machine *, void (*fn)(struct machine *, void *), void *arg);
+
+/* ---- plug.c ---- */
+/* All of m->config's, and what every PC has. */
+int plug_devices(struct machine *, struct error *);
 
 /* ---- run.c ---- */
 /* Any thread. */

@@ -232,11 +232,11 @@ int machine_save(struct machine *m, struct writer *writer, struct error *err)
 		if (rc)
 			return error_set_errno(err, -rc, "save vCPU %u", i);
 	}
-	pthread_mutex_lock(&m->bus->lock);
+	bus_lock(m->bus);
 	list_for_each (device, &m->bus->devices, node)
 		if (device->ops->state)
 			save_record(device->ops->state, device->instance, device, writer);
-	pthread_mutex_unlock(&m->bus->lock);
+	bus_unlock(m->bus);
 	mem_save(m->mem, writer);
 	return writer->failed ? error_set_errno(err, ENOMEM, "save the machine") : 0;
 }
@@ -388,7 +388,7 @@ static void attach_all(struct loading *l)
 	mem_load(m->mem, &l->memory);
 	attach_cpus(l);
 	bus_attach(m->bus);
-	machine_commit_map(m);
+	bus_settle(m->bus);
 	settle_cpus(m);
 	machine_apply_a20(m);
 	set_machine(m, &l->machine);
@@ -404,13 +404,13 @@ int machine_load(struct machine *m, struct reader *reader, struct error *err)
 	l.cpus = calloc(m->cpu_count, sizeof(*l.cpus));
 	if (!l.cpus)
 		return error_set_errno(err, ENOMEM, "load the machine");
-	pthread_mutex_lock(&m->bus->lock);
+	bus_lock(m->bus);
 	rc = load_all(&l);
 	if (rc)
 		state_load_undo(&l.changes);
 	else
 		state_load_keep(&l.changes);
-	pthread_mutex_unlock(&m->bus->lock);
+	bus_unlock(m->bus);
 	if (!rc) {
 		attach_all(&l);
 		*reader = at;

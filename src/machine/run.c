@@ -11,37 +11,6 @@
 
 /* ---- requests: any thread asks, the event loop's thread carries out ---- */
 
-/* vCPU threads park at the next instruction boundary; returns without waiting for that. */
-static void start_pause(struct machine *m)
-{
-	pthread_mutex_lock(&m->run_lock);
-	m->paused = true;
-	pthread_mutex_unlock(&m->run_lock);
-	for (unsigned i = 0; i < m->cpu_count; i++)
-		machine_post(&m->cpus[i], EVENT_EXIT);
-	turn_wake_all(m);
-}
-
-static void wait_until_parked(struct machine *m)
-{
-	unsigned started = 0;
-
-	for (unsigned i = 0; i < m->cpu_count; i++)
-		started += m->cpus[i].started;
-	pthread_mutex_lock(&m->run_lock);
-	while (m->parked < started)
-		pthread_cond_wait(&m->run_changed, &m->run_lock);
-	pthread_mutex_unlock(&m->run_lock);
-}
-
-static void resume(struct machine *m)
-{
-	pthread_mutex_lock(&m->run_lock);
-	m->paused = false;
-	pthread_cond_broadcast(&m->run_changed);
-	pthread_mutex_unlock(&m->run_lock);
-}
-
 static void reset_cpus(struct machine *m, bool init)
 {
 	for (unsigned i = 0; i < m->cpu_count; i++) {
@@ -60,9 +29,7 @@ static void reset_cpus(struct machine *m, bool init)
  */
 static int reset(struct machine *m, struct error *err)
 {
-	pthread_mutex_lock(&m->bus->lock);
 	bus_reset(m->bus);
-	pthread_mutex_unlock(&m->bus->lock);
 	machine_apply_a20(m);
 	reset_cpus(m, false);
 	return machine_boot(m, err);
@@ -71,6 +38,7 @@ static int reset(struct machine *m, struct error *err)
 static void end(struct machine *m, int status)
 {
 	m->status = status;
+	m->over = true;
 	event_loop_stop(m->loop);
 }
 
@@ -90,14 +58,14 @@ static void restart(struct machine *m, unsigned requests)
 
 	if (resets_cpus_alone(m, requests)) {
 		reset_cpus(m, true);
-		resume(m);
+		pause_end(m);
 	} else if (m->config.no_reboot) {
 		end(m, MACHINE_POWEROFF);
 	} else if (reset(m, &err)) {
 		m->failure = err;
 		end(m, MACHINE_ENGINE_ERROR);
 	} else {
-		resume(m);
+		pause_end(m);
 	}
 }
 
@@ -117,8 +85,8 @@ static void handle_requests(void *machine)
 	if (!atomic_load(&m->requests))
 		return;
 	/* Once more: a request that came before machine_run(), or while another was carried out, has been resumed over. */
-	start_pause(m);
-	wait_until_parked(m);
+	pause_begin(m);
+	pause_wait(m);
 	requests = atomic_exchange(&m->requests, 0);
 	if (requests & REQUEST_SIGNAL) {
 		end(m, MACHINE_SIGNAL + m->signal_number);
@@ -145,7 +113,7 @@ void machine_request(struct machine *m, enum machine_request request)
 {
 	bool posted = atomic_fetch_or(&m->requests, request);
 
-	start_pause(m);
+	pause_begin(m);
 	/* Once, however often a guest asks. */
 	if (!posted)
 		event_loop_post(m->loop, handle_requests, m);
@@ -174,9 +142,8 @@ static uint64_t run_timers(void *machine)
 	struct machine *m = machine;
 	vtime_t next;
 
-	pthread_mutex_lock(&m->bus->lock);
 	next = clock_run(m->clock);
-	pthread_mutex_unlock(&m->bus->lock);
+	bus_settle(m->bus);
 	return clock_host_deadline(m->clock, next);
 }
 
@@ -218,35 +185,6 @@ static void ignore_signals(struct machine *m)
 	host_signals_close(m->signals.fd);
 }
 
-static int start_threads(struct machine *m, struct error *err)
-{
-	for (unsigned i = 0; i < m->cpu_count; i++) {
-		char name[16];
-		int rc;
-
-		snprintf(name, sizeof(name), "cpu%u", i);
-		rc = host_thread_create(&m->cpus[i].thread, name, machine_cpu_thread, &m->cpus[i], err);
-		if (rc)
-			return rc;
-		m->cpus[i].started = true;
-	}
-	return 0;
-}
-
-static void end_threads(struct machine *m)
-{
-	start_pause(m);
-	pthread_mutex_lock(&m->run_lock);
-	m->ending = true;
-	pthread_cond_broadcast(&m->run_changed);
-	pthread_mutex_unlock(&m->run_lock);
-	for (unsigned i = 0; i < m->cpu_count; i++) {
-		if (m->cpus[i].started)
-			pthread_join(m->cpus[i].thread, NULL);
-		m->cpus[i].started = false;
-	}
-}
-
 static void report_end(struct machine *m)
 {
 	if (m->status == MACHINE_TRIPLE_FAULT && m->failed) {
@@ -274,17 +212,20 @@ int machine_run(struct machine *m)
 		event_loop_set_tick(m->loop, run_timers, m);
 		clock_set_notify(m->clock, wake_loop, m);
 	}
+	m->over = false;
 	clock_start(m->clock);
 	rc = watch_signals(m, &m->failure);
 	if (!rc)
-		rc = start_threads(m, &m->failure);
+		rc = pause_start_threads(m, &m->failure);
 	if (rc) {
 		m->status = MACHINE_ENGINE_ERROR;
 	} else {
-		resume(m);
+		pause_loop_begins(m);
+		pause_end(m);
 		event_loop_run(m->loop);
 	}
-	end_threads(m);
+	pause_end_threads(m);
+	pause_loop_ended(m);
 	ignore_signals(m);
 	clock_stop(m->clock);
 	report_end(m);

@@ -40,9 +40,8 @@ static void run_due_timers(struct machine *m)
 {
 	if (clock_next_deadline(m->clock) > clock_now(m->clock))
 		return;
-	pthread_mutex_lock(&m->bus->lock);
 	clock_run(m->clock);
-	pthread_mutex_unlock(&m->bus->lock);
+	bus_settle(m->bus);
 }
 
 /* Runs up to the instruction at which guest time is `end`. */

@@ -438,7 +438,7 @@ static size_t records_size(const struct guest_mem *mem)
 	return mem->page_count * sizeof(*mem->pages) + mem->page_count / 8;
 }
 
-int map_create(struct guest_mem *mem, struct error *err)
+int mem_map_create(struct guest_mem *mem, struct error *err)
 {
 	void *records;
 
@@ -459,7 +459,7 @@ int map_create(struct guest_mem *mem, struct error *err)
 	return 0;
 }
 
-void map_destroy(struct guest_mem *mem)
+void mem_map_destroy(struct guest_mem *mem)
 {
 	struct memory *memory, *next;
 

@@ -44,12 +44,12 @@ struct guest_mem *mem_create(uint64_t ram_size, struct error *err)
 	mem->ram_size = ram_size;
 	mem->address_lines = UINT64_MAX;
 	overhead_init(&mem->overhead, overhead_default(ram_size, DEFAULT_CPUS), ram_size, DEFAULT_CPUS);
-	if (map_create(mem, err)) {
+	if (mem_map_create(mem, err)) {
 		free(mem);
 		return NULL;
 	}
 	if (memory_init(mem, &mem->ram, MEMORY_KIND_RAM, "guest-ram", ram_size, err)) {
-		map_destroy(mem);
+		mem_map_destroy(mem);
 		free(mem);
 		return NULL;
 	}
@@ -65,7 +65,7 @@ void mem_destroy(struct guest_mem *mem)
 {
 	if (!mem)
 		return;
-	map_destroy(mem);
+	mem_map_destroy(mem);
 	free(mem);
 }
 

@@ -24,9 +24,9 @@ void origin_forget(struct guest_mem *, struct memory *);
 void map_renew(struct guest_mem *);
 
 /* Records of pages for RAM of mem->ram_size and what else there will be; an empty map. */
-int map_create(struct guest_mem *, struct error *);
+int mem_map_create(struct guest_mem *, struct error *);
 /* With all memories that are left. */
-void map_destroy(struct guest_mem *);
+void mem_map_destroy(struct guest_mem *);
 /* memory_create(), in a record of the caller's; memory_fini() is its end. */
 int memory_init(struct guest_mem *, struct memory *, enum memory_kind, const char *name, uint64_t size, struct error *);
 void memory_fini(struct guest_mem *, struct memory *);

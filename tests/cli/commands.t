@@ -52,6 +52,29 @@ check "completion of arguments" completes "virtual" run --clock v
 check "completion of models" completes "v2 v3" run --cpu v
 check "completion of audit's options" completes "--engine" audit --e
 
+check "completion of devices" completes "pc-testdev" run --device pc
+check "completion of a device's short form" completes "--debug-console" run --debug-c
+check "completion of what it takes" completes "pty" run --debug-console p
+
+check "--device help" says '^  pc-testdev ' run --device help
+check "--device NAME,help" says '^  port=1..4 ' run --device uart,help
+# Every device that can be asked for is in the manual page.
+manual_has_devices() {
+	"$doppel" run --device help | awk '!/in every machine/ { print $1 }' | while read -r name; do
+		sed 's/\\-/-/g' docs/doppel.1 | grep -q -x -F ".B $name" || echo "$name"
+	done >"$scratch/missing"
+	cat "$scratch/missing"
+	[ ! -s "$scratch/missing" ]
+}
+check "the manual page has the devices" manual_has_devices
+# What a short form stands for does the same.
+long_forms() {
+	"$doppel" run --kernel "$guest_dir/test_start.elf" --memory 64M "$@" >"$scratch/out"
+	cat "$scratch/out"
+	grep -q '^ok' "$scratch/out"
+}
+check "devices by their names" long_forms --device uart,port=1,chardev=null --device debug-console,chardev=stdio --device debug-exit
+
 check "doctor" says 'engine interp' doctor
 check "doctor says what auto takes" says 'engine auto *takes ' doctor
 for what in kernel FSGSBASE 'split locks' 'huge pages'; do

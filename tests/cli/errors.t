@@ -55,6 +55,19 @@ check "unknown trace point" refused 2 "dreams" run --kernel "$kernel" --trace dr
 check "unknown kind of serial port" refused 2 "carrier-pigeon" run --kernel "$kernel" --serial carrier-pigeon
 check "more serial ports than there can be" refused 2 "--serial" run --kernel "$kernel" --serial null --serial null \
 	--serial null --serial null --serial null
+check "unknown device: says which there are" refused 2 "pc-testdev" run --kernel "$kernel" --device toaster
+check "unknown option of a device" refused 2 "expected port, chardev" run --kernel "$kernel" --device uart,colour=red
+check "a device without options" refused 2 "expected none" run --kernel "$kernel" --device pit,port=1
+for value in 0 5 x -1 1x 0x5 99999999999999999999 ''; do
+	check "a device's number '$value'" refused 2 "'port' is '$value'; expected a number from 1 to 4" run --kernel "$kernel" \
+		--device "uart,port=$value"
+done
+check "a device's option without a value" refused 2 "port=VALUE" run --kernel "$kernel" --device uart,port
+check "a device's option twice" refused 2 "'port' is given twice" run --kernel "$kernel" --device uart,port=1,port=2
+check "a device's character device" refused 2 "uart: option 'chardev'" run --kernel "$kernel" --device uart,chardev=pigeon
+check "a device of which there is one" refused 2 "at most 1 of 'pit'" run --kernel "$kernel" --device pit --device pit
+check "a place that is taken" refused 1 "COM2 is there already" run --kernel "$kernel" --device uart,port=2 --device uart,port=2
+check "help about no device" refused 2 "'toaster'" run --device toaster,help
 check "no such kernel" refused 1 "$scratch/none" run --kernel "$scratch/none"
 check "not a kernel" refused 1 "neither a Linux bzImage nor a multiboot image" run --kernel "$kernel"
 check "a folder as kernel" refused 1 "$scratch" run --kernel "$scratch"

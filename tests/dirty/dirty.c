@@ -154,12 +154,10 @@ int main(int argc, char **argv)
 		{ "serial", required_argument, NULL, 's' },   { "debug-exit", no_argument, NULL, 'd' },
 		{ "origin", no_argument, NULL, 'o' },	      { NULL, 0, NULL, 0 },
 	};
-	struct machine_config config = { .memory = 256ull << 20,
-					 .cpus = 1,
-					 .engine = "bt",
-					 .cpu_model = "v2",
-					 .clock = CLOCK_VIRTUAL,
-					 .serial = { "null" } };
+	struct machine_config config = {
+		.memory = 256ull << 20, .cpus = 1, .engine = "bt", .cpu_model = "v2", .clock = CLOCK_VIRTUAL
+	};
+	const char *serial = "null";
 	struct watch watch = { .interval = 10000000 };
 
 	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -172,13 +170,14 @@ int main(int argc, char **argv)
 		case 'm': config.memory = strtoull(optarg, NULL, 0) << 20; break;
 		case 'i': watch.interval = strtoull(optarg, NULL, 0); break;
 		case 'n': watch.end = strtoull(optarg, NULL, 0); break;
-		case 's': config.serial[0] = optarg; break;
-		case 'd': config.debug_exit = true; break;
+		case 's': serial = optarg; break;
+		case 'd': config.devices[config.device_count++].spec = "debug-exit"; break;
 		case 'o': watch.away = true; break;
 		default: usage();
 		}
 	}
 	if (!config.kernel || !watch.interval)
 		usage();
+	config.devices[config.device_count++] = (struct device_request){ "uart", "chardev", serial, NULL };
 	return run(&watch, &config);
 }

@@ -135,6 +135,7 @@ static void pc_create(struct pc *pc)
 {
 	void *cpus[CPUS] = { &pc->tsc_offsets[0], &pc->tsc_offsets[1] };
 	struct bus *bus;
+	struct chardev *nowhere = NULL; /* debug-console has one option */
 	int failed;
 
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
@@ -142,10 +143,11 @@ static void pc_create(struct pc *pc)
 	bus->request = request;
 	bus->reinject = pc->input.size & 2; /* late timers, made up for or not */
 	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
-		 piix_create(bus, NULL) || pit_create(bus, NULL) || rtc_create(bus, 1, NULL) || kbc_create(bus, NULL) ||
-		 uart_create(bus, 0, &pc->serial, NULL) || uart_create(bus, 2, NULL, NULL) ||
-		 debug_exit_create(bus, NULL) ||
-		 (pc->input.size & 1 ? testdev_create(bus, NULL) : debug_console_create(bus, NULL, NULL));
+		 piix_type.create(bus, NULL, NULL) || pit_type.create(bus, NULL, NULL) || rtc_create(bus, 1, NULL) ||
+		 kbc_type.create(bus, NULL, NULL) || uart_create(bus, 0, &pc->serial, NULL) ||
+		 uart_create(bus, 2, NULL, NULL) || debug_exit_type.create(bus, NULL, NULL) ||
+		 (pc->input.size & 1 ? testdev_type.create(bus, NULL, NULL)
+				     : debug_console_type.create(bus, &nowhere, NULL));
 	if (failed)
 		abort();
 	card_plug(bus);
@@ -261,9 +263,7 @@ static void run_timers(struct pc *pc, vtime_t until)
 		if (callbacks++ > MAX_TIMERS)
 			abort();
 		clock_set(pc->clock, deadline);
-		pthread_mutex_lock(&pc->bus->lock);
 		clock_run(pc->clock);
-		pthread_mutex_unlock(&pc->bus->lock);
 	}
 	clock_set(pc->clock, until);
 }
@@ -298,10 +298,8 @@ static void reload(struct pc *pc)
 		for (unsigned i = (unsigned)take(pc, 1) % 8; i; i--)
 			writer.data[take(pc, 2) % writer.size] ^= (uint8_t)take(pc, 1);
 		reader = (struct reader){ writer.data, writer.size, 0 };
-		pthread_mutex_lock(&pc->bus->lock);
 		state_load(device->ops->state, device->instance, device, &reader, &error);
 		bus_attach(pc->bus);
-		pthread_mutex_unlock(&pc->bus->lock);
 	}
 	writer_free(&writer);
 }

@@ -27,7 +27,8 @@ static struct machine *create(void)
 		.engine = "interp",
 		.cpu_model = "v2",
 		.clock = CLOCK_VIRTUAL,
-		.debug_exit = true,
+		.devices = { { .spec = "debug-exit" } },
+		.device_count = 1,
 	};
 	struct machine *m;
 

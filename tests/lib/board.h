@@ -83,9 +83,7 @@ static inline void board_run_until(struct board *board, vtime_t t)
 {
 	while (clock_next_deadline(board->clock) <= t) {
 		clock_set(board->clock, clock_next_deadline(board->clock));
-		pthread_mutex_lock(&board->bus->lock);
 		clock_run(board->clock);
-		pthread_mutex_unlock(&board->bus->lock);
 	}
 	clock_set(board->clock, t);
 }

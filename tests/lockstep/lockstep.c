@@ -105,7 +105,7 @@ int main(int argc, char **argv)
 		case 'E': plan.end = strtoull(optarg, NULL, 0); break;
 		case 'I': plan.inject_at = strtoull(optarg, NULL, 0); break;
 		case 'o': pair.serial = optarg; break;
-		case 'd': config.debug_exit = true; break;
+		case 'd': config.devices[config.device_count++].spec = "debug-exit"; break;
 		case 'R':
 			random = true;
 			seed = strtoull(optarg, NULL, 0);

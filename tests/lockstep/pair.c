@@ -106,7 +106,7 @@ static bool create_side(struct pair *p, struct meeting *m, unsigned n, const cha
 		snprintf(serial, sizeof(serial), "file:%s.%u", p->serial, n);
 	config.clock = CLOCK_VIRTUAL;
 	config.engine = engine;
-	config.serial[0] = serial;
+	config.devices[config.device_count++] = (struct device_request){ "uart", "chardev", serial, NULL };
 	config.observer = &s->observer;
 	if (!machine_create(&s->machine, &config, &err))
 		return true;

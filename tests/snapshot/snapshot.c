@@ -176,9 +176,10 @@ static struct machine *create(const struct options *o, struct stopper *s, unsign
 
 	snprintf(serial, sizeof(serial), "file:%s/serial.%u", o->folder, n);
 	snprintf(console, sizeof(console), "file:%s/console.%u", o->folder, n);
-	config.serial[0] = serial;
+	config.devices[config.device_count++] = (struct device_request){ "uart", "chardev", serial, NULL };
 	if (o->debug_console)
-		config.debug_console = console;
+		config.devices[config.device_count++] =
+			(struct device_request){ "debug-console", "chardev", console, NULL };
 	config.observer = config.clock == CLOCK_VIRTUAL && s ? &s->observer : NULL;
 	if (n % 2 && o->load_engine)
 		config.engine = o->load_engine;
@@ -482,7 +483,7 @@ static void parse(struct options *o, int argc, char **argv)
 		const char *value = strcmp(word, "--debug-exit") != 0 ? take_value(argv, argc, &i) : NULL;
 
 		if (!value)
-			o->config.debug_exit = o->debug_console = true;
+			o->config.devices[o->config.device_count++].spec = "debug-exit", o->debug_console = true;
 		else if (!strcmp(word, "--kernel"))
 			o->config.kernel = value;
 		else if (!strcmp(word, "--initrd"))

@@ -38,10 +38,11 @@ static void shower_destroy(struct device *device)
 
 static const struct device_ops shower_ops = { .reset = shower_reset, .destroy = shower_destroy };
 
-static int shower_create(struct bus *bus, struct error *err)
+static int shower_create(struct bus *bus, const void *options, struct error *err)
 {
 	struct shower *s = calloc(1, sizeof(*s));
 
+	(void)options;
 	assert_non_null(s);
 	device_init(&s->pci.device, bus, "shower", &shower_ops);
 	s->memory = shown = memory_create(bus->mem, MEMORY_KIND_DEVICE, "shower", BAR_SIZE, err);
@@ -97,7 +98,9 @@ static int load_guest(void *opaque, struct guest_mem *mem, struct cpu_state *sta
 
 static void run(const char *engine, unsigned cpus, bool logged)
 {
-	static const struct machine_device device = { "shower", "a BAR that shows memory", shower_create };
+	static const struct device_type type = {
+		.name = "shower", .help = "a BAR that shows memory", .most = 1, .create = shower_create
+	};
 	struct guest_mem *mem = NULL;
 	const struct machine_guest guest = { load_guest, &mem };
 	struct machine_config config = { .guest = &guest,
@@ -105,9 +108,8 @@ static void run(const char *engine, unsigned cpus, bool logged)
 					 .cpus = cpus,
 					 .engine = engine,
 					 .cpu_model = "v2",
-					 .debug_exit = true,
-					 .devices = { &device },
-					 .device_count = 1 };
+					 .devices = { { .spec = "debug-exit" }, { .spec = "shower", .type = &type } },
+					 .device_count = 2 };
 	struct error err = { 0 };
 	struct machine *machine;
 	uint64_t bitmap[BAR_SIZE / PAGE_SIZE / 64];

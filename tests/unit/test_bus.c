@@ -189,8 +189,8 @@ static void debug_ports(void **state)
 {
 	struct board *b = *state;
 
-	assert_int_equal(debug_exit_create(b->bus, NULL), 0);
-	assert_int_equal(debug_console_create(b->bus, NULL, NULL), 0);
+	assert_int_equal(debug_exit_type.create(b->bus, NULL, NULL), 0);
+	assert_non_null(device_plug(b->bus, NULL, &(struct device_request){ .spec = "debug-console" }, NULL));
 	assert_int_equal(inb(b, 0xe9), 0xe9);
 	outb(b, 0xe9, 'x');
 	outb(b, 0xf4, 0x10);
@@ -198,6 +198,123 @@ static void debug_ports(void **state)
 	assert_int_equal(b->bus->exit_code, 0x21);
 	outl(b, 0xf4, 0xffffffff);
 	assert_int_equal(b->bus->exit_code, 0xff);
+}
+
+/* ---- locks ---- */
+
+/* What is not under the board's lock is reached while somebody has that. */
+static void looking_up_takes_no_lock(void **state)
+{
+	struct board *b = *state;
+	struct probe *probe = probe_create(b);
+	struct lock own;
+
+	lock_init(&own, &b->bus->locks);
+	probe->device.lock = &own;
+	assert_int_equal(map(probe, 0x500, 16, 4, NULL), 0);
+	lock_take(&b->bus->lock);
+	assert_int_equal(inl(b, 0x500), 0x03020100);
+	assert_int_equal(board_read(b, BUS_MMIO, 0x20000000, 4), 0xffffffff);
+	lock_drop(&b->bus->lock);
+	lock_take(&own);
+	inb(b, 0x21); /* an 8259's */
+	lock_drop(&own);
+	lock_destroy(&own);
+}
+
+/* Somebody waits for a lock: who has it is told. */
+struct waiter {
+	struct board *board;
+	pthread_barrier_t waits;
+	int result;
+};
+
+static void tell(void *opaque, bool begins)
+{
+	if (begins)
+		pthread_barrier_wait(&((struct waiter *)opaque)->waits);
+}
+
+static void *access_port(void *opaque)
+{
+	struct waiter *w = opaque;
+	struct bus_access access = { .space = BUS_PIO, .address = 0x500, .size = 1, .write = true };
+
+	w->result = bus_access(w->board->bus, &access);
+	return NULL;
+}
+
+static void what_goes_while_an_access_waits_is_not_reached(void **state)
+{
+	struct board *b = *state;
+	struct probe *probe = probe_create(b);
+	struct waiter w = { .board = b };
+	pthread_t thread;
+
+	assert_int_equal(map(probe, 0x500, 8, 1, NULL), 0);
+	pthread_barrier_init(&w.waits, NULL, 2);
+	b->bus->locks.waits = tell;
+	b->bus->locks.waits_opaque = &w;
+	lock_take(&b->bus->lock);
+	assert_int_equal(pthread_create(&thread, NULL, access_port, &w), 0);
+	pthread_barrier_wait(&w.waits);
+	bus_unmap(b->bus, BUS_PIO, &probe->range);
+	lock_drop(&b->bus->lock);
+	pthread_join(thread, NULL);
+	assert_int_equal(w.result, -ENXIO);
+	assert_string_equal(probe->journal, "");
+	pthread_barrier_destroy(&w.waits);
+}
+
+/* ---- what is deferred ---- */
+
+struct deferring {
+	struct device device;
+	struct bus_range range;
+	struct bus_work work;
+	bool inside;
+	unsigned done;
+};
+
+static void deferred(struct bus_work *work)
+{
+	struct deferring *d = container_of(work, struct deferring, work);
+
+	assert_false(d->inside);
+	assert_true(lock_try(&d->device.bus->lock));
+	lock_drop(&d->device.bus->lock);
+	d->done++;
+}
+
+static void defer_twice(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct deferring *d = (struct deferring *)device;
+
+	(void)offset, (void)size, (void)value;
+	d->inside = true;
+	bus_defer(device->bus, &d->work);
+	bus_defer(device->bus, &d->work);
+	d->inside = false;
+	assert_int_equal(d->done, value);
+}
+
+static void destroy_nothing(struct device *device) { (void)device; }
+
+static void deferred_work_comes_behind_the_access(void **state)
+{
+	static const struct device_ops ops = { .destroy = destroy_nothing };
+	struct board *b = *state;
+	struct deferring d = { .work = { .fn = deferred } };
+
+	device_init(&d.device, b->bus, "deferring", &ops);
+	d.range = (struct bus_range){ 0x510, 1, 1, .device = &d.device, .write = defer_twice };
+	assert_int_equal(bus_map(b->bus, BUS_PIO, &d.range, NULL), 0);
+	outb(b, 0x510, 0);
+	assert_int_equal(d.done, 1);
+	outb(b, 0x510, 1);
+	assert_int_equal(d.done, 2);
+	bus_unmap(b->bus, BUS_PIO, &d.range);
+	device_destroy(&d.device);
 }
 
 int main(void)
@@ -211,6 +328,9 @@ int main(void)
 		BOARD_TEST(bad_and_overlapping_ranges_are_refused),
 		cmocka_unit_test(devices_are_numbered_reset_and_destroyed_in_order),
 		BOARD_TEST(debug_ports),
+		BOARD_TEST(looking_up_takes_no_lock),
+		BOARD_TEST(what_goes_while_an_access_waits_is_not_reached),
+		BOARD_TEST(deferred_work_comes_behind_the_access),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

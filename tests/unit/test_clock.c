@@ -505,6 +505,62 @@ static void other_threads_arm_timers(void **state)
 	clock_destroy(clock);
 }
 
+/* A lock that somebody waits for, and a timer that must not. */
+struct waiting {
+	struct clock *clock;
+	struct lock_group group;
+	struct lock lock;
+	pthread_barrier_t fired;
+	int locked;
+};
+
+static void fire_freely(void *opaque) { pthread_barrier_wait(&((struct waiting *)opaque)->fired); }
+
+static void fire_locked(void *opaque)
+{
+	struct waiting *w = opaque;
+
+	assert_false(pthread_mutex_trylock(&w->lock.mutex) == 0); /* it is held */
+	w->locked++;
+}
+
+static void *run_clock(void *clock)
+{
+	clock_run(clock);
+	return NULL;
+}
+
+static void what_has_no_lock_waits_for_nobody(void **state)
+{
+	struct waiting w = { .clock = clock_create(CLOCK_VIRTUAL, 0, NULL) };
+	struct timer locked, stopped, freely;
+	pthread_t thread;
+
+	(void)state;
+	pthread_barrier_init(&w.fired, NULL, 2);
+	lock_group_init(&w.group);
+	lock_init(&w.lock, &w.group);
+	timer_init(&locked, w.clock, "locked", fire_locked, &w);
+	timer_init(&stopped, w.clock, "stopped", fire_locked, &w);
+	timer_init(&freely, w.clock, "freely", fire_freely, &w);
+	locked.lock = stopped.lock = &w.lock;
+	timer_arm(&stopped, 1);
+	timer_arm(&locked, 2);
+	timer_arm(&freely, 3);
+	clock_set(w.clock, 10);
+	lock_take(&w.lock);
+	assert_int_equal(pthread_create(&thread, NULL, run_clock, w.clock), 0);
+	pthread_barrier_wait(&w.fired);
+	timer_disarm(&stopped); /* with its lock: it does not fire any more */
+	assert_int_equal(w.locked, 0);
+	lock_drop(&w.lock);
+	pthread_join(thread, NULL);
+	assert_int_equal(w.locked, 1);
+	lock_destroy(&w.lock);
+	pthread_barrier_destroy(&w.fired);
+	clock_destroy(w.clock);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -521,6 +577,7 @@ int main(void)
 		cmocka_unit_test(a_host_tsc_is_the_hosts_or_scaled),
 		cmocka_unit_test(host_time_never_goes_back),
 		cmocka_unit_test(other_threads_arm_timers),
+		cmocka_unit_test(what_has_no_lock_waits_for_nobody),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -10,7 +10,7 @@ static int setup(void **state)
 {
 	struct board *b = board_create(1);
 
-	assert_int_equal(coprocessor_create(b->bus, NULL), 0);
+	assert_int_equal(coprocessor_type.create(b->bus, NULL, NULL), 0);
 	board_pic_init(b);
 	*state = b;
 	return 0;

@@ -58,7 +58,8 @@ static void setup(struct run *r, const void *code, size_t size)
 		.cpus = 1,
 		.engine = "interp",
 		.cpu_model = "host",
-		.debug_exit = true,
+		.devices = { { .spec = "debug-exit" } },
+		.device_count = 1,
 	};
 }
 
@@ -292,9 +293,9 @@ static void test_refused(void **state)
 	assert_int_equal(machine_create(&r.machine, &r.config, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "interp"));
 	r.config.engine = "auto";
-	r.config.serial[1] = "nonsense";
+	r.config.devices[r.config.device_count++].spec = "uart,port=2,chardev=nonsense";
 	assert_int_equal(machine_create(&r.machine, &r.config, &err), -EINVAL);
-	r.config.serial[1] = NULL;
+	r.config.device_count--;
 	r.config.kernel = NULL;
 	assert_int_equal(machine_create(&r.machine, &r.config, &err), -EINVAL);
 	assert_null(r.machine);

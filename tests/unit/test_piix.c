@@ -12,8 +12,8 @@ static int setup(void **state)
 	struct board *b = board_create(1);
 
 	assert_int_equal(pci_bus_create(b->bus, NULL), 0);
-	assert_int_equal(piix_create(b->bus, NULL), 0);
-	assert_int_equal(kbc_create(b->bus, NULL), 0);
+	assert_int_equal(piix_type.create(b->bus, NULL, NULL), 0);
+	assert_int_equal(kbc_type.create(b->bus, NULL, NULL), 0);
 	board_pic_init(b);
 	*state = b;
 	return 0;

@@ -69,11 +69,11 @@ static struct full_board full_board(void)
 	struct full_board f = { .b = board_create(CPUS) };
 	struct bus *bus = f.b->bus;
 
-	assert_int_equal(pci_bus_create(bus, NULL) || piix_create(bus, NULL) || pit_create(bus, NULL) ||
-				 rtc_create(bus, CPUS, NULL) || kbc_create(bus, NULL) ||
-				 coprocessor_create(bus, NULL) || uart_create(bus, 0, NULL, NULL) ||
-				 uart_create(bus, 1, NULL, NULL) || debug_exit_create(bus, NULL) ||
-				 testdev_create(bus, NULL),
+	assert_int_equal(pci_bus_create(bus, NULL) || piix_type.create(bus, NULL, NULL) ||
+				 pit_type.create(bus, NULL, NULL) || rtc_create(bus, CPUS, NULL) ||
+				 kbc_type.create(bus, NULL, NULL) || coprocessor_type.create(bus, NULL, NULL) ||
+				 uart_create(bus, 0, NULL, NULL) || uart_create(bus, 1, NULL, NULL) ||
+				 debug_exit_type.create(bus, NULL, NULL) || testdev_type.create(bus, NULL, NULL),
 			 0);
 	for (unsigned i = 0; i < CARDS; i++)
 		f.cards[i] = card_plug(f.b, 4 + i);
@@ -83,9 +83,9 @@ static struct full_board full_board(void)
 
 static void set_pin(struct card *card, bool level)
 {
-	pthread_mutex_lock(&card->pci.device.bus->lock);
+	lock_take(card->pci.device.lock);
 	irq_set(&card->pci.intx, level);
-	pthread_mutex_unlock(&card->pci.device.bus->lock);
+	lock_drop(card->pci.device.lock);
 }
 
 /* Into a fresh one; the same bytes come out of that. */

@@ -11,7 +11,7 @@ static int setup(void **state)
 {
 	struct board *b = board_create(1);
 
-	assert_int_equal(testdev_create(b->bus, NULL), 0);
+	assert_int_equal(testdev_type.create(b->bus, NULL, NULL), 0);
 	board_pic_init(b);
 	*state = b;
 	return 0;
@@ -100,7 +100,7 @@ static void a_second_one_is_refused(void **state)
 	struct board *b = *state;
 	struct error err = { 0 };
 
-	assert_int_equal(testdev_create(b->bus, &err), -EBUSY);
+	assert_int_equal(testdev_type.create(b->bus, NULL, &err), -EBUSY);
 	assert_non_null(strstr(err.text, "pc-testdev"));
 }
 

@@ -46,6 +46,7 @@ static void coprocessor_destroy(struct device *device)
 	struct coprocessor *c = (struct coprocessor *)device;
 
 	bus_unmap(device->bus, BUS_PIO, &c->range);
+	irq_line_free(&c->irq);
 	free(c);
 }
 
@@ -71,18 +72,19 @@ bool coprocessor_error(struct bus *bus, bool asserted)
 	struct device *device;
 	bool ignore = false;
 
-	bus_lock(bus);
+	lock_take(&bus->lock);
 	list_for_each (device, &bus->devices, node)
 		if (device->ops == &coprocessor_ops)
 			ignore = set_error((struct coprocessor *)device, asserted);
-	pthread_mutex_unlock(&bus->lock);
+	lock_drop(&bus->lock);
 	return ignore;
 }
 
-int coprocessor_create(struct bus *bus, struct error *err)
+static int coprocessor_create(struct bus *bus, const void *options, struct error *err)
 {
 	struct coprocessor *c = calloc(1, sizeof(*c));
 
+	(void)options;
 	if (!c)
 		return error_set(err, ENOMEM, "out of memory for the coprocessor's error port");
 	device_init(&c->device, bus, "coprocessor", &coprocessor_ops);
@@ -91,3 +93,11 @@ int coprocessor_create(struct bus *bus, struct error *err)
 		(struct bus_range){ .start = PORT, .size = 1, .sizes = 1, .device = &c->device, .write = port_write };
 	return bus_map(bus, BUS_PIO, &c->range, err);
 }
+
+const struct device_type coprocessor_type = {
+	.name = "coprocessor",
+	.help = "FERR#, IGNNE#, port 0xf0, and IRQ 13",
+	.most = 1,
+	.in_every_pc = true,
+	.create = coprocessor_create,
+};

@@ -11,6 +11,15 @@
 #define CONSOLE_PORT  0xe9
 #define FIRMWARE_PORT 0x402
 
+/* clang-format off */
+#define DEBUG_CONSOLE_OPTIONS(_, T)                                                                                    \
+	_(T, CHARDEV, chardev, 0, 0, NULL, "where bytes go; by default nowhere")
+/* clang-format on */
+
+struct debug_console_options {
+	DEVICE_OPTION_FIELDS(DEBUG_CONSOLE_OPTIONS)
+};
+
 struct debug_port {
 	struct device device;
 	struct bus_range range;
@@ -52,12 +61,13 @@ static void exit_write(struct device *device, uint64_t offset, unsigned size, ui
 		bus->request(bus->request_opaque, BUS_REQUEST_EXIT);
 }
 
-int debug_exit_create(struct bus *bus, struct error *err)
+static int debug_exit_create(struct bus *bus, const void *options, struct error *err)
 {
 	static const struct bus_range range = {
 		.start = EXIT_PORT, .size = 4, .sizes = 1 | 2 | 4, .write = exit_write
 	};
 
+	(void)options;
 	return debug_port_create(bus, "debug-exit", &range, NULL, err);
 }
 
@@ -80,13 +90,35 @@ static void console_write(struct device *device, uint64_t offset, unsigned size,
 		chardev_write(port->chardev, &byte, 1);
 }
 
-int debug_console_create(struct bus *bus, struct chardev *chardev, struct error *err)
+static int debug_console_create(struct bus *bus, const void *options, struct error *err)
 {
+	const struct debug_console_options *o = options;
 	struct bus_range range = {
 		.start = CONSOLE_PORT, .size = 1, .sizes = 1, .read = console_read, .write = console_write
 	};
-	int rc = debug_port_create(bus, "debug-console", &range, chardev, err);
+	int rc = debug_port_create(bus, "debug-console", &range, o->chardev, err);
 
 	range.start = FIRMWARE_PORT;
-	return rc ? rc : debug_port_create(bus, "debug-console", &range, chardev, err);
+	return rc ? rc : debug_port_create(bus, "debug-console", &range, o->chardev, err);
 }
+
+const struct device_type debug_exit_type = {
+	.name = "debug-exit",
+	.help = "port 0xf4: a byte n written there ends doppel with status 2n + 1",
+	.most = 1,
+	.short_form = { .name = "--debug-exit",
+			.help = "port 0xf4: a byte n written there ends doppel with status 2n + 1" },
+	.create = debug_exit_create,
+};
+
+const struct device_type debug_console_type = {
+	.name = "debug-console",
+	.help = "ports 0xe9 and 0x402: bytes written there go to the host",
+	.most = 1,
+	DEVICE_OPTIONS(DEBUG_CONSOLE_OPTIONS, struct debug_console_options),
+	.short_form = { .name = "--debug-console",
+			.option = "chardev",
+			.argument = "SPEC",
+			.help = "ports 0xe9 and 0x402: where bytes written there go" },
+	.create = debug_console_create,
+};

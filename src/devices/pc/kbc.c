@@ -71,7 +71,14 @@ static void put(struct kbc *kbc, uint8_t byte, uint8_t flags)
 	kbc->status = (kbc->status & ~(STATUS_AUX | STATUS_TIMEOUT)) | STATUS_OBF | flags;
 }
 
-static void update_a20(struct kbc *kbc) { kbc->device.bus->a20_closed = !(kbc->output_port & OUTPUT_A20); }
+static void update_a20(struct kbc *kbc)
+{
+	struct bus *bus = kbc->device.bus;
+	bool closed = !(kbc->output_port & OUTPUT_A20);
+
+	if (atomic_exchange(&bus->a20_closed, closed) != closed && bus->a20.fn)
+		bus_defer(bus, &bus->a20);
+}
 
 static void write_output_port(struct kbc *kbc, uint8_t value)
 {
@@ -222,6 +229,8 @@ static void kbc_destroy(struct device *device)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(kbc->ranges); i++)
 		bus_unmap(device->bus, BUS_PIO, &kbc->ranges[i]);
+	irq_line_free(&kbc->irq1);
+	irq_line_free(&kbc->irq12);
 	free(kbc);
 }
 
@@ -231,7 +240,7 @@ static const struct device_ops kbc_ops = {
 	.state = &kbc_state_desc, .reset = kbc_reset, .attach = kbc_attach, .destroy = kbc_destroy
 };
 
-int kbc_create(struct bus *bus, struct error *err)
+static int kbc_create(struct bus *bus, const void *options, struct error *err)
 {
 	static const struct bus_range ranges[3] = {
 		{ .start = 0x60, .size = 1, .sizes = 1, .read = data_read, .write = data_write },
@@ -241,6 +250,7 @@ int kbc_create(struct bus *bus, struct error *err)
 	struct kbc *kbc = calloc(1, sizeof(*kbc));
 	int result = 0;
 
+	(void)options;
 	if (!kbc)
 		return error_set(err, ENOMEM, "out of memory for the keyboard controller");
 	device_init(&kbc->device, bus, "kbc", &kbc_ops);
@@ -254,3 +264,11 @@ int kbc_create(struct bus *bus, struct error *err)
 	}
 	return result;
 }
+
+const struct device_type kbc_type = {
+	.name = "kbc",
+	.help = "8042 keyboard controller, A20 gate, port 0x92",
+	.most = 1,
+	.in_every_pc = true,
+	.create = kbc_create,
+};

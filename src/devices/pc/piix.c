@@ -312,7 +312,7 @@ void piix_power_button(struct bus *bus)
 {
 	struct device *device;
 
-	pthread_mutex_lock(&bus->lock);
+	lock_take(&bus->lock);
 	list_for_each (device, &bus->devices, node) {
 		if (device->ops == &pm_ops) {
 			struct piix4_pm *pm = (struct piix4_pm *)device;
@@ -321,7 +321,7 @@ void piix_power_button(struct bus *bus)
 			update_sci(pm);
 		}
 	}
-	pthread_mutex_unlock(&bus->lock);
+	lock_drop(&bus->lock);
 }
 
 /* Where the registers are to be; 0: nowhere. */
@@ -377,6 +377,7 @@ static void pm_destroy(struct device *device)
 	timer_disarm(&pm->timer);
 	bus_unmap(device->bus, BUS_PIO, &pm->registers);
 	bus_unmap(device->bus, BUS_PIO, &pm->gpe0);
+	irq_line_free(&pm->sci);
 	pci_remove(&pm->pci);
 	free(pm);
 }
@@ -415,8 +416,8 @@ static int pm_create(struct bus *bus, struct error *err)
 
 	if (!pm)
 		return error_set(err, ENOMEM, "out of memory for power management");
-	timer_init(&pm->timer, bus->clock, "acpi-pm", timer_overflow, pm);
 	device_init(&pci->device, bus, "piix4-pm", &pm_ops);
+	device_timer_init(&pci->device, &pm->timer, "acpi-pm", timer_overflow, pm);
 	pci_init_config(pci, 0x8086, 0x7113, 0x06800003, 0, 0, 1);
 	pci->config[0x3c] = ACPI_SCI_IRQ;
 	store_le16(&pci->config[0x06], 0x0280);
@@ -449,9 +450,18 @@ static int pm_create(struct bus *bus, struct error *err)
 	return 0;
 }
 
-int piix_create(struct bus *bus, struct error *err)
+static int piix_create(struct bus *bus, const void *options, struct error *err)
 {
 	int result = piix3_create(bus, err);
 
+	(void)options;
 	return result ? result : pm_create(bus, err);
 }
+
+const struct device_type piix_type = {
+	.name = "piix",
+	.help = "PIIX3 ISA bridge at 00:01.0 and PIIX4 power management (ACPI) at 00:01.3",
+	.most = 1,
+	.in_every_pc = true,
+	.create = piix_create,
+};

@@ -470,6 +470,8 @@ static void pit_destroy(struct device *device)
 	timer_disarm(&pit->timer);
 	for (unsigned i = 0; i < ARRAY_SIZE(pit->ranges); i++)
 		bus_unmap(device->bus, BUS_PIO, &pit->ranges[i]);
+	irq_watch_timer(device->bus, NULL, NULL);
+	irq_line_free(&pit->irq);
 	free(pit);
 }
 
@@ -504,7 +506,7 @@ static const struct device_ops pit_ops = {
 	.state = &pit_state_desc, .reset = pit_reset, .attach = pit_attach, .destroy = pit_destroy
 };
 
-int pit_create(struct bus *bus, struct error *err)
+static int pit_create(struct bus *bus, const void *options, struct error *err)
 {
 	static const struct bus_range ranges[2] = {
 		{ .start = 0x40, .size = 4, .sizes = 1, .read = pit_read, .write = pit_write },
@@ -513,10 +515,11 @@ int pit_create(struct bus *bus, struct error *err)
 	struct pit *pit = calloc(1, sizeof(*pit));
 	int result = 0;
 
+	(void)options;
 	if (!pit)
 		return error_set(err, ENOMEM, "out of memory for the interval timer");
-	timer_init(&pit->timer, bus->clock, "pit", edge_due, pit);
 	device_init(&pit->device, bus, "pit", &pit_ops);
+	device_timer_init(&pit->device, &pit->timer, "pit", edge_due, pit);
 	pit->irq = irq_isa_line(bus, 0);
 	pit_reset(&pit->device);
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges) && !result; i++) {
@@ -526,3 +529,11 @@ int pit_create(struct bus *bus, struct error *err)
 	}
 	return result;
 }
+
+const struct device_type pit_type = {
+	.name = "pit",
+	.help = "8254 timer, and port 0x61",
+	.most = 1,
+	.in_every_pc = true,
+	.create = pit_create,
+};

@@ -430,6 +430,7 @@ static void rtc_destroy(struct device *device)
 
 	timer_disarm(&rtc->timer);
 	bus_unmap(device->bus, BUS_PIO, &rtc->range);
+	irq_line_free(&rtc->irq);
 	free(rtc);
 }
 
@@ -456,8 +457,8 @@ int rtc_create(struct bus *bus, unsigned cpu_count, struct error *err)
 
 	if (!rtc)
 		return error_set(err, ENOMEM, "out of memory for the real-time clock");
-	timer_init(&rtc->timer, bus->clock, "rtc", event_due, rtc);
 	device_init(&rtc->device, bus, "rtc", &rtc_ops);
+	device_timer_init(&rtc->device, &rtc->timer, "rtc", event_due, rtc);
 	rtc->irq = irq_isa_line(bus, 8);
 	rtc->battery.cmos[RTC_A] = 0x26; /* 32,768 Hz, periodic rate 1,024 Hz */
 	rtc->battery.cmos[RTC_B] = B_24H;
@@ -472,3 +473,17 @@ int rtc_create(struct bus *bus, unsigned cpu_count, struct error *err)
 	};
 	return bus_map(bus, BUS_PIO, &rtc->range, err);
 }
+
+static int create(struct bus *bus, const void *options, struct error *err)
+{
+	(void)options;
+	return rtc_create(bus, irq_cpu_count(bus), err);
+}
+
+const struct device_type rtc_type = {
+	.name = "rtc",
+	.help = "MC146818 real-time clock with 128 bytes of CMOS",
+	.most = 1,
+	.in_every_pc = true,
+	.create = create,
+};

@@ -103,6 +103,8 @@ static void testdev_destroy(struct device *device)
 
 	for (unsigned n = 0; n < ARRAY_SIZE(ranges); n++)
 		bus_unmap(device->bus, ranges[n].space, &t->ranges[n]);
+	for (unsigned n = 0; n < LINES; n++)
+		irq_line_free(&t->irq[n]);
 	free(t);
 }
 
@@ -112,11 +114,12 @@ static const struct device_ops testdev_ops = { .state = &testdev_state_desc,
 					       .reset = testdev_reset,
 					       .destroy = testdev_destroy };
 
-int testdev_create(struct bus *bus, struct error *err)
+static int testdev_create(struct bus *bus, const void *options, struct error *err)
 {
 	struct testdev *t = calloc(1, sizeof(*t));
 	int rc = 0;
 
+	(void)options;
 	if (!t)
 		return error_set(err, ENOMEM, "out of memory for pc-testdev");
 	device_init(&t->device, bus, "pc-testdev", &testdev_ops);
@@ -129,3 +132,10 @@ int testdev_create(struct bus *bus, struct error *err)
 	}
 	return rc;
 }
+
+const struct device_type testdev_type = {
+	.name = "pc-testdev",
+	.help = "interrupt lines, ports and memory for test suites (kvm-unit-tests)",
+	.most = 1,
+	.create = testdev_create,
+};

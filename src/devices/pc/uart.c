@@ -86,6 +86,7 @@ struct uart {
 	STATE_FIELDS(UART_STATE)
 	struct chardev *chardev;
 	struct irq_line irq;
+	unsigned n; /* COM(n + 1) */
 	struct bus_range range;
 	struct timer receive_timer, transmit_timer, held_timer;
 };
@@ -301,7 +302,7 @@ static size_t receive(void *opaque, const uint8_t *data, size_t size)
 	struct uart *uart = opaque;
 	size_t taken = 0;
 
-	pthread_mutex_lock(&uart->device.bus->lock);
+	lock_take(uart->device.lock);
 	if (line_open(uart) && !uart->held_count)
 		while (taken < size && uart->fifo_count < capacity(uart))
 			push(uart, data[taken++]);
@@ -309,7 +310,7 @@ static size_t receive(void *opaque, const uint8_t *data, size_t size)
 		restart_timeout(uart);
 		update_irq(uart);
 	}
-	pthread_mutex_unlock(&uart->device.bus->lock);
+	lock_drop(uart->device.lock);
 	return taken;
 }
 
@@ -318,7 +319,7 @@ static bool receive_break(void *opaque)
 	struct uart *uart = opaque;
 	bool taken;
 
-	pthread_mutex_lock(&uart->device.bus->lock);
+	lock_take(uart->device.lock);
 	taken = line_open(uart) && !uart->held_count && uart->fifo_count < capacity(uart);
 	if (taken) {
 		push(uart, 0);
@@ -328,7 +329,7 @@ static bool receive_break(void *opaque)
 		restart_timeout(uart);
 		update_irq(uart);
 	}
-	pthread_mutex_unlock(&uart->device.bus->lock);
+	lock_drop(uart->device.lock);
 	return taken;
 }
 
@@ -514,6 +515,7 @@ static void uart_destroy(struct device *device)
 	timer_disarm(&uart->transmit_timer);
 	timer_disarm(&uart->held_timer);
 	bus_unmap(device->bus, BUS_PIO, &uart->range);
+	irq_line_free(&uart->irq);
 	if (uart->chardev)
 		chardev_attach(uart->chardev, NULL, NULL);
 	free(uart);
@@ -562,10 +564,11 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 	BUG_ON(n >= ARRAY_SIZE(places));
 	if (!uart)
 		return error_set(err, ENOMEM, "out of memory for UART %u", n);
-	timer_init(&uart->receive_timer, bus->clock, "uart-receive", receive_timeout, uart);
-	timer_init(&uart->held_timer, bus->clock, "uart-held", come_back, uart);
-	timer_init(&uart->transmit_timer, bus->clock, "uart-transmit", transmit_retry, uart);
 	device_init(&uart->device, bus, "uart", &uart_ops);
+	device_timer_init(&uart->device, &uart->receive_timer, "uart-receive", receive_timeout, uart);
+	device_timer_init(&uart->device, &uart->held_timer, "uart-held", come_back, uart);
+	device_timer_init(&uart->device, &uart->transmit_timer, "uart-transmit", transmit_retry, uart);
+	uart->n = n;
 	uart->irq = irq_isa_line(bus, places[n].irq);
 	uart->range = (struct bus_range){ .start = places[n].port,
 					  .size = 8,
@@ -578,3 +581,47 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 		chardev_attach(chardev, &uart_chardev_ops, uart);
 	return bus_map(bus, BUS_PIO, &uart->range, err);
 }
+
+unsigned uart_ports(struct bus *bus)
+{
+	const struct device *device;
+	unsigned ports = 0;
+
+	list_for_each (device, &bus->devices, node)
+		if (device->ops == &uart_ops)
+			ports |= 1u << ((const struct uart *)device)->n;
+	return ports;
+}
+
+/* clang-format off */
+#define UART_OPTIONS(_, T)                                                                                             \
+	_(T, NUMBER, port, 1, UART_COUNT, NULL, "COM1 to COM4; by default the first that is not there")                \
+	_(T, CHARDEV, chardev, 0, 0, NULL, "what is connected; by default nothing")
+/* clang-format on */
+
+struct uart_options {
+	DEVICE_OPTION_FIELDS(UART_OPTIONS)
+};
+
+static int create(struct bus *bus, const void *options, struct error *err)
+{
+	const struct uart_options *o = options;
+	unsigned ports = uart_ports(bus), first = (unsigned)__builtin_ctz(~ports);
+
+	if (o->port ? ports & 1u << (o->port - 1) : first == UART_COUNT)
+		return error_set(err, EBUSY, "uart: COM%u is there already", o->port ? (unsigned)o->port : UART_COUNT);
+	return uart_create(bus, o->port ? (unsigned)o->port - 1 : first, o->chardev, err);
+}
+
+const struct device_type uart_type = {
+	.name = "uart",
+	.help = "16550A serial port",
+	.most = UART_COUNT,
+	.in_every_pc = true,
+	DEVICE_OPTIONS(UART_OPTIONS, struct uart_options),
+	.short_form = { .name = "--serial",
+			.option = "chardev",
+			.argument = "SPEC",
+			.help = "where COM1 goes (default stdio); again for COM2 to COM4" },
+	.create = create,
+};

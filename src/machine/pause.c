@@ -1,0 +1,153 @@
+/*
+ * Who runs and who is stopped: the one place where vCPUs and devices' threads are paused, resumed and ended, in this order:
+ *
+ *	pause	vCPUs park between instructions; then devices' threads stop, in order of the devices' creation
+ *	resume	devices' threads go on, the last created first; then vCPUs
+ *	end	pause, then vCPUs' threads end; devices' threads end with their devices
+ *
+ * vCPUs stop first because one that is in the middle of an access may wait for a device's thread; a device's thread never waits for a vCPU to run.
+ */
+#include "machine/private.h"
+
+struct call {
+	struct list node;
+	void (*fn)(struct machine *, void *);
+	void *arg;
+	bool done;
+};
+
+void pause_begin(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	m->paused = true;
+	pthread_mutex_unlock(&m->run_lock);
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		machine_post(&m->cpus[i], EVENT_EXIT);
+	turn_wake_all(m);
+}
+
+static void stop_devices(struct machine *m)
+{
+	if (m->devices_run)
+		bus_pause(m->bus);
+	m->devices_run = false;
+}
+
+void pause_wait(struct machine *m)
+{
+	unsigned started = 0;
+
+	for (unsigned i = 0; i < m->cpu_count; i++)
+		started += m->cpus[i].started;
+	pthread_mutex_lock(&m->run_lock);
+	while (m->parked < started)
+		pthread_cond_wait(&m->run_changed, &m->run_lock);
+	pthread_mutex_unlock(&m->run_lock);
+	stop_devices(m);
+}
+
+void pause_end(struct machine *m)
+{
+	if (!m->devices_run)
+		bus_resume(m->bus);
+	m->devices_run = true;
+	pthread_mutex_lock(&m->run_lock);
+	m->paused = false;
+	pthread_cond_broadcast(&m->run_changed);
+	pthread_mutex_unlock(&m->run_lock);
+}
+
+/* ---- threads ---- */
+
+int pause_start_threads(struct machine *m, struct error *err)
+{
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		char name[16];
+		int rc;
+
+		snprintf(name, sizeof(name), "cpu%u", i);
+		rc = host_thread_create(&m->cpus[i].thread, name, machine_cpu_thread, &m->cpus[i], err);
+		if (rc)
+			return rc;
+		m->cpus[i].started = true;
+	}
+	return 0;
+}
+
+void pause_end_threads(struct machine *m)
+{
+	pause_begin(m);
+	pthread_mutex_lock(&m->run_lock);
+	m->ending = true;
+	pthread_cond_broadcast(&m->run_changed);
+	pthread_mutex_unlock(&m->run_lock);
+	for (unsigned i = 0; i < m->cpu_count; i++) {
+		if (m->cpus[i].started)
+			pthread_join(m->cpus[i].thread, NULL);
+		m->cpus[i].started = false;
+	}
+	stop_devices(m);
+}
+
+/* ---- calls ---- */
+
+/* Everything is stopped. */
+static void run_calls(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	while (!list_empty(&m->calls)) {
+		struct call *call = list_entry(m->calls.next, struct call, node);
+
+		list_remove(&call->node);
+		pthread_mutex_unlock(&m->run_lock);
+		call->fn(m, call->arg);
+		pthread_mutex_lock(&m->run_lock);
+		call->done = true;
+		pthread_cond_broadcast(&m->run_changed);
+	}
+	pthread_mutex_unlock(&m->run_lock);
+}
+
+static void calls_posted(void *machine)
+{
+	struct machine *m = machine;
+
+	pause_begin(m);
+	pause_wait(m);
+	run_calls(m);
+	/* A request that came meanwhile pauses once more. */
+	if (!m->over)
+		pause_end(m);
+}
+
+void pause_loop_begins(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	m->loop_runs = true;
+	pthread_mutex_unlock(&m->run_lock);
+}
+
+void pause_loop_ended(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	m->loop_runs = false;
+	pthread_mutex_unlock(&m->run_lock);
+	run_calls(m);
+}
+
+void pause_call(struct machine *m, void (*fn)(struct machine *, void *), void *arg)
+{
+	struct call call = { .fn = fn, .arg = arg };
+
+	pthread_mutex_lock(&m->run_lock);
+	if (!m->loop_runs) {
+		pthread_mutex_unlock(&m->run_lock);
+		fn(m, arg);
+		return;
+	}
+	list_append(&m->calls, &call.node);
+	event_loop_post(m->loop, calls_posted, m);
+	while (!call.done)
+		pthread_cond_wait(&m->run_changed, &m->run_lock);
+	pthread_mutex_unlock(&m->run_lock);
+}

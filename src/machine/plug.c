@@ -1,0 +1,122 @@
+/*
+ * Which devices a machine has: those of every PC, those that were asked for, and those that come and go while it runs.
+ */
+#include "machine/private.h"
+
+#include <errno.h>
+
+unsigned machine_asks_for(const struct machine_config *config, const struct device_type *type)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < config->device_count; i++)
+		count += device_request_check(&config->devices[i], NULL) == type;
+	return count;
+}
+
+int machine_ask_for(struct machine_config *config, struct device_request request, struct error *err)
+{
+	const struct device_type *type = device_request_check(&request, err);
+
+	if (!type)
+		return -EINVAL;
+	if (machine_asks_for(config, type) == type->most)
+		return error_set(err, EINVAL, "a machine has at most %u of '%s'", type->most, type->name);
+	if (config->device_count == MACHINE_MAX_DEVICES)
+		return error_set(err, EINVAL, "at most %d devices can be added", MACHINE_MAX_DEVICES);
+	config->devices[config->device_count++] = request;
+	return 0;
+}
+
+static int plug(struct machine *m, const struct device_request *request, struct error *err)
+{
+	return device_plug(m->bus, m->loop, request, err) ? 0 : -err->code;
+}
+
+/* All devices of one type that there are to be. */
+static int plug_type(struct machine *m, const struct device_type *type, struct error *err)
+{
+	const struct machine_config *config = &m->config;
+	int rc = 0;
+
+	if (type->in_every_pc && !machine_asks_for(config, type))
+		return plug(m, &(struct device_request){ .spec = type->name }, err);
+	for (unsigned i = 0; !rc && i < config->device_count; i++)
+		if (device_request_check(&config->devices[i], NULL) == type)
+			rc = plug(m, &config->devices[i], err);
+	return rc;
+}
+
+int plug_devices(struct machine *m, struct error *err)
+{
+	int rc = 0;
+
+	for (const struct device_type *const *type = device_types; !rc && *type; type++)
+		rc = plug_type(m, *type, err);
+	for (unsigned i = 0; !rc && i < m->config.device_count; i++)
+		if (m->config.devices[i].type)
+			rc = plug(m, &m->config.devices[i], err);
+	return rc;
+}
+
+/* ---- while it runs ---- */
+
+struct change {
+	const struct device_request *request;
+	const char *name;
+	unsigned instance;
+	struct error *err;
+	int rc;
+};
+
+static void plug_one(struct machine *m, void *arg)
+{
+	struct change *c = arg;
+	struct device_plug *plug;
+	struct device *device;
+
+	bus_lock(m->bus);
+	plug = device_plug(m->bus, m->loop, c->request, c->err);
+	if (plug) {
+		list_for_each (device, &m->bus->devices, node)
+			if (device->plug == plug && device->ops->reset)
+				device->ops->reset(device);
+	} else {
+		c->rc = -c->err->code;
+	}
+	bus_unlock(m->bus);
+}
+
+static void unplug_one(struct machine *m, void *arg)
+{
+	struct change *c = arg;
+	struct device_plug *plug;
+
+	bus_lock(m->bus);
+	plug = device_plug_find(m->bus, c->name, c->instance);
+	if (plug && !device_plug_type(plug)->in_every_pc)
+		device_unplug(plug);
+	else
+		c->rc = error_set(c->err, ENOENT, "there is no device '%s.%u' that can be unplugged", c->name,
+				  c->instance);
+	bus_unlock(m->bus);
+}
+
+static int change(struct machine *m, void (*fn)(struct machine *, void *), struct change c, struct error *err)
+{
+	struct error ignored;
+
+	c.err = err ? err : &ignored;
+	pause_call(m, fn, &c);
+	return c.rc;
+}
+
+int machine_plug(struct machine *m, const struct device_request *request, struct error *err)
+{
+	return change(m, plug_one, (struct change){ .request = request }, err);
+}
+
+int machine_unplug(struct machine *m, const char *name, unsigned instance, struct error *err)
+{
+	return change(m, unplug_one, (struct change){ .name = name, .instance = instance }, err);
+}
