@@ -127,7 +127,7 @@ int audit_execute(const char *engine, const char *cpu_model, struct audit_run *r
 	run->count = audit_check_count;
 	for (unsigned n = 0; n < run->count; n++)
 		run->offered[n] = model.features[audit_checks[n].feature];
-	rc = machine_ask_for(&config, (struct device_request){ .spec = debug_exit_type.name }, err);
+	rc = machine_ask_for(&config, (struct device_request){ .spec = "debug-exit" }, err);
 	if (!rc)
 		rc = machine_create(&machine, &config, err);
 	if (rc)

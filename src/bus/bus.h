@@ -313,7 +313,8 @@ struct pci_device {
 		bool io;
 		bool wide;		/* 64-bit: uses the next BAR too */
 		struct bus_range range; /* mapped when enabled by the command register */
-		struct memory *memory;	/* what it shows, of its size; NULL: the range's functions answer. The device's */
+		struct memory
+			*memory; /* what it shows, of its size; NULL: the range's functions answer. The device's */
 		struct mem_layer layer;
 	} bars[6];
 	uint8_t bars_mapped;  /* by number: two may want the same place, who is there stays */

@@ -37,7 +37,8 @@ static void check_measure(u64 (*measure)(void), u64 wanted, unsigned percent, co
 			check(true, "%s", name);
 			return;
 		}
-		early += got < wanted;
+		/* Ticks that a busy host let come late are followed at once by those that are due. Virtual time is exact. */
+		early += got < wanted / 2;
 	}
 	if (early < TRIES && !time_is_exact()) {
 		skip(name, "the host is busy");

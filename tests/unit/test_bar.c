@@ -2,8 +2,8 @@
  * A PCI device whose BAR shows its memory, and that the guest moves all the time: data and code are where the BAR is now, and nowhere else, under every
  * engine; what is written there is in the log.
  */
-#include "bus/bus.h"
 #include "boot/boot.h"
+#include "bus/bus.h"
 #include "machine/machine.h"
 
 #include <setjmp.h>

@@ -8,9 +8,9 @@
 
 #include <pthread.h>
 
-#define PAGES (FIXTURE_RAM >> PAGE_SHIFT)
-#define DATA  0x100000ull /* page n of the window shows DATA + n pages */
-#define LIN(n, offset) (FIXTURE_LIN + (n) * PAGE_SIZE + (offset))
+#define PAGES	       (FIXTURE_RAM >> PAGE_SHIFT)
+#define DATA	       0x100000ull /* page n of the window shows DATA + n pages */
+#define LIN(n, offset) (FIXTURE_LIN + (n)*PAGE_SIZE + (offset))
 
 static void in_section(struct vcpu *v, void (*fn)(struct vcpu *, void *), void *arg) { fn(v, arg); }
 
