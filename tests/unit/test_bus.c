@@ -198,6 +198,7 @@ static void debug_ports(void **state)
 	assert_int_equal(b->bus->exit_code, 0x21);
 	outl(b, 0xf4, 0xffffffff);
 	assert_int_equal(b->bus->exit_code, 0xff);
+	devices_unplug(b->bus);
 }
 
 /* ---- locks ---- */
