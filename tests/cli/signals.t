@@ -46,9 +46,8 @@ full() {
 	"$doppel" run --kernel "$scratch/print" --memory 16M --serial null --debug-console null --trace pio --trace-limit 1T \
 		2>"$scratch/fifo" </dev/null &
 	pid=$!
-	until grep -q 'cpu0) S' /proc/$pid/task/*/stat; do :; done
-	kill $pid
-	kill $pid
+	while kill -0 $pid && ! grep -q 'cpu0) S' /proc/$pid/task/*/stat; do sleep 0.1; done
+	while kill $pid 2>/dev/null; do sleep 0.1; done # two at once are one
 	status=0
 	wait $pid || status=$?
 	exec 3>&-
@@ -61,7 +60,7 @@ early() {
 	mkfifo "$scratch/kernel"
 	"$doppel" run --kernel "$scratch/kernel" --serial null &
 	pid=$!
-	until grep -q 'doppel) S' /proc/$pid/stat; do :; done
+	while kill -0 $pid && ! grep -q 'doppel) S' /proc/$pid/stat; do sleep 0.1; done
 	kill $pid
 	status=0
 	wait $pid || status=$?
