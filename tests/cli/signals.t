@@ -55,18 +55,6 @@ full() {
 }
 check "a second SIGTERM ends it when the guest's processor is stuck in the host" full
 
-# Before there is a machine.
-early() {
-	mkfifo "$scratch/kernel"
-	"$doppel" run --kernel "$scratch/kernel" --serial null &
-	pid=$!
-	while kill -0 $pid && ! grep -q 'doppel) S' /proc/$pid/stat; do sleep 0.1; done
-	kill $pid
-	status=0
-	wait $pid || status=$?
-	[ $status = 143 ]
-}
-check "SIGTERM while the kernel's file is opened" early
 ignored() {
 	# shellcheck disable=SC2016  # the inner shell's
 	"$expect" -t 60 wait R signal 15 signal 2 wait 'Interrupt, the machine is stopped' exit 130 -- sh -c "trap '' TERM; exec \"\$@\"" - \
