@@ -27,9 +27,6 @@
 #define STOLEN		  4u
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SLOWNESS 20.0
-/* At a thread's end it wants to find the signal stack that it put there. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "use_sigaltstack=0"; }
 #else
 #define SLOWNESS 1.0
 #endif

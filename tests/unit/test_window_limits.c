@@ -202,7 +202,7 @@ static void test_used_up_by_others(void **state)
 {
 	(void)state;
 	if (!can_be_used_up())
-		skip();
+		return;
 	for (unsigned first = 0; first < 2; first++) {
 		struct bench *b = bench_create(&(struct window_limits){ .windows = 8, .spaces = 4 });
 
@@ -233,7 +233,7 @@ static void test_nothing_to_spare(void **state)
 {
 	(void)state;
 	if (!can_be_used_up())
-		skip();
+		return;
 	struct bench *b = bench_create(&(struct window_limits){ .windows = 8, .spaces = 4 });
 
 	set_cpl(b->v, 3);

@@ -26,6 +26,12 @@
 #endif
 #define SIGNAL_STACK_SIZE (64u << 10)
 
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+/* At a thread's end the sanitizer wants to find the signal stack that it put there. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) { return "use_sigaltstack=0"; }
+#endif
+
 static _Thread_local struct vcpu *thread_vcpu; /* whose translated code this thread runs */
 
 /* What a fault of translated code is told by, and who handled them before: process-wide by nature. */
