@@ -158,9 +158,7 @@ static volatile u32 round, answer[MAX_CPUS], wrong_there;
 /* Reads data and runs code; says which round it has seen when both are that round's. */
 static void watch(u64 cpu)
 {
-	while (round <= SEEN_ROUNDS) {
-		u32 now = round;
-
+	for (u32 now; (now = round) <= SEEN_ROUNDS;) {
 		if (!now || answer[cpu] == now) {
 			cpu_pause();
 			continue;
