@@ -72,27 +72,7 @@ static uint64_t card_read(struct device *device, uint64_t offset, unsigned size)
 	return offset;
 }
 
-static void card_reset(struct device *device) { pci_reset((struct pci_device *)device); }
-
-static void card_destroy(struct device *device)
-{
-	pci_remove((struct pci_device *)device);
-	free(device);
-}
-
-static int card_loaded(void *object, uint16_t version, struct error *err)
-{
-	(void)version;
-	return pci_loaded(object, err);
-}
-
-static void card_attach(struct device *device) { pci_attach((struct pci_device *)device); }
-
-STATE_DESC(card_state_desc, "card", 1, struct card, PCI_CONFIG_STATE, .loaded = card_loaded);
-
-static const struct device_ops card_ops = {
-	.state = &card_state_desc, .reset = card_reset, .attach = card_attach, .destroy = card_destroy
-};
+#include "lib/card.h"
 
 static void card_plug(struct bus *bus)
 {
