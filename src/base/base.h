@@ -194,10 +194,10 @@ static inline void output_hold(void) { this_output.holds++; }
 /* As often as it was held. True: lines wait, and may be written now: output_write(). */
 static inline bool output_release(void) { return !--this_output.holds && unlikely(this_output.count); }
 void output_write(void);
-/* For who writes lines: keep this one, if output_held(); write(opaque, kind, text) will be called. */
-static inline bool output_held(void) { return this_output.holds; }
-typedef void output_fn(void *opaque, int kind, const char *text);
-void output_keep(output_fn *write, void *opaque, int kind, const char *fmt, va_list);
+/* Writes one line; what kind it is its own business. */
+typedef void output_fn(void *opaque, int kind, const char *fmt, va_list);
+/* For the log and traces: by write, now or as soon as the thread does not hold its output. */
+void output_line(output_fn *write, void *opaque, int kind, const char *fmt, va_list);
 
 /* ---- names of addresses ---- */
 

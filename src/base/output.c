@@ -19,27 +19,46 @@ struct output_line {
 
 _Thread_local struct output this_output;
 
-void output_keep(output_fn *write, void *opaque, int kind, const char *fmt, va_list args)
+static void append(struct output *o, struct output_line *line)
 {
-	struct output *o = &this_output;
-	struct output_line *line;
-
-	line = o->count < MOST_LINES ? malloc(sizeof(*line)) : NULL;
-	if (!line || vasprintf(&line->text, fmt, args) < 0) {
-		free(line);
-		o->dropped++;
-		return;
-	}
 	line->next = NULL;
-	line->write = write;
-	line->opaque = opaque;
-	line->kind = kind;
 	if (o->last)
 		o->last->next = line;
 	else
 		o->first = line;
 	o->last = line;
 	o->count++;
+}
+
+static void keep(struct output_line line, const char *fmt, va_list args)
+{
+	struct output *o = &this_output;
+	struct output_line *kept = o->count < MOST_LINES ? malloc(sizeof(*kept)) : NULL;
+
+	if (!kept || vasprintf(&line.text, fmt, args) < 0) {
+		free(kept);
+		o->dropped++;
+		return;
+	}
+	*kept = line;
+	append(o, kept);
+}
+
+void output_line(output_fn *write, void *opaque, int kind, const char *fmt, va_list args)
+{
+	if (this_output.holds)
+		keep((struct output_line){ .write = write, .opaque = opaque, .kind = kind }, fmt, args);
+	else
+		write(opaque, kind, fmt, args);
+}
+
+static void write_kept(const struct output_line *line, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	line->write(line->opaque, line->kind, fmt, args);
+	va_end(args);
 }
 
 void output_write(void)
@@ -52,7 +71,7 @@ void output_write(void)
 	o->count = o->dropped = 0;
 	for (; line; line = next) {
 		next = line->next;
-		line->write(line->opaque, line->kind, line->text);
+		write_kept(line, "%s", line->text);
 		free(line->text);
 		free(line);
 	}

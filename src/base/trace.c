@@ -83,8 +83,9 @@ void trace_lock(struct trace *trace) { flockfile(trace->out); }
 
 void trace_unlock(struct trace *trace) { funlockfile(trace->out); }
 
-static void write_line(struct trace *trace, enum trace_category category, const char *fmt, va_list args)
+static void write_line(void *opaque, int category, const char *fmt, va_list args)
 {
+	struct trace *trace = opaque;
 	int written;
 
 	trace_lock(trace);
@@ -100,20 +101,6 @@ static void write_line(struct trace *trace, enum trace_category category, const 
 	trace_unlock(trace);
 }
 
-static void write_text(struct trace *trace, enum trace_category category, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	write_line(trace, category, fmt, args);
-	va_end(args);
-}
-
-static void write_kept(void *trace, int category, const char *text)
-{
-	write_text(trace, (enum trace_category)category, "%s", text);
-}
-
 void trace_emit(struct trace *trace, enum trace_category category, const char *fmt, ...)
 {
 	va_list args;
@@ -121,9 +108,6 @@ void trace_emit(struct trace *trace, enum trace_category category, const char *f
 	if (!trace->out)
 		return;
 	va_start(args, fmt);
-	if (output_held())
-		output_keep(write_kept, trace, category, fmt, args);
-	else
-		write_line(trace, category, fmt, args);
+	output_line(write_line, trace, category, fmt, args);
 	va_end(args);
 }

@@ -21,20 +21,6 @@ static unsigned divide_shift(const struct lapic *lapic)
 	return (n + 1) & 7;
 }
 
-/* timer_lock; traces are written without it. */
-static void take(struct lapic *lapic)
-{
-	output_hold();
-	pthread_mutex_lock(&lapic->timer_lock);
-}
-
-static void drop(struct lapic *lapic)
-{
-	pthread_mutex_unlock(&lapic->timer_lock);
-	if (output_release())
-		output_write();
-}
-
 static const struct clock *clock_of(const struct lapic *lapic) { return lapic->device.bus->clock; }
 
 /* Ticks of the crystal. */
@@ -98,29 +84,40 @@ static uint64_t periods_at(const struct lapic *lapic, vtime_t t)
 	return clock_crystal_ticks(clock_of(lapic), t - lapic->timer_start) / period(lapic);
 }
 
-/* The periodic timer's expiries up to now; under timer_lock, so that two threads do not deliver the same one. */
-static void periodic_due(struct lapic *lapic, vtime_t now)
+/* The periodic timer's expiries up to now; under timer_lock, so that two threads do not deliver the same one. True: it has. */
+static bool periodic_due(struct lapic *lapic, vtime_t now)
 {
 	uint64_t expiries = 0;
+	bool deliver;
 
 	if (lapic->timer_next <= now) {
 		expiries = periods_at(lapic, now) - periods_at(lapic, lapic->timer_next) + 1;
 		arm(lapic, next_expiry(lapic, now));
 	}
-	if (!lapic->device.bus->reinject || expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD
-		    ? expiries
-		    : ticks_deliver(lapic->device.bus, ticks_of(lapic), expiries, receiver(lapic))) {
-		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
+	deliver = !lapic->device.bus->reinject || expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD
+			  ? expiries
+			  : ticks_deliver(lapic->device.bus, ticks_of(lapic), expiries, receiver(lapic));
+	if (deliver)
 		lapic_local_interrupt(lapic, LVT_TIMER);
-	}
+	return deliver;
+}
+
+/* Without timer_lock. */
+static void trace_fired(const struct lapic *lapic)
+{
+	TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
 }
 
 void lapic_timer_taken(struct lapic *lapic)
 {
-	take(lapic);
+	bool fired = false;
+
+	pthread_mutex_lock(&lapic->timer_lock);
 	if (lapic->owed && mode(lapic) == TIMER_PERIODIC && lapic->timer_next != VTIME_NEVER)
-		periodic_due(lapic, clock_now(lapic->device.bus->clock));
-	drop(lapic);
+		fired = periodic_due(lapic, clock_now(lapic->device.bus->clock));
+	pthread_mutex_unlock(&lapic->timer_lock);
+	if (fired)
+		trace_fired(lapic);
 }
 
 /* In the thread that runs the clock; a write of the CPU's may have come first and moved or stopped the timer. */
@@ -128,26 +125,26 @@ static void timer_fired(void *opaque)
 {
 	struct lapic *lapic = opaque;
 	vtime_t now = clock_now(lapic->device.bus->clock);
-	bool deliver = false;
+	bool deliver = false, fired = false;
 
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	if (lapic->timer_next != VTIME_NEVER && lapic->timer_next > now) {
 		arm(lapic, lapic->timer_next);
 	} else if (lapic->timer_next != VTIME_NEVER) {
 		switch (mode(lapic)) {
 		case TIMER_TSC_DEADLINE: deliver = arm_deadline(lapic); break;
-		case TIMER_PERIODIC: periodic_due(lapic, now); break;
+		case TIMER_PERIODIC: fired = periodic_due(lapic, now); break;
 		default:
 			deliver = true;
 			arm(lapic, VTIME_NEVER);
 			break;
 		}
 	}
-	drop(lapic);
-	if (deliver) {
-		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
+	pthread_mutex_unlock(&lapic->timer_lock);
+	if (deliver || fired)
+		trace_fired(lapic);
+	if (deliver)
 		lapic_local_interrupt(lapic, LVT_TIMER);
-	}
 }
 
 void lapic_timer_init(struct lapic *lapic)
@@ -170,9 +167,9 @@ void lapic_timer_attach(struct lapic *lapic)
 	/* Only a made-up record tells of the future. A divider that was changed soon after power-on may have put it before that. */
 	if ((int64_t)(now - lapic->timer_start) < 0)
 		lapic->timer_start = now;
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	arm(lapic, lapic->timer_next);
-	drop(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
 /* Of a count that is over, 0, also when the mode has become periodic since: only a new initial count starts it (11.5.4). */
@@ -191,9 +188,9 @@ uint32_t lapic_timer_current(struct lapic *lapic)
 {
 	uint32_t count;
 
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	count = current_count(lapic, clock_now(lapic->device.bus->clock));
-	drop(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
 	return count;
 }
 
@@ -222,10 +219,10 @@ void lapic_timer_set_initial(struct lapic *lapic, uint32_t value)
 {
 	if (mode(lapic) == TIMER_TSC_DEADLINE) /* ignored, 11.5.4.1 */
 		return;
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	lapic->timer_initial = value;
 	restart(lapic, clock_now(lapic->device.bus->clock));
-	drop(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
 /* A new divider applies to what is left of the count. */
@@ -234,11 +231,11 @@ void lapic_timer_set_divide(struct lapic *lapic, uint32_t value)
 	vtime_t now = clock_now(lapic->device.bus->clock);
 	uint32_t count;
 
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	count = current_count(lapic, now);
 	lapic->timer_divide = value & 0xb;
 	go_on_from(lapic, count, now);
-	drop(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
 void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
@@ -248,7 +245,7 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 	uint32_t count;
 
 	timer_fired(lapic); /* what is due expires in the mode that it was due in */
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	old = mode(lapic);
 	count = current_count(lapic, now);
 	lapic_put(lapic->lvt[LVT_TIMER], value);
@@ -263,16 +260,16 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 		/* The count in progress goes on, as the last or the first of its kind. */
 		go_on_from(lapic, count, now);
 	}
-	drop(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
 }
 
 uint64_t lapic_timer_deadline(struct lapic *lapic)
 {
 	uint64_t deadline;
 
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	deadline = mode(lapic) == TIMER_TSC_DEADLINE ? lapic->tsc_deadline : 0;
-	drop(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
 	return deadline;
 }
 
@@ -282,10 +279,10 @@ void lapic_timer_set_deadline(struct lapic *lapic, uint64_t tsc)
 
 	if (mode(lapic) != TIMER_TSC_DEADLINE) /* ignored, 11.5.4.1 */
 		return;
-	take(lapic);
+	pthread_mutex_lock(&lapic->timer_lock);
 	lapic->tsc_deadline = tsc;
 	deliver = arm_deadline(lapic);
-	drop(lapic);
+	pthread_mutex_unlock(&lapic->timer_lock);
 	if (deliver)
 		lapic_local_interrupt(lapic, LVT_TIMER);
 }
