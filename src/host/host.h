@@ -160,13 +160,19 @@ void host_terminal_restore(void);
 void host_signal_end(int signal);
 
 /*
- * SIGHUP, SIGINT and SIGTERM, but for those that are ignored, to be waited for instead of killing: blocks them in this thread (others have
- * them blocked, see host_thread_create) and returns a descriptor that is readable when one came, or -errno.
+ * SIGHUP, SIGINT and SIGTERM, but for those that are ignored: the first one that comes is to be waited for instead of killing. They are blocked in
+ * this thread (others have them blocked, see host_thread_create).
  */
-int host_signals_open(struct error *);
-int host_signals_read(int fd); /* its number, 0: none */
-/* Unblocks them: one that came meanwhile kills. fd -1: nothing. */
-void host_signals_close(int fd);
+struct host_signals {
+	int fd; /* readable when one came; -1: not open */
+	/* private */
+	int to;
+	pthread_t thread;
+};
+int host_signals_open(struct host_signals *, struct error *);
+int host_signals_read(const struct host_signals *); /* its number, 0: none */
+/* Unblocks them: one that came and was not read kills. Not open: nothing. */
+void host_signals_close(struct host_signals *);
 /* Unblocks one of them, which a second time kills, and sends it again after some seconds: whatever holds up the end of the process. */
 void host_signal_insist(int signal_number, unsigned seconds);
 /* Ends the process by the signal, so that whoever waits for it sees what it was. */
