@@ -71,10 +71,13 @@ static void restart(struct machine *m, unsigned requests)
 
 static void report_reset(struct machine *m)
 {
+	unsigned index;
+
 	pthread_mutex_lock(&m->run_lock);
-	log_guest("triple fault of vCPU %u, which resets the machine", m->failed->index);
+	index = m->failed->index;
 	m->failed = NULL;
 	pthread_mutex_unlock(&m->run_lock);
+	log_guest("triple fault of vCPU %u, which resets the machine", index);
 }
 
 static void handle_requests(void *machine)
@@ -132,7 +135,10 @@ void machine_bus_request(void *machine, enum bus_request request)
 
 void machine_quit(struct machine *m) { machine_request(m, REQUEST_QUIT); }
 
-void machine_power_button(struct machine *m) { piix_power_button(m->bus); }
+static void press_power_button(void *machine) { piix_power_button(((struct machine *)machine)->bus); }
+
+/* Devices come and go in the loop's thread. */
+void machine_power_button(struct machine *m) { event_loop_post(m->loop, press_power_button, m); }
 
 /* ---- running ---- */
 
