@@ -230,17 +230,14 @@ static uint64_t data_address(struct vcpu *v, const struct insn *i, bool write)
 	return v->code_mode == MODE_64 ? data_address64(v, i, write) : data_address32(v, i, write);
 }
 
-/*
- * Let the next access to where this one faulted find a window. True: it does not yet, since its page is not marked as accessed, or as
- * dirty; that is for the instruction to do, not for a guess.
- */
-static bool note_access(struct vcpu *v, const struct insn *i, bool write, uint64_t *lin)
+/* Let the next access to where this one faulted find a window. */
+static void note_access(struct vcpu *v, const struct insn *i, bool write)
 {
 	struct bt_cpu *bt = bt_of(v);
+	uint64_t lin = data_address(v, i, write);
 
-	*lin = data_address(v, i, write);
-	return bt_windows_accessed(bt->windows, bt->fault_at, lin) &&
-	       bt_windows_touch(bt->windows, v, *lin, write) == WINDOW_SLOW;
+	if (bt_windows_accessed(bt->windows, bt->fault_at, &lin))
+		bt_windows_missed(bt->windows, v, lin, write);
 }
 
 /* The kernel's accesses to young user addresses are not worth a second signal. */
@@ -255,8 +252,7 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	struct bt_cpu *bt = bt_of(v);
 	struct bt_insn *record = &b->insns[n], *following = record + 1;
 	struct block *single;
-	bool missing = false, write = kind == BT_EXIT_FAULT_WRITE;
-	uint64_t next, lin;
+	uint64_t next;
 	uint32_t epoch;
 
 	v->s.rip = bt_block_rip(v, b) + record->guest;
@@ -270,7 +266,7 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	} else {
 		bt->stats.fault_ops[single->insns[0].op]++;
 		bt_fault_begins(v);
-		missing = note_access(v, &single->insns[0], write, &lin);
+		note_access(v, &single->insns[0], kind == BT_EXIT_FAULT_WRITE);
 	}
 	/* Before it runs: it may raise a page fault each time. */
 	if (kind != BT_EXIT_CALLOUT && ++record->faults >= faults_allowed(v) && !b->dead) {
@@ -280,8 +276,8 @@ static bool run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_ex
 	begin_single(v);
 	interp_run_single(v, single);
 	end_single(v, !v->budget); /* 1: it is left unfinished, to be run again */
-	if (missing)
-		bt_windows_touch(bt->windows, v, lin, write);
+	if (kind != BT_EXIT_CALLOUT)
+		bt_windows_fill_missed(bt->windows, v);
 	bt_fault_ends(v, false);
 	if (epoch != bt->code_epoch || b->dead || n + 1 >= b->count || v->s.rip != next || bt->tlb_changed ||
 	    atomic_load(&v->events))

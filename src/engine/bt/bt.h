@@ -128,11 +128,13 @@ void bt_windows_leave(struct bt_windows *, struct vcpu *);
 enum window_result bt_windows_fault(struct bt_windows *, struct vcpu *, uint64_t at, bool write);
 
 /*
- * When the interpreter does an instruction for translated code: a hint that linear address lin is used, which may be wrong; makes a window
- * for its slot in the current table if the slot has none, and fills the page if that is allowed. Raises nothing, and sets no accessed or
- * dirty bits: where they are missing the page is not filled.
+ * The interpreter is about to do an instruction for translated code: a hint that linear address lin is used, which may be wrong. Behind the
+ * instruction bt_windows_fill_missed() makes a window for its slot in the current table if the slot has none, and fills the page if that is
+ * allowed, which it is if the access came about. If it raised a page fault instead, that is tried when a table is asked for in this view again: by
+ * then the guest may have put the page there. Both raise nothing, and set no accessed or dirty bits: where they are missing the page is not filled.
  */
-enum window_result bt_windows_touch(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
+void bt_windows_missed(struct bt_windows *, struct vcpu *, uint64_t lin, bool write);
+enum window_result bt_windows_fill_missed(struct bt_windows *, struct vcpu *);
 /*
  * Which linear address an access to host address `at` was to. Where it went to an absent slot's window, that is known within the slot
  * only, and *lin, a guess, has to agree. False: not known.
@@ -160,7 +162,7 @@ extern const struct vcpu_hooks bt_window_hooks;
 	_(windows, "in use now") _(spaces, "address spaces now") _(mappings, "host mappings now")                      \
 	_(faults, "faults looked at") _(slow, "not filled") _(fills, "fills") _(pages_filled, "pages filled")          \
 	_(pages_dropped, "pages dropped") _(revalidations, "comparisons with the guest's tables")                      \
-	_(evictions, "evictions") _(trims, "host page tables emptied")
+	_(walks, "walks of the guest's tables") _(evictions, "evictions") _(trims, "host page tables emptied")
 /* clang-format on */
 
 struct bt_window_stats {

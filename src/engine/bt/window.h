@@ -170,7 +170,7 @@ struct window_cpu {
 	} pcid[4096];
 	uint64_t repeat_at; /* where the last fault was, and how often in a row */
 	unsigned repeated;
-	/* What was missing last: by the time the vCPU is back in this view, the guest may have put it there. */
+	/* What was missing last: see windows_fill_missed(). */
 	struct {
 		uint64_t lin;
 		const struct space *space; /* NULL: nothing */
@@ -411,12 +411,16 @@ bool region_matches(const struct region *, const struct table_walk *);
 /* ---- window_fill.c ---- */
 
 /*
- * Map what the access needs, and more that is alike. `at`: the window that the access went to, NULL if it is still to be found
- * out (then a window is made if need be).
+ * Translated code's access went to window `at` and faulted there: map what it needs, and more that is alike. Accessed and dirty bits are set
+ * as the access would.
  */
 enum window_result windows_fill(struct bt_windows *, struct window_cpu *, struct window *at, uint64_t lin, bool write);
-/* Map what was missed, if the tables allow it now without being changed. */
-void windows_fill_missed(struct bt_windows *, struct window_cpu *);
+void windows_note_missed(struct window_cpu *, uint64_t lin, bool write);
+/*
+ * The same for what was noted, once, when the vCPU is in the view that it was in then. Makes a window if need be, but marks nothing: the access
+ * did, or its page fault's handler, or it is not mapped.
+ */
+enum window_result windows_fill_missed(struct bt_windows *, struct window_cpu *);
 void windows_graduate(struct bt_windows *, struct window_cpu *);
 
 /* ---- window_trim.c; the lock is held ---- */

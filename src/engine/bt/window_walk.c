@@ -189,6 +189,7 @@ bool windows_walk(struct bt_windows *w, const struct space *space, const struct 
 	uint64_t reserved = bits(PTE_FRAME, 51, CPU_PHYS_BITS) << CPU_PHYS_BITS |
 			    entry_reserved(space->paging, v->s.efer & EFER_NXE);
 
+	w->stats.walks++;
 	*t = (struct table_walk){ .user_above = true, .writable = true, .accessed = true };
 	if (space->paging == PAGING_4_LEVEL ? !walk_long_mode(w, space, v, lin, reserved, t)
 					    : !upper_entry(space, lin, t))
