@@ -7,7 +7,7 @@
 
 #include "lib/bare_cpu.h"
 
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 #include <signal.h>
 #include <stdlib.h>

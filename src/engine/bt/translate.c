@@ -317,7 +317,7 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	return true;
 }
 
-/* FIP, FCS and FOP are found out when somebody may look, see bt.c: the selectors at once where they may be others by then. */
+/* FIP, FCS and FOP are found out when somebody may look, see loop.c: the selectors at once where they may be others by then. */
 static void emit_x87_note(struct translation *t, const struct insn *i)
 {
 	if (t->e.real) {

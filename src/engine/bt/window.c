@@ -2,7 +2,8 @@
  * Windows of a machine: the reserved address space, creation and end, and what the engine calls when translated code faulted.
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS */
-#include "engine/bt/window.h"
+#include "engine/bt/bt.h"
+#include "engine/bt/window_private.h"
 
 #include <errno.h>
 #include <stdlib.h>

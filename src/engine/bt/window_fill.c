@@ -2,7 +2,7 @@
  * Filling windows: what an access needs is mapped, together with neighbours that are alike, because the cost is one of calls to
  * the host more than one of pages.
  */
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 /* A fill adds at most this many whole regions: 64 MiB of a kernel's map of all memory. */
 #define FILL_REGIONS 32u
@@ -13,7 +13,6 @@
  * gets on by the slow way.
  */
 #define REPEAT_LIMIT 8
-#define REGION_PAGES (1u << (REGION_SHIFT - PAGE_SHIFT))
 
 struct fill {
 	struct bt_windows *w;

@@ -5,7 +5,7 @@
  * 32-bit paging has page directories of 1,024 entries for 4 MiB each: a region has half of what one maps. What is read becomes an entry of
  * 64 bits that maps the region alone; everything else handles those.
  */
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 bool windows_offset(struct bt_windows *w, gpa_t at, uint64_t size, uint64_t *offset)
 {
