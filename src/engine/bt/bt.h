@@ -24,7 +24,7 @@
 #define DOPPEL_BT_H
 
 #include "engine/bt/window.h"
-#include "engine/engine.h"
+#include "engine/interp/vcpu.h"
 
 /* What translated code reaches by %gs:, besides the registers. */
 struct bt_frame {
@@ -55,7 +55,7 @@ struct bt_cpu;
 
 /* A vCPU of this engine: GS base points here while translated code runs. */
 struct bt_vcpu {
-	struct vcpu v; /* first */
+	struct interp_vcpu interp; /* first: what is not translated runs by it */
 	/* R15 of translated code: the current slot table. A cache line begins here. */
 	_Alignas(64) uint64_t slot_r15;
 	struct bt_frame frame;

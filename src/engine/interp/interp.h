@@ -8,7 +8,6 @@
 #ifndef DOPPEL_INTERP_H
 #define DOPPEL_INTERP_H
 
-#include "engine/engine.h"
 #include "engine/interp/host_exec.h"
 
 #define INTERP_MAX_INSNS  64 /* in a block */
@@ -58,7 +57,7 @@ struct interp {
 	uint64_t op_count[OP_COUNT]; /* callouts, for --stats */
 };
 
-static inline struct interp *interp_of(const struct vcpu *v) { return v->engine_data; }
+static inline struct interp *interp_of(const struct vcpu *v) { return interp_vcpu(v)->interp; }
 
 /* As vcpu_hooks has them, for it and for an engine that has it inside. */
 uint64_t interp_code_written(struct vcpu *, gpa_t, size_t len, bool *hit);
@@ -184,7 +183,7 @@ const struct insn *interp_leave_behind(struct vcpu *, const struct insn *i);
 /* A locked access that the host's kernel would end this process for, or put it to sleep. */
 static inline bool splits_lock(const struct vcpu *v, uint64_t lin, unsigned size)
 {
-	return unlikely((lin & (CACHE_LINE - 1)) + size > CACHE_LINE) && v->splits_trap;
+	return unlikely((lin & (CACHE_LINE - 1)) + size > CACHE_LINE) && interp_vcpu(v)->splits_trap;
 }
 typedef uint64_t rmw_fn(struct vcpu *, const struct insn *, uint64_t old);
 void interp_rmw_slow(struct vcpu *, const struct insn *, uint64_t lin, unsigned size, rmw_fn *);
