@@ -150,7 +150,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	uint64_t gpa;
 
 	v->s.rip = bt_rip(v, target);
-	if (!bt->options.link || (uint64_t)sign_extend(v->s.rip, 48) != v->s.rip || bt->tlb_changed || bt->kicked ||
+	if (!bt->options.link || !is_canonical(v->s.rip) || bt->tlb_changed || bt->kicked ||
 	    !find_fetched(v, bt_linear(v, target), &gpa))
 		return false;
 	b = bt_find(v, gpa, target, bt_key(v));

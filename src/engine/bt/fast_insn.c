@@ -22,7 +22,7 @@ static bool is_reachable(struct vcpu *v, enum tlb_view view, uint64_t lin, unsig
 }
 
 /* Where the stack pointer + from is. */
-static uint64_t stack_linear(const struct vcpu *v, int64_t from)
+static uint64_t stack_at(const struct vcpu *v, int64_t from)
 {
 	uint64_t offset = v->s.gpr[RSP] + (uint64_t)from;
 
@@ -34,17 +34,17 @@ static uint64_t stack_linear(const struct vcpu *v, int64_t from)
 /* from: relative to the top of the stack. What wraps around inside is none; what is beyond a limit raises. */
 static bool stack_is_reachable(struct vcpu *v, int64_t from, unsigned size, bool write)
 {
-	uint64_t first = stack_linear(v, from);
+	uint64_t first = stack_at(v, from);
 
 	return v->tlb != v->tlb_never &&
-	       (v->code_mode == MODE_64 || stack_linear(v, from + size - 1) == first + size - 1) &&
+	       (v->code_mode == MODE_64 || stack_at(v, from + size - 1) == first + size - 1) &&
 	       is_reachable(v, v->tlb_view, first, size, write);
 }
 
 /* A word of it that is. */
 static uint64_t stack_word(struct vcpu *v, unsigned from, unsigned size)
 {
-	return cpu_load(v, stack_linear(v, from), size, true);
+	return cpu_load(v, stack_at(v, from), size, true);
 }
 
 /* None, or a descriptor of the GDT that was used before: its accessed bit need not be written. */

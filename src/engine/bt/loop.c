@@ -144,7 +144,7 @@ static bool handle_exit(struct vcpu *v)
 	case BT_EXIT_LOOKUP1: v->s.rip = bt_rip(v, bt_link_target(v, &b->links[kind - BT_EXIT_LOOKUP0])); return false;
 	case BT_EXIT_INDIRECT:
 		v->s.rip = bt_rip(v, bt_frame(v)->target);
-		if ((uint64_t)sign_extend(v->s.rip, 48) == v->s.rip)
+		if (is_canonical(v->s.rip))
 			return false;
 		break;
 	case BT_EXIT_GONE: v->s.rip = bt_rip(v, bt_frame(v)->target); return false;
@@ -220,7 +220,7 @@ static bool is_mode_of(const struct vcpu *v, const struct bt_block *b)
 }
 
 /* Translated code, from where it is to be entered, and what it asks C for; until the loop has to look at events or find a block. */
-static void enter(struct vcpu *v)
+static void enter_code(struct vcpu *v)
 {
 	struct bt_cpu *bt = bt_of(v);
 
@@ -257,7 +257,7 @@ static bool run_blocks(struct vcpu *v)
 	if (pending && epoch == bt->code_epoch && bt->options.link)
 		bt_link(v, pending, b);
 	bt_enter_at(v, b);
-	enter(v);
+	enter_code(v);
 	return true;
 }
 

@@ -250,7 +250,7 @@ void bt_windows_missed(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool 
 {
 	struct window_cpu *c = windows_cpu(w, v);
 
-	if (c && c->current && (uint64_t)sign_extend(lin, SLOT_SHIFT + 9) == lin)
+	if (c && c->current && is_canonical(lin))
 		windows_note_missed(c, lin, write);
 }
 

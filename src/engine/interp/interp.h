@@ -179,7 +179,6 @@ void interp_refund(struct vcpu *, const struct insn *i);
 const struct insn *interp_leave_behind(struct vcpu *, const struct insn *i);
 
 /* rmw.c: read-modify-write where the fast path fails; see there. */
-#define CACHE_LINE 64
 /* A locked access that the host's kernel would end this process for, or put it to sleep. */
 static inline bool splits_lock(const struct vcpu *v, uint64_t lin, unsigned size)
 {
@@ -213,6 +212,22 @@ typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
 
+/* The host's own instructions, in assembly: suffixes and operand modifiers by the number of bits. */
+#define SUFFIX_8   "b"
+#define SUFFIX_16  "w"
+#define SUFFIX_32  "l"
+#define SUFFIX_64  "q"
+#define OPERAND_8  "b"
+#define OPERAND_16 "w"
+#define OPERAND_32 "k"
+#define OPERAND_64 "q"
+/* Behind one: flags into AX, as vcpu.status wants them. */
+#define SAVE_FLAGS "lahf\n\tseto %%al"
+
+/* Handlers by size_index(). */
+/* clang-format off */
+#define BY_SIZE(name) { name##_8, name##_16, name##_32, name##_64 }
+/* clang-format on */
 /* Index of an operand size in handler tables: 1, 2, 4, 8 bytes -> 0..3. */
 static inline unsigned size_index(unsigned bytes) { return bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0; }
 
