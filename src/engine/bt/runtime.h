@@ -97,7 +97,6 @@ struct bt_cpu {
 	uint64_t gs_base;		       /* of this thread now */
 	bool has_wrgsbase;		       /* Linux lets processes use it */
 	struct bt_limits limits;
-	/* the interpreter's hook, which this engine's stands in front of */
 	struct engine_options options;
 	bool stepping;	  /* one instruction is run for EVENT_STEP */
 	bool got_on;	  /* run() has executed something: EVENT_EXCLUSIVE may end it */
