@@ -108,8 +108,8 @@ $(OUT)/flags: FORCE
 FORCE:
 
 # Called by the translator with the guest's vector registers in the host's: see engine/bt/fast.c.
-GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) src/engine/bt/fast.c src/engine/bt/code.c src/engine/bt/mode.c \
-	src/engine/bt/limits.c $(wildcard src/mem/*.c)
+GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) $(wildcard src/mem/*.c) \
+	$(addprefix src/engine/bt/,fast.c fast_insn.c code.c mode.c limits.c)
 
 $(OUT)/obj/%.o: src/%.c $(OUT)/flags
 	@mkdir -p $(@D)

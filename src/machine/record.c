@@ -18,7 +18,6 @@
 #include <stdlib.h>
 
 #define FORMAT_VERSION 1
-#define NS_PER_S       1000000000ull
 
 /* Little endian. */
 struct header {
