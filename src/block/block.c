@@ -62,7 +62,7 @@ static int perform(struct block *block, struct block_request *r)
 	bool durable = r->fua && (r->op == BLOCK_WRITE || r->op == BLOCK_WRITE_ZEROES);
 	int rc = check(block, r);
 
-	if (rc)
+	if (rc || (!r->size && r->op != BLOCK_FLUSH))
 		return rc;
 	switch (r->op) {
 	case BLOCK_READ:
@@ -95,7 +95,7 @@ int block_try(struct block *block, struct block_request *r)
 
 	if (!rc && !is_quick(block, r))
 		return -EAGAIN;
-	if (!rc && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
+	if (!rc && r->size && (r->op == BLOCK_READ || r->op == BLOCK_WRITE))
 		rc = transfer(block, r, true);
 	if (rc == -EAGAIN)
 		return rc;
@@ -127,15 +127,16 @@ static void describe(struct block *block, const struct block_options *options)
 {
 	const struct image *image = block->image;
 	uint32_t sector = MAX(image->file->sector, BLOCK_SECTOR);
+	bool readonly = options->readonly && !options->snapshot;
 
 	block->info = (struct block_info){
 		.size = image->size,
 		.logical_size = sector,
 		.physical_size = MAX(sector, PAGE_SIZE),
 		.discard_size = MAX(image->cluster, PAGE_SIZE),
-		.readonly = options->readonly,
-		.can_discard = !options->readonly && (options->discard || options->snapshot),
-		.writeback = !options->readonly && !image->file->unsafe,
+		.readonly = readonly,
+		.can_discard = !readonly && (options->discard || options->snapshot),
+		.writeback = !readonly && !image->file->unsafe,
 		.format = image->ops->name,
 		.file = image->file->path,
 	};
@@ -151,15 +152,15 @@ struct block *block_open(const struct block_options *options, struct error *err)
 		return NULL;
 	}
 	block->cache = options->cache;
-	block->image = image_open(options, 0, &probed, err);
+	block->image = image_open_for_use(options, &probed, err);
 	block->pool = block->image ? pool_create(run, block, err) : NULL;
 	if (!block->pool) {
 		image_close(block->image);
 		free(block);
 		return NULL;
 	}
-	block->guard = probed && !options->readonly && !options->snapshot;
 	describe(block, options);
+	block->guard = probed && !options->snapshot;
 	return block;
 }
 

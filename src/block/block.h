@@ -84,4 +84,6 @@ void block_drain(struct block *);
 /* Drains; what was written and not flushed is written down. NULL is fine. */
 void block_close(struct block *);
 
+#include "block/image.h"
+
 #endif

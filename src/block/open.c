@@ -5,13 +5,13 @@
 #include "block/private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 #define HEAD 4096 /* bytes that say the format */
 
 struct format {
 	const char *name;
-	bool zeros_behind_end;
 	struct image *(*open)(struct file *, const struct block_options *, unsigned depth, struct error *);
 };
 
@@ -23,7 +23,8 @@ static struct image *open_raw(struct file *file, const struct block_options *opt
 }
 
 static const struct format formats[] = {
-	{ "raw", false, open_raw },
+	{ "raw", open_raw },
+	{ "qcow2", qcow2_open },
 };
 
 static const char *find_name(struct file *file, const char *wanted, struct error *err)
@@ -48,12 +49,9 @@ static const char *find_name(struct file *file, const char *wanted, struct error
 static struct image *open_format(struct file *file, const char *name, const struct block_options *options,
 				 unsigned depth, struct error *err)
 {
-	for (size_t n = 0; n < ARRAY_SIZE(formats); n++) {
-		if (strcmp(formats[n].name, name) != 0)
-			continue;
-		file->zeros_behind_end = formats[n].zeros_behind_end;
-		return formats[n].open(file, options, depth, err);
-	}
+	for (size_t n = 0; n < ARRAY_SIZE(formats); n++)
+		if (!strcmp(formats[n].name, name))
+			return formats[n].open(file, options, depth, err);
 	error_set(err, EINVAL, "'%s': format '%s' is unknown; expected auto, raw or qcow2", file->path, name);
 	file_close(file);
 	return NULL;
@@ -73,6 +71,55 @@ struct image *image_open(const struct block_options *options, unsigned depth, bo
 	}
 	*probed = name != options->format && !strcmp(name, "raw");
 	return open_format(file, name, options, depth, err);
+}
+
+/* ---- a layer that is gone when it is closed ---- */
+
+static int open_nameless(const struct block_options *options, struct file **file, struct error *err)
+{
+	const char *folder = getenv("TMPDIR");
+	int fd;
+
+	if (!folder || !*folder)
+		folder = "/var/tmp";
+	fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot make a temporary file for '%s' in '%s' (TMPDIR)",
+				       options->file, folder);
+	return file_adopt(file, fd, options->file, err);
+}
+
+/* Takes the base in any case. */
+static struct image *put_on_top(struct image *base, const struct block_options *options, struct error *err)
+{
+	struct block_create_options create = { .file = options->file, .size = base->size };
+	struct block_options open = { .cache = BLOCK_UNSAFE, .discard = true };
+	struct image *image = NULL;
+	struct file *file;
+
+	if (!open_nameless(options, &file, err)) {
+		if (qcow2_create(file, &create, err))
+			file_close(file);
+		else
+			image = qcow2_open(file, &open, 0, err);
+	}
+	if (image)
+		image->backing = base;
+	else
+		image_close(base);
+	return image;
+}
+
+struct image *image_open_for_use(const struct block_options *options, bool *probed, struct error *err)
+{
+	struct block_options base = *options;
+	struct image *image;
+
+	if (!options->snapshot)
+		return image_open(options, 0, probed, err);
+	base.readonly = true;
+	image = image_open(&base, 0, probed, err);
+	return image ? put_on_top(image, options, err) : NULL;
 }
 
 void image_close(struct image *image)

@@ -97,8 +97,13 @@ struct image {
 struct image *raw_open(struct file *, struct error *);
 struct image *qcow2_open(struct file *, const struct block_options *, unsigned depth, struct error *);
 
+/* Makes an empty image of the file, which is empty. */
+int qcow2_create(struct file *, const struct block_create_options *, struct error *);
+
 /* open.c: an image with all that is below it; *probed: nobody said the format, and it is raw. */
 struct image *image_open(const struct block_options *, unsigned depth, bool *probed, struct error *);
+/* The same, with a layer on top for writes if it is only a snapshot. */
+struct image *image_open_for_use(const struct block_options *, bool *probed, struct error *);
 void image_close(struct image *);
 /* What is behind the image's end reads as zeros. */
 int image_read(struct image *, uint64_t offset, uint64_t size, struct span, bool nowait);
