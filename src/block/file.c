@@ -307,6 +307,8 @@ int file_sync(struct file *f)
 
 int file_set_size(struct file *f, uint64_t size)
 {
+	if (f->is_device)
+		return size > atomic_load(&f->size) ? -ENOSPC : 0;
 	if (ftruncate(f->fd, (off_t)size))
 		return -errno;
 	atomic_store(&f->size, size);

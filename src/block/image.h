@@ -15,6 +15,7 @@ struct block_create_options {
 	bool lazy_refcounts;	/* version 3 */
 	const char *backing; /* as it will be in the header: a relative name is from the image's own folder; or NULL */
 	const char *backing_format; /* of it; needed */
+	enum block_backing rule;    /* for what it stands on itself, if that must be looked at */
 };
 int block_create(const struct block_create_options *, struct error *);
 
@@ -36,7 +37,7 @@ struct block_details {
 	unsigned snapshot_count;
 	struct block_snapshot *snapshots; /* block_details_free() */
 };
-int block_examine(const char *file, const char *format, bool unlocked, struct block_details *, struct error *);
+int block_examine(const struct block_options *, struct block_details *, struct error *);
 void block_details_free(struct block_details *);
 
 enum block_repair { BLOCK_REPAIR_NONE, BLOCK_REPAIR_LEAKS, BLOCK_REPAIR_ALL };
@@ -46,7 +47,7 @@ struct block_check_result {
 	uint64_t total, allocated, compressed; /* clusters of the disk */
 };
 /* report: a line about each of the first things that are wrong; may be NULL. */
-int block_check(const char *file, const char *format, enum block_repair, struct block_check_result *,
+int block_check(const struct block_options *, enum block_repair, struct block_check_result *,
 		void (*report)(void *opaque, const char *line), void *opaque, struct error *);
 
 /* Told now and then how much is done; NULL: nobody. */
@@ -57,15 +58,15 @@ struct block_progress {
 /* Everything that `from` shows, to an image that is made; zeros and holes are left out. */
 int block_convert(const struct block_options *from, const struct block_create_options *to,
 		  const struct block_progress *, struct error *);
-/* A smaller size loses what is behind it. */
-int block_resize(const char *file, const char *format, uint64_t size, bool shrink, struct error *);
+/* shrink: it may become smaller, which loses what is behind its new end. */
+int block_resize(const struct block_options *, uint64_t size, bool shrink, struct error *);
 /* What is in the image goes to its backing file; the image is empty then. */
-int block_commit(const char *file, const char *format, const struct block_progress *, struct error *);
+int block_commit(const struct block_options *, const struct block_progress *, struct error *);
 /*
- * Another backing file, or none (NULL or ""). The image shows the same as before: what differs is copied into it. unsafe: only the name
- * is changed, nothing is read.
+ * Another backing file, or none (NULL). The image shows the same as before: what differs is copied into it. trust: only the name is changed,
+ * nothing is read.
  */
-int block_rebase(const char *file, const char *backing, const char *backing_format, bool unsafe,
+int block_rebase(const struct block_options *, const char *backing, const char *backing_format, bool trust,
 		 const struct block_progress *, struct error *);
 
 #endif

@@ -27,7 +27,7 @@ static const struct format formats[] = {
 	{ "qcow2", qcow2_open },
 };
 
-static const char *find_name(struct file *file, const char *wanted, struct error *err)
+const char *file_format(struct file *file, const char *wanted, struct error *err)
 {
 	uint8_t *head;
 	size_t size = MIN(atomic_load(&file->size), HEAD);
@@ -64,7 +64,7 @@ struct image *image_open(const struct block_options *options, unsigned depth, bo
 
 	if (file_open(&file, options->file, options, err))
 		return NULL;
-	name = find_name(file, options->format, err);
+	name = file_format(file, options->format, err);
 	if (!name) {
 		file_close(file);
 		return NULL;

@@ -56,6 +56,7 @@ int file_zero(struct file *, uint64_t offset, uint64_t size, bool unmap);
 /* Gives the room back; whether zeros are read afterwards is not said. */
 void file_discard(struct file *, uint64_t offset, uint64_t size);
 int file_sync(struct file *);
+/* A device keeps its size: -ENOSPC if that is less. */
 int file_set_size(struct file *, uint64_t size);
 /* Are there holes from `offset` on, or data, and for how many bytes (of `size`)? What cannot be found out is data. */
 bool file_has_data(struct file *, uint64_t offset, uint64_t size, uint64_t *length);
@@ -100,6 +101,22 @@ struct image *qcow2_open(struct file *, const struct block_options *, unsigned d
 /* Makes an empty image of the file, which is empty. */
 int qcow2_create(struct file *, const struct block_create_options *, struct error *);
 
+/* The same file from the outside: -EINVAL with a sentence unless it is a qcow2 image. Takes the file in any case where it makes an image. */
+int qcow2_examine(struct file *, struct block_details *, struct error *);
+int qcow2_check_file(struct file *, const struct block_options *, enum block_repair, struct block_check_result *,
+		     void (*report)(void *opaque, const char *line), void *opaque, struct error *);
+/* An image and what it stands on, both to be written to. */
+struct image *qcow2_open_for_commit(struct file *, const struct block_options *, struct error *);
+/* All of it shows what is below. */
+int qcow2_make_empty(struct image *);
+int qcow2_set_backing(struct image *, const char *backing, const char *format, struct error *);
+/* The name by which an image's header means a file. */
+char *qcow2_full_name(const char *image, const char *name);
+/* Only the image itself, without what it stands on. */
+struct image *qcow2_open_top(struct file *, const struct block_options *, struct error *);
+
+/* What a file's format is called: as wanted, or by its first bytes; NULL with a sentence. */
+const char *file_format(struct file *, const char *wanted, struct error *);
 /* open.c: an image with all that is below it; *probed: nobody said the format, and it is raw. */
 struct image *image_open(const struct block_options *, unsigned depth, bool *probed, struct error *);
 /* The same, with a layer on top for writes if it is only a snapshot. */

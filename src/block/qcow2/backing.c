@@ -26,7 +26,7 @@ static int strip_protocol(const struct qcow2 *q, const char **name, struct error
 }
 
 /* Relative to the folder of the image, as it was named. */
-static char *full_name(const char *image, const char *name)
+char *qcow2_full_name(const char *image, const char *name)
 {
 	const char *slash = strrchr(image, '/');
 	char *full;
@@ -74,7 +74,7 @@ static char *find(const struct qcow2 *q, enum block_backing rule, struct error *
 	}
 	if (strip_protocol(q, &name, err))
 		return NULL;
-	full = full_name(q->image.file->path, name);
+	full = qcow2_full_name(q->image.file->path, name);
 	real = full ? realpath(full, NULL) : NULL;
 	if (!real)
 		error_set_errno(err, full ? errno : ENOMEM, "'%s': cannot find its backing file '%.160s'",
@@ -87,12 +87,13 @@ static char *find(const struct qcow2 *q, enum block_backing rule, struct error *
 	return real;
 }
 
-struct image *qcow2_open_backing(const struct qcow2 *q, const struct block_options *options, unsigned depth,
-				 struct error *err)
+struct image *qcow2_open_backing(const struct qcow2 *q, const struct block_options *options, bool readonly,
+				 unsigned depth, struct error *err)
 {
-	struct block_options below = {
-		.readonly = true, .unlocked = options->unlocked, .cache = options->cache, .backing = options->backing
-	};
+	struct block_options below = { .readonly = true,
+				       .unlocked = options->unlocked && readonly,
+				       .cache = options->cache,
+				       .backing = options->backing };
 	struct image *image;
 	bool probed;
 	char *file;

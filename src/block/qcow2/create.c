@@ -44,17 +44,6 @@ static int check_options(const struct block_create_options *o, struct error *err
 	return 0;
 }
 
-/* The header, the backing file's name and format, all in the first cluster. */
-static int check_room(const struct block_create_options *o, const struct layout *l, struct error *err)
-{
-	size_t names = o->backing ? strlen(o->backing) + strlen(o->backing_format) : 0;
-
-	if (HEADER_LENGTH + 32 + names > BIT(l->cluster_bits))
-		return error_set(err, EINVAL, "'%s': a backing file's name of %zu bytes has no room in a cluster",
-				 o->file, strlen(o->backing));
-	return 0;
-}
-
 static uint64_t divide_up(uint64_t v, unsigned shift) { return (v >> shift) + ((v & (BIT(shift) - 1)) != 0); }
 
 static uint64_t total(const struct layout *l) { return 1 + l->table + l->blocks + l->l1; }
@@ -73,40 +62,44 @@ static int plan(const struct block_create_options *o, struct layout *l, struct e
 	if (o->size > (uint64_t)INT64_MAX / 2 || l->l1_entries > L1_MAX / 8)
 		return error_set(err, EFBIG, "'%s': %" PRIu64 " bytes are too many for clusters of %llu bytes", o->file,
 				 o->size, BIT(bits_of));
-	l->l1 = MAX(divide_up(l->l1_entries * 8, bits_of), 1);
+	l->l1 = divide_up(l->l1_entries * 8, bits_of);
 	most = MIN(divide_up(l->size, bits_of) + l->l1_entries, BIT(40));
 	l->table = MAX(MIN(divide_up(divide_up(most, block_bits) * 8 + 64, bits_of), REFTABLE_MAX >> bits_of), 1);
 	for (uint64_t before = UINT64_MAX; before != l->blocks;) {
 		before = l->blocks;
 		l->blocks = divide_up(total(l), block_bits);
 	}
-	return check_room(o, l, err);
+	return 0;
 }
 
-static size_t put_extension(uint8_t *at, uint32_t type, const char *text)
+static size_t put_extension(uint8_t *at, uint32_t type, const void *data, size_t size)
 {
 	store_be32(at, type);
-	store_be32(at + 4, (uint32_t)strlen(text));
-	memcpy(at + 8, text, strlen(text));
-	return 8 + align_up(strlen(text), 8);
+	store_be32(at + 4, (uint32_t)size);
+	memcpy(at + 8, data, size);
+	return 8 + align_up(size, 8);
 }
 
-void qcow2_put_backing(uint8_t *cluster, uint32_t header_length, const char *backing, const char *format)
+int qcow2_put_names(uint8_t *cluster, uint64_t size, uint64_t at, const char *backing, const char *format)
 {
-	uint8_t *at = cluster + header_length;
+	size_t room = backing ? 8 + align_up(strlen(format), 8) + 8 + strlen(backing) : 8;
 
+	if (!range_ok(at, room, size))
+		return -ENOSPC;
+	memset(cluster + at, 0, size - at);
 	store_be64(cluster + 8, 0);
 	store_be32(cluster + 16, 0);
 	if (!backing)
-		return;
-	at += put_extension(at, EXTENSION_BACKING_FORMAT, format);
+		return 0;
+	at += put_extension(cluster + at, EXTENSION_BACKING_FORMAT, format, strlen(format));
 	at += 8; /* the end of the extensions: zeros */
-	memcpy(at, backing, strlen(backing));
-	store_be64(cluster + 8, (uint64_t)(at - cluster));
+	memcpy(cluster + at, backing, strlen(backing));
+	store_be64(cluster + 8, at);
 	store_be32(cluster + 16, (uint32_t)strlen(backing));
+	return 0;
 }
 
-static void put_header(uint8_t *b, const struct block_create_options *o, const struct layout *l)
+static int put_header(uint8_t *b, const struct block_create_options *o, const struct layout *l, struct error *err)
 {
 	unsigned version = o->version ? o->version : 3;
 
@@ -115,7 +108,7 @@ static void put_header(uint8_t *b, const struct block_create_options *o, const s
 	store_be32(b + 20, l->cluster_bits);
 	store_be64(b + 24, l->size);
 	store_be32(b + 36, (uint32_t)l->l1_entries);
-	store_be64(b + 40, (1 + l->table + l->blocks) << l->cluster_bits);
+	store_be64(b + 40, l->l1 ? (1 + l->table + l->blocks) << l->cluster_bits : 0);
 	store_be64(b + 48, 1ull << l->cluster_bits);
 	store_be32(b + 56, (uint32_t)l->table);
 	if (version == 3) {
@@ -123,7 +116,10 @@ static void put_header(uint8_t *b, const struct block_create_options *o, const s
 		store_be32(b + 96, l->order);
 		store_be32(b + 100, HEADER_LENGTH);
 	}
-	qcow2_put_backing(b, version == 3 ? HEADER_LENGTH : 72, o->backing, o->backing_format);
+	if (!qcow2_put_names(b, BIT(l->cluster_bits), version == 3 ? HEADER_LENGTH : 72, o->backing, o->backing_format))
+		return 0;
+	return error_set(err, EINVAL, "'%s': a backing file's name of %zu bytes has no room in a cluster of %llu",
+			 o->file, strlen(o->backing), BIT(l->cluster_bits));
 }
 
 /* The refcount table and its blocks, each with 1 for the clusters there are. */
@@ -149,6 +145,18 @@ static int write_refcounts(struct file *file, const struct layout *l)
 	return rc;
 }
 
+static int write_all(struct file *file, const struct layout *l, const uint8_t *header)
+{
+	int rc = file_set_size(file, total(l) << l->cluster_bits);
+
+	if (!rc)
+		rc = write_refcounts(file, l);
+	/* A new file has zeros there; a disk may have anything. */
+	if (!rc && file->is_device)
+		rc = file_zero(file, (total(l) - l->l1) << l->cluster_bits, l->l1 << l->cluster_bits, false);
+	return rc ? rc : file_write_bytes(file, 0, header, BIT(l->cluster_bits));
+}
+
 int qcow2_create(struct file *file, const struct block_create_options *o, struct error *err)
 {
 	struct layout l;
@@ -162,12 +170,12 @@ int qcow2_create(struct file *file, const struct block_create_options *o, struct
 	header = calloc(1, BIT(l.cluster_bits));
 	if (!header)
 		return error_set_errno(err, ENOMEM, "make '%s'", o->file);
-	put_header(header, o, &l);
-	rc = file_set_size(file, total(&l) << l.cluster_bits);
-	if (!rc)
-		rc = write_refcounts(file, &l);
-	if (!rc)
-		rc = file_write_bytes(file, 0, header, BIT(l.cluster_bits));
+	rc = put_header(header, o, &l, err);
+	if (!rc) {
+		rc = write_all(file, &l, header);
+		if (rc)
+			error_set_errno(err, -rc, "cannot write '%s'", o->file);
+	}
 	free(header);
-	return rc ? error_set_errno(err, -rc, "cannot write '%s'", o->file) : 0;
+	return rc;
 }

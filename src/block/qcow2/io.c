@@ -475,5 +475,6 @@ const struct image_ops qcow2_ops = {
 	.discard = qcow2_discard,
 	.flush = qcow2_flush,
 	.content = qcow2_content,
+	.resize = qcow2_resize,
 	.close = qcow2_free,
 };

@@ -192,7 +192,7 @@ static int prepare_to_write(struct qcow2 *q, struct error *err)
 				 "'%s' has extended L2 entries: such images are only read; readonly or "
 				 "snapshot opens it",
 				 path);
-	if (q->header.incompatible & INCOMPATIBLE_CORRUPT)
+	if ((q->header.incompatible & INCOMPATIBLE_CORRUPT) && !q->checked)
 		return error_set(err, EINVAL, "'%s' is marked as damaged; 'doppel image check -r all' repairs it",
 				 path);
 	q->l1_dirty = calloc(1, q->header.l1_size / L1_PIECE + 1);
@@ -202,7 +202,7 @@ static int prepare_to_write(struct qcow2 *q, struct error *err)
 	if (!rc)
 		rc = find_end(q, err);
 	/* Who wrote to it last came to no end: what is counted may be wrong, in either direction. */
-	if (!rc && (q->header.incompatible & INCOMPATIBLE_DIRTY))
+	if (!rc && (q->header.incompatible & INCOMPATIBLE_DIRTY) && !q->checked)
 		rc = repair(q, err);
 	return rc;
 }
@@ -243,8 +243,7 @@ static void set_geometry(struct qcow2 *q, const struct block_options *options)
 	q->image.cluster = q->cluster_size;
 }
 
-/* Without its backing file; the image has the file in any case. */
-struct qcow2 *qcow2_open_alone(struct file *file, const struct block_options *options, struct error *err)
+static struct qcow2 *open_alone(struct file *file, const struct block_options *options, bool checked, struct error *err)
 {
 	struct qcow2 *q = calloc(1, sizeof(*q));
 	int rc;
@@ -258,6 +257,7 @@ struct qcow2 *qcow2_open_alone(struct file *file, const struct block_options *op
 	q->image.ops = &qcow2_ops;
 	q->image.file = file;
 	init_locks(q);
+	q->checked = checked;
 	q->readonly = true;
 	rc = qcow2_header_read(file, &q->header, err);
 	if (!rc) {
@@ -271,6 +271,16 @@ struct qcow2 *qcow2_open_alone(struct file *file, const struct block_options *op
 	return NULL;
 }
 
+struct qcow2 *qcow2_open_alone(struct file *file, const struct block_options *options, struct error *err)
+{
+	return open_alone(file, options, false, err);
+}
+
+struct qcow2 *qcow2_open_to_check(struct file *file, const struct block_options *options, struct error *err)
+{
+	return open_alone(file, options, true, err);
+}
+
 struct image *qcow2_open(struct file *file, const struct block_options *options, unsigned depth, struct error *err)
 {
 	struct qcow2 *q = qcow2_open_alone(file, options, err);
@@ -279,7 +289,7 @@ struct image *qcow2_open(struct file *file, const struct block_options *options,
 		return NULL;
 	if (!q->header.backing[0])
 		return &q->image;
-	q->image.backing = qcow2_open_backing(q, options, depth, err);
+	q->image.backing = qcow2_open_backing(q, options, true, depth, err);
 	if (q->image.backing)
 		return &q->image;
 	qcow2_free(&q->image);

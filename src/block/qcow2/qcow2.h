@@ -114,6 +114,7 @@ struct qcow2 {
 		refblock_bits; /* logarithms: bytes of a cluster, entries of an L2 table, of a refcount block */
 	uint32_t cluster_size;
 	bool readonly, extended, lazy;
+	bool checked; /* opened for a check, which repairs */
 
 	pthread_mutex_t lock;
 	uint64_t *l1, *reftable; /* as numbers of this host */
@@ -156,6 +157,8 @@ static inline uint64_t clusters_for(const struct qcow2 *q, uint64_t bytes)
 /* open.c */
 /* Without what is below it. Takes the file in any case. */
 struct qcow2 *qcow2_open_alone(struct file *, const struct block_options *, struct error *);
+/* The same for who checks it: whatever state it is in, and nothing is repaired at once. */
+struct qcow2 *qcow2_open_to_check(struct file *, const struct block_options *, struct error *);
 /* Notes that clusters hold a table; two that lie on each other are an error. */
 int qcow2_claim(struct qcow2 *, const char *what, uint64_t offset, uint64_t bytes, struct error *);
 /* Whoever finds that the tables contradict each other: says so, marks the image; -EIO. Lock held. */
@@ -238,10 +241,14 @@ extern const struct image_ops qcow2_ops;
 int qcow2_read_range(struct qcow2 *, uint64_t offset, uint64_t size, struct span, bool nowait);
 
 /* create.c */
-/* In a header's cluster that has nothing behind the header: the backing file's name and format, or none (NULL). */
-void qcow2_put_backing(uint8_t *cluster, uint32_t header_length, const char *backing, const char *format);
+/* From `at` on in a header's cluster of `size` bytes: the backing file's format and name, or none (NULL). -ENOSPC: no room. */
+int qcow2_put_names(uint8_t *cluster, uint64_t size, uint64_t at, const char *backing, const char *format);
+
+/* manage.c */
+int qcow2_resize(struct image *, uint64_t size, struct error *);
 
 /* backing.c */
-struct image *qcow2_open_backing(const struct qcow2 *, const struct block_options *, unsigned depth, struct error *);
+struct image *qcow2_open_backing(const struct qcow2 *, const struct block_options *, bool readonly, unsigned depth,
+				 struct error *);
 
 #endif
