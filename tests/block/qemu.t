@@ -1,6 +1,9 @@
 #!/bin/sh
 # Images of qemu-img's here and the other way round: after random requests qemu-img finds nothing wrong, and shows the same.
 cd "$(dirname "$0")/../.." || exit 1
+# Where there is room: memory, as syncs to a busy disk take long.
+room=$(df -Pk /dev/shm 2>&1 | awk 'NR == 2 { print $4 }')
+[ "${room:-0}" -lt 1000000 ] || export TMPDIR=/dev/shm
 . tests/lib/tap.sh
 doppel=${DOPPEL:-$PWD/build/release/doppel}
 block=${BLOCK:-$PWD/build/release/tests/block/block}
@@ -18,7 +21,7 @@ same() {
 # Made by qemu-img with these options.
 theirs() {
 	rm -f t.qcow2 && qemu-img create -q -f qcow2 -o "$1" t.qcow2 24M && "$block" random t.qcow2 1 150 unsafe discard && same t.qcow2 t.qcow2.model &&
-		qemu-io -f qcow2 -c 'write -P 7 1M 3M' -c 'discard 2M 1M' -c 'write -P 9 20M 64k' t.qcow2 && "$block" random t.qcow2 2 150 unsafe &&
+		qemu-io -t unsafe -f qcow2 -c 'write -P 7 1M 3M' -c 'discard 2M 1M' -c 'write -P 9 20M 64k' t.qcow2 && "$block" random t.qcow2 2 150 unsafe &&
 		same t.qcow2 t.qcow2.model && "$doppel" image check t.qcow2
 }
 for options in compat=1.1 compat=0.10 cluster_size=512 cluster_size=2M lazy_refcounts=on refcount_bits=1 refcount_bits=2 refcount_bits=4 \
@@ -28,9 +31,9 @@ done
 
 ours() {
 	rm -f o.qcow2 && "$doppel" image create -o "$1" o.qcow2 24M && qemu-img check -q o.qcow2 && "$block" random o.qcow2 3 150 unsafe discard &&
-		same o.qcow2 o.qcow2.model && qemu-io -f qcow2 -c 'write -P 7 1M 3M' -c 'write -z -u 5M 1M' o.qcow2 && "$doppel" image check o.qcow2 &&
+		same o.qcow2 o.qcow2.model && qemu-io -t unsafe -f qcow2 -c 'write -P 7 1M 3M' -c 'write -z -u 5M 1M' o.qcow2 && "$doppel" image check o.qcow2 &&
 		"$doppel" image convert o.qcow2 o.raw && qemu-img compare -f qcow2 -F raw o.qcow2 o.raw &&
-		"$doppel" image resize o.qcow2 +1T && qemu-img check -q o.qcow2 && qemu-io -f qcow2 -c 'write 1T 64k' o.qcow2 && "$doppel" image check o.qcow2
+		"$doppel" image resize o.qcow2 +20G && qemu-img check -q o.qcow2 && qemu-io -t unsafe -f qcow2 -c 'write 20G 64k' o.qcow2 && "$doppel" image check o.qcow2
 }
 for options in cluster_size=64k cluster_size=512 compat=0.10 refcount_bits=64,cluster_size=1k lazy_refcounts=on; do
 	check "made by doppel: $options" ours "$options"
@@ -49,7 +52,7 @@ check "compressed, small clusters" compressed compression_type=zlib,cluster_size
 
 extended() {
 	rm -f x.qcow2 && qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k -b disk.raw -F raw x.qcow2 &&
-		qemu-io -f qcow2 -c 'write -P 3 4k 12k' -c 'write -z 200k 8k' -c 'write -P 5 1M 1M' x.qcow2 &&
+		qemu-io -t unsafe -f qcow2 -c 'write -P 3 4k 12k' -c 'write -z 200k 8k' -c 'write -P 5 1M 1M' x.qcow2 &&
 		"$doppel" image convert x.qcow2 x.raw && qemu-img compare -f qcow2 -F raw x.qcow2 x.raw && "$doppel" image check x.qcow2 &&
 		! "$block" random x.qcow2 1 1 2>err && grep -q 'extended L2 entries: such images are only read' err
 }
@@ -96,7 +99,7 @@ we_hold() {
 	mkfifo "$1.in" && { "$block" hold "$1" - - <"$1.in" >"$1.out" & } && exec 3>"$1.in" && until grep -q open "$1.out"; do :; done
 	status=0
 	qemu-io -f "$2" -c 'write 0 512' "$1" >err 2>&1 && status=1
-	qemu-io -r -f "$2" -c 'read 0 512' "$1" >>err 2>&1 && status=1
+	[ "$2" = raw ] || ! qemu-img info "$1" >>err 2>&1 || status=1
 	cat err
 	exec 3>&-
 	wait

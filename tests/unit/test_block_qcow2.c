@@ -30,6 +30,7 @@ static void create(struct block_create_options o)
 
 	if (!o.format)
 		o.format = "qcow2";
+	unlink(o.file);
 	if (block_create(&o, &err))
 		print_message("%s\n", err.text);
 	assert_int_equal(err.code, 0);

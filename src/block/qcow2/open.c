@@ -96,7 +96,7 @@ int qcow2_claim(struct qcow2 *q, const char *what, uint64_t offset, uint64_t byt
 
 	if (!offset && strcmp(what, "header") != 0)
 		return 0;
-	if (in_cluster(q, offset))
+	if (in_cluster(q, offset) || first >= clusters_for(q, atomic_load(&q->image.file->size)))
 		return error_set(err, EINVAL, "'%s' is damaged: %s at %#llx; 'doppel image check' tells more",
 				 q->image.file->path, what, (unsigned long long)offset);
 	for (uint64_t n = first; n < first + clusters_for(q, bytes); n++) {
@@ -161,6 +161,11 @@ static int find_end(struct qcow2 *q, struct error *err)
 			return error_set_errno(err, -rc, "cannot read the refcounts of '%s'", q->image.file->path);
 		if (!value)
 			continue;
+		if (n - q->end > BIT(q->refblock_bits) && !q->checked)
+			return error_set(err, EINVAL,
+					 "'%s' is damaged: cluster %llu, far behind its end, is counted; 'doppel image "
+					 "check -r leaks' repairs it",
+					 q->image.file->path, (unsigned long long)n - 1);
 		q->end = n;
 		break;
 	}
