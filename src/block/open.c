@@ -95,14 +95,15 @@ static struct image *put_on_top(struct image *base, const struct block_options *
 	struct block_create_options create = { .file = options->file, .size = base->size };
 	struct block_options open = { .cache = BLOCK_UNSAFE, .discard = true };
 	struct image *image = NULL;
-	struct file *file;
+	struct file *file = NULL;
+	int rc = open_nameless(options, &file, err);
 
-	if (!open_nameless(options, &file, err)) {
-		if (qcow2_create(file, &create, err))
-			file_close(file);
-		else
-			image = qcow2_open(file, &open, 0, err);
-	}
+	if (!rc)
+		rc = qcow2_create(file, &create, err);
+	if (!rc)
+		image = qcow2_open(file, &open, 0, err);
+	else
+		file_close(file);
 	if (image)
 		image->backing = base;
 	else

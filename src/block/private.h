@@ -138,12 +138,12 @@ const char *probe_format(const uint8_t *head, size_t size);
 /* Would a program that is not told the format take a disk that begins so for one that names other files? */
 bool probe_is_dangerous(const uint8_t *head, size_t size);
 
-/* ---- pool.c: workers ---- */
+/* ---- workers.c: workers ---- */
 
-struct pool;
-struct pool *pool_create(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *);
-void pool_submit(struct pool *, struct block_request *);
-void pool_drain(struct pool *);
-void pool_destroy(struct pool *);
+struct workers;
+struct workers *workers_create(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *);
+void workers_submit(struct workers *, struct block_request *);
+void workers_drain(struct workers *);
+void workers_destroy(struct workers *);
 
 #endif

@@ -82,7 +82,8 @@ static size_t put_extension(uint8_t *at, uint32_t type, const void *data, size_t
 
 int qcow2_put_names(uint8_t *cluster, uint64_t size, uint64_t at, const char *backing, const char *format)
 {
-	size_t room = backing ? 8 + align_up(strlen(format), 8) + 8 + strlen(backing) : 8;
+	size_t length = backing ? strlen(backing) : 0;
+	size_t room = backing ? 8 + align_up(strlen(format), 8) + 8 + length + 1 : 8;
 
 	if (!range_ok(at, room, size))
 		return -ENOSPC;
@@ -93,9 +94,9 @@ int qcow2_put_names(uint8_t *cluster, uint64_t size, uint64_t at, const char *ba
 		return 0;
 	at += put_extension(cluster + at, EXTENSION_BACKING_FORMAT, format, strlen(format));
 	at += 8; /* the end of the extensions: zeros */
-	memcpy(cluster + at, backing, strlen(backing));
+	memcpy(cluster + at, backing, length + 1);
 	store_be64(cluster + 8, at);
-	store_be32(cluster + 16, (uint32_t)strlen(backing));
+	store_be32(cluster + 16, (uint32_t)length);
 	return 0;
 }
 
