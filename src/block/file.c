@@ -445,6 +445,16 @@ int file_adopt(struct file **result, int fd, const char *path, struct error *err
 	return rc;
 }
 
+int file_name_only(struct file **result, const struct block_options *options)
+{
+	*result = file_new(-1, options->file);
+	if (!*result)
+		return -ENOMEM;
+	(*result)->unsafe = options->cache == BLOCK_UNSAFE;
+	(*result)->sector = BLOCK_SECTOR;
+	return 0;
+}
+
 void file_close(struct file *f)
 {
 	if (!f)

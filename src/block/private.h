@@ -45,6 +45,8 @@ struct file {
 int file_open(struct file **, const char *path, const struct block_options *, struct error *);
 /* Takes the descriptor of a file that nobody else can open: as open as with cache=unsafe. */
 int file_adopt(struct file **, int fd, const char *path, struct error *);
+/* No file at all: what is known of one, for a disk that has none on this host. */
+int file_name_only(struct file **, const struct block_options *);
 void file_close(struct file *);
 /* With nowait: -EAGAIN when it would block; a part may have been done. Short files: see above. */
 int file_read(struct file *, uint64_t offset, uint64_t size, struct span, bool nowait);
@@ -93,6 +95,10 @@ struct image {
 	uint64_t size;	       /* bytes, a multiple of BLOCK_SECTOR */
 	uint32_t cluster;      /* bytes that are given or taken at once; 0: any */
 };
+
+/* nbd.c: a disk of a server's, which is raw. */
+bool nbd_is_address(const char *file);
+struct image *nbd_open(const struct block_options *, struct error *);
 
 /* Takes the file in any case. */
 struct image *raw_open(struct file *, struct error *);

@@ -1,6 +1,7 @@
 /*
  * block COMMAND FILE ...
  *   random FILE SEED STEPS [OPTION...]            random requests; FILE.model is what the disk must show then
+ *   many FILE - ROUNDS [OPTION...]                requests that are on their way together
  *   kill FILE SEED ROUNDS [CHECKER] [OPTION...]   writers are killed; CHECKER FILE is run after each, status 2 is an error
  *   speed FILE KIND SIZE COUNT [OPTION...]        KIND write, read: one after the other, in line where that is possible
  *   hold FILE - -                                 has it open until standard input ends
@@ -82,6 +83,8 @@ int main(int argc, char **argv)
 	take_options(&options, argv + 4);
 	if (!strcmp(argv[1], "random"))
 		return random_requests(&options, strtoull(argv[3], NULL, 0), (unsigned)atoi(argv[4]));
+	if (!strcmp(argv[1], "many"))
+		return many_requests(&options, (unsigned)atoi(argv[4]));
 	if (!strcmp(argv[1], "kill"))
 		return kill_writers(&options, strtoull(argv[3], NULL, 0), (unsigned)atoi(argv[4]),
 				    argc > 5 ? argv[5] : "");

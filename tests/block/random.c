@@ -59,6 +59,8 @@ static int write_model(const struct session *s, const char *file)
 	FILE *out;
 	bool good;
 
+	if (strchr(file, ':'))
+		return 0;
 	snprintf(name, sizeof(name), "%s.model", file);
 	out = fopen(name, "we");
 	good = out && fwrite(s->model, s->size, 1, out) == 1;
