@@ -13,7 +13,6 @@ struct block {
 	struct image *image;
 	struct workers *workers;
 	struct block_info info;
-	enum block_cache cache;
 	bool guard; /* nobody said that it is raw */
 };
 
@@ -151,7 +150,6 @@ struct block *block_open(const struct block_options *options, struct error *err)
 		error_set_errno(err, ENOMEM, "open '%s'", options->file);
 		return NULL;
 	}
-	block->cache = options->cache;
 	block->image = image_open_for_use(options, &probed, err);
 	block->workers = block->image ? workers_create(run, block, err) : NULL;
 	if (!block->workers) {

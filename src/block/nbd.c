@@ -35,10 +35,10 @@ struct nbd {
 	struct list pending;
 	unsigned users; /* of the connection */
 	uint64_t cookie;
-	bool reading;	/* somebody reads replies */
-	bool broken;	/* the connection; nobody begins to use it */
-	bool unflushed; /* writes were answered since the last flush */
-	bool lost;	/* and the server may have forgotten them: the next flush fails */
+	bool reading;		    /* somebody reads replies */
+	bool broken;		    /* the connection; nobody begins to use it */
+	uint64_t answered, flushed; /* writes: all, and those that were answered before the last flush */
+	bool lost;		    /* there were others when the connection broke: the next flush fails */
 };
 
 struct nbd_request {
@@ -290,8 +290,8 @@ static int connect_again(struct nbd *n)
 	n->fd = fd;
 	n->export.structured = export.structured;
 	n->broken = false;
-	n->lost |= n->unflushed;
-	n->unflushed = false;
+	n->lost |= n->answered != n->flushed;
+	n->flushed = n->answered;
 	return 0;
 }
 
@@ -342,7 +342,7 @@ static int do_request(struct nbd *n, struct nbd_request *r)
 	if (!rc)
 		rc = r->result;
 	if (!rc && r->command != READ && r->command != FLUSH)
-		n->unflushed = true;
+		n->answered++;
 	pthread_mutex_unlock(&n->lock);
 	return rc;
 }
@@ -431,17 +431,24 @@ static int nbd_flush(struct image *image)
 {
 	struct nbd *n = nbd_of(image);
 	struct nbd_request r = { .command = FLUSH };
-	bool lost;
+	uint64_t answered;
 	int rc;
 
 	if (image->file->unsafe)
 		return 0;
 	pthread_mutex_lock(&n->lock);
-	lost = n->lost;
-	n->lost = n->unflushed = false;
+	answered = n->answered;
 	pthread_mutex_unlock(&n->lock);
 	rc = n->export.flags & NBD_FLUSH ? do_request(n, &r) : 0;
-	return lost ? -EIO : rc;
+	pthread_mutex_lock(&n->lock);
+	if (!rc && n->lost)
+		rc = -EIO;
+	if (!rc)
+		n->flushed = MAX(n->flushed, answered);
+	else
+		n->lost = false;
+	pthread_mutex_unlock(&n->lock);
+	return rc;
 }
 
 static int nbd_content(struct image *image, uint64_t offset, uint64_t size, enum image_content *content,

@@ -37,8 +37,9 @@ struct file {
 	uint32_t sector;       /* of the device, or BLOCK_SECTOR */
 	_Atomic uint64_t size; /* bytes that it is known to have */
 	_Atomic bool no_nowait;
-	_Atomic bool written;	  /* since the last sync */
-	_Atomic bool sync_failed; /* the host has dropped what it could not write: nothing can be promised any more */
+	_Atomic bool written;	  /* since the last sync began */
+	pthread_mutex_t syncing;  /* who syncs: others wait for it, as what they wrote may be part of it */
+	bool sync_failed;	  /* the host has dropped what it could not write: nothing can be promised any more */
 	pthread_rwlock_t partial; /* with O_DIRECT: who writes parts of what is written at once, alone */
 };
 
@@ -104,7 +105,8 @@ struct image *nbd_open(const struct block_options *, struct error *);
 struct image *raw_open(struct file *, struct error *);
 struct image *qcow2_open(struct file *, const struct block_options *, unsigned depth, struct error *);
 
-/* Makes an empty image of the file, which is empty. */
+/* Makes an empty image of the file, which is empty. The other only looks whether that is possible. */
+int qcow2_can_create(const struct block_create_options *, struct error *);
 int qcow2_create(struct file *, const struct block_create_options *, struct error *);
 
 /* The same file from the outside: -EINVAL with a sentence unless it is a qcow2 image. Takes the file in any case where it makes an image. */

@@ -158,20 +158,36 @@ static int write_all(struct file *file, const struct layout *l, const uint8_t *h
 	return rc ? rc : file_write_bytes(file, 0, header, BIT(l->cluster_bits));
 }
 
+/* What is to be written, and its header's cluster, which is the caller's to free. */
+static int prepare(const struct block_create_options *o, struct layout *l, uint8_t **header, struct error *err)
+{
+	int rc = check_options(o, err);
+
+	*header = NULL;
+	if (!rc)
+		rc = plan(o, l, err);
+	if (rc)
+		return rc;
+	*header = calloc(1, BIT(l->cluster_bits));
+	return *header ? put_header(*header, o, l, err) : error_set_errno(err, ENOMEM, "make '%s'", o->file);
+}
+
+int qcow2_can_create(const struct block_create_options *o, struct error *err)
+{
+	struct layout l;
+	uint8_t *header;
+	int rc = prepare(o, &l, &header, err);
+
+	free(header);
+	return rc;
+}
+
 int qcow2_create(struct file *file, const struct block_create_options *o, struct error *err)
 {
 	struct layout l;
 	uint8_t *header;
-	int rc = check_options(o, err);
+	int rc = prepare(o, &l, &header, err);
 
-	if (!rc)
-		rc = plan(o, &l, err);
-	if (rc)
-		return rc;
-	header = calloc(1, BIT(l.cluster_bits));
-	if (!header)
-		return error_set_errno(err, ENOMEM, "make '%s'", o->file);
-	rc = put_header(header, o, &l, err);
 	if (!rc) {
 		rc = write_all(file, &l, header);
 		if (rc)
