@@ -47,6 +47,11 @@ void lock_take(struct lock *);
 /* False: somebody else has it. */
 bool lock_try(struct lock *);
 void lock_drop(struct lock *);
+/*
+ * pthread_cond_wait() with a lock: as when one waits for the lock itself, whom it concerns is
+ * told. For what another thread will do soon, without a lock that the caller holds.
+ */
+void lock_wait(struct lock *, pthread_cond_t *);
 /* All of the group: taking one of them is nothing then. Not twice. */
 void lock_take_all(struct lock_group *);
 void lock_drop_all(struct lock_group *);

@@ -61,6 +61,18 @@ void lock_drop(struct lock *lock)
 		BUG_ON(pthread_mutex_unlock(&lock->mutex));
 }
 
+void lock_wait(struct lock *lock, pthread_cond_t *changed)
+{
+	struct lock_group *group = lock->group;
+
+	BUG_ON(this_has == group);
+	if (group->waits)
+		group->waits(group->waits_opaque, true);
+	pthread_cond_wait(changed, &lock->mutex);
+	if (group->waits)
+		group->waits(group->waits_opaque, false);
+}
+
 void lock_take_all(struct lock_group *group)
 {
 	struct lock *lock;
