@@ -79,7 +79,7 @@ struct bus *bus_create(struct guest_mem *mem, struct clock *clock, struct trace 
 		return NULL;
 	}
 	lock_group_init(&bus->locks);
-	lock_init(&bus->lock, &bus->locks);
+	lock_init(&bus->lock, &bus->locks, LOCK_BOARD);
 	pthread_mutex_init(&bus->defer_lock, NULL);
 	list_init(&bus->deferred);
 	bus->remap.fn = commit_map;
@@ -213,25 +213,26 @@ static uint64_t entry_access(const struct bus_entry *entry, uint64_t address, un
 	return value;
 }
 
-static struct lock *lock_of(const struct bus_entry *entry)
+static void leave(const struct bus_entry *entry)
 {
-	return entry->range->lock ? entry->range->lock : entry->range->device->lock;
+	if (entry->lock)
+		lock_drop(entry->lock);
 }
 
-/* Who answers the address, with the lock taken; what has moved while we waited for that is looked up anew. */
+/* Who answers the address, with the lock taken, if there is one; what has moved while we waited for that is looked up anew. */
 static bool enter(struct bus *bus, enum bus_space space, uint64_t address, struct bus_entry *entry)
 {
 	for (;;) {
 		uint64_t generation = atomic_load_explicit(&bus->map_generation, memory_order_acquire);
-		struct lock *lock;
 
 		if (!map_find(bus, space, address, entry))
 			return false;
-		lock = lock_of(entry);
-		lock_take(lock);
+		if (!entry->lock)
+			return true;
+		lock_take(entry->lock);
 		if (likely(generation == atomic_load_explicit(&bus->map_generation, memory_order_acquire)))
 			return true;
-		lock_drop(lock);
+		leave(entry);
 	}
 }
 
@@ -267,7 +268,7 @@ static unsigned access_part(struct bus *bus, const struct bus_access *access, un
 	part = largest_part(&entry, address, access->size - done);
 	if (part)
 		*bits = entry_access(&entry, address, part, access->write, access->value >> (8 * done));
-	lock_drop(lock_of(&entry));
+	leave(&entry);
 	return part ? part : 1;
 }
 
@@ -300,7 +301,7 @@ static int do_access(struct bus *bus, struct bus_access *access)
 		if (!access->write)
 			access->value = value;
 	}
-	lock_drop(lock_of(&entry));
+	leave(&entry);
 	return whole ? 0 : split_access(bus, access);
 }
 

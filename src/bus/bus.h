@@ -83,6 +83,12 @@ struct bus_range {
 	uint8_t sizes; /* sum of allowed access sizes: 1 | 2 | 4 | 8 */
 	struct device *device;
 	struct lock *lock; /* NULL: the device's */
+	/*
+	 * Its functions are called under no lock and take what they need, for as long as they need it: where each register belongs to a queue with a
+	 * lock of its own, or what it starts is I/O of the host's, which no other register shall wait for. Any number of vCPUs may be in them at once,
+	 * and one that has looked the range up may come after it has moved or gone (not after its device has).
+	 */
+	bool takes_locks;
 	uint64_t (*read)(struct device *, uint64_t offset, unsigned size);
 	void (*write)(struct device *, uint64_t offset, unsigned size, uint64_t value);
 	bool moves;  /* the guest says where it is: bus_attach() finds it unmapped */
@@ -105,9 +111,16 @@ struct bus_work {
 	struct list node;
 };
 
+/* The ranks of locks: who has one takes none of a smaller rank; of the same rank, only what was made later. */
+enum lock_rank {
+	LOCK_QUEUE, /* of what a device serves by I/O of the host's: held while that is done */
+	LOCK_DEVICE,
+	LOCK_BOARD,
+};
+
 struct bus {
 	struct lock_group locks; /* of all devices */
-	struct lock lock;	 /* the board's, the last one in their order */
+	struct lock lock;	 /* the board's */
 	int exit_code;
 	_Atomic bool a20_closed; /* address line 20 is held low; who changes it defers a20 */
 	struct bus_work a20;	 /* the machine's */

@@ -340,7 +340,7 @@ static int dma_create(struct bus *bus, const void *options, struct error *err)
 	d->paused = d->all_answered = true;
 	pthread_mutex_init(&d->state_lock, NULL);
 	pthread_cond_init(&d->state_changed, NULL);
-	lock_init(&d->lock, &bus->locks);
+	lock_init(&d->lock, &bus->locks, LOCK_DEVICE);
 	device_init(device, bus, "dma-writer", &dma_ops);
 	device->lock = &d->lock;
 	pci_init_config(&d->pci, 0x1234, 0x5678, 0xff0000, 0, 0, 1);
