@@ -314,6 +314,13 @@ void ticks_forget(struct bus *, struct ticks);
 
 /* ---- PCI (pci.c): host bridge i440FX at 00:00.0, config mechanism #1 ---- */
 
+/* Registers that are seen through the configuration space. */
+struct pci_window {
+	unsigned bar;
+	uint32_t offset;
+	uint8_t size; /* 1, 2, 4 */
+};
+
 struct pci_device {
 	struct device device;
 	uint8_t devfn;
@@ -336,6 +343,10 @@ struct pci_device {
 	struct msix *msix;	   /* NULL: it has none; the device's */
 	/* After a config write was merged; NULL: nothing special. */
 	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);
+	/*
+	 * Is an access to this offset one to some bytes of a BAR, and which? bus->lock is held. BARs must have ranges that take their locks themselves. NULL: none is.
+	 */
+	bool (*window)(const struct pci_device *, unsigned offset, struct pci_window *);
 };
 
 /*

@@ -236,21 +236,53 @@ static struct pci_device *selected(const struct pci_bus *pci_bus)
 	return pci_bus->functions[bits(pci_bus->address, 15, 8)];
 }
 
+/* The range that the offset is a window of, with *w; NULL: it is none. */
+static const struct bus_range *window_at(const struct pci_device *pci, unsigned offset, struct pci_window *w)
+{
+	if (!pci || !pci->window || !pci->window(pci, offset, w))
+		return NULL;
+	if (w->bar >= ARRAY_SIZE(pci->bars) || !range_ok(w->offset, w->size, pci->bars[w->bar].size) ||
+	    !(pci->bars[w->bar].range.sizes & w->size))
+		return NULL;
+	BUG_ON(!pci->bars[w->bar].range.takes_locks);
+	return &pci->bars[w->bar].range;
+}
+
+/* What is behind a window is read and written without the board's lock, as when the BAR is accessed itself. */
 static uint64_t data_read(struct device *device, uint64_t offset, unsigned size)
 {
 	struct pci_bus *pci_bus = (struct pci_bus *)device;
-	const struct pci_device *pci = selected(pci_bus);
+	const struct bus_range *range;
+	struct pci_device *pci;
+	struct pci_window w;
+	uint64_t value = ~0ull;
 
-	return pci ? config_read(pci, (pci_bus->address & 0xfc) + offset, size) : ~0ull;
+	lock_take(&device->bus->lock);
+	pci = selected(pci_bus);
+	offset += pci_bus->address & 0xfc;
+	range = window_at(pci, (unsigned)offset, &w);
+	if (pci && !range)
+		value = config_read(pci, (unsigned)offset, size);
+	lock_drop(&device->bus->lock);
+	return range ? range->read(&pci->device, w.offset, w.size) : value;
 }
 
 static void data_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	struct pci_bus *pci_bus = (struct pci_bus *)device;
-	struct pci_device *pci = selected(pci_bus);
+	const struct bus_range *range;
+	struct pci_device *pci;
+	struct pci_window w;
 
-	if (pci)
-		config_write(pci, (pci_bus->address & 0xfc) + offset, size, value);
+	lock_take(&device->bus->lock);
+	pci = selected(pci_bus);
+	offset += pci_bus->address & 0xfc;
+	range = window_at(pci, (unsigned)offset, &w);
+	if (pci && !range)
+		config_write(pci, (unsigned)offset, size, value);
+	lock_drop(&device->bus->lock);
+	if (range)
+		range->write(&pci->device, w.offset, w.size, value & (~0ull >> (64 - 8 * w.size)));
 }
 
 static const struct bus_range *byte_port(const struct pci_bus *pci_bus, uint64_t offset)
@@ -440,6 +472,7 @@ int pci_bus_create(struct bus *bus, struct error *err)
 						 .size = 4,
 						 .sizes = 1 | 2 | 4,
 						 .device = &pci_bus->device,
+						 .takes_locks = true,
 						 .read = data_read,
 						 .write = data_write };
 	result = bus_map(bus, BUS_PIO, &pci_bus->ranges[0], err);
