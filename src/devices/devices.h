@@ -71,7 +71,8 @@ struct device_type {
 	_(uart)                                                                                                        \
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
-	_(testdev)
+	_(testdev)                                                                                                     \
+	_(virtio_rng)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
