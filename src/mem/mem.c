@@ -128,7 +128,7 @@ static bool range_present(struct guest_mem *mem, gpa_t addr, size_t len, bool wr
 		present = region && (region->host || (write && region->write_host));
 		if (!present)
 			break;
-		part = MIN(len, region->start + region->size - addr.v);
+		part = part_of(mem, region, addr, len);
 		len -= part;
 		addr.v += part;
 	}

@@ -13,9 +13,9 @@ bool code_forget(struct guest_mem *, struct mem_page *, gpa_t, size_t);
 
 /* ---- origin.c ---- */
 
-/* Only while mem_has_origins(): the page is there when this returns. */
-void origin_fetch(struct guest_mem *, const struct mem_page *);
-void origin_fetch_all(struct guest_mem *, struct memory *);
+/* Only while mem_has_origins(): the page is there when this returns; false: mem_loss(). */
+bool origin_fetch(struct guest_mem *, const struct mem_page *);
+bool origin_fetch_all(struct guest_mem *, struct memory *);
 void origin_forget(struct guest_mem *, struct memory *);
 
 /* ---- map.c ---- */
