@@ -9,13 +9,15 @@
 
 /* ---- devices ---- */
 
-void device_init(struct device *device, struct bus *bus, const char *name, const struct device_ops *ops)
+void device_init_sharing(struct device *device, struct bus *bus, const char *name, const struct device_ops *ops,
+			 struct lock *lock)
 {
 	device->name = name;
 	device->ops = ops;
 	device->bus = bus;
 	device->instance = 0;
-	device->lock = &bus->lock;
+	device->lock = lock;
+	device->own_lock = NULL;
 	device->plug = bus->plugging;
 	while (bus_find_device(bus, name, device->instance))
 		device->instance++;
@@ -24,10 +26,25 @@ void device_init(struct device *device, struct bus *bus, const char *name, const
 		state_reset(ops->state, device);
 }
 
+void device_init(struct device *device, struct bus *bus, const char *name, const struct device_ops *ops)
+{
+	struct lock *own = malloc(sizeof(*own));
+
+	BUG_ON(!own); /* some bytes: malloc() gives them or the host ends us */
+	lock_init(own, &bus->locks, LOCK_DEVICE);
+	device_init_sharing(device, bus, name, ops, own);
+	device->own_lock = own;
+}
+
 void device_destroy(struct device *device)
 {
+	struct lock *own = device->own_lock;
+
 	list_remove(&device->node);
-	device->ops->destroy(device);
+	device->ops->destroy(device); /* it may have had a thread that uses the lock */
+	if (own)
+		lock_destroy(own);
+	free(own);
 }
 
 struct device *bus_last_device(struct bus *bus, const struct device_plug *plug)
@@ -79,7 +96,8 @@ struct bus *bus_create(struct guest_mem *mem, struct clock *clock, struct trace 
 		return NULL;
 	}
 	lock_group_init(&bus->locks);
-	lock_init(&bus->lock, &bus->locks, LOCK_BOARD);
+	lock_init(&bus->pci_lock, &bus->locks, LOCK_PCI);
+	lock_init(&bus->irq_lock, &bus->locks, LOCK_IRQ);
 	pthread_mutex_init(&bus->defer_lock, NULL);
 	list_init(&bus->deferred);
 	bus->remap.fn = commit_map;
@@ -103,7 +121,8 @@ void bus_destroy(struct bus *bus)
 		device_destroy(list_entry(bus->devices.prev, struct device, node));
 	bus_map_destroy(bus);
 	pthread_mutex_destroy(&bus->defer_lock);
-	lock_destroy(&bus->lock);
+	lock_destroy(&bus->pci_lock);
+	lock_destroy(&bus->irq_lock);
 	free(bus);
 }
 

@@ -128,7 +128,7 @@ static bool range_present(struct guest_mem *mem, gpa_t addr, size_t len, bool wr
 		present = region && (region->host || (write && region->write_host));
 		if (!present)
 			break;
-		part = part_of(mem, region, addr, len);
+		part = map_part(mem, region, addr, len);
 		len -= part;
 		addr.v += part;
 	}

@@ -156,10 +156,11 @@ static void the_map_changes_meanwhile(void **state)
 
 /* ---- origins ---- */
 
-static void fetch(void *opaque, uint64_t page, void *to)
+static int fetch(void *opaque, uint64_t page, void *to, struct error *err)
 {
-	(void)opaque;
+	(void)opaque, (void)err;
 	memset(to, (int)page + 1, PAGE_SIZE);
+	return 0;
 }
 
 static void pages_are_fetched_before(void **state)

@@ -2,7 +2,7 @@
  * virtio over PCI (virtio 1.2, 4.1): the modern interface in a memory BAR that capabilities point into, and the one of drivers from before virtio 1.0 in an I/O BAR
  * beside it, if it is asked for.
  *
- * A notification is served under the queue's lock alone. All other registers are under the device's; ISR status and the pin under the board's.
+ * A notification is served under the queue's lock alone. All other registers are under the device's.
  */
 #include "devices/virtio/virtio.h"
 
@@ -97,32 +97,23 @@ struct virtio_pci {
 	struct msix msix;
 	STATE_FIELDS(VIRTIO_PCI_STATE)
 	struct virtio_device *virtio;
-	uint8_t window; /* the capability */
+	struct lock isr_lock; /* isr and the pin, which change together */
+	uint8_t window;	      /* the capability */
 };
 
 static struct virtio_pci *of(struct device *device) { return (struct virtio_pci *)device; }
 
 /* ---- interrupts ---- */
 
-/* ISR status and the pin change together, under the board's lock; so the line is not to take it. */
-static void set_isr(struct virtio_pci *p, uint8_t isr, bool pin)
-{
-	struct irq_line line = p->pci.intx;
-
-	p->isr = isr;
-	line.lock = NULL;
-	irq_set(&line, pin);
-}
-
 static void interrupt(struct virtio_pci *p, uint16_t vector, uint8_t isr)
 {
-	struct lock *board = &p->pci.device.bus->lock;
 	bool msix = msix_enabled(&p->msix);
 
 	if (!msix || isr == VIRTIO_ISR_CONFIG) {
-		lock_take(board);
-		set_isr(p, p->isr | isr, !msix);
-		lock_drop(board);
+		lock_take(&p->isr_lock);
+		p->isr |= isr;
+		irq_set(&p->pci.intx, !msix);
+		lock_drop(&p->isr_lock);
 	}
 	if (msix && vector < p->msix.vectors)
 		msix_notify(&p->msix, vector);
@@ -146,13 +137,13 @@ static const struct virtio_transport transport = { queue_interrupt, config_inter
 
 static uint8_t read_isr(struct virtio_pci *p)
 {
-	struct lock *board = &p->pci.device.bus->lock;
 	uint8_t isr;
 
-	lock_take(board);
+	lock_take(&p->isr_lock);
 	isr = p->isr;
-	set_isr(p, 0, false);
-	lock_drop(board);
+	p->isr = 0;
+	irq_set(&p->pci.intx, false);
+	lock_drop(&p->isr_lock);
 	return isr;
 }
 
@@ -489,6 +480,7 @@ static void pci_transport_attach(struct device *device) { pci_attach(&of(device)
 static void pci_transport_destroy(struct device *device)
 {
 	pci_remove(&of(device)->pci);
+	lock_destroy(&of(device)->isr_lock);
 	free(device);
 }
 
@@ -573,8 +565,8 @@ int virtio_plug(struct virtio_device *v, const struct virtio_options *options, s
 	p->virtio = v;
 	v->transport = &transport;
 	v->transport_opaque = p;
-	device_init(&p->pci.device, bus, "virtio-pci", &virtio_pci_ops);
-	p->pci.device.lock = &v->lock;
+	lock_init(&p->isr_lock, &bus->locks, LOCK_DEVICE);
+	device_init_sharing(&p->pci.device, bus, "virtio-pci", &virtio_pci_ops, &v->lock);
 	pci_init_config(&p->pci, VENDOR, legacy ? transitional_device(ops->id) : (uint16_t)(MODERN_DEVICE + ops->id),
 			ops->pci_class | !legacy, VENDOR, (uint16_t)ops->id, 1);
 	set_bars(p, legacy);

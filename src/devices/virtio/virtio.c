@@ -272,8 +272,7 @@ void virtio_init(struct virtio_device *v, struct bus *bus, const char *name, con
 	v->ops = ops;
 	v->offered = QUEUE_FEATURES | BIT(VIRTIO_F_ANY_LAYOUT) | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_RING_RESET);
 	lock_init(&v->lock, &bus->locks, LOCK_QUEUE); /* before those of its queues */
-	device_init(&v->device, bus, name, device_ops);
-	v->device.lock = &v->lock;
+	device_init_sharing(&v->device, bus, name, device_ops, &v->lock);
 }
 
 int virtio_add_queue(struct virtio_device *v, unsigned size, void (*kick)(struct virtio_queue *), struct error *err)

@@ -12,8 +12,8 @@
  * as rng.c, the smallest one, shows. A queue is served in the thread of the vCPU that kicks it: what may block goes to a thread of the device's, which takes the
  * queue's lock to complete it. Chains that were popped are pushed again, all of them: pause() of its virtio_ops waits until they are, for a saved machine has none.
  *
- * Locks, in this order: the device's (registers, configuration space), a queue's, the board's. What is said to be under a queue's lock is called with or
- * without the device's.
+ * Locks, in this order: the device's (registers, configuration space) and a queue's, both LOCK_QUEUE; then those of other ranks. What is said to be under a
+ * queue's lock is called with or without the device's.
  */
 #ifndef DOPPEL_DEVICES_VIRTIO_VIRTIO_H
 #define DOPPEL_DEVICES_VIRTIO_VIRTIO_H
