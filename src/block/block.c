@@ -153,7 +153,7 @@ struct block *block_open(const struct block_options *options, struct error *err)
 	}
 	block->cache = options->cache;
 	block->image = image_open_for_use(options, &probed, err);
-	block->pool = block->image ? pool_create(run, block, err) : NULL;
+	block->pool = block->image ? pool_start(run, block, err) : NULL;
 	if (!block->pool) {
 		image_close(block->image);
 		free(block);
@@ -169,7 +169,7 @@ void block_close(struct block *block)
 	if (!block)
 		return;
 	pool_drain(block->pool);
-	pool_destroy(block->pool);
+	pool_end(block->pool);
 	image_close(block->image);
 	free(block);
 }

@@ -67,7 +67,7 @@ static int start_thread(struct pool *pool, struct error *err)
 	return rc;
 }
 
-struct pool *pool_create(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *err)
+struct pool *pool_start(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *err)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
 
@@ -82,7 +82,7 @@ struct pool *pool_create(void (*run)(void *opaque, struct block_request *), void
 	pthread_cond_init(&pool->nothing, NULL);
 	list_init(&pool->queue);
 	if (start_thread(pool, err)) {
-		pool_destroy(pool);
+		pool_end(pool);
 		return NULL;
 	}
 	return pool;
@@ -108,7 +108,7 @@ void pool_drain(struct pool *pool)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-void pool_destroy(struct pool *pool)
+void pool_end(struct pool *pool)
 {
 	if (!pool)
 		return;

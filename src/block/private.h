@@ -141,9 +141,9 @@ bool probe_is_dangerous(const uint8_t *head, size_t size);
 /* ---- pool.c: workers ---- */
 
 struct pool;
-struct pool *pool_create(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *);
+struct pool *pool_start(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *);
 void pool_submit(struct pool *, struct block_request *);
 void pool_drain(struct pool *);
-void pool_destroy(struct pool *);
+void pool_end(struct pool *);
 
 #endif
