@@ -117,8 +117,10 @@ static void features_are_negotiated(void **state)
 	assert_true(offered == (OWN_FEATURE | BIT(28) | BIT(29) | BIT(32) | BIT(40)));
 	driver_wr(&d, 0x00, 4, 2);
 	assert_int_equal(driver_rd(&d, 0x04, 4), 0);
-	/* what is not offered, and what is not modern, is not agreed to */
-	assert_int_equal(driver_features(&d, offered | BIT(33)), 3);
+	/* what is not offered is not taken, and what is not modern not agreed to */
+	assert_int_equal(driver_features(&d, offered | BIT(33)), 0xb);
+	driver_wr(&d, 0x08, 4, 1);
+	assert_int_equal(driver_rd(&d, 0x0c, 4), offered >> 32);
 	assert_int_equal(driver_features(&d, OWN_FEATURE), 3);
 	driver_wr(&d, 0x14, 1, 7); /* nor is a driver ready without */
 	assert_int_equal(driver_status(&d), 3);
@@ -131,7 +133,7 @@ static void features_are_negotiated(void **state)
 	driver_ok(&d);
 	assert_int_equal(seen.started, 4);
 	assert_int_equal(driver_status(&d), 0xf);
-	driver_wr(&d, 0x14, 1, 1); /* bits are not cleared */
+	driver_wr(&d, 0x14, 1, 0x31); /* bits are not cleared, and others not set */
 	assert_int_equal(driver_status(&d), 0xf);
 	driver_wr(&d, 0x14, 1, 0);
 	assert_int_equal(driver_status(&d), 0);
