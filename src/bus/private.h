@@ -79,6 +79,37 @@ void lapic_intr(struct lapic *);
 /* NULL: there is none. */
 struct pci_device *pci_function(const struct bus *, unsigned devfn);
 
+/* Offsets and bits of the configuration space's header, type 0 */
+#define PCI_VENDOR	   0x00
+#define PCI_DEVICE	   0x02
+#define PCI_COMMAND	   0x04
+#define PCI_STATUS	   0x06
+#define PCI_REVISION	   0x08
+#define PCI_CACHE_LINE	   0x0c
+#define PCI_LATENCY	   0x0d
+#define PCI_BARS	   0x10
+#define PCI_SUBSYSTEM	   0x2c
+#define PCI_CAPABILITIES   0x34
+#define PCI_INTERRUPT_LINE 0x3c
+#define PCI_INTERRUPT_PIN  0x3d
+#define PCI_HEADER_SIZE	   0x40
+#define COMMAND_IO	   BIT(0)
+#define COMMAND_MEMORY	   BIT(1)
+#define COMMAND_MASTER	   BIT(2)
+#define COMMAND_WRITABLE   0x0547 /* I/O, memory, master, parity, SERR, interrupt disable */
+#define COMMAND_NO_INTX	   BIT(10)
+#define STATUS_INTERRUPT   BIT(3)
+#define STATUS_LIST	   BIT(4) /* there are capabilities */
+#define STATUS_W1C	   0xf900
+
+/* ---- msix.c, bus->lock held, or nobody else there ---- */
+/* The configuration space has changed: what may be sent now, is. */
+void msix_update(struct msix *);
+/* Everything masked, nothing pending. */
+void msix_reset(struct msix *);
+int msix_loaded(const struct msix *, struct error *);
+void msix_remove(struct msix *);
+
 /* ---- i440fx.c ---- */
 int i440fx_create(struct bus *, struct error *);
 

@@ -51,6 +51,11 @@ void lock_take(struct lock *);
 bool lock_try(struct lock *);
 /* The one taken last. Behind the last one lines of the log and of traces are written that were made meanwhile: as within lock_waits(). */
 void lock_drop(struct lock *);
+/*
+ * pthread_cond_wait() with the lock taken last: as when one waits for the lock itself, whom it concerns is told. For what another thread will do
+ * soon, without the other locks that the caller has.
+ */
+void lock_wait(struct lock *, pthread_cond_t *);
 /* All of the group, while the thread has none: taking one of them is nothing then. Not twice. */
 void lock_take_all(struct lock_group *);
 void lock_drop_all(struct lock_group *);

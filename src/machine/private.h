@@ -183,6 +183,8 @@ int plug_devices(struct machine *, struct error *);
 /* Any thread. */
 void machine_request(struct machine *, enum machine_request);
 void machine_bus_request(void *machine, enum bus_request);
+/* Of the memory: mem_loss(). Any thread. */
+void machine_memory_lost(void *machine, const struct error *);
 /* What guests ask for; the other requests are the user's, or ends that the machine has come to. */
 #define GUEST_REQUESTS (REQUEST_RESET | REQUEST_POWEROFF | REQUEST_EXIT | REQUEST_INIT)
 
