@@ -160,9 +160,9 @@ static void fix_headers(uint8_t *out, size_t size, const struct tcp_frame *f, si
 	store_le16(tcp + 16, checksum_end(checksum_add(tcp_pseudo_sum(out, f, size - f->tcp), tcp, size - f->tcp)));
 }
 
-static void cut(const uint8_t *frame, size_t size, unsigned gso_size, struct frame_sink *sink)
+static void cut(const uint8_t *frame, size_t size, unsigned gso_size, unsigned can, struct frame_sink *sink)
 {
-	static const struct net_offload nothing;
+	const struct net_offload done = { .flags = can & NET_CAN_CHECKSUM ? NET_CHECKSUM_GOOD : 0 };
 	uint8_t out[NET_FRAME_MAX];
 	struct tcp_frame f;
 	unsigned number = 0;
@@ -176,7 +176,7 @@ static void cut(const uint8_t *frame, size_t size, unsigned gso_size, struct fra
 		memcpy(out, frame, f.payload);
 		memcpy(out + f.payload, frame + at, part);
 		fix_headers(out, f.payload + part, &f, at - f.payload, number++, at + part == f.end);
-		sink->put(sink, out, f.payload + part, &nothing);
+		sink->put(sink, out, f.payload + part, &done);
 		at += part;
 	} while (at < f.end);
 }
@@ -193,7 +193,7 @@ void offload_apply(uint8_t *frame, size_t size, const struct net_offload *offloa
 	if (!offload_valid(offload, size))
 		return;
 	if (needs & ~can) {
-		cut(frame, size, offload->gso_size, sink);
+		cut(frame, size, offload->gso_size, can, sink);
 		return;
 	}
 	if (can & NET_CAN_CHECKSUM || !offload->flags) {
