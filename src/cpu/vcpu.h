@@ -20,6 +20,7 @@ struct fault {
 	uint8_t vector;
 	bool has_error;
 	bool freeze; /* none: see cpu_freeze() */
+	bool lost;   /* none: see cpu_check_memory() */
 	bool soft; /* INT n, INT3, INTO: rip to push is that of the next instruction; already in s.rip by convention */
 	uint32_t error;
 	uint64_t address; /* CR2 of a page fault */
@@ -298,6 +299,16 @@ _Noreturn void cpu_raise_page_fault(struct vcpu *, gva_t, uint32_t error);
 _Noreturn void cpu_raise_again(struct vcpu *);
 /* No fault: the instruction does not begin, and the processor waits for an interrupt before it. */
 _Noreturn void cpu_freeze(struct vcpu *);
+_Noreturn void cpu_give_up(struct vcpu *);
+/*
+ * Behind looking for memory, before anything is made of the answer. Returns unless memory is lost (mem_loss()): then the instruction does not run, and the machine
+ * has been told to stop; what could not be read is seen by no guest.
+ */
+static inline void cpu_check_memory(struct vcpu *v)
+{
+	if (mem_has_lost(v->mem))
+		cpu_give_up(v);
+}
 
 /*
  * event.c. By convention s.rip is the address of the current instruction when a callout starts. After a callout with

@@ -1,7 +1,7 @@
 /*
  * What the files of machine/ share.
  *
- * Locks, in the order in which they may be taken: a device's own lock, then bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
+ * Locks, in the order in which they may be taken: devices' locks (bus.h), then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
  * (never two of these).
  */
 #ifndef DOPPEL_MACHINE_PRIVATE_H
@@ -182,6 +182,8 @@ int plug_devices(struct machine *, struct error *);
 /* Any thread. */
 void machine_request(struct machine *, enum machine_request);
 void machine_bus_request(void *machine, enum bus_request);
+/* Of the memory: mem_loss(). Any thread. */
+void machine_memory_lost(void *machine, const struct error *);
 /* What guests ask for; the other requests are the user's, or ends that the machine has come to. */
 #define GUEST_REQUESTS (REQUEST_RESET | REQUEST_POWEROFF | REQUEST_EXIT | REQUEST_INIT)
 

@@ -237,7 +237,8 @@ int machine_save(struct machine *m, struct writer *writer, struct error *err)
 		if (device->ops->state)
 			save_record(device->ops->state, device->instance, device, writer);
 	bus_unlock(m->bus);
-	mem_save(m->mem, writer);
+	if (mem_save(m->mem, writer, err))
+		return -EIO;
 	return writer->failed ? error_set_errno(err, ENOMEM, "save the machine") : 0;
 }
 

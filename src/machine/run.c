@@ -130,9 +130,22 @@ void machine_bus_request(void *machine, enum bus_request request)
 	machine_request(machine, requests[request]);
 }
 
+void machine_memory_lost(void *machine, const struct error *why)
+{
+	struct machine *m = machine;
+
+	pthread_mutex_lock(&m->run_lock);
+	m->failure = *why;
+	pthread_mutex_unlock(&m->run_lock);
+	machine_request(m, REQUEST_ENGINE_ERROR);
+}
+
 void machine_quit(struct machine *m) { machine_request(m, REQUEST_QUIT); }
 
-void machine_power_button(struct machine *m) { piix_power_button(m->bus); }
+static void press_power_button(void *machine) { piix_power_button(((struct machine *)machine)->bus); }
+
+/* Devices come and go in the loop's thread. */
+void machine_power_button(struct machine *m) { event_loop_post(m->loop, press_power_button, m); }
 
 /* ---- running ---- */
 
@@ -215,6 +228,8 @@ int machine_run(struct machine *m)
 	m->over = false;
 	clock_start(m->clock);
 	rc = watch_signals(m, &m->failure);
+	if (!rc)
+		rc = mem_loss(m->mem, &m->failure);
 	if (!rc)
 		rc = pause_start_threads(m, &m->failure);
 	if (rc) {

@@ -51,13 +51,13 @@ static uint64_t next_used(const struct guest_mem *mem, uint64_t page)
 	return end;
 }
 
-void mem_save(struct guest_mem *mem, struct writer *writer)
+int mem_save(struct guest_mem *mem, struct writer *writer, struct error *err)
 {
 	uint64_t end = mem->ram_size >> PAGE_SHIFT, first;
 
-	origin_fetch_all(mem, &mem->ram);
+	if (mem_has_lost(mem) || !origin_fetch_all(mem, &mem->ram))
+		return mem_loss(mem, err);
 	first = next_used(mem, 0);
-
 	while (first < end) {
 		uint64_t next = first + 1, used = next_used(mem, next);
 
@@ -67,6 +67,7 @@ void mem_save(struct guest_mem *mem, struct writer *writer)
 		first = used;
 	}
 	save_run(mem, end, end, writer);
+	return 0;
 }
 
 /* ---- load ---- */
