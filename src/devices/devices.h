@@ -72,7 +72,8 @@ struct device_type {
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
-	_(virtio_rng)
+	_(virtio_rng)                                                                                                  \
+	_(virtio_net)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
