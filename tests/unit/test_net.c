@@ -611,9 +611,9 @@ static void check_tap(struct net_peer *p)
 
 	assert_int_equal(ioctl(fd, SIOCGIFINDEX, &request), 0);
 	address.sll_ifindex = request.ifr_ifindex;
-	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	request.ifr_flags = IFF_UP;
 	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &request), 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	size = tcp_frame(frame, false, PAYLOAD, &offload);
 	peer_send(p, frame, size, &offload);
 	do
