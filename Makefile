@@ -71,7 +71,7 @@ FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
 # Those that start threads.
 # Windows reserve more address space than the thread sanitizer leaves.
-TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(filter-out tests/unit/test_window%,$(shell grep -lE 'thread_create|machine_run' $(wildcard tests/unit/*.c) /dev/null)))
+TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(filter-out tests/unit/test_window%,$(shell grep -lE 'thread_create|machine_run|lib/net_peer.h|net/net.h' $(wildcard tests/unit/*.c) /dev/null)))
 GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.c)))
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))

@@ -52,7 +52,7 @@ void net_writable(struct net *net)
 
 void net_set_link(struct net *net, bool up)
 {
-	if (atomic_exchange(&net->up, up) != up && net->attached)
+	if (atomic_exchange(&net->up, up) != up && net->ops)
 		net->ops->link(net->opaque, up);
 }
 

@@ -533,7 +533,7 @@ static void test_stream_tcp(void **state)
 /* One that sends nonsense is let go, and the next one is welcome; one that does not read stops nobody. */
 static void test_stream_hostile(void **state)
 {
-	char folder[] = "/tmp/doppel-net-XXXXXX", spec[64];
+	char folder[] = "/tmp/doppel-net-XXXXXX", spec[160];
 	struct net_offload none = { 0 };
 	static uint8_t frame[60000];
 	struct iovec iov = { frame, sizeof(frame) };

@@ -12,6 +12,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* The queues are memory that driver and device share without locks, as on hardware. */
+#ifdef __SANITIZE_THREAD__
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) { return "race:mem_write\nrace:mem_read\n"; }
+#endif
+
 #define RX	0
 #define TX	1
 #define BUFFERS 0x300000ull /* of the driver: 4 KiB each */
