@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/types.h>
 
 /* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
 uint64_t host_monotonic_ns(void);
@@ -114,6 +115,24 @@ int host_file_read(const char *path, size_t max, uint8_t **data, size_t *size, s
 /* Write all of it, going on after short writes and EINTR; 0 or -errno. Blocks. */
 int host_write_all(int fd, const void *data, size_t size);
 int host_set_nonblocking(int fd, bool on);
+
+/* ---- Unix sockets with a path; streams, not blocking ---- */
+
+struct host_listener {
+	int fd; /* -1: none */
+	char path[108];
+	bool bound; /* private, as what follows: the socket's file, to remove no other one */
+	dev_t device;
+	ino_t inode;
+};
+/* In place of a socket that an earlier process left behind; never of another file, nor of a socket in use. */
+int host_unix_listen(struct host_listener *, const char *path, struct error *);
+/* Closes it, and removes its file. */
+void host_unix_unlisten(struct host_listener *);
+/* A descriptor, or -errno. */
+int host_unix_connect(const char *path, struct error *);
+/* What host_unix_listen() does first. 0, too, when there is nothing. */
+int host_unix_remove_stale(const char *path, struct error *);
 
 /* ---- event loop: one thread runs it; add/remove only from that thread or before it runs ---- */
 
