@@ -113,32 +113,49 @@ static bool intr_reaches_a_cpu(const struct irq_chip *chip)
 enum irq_receiver irq_isa_receiver(struct bus *bus, unsigned n)
 {
 	struct irq_chip *chip = bus->irq;
-	enum irq_receiver receiver = ioapic_receiver(chip->ioapic, ioapic_input(n));
+	enum irq_receiver receiver;
 
-	if (receiver != IRQ_NOBODY)
-		return receiver;
-	receiver = pic_receiver(chip->pic, n);
-	return receiver == IRQ_WAITS && !intr_reaches_a_cpu(chip) ? IRQ_NOBODY : receiver;
+	lock_take(&bus->irq_lock);
+	receiver = ioapic_receiver(chip->ioapic, ioapic_input(n));
+	if (receiver == IRQ_NOBODY) {
+		receiver = pic_receiver(chip->pic, n);
+		if (receiver == IRQ_WAITS && !intr_reaches_a_cpu(chip))
+			receiver = IRQ_NOBODY;
+	}
+	lock_drop(&bus->irq_lock);
+	return receiver;
 }
 
 void irq_watch_timer(struct bus *bus, void (*taken)(void *), void *opaque)
 {
 	struct irq_chip *chip = bus->irq;
 
+	lock_take(&bus->irq_lock);
 	chip->timer_taken = taken;
 	chip->timer_opaque = opaque;
 	atomic_store(&chip->timer_vector, taken ? ioapic_edge_vector(chip->ioapic, ioapic_input(0)) : 0);
+	lock_drop(&bus->irq_lock);
 }
 
-static void source_set(void *opaque, unsigned n, bool level)
+void irq_timer_taken(struct irq_chip *chip)
 {
-	struct irq_chip *chip = opaque;
-	struct irq_source *source = &chip->sources[n];
+	struct lock *lock = &chip->device.bus->irq_lock;
+	void (*taken)(void *);
+	void *opaque;
+
+	lock_take(lock);
+	taken = chip->timer_taken;
+	opaque = chip->timer_opaque;
+	lock_drop(lock);
+	if (taken)
+		taken(opaque);
+}
+
+static void change_source(struct irq_chip *chip, struct irq_source *source, bool level)
+{
 	unsigned line = source->line;
 	bool was_high = chip->line_count[line];
 
-	if (source->high == level)
-		return;
 	source->high = level;
 	chip->line_count[line] += level ? 1 : -1;
 	if (was_high == !!chip->line_count[line])
@@ -148,6 +165,19 @@ static void source_set(void *opaque, unsigned n, bool level)
 		pic_set_line(chip->pic, line, level);
 	if (line != 2)
 		ioapic_set_line(chip->ioapic, ioapic_input(line), level);
+}
+
+/* Which level a source has is its device's to say, and known without a lock: most calls change nothing. */
+static void source_set(void *opaque, unsigned n, bool level)
+{
+	struct irq_chip *chip = opaque;
+	struct lock *lock = &chip->device.bus->irq_lock;
+
+	if (chip->sources[n].high == level)
+		return;
+	lock_take(lock);
+	change_source(chip, &chip->sources[n], level);
+	lock_drop(lock);
 }
 
 struct irq_line irq_isa_line(struct device *device, unsigned n)
@@ -275,7 +305,7 @@ int irq_chip_create(struct bus *bus, unsigned cpu_count, const struct lapic_ops 
 		return error_set(err, ENOMEM, "out of memory for the interrupt controllers");
 	}
 	chip->lapics = lapics;
-	device_init(&chip->device, bus, "irq", &irq_chip_ops);
+	device_init_sharing(&chip->device, bus, "irq", &irq_chip_ops, &bus->irq_lock);
 	bus->irq = chip;
 	for (unsigned i = 0; i < cpu_count; i++) {
 		chip->lapics[i] = lapic_create(chip, i, ops, cpus[i], err);

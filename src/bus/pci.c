@@ -1,6 +1,6 @@
 /*
  * PCI: configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3), one bus, base address registers and
- * INTx. All under bus->lock.
+ * INTx. All under pci_lock.
  */
 #include "bus/private.h"
 
@@ -59,16 +59,20 @@ static void update_lines(struct pci_bus *pci_bus)
 		irq_set(&pci_bus->isa_lines[i], levels[i]);
 }
 
+/* A pin's level is its device's to say, as that of any source. */
 static void intx_set(void *opaque, unsigned devfn, bool level)
 {
 	struct pci_bus *pci_bus = opaque;
+	struct lock *lock = pci_bus->device.lock;
 	uint8_t *status = &pci_bus->functions[devfn]->config[PCI_STATUS];
 
 	if (pci_bus->intx_level[devfn] == level)
 		return;
+	lock_take(lock);
 	pci_bus->intx_level[devfn] = level;
 	*status = level ? *status | STATUS_INTERRUPT : *status & ~STATUS_INTERRUPT;
 	update_lines(pci_bus);
+	lock_drop(lock);
 }
 
 /* All at once: on the way from one routing to another no line moves that does not in the end. */
@@ -236,21 +240,53 @@ static struct pci_device *selected(const struct pci_bus *pci_bus)
 	return pci_bus->functions[bits(pci_bus->address, 15, 8)];
 }
 
+/* The range that the offset is a window of, with *w; NULL: it is none. */
+static const struct bus_range *window_at(const struct pci_device *pci, unsigned offset, struct pci_window *w)
+{
+	if (!pci || !pci->window || !pci->window(pci, offset, w))
+		return NULL;
+	if (w->bar >= ARRAY_SIZE(pci->bars) || !range_ok(w->offset, w->size, pci->bars[w->bar].size) ||
+	    !(pci->bars[w->bar].range.sizes & w->size))
+		return NULL;
+	BUG_ON(!pci->bars[w->bar].range.takes_locks);
+	return &pci->bars[w->bar].range;
+}
+
+/* What is behind a window is read and written without pci_lock, as when the BAR is accessed itself. */
 static uint64_t data_read(struct device *device, uint64_t offset, unsigned size)
 {
 	struct pci_bus *pci_bus = (struct pci_bus *)device;
-	const struct pci_device *pci = selected(pci_bus);
+	const struct bus_range *range;
+	struct pci_device *pci;
+	struct pci_window w;
+	uint64_t value = ~0ull;
 
-	return pci ? config_read(pci, (pci_bus->address & 0xfc) + offset, size) : ~0ull;
+	lock_take(&device->bus->pci_lock);
+	pci = selected(pci_bus);
+	offset += pci_bus->address & 0xfc;
+	range = window_at(pci, (unsigned)offset, &w);
+	if (pci && !range)
+		value = config_read(pci, (unsigned)offset, size);
+	lock_drop(&device->bus->pci_lock);
+	return range ? range->read(&pci->device, w.offset, w.size) : value;
 }
 
 static void data_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	struct pci_bus *pci_bus = (struct pci_bus *)device;
-	struct pci_device *pci = selected(pci_bus);
+	const struct bus_range *range;
+	struct pci_device *pci;
+	struct pci_window w;
 
-	if (pci)
-		config_write(pci, (pci_bus->address & 0xfc) + offset, size, value);
+	lock_take(&device->bus->pci_lock);
+	pci = selected(pci_bus);
+	offset += pci_bus->address & 0xfc;
+	range = window_at(pci, (unsigned)offset, &w);
+	if (pci && !range)
+		config_write(pci, (unsigned)offset, size, value);
+	lock_drop(&device->bus->pci_lock);
+	if (range)
+		range->write(&pci->device, w.offset, w.size, value & (~0ull >> (64 - 8 * w.size)));
 }
 
 static const struct bus_range *byte_port(const struct pci_bus *pci_bus, uint64_t offset)
@@ -350,7 +386,6 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 			.set = intx_set,
 			.opaque = bus->pci,
 			.n = pci->devfn,
-			.lock = pci->device.lock == &bus->lock ? NULL : &bus->lock,
 		};
 	bus->pci->functions[pci->devfn] = pci;
 	return 0;
@@ -502,7 +537,7 @@ int pci_bus_create(struct bus *bus, struct error *err)
 
 	if (!pci_bus)
 		return error_set(err, ENOMEM, "out of memory for the PCI bus");
-	device_init(&pci_bus->device, bus, "pci", &pci_bus_ops);
+	device_init_sharing(&pci_bus->device, bus, "pci", &pci_bus_ops, &bus->pci_lock);
 	bus->pci = pci_bus;
 	for (unsigned i = 0; i < PIRQS; i++)
 		pci_bus->pirq_route[i] = -1;
@@ -518,6 +553,7 @@ int pci_bus_create(struct bus *bus, struct error *err)
 						 .size = 4,
 						 .sizes = 1 | 2 | 4,
 						 .device = &pci_bus->device,
+						 .takes_locks = true,
 						 .read = data_read,
 						 .write = data_write };
 	result = bus_map(bus, BUS_PIO, &pci_bus->ranges[0], err);

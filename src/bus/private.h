@@ -1,9 +1,9 @@
 /*
  * What the files of bus/ share: the interrupt controllers as irq.c wires them together.
  *
- * Lock order: bus->lock, then lapic->timer_lock, then the clock's own lock. Callbacks of struct lapic_ops may be called with
- * any of these held and must take none of them. The bus lock is taken by a vCPU's thread for an INTA cycle, for taking an interrupt that a timer watches and for an EOI
- * broadcast only, with no other lock held; a local APIC's timer callback runs with it held already and needs nothing from it.
+ * Lock order: irq_lock, then lapic->timer_lock, then the clock's own lock. Callbacks of struct lapic_ops may be called with
+ * any of these held and must take none of them. A vCPU's thread takes irq_lock for an INTA cycle, for taking an interrupt that a timer watches and
+ * for an EOI broadcast only, with no other lock held; a local APIC's timer callback needs none.
  */
 #ifndef DOPPEL_BUS_PRIVATE_H
 #define DOPPEL_BUS_PRIVATE_H
@@ -56,19 +56,15 @@ struct irq_chip {
 	struct ioapic *ioapic;
 	struct lapic **lapics;
 	unsigned cpu_count;
-	_Atomic bool intr; /* the 8259 pair's output; written under bus->lock */
+	_Atomic bool intr; /* the 8259 pair's output; written under irq_lock */
 	/* See irq_watch_timer(). The vector by which the IOAPIC sends ISA interrupt 0; 0: it does not, or nobody watches. */
 	_Atomic uint8_t timer_vector;
 	void (*timer_taken)(void *opaque);
 	void *timer_opaque;
 };
 
-/* bus->lock held: a CPU has taken ISA interrupt 0. */
-static inline void irq_timer_taken(struct irq_chip *chip)
-{
-	if (chip->timer_taken)
-		chip->timer_taken(chip->timer_opaque);
-}
+/* Without a lock: a CPU has taken ISA interrupt 0. */
+void irq_timer_taken(struct irq_chip *);
 
 /* Any thread. Did at least one local APIC accept it? */
 bool irq_deliver(struct irq_chip *, const struct irq_message *);
@@ -89,7 +85,7 @@ bool lapic_accepts_intr(struct lapic *);
 /* The 8259's output rose. */
 void lapic_intr(struct lapic *);
 
-/* ---- pci.c, bus->lock held ---- */
+/* ---- pci.c, pci_lock held ---- */
 /* NULL: there is none. */
 struct pci_device *pci_function(const struct bus *, unsigned devfn);
 /* Does each device's record have a place of its own? */
@@ -129,16 +125,16 @@ void msix_remove(struct msix *);
 /* ---- i440fx.c ---- */
 int i440fx_create(struct bus *, struct error *);
 
-/* ---- pic.c, bus->lock held ---- */
+/* ---- pic.c, irq_lock held ---- */
 struct pic *pic_create(struct irq_chip *, struct error *);
 void pic_set_line(struct pic *, unsigned n, bool level);
 enum irq_receiver pic_receiver(struct pic *, unsigned n);
-/* The two INTA cycles: the vector. */
-uint8_t pic_acknowledge(struct pic *);
+/* The two INTA cycles: the vector. *timer: it is ISA interrupt 0's, see irq_timer_taken(). */
+uint8_t pic_acknowledge(struct pic *, bool *timer);
 /* irq.c: the pair's INTR output changed */
 void irq_pic_output(struct irq_chip *, bool level);
 
-/* ---- ioapic.c, bus->lock held ---- */
+/* ---- ioapic.c, irq_lock held ---- */
 struct ioapic *ioapic_create(struct irq_chip *, struct error *);
 void ioapic_set_line(struct ioapic *, unsigned pin, bool level);
 enum irq_receiver ioapic_receiver(struct ioapic *, unsigned pin);

@@ -1,6 +1,6 @@
 /*
  * devices: the devices of the PC, and the table of their types, from which the command line, its help and the order of creation come.
- * They are destroyed and reset with the bus, or unplugged. All run under bus->lock.
+ * They are destroyed and reset with the bus, or unplugged. Each runs under its own lock.
  */
 #ifndef DOPPEL_DEVICES_H
 #define DOPPEL_DEVICES_H
@@ -71,7 +71,8 @@ struct device_type {
 	_(uart)                                                                                                        \
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
-	_(testdev)
+	_(testdev)                                                                                                     \
+	_(virtio_rng)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
@@ -111,9 +112,9 @@ int rtc_create(struct bus *, unsigned cpu_count, struct error *);
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
 /* Bit n: there is a UART at COM(n + 1). */
 unsigned uart_ports(struct bus *);
-/* The processor drives FERR#, learns IGNNE#. Takes bus->lock. */
+/* The processor drives FERR#, learns IGNNE#. In its thread. */
 bool coprocessor_error(struct bus *, bool asserted);
-/* Press the power button (SCI), any thread. */
+/* Press the power button (SCI); in the thread that plugs and unplugs devices. */
 void piix_power_button(struct bus *);
 
 /* ---- fixed places that boot/'s tables and the devices agree on ---- */

@@ -24,30 +24,39 @@ int host_thread_create(pthread_t *, const char *name, void *(*fn)(void *), void 
 /* ---- locks ---- */
 
 /*
- * A group of locks that threads may wait for in the middle of something: waits tells whom it may concern. A thread has one lock of a group at a
- * time, and the group's first one besides; or all.
+ * A group of locks that threads may wait for in the middle of something: waits tells whom it may concern. They are taken in one order: by rank,
+ * those of one rank by age; and given back the other way round. A thread has single ones, or all of a group.
  */
 struct lock_group {
 	/* The calling thread is about to wait for a lock, or has waited, and has it. Called with other locks of the group held, or none. */
 	void (*waits)(void *opaque, bool begins);
 	void *waits_opaque;
-	struct list locks; /* private: in the order in which they may be taken */
+	struct list locks; /* private: in their order */
+	uint32_t made;	   /* private: so many, ever */
 };
 struct lock {
 	pthread_mutex_t mutex;
 	struct lock_group *group;
-	struct list node; /* private */
+	uint64_t order;	    /* private: its place */
+	struct lock *outer; /* private: what who has it had taken last before */
+	struct list node;   /* private */
 };
 void lock_group_init(struct lock_group *);
 /* Created and destroyed while nobody uses the group, or by who has all of it. */
-void lock_init(struct lock *, struct lock_group *);
+void lock_init(struct lock *, struct lock_group *, unsigned rank);
 void lock_destroy(struct lock *);
-/* Not twice. */
+/* Not twice, and none that comes before one that the thread has: that is a mistake of ours, and found at once. */
 void lock_take(struct lock *);
 /* False: somebody else has it. */
 bool lock_try(struct lock *);
+/* The one taken last. */
 void lock_drop(struct lock *);
-/* All of the group: taking one of them is nothing then. Not twice. */
+/*
+ * pthread_cond_wait() with the lock taken last: as when one waits for the lock itself, whom it concerns is told. For what another thread will do
+ * soon, without the other locks that the caller has.
+ */
+void lock_wait(struct lock *, pthread_cond_t *);
+/* All of the group, while the thread has none: taking one of them is nothing then. Not twice. */
 void lock_take_all(struct lock_group *);
 void lock_drop_all(struct lock_group *);
 

@@ -1,7 +1,7 @@
 /*
  * What the files of machine/ share.
  *
- * Locks, in the order in which they may be taken: a device's own lock, then bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
+ * Locks, in the order in which they may be taken: devices' locks (bus.h), then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
  * (never two of these).
  */
 #ifndef DOPPEL_MACHINE_PRIVATE_H

@@ -142,7 +142,10 @@ void machine_memory_lost(void *machine, const struct error *why)
 
 void machine_quit(struct machine *m) { machine_request(m, REQUEST_QUIT); }
 
-void machine_power_button(struct machine *m) { piix_power_button(m->bus); }
+static void press_power_button(void *machine) { piix_power_button(((struct machine *)machine)->bus); }
+
+/* Devices come and go in the loop's thread. */
+void machine_power_button(struct machine *m) { event_loop_post(m->loop, press_power_button, m); }
 
 /* ---- running ---- */
 

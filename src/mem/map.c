@@ -421,6 +421,7 @@ void mem_commit(struct guest_mem *mem)
 	pthread_mutex_unlock(&mem->layers_lock);
 	announce(mem, next);
 	atomic_store(&mem->map, next);
+	atomic_fetch_add(&mem->map_generation, 1);
 	while (atomic_load(&mem->readers))
 		sched_yield();
 	report(mem, before);
@@ -431,6 +432,7 @@ void map_renew(struct guest_mem *mem)
 	const struct mem_map *map = atomic_load(&mem->map);
 	struct mem_listener *listener;
 
+	atomic_fetch_add(&mem->map_generation, 1);
 	for (unsigned n = 0; n < map->count; n++) {
 		uint64_t start = map->regions[n].start, size = map->regions[n].size;
 

@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/uio.h>
 
 /* The PC's hole below 4 GiB: RAM beyond this goes above 4 GiB. */
 #define MEM_LOW_TOP   0xc0000000ull
@@ -167,7 +168,8 @@ struct guest_mem {
 	_Atomic bool stale;	       /* the layers are not what the map says */
 	_Atomic(struct mem_map *) map; /* changed by mem_commit() */
 	struct mem_map maps[2];
-	_Atomic unsigned readers; /* copies under way: the map that they look into stays */
+	_Atomic uint64_t map_generation; /* changes with what the map says: for who keeps what he found there */
+	_Atomic unsigned readers;	 /* copies under way: the map that they look into stays */
 	struct list listeners;
 	pthread_mutex_t fetch_lock;
 	_Atomic unsigned origins; /* memories of which pages are absent */
@@ -249,6 +251,18 @@ struct mem_page *mem_page(struct guest_mem *, gpa_t);
 int mem_read(struct guest_mem *, gpa_t, void *, size_t);
 int mem_write(struct guest_mem *, gpa_t, const void *, size_t);
 int mem_fill(struct guest_mem *, gpa_t, uint8_t, size_t);
+
+/*
+ * ---- dma.c: guest memory that the host's kernel reads or writes for a device ----
+ *
+ * Appends host addresses of [addr, addr + len) to the *count pieces in iov; neighbours become one. They may be used, for as long as it takes, until the
+ * device's pause() (bus.h) returns; the map may change meanwhile. write: where writes go. -EFAULT when part of it is no memory, or ROM that would be written;
+ * -E2BIG when there would be more pieces than room. *count has then moved. Any thread, also with a device's lock.
+ */
+int mem_dma_map(struct guest_mem *, gpa_t addr, size_t len, bool write, struct iovec *iov, unsigned *count,
+		unsigned room);
+/* What mem_note_write() is for other writes: bytes at these addresses, which are of one piece, were written. */
+void mem_dma_written(struct guest_mem *, const void *host, size_t len);
 
 /*
  * Places where two pages are shown one behind the other; one thread's. NULL: no memory, which mem_pair() takes. What a pair needs of the

@@ -38,4 +38,11 @@ void memory_fini(struct guest_mem *, struct memory *);
 static inline void map_enter(struct guest_mem *mem) { atomic_fetch_add(&mem->readers, 1); }
 static inline void map_leave(struct guest_mem *mem) { atomic_fetch_sub(&mem->readers, 1); }
 
+/* Of so many bytes, how many mem_find() has answered for. */
+static inline size_t map_part(const struct guest_mem *mem, const struct mem_region *region, gpa_t addr, size_t len)
+{
+	len = MIN(len, region->start + region->size - addr.v);
+	return mem_has_origins(mem) ? MIN(len, PAGE_SIZE - (addr.v & (PAGE_SIZE - 1))) : len;
+}
+
 #endif

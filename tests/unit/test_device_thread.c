@@ -207,8 +207,7 @@ struct writer_options {
 struct dma_device {
 	struct pci_device pci;
 	const struct writer_options *options;
-	struct lock lock;	  /* what follows */
-	uint32_t round, answered; /* bits, by vCPU */
+	uint32_t round, answered; /* bits, by vCPU; under the device's lock, both */
 	/* the thread's */
 	pthread_t thread;
 	pthread_mutex_t state_lock;
@@ -248,14 +247,14 @@ static void begin_round(struct dma_device *d, uint32_t n)
 
 	mem_write(bus->mem, gpa(CODE + 1), &n, sizeof(n));
 	mem_write(bus->mem, gpa(PTE), &pte, sizeof(pte));
-	lock_take(&d->lock);
+	lock_take(d->pci.device.lock);
 	d->round = n;
 	d->answered = 0;
 	d->all_answered = false;
 	/* A device may write with its lock held: who waits for it counts as stopped. */
 	mem_write(bus->mem, gpa(ROUND), &n, sizeof(n));
 	irq_set(&d->pci.intx, d->options->intx);
-	lock_drop(&d->lock);
+	lock_drop(d->pci.device.lock);
 	irq_msi(bus, 0xfee00000, 0x40);
 }
 
@@ -319,7 +318,6 @@ static void dma_destroy(struct device *device)
 	if (d->started)
 		pthread_join(d->thread, NULL);
 	pci_remove(&d->pci);
-	lock_destroy(&d->lock);
 	pthread_mutex_destroy(&d->state_lock);
 	pthread_cond_destroy(&d->state_changed);
 	free(d);
@@ -340,9 +338,7 @@ static int dma_create(struct bus *bus, const void *options, struct error *err)
 	d->paused = d->all_answered = true;
 	pthread_mutex_init(&d->state_lock, NULL);
 	pthread_cond_init(&d->state_changed, NULL);
-	lock_init(&d->lock, &bus->locks);
 	device_init(device, bus, "dma-writer", &dma_ops);
-	device->lock = &d->lock;
 	pci_init_config(&d->pci, 0x1234, 0x5678, 0xff0000, 0, 0, 1);
 	d->pci.bars[0].size = 0x1000;
 	d->pci.bars[0].range = (struct bus_range){ .sizes = 4, .read = status_read, .write = answer_write };

@@ -72,11 +72,13 @@ bool coprocessor_error(struct bus *bus, bool asserted)
 	struct device *device;
 	bool ignore = false;
 
-	lock_take(&bus->lock);
-	list_for_each (device, &bus->devices, node)
-		if (device->ops == &coprocessor_ops)
+	list_for_each (device, &bus->devices, node) {
+		if (device->ops == &coprocessor_ops) {
+			lock_take(device->lock);
 			ignore = set_error((struct coprocessor *)device, asserted);
-	lock_drop(&bus->lock);
+			lock_drop(device->lock);
+		}
+	}
 	return ignore;
 }
 
