@@ -40,7 +40,7 @@ static bool function_asserts(const struct pci_bus *pci_bus, unsigned devfn)
 	const struct pci_device *pci = pci_bus->functions[devfn];
 
 	return pci && pci_bus->intx_level[devfn] && !(load_le16(&pci->config[PCI_COMMAND]) & COMMAND_NO_INTX) &&
-	       !(pci->msix && msix_enabled(pci->msix));
+	       !(pci->msix && msix_replaces_intx(pci->msix));
 }
 
 static void update_lines(struct pci_bus *pci_bus)
@@ -356,9 +356,12 @@ uint8_t pci_add_capability(struct pci_device *pci, uint8_t id, unsigned size)
 	return (uint8_t)at;
 }
 
+/* Behind the bridges and where a display is looked for. */
+#define FIRST_ANY_SLOT 3
+
 static unsigned free_slot(const struct pci_bus *pci_bus)
 {
-	for (unsigned devfn = 0; devfn < PCI_FUNCTIONS; devfn += 8) {
+	for (unsigned devfn = FIRST_ANY_SLOT << 3; devfn < PCI_FUNCTIONS; devfn += 8) {
 		bool taken = false;
 
 		for (unsigned function = 0; function < 8; function++)
@@ -374,7 +377,7 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 	BUG_ON(slot > PCI_ANY_SLOT || function > 7);
 	pci->any_slot = slot == PCI_ANY_SLOT;
 	if (pci->any_slot && (slot = free_slot(bus->pci)) == PCI_ANY_SLOT)
-		return error_set(err, EBUSY, "%s: none of the 32 PCI slots is free", pci->device.name);
+		return error_set(err, EBUSY, "%s: no PCI slot is free", pci->device.name);
 	pci->devfn = (uint8_t)(slot << 3 | function);
 	if (bus->pci->functions[pci->devfn])
 		return error_set(err, EBUSY, "%s: PCI function 00:%02x.%u is taken by %s", pci->device.name, slot,

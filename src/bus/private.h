@@ -117,6 +117,8 @@ int pci_bus_loaded(const struct bus *, struct error *);
 /* ---- msix.c, bus->lock held, or nobody else there ---- */
 /* The configuration space has changed: what may be sent now, is. */
 void msix_update(struct msix *);
+/* By the configuration space alone: as soon as that was loaded. */
+bool msix_replaces_intx(const struct msix *);
 /* Everything masked, nothing pending. */
 void msix_reset(struct msix *);
 int msix_loaded(const struct msix *, struct error *);
