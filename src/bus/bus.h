@@ -170,11 +170,15 @@ void bus_reset(struct bus *);
  * Takes all locks; no vCPU runs.
  */
 void bus_attach(struct bus *);
+/* Before that, with all fields loaded and all locks held: what no device can check alone. -EINVAL names what is wrong; nothing changes. */
+int bus_loaded(struct bus *, struct error *);
 /* Their own threads, in order of creation; and the other way round. All vCPUs are stopped. */
 void bus_pause(struct bus *);
 void bus_resume(struct bus *);
 /* The last one created that belongs to it; NULL: there is none. */
 struct device *bus_last_device(struct bus *, const struct device_plug *);
+/* Behind this one (NULL: the first) in the order of names and instances, whatever that of creation was; NULL: it was the last. */
+struct device *bus_next_device(struct bus *, const struct device *);
 /* NULL: there is none. */
 struct device *bus_find_device(struct bus *, const char *name, unsigned instance);
 /*
@@ -278,10 +282,10 @@ void lapic_tsc_changed(struct lapic *);
 int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, void *const cpus[], struct error *);
 /*
  * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only. Each call makes a source of its
- * own (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and lowers it when
- * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
+ * own, of this device (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and
+ * lowers it when the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
-struct irq_line irq_isa_line(struct bus *, unsigned n);
+struct irq_line irq_isa_line(struct device *, unsigned n);
 /* While nobody uses the bus: the source goes low, and is nobody's. What is not connected may be freed as well. */
 void irq_line_free(struct irq_line *);
 /* Of the local APICs. */
@@ -316,9 +320,17 @@ void ticks_forget(struct bus *, struct ticks);
 
 /* ---- PCI (pci.c): host bridge i440FX at 00:00.0, config mechanism #1 ---- */
 
+/* Registers that are seen through the configuration space. */
+struct pci_window {
+	unsigned bar;
+	uint32_t offset;
+	uint8_t size; /* 1, 2, 4 */
+};
+
 struct pci_device {
 	struct device device;
-	uint8_t devfn;
+	uint8_t devfn; /* slot << 3 | function */
+	bool any_slot; /* it got one that was free; another machine's record may put it elsewhere */
 	uint8_t config[256];
 	uint8_t config_mask[256];  /* bits the guest may write */
 	uint8_t config_w1c[256];   /* bits that a written 1 clears */
@@ -332,13 +344,19 @@ struct pci_device {
 			*memory; /* what it shows, of its size; NULL: the range's functions answer. The device's */
 		struct mem_layer layer;
 	} bars[6];
-	uint8_t bars_mapped;  /* by number: two may want the same place, who is there stays */
-	struct irq_line intx; /* routed by the PIIX3's PIRQ registers */
+	uint8_t bars_mapped;	   /* by number: two may want the same place, who is there stays */
+	struct irq_line intx;	   /* routed by the PIIX3's PIRQ registers, unless MSI-X is enabled */
+	unsigned capabilities_end; /* where the next capability goes; 0: there is none yet */
+	struct msix *msix;	   /* NULL: it has none; the device's */
 	/*
 	 * After a config write was merged; NULL: nothing special. Under pci_lock, as all of this struct is: no device's lock is taken here, and
 	 * what the device's own code wants to know of its configuration is kept by this in an atomic field; or bus_defer() does it.
 	 */
 	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);
+	/*
+	 * Is an access to this offset one to some bytes of a BAR, and which? pci_lock is held. BARs must have ranges that take their locks themselves. NULL: none is.
+	 */
+	bool (*window)(const struct pci_device *, unsigned offset, struct pci_window *);
 };
 
 /*
@@ -347,7 +365,8 @@ struct pci_device {
  */
 #define PCI_CONFIG_STATE(_, T)                                                                                         \
 	_(T, uint8_t, pci.config, 256, 1000, 0, 0xff)                                                                  \
-	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)
+	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)                                                               \
+	_(T, uint8_t, pci.devfn, 1, 1002, 0, 0xff)
 
 /* Ports 0xcf8..0xcff; the host bridge. */
 int pci_bus_create(struct bus *, struct error *);
@@ -361,13 +380,19 @@ void i440fx_set_ram(struct bus *, enum i440fx_ram);
 void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint32_t class_revision,
 		     uint16_t subsystem_vendor, uint16_t subsystem, uint8_t interrupt_pin);
 /*
- * Plug a device after device_init, pci_init_config and setting its bars (type bits and masks of their registers are filled in
- * here; range.read, .write, .sizes are the device's). Sets intx. -EBUSY when the place is taken.
+ * Of `size` bytes, of which the first two (ID and link) are filled in here; the others, and config_mask where the guest may write, are the
+ * caller's. After pci_init_config, before pci_add. Returns its offset in the configuration space.
  */
+uint8_t pci_add_capability(struct pci_device *, uint8_t id, unsigned size);
+/*
+ * Plug a device after device_init, pci_init_config, its capabilities, and setting its bars (type bits and masks of their registers are filled in
+ * here; range.read, .write, .sizes are the device's). Sets intx. PCI_ANY_SLOT: the first that is free. -EBUSY when the place is taken.
+ */
+#define PCI_ANY_SLOT 32
 int pci_add(struct bus *, struct pci_device *, unsigned slot, unsigned function, struct error *);
 /* Configuration space as after power-on, BARs unmapped, INTx low. */
 void pci_reset(struct pci_device *);
-/* -EINVAL if read-only bits of config[] differ, or a BAR is mapped where none can be. */
+/* -EINVAL if read-only bits of config[] differ, a BAR is mapped where none can be, or the device cannot be where it was. */
 int pci_loaded(struct pci_device *, struct error *);
 /* Maps the BARs. */
 void pci_attach(struct pci_device *);
@@ -384,5 +409,55 @@ void pci_set_pirqs(struct bus *, const int isa_lines[PIRQS]);
  * mapped on the bus, but asked for byte accesses to its ports, under pci_lock. One range a bus.
  */
 void pci_set_byte_ports(struct bus *, const struct bus_range *);
+
+/* ---- MSI-X (msix.c): PCI Local Bus Specification 3.0, 6.8.2; PCI Express Base Specification 5.0, 7.7.2 ---- */
+
+#define MSIX_MAX_VECTORS 128
+
+/*
+ * A device embeds it as `msix`. Its functions take no device's lock and may be called by any thread with or without one: it has a lock of its own, under which
+ * it takes no other. While vCPUs and devices are paused nobody takes that, and its fields may be saved and loaded.
+ */
+struct msix {
+	struct pci_device *pci;
+	unsigned vectors;
+	uint8_t capability; /* offset in the configuration space */
+	pthread_mutex_t lock;
+	/* What the configuration space said last: */
+	_Atomic bool enabled;
+	bool silent; /* the function may not send: it is masked, or no bus master */
+	/* The table, and the pending bits. */
+	uint64_t address[MSIX_MAX_VECTORS];
+	uint32_t data[MSIX_MAX_VECTORS], masked[MSIX_MAX_VECTORS];
+	uint64_t pending[MSIX_MAX_VECTORS / 64];
+};
+
+/* For the device's record, behind PCI_CONFIG_STATE. */
+#define MSIX_STATE(_, T)                                                                                               \
+	_(T, uint64_t, msix.address, 128, 1010, 0, UINT64_MAX)                                                         \
+	_(T, uint32_t, msix.data, 128, 1011, 0, UINT32_MAX)                                                            \
+	_(T, uint32_t, msix.masked, 128, 1012, 1, 1)                                                                   \
+	_(T, uint64_t, msix.pending, 2, 1013, 0, UINT64_MAX)
+
+/*
+ * Before pci_add: adds the capability, with table and pending bits at `offset` (a multiple of 8) of memory BAR `bar`, 16 bytes a vector and 8 for each 64 of
+ * them. What the guest reads and writes there the BAR's range passes on to msix_read and msix_write. pci_add(), pci_reset() and so on do the rest.
+ */
+void msix_init(struct msix *, struct pci_device *, unsigned vectors, unsigned bar, uint32_t offset);
+/*
+ * Of a pci_device with MSI-X, offsets from where the table is: may be a range's functions. Accesses are of 4 or 8 bytes, naturally aligned; others, and what is
+ * behind the pending bits, read as zeros and change nothing.
+ */
+uint64_t msix_read(struct device *, uint64_t offset, unsigned size);
+void msix_write(struct device *, uint64_t offset, unsigned size, uint64_t value);
+/* The guest has chosen MSI-X: the device's INTx reaches nobody. */
+bool msix_enabled(const struct msix *);
+/*
+ * Sends the vector's message; while it is masked its pending bit is set instead, and it is sent once when it is unmasked. While MSI-X is not enabled
+ * nothing happens. vector < vectors.
+ */
+void msix_notify(struct msix *, unsigned vector);
+/* What the vector was to tell has been served meanwhile: a message that waits is not sent any more. */
+void msix_withdraw(struct msix *, unsigned vector);
 
 #endif

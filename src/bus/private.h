@@ -13,6 +13,9 @@
 struct pic;
 struct ioapic;
 
+/* By name and instance. */
+bool device_comes_before(const struct device *, const struct device *);
+
 /* An interrupt on its way to local APICs: from an IOAPIC, a message-signalled interrupt or another local APIC's ICR. */
 struct irq_message {
 	uint32_t destination;
@@ -33,15 +36,22 @@ enum shorthand { SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL, SHORTHAND_OTHERS
 
 /*
  * Several devices may pull one line (shared PCI interrupts, COM1 and COM3): each irq_isa_line() is a source of its own, the
- * line is high while any source is.
+ * line is high while any source is. In a record they are sorted by their devices' names and instances, so that it is the same in whatever
+ * order those were plugged.
  */
+struct irq_source {
+	const struct device *owner; /* NULL: nobody's */
+	uint8_t line;
+	bool high;
+};
+
 #define IRQ_CHIP_STATE(_, T) _(T, uint8_t, source_level, 128, 1, 0, 1)
 
 struct irq_chip {
 	struct device device;
-	STATE_FIELDS(IRQ_CHIP_STATE)
-	uint8_t source_line[IRQ_MAX_SOURCES];
-	unsigned line_count[IRQ_PINS]; /* sources that are high; derived from source_level */
+	STATE_FIELDS(IRQ_CHIP_STATE) /* while it is saved or loaded */
+	struct irq_source sources[IRQ_MAX_SOURCES];
+	unsigned line_count[IRQ_PINS]; /* sources that are high */
 	struct pic *pic;
 	struct ioapic *ioapic;
 	struct lapic **lapics;
@@ -78,6 +88,41 @@ void lapic_intr(struct lapic *);
 /* ---- pci.c, pci_lock held ---- */
 /* NULL: there is none. */
 struct pci_device *pci_function(const struct bus *, unsigned devfn);
+/* Does each device's record have a place of its own? */
+int pci_bus_loaded(const struct bus *, struct error *);
+
+/* Offsets and bits of the configuration space's header, type 0 */
+#define PCI_VENDOR	   0x00
+#define PCI_DEVICE	   0x02
+#define PCI_COMMAND	   0x04
+#define PCI_STATUS	   0x06
+#define PCI_REVISION	   0x08
+#define PCI_CACHE_LINE	   0x0c
+#define PCI_LATENCY	   0x0d
+#define PCI_BARS	   0x10
+#define PCI_SUBSYSTEM	   0x2c
+#define PCI_CAPABILITIES   0x34
+#define PCI_INTERRUPT_LINE 0x3c
+#define PCI_INTERRUPT_PIN  0x3d
+#define PCI_HEADER_SIZE	   0x40
+#define COMMAND_IO	   BIT(0)
+#define COMMAND_MEMORY	   BIT(1)
+#define COMMAND_MASTER	   BIT(2)
+#define COMMAND_WRITABLE   0x0547 /* I/O, memory, master, parity, SERR, interrupt disable */
+#define COMMAND_NO_INTX	   BIT(10)
+#define STATUS_INTERRUPT   BIT(3)
+#define STATUS_LIST	   BIT(4) /* there are capabilities */
+#define STATUS_W1C	   0xf900
+
+/* ---- msix.c, pci_lock held, or nobody else there ---- */
+/* The configuration space has changed: what may be sent now, is. */
+void msix_update(struct msix *);
+/* By the configuration space alone: as soon as that was loaded. */
+bool msix_replaces_intx(const struct msix *);
+/* Everything masked, nothing pending. */
+void msix_reset(struct msix *);
+int msix_loaded(const struct msix *, struct error *);
+void msix_remove(struct msix *);
 
 /* ---- i440fx.c ---- */
 int i440fx_create(struct bus *, struct error *);

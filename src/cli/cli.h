@@ -28,6 +28,8 @@ struct cli_command {
 	const char *notes;		   /* more paragraphs for help, or NULL */
 	/* What it does with the short forms of device types (devices.h), which are options of it, too; NULL: they are not. */
 	int (*short_form)(void *target, const struct device_type *, const char *value, struct error *);
+	/* What it does with words that are no options; NULL: there are none. */
+	int (*operand)(void *target, const char *word, struct error *);
 };
 
 extern const struct cli_command cli_commands[]; /* ended by a row without a name */
@@ -40,6 +42,8 @@ const char *cli_chardev_word(unsigned n);
 
 /* Parses argv[1...]; prints one line and returns EXIT_USAGE when something is wrong, else 0. */
 int cli_parse(const struct cli_command *, int argc, char **argv, void *target);
+/* Bytes: a number with K, M, G or T. -EINVAL with a sentence. */
+int cli_parse_size(const char *text, uint64_t *size, struct error *);
 /* "doppel COMMAND: sentence" on standard error. */
 void cli_complain(const char *command, const struct error *);
 void cli_print_help(const struct cli_command *, FILE *);
@@ -51,10 +55,13 @@ const char *cli_cpu_word(unsigned n);
 /* One member of a JSON object, both strings, and what follows it. */
 void cli_json_member(const char *name, const char *value, const char *after);
 
-extern const struct cli_option run_options[], audit_options[], doctor_options[];
+extern const struct cli_option run_options[], audit_options[], image_options[], doctor_options[];
+extern const char image_notes[];
+int image_operand(void *target, const char *word, struct error *);
 int run_short_form(void *target, const struct device_type *, const char *value, struct error *);
 int command_run(int argc, char **argv);
 int command_audit(int argc, char **argv);
+int command_image(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_help(int argc, char **argv);
 int command_version(int argc, char **argv);

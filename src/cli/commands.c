@@ -15,21 +15,23 @@ const struct cli_command cli_commands[] = {
 	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure. With "
 	  "--debug-exit\n"
 	  "odd ones are the guest's and even ones doppel's: 6 triple fault, 8 error. 128 + N: ended by signal N.",
-	  run_short_form },
+	  run_short_form, NULL },
 	{ "audit", "[OPTION...]", "what the sensitive instructions of the x86 show a guest's user mode", audit_options,
 	  command_audit,
 	  "A built-in guest executes every instruction that user mode may execute though it depends on the machine's\n"
 	  "state, or does something else than in its kernel: those that break a monitor which waits for traps. Each\n"
 	  "line says where, what such a monitor would show or break, and what the guest saw under this engine.\n"
 	  "Exit status: 0 all is as the guest's kernel set it up, 1 something is not, or an error, 2 wrong usage.",
-	  NULL },
-	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor,
 	  NULL, NULL },
-	{ "help", "[COMMAND]", "this list, or a command's options", NULL, command_help, NULL, NULL },
-	{ "version", "", "doppel's version", NULL, command_version, NULL, NULL },
+	{ "image", "COMMAND [OPTION...] FILE...", "make, examine, check and copy disk images", image_options,
+	  command_image, image_notes, NULL, image_operand },
+	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor,
+	  NULL, NULL, NULL },
+	{ "help", "[COMMAND]", "this list, or a command's options", NULL, command_help, NULL, NULL, NULL },
+	{ "version", "", "doppel's version", NULL, command_version, NULL, NULL, NULL },
 	{ "completion", "bash", "a completion script for a shell", NULL, command_completion,
-	  "To use it: source <(doppel completion bash)", NULL },
-	{ NULL, NULL, NULL, NULL, NULL, NULL, NULL },
+	  "To use it: source <(doppel completion bash)", NULL, NULL },
+	{ NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL },
 };
 
 const struct cli_command *cli_find(const char *name)

@@ -3,6 +3,7 @@
  */
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -18,6 +19,15 @@ static const struct device_type *short_form(unsigned n)
 		if ((*t)->short_form.name && !n--)
 			return *t;
 	return NULL;
+}
+
+/* Is the argument of its short form a character device? */
+static bool takes_chardev(const struct device_type *type)
+{
+	for (const struct device_option *o = type->options; o && o->name; o++)
+		if (type->short_form.option && !strcmp(o->name, type->short_form.option))
+			return o->kind == DEVICE_CHARDEV;
+	return false;
 }
 
 bool cli_option_at(const struct cli_command *command, unsigned n, struct cli_option *option,
@@ -39,7 +49,7 @@ bool cli_option_at(const struct cli_command *command, unsigned n, struct cli_opt
 		.name = (*type)->short_form.name,
 		.argument = (*type)->short_form.argument,
 		.help = (*type)->short_form.help,
-		.word = (*type)->short_form.option ? cli_chardev_word : NULL,
+		.word = takes_chardev(*type) ? cli_chardev_word : NULL,
 	};
 	return true;
 }
@@ -67,6 +77,8 @@ static int parse_option(const struct cli_command *command, int argc, char **argv
 	bool found = find_option(command, word, &value, &option, &type);
 	int rc;
 
+	if (!found && word[0] != '-' && command->operand)
+		return command->operand(target, word, err);
 	if (!found && word[0] != '-')
 		return error_set(err, EINVAL, "unexpected argument '%s'; 'doppel help %s' shows the usage", word,
 				 command->name);
@@ -95,6 +107,30 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *ta
 			return EXIT_USAGE;
 		}
 	}
+	return 0;
+}
+
+int cli_parse_size(const char *text, uint64_t *size, struct error *err)
+{
+	static const char suffixes[] = "KMGT";
+	unsigned shift = 0;
+	char *rest;
+	uint64_t number;
+
+	errno = 0;
+	number = strtoull(text, &rest, 10);
+	if (*rest) {
+		const char *suffix = strchr(suffixes, toupper((unsigned char)*rest));
+
+		if (suffix && !rest[1])
+			shift = 10 * (unsigned)(suffix - suffixes + 1);
+	}
+	if (*text < '0' || *text > '9' || errno || (*rest && !shift))
+		return error_set(err, EINVAL, "'%s' is no size; expected a number with K, M, G or T, such as 512M",
+				 text);
+	if (number > UINT64_MAX >> shift)
+		return error_set(err, EINVAL, "'%s' is too large", text);
+	*size = number << shift;
 	return 0;
 }
 

@@ -15,35 +15,11 @@ struct run_arguments {
 
 /* ---- values ---- */
 
-static int parse_size(const char *text, uint64_t *size, struct error *err)
-{
-	static const char suffixes[] = "KMGT";
-	unsigned shift = 0;
-	char *rest;
-	uint64_t number;
-
-	errno = 0;
-	number = strtoull(text, &rest, 10);
-	if (*rest) {
-		const char *suffix = strchr(suffixes, *rest);
-
-		if (suffix && !rest[1])
-			shift = 10 * (unsigned)(suffix - suffixes + 1);
-	}
-	if (*text < '0' || *text > '9' || errno || (*rest && !shift))
-		return error_set(err, EINVAL, "'%s' is no size; expected a number with K, M, G or T, such as 512M",
-				 text);
-	if (number > UINT64_MAX >> shift)
-		return error_set(err, EINVAL, "'%s' is too large", text);
-	*size = number << shift;
-	return 0;
-}
-
 static int set_memory(void *target, const char *value, struct error *err)
 {
 	struct run_arguments *run = target;
 	uint64_t size = 0;
-	int rc = parse_size(value, &size, err);
+	int rc = cli_parse_size(value, &size, err);
 
 	if (rc)
 		return rc;
@@ -61,7 +37,7 @@ static int set_overhead(void *target, const char *value, struct error *err)
 {
 	struct run_arguments *run = target;
 	uint64_t size = 0;
-	int rc = parse_size(value, &size, err);
+	int rc = cli_parse_size(value, &size, err);
 
 	if (rc)
 		return rc;
@@ -73,7 +49,7 @@ static int set_overhead(void *target, const char *value, struct error *err)
 
 static int set_trace_limit(void *target, const char *value, struct error *err)
 {
-	return parse_size(value, &((struct run_arguments *)target)->config.trace_limit, err);
+	return cli_parse_size(value, &((struct run_arguments *)target)->config.trace_limit, err);
 }
 
 static int set_cpus(void *target, const char *value, struct error *err)

@@ -52,6 +52,7 @@ struct device_type {
 		const char *name;     /* "--serial" */
 		const char *option;   /* which its argument is the value of; NULL: it has none */
 		const char *argument; /* what help calls it */
+		bool options_follow; /* other options may stand behind it, with commas between; else commas are its own */
 		const char *help;
 	} short_form;
 	/*
@@ -71,7 +72,10 @@ struct device_type {
 	_(uart)                                                                                                        \
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
-	_(testdev)
+	_(testdev)                                                                                                     \
+	_(virtio_rng)                                                                                                  \
+	_(virtio_blk)                                                                                                  \
+	_(virtio_net)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
@@ -98,6 +102,8 @@ void device_unplug(struct device_plug *);
 /* All that were plugged, the last one first. */
 void devices_unplug(struct bus *);
 const struct device_type *device_plug_type(const struct device_plug *);
+/* What the guest has of it, "NAME,OPTION=VALUE...": all numbers and switches; characters and texts are the host's side. */
+void device_plug_print(const struct device_plug *, FILE *);
 /* NULL: there is no such device, or it was not plugged. */
 struct device_plug *device_plug_find(struct bus *, const char *name, unsigned instance);
 

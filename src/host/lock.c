@@ -109,6 +109,18 @@ void lock_drop(struct lock *lock)
 		write_output(lock->group);
 }
 
+void lock_wait(struct lock *lock, pthread_cond_t *changed)
+{
+	struct lock_group *group = lock->group;
+
+	BUG_ON(this_has == group || this_last != lock);
+	if (group->waits)
+		group->waits(group->waits_opaque, true);
+	pthread_cond_wait(changed, &lock->mutex);
+	if (group->waits)
+		group->waits(group->waits_opaque, false);
+}
+
 void lock_take_all(struct lock_group *group)
 {
 	struct lock *lock;

@@ -1,0 +1,308 @@
+/*
+ * qcow2 images that doppel makes: random requests against a disk in memory with all sizes of clusters and refcounts, with and without
+ * something below; afterwards the tables agree, nothing is leaked, and a second opening shows the same.
+ */
+#include "lib/block_fixture.h"
+
+#include <sys/stat.h>
+
+#define DISK (3u << 20)
+
+static int setup(void **state)
+{
+	struct disk_folder *f = calloc(1, sizeof(*f));
+
+	folder_make(f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	folder_remove(*state);
+	free(*state);
+	return 0;
+}
+
+static void create(struct block_create_options o)
+{
+	struct error err = { 0 };
+
+	if (!o.format)
+		o.format = "qcow2";
+	unlink(o.file);
+	if (block_create(&o, &err))
+		print_message("%s\n", err.text);
+	assert_int_equal(err.code, 0);
+}
+
+static void print_line(void *opaque, const char *line)
+{
+	(void)opaque;
+	print_message("%s\n", line);
+}
+
+static struct block_check_result check(const char *file)
+{
+	struct block_options options = { .file = file };
+	struct block_check_result result;
+	struct error err = { 0 };
+
+	if (block_check(&options, BLOCK_REPAIR_NONE, &result, print_line, NULL, &err))
+		print_message("%s\n", err.text);
+	assert_int_equal(err.code, 0);
+	return result;
+}
+
+static void assert_whole(const char *file)
+{
+	struct block_check_result result = check(file);
+
+	assert_int_equal(result.errors, 0);
+	assert_int_equal(result.leaks, 0);
+}
+
+/* Nobody loses power here: without syncs, but for those who are for them. */
+#define QUICK .cache = BLOCK_UNSAFE
+
+static void random_session(const char *file, struct random_disk *d, struct block_options options, int steps)
+{
+	d->block = open_disk(file, options);
+	for (int step = 0; step < steps; step++)
+		random_step(d);
+	random_compare(d);
+	block_close(d->block);
+	if (!options.format)
+		assert_whole(file);
+	options.readonly = true;
+	d->block = open_disk(file, options);
+	random_compare(d);
+	block_close(d->block);
+}
+
+static void random_image(const char *file, uint64_t seed, struct block_options options, int steps)
+{
+	struct random_disk d;
+	struct block *block = open_disk(file, options);
+
+	random_init(&d, block, seed, 1 << 18);
+	block_close(block);
+	random_session(file, &d, options, steps);
+	random_session(file, &d, options, steps);
+	free(d.model);
+}
+
+static void test_cluster_sizes(void **state)
+{
+	struct disk_folder *f = *state;
+
+	for (uint64_t size = 512; size <= 2u << 20; size *= 2) {
+		create((struct block_create_options){ .file = f->file[0], .size = DISK + 512, .cluster_size = size });
+		random_image(f->file[0], size, (struct block_options){ QUICK, .discard = size != 4096 }, 120);
+	}
+}
+
+static void test_refcount_widths(void **state)
+{
+	struct disk_folder *f = *state;
+
+	for (unsigned n = 1; n <= 64; n *= 2) {
+		create((struct block_create_options){
+			.file = f->file[0], .size = DISK, .cluster_size = n % 3 ? 512 : 4096, .refcount_bits = n });
+		random_image(f->file[0], n, (struct block_options){ QUICK, .discard = true }, 120);
+	}
+}
+
+static void test_versions_and_caches(void **state)
+{
+	struct disk_folder *f = *state;
+
+	create((struct block_create_options){ .file = f->file[0], .size = DISK, .version = 2, .cluster_size = 1024 });
+	random_image(f->file[0], 1, (struct block_options){ .discard = true }, 60);
+	create((struct block_create_options){
+		.file = f->file[0], .size = DISK, .lazy_refcounts = true, .cluster_size = 512 });
+	random_image(f->file[0], 2, (struct block_options){ QUICK, .discard = true }, 200);
+	create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 4096 });
+	random_image(f->file[0], 3, (struct block_options){ .cache = BLOCK_NONE }, 60);
+	create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 512 });
+	random_image(f->file[0], 4, (struct block_options){ .cache = BLOCK_UNSAFE }, 200);
+}
+
+/* Layers: what the lower ones have shows where the upper ones have nothing, and they do not change. */
+static void test_layers(void **state)
+{
+	struct disk_folder *f = *state;
+	struct random_disk base;
+
+	for (unsigned version = 2; version <= 3; version++) {
+		create((struct block_create_options){ .file = f->file[0], .format = "raw", .size = DISK - 1024 });
+		random_image(f->file[0], 1, (struct block_options){ QUICK, .format = "raw" }, 100);
+		create((struct block_create_options){ .file = f->file[1],
+						      .size = DISK - 65536,
+						      .cluster_size = 2048,
+						      .version = version,
+						      .backing = "image0",
+						      .backing_format = "raw" });
+		random_image(f->file[1], 2, (struct block_options){ QUICK, .discard = true }, 40);
+		random_init(&base, open_disk(f->file[1], (struct block_options){ .readonly = true }), 1, 1);
+		block_close(base.block);
+		create((struct block_create_options){ .file = f->file[2],
+						      .size = DISK,
+						      .version = version,
+						      .backing = "image1",
+						      .backing_format = "qcow2" });
+		random_image(f->file[2], 3, (struct block_options){ QUICK, .discard = true }, 200);
+		base.block = open_disk(f->file[1], (struct block_options){ .readonly = true });
+		random_compare(&base);
+		block_close(base.block);
+		free(base.model);
+	}
+}
+
+/* A disk that is only a snapshot takes writes, and forgets them. */
+static void test_snapshot(void **state)
+{
+	struct disk_folder *f = *state;
+	struct block_options options = { .snapshot = true };
+	struct random_disk d, before;
+
+	create((struct block_create_options){ .file = f->file[0], .size = DISK });
+	random_image(f->file[0], 5, (struct block_options){ QUICK }, 100);
+	random_init(&before, open_disk(f->file[0], (struct block_options){ .readonly = true }), 1, 1);
+	d.block = open_disk(f->file[0], options);
+	random_init(&d, d.block, 6, 1 << 18);
+	assert_false(block_info(d.block)->readonly);
+	for (int step = 0; step < 300; step++)
+		random_step(&d);
+	random_compare(&d);
+	block_close(d.block);
+	random_compare(&before);
+	block_close(before.block);
+	free(before.model);
+	free(d.model);
+}
+
+/* ---- what is given back ---- */
+
+static uint64_t blocks_of(const char *file)
+{
+	struct stat st;
+
+	assert_int_equal(stat(file, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void test_discard(void **state)
+{
+	struct disk_folder *f = *state;
+	static uint8_t data[DISK];
+	struct block *b;
+
+	create((struct block_create_options){ .file = f->file[0], .size = DISK });
+	b = open_disk(f->file[0], (struct block_options){ .discard = true });
+	memset(data, 1, sizeof(data));
+	assert_int_equal(disk_io(b, BLOCK_WRITE, 0, data, sizeof(data)), 0);
+	assert_int_equal(disk_io(b, BLOCK_FLUSH, 0, NULL, 0), 0);
+	assert_true(blocks_of(f->file[0]) >= DISK);
+	assert_int_equal(disk_io(b, BLOCK_DISCARD, 0, NULL, DISK), 0);
+	assert_int_equal(disk_io(b, BLOCK_FLUSH, 0, NULL, 0), 0);
+	assert_true(blocks_of(f->file[0]) <= 512 << 10);
+	/* And used again. */
+	assert_int_equal(disk_io(b, BLOCK_WRITE, 0, data, sizeof(data)), 0);
+	block_close(b);
+	assert_whole(f->file[0]);
+	assert_true(blocks_of(f->file[0]) <= DISK + (512 << 10));
+}
+
+/* Where nothing blocks: the second write to a table that is in memory, to a cluster that is there or not. */
+static void test_in_line(void **state)
+{
+	struct disk_folder *f = *state;
+	static uint8_t data[4096] = { 5 };
+	struct iovec iov = { data, sizeof(data) };
+	struct block_request r = { .op = BLOCK_WRITE, .size = sizeof(data), .iov = &iov, .iov_count = 1 };
+	struct block *b;
+
+	create((struct block_create_options){ .file = f->file[0], .size = DISK });
+	b = open_disk(f->file[0], (struct block_options){ 0 });
+	assert_int_equal(block_do(b, &r), 0);
+	for (r.offset = 4096; r.offset < DISK; r.offset += 4096) {
+		assert_int_equal(block_try(b, &r), 0);
+		assert_int_equal(r.result, 0);
+	}
+	r.op = BLOCK_READ;
+	memset(data, 0, sizeof(data));
+	r.offset = 8192;
+	if (block_try(b, &r) == 0) {
+		assert_int_equal(r.result, 0);
+		assert_int_equal(data[0], 5);
+	}
+	block_close(b);
+	assert_whole(f->file[0]);
+}
+
+/* ---- many threads ---- */
+
+#define THREADS 4
+
+struct writer {
+	struct block *block;
+	unsigned n;
+	int failed;
+};
+
+/* Each has every fourth sector: they meet in all clusters. */
+static void *write_sectors(void *opaque)
+{
+	struct writer *w = opaque;
+	uint8_t data[BLOCK_SECTOR];
+
+	for (uint64_t at = w->n * BLOCK_SECTOR; at < DISK; at += THREADS * BLOCK_SECTOR) {
+		memset(data, (int)(at / BLOCK_SECTOR % 251), sizeof(data));
+		w->failed |= disk_io(w->block, BLOCK_WRITE, at, data, sizeof(data));
+		if (at % 65536 == w->n * BLOCK_SECTOR)
+			w->failed |= disk_io(w->block, BLOCK_FLUSH, 0, NULL, 0);
+		memset(data, 0, sizeof(data));
+		w->failed |= disk_io(w->block, BLOCK_READ, at, data, sizeof(data));
+		w->failed |= data[77] != at / BLOCK_SECTOR % 251;
+	}
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	struct disk_folder *f = *state;
+	struct writer writers[THREADS];
+	pthread_t threads[THREADS];
+	struct block *b;
+
+	create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 4096 });
+	b = open_disk(f->file[0], (struct block_options){ .cache = BLOCK_UNSAFE });
+	for (unsigned n = 0; n < THREADS; n++) {
+		writers[n] = (struct writer){ b, n, 0 };
+		assert_int_equal(host_thread_create(&threads[n], "writer", write_sectors, &writers[n], NULL), 0);
+	}
+	for (unsigned n = 0; n < THREADS; n++) {
+		pthread_join(threads[n], NULL);
+		assert_int_equal(writers[n].failed, 0);
+	}
+	block_close(b);
+	assert_whole(f->file[0]);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_cluster_sizes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_refcount_widths, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_versions_and_caches, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_layers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_discard, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_in_line, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
