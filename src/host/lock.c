@@ -111,14 +111,10 @@ void lock_drop(struct lock *lock)
 
 void lock_wait(struct lock *lock, pthread_cond_t *changed)
 {
-	struct lock_group *group = lock->group;
-
-	BUG_ON(this_has == group || this_last != lock);
-	if (group->waits)
-		group->waits(group->waits_opaque, true);
+	BUG_ON(this_has == lock->group || this_last != lock);
+	lock_waits(lock->group, true);
 	pthread_cond_wait(changed, &lock->mutex);
-	if (group->waits)
-		group->waits(group->waits_opaque, false);
+	lock_waits(lock->group, false);
 }
 
 void lock_take_all(struct lock_group *group)
