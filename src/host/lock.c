@@ -111,10 +111,13 @@ void lock_drop(struct lock *lock)
 
 void lock_wait(struct lock *lock, pthread_cond_t *changed)
 {
+	struct lock *outer = lock->outer; /* others have the lock meanwhile */
+
 	BUG_ON(this_has == lock->group || this_last != lock);
 	lock_waits(lock->group, true);
 	pthread_cond_wait(changed, &lock->mutex);
 	lock_waits(lock->group, false);
+	lock->outer = outer;
 }
 
 void lock_take_all(struct lock_group *group)

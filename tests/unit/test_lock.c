@@ -75,6 +75,45 @@ static void in_their_order(void **state)
 	assert_false(taken(&l->first));
 }
 
+/* Another thread has the lock while one waits with it, and no other one. */
+struct waiting {
+	struct lock *lock;
+	pthread_cond_t changed;
+	bool done;
+};
+
+static void *do_it(void *opaque)
+{
+	struct waiting *w = opaque;
+
+	lock_take(w->lock);
+	w->done = true;
+	pthread_cond_signal(&w->changed);
+	lock_drop(w->lock);
+	return NULL;
+}
+
+static void waiting_with_a_lock(void **state)
+{
+	struct locks *l = *state;
+	struct waiting w = { .lock = &l->later, .changed = PTHREAD_COND_INITIALIZER };
+	pthread_t thread;
+
+	lock_take(&l->first);
+	lock_take(&l->later);
+	assert_int_equal(pthread_create(&thread, NULL, do_it, &w), 0);
+	while (!w.done)
+		lock_wait(&l->later, &w.changed);
+	lock_drop(&l->later);
+	assert_true(taken(&l->first));
+	lock_take(&l->second);
+	lock_drop(&l->second);
+	lock_drop(&l->first);
+	assert_false(taken(&l->first));
+	pthread_join(thread, NULL);
+	pthread_cond_destroy(&w.changed);
+}
+
 /* A mistake of ours ends the process, which is another one here. */
 static void assert_found(void (*mistake)(struct locks *), struct locks *l)
 {
@@ -156,7 +195,8 @@ static void all_at_once(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(in_their_order), T(others_are_found), T(all_at_once) };
+	const struct CMUnitTest tests[] = { T(in_their_order), T(waiting_with_a_lock), T(others_are_found),
+					    T(all_at_once) };
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
