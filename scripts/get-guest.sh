@@ -8,6 +8,7 @@
 #       $DOPPEL_CACHE/generic/vmlinuz    linux-image-amd64
 #       $DOPPEL_CACHE/busybox/busybox     busybox-static
 #       $DOPPEL_CACHE/initrd.cpio.gz
+#       $DOPPEL_CACHE/cloud-modules/modules.cpio     drivers of the cloud kernel, to be put behind an initrd
 #   get-guest.sh --test   also what else the tests boot:
 #       $DOPPEL_CACHE/xen/xen                   xen-hypervisor-*-amd64, unpacked
 #       $DOPPEL_CACHE/memtest/memtest86+x64.bin, $DOPPEL_CACHE/memtest32/memtest86+ia32.bin
@@ -34,7 +35,7 @@ say() { echo "get-guest: $*" >&2; }
 
 if [ "${1:-}" = --missing ]; then
 	missing=
-	for name in cloud/vmlinuz generic/vmlinuz busybox/busybox initrd.cpio.gz xen/xen memtest/memtest86+x64.bin \
+	for name in cloud/vmlinuz cloud-modules/modules.cpio generic/vmlinuz busybox/busybox initrd.cpio.gz xen/xen memtest/memtest86+x64.bin \
 		memtest32/memtest86+ia32.bin 686/vmlinuz 686-pae/vmlinuz busybox-i386/busybox initrd-i386.cpio.gz; do
 		[ -e "$cache/$name" ] || missing="$missing $name"
 	done
@@ -119,6 +120,53 @@ unpack() {
 	work=
 }
 
+# Drivers that guests load by modprobe; what they need comes along.
+modules='virtio_pci virtio_mmio virtio-rng virtio_blk virtio_net virtio_console virtio_balloon virtio_pmem virtio_scsi virtiofs
+	vmw_vsock_virtio_transport nd_pmem sd_mod sr_mod xfs btrfs'
+
+# pack_modules ROOT: ROOT/modules.cpio of the modules in ROOT/lib/modules, and of no others.
+pack_modules() {
+	version=$(ls "$1/lib/modules")
+	"$cache/busybox/busybox" depmod -b "$1" "$version"
+	# shellcheck disable=SC2086
+	wanted=$(for module in $modules; do
+		grep -E "(^|/)$module\.ko:" "$1/lib/modules/$version/modules.dep" | tr -d :
+	done | tr ' ' '\n' | sort -u)
+	(cd "$1" && {
+		echo lib
+		echo lib/modules
+		echo "lib/modules/$version"
+		echo "lib/modules/$version/modules.dep"
+		echo "$wanted" | sed "s|^|lib/modules/$version/|"
+		echo "$wanted" | while read -r path; do
+			while path=${path%/*} && [ "$path" != kernel ]; do echo "lib/modules/$version/$path"; done
+			echo "lib/modules/$version/kernel"
+		done
+	} | LC_ALL=C sort -u | cpio -o -H newc --quiet --owner=0:0 >modules.cpio)
+}
+
+# The cloud kernel's, of the package that its kernel is of: if that is not to be had any more, the kernel is made anew as well.
+make_modules() {
+	[ ! -e "$cache/cloud-modules" ] || return 0
+	work=$(mktemp -d "$cache/.new.XXXXXX")
+	mkdir "$work/deb" "$work/root" "$work/out" "$work/kernel"
+	fetch linux-image-cloud-amd64 "$work/deb"
+	dpkg-deb -x "$work"/deb/*.deb "$work/root"
+	pack_modules "$work/root"
+	basename "$work"/deb/*.deb .deb | tee "$work/kernel/package" >"$work/out/package"
+	mv "$work/root/modules.cpio" "$work/out"
+	if ! cmp -s "$work/out/package" "$cache/cloud/package"; then
+		mv "$work"/root/boot/vmlinuz-* "$work/kernel/vmlinuz"
+		chmod 755 "$work/kernel" "$work/kernel/vmlinuz"
+		rm -rf "$cache/cloud"
+		mv -T "$work/kernel" "$cache/cloud"
+	fi
+	chmod 755 "$work/out"
+	mv -T "$work/out" "$cache/cloud-modules"
+	rm -rf "$work"
+	work=
+}
+
 # make_initrd NAME BUSYBOX: $cache/NAME of busybox in $cache/BUSYBOX.
 make_initrd() {
 	if [ -f "$cache/$1" ] && [ -z "$(find "$here/guest-init" "$cache/$2/busybox" -newer "$cache/$1")" ]; then
@@ -145,6 +193,7 @@ unpack linux-image-cloud-amd64 cloud 'boot/vmlinuz-*'
 unpack linux-image-amd64 generic 'boot/vmlinuz-*'
 unpack busybox-static busybox 'bin/busybox'
 make_initrd initrd.cpio.gz busybox
+make_modules
 [ "${1:-}" = --test ] || exit 0
 
 unpack xen-system-amd64 xen 'boot/xen-*.gz'

@@ -3,19 +3,22 @@
  * devices and their common life (reset, destruction). Knows nothing of what devices do.
  */
 #include "bus/map.h"
+#include "bus/private.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 /* ---- devices ---- */
 
-void device_init(struct device *device, struct bus *bus, const char *name, const struct device_ops *ops)
+void device_init_sharing(struct device *device, struct bus *bus, const char *name, const struct device_ops *ops,
+			 struct lock *lock)
 {
 	device->name = name;
 	device->ops = ops;
 	device->bus = bus;
 	device->instance = 0;
-	device->lock = &bus->lock;
+	device->lock = lock;
+	device->own_lock = NULL;
 	device->plug = bus->plugging;
 	while (bus_find_device(bus, name, device->instance))
 		device->instance++;
@@ -24,10 +27,25 @@ void device_init(struct device *device, struct bus *bus, const char *name, const
 		state_reset(ops->state, device);
 }
 
+void device_init(struct device *device, struct bus *bus, const char *name, const struct device_ops *ops)
+{
+	struct lock *own = malloc(sizeof(*own));
+
+	BUG_ON(!own); /* some bytes: malloc() gives them or the host ends us */
+	lock_init(own, &bus->locks, LOCK_DEVICE);
+	device_init_sharing(device, bus, name, ops, own);
+	device->own_lock = own;
+}
+
 void device_destroy(struct device *device)
 {
+	struct lock *own = device->own_lock;
+
 	list_remove(&device->node);
-	device->ops->destroy(device);
+	device->ops->destroy(device); /* it may have had a thread that uses the lock */
+	if (own)
+		lock_destroy(own);
+	free(own);
 }
 
 struct device *bus_last_device(struct bus *bus, const struct device_plug *plug)
@@ -38,6 +56,23 @@ struct device *bus_last_device(struct bus *bus, const struct device_plug *plug)
 		if (device->plug == plug)
 			last = device;
 	return last;
+}
+
+bool device_comes_before(const struct device *a, const struct device *b)
+{
+	int order = strcmp(a->name, b->name);
+
+	return order < 0 || (!order && a->instance < b->instance);
+}
+
+struct device *bus_next_device(struct bus *bus, const struct device *before)
+{
+	struct device *device, *next = NULL;
+
+	list_for_each (device, &bus->devices, node)
+		if ((!before || device_comes_before(before, device)) && (!next || device_comes_before(device, next)))
+			next = device;
+	return next;
 }
 
 struct device *bus_find_device(struct bus *bus, const char *name, unsigned instance)
@@ -79,7 +114,8 @@ struct bus *bus_create(struct guest_mem *mem, struct clock *clock, struct trace 
 		return NULL;
 	}
 	lock_group_init(&bus->locks);
-	lock_init(&bus->lock, &bus->locks);
+	lock_init(&bus->pci_lock, &bus->locks, LOCK_PCI);
+	lock_init(&bus->irq_lock, &bus->locks, LOCK_IRQ);
 	pthread_mutex_init(&bus->defer_lock, NULL);
 	list_init(&bus->deferred);
 	bus->remap.fn = commit_map;
@@ -103,7 +139,8 @@ void bus_destroy(struct bus *bus)
 		device_destroy(list_entry(bus->devices.prev, struct device, node));
 	bus_map_destroy(bus);
 	pthread_mutex_destroy(&bus->defer_lock);
-	lock_destroy(&bus->lock);
+	lock_destroy(&bus->pci_lock);
+	lock_destroy(&bus->irq_lock);
 	free(bus);
 }
 
@@ -132,6 +169,8 @@ void bus_attach(struct bus *bus)
 			device->ops->attach(device);
 	bus_unlock(bus);
 }
+
+int bus_loaded(struct bus *bus, struct error *err) { return bus->pci ? pci_bus_loaded(bus, err) : 0; }
 
 /* ---- locks ---- */
 
@@ -213,25 +252,26 @@ static uint64_t entry_access(const struct bus_entry *entry, uint64_t address, un
 	return value;
 }
 
-static struct lock *lock_of(const struct bus_entry *entry)
+static void leave(const struct bus_entry *entry)
 {
-	return entry->range->lock ? entry->range->lock : entry->range->device->lock;
+	if (entry->lock)
+		lock_drop(entry->lock);
 }
 
-/* Who answers the address, with the lock taken; what has moved while we waited for that is looked up anew. */
+/* Who answers the address, with the lock taken, if there is one; what has moved while we waited for that is looked up anew. */
 static bool enter(struct bus *bus, enum bus_space space, uint64_t address, struct bus_entry *entry)
 {
 	for (;;) {
 		uint64_t generation = atomic_load_explicit(&bus->map_generation, memory_order_acquire);
-		struct lock *lock;
 
 		if (!map_find(bus, space, address, entry))
 			return false;
-		lock = lock_of(entry);
-		lock_take(lock);
+		if (!entry->lock)
+			return true;
+		lock_take(entry->lock);
 		if (likely(generation == atomic_load_explicit(&bus->map_generation, memory_order_acquire)))
 			return true;
-		lock_drop(lock);
+		leave(entry);
 	}
 }
 
@@ -267,7 +307,7 @@ static unsigned access_part(struct bus *bus, const struct bus_access *access, un
 	part = largest_part(&entry, address, access->size - done);
 	if (part)
 		*bits = entry_access(&entry, address, part, access->write, access->value >> (8 * done));
-	lock_drop(lock_of(&entry));
+	leave(&entry);
 	return part ? part : 1;
 }
 
@@ -300,7 +340,7 @@ static int do_access(struct bus *bus, struct bus_access *access)
 		if (!access->write)
 			access->value = value;
 	}
-	lock_drop(lock_of(&entry));
+	leave(&entry);
 	return whole ? 0 : split_access(bus, access);
 }
 

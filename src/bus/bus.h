@@ -2,12 +2,12 @@
  * bus: the device base class, dispatch of port and memory-mapped accesses, interrupt lines and controllers (8259 pair,
  * IOAPIC, local APICs, MSI), PCI. What every PC device is plugged into.
  *
- * Locking: a range and a timer name the lock that their device's code runs under; by default it is the device's, device->lock, and by default
- * that is the board's, bus->lock, under which interrupt controllers and PCI are, too. None is recursive (host/lock.c). bus_access() and clock_run() take
- * them; a device's threads and its backend's callbacks do so themselves. Order: a device's own lock, then the board's (irq_set() takes it
- * where it must), then what architecture.md says. Looking up an address takes none. Local APICs are outside of all of this: their functions may be called
- * by any thread and synchronise themselves; those that the CPU calls (lapic_take, register accesses) may take bus->lock, so the caller holds
- * no lock that is taken under it. The functions of struct lapic_ops may be called with or without a device's lock and must not take one.
+ * Locking: a range and a timer name the lock that their device's code runs under; by default it is the device's own, device->lock. bus_access() and
+ * clock_run() take it; a device's threads and its backend's callbacks do so themselves. None is recursive (host/lock.c). Who receives a device's line
+ * takes the lock of the receiver: irq_lock, or pci_lock and then that. enum lock_rank is their order. Looking up an address takes none. Local
+ * APICs are outside of all of this: their functions may be called by any thread and synchronise themselves; those that the CPU calls (lapic_take,
+ * register accesses) may take irq_lock, and a timer's device's lock, so the caller holds none. The functions of struct lapic_ops may be called
+ * with or without a device's lock and must not take one.
  */
 #ifndef DOPPEL_BUS_H
 #define DOPPEL_BUS_H
@@ -50,15 +50,17 @@ struct device {
 	unsigned instance; /* tells devices of one name apart */
 	const struct device_ops *ops;
 	struct bus *bus;
-	/* What its code is called under: ranges and timers that name no other. The board's, bus->lock, unless it sets its own behind device_init(). */
-	struct lock *lock;
-	struct list node; /* bus->devices, in order of creation: the order of reset and of records in a snapshot */
+	struct lock *lock; /* what its code is called under: ranges and timers that name no other */
+	struct list node;  /* bus->devices, in order of creation: the order of reset and of records in a snapshot */
 	struct device_plug *plug; /* what it belongs to (devices/type.c); NULL: it is the machine's own */
+	struct lock *own_lock;	  /* private: made with it, goes behind it; NULL: it shares another's */
 };
 /* Of a device behind device_init(), with its lock. */
 void device_timer_init(struct device *, struct timer *, const char *name, void (*fire)(void *), void *opaque);
-/* The first instance of its name that is free. */
+/* The first instance of its name that is free, with a lock of its own. */
 void device_init(struct device *, struct bus *, const char *name, const struct device_ops *);
+/* The same under another's: of what is one with other devices. */
+void device_init_sharing(struct device *, struct bus *, const char *name, const struct device_ops *, struct lock *);
 /* While nobody uses the bus. */
 void device_destroy(struct device *);
 
@@ -83,6 +85,12 @@ struct bus_range {
 	uint8_t sizes; /* sum of allowed access sizes: 1 | 2 | 4 | 8 */
 	struct device *device;
 	struct lock *lock; /* NULL: the device's */
+	/*
+	 * Its functions are called under no lock and take what they need, for as long as they need it: where each register belongs to a queue with a
+	 * lock of its own, or what it starts is I/O of the host's, which no other register shall wait for. Any number of vCPUs may be in them at once,
+	 * and one that has looked the range up may come after it has moved or gone (not after its device has).
+	 */
+	bool takes_locks;
 	uint64_t (*read)(struct device *, uint64_t offset, unsigned size);
 	void (*write)(struct device *, uint64_t offset, unsigned size, uint64_t value);
 	bool moves;  /* the guest says where it is: bus_attach() finds it unmapped */
@@ -105,9 +113,19 @@ struct bus_work {
 	struct list node;
 };
 
+/* The ranks of locks: who has one takes none of a smaller rank; of the same rank, only what was made later. */
+enum lock_rank {
+	LOCK_QUEUE, /* of what a device serves by I/O of the host's: held while that is done */
+	LOCK_DEVICE,
+	LOCK_PCI, /* bus->pci_lock */
+	LOCK_IRQ, /* bus->irq_lock */
+};
+
 struct bus {
 	struct lock_group locks; /* of all devices */
-	struct lock lock;	 /* the board's, the last one in their order */
+	struct lock
+		pci_lock; /* configuration space of all functions and what follows from it: BARs, PAM, routes of INTx */
+	struct lock irq_lock; /* the 8259 pair, the IOAPIC and the lines to them */
 	int exit_code;
 	_Atomic bool a20_closed; /* address line 20 is held low; who changes it defers a20 */
 	struct bus_work a20;	 /* the machine's */
@@ -124,7 +142,7 @@ struct bus {
 	struct {
 		_Atomic uint64_t late, reinjected, given_up; /* edges */
 	} ticks;
-	/* Requests to the machine, any thread, bus->lock held or not; NULL: nobody listens. */
+	/* Requests to the machine, any thread, with locks or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
 	/* Calls fn(bus) with all vCPUs stopped. NULL: there are none. */
@@ -149,14 +167,18 @@ void bus_destroy(struct bus *);
 void bus_reset(struct bus *);
 /*
  * After all devices' fields were loaded: attach() of each in order of creation, ranges that move being unmapped before the first.
- * Takes bus->lock; no vCPU runs.
+ * Takes all locks; no vCPU runs.
  */
 void bus_attach(struct bus *);
+/* Before that, with all fields loaded and all locks held: what no device can check alone. -EINVAL names what is wrong; nothing changes. */
+int bus_loaded(struct bus *, struct error *);
 /* Their own threads, in order of creation; and the other way round. All vCPUs are stopped. */
 void bus_pause(struct bus *);
 void bus_resume(struct bus *);
 /* The last one created that belongs to it; NULL: there is none. */
 struct device *bus_last_device(struct bus *, const struct device_plug *);
+/* Behind this one (NULL: the first) in the order of names and instances, whatever that of creation was; NULL: it was the last. */
+struct device *bus_next_device(struct bus *, const struct device *);
 /* NULL: there is none. */
 struct device *bus_find_device(struct bus *, const char *name, unsigned instance);
 /*
@@ -193,18 +215,15 @@ struct irq_line {
 	void (*set)(void *opaque, unsigned n, bool level); /* NULL: not connected */
 	void *opaque;
 	unsigned n;
-	struct lock *lock; /* the board's, for a device with its own: taken around it. NULL: the caller has it */
 };
-/* With the device's lock held. Level and edge are told apart by the receiver. */
+/*
+ * By one thread at a time: with the device's lock held, say. Level and edge are told apart by the receiver, who takes the lock that it needs if
+ * the level changes.
+ */
 static inline void irq_set(const struct irq_line *line, bool level)
 {
-	if (!line->set)
-		return;
-	if (line->lock)
-		lock_take(line->lock);
-	line->set(line->opaque, line->n, level);
-	if (line->lock)
-		lock_drop(line->lock);
+	if (line->set)
+		line->set(line->opaque, line->n, level);
 }
 
 /* Interrupt delivery modes, SDM vol. 3A 11.5.1 */
@@ -263,11 +282,11 @@ void lapic_tsc_changed(struct lapic *);
 int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, void *const cpus[], struct error *);
 /*
  * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only. Each call makes a source of its
- * own (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and lowers it when
- * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
+ * own, of this device (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and
+ * lowers it when the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
-struct irq_line irq_isa_line(struct bus *, unsigned n);
-/* bus->lock held or nobody else there: the source goes low, and is nobody's. What is not connected may be freed as well. */
+struct irq_line irq_isa_line(struct device *, unsigned n);
+/* While nobody uses the bus: the source goes low, and is nobody's. What is not connected may be freed as well. */
 void irq_line_free(struct irq_line *);
 /* Of the local APICs. */
 unsigned irq_cpu_count(const struct bus *);
@@ -277,9 +296,9 @@ enum irq_receiver {
 	IRQ_WAITS,  /* a CPU that has not taken the last one yet */
 	IRQ_READY,
 };
-/* bus->lock held: of ISA line n. */
+/* Of ISA line n. */
 enum irq_receiver irq_isa_receiver(struct bus *, unsigned n);
-/* bus->lock held: from now on taken is called, with bus->lock, in the thread of a CPU that takes ISA interrupt 0. NULL: no more. */
+/* From now on taken is called, without a lock, in the thread of a CPU that takes ISA interrupt 0; once more, perhaps, behind a NULL: no more. */
 void irq_watch_timer(struct bus *, void (*taken)(void *opaque), void *opaque);
 /* A message-signalled interrupt: address 0xfeexxxxx and data, SDM vol. 3A 11.11. Any thread. */
 void irq_msi(struct bus *, uint64_t address, uint32_t data);
@@ -301,9 +320,17 @@ void ticks_forget(struct bus *, struct ticks);
 
 /* ---- PCI (pci.c): host bridge i440FX at 00:00.0, config mechanism #1 ---- */
 
+/* Registers that are seen through the configuration space. */
+struct pci_window {
+	unsigned bar;
+	uint32_t offset;
+	uint8_t size; /* 1, 2, 4 */
+};
+
 struct pci_device {
 	struct device device;
-	uint8_t devfn;
+	uint8_t devfn; /* slot << 3 | function */
+	bool any_slot; /* it got one that was free; another machine's record may put it elsewhere */
 	uint8_t config[256];
 	uint8_t config_mask[256];  /* bits the guest may write */
 	uint8_t config_w1c[256];   /* bits that a written 1 clears */
@@ -317,10 +344,19 @@ struct pci_device {
 			*memory; /* what it shows, of its size; NULL: the range's functions answer. The device's */
 		struct mem_layer layer;
 	} bars[6];
-	uint8_t bars_mapped;  /* by number: two may want the same place, who is there stays */
-	struct irq_line intx; /* routed by the PIIX3's PIRQ registers */
-	/* After a config write was merged; NULL: nothing special. */
+	uint8_t bars_mapped;	   /* by number: two may want the same place, who is there stays */
+	struct irq_line intx;	   /* routed by the PIIX3's PIRQ registers, unless MSI-X is enabled */
+	unsigned capabilities_end; /* where the next capability goes; 0: there is none yet */
+	struct msix *msix;	   /* NULL: it has none; the device's */
+	/*
+	 * After a config write was merged; NULL: nothing special. Under pci_lock, as all of this struct is: no device's lock is taken here, and
+	 * what the device's own code wants to know of its configuration is kept by this in an atomic field; or bus_defer() does it.
+	 */
 	void (*config_written)(struct pci_device *, unsigned offset, unsigned size);
+	/*
+	 * Is an access to this offset one to some bytes of a BAR, and which? pci_lock is held. BARs must have ranges that take their locks themselves. NULL: none is.
+	 */
+	bool (*window)(const struct pci_device *, unsigned offset, struct pci_window *);
 };
 
 /*
@@ -329,7 +365,8 @@ struct pci_device {
  */
 #define PCI_CONFIG_STATE(_, T)                                                                                         \
 	_(T, uint8_t, pci.config, 256, 1000, 0, 0xff)                                                                  \
-	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)
+	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)                                                               \
+	_(T, uint8_t, pci.devfn, 1, 1002, 0, 0xff)
 
 /* Ports 0xcf8..0xcff; the host bridge. */
 int pci_bus_create(struct bus *, struct error *);
@@ -343,25 +380,81 @@ void i440fx_set_ram(struct bus *, enum i440fx_ram);
 void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint32_t class_revision,
 		     uint16_t subsystem_vendor, uint16_t subsystem, uint8_t interrupt_pin);
 /*
- * Plug a device after device_init, pci_init_config and setting its bars (type bits and masks of their registers are filled in
- * here; range.read, .write, .sizes are the device's). Sets intx. -EBUSY when the place is taken.
+ * Of `size` bytes, of which the first two (ID and link) are filled in here; the others, and config_mask where the guest may write, are the
+ * caller's. After pci_init_config, before pci_add. Returns its offset in the configuration space.
  */
+uint8_t pci_add_capability(struct pci_device *, uint8_t id, unsigned size);
+/*
+ * Plug a device after device_init, pci_init_config, its capabilities, and setting its bars (type bits and masks of their registers are filled in
+ * here; range.read, .write, .sizes are the device's). Sets intx. PCI_ANY_SLOT: the first that is free. -EBUSY when the place is taken.
+ */
+#define PCI_ANY_SLOT 32
 int pci_add(struct bus *, struct pci_device *, unsigned slot, unsigned function, struct error *);
 /* Configuration space as after power-on, BARs unmapped, INTx low. */
 void pci_reset(struct pci_device *);
-/* -EINVAL if read-only bits of config[] differ, or a BAR is mapped where none can be. */
+/* -EINVAL if read-only bits of config[] differ, a BAR is mapped where none can be, or the device cannot be where it was. */
 int pci_loaded(struct pci_device *, struct error *);
 /* Maps the BARs. */
 void pci_attach(struct pci_device *);
 /* Unmaps and unplugs; from the device's destroy. */
 void pci_remove(struct pci_device *);
-/* PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). */
+/* pci_lock held, or nobody else there. PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). */
 #define PIRQS 4
 void pci_set_pirqs(struct bus *, const int isa_lines[PIRQS]);
 /*
  * CONFIG_ADDRESS answers 32-bit accesses only; a chipset may have byte registers at the same ports (0xcf9). The range is not
- * mapped on the bus, but asked for byte accesses to its ports. One range a bus.
+ * mapped on the bus, but asked for byte accesses to its ports, under pci_lock. One range a bus.
  */
 void pci_set_byte_ports(struct bus *, const struct bus_range *);
+
+/* ---- MSI-X (msix.c): PCI Local Bus Specification 3.0, 6.8.2; PCI Express Base Specification 5.0, 7.7.2 ---- */
+
+#define MSIX_MAX_VECTORS 128
+
+/*
+ * A device embeds it as `msix`. Its functions take no device's lock and may be called by any thread with or without one: it has a lock of its own, under which
+ * it takes no other. While vCPUs and devices are paused nobody takes that, and its fields may be saved and loaded.
+ */
+struct msix {
+	struct pci_device *pci;
+	unsigned vectors;
+	uint8_t capability; /* offset in the configuration space */
+	pthread_mutex_t lock;
+	/* What the configuration space said last: */
+	_Atomic bool enabled;
+	bool silent; /* the function may not send: it is masked, or no bus master */
+	/* The table, and the pending bits. */
+	uint64_t address[MSIX_MAX_VECTORS];
+	uint32_t data[MSIX_MAX_VECTORS], masked[MSIX_MAX_VECTORS];
+	uint64_t pending[MSIX_MAX_VECTORS / 64];
+};
+
+/* For the device's record, behind PCI_CONFIG_STATE. */
+#define MSIX_STATE(_, T)                                                                                               \
+	_(T, uint64_t, msix.address, 128, 1010, 0, UINT64_MAX)                                                         \
+	_(T, uint32_t, msix.data, 128, 1011, 0, UINT32_MAX)                                                            \
+	_(T, uint32_t, msix.masked, 128, 1012, 1, 1)                                                                   \
+	_(T, uint64_t, msix.pending, 2, 1013, 0, UINT64_MAX)
+
+/*
+ * Before pci_add: adds the capability, with table and pending bits at `offset` (a multiple of 8) of memory BAR `bar`, 16 bytes a vector and 8 for each 64 of
+ * them. What the guest reads and writes there the BAR's range passes on to msix_read and msix_write. pci_add(), pci_reset() and so on do the rest.
+ */
+void msix_init(struct msix *, struct pci_device *, unsigned vectors, unsigned bar, uint32_t offset);
+/*
+ * Of a pci_device with MSI-X, offsets from where the table is: may be a range's functions. Accesses are of 4 or 8 bytes, naturally aligned; others, and what is
+ * behind the pending bits, read as zeros and change nothing.
+ */
+uint64_t msix_read(struct device *, uint64_t offset, unsigned size);
+void msix_write(struct device *, uint64_t offset, unsigned size, uint64_t value);
+/* The guest has chosen MSI-X: the device's INTx reaches nobody. */
+bool msix_enabled(const struct msix *);
+/*
+ * Sends the vector's message; while it is masked its pending bit is set instead, and it is sent once when it is unmasked. While MSI-X is not enabled
+ * nothing happens. vector < vectors.
+ */
+void msix_notify(struct msix *, unsigned vector);
+/* What the vector was to tell has been served meanwhile: a message that waits is not sent any more. */
+void msix_withdraw(struct msix *, unsigned vector);
 
 #endif

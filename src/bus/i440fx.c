@@ -1,5 +1,5 @@
 /*
- * The i440FX host bridge at 00:00.0 (82441FX data sheet, 290549): who answers for the addresses between 640 KiB and 1 MiB. Under bus->lock.
+ * The i440FX host bridge at 00:00.0 (82441FX data sheet, 290549): who answers for the addresses between 640 KiB and 1 MiB. Under pci_lock.
  */
 #include "bus/private.h"
 
@@ -178,7 +178,7 @@ int i440fx_create(struct bus *bus, struct error *err)
 
 	if (!bridge)
 		return error_set(err, ENOMEM, "out of memory for the PCI host bridge");
-	device_init(&pci->device, bus, "i440fx", &host_bridge_ops);
+	device_init_sharing(&pci->device, bus, "i440fx", &host_bridge_ops, &bus->pci_lock);
 	pci_init_config(pci, 0x8086, 0x1237, 0x06000002, 0, 0, 0);
 	memset(&pci->config_mask[PAM0], 0xff, PAM_REGISTERS);
 	pci->config[SMRAM] = SMRAM_BASE;

@@ -1,6 +1,6 @@
 /*
  * The IOAPIC (Intel 82093AA data sheet, 290566) with 24 inputs at 0xfec00000, and the EOI register that later ones have
- * (version 0x20). All under bus->lock.
+ * (version 0x20). All under irq_lock.
  */
 #include "bus/private.h"
 
@@ -208,7 +208,7 @@ struct ioapic *ioapic_create(struct irq_chip *chip, struct error *err)
 		return NULL;
 	}
 	ioapic->chip = chip;
-	device_init(&ioapic->device, chip->device.bus, "ioapic", &ioapic_ops);
+	device_init_sharing(&ioapic->device, chip->device.bus, "ioapic", &ioapic_ops, chip->device.lock);
 	ioapic->range = (struct bus_range){
 		.start = IOAPIC_ADDRESS,
 		.size = 0x1000,

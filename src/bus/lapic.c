@@ -169,33 +169,37 @@ static void taken(struct lapic *lapic, uint8_t vector)
 {
 	struct irq_chip *chip = lapic->chip;
 
-	if (unlikely(vector == atomic_load_explicit(&chip->timer_vector, memory_order_relaxed))) {
-		struct bus *bus = lapic->device.bus;
-
-		lock_take(&bus->lock);
+	if (unlikely(vector == atomic_load_explicit(&chip->timer_vector, memory_order_relaxed)))
 		irq_timer_taken(chip);
-		lock_drop(&bus->lock);
-	}
 	if (unlikely(lapic_get(lapic->owed)))
 		lapic_timer_taken(lapic);
 }
 
-int lapic_take(struct lapic *lapic)
+/* The 8259's vector, or -1: another CPU was quicker. */
+static int take_external(struct lapic *lapic)
 {
+	struct irq_chip *chip = lapic->chip;
+	struct lock *lock = chip->device.lock;
+	bool timer = false;
 	int vector = -1;
 
-	if (unlikely(external_pending(lapic))) {
-		struct bus *bus = lapic->device.bus;
-
-		lock_take(&bus->lock);
-		if (lapic->chip->intr) { /* else another CPU was quicker */
-			vector = pic_acknowledge(lapic->chip->pic);
-			lapic_put(lapic->extint, false);
-		}
-		lock_drop(&bus->lock);
-		if (vector >= 0)
-			return vector;
+	lock_take(lock);
+	if (chip->intr) {
+		vector = pic_acknowledge(chip->pic, &timer);
+		lapic_put(lapic->extint, false);
 	}
+	lock_drop(lock);
+	if (timer)
+		irq_timer_taken(chip);
+	return vector;
+}
+
+int lapic_take(struct lapic *lapic)
+{
+	int vector;
+
+	if (unlikely(external_pending(lapic)) && (vector = take_external(lapic)) >= 0)
+		return vector;
 	vector = deliverable(lapic);
 	if (vector >= 0) {
 		clear_bit(lapic->irr, vector);
@@ -222,11 +226,11 @@ void lapic_eoi(struct lapic *lapic)
 		return;
 	clear_bit(lapic->isr, vector);
 	if (lapic_get(lapic->tmr[vector / 32]) & 1u << vector % 32) {
-		struct bus *bus = lapic->device.bus;
+		struct lock *lock = lapic->chip->device.lock;
 
-		lock_take(&bus->lock);
+		lock_take(lock);
 		ioapic_eoi(lapic->chip->ioapic, (uint8_t)vector);
-		lock_drop(&bus->lock);
+		lock_drop(lock);
 	}
 	lapic_notify(lapic);
 }
@@ -349,7 +353,7 @@ struct lapic *lapic_create(struct irq_chip *chip, unsigned index, const struct l
 	lapic->ops = ops;
 	lapic->cpu = cpu;
 	pthread_mutex_init(&lapic->timer_lock, NULL);
-	device_init(&lapic->device, chip->device.bus, "lapic", &lapic_device_ops);
+	device_init_sharing(&lapic->device, chip->device.bus, "lapic", &lapic_device_ops, chip->device.lock);
 	lapic_timer_init(lapic);
 	lapic_reset(lapic, false);
 	return lapic;

@@ -80,6 +80,13 @@ static void map_free(struct bus_map *map)
 
 static void append(struct bus_map *map, struct bus_entry entry) { map->entries[map->count++] = entry; }
 
+static struct bus_entry entry_of(struct bus_range *range)
+{
+	struct lock *lock = range->lock ? range->lock : range->device->lock;
+
+	return (struct bus_entry){ range->start, range->size, range, range->takes_locks ? NULL : lock };
+}
+
 static void fill_ports(struct bus_map *map)
 {
 	memset(map->ports, 0xff, BUS_PORTS * sizeof(map->ports[0]));
@@ -98,14 +105,14 @@ static struct bus_map *map_with(struct bus_map *from, enum bus_space space, cons
 		return NULL;
 	for (unsigned n = 0; n < from->count; n++) {
 		if (added && added->start < from->entries[n].start) {
-			append(map, (struct bus_entry){ added->start, added->size, added });
+			append(map, entry_of(added));
 			added = NULL;
 		}
 		if (from->entries[n].range != old)
 			append(map, from->entries[n]);
 	}
 	if (added)
-		append(map, (struct bus_entry){ added->start, added->size, added });
+		append(map, entry_of(added));
 	if (map->ports)
 		fill_ports(map);
 	return map;

@@ -8,10 +8,11 @@
 
 #define BUS_PORTS 0x10000u
 
-/* Where a range was when it was mapped. */
+/* What a range was when it was mapped: where, and under which lock; NULL: its functions take what they need. */
 struct bus_entry {
 	uint64_t start, size;
 	struct bus_range *range;
+	struct lock *lock;
 };
 
 int bus_map_create(struct bus *);

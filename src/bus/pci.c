@@ -1,6 +1,6 @@
 /*
  * PCI: configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3), one bus, base address registers and
- * INTx. All under bus->lock.
+ * INTx. All under pci_lock.
  */
 #include "bus/private.h"
 
@@ -10,25 +10,6 @@
 #define CONFIG_ADDRESS 0xcf8
 #define CONFIG_DATA    0xcfc
 #define CONFIG_ENABLE  BIT(31)
-
-/* Offsets and bits of the header, type 0 */
-#define PCI_VENDOR	   0x00
-#define PCI_DEVICE	   0x02
-#define PCI_COMMAND	   0x04
-#define PCI_STATUS	   0x06
-#define PCI_REVISION	   0x08
-#define PCI_CACHE_LINE	   0x0c
-#define PCI_LATENCY	   0x0d
-#define PCI_BARS	   0x10
-#define PCI_SUBSYSTEM	   0x2c
-#define PCI_INTERRUPT_LINE 0x3c
-#define PCI_INTERRUPT_PIN  0x3d
-#define COMMAND_IO	   BIT(0)
-#define COMMAND_MEMORY	   BIT(1)
-#define COMMAND_WRITABLE   0x0547 /* I/O, memory, master, parity, SERR, interrupt disable */
-#define COMMAND_NO_INTX	   BIT(10)
-#define STATUS_INTERRUPT   BIT(3)
-#define STATUS_W1C	   0xf900
 
 #define PCI_FUNCTIONS 256
 #define ISA_LINES     16
@@ -58,7 +39,8 @@ static bool function_asserts(const struct pci_bus *pci_bus, unsigned devfn)
 {
 	const struct pci_device *pci = pci_bus->functions[devfn];
 
-	return pci && pci_bus->intx_level[devfn] && !(load_le16(&pci->config[PCI_COMMAND]) & COMMAND_NO_INTX);
+	return pci && pci_bus->intx_level[devfn] && !(load_le16(&pci->config[PCI_COMMAND]) & COMMAND_NO_INTX) &&
+	       !(pci->msix && msix_replaces_intx(pci->msix));
 }
 
 static void update_lines(struct pci_bus *pci_bus)
@@ -77,16 +59,20 @@ static void update_lines(struct pci_bus *pci_bus)
 		irq_set(&pci_bus->isa_lines[i], levels[i]);
 }
 
+/* A pin's level is its device's to say, as that of any source. */
 static void intx_set(void *opaque, unsigned devfn, bool level)
 {
 	struct pci_bus *pci_bus = opaque;
+	struct lock *lock = pci_bus->device.lock;
 	uint8_t *status = &pci_bus->functions[devfn]->config[PCI_STATUS];
 
 	if (pci_bus->intx_level[devfn] == level)
 		return;
+	lock_take(lock);
 	pci_bus->intx_level[devfn] = level;
 	*status = level ? *status | STATUS_INTERRUPT : *status & ~STATUS_INTERRUPT;
 	update_lines(pci_bus);
+	lock_drop(lock);
 }
 
 /* All at once: on the way from one routing to another no line moves that does not in the end. */
@@ -223,6 +209,14 @@ static uint64_t config_read(const struct pci_device *pci, unsigned offset, unsig
 	return value;
 }
 
+/* What follows from the command register and from the capability. */
+static void update_interrupts(struct pci_device *pci)
+{
+	if (pci->msix)
+		msix_update(pci->msix);
+	update_lines(pci->device.bus->pci);
+}
+
 static void config_write(struct pci_device *pci, unsigned offset, unsigned size, uint64_t value)
 {
 	for (unsigned i = 0; i < size; i++, value >>= 8) {
@@ -231,10 +225,9 @@ static void config_write(struct pci_device *pci, unsigned offset, unsigned size,
 		*byte = (*byte & ~mask) | (value & mask);
 		*byte &= ~(value & pci->config_w1c[offset + i]);
 	}
-	if (offset < PCI_BARS + 4 * ARRAY_SIZE(pci->bars)) {
+	if (offset < PCI_BARS + 4 * ARRAY_SIZE(pci->bars))
 		update_bars(pci);
-		update_lines(pci->device.bus->pci);
-	}
+	update_interrupts(pci);
 	if (pci->config_written)
 		pci->config_written(pci, offset, size);
 }
@@ -247,21 +240,53 @@ static struct pci_device *selected(const struct pci_bus *pci_bus)
 	return pci_bus->functions[bits(pci_bus->address, 15, 8)];
 }
 
+/* The range that the offset is a window of, with *w; NULL: it is none. */
+static const struct bus_range *window_at(const struct pci_device *pci, unsigned offset, struct pci_window *w)
+{
+	if (!pci || !pci->window || !pci->window(pci, offset, w))
+		return NULL;
+	if (w->bar >= ARRAY_SIZE(pci->bars) || !range_ok(w->offset, w->size, pci->bars[w->bar].size) ||
+	    !(pci->bars[w->bar].range.sizes & w->size))
+		return NULL;
+	BUG_ON(!pci->bars[w->bar].range.takes_locks);
+	return &pci->bars[w->bar].range;
+}
+
+/* What is behind a window is read and written without pci_lock, as when the BAR is accessed itself. */
 static uint64_t data_read(struct device *device, uint64_t offset, unsigned size)
 {
 	struct pci_bus *pci_bus = (struct pci_bus *)device;
-	const struct pci_device *pci = selected(pci_bus);
+	const struct bus_range *range;
+	struct pci_device *pci;
+	struct pci_window w;
+	uint64_t value = ~0ull;
 
-	return pci ? config_read(pci, (pci_bus->address & 0xfc) + offset, size) : ~0ull;
+	lock_take(&device->bus->pci_lock);
+	pci = selected(pci_bus);
+	offset += pci_bus->address & 0xfc;
+	range = window_at(pci, (unsigned)offset, &w);
+	if (pci && !range)
+		value = config_read(pci, (unsigned)offset, size);
+	lock_drop(&device->bus->pci_lock);
+	return range ? range->read(&pci->device, w.offset, w.size) : value;
 }
 
 static void data_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	struct pci_bus *pci_bus = (struct pci_bus *)device;
-	struct pci_device *pci = selected(pci_bus);
+	const struct bus_range *range;
+	struct pci_device *pci;
+	struct pci_window w;
 
-	if (pci)
-		config_write(pci, (pci_bus->address & 0xfc) + offset, size, value);
+	lock_take(&device->bus->pci_lock);
+	pci = selected(pci_bus);
+	offset += pci_bus->address & 0xfc;
+	range = window_at(pci, (unsigned)offset, &w);
+	if (pci && !range)
+		config_write(pci, (unsigned)offset, size, value);
+	lock_drop(&device->bus->pci_lock);
+	if (range)
+		range->write(&pci->device, w.offset, w.size, value & (~0ull >> (64 - 8 * w.size)));
 }
 
 static const struct bus_range *byte_port(const struct pci_bus *pci_bus, uint64_t offset)
@@ -316,9 +341,43 @@ void pci_init_config(struct pci_device *pci, uint16_t vendor, uint16_t device, u
 	pci->config_mask[PCI_INTERRUPT_LINE] = 0xff;
 }
 
+uint8_t pci_add_capability(struct pci_device *pci, uint8_t id, unsigned size)
+{
+	unsigned at = MAX(pci->capabilities_end, PCI_HEADER_SIZE + 0u);
+	uint8_t *link = &pci->config[PCI_CAPABILITIES];
+
+	BUG_ON(size < 2 || at + size > sizeof(pci->config));
+	while (*link)
+		link = &pci->config[*link + 1];
+	*link = (uint8_t)at;
+	pci->config[at] = id;
+	pci->config[PCI_STATUS] |= STATUS_LIST;
+	pci->capabilities_end = (unsigned)align_up(at + size, 4);
+	return (uint8_t)at;
+}
+
+/* Behind the bridges and where a display is looked for. */
+#define FIRST_ANY_SLOT 3
+
+static unsigned free_slot(const struct pci_bus *pci_bus)
+{
+	for (unsigned devfn = FIRST_ANY_SLOT << 3; devfn < PCI_FUNCTIONS; devfn += 8) {
+		bool taken = false;
+
+		for (unsigned function = 0; function < 8; function++)
+			taken |= pci_bus->functions[devfn + function] != NULL;
+		if (!taken)
+			return devfn >> 3;
+	}
+	return PCI_ANY_SLOT;
+}
+
 int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned function, struct error *err)
 {
-	BUG_ON(slot > 31 || function > 7);
+	BUG_ON(slot > PCI_ANY_SLOT || function > 7);
+	pci->any_slot = slot == PCI_ANY_SLOT;
+	if (pci->any_slot && (slot = free_slot(bus->pci)) == PCI_ANY_SLOT)
+		return error_set(err, EBUSY, "%s: no PCI slot is free", pci->device.name);
 	pci->devfn = (uint8_t)(slot << 3 | function);
 	if (bus->pci->functions[pci->devfn])
 		return error_set(err, EBUSY, "%s: PCI function 00:%02x.%u is taken by %s", pci->device.name, slot,
@@ -330,7 +389,6 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 			.set = intx_set,
 			.opaque = bus->pci,
 			.n = pci->devfn,
-			.lock = pci->device.lock == &bus->lock ? NULL : &bus->lock,
 		};
 	bus->pci->functions[pci->devfn] = pci;
 	return 0;
@@ -338,15 +396,42 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 
 struct pci_device *pci_function(const struct bus *bus, unsigned devfn) { return bus->pci->functions[devfn]; }
 
+/* Whatever its field says, which records and resets change. */
+static unsigned place_of(const struct pci_device *pci)
+{
+	struct pci_device *const *functions = pci->device.bus->pci->functions;
+	unsigned devfn = 0;
+
+	while (functions[devfn] != pci)
+		devfn++;
+	return devfn;
+}
+
 void pci_reset(struct pci_device *pci)
 {
+	pci->devfn = (uint8_t)place_of(pci);
 	memcpy(pci->config, pci->config_reset, sizeof(pci->config));
 	update_bars(pci);
 	irq_set(&pci->intx, false);
+	if (pci->msix)
+		msix_reset(pci->msix);
+	update_interrupts(pci);
+}
+
+static int check_place(const struct pci_device *pci, struct error *err)
+{
+	unsigned here = place_of(pci);
+
+	if (pci->devfn == here || (pci->any_slot && !((pci->devfn ^ here) & 7)))
+		return 0;
+	return error_set(err, EINVAL, "%s: it is PCI function 00:%02x.%u; here it is 00:%02x.%u", pci->device.name,
+			 pci->devfn >> 3, pci->devfn & 7, here >> 3, here & 7);
 }
 
 int pci_loaded(struct pci_device *pci, struct error *err)
 {
+	if (check_place(pci, err))
+		return -EINVAL;
 	for (unsigned i = 0; i < sizeof(pci->config); i++) {
 		uint8_t variable = pci->config_mask[i] | pci->config_w1c[i] | (i == PCI_STATUS ? STATUS_INTERRUPT : 0);
 
@@ -360,7 +445,7 @@ int pci_loaded(struct pci_device *pci, struct error *err)
 		if (pci->bars_mapped & 1 << n && !bar_wanted(pci, n))
 			return error_set(err, EINVAL, "%s: bars_mapped is 0x%02x, but BAR %u is disabled or nowhere",
 					 pci->device.name, pci->bars_mapped, n);
-	return 0;
+	return pci->msix ? msix_loaded(pci->msix, err) : 0;
 }
 
 void pci_attach(struct pci_device *pci)
@@ -373,6 +458,8 @@ void pci_attach(struct pci_device *pci)
 			map_bar(pci, n);
 		else
 			show_memory(pci, n); /* which it may have done before */
+	if (pci->msix)
+		msix_update(pci->msix);
 }
 
 void pci_remove(struct pci_device *pci)
@@ -388,6 +475,44 @@ void pci_remove(struct pci_device *pci)
 	}
 	if (bus->pci && bus->pci->functions[pci->devfn] == pci)
 		bus->pci->functions[pci->devfn] = NULL;
+	if (pci->msix)
+		msix_remove(pci->msix);
+}
+
+/* ---- the bus's record ---- */
+
+int pci_bus_loaded(const struct bus *bus, struct error *err)
+{
+	const struct pci_device *owner[PCI_FUNCTIONS] = { NULL };
+
+	for (unsigned n = 0; n < PCI_FUNCTIONS; n++) {
+		const struct pci_device *pci = bus->pci->functions[n];
+
+		if (!pci)
+			continue;
+		if (owner[pci->devfn])
+			return error_set(err, EINVAL, "record '%s.%u': PCI function 00:%02x.%u is taken by '%s.%u'",
+					 pci->device.name, pci->device.instance, pci->devfn >> 3, pci->devfn & 7,
+					 owner[pci->devfn]->device.name, owner[pci->devfn]->device.instance);
+		owner[pci->devfn] = pci;
+	}
+	return 0;
+}
+
+/* Devices are where their records say: before any of them, or the PIIX, is attached. */
+static void pci_bus_attach(struct device *device)
+{
+	struct pci_bus *pci_bus = (struct pci_bus *)device;
+	struct pci_device *here[PCI_FUNCTIONS];
+
+	memcpy(here, pci_bus->functions, sizeof(here));
+	memset(pci_bus->functions, 0, sizeof(pci_bus->functions));
+	for (unsigned n = 0; n < PCI_FUNCTIONS; n++) {
+		if (!here[n])
+			continue;
+		pci_bus->functions[here[n]->devfn] = here[n];
+		here[n]->intx.n = here[n]->devfn;
+	}
 }
 
 /* ---- life ---- */
@@ -404,7 +529,9 @@ static void pci_bus_destroy(struct device *device)
 
 STATE_DESC(pci_bus_state_desc, "pci", 1, struct pci_bus, PCI_BUS_STATE);
 
-static const struct device_ops pci_bus_ops = { .state = &pci_bus_state_desc, .destroy = pci_bus_destroy };
+static const struct device_ops pci_bus_ops = { .state = &pci_bus_state_desc,
+					       .attach = pci_bus_attach,
+					       .destroy = pci_bus_destroy };
 
 int pci_bus_create(struct bus *bus, struct error *err)
 {
@@ -413,12 +540,12 @@ int pci_bus_create(struct bus *bus, struct error *err)
 
 	if (!pci_bus)
 		return error_set(err, ENOMEM, "out of memory for the PCI bus");
-	device_init(&pci_bus->device, bus, "pci", &pci_bus_ops);
+	device_init_sharing(&pci_bus->device, bus, "pci", &pci_bus_ops, &bus->pci_lock);
 	bus->pci = pci_bus;
 	for (unsigned i = 0; i < PIRQS; i++)
 		pci_bus->pirq_route[i] = -1;
 	for (unsigned i = 0; bus->irq && i < ISA_LINES; i++)
-		pci_bus->isa_lines[i] = irq_isa_line(bus, i);
+		pci_bus->isa_lines[i] = irq_isa_line(&pci_bus->device, i);
 	pci_bus->ranges[0] = (struct bus_range){ .start = CONFIG_ADDRESS,
 						 .size = 4,
 						 .sizes = 1 | 4,
@@ -429,6 +556,7 @@ int pci_bus_create(struct bus *bus, struct error *err)
 						 .size = 4,
 						 .sizes = 1 | 2 | 4,
 						 .device = &pci_bus->device,
+						 .takes_locks = true,
 						 .read = data_read,
 						 .write = data_write };
 	result = bus_map(bus, BUS_PIO, &pci_bus->ranges[0], err);

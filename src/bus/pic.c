@@ -1,6 +1,6 @@
 /*
  * The 8259A pair (Intel 8259A data sheet, 231468) with the PIIX's edge/level control registers: master at 0x20, slave
- * at 0xa0 on the master's input 2, ELCR at 0x4d0. All under bus->lock.
+ * at 0xa0 on the master's input 2, ELCR at 0x4d0. All under irq_lock.
  */
 #include "bus/private.h"
 
@@ -134,7 +134,7 @@ static int acknowledge(struct pic *pic, unsigned c)
 	return n;
 }
 
-uint8_t pic_acknowledge(struct pic *pic)
+uint8_t pic_acknowledge(struct pic *pic, bool *timer)
 {
 	int n = acknowledge(pic, 0);
 	uint8_t vector;
@@ -149,8 +149,7 @@ uint8_t pic_acknowledge(struct pic *pic)
 		vector = pic->icw2[0] | (n < 0 ? 7 : n);
 	}
 	pic_update(pic);
-	if (n == 0)
-		irq_timer_taken(pic->chip);
+	*timer = n == 0;
 	return vector;
 }
 
@@ -247,10 +246,10 @@ static void pic_write(struct device *device, unsigned c, uint64_t offset, uint8_
 	pic_update(pic);
 }
 
-static uint64_t pic_read(struct device *device, unsigned c, uint64_t offset)
+/* *timer: see pic_acknowledge(). */
+static uint64_t pic_read(struct pic *pic, unsigned c, uint64_t offset, bool *timer)
 {
-	struct pic *pic = (struct pic *)device;
-
+	*timer = false;
 	if (pic->poll[c]) { /* the read after a poll command is the INTA */
 		int n = acknowledge(pic, c);
 
@@ -258,8 +257,7 @@ static uint64_t pic_read(struct device *device, unsigned c, uint64_t offset)
 		if (c == 1 && n >= 0)
 			set_input(pic, 0, CASCADE, false);
 		pic_update(pic);
-		if (c == 0 && n == 0)
-			irq_timer_taken(pic->chip);
+		*timer = c == 0 && n == 0;
 		return n < 0 ? 0 : 0x80 | n;
 	}
 	if (offset & 1)
@@ -267,22 +265,36 @@ static uint64_t pic_read(struct device *device, unsigned c, uint64_t offset)
 	return pic->read_isr[c] ? pic->isr[c] : pic->irr[c];
 }
 
+/* A poll may take the timer's interrupt, which the timer is told of without the lock: these take it themselves. */
 static uint64_t master_read(struct device *device, uint64_t offset, unsigned size)
 {
+	struct pic *pic = (struct pic *)device;
+	uint64_t value;
+	bool timer;
+
 	(void)size;
-	return pic_read(device, 0, offset);
+	lock_take(device->lock);
+	value = pic_read(pic, 0, offset, &timer);
+	lock_drop(device->lock);
+	if (timer)
+		irq_timer_taken(pic->chip);
+	return value;
 }
 
 static void master_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	(void)size;
+	lock_take(device->lock);
 	pic_write(device, 0, offset, (uint8_t)value);
+	lock_drop(device->lock);
 }
 
 static uint64_t slave_read(struct device *device, uint64_t offset, unsigned size)
 {
+	bool timer;
+
 	(void)size;
-	return pic_read(device, 1, offset);
+	return pic_read((struct pic *)device, 1, offset, &timer);
 }
 
 static void slave_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
@@ -355,7 +367,7 @@ static const struct device_ops pic_ops = {
 struct pic *pic_create(struct irq_chip *chip, struct error *err)
 {
 	static const struct bus_range ranges[3] = {
-		{ .start = 0x20, .size = 2, .sizes = 1, .read = master_read, .write = master_write },
+		{ 0x20, 2, 1, .takes_locks = true, .read = master_read, .write = master_write },
 		{ .start = 0xa0, .size = 2, .sizes = 1, .read = slave_read, .write = slave_write },
 		{ .start = 0x4d0, .size = 2, .sizes = 1, .read = elcr_read, .write = elcr_write },
 	};
@@ -366,7 +378,7 @@ struct pic *pic_create(struct irq_chip *chip, struct error *err)
 		return NULL;
 	}
 	pic->chip = chip;
-	device_init(&pic->device, chip->device.bus, "pic", &pic_ops);
+	device_init_sharing(&pic->device, chip->device.bus, "pic", &pic_ops, chip->device.lock);
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
 		pic->ranges[i] = ranges[i];
 		pic->ranges[i].device = &pic->device;

@@ -104,16 +104,22 @@ static struct target reach(struct vcpu *v, uint64_t lin, enum access access, enu
 	uint64_t offset = lin & ~PAGE_MASK, tag = (lin & PAGE_MASK) | v->asid;
 	struct tlb_entry *e = &v->tlbs[view][(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 	struct page_walk walk;
+	struct target target;
 	struct fault fault;
+	int failed;
 
 	renew(v, e, lin);
 	if ((access == ACCESS_WRITE ? e->write_tag : e->read_tag) == tag)
 		return (struct target){ .gpa = gpa((e->gpa & PAGE_MASK) | offset),
 					.host = (uint8_t *)(lin + e->addend) };
 	v->count[COUNT_TLB_MISSES]++;
-	if (cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault))
+	failed = cpu_walk(v, gva(lin), access, view == TLB_USER, view == TLB_KERNEL_AC, &walk, &fault);
+	if (!failed)
+		target = enter(v, lin, &walk, view, access);
+	cpu_check_memory(v);
+	if (failed)
 		raise_walk_fault(v, fault, ss);
-	return enter(v, lin, &walk, view, access);
+	return target;
 }
 
 /* ---- what a reached page does with bytes ---- */
@@ -346,7 +352,7 @@ static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum a
 /* Neither is it there, nor does it need to be looked at each time. */
 static bool may_fill(const struct vcpu *v, const struct tlb_entry *e, uint64_t lin, bool write)
 {
-	return !accesses_are_checked(v) && (uint64_t)sign_extend(lin, 48) == lin &&
+	return !accesses_are_checked(v) && is_canonical(lin) &&
 	       (write ? e->write_tag : e->read_tag) != ((lin & PAGE_MASK) | v->asid);
 }
 

@@ -33,6 +33,8 @@ void cpu_raise_page_fault(struct vcpu *v, gva_t address, uint32_t error)
 
 void cpu_freeze(struct vcpu *v) { cpu_raise_fault(v, (struct fault){ .freeze = true }); }
 
+void cpu_give_up(struct vcpu *v) { cpu_raise_fault(v, (struct fault){ .lost = true }); }
+
 /* ---- delivery, and faults on the way ---- */
 
 enum fault_class { BENIGN, CONTRIBUTORY, PAGE_FAULT }; /* table 6-5 */
@@ -118,7 +120,7 @@ static bool deliver(struct vcpu *v, struct delivery d)
 	v->repeating = false;
 	v->delivering = true;
 	v->delivered = (struct fault){ .vector = d.vector, .has_error = d.has_error, .error = d.error };
-	for (unsigned n = 0; alive && n < ENDLESS_FAULTS && !try_delivery(v, &d); n++) {
+	for (unsigned n = 0; alive && n < ENDLESS_FAULTS && !try_delivery(v, &d) && !v->fault.lost; n++) {
 		enum fault_class first = fault_class(&d);
 		bool was_double = d.kind == DELIVERY_EXCEPTION && d.vector == EXC_DF;
 		struct delivery next = exception(v, &v->fault);
@@ -154,6 +156,8 @@ bool cpu_deliver_fault(struct vcpu *v)
 {
 	if (v->fault.freeze)
 		return freeze(v);
+	if (v->fault.lost)
+		return true;
 	/*
 	 * Data breakpoints that the instruction met before it faulted strike when it is run again; those that a load of SS held back
 	 * are lost (SDM vol. 3B 17.3.1.2).

@@ -313,6 +313,7 @@ void cpu_load_pdptes(struct vcpu *v, uint64_t cr3)
 
 	for (unsigned n = 0; n < 4; n++) {
 		pdpte[n] = read_entry(v, &t, (cr3 & 0xffffffe0) + 8 * n);
+		cpu_check_memory(v);
 		if ((pdpte[n] & PTE_P) && (pdpte[n] & PDPTE_RESERVED))
 			cpu_raise_error(v, EXC_GP, 0);
 	}
@@ -490,16 +491,21 @@ gpa_t cpu_fetch_translate(struct vcpu *v, gva_t a, uint8_t **host)
 	struct fetch_entry *e = &v->fetch_tlb[user][number % FETCH_TLB_SIZE];
 	struct page_walk walk;
 	struct fault fault;
+	uint8_t *page;
+	int failed;
 
 	if (unlikely(e->tag != tag) && is_global(v, e->gpa) && (e->tag & PAGE_MASK) == (lin & PAGE_MASK))
 		e->tag = tag;
 	if (unlikely(e->tag != tag)) {
 		v->count[COUNT_TLB_MISSES]++;
-		if (cpu_walk(v, gva(lin), ACCESS_FETCH, user, false, &walk, &fault))
+		failed = cpu_walk(v, gva(lin), ACCESS_FETCH, user, false, &walk, &fault);
+		page = failed ? NULL : mem_map(v->mem, walk.page, PAGE_SIZE, false);
+		cpu_check_memory(v);
+		if (failed)
 			cpu_raise_fault(v, fault);
 		*e = (struct fetch_entry){ .tag = tag,
 					   .gpa = walk.page.v | cpu_global_tag(v, lin, &walk),
-					   .host = mem_map(v->mem, walk.page, PAGE_SIZE, false) };
+					   .host = page };
 		v->tlb_filter[cpu_half(v, lin)].fetched[number % FETCHED_BITS / 64] |= BIT(number % 64);
 	}
 	v->fetched_global = is_global(v, e->gpa);

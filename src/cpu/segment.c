@@ -106,8 +106,10 @@ static gpa_t system_write_page(struct vcpu *v, uint64_t lin)
 {
 	struct page_walk walk;
 	struct fault fault;
+	int failed = cpu_walk(v, gva(lin), ACCESS_WRITE, false, false, &walk, &fault);
 
-	if (cpu_walk(v, gva(lin), ACCESS_WRITE, false, false, &walk, &fault)) {
+	cpu_check_memory(v);
+	if (failed) {
 		if (fault.vector == EXC_PF)
 			cpu_raise_page_fault(v, gva(lin), fault.error);
 		cpu_raise_error(v, fault.vector, fault.error);

@@ -20,6 +20,7 @@ struct fault {
 	uint8_t vector;
 	bool has_error;
 	bool freeze; /* none: see cpu_freeze() */
+	bool lost;   /* none: see cpu_check_memory() */
 	bool soft; /* INT n, INT3, INTO: rip to push is that of the next instruction; already in s.rip by convention */
 	uint32_t error;
 	uint64_t address; /* CR2 of a page fault */
@@ -149,14 +150,11 @@ struct vcpu {
 	bool fpu_live;
 
 	struct engine *engine;		/* that of the machine, see engine.h; NULL: none */
-	void *engine_data;		/* the interpreter's, which each engine has in it */
 	const struct vcpu_hooks *hooks; /* the engine's; never NULL */
 
 	uint64_t count[COUNT_COUNT];
 
 	uint8_t x87_watch; /* X87_*: what the live unit's control and status words ask for; see fpu.c */
-	bool splits_trap;  /* the host's kernel punishes locked accesses across cache lines: interpreter, rmw.c */
-	struct host_exec *host_exec; /* the interpreter's stubs that run host instructions, NULL until it made them */
 
 	/*
 	 * A callout without INSN_ENDS (repeated string instructions and INS/OUTS) sets this when it returns with the instruction
@@ -298,6 +296,16 @@ _Noreturn void cpu_raise_page_fault(struct vcpu *, gva_t, uint32_t error);
 _Noreturn void cpu_raise_again(struct vcpu *);
 /* No fault: the instruction does not begin, and the processor waits for an interrupt before it. */
 _Noreturn void cpu_freeze(struct vcpu *);
+_Noreturn void cpu_give_up(struct vcpu *);
+/*
+ * Behind looking for memory, before anything is made of the answer. Returns unless memory is lost (mem_loss()): then the instruction does not run, and the machine
+ * has been told to stop; what could not be read is seen by no guest.
+ */
+static inline void cpu_check_memory(struct vcpu *v)
+{
+	if (mem_has_lost(v->mem))
+		cpu_give_up(v);
+}
 
 /*
  * event.c. By convention s.rip is the address of the current instruction when a callout starts. After a callout with

@@ -1,6 +1,6 @@
 /*
  * devices: the devices of the PC, and the table of their types, from which the command line, its help and the order of creation come.
- * They are destroyed and reset with the bus, or unplugged. All run under bus->lock.
+ * They are destroyed and reset with the bus, or unplugged. Each runs under its own lock.
  */
 #ifndef DOPPEL_DEVICES_H
 #define DOPPEL_DEVICES_H
@@ -52,6 +52,7 @@ struct device_type {
 		const char *name;     /* "--serial" */
 		const char *option;   /* which its argument is the value of; NULL: it has none */
 		const char *argument; /* what help calls it */
+		bool options_follow; /* other options may stand behind it, with commas between; else commas are its own */
 		const char *help;
 	} short_form;
 	/*
@@ -71,7 +72,10 @@ struct device_type {
 	_(uart)                                                                                                        \
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
-	_(testdev)
+	_(testdev)                                                                                                     \
+	_(virtio_rng)                                                                                                  \
+	_(virtio_blk)                                                                                                  \
+	_(virtio_net)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
@@ -98,6 +102,8 @@ void device_unplug(struct device_plug *);
 /* All that were plugged, the last one first. */
 void devices_unplug(struct bus *);
 const struct device_type *device_plug_type(const struct device_plug *);
+/* What the guest has of it, "NAME,OPTION=VALUE...": all numbers and switches; characters and texts are the host's side. */
+void device_plug_print(const struct device_plug *, FILE *);
 /* NULL: there is no such device, or it was not plugged. */
 struct device_plug *device_plug_find(struct bus *, const char *name, unsigned instance);
 
@@ -109,9 +115,9 @@ int rtc_create(struct bus *, unsigned cpu_count, struct error *);
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
 /* Bit n: there is a UART at COM(n + 1). */
 unsigned uart_ports(struct bus *);
-/* The processor drives FERR#, learns IGNNE#. Takes bus->lock. */
+/* The processor drives FERR#, learns IGNNE#. In its thread. */
 bool coprocessor_error(struct bus *, bool asserted);
-/* Press the power button (SCI), any thread. */
+/* Press the power button (SCI); in the thread that plugs and unplugs devices. */
 void piix_power_button(struct bus *);
 
 /* ---- fixed places that boot/'s tables and the devices agree on ---- */

@@ -1,11 +1,11 @@
 /*
- * Locks of devices, in groups: a machine's. Not recursive; but who has the whole group may go where single locks are taken.
+ * Locks of devices, in groups: a machine's. Not recursive; but who has the whole group may go where single locks are taken. That threads
+ * take them in one order, so that none waits for another in a circle, is looked at each time: the locks that a thread has are a stack.
  */
 #include "host/host.h"
 
-#include <errno.h>
-
 static _Thread_local const struct lock_group *this_has; /* this thread has all locks of that group */
+static _Thread_local struct lock *this_last;		/* that it has taken, singly */
 
 void lock_group_init(struct lock_group *group)
 {
@@ -13,17 +13,24 @@ void lock_group_init(struct lock_group *group)
 	list_init(&group->locks);
 }
 
-void lock_init(struct lock *lock, struct lock_group *group)
+/* Where it belongs among the others. */
+static void insert(struct lock_group *group, struct lock *lock)
 {
-	pthread_mutexattr_t attr;
+	struct lock *other;
 
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
-	pthread_mutex_init(&lock->mutex, &attr);
-	pthread_mutexattr_destroy(&attr);
+	list_for_each (other, &group->locks, node)
+		if (other->order > lock->order)
+			break;
+	list_insert_before(&other->node, &lock->node);
+}
+
+void lock_init(struct lock *lock, struct lock_group *group, unsigned rank)
+{
+	pthread_mutex_init(&lock->mutex, NULL);
 	lock->group = group;
-	/* The first one is the last in their order. */
-	list_insert_before(list_empty(&group->locks) ? &group->locks : group->locks.prev, &lock->node);
+	lock->order = (uint64_t)rank << 32 | group->made++;
+	lock->outer = NULL;
+	insert(group, lock);
 	if (this_has == group)
 		pthread_mutex_lock(&lock->mutex);
 }
@@ -36,39 +43,94 @@ void lock_destroy(struct lock *lock)
 	pthread_mutex_destroy(&lock->mutex);
 }
 
-bool lock_try(struct lock *lock) { return this_has == lock->group || !pthread_mutex_trylock(&lock->mutex); }
+void lock_waits(struct lock_group *group, bool begins)
+{
+	if (group->waits)
+		group->waits(group->waits_opaque, begins);
+}
 
 static void wait_for(struct lock *lock)
 {
-	struct lock_group *group = lock->group;
+	lock_waits(lock->group, true);
+	pthread_mutex_lock(&lock->mutex);
+	lock_waits(lock->group, false);
+}
 
-	if (group->waits)
-		group->waits(group->waits_opaque, true);
-	BUG_ON(pthread_mutex_lock(&lock->mutex));
-	if (group->waits)
-		group->waits(group->waits_opaque, false);
+static void write_output(struct lock_group *group)
+{
+	lock_waits(group, true);
+	output_write();
+	lock_waits(group, false);
+}
+
+/* The locks of two machines have no order. */
+static bool in_order(const struct lock *lock)
+{
+	return !this_last || this_last->group != lock->group || this_last->order < lock->order;
+}
+
+static void push(struct lock *lock)
+{
+	if (!this_last)
+		output_hold();
+	lock->outer = this_last;
+	this_last = lock;
+}
+
+bool lock_try(struct lock *lock)
+{
+	if (this_has == lock->group)
+		return true;
+	BUG_ON(!in_order(lock));
+	if (pthread_mutex_trylock(&lock->mutex))
+		return false;
+	push(lock);
+	return true;
 }
 
 void lock_take(struct lock *lock)
 {
-	if (!lock_try(lock))
+	if (this_has == lock->group)
+		return;
+	BUG_ON(!in_order(lock));
+	if (unlikely(pthread_mutex_trylock(&lock->mutex)))
 		wait_for(lock);
+	push(lock);
 }
 
 void lock_drop(struct lock *lock)
 {
-	if (this_has != lock->group)
-		BUG_ON(pthread_mutex_unlock(&lock->mutex));
+	if (this_has == lock->group)
+		return;
+	BUG_ON(this_last != lock);
+	this_last = lock->outer;
+	pthread_mutex_unlock(&lock->mutex);
+	if (!this_last && output_release())
+		write_output(lock->group);
+}
+
+void lock_wait(struct lock *lock, pthread_cond_t *changed)
+{
+	struct lock_group *group = lock->group;
+
+	BUG_ON(this_has == group || this_last != lock);
+	if (group->waits)
+		group->waits(group->waits_opaque, true);
+	pthread_cond_wait(changed, &lock->mutex);
+	if (group->waits)
+		group->waits(group->waits_opaque, false);
 }
 
 void lock_take_all(struct lock_group *group)
 {
 	struct lock *lock;
 
-	BUG_ON(this_has);
+	BUG_ON(this_has || (this_last && this_last->group == group));
 	list_for_each (lock, &group->locks, node)
-		lock_take(lock);
+		if (pthread_mutex_trylock(&lock->mutex))
+			wait_for(lock);
 	this_has = group;
+	output_hold();
 }
 
 void lock_drop_all(struct lock_group *group)
@@ -78,5 +140,7 @@ void lock_drop_all(struct lock_group *group)
 	BUG_ON(this_has != group);
 	this_has = NULL;
 	list_for_each (lock, &group->locks, node)
-		lock_drop(lock);
+		pthread_mutex_unlock(&lock->mutex);
+	if (output_release())
+		write_output(group);
 }

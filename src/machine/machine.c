@@ -137,6 +137,8 @@ static int create_guest_side(struct machine *m, struct error *err)
 	m->mem = mem_create(m->config.memory, err);
 	if (!m->mem)
 		return -err->code;
+	m->mem->lost = machine_memory_lost;
+	m->mem->lost_opaque = m;
 	overhead_init(&m->mem->overhead, overhead_of(&m->config), m->config.memory, m->config.cpus);
 	rc = m->config.firmware ? rom_load(m->mem, m->config.firmware, err) : bios_map(m->mem, err);
 	if (rc)

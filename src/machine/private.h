@@ -1,7 +1,7 @@
 /*
  * What the files of machine/ share.
  *
- * Locks, in the order in which they may be taken: a device's own lock, then bus->lock, then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
+ * Locks, in the order in which they may be taken: devices' locks (bus.h), then an exclusive section (exclusive.c), then run_lock or exclusive.lock or turn.lock
  * (never two of these).
  */
 #ifndef DOPPEL_MACHINE_PRIVATE_H
@@ -65,9 +65,10 @@ struct machine {
 	struct clock *clock;
 	struct bus *bus;
 	struct event_loop *loop;
-	struct event_source signals; /* config.ends_on_signals */
-	int signal_number;	     /* of REQUEST_SIGNAL; event loop's thread */
-	struct engine engine;	     /* ops NULL: not opened yet */
+	struct host_signals signals; /* config.ends_on_signals */
+	struct event_source signals_source;
+	int signal_number;    /* of REQUEST_SIGNAL; event loop's thread */
+	struct engine engine; /* ops NULL: not opened yet */
 
 	struct machine_cpu *cpus;
 	struct vcpu **vcpus; /* cpus[i].cpu: the vCPUs' peers */
@@ -83,6 +84,7 @@ struct machine {
 	bool over;	   /* the machine's end has been decided; event loop's thread */
 	bool devices_run;  /* devices' threads do; event loop's thread */
 	bool loop_runs;	   /* calls are for the event loop's thread; under run_lock, as they are */
+	bool direct_call;  /* one is carried out where it came from; likewise */
 	struct list calls; /* pause_call() */
 
 	_Atomic unsigned requests;
@@ -182,6 +184,8 @@ int plug_devices(struct machine *, struct error *);
 /* Any thread. */
 void machine_request(struct machine *, enum machine_request);
 void machine_bus_request(void *machine, enum bus_request);
+/* Of the memory: mem_loss(). Any thread. */
+void machine_memory_lost(void *machine, const struct error *);
 /* What guests ask for; the other requests are the user's, or ends that the machine has come to. */
 #define GUEST_REQUESTS (REQUEST_RESET | REQUEST_POWEROFF | REQUEST_EXIT | REQUEST_INIT)
 

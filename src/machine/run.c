@@ -71,10 +71,13 @@ static void restart(struct machine *m, unsigned requests)
 
 static void report_reset(struct machine *m)
 {
+	unsigned index;
+
 	pthread_mutex_lock(&m->run_lock);
-	log_guest("triple fault of vCPU %u, which resets the machine", m->failed->index);
+	index = m->failed->index;
 	m->failed = NULL;
 	pthread_mutex_unlock(&m->run_lock);
+	log_guest("triple fault of vCPU %u, which resets the machine", index);
 }
 
 static void handle_requests(void *machine)
@@ -130,9 +133,22 @@ void machine_bus_request(void *machine, enum bus_request request)
 	machine_request(machine, requests[request]);
 }
 
+void machine_memory_lost(void *machine, const struct error *why)
+{
+	struct machine *m = machine;
+
+	pthread_mutex_lock(&m->run_lock);
+	m->failure = *why;
+	pthread_mutex_unlock(&m->run_lock);
+	machine_request(m, REQUEST_ENGINE_ERROR);
+}
+
 void machine_quit(struct machine *m) { machine_request(m, REQUEST_QUIT); }
 
-void machine_power_button(struct machine *m) { piix_power_button(m->bus); }
+static void press_power_button(void *machine) { piix_power_button(((struct machine *)machine)->bus); }
+
+/* Devices come and go in the loop's thread. */
+void machine_power_button(struct machine *m) { event_loop_post(m->loop, press_power_button, m); }
 
 /* ---- running ---- */
 
@@ -157,7 +173,7 @@ static void wake_loop(void *machine)
 static void signal_ready(void *machine, short revents)
 {
 	struct machine *m = machine;
-	int number = host_signals_read(m->signals.fd);
+	int number = host_signals_read(&m->signals);
 
 	(void)revents;
 	if (!number || m->signal_number)
@@ -169,20 +185,24 @@ static void signal_ready(void *machine, short revents)
 
 static int watch_signals(struct machine *m, struct error *err)
 {
-	m->signals = (struct event_source){ .fd = -1, .events = POLLIN, .ready = signal_ready, .opaque = m };
+	int rc;
+
+	m->signals.fd = -1;
+	m->signals_source = (struct event_source){ .events = POLLIN, .ready = signal_ready, .opaque = m };
 	if (!m->config.ends_on_signals)
 		return 0;
-	m->signals.fd = host_signals_open(err);
-	if (m->signals.fd < 0)
-		return m->signals.fd;
-	event_loop_add(m->loop, &m->signals);
+	rc = host_signals_open(&m->signals, err);
+	if (rc)
+		return rc;
+	m->signals_source.fd = m->signals.fd;
+	event_loop_add(m->loop, &m->signals_source);
 	return 0;
 }
 
 static void ignore_signals(struct machine *m)
 {
-	event_loop_remove(m->loop, &m->signals);
-	host_signals_close(m->signals.fd);
+	event_loop_remove(m->loop, &m->signals_source);
+	host_signals_close(&m->signals);
 }
 
 static void report_end(struct machine *m)
@@ -215,6 +235,8 @@ int machine_run(struct machine *m)
 	m->over = false;
 	clock_start(m->clock);
 	rc = watch_signals(m, &m->failure);
+	if (!rc)
+		rc = mem_loss(m->mem, &m->failure);
 	if (!rc)
 		rc = pause_start_threads(m, &m->failure);
 	if (rc) {

@@ -33,6 +33,25 @@ static uint64_t free_numbers(const struct guest_mem *mem, uint64_t count)
 	return range_ok(first, count, mem->page_count) ? first : UINT64_MAX;
 }
 
+static bool has_instance(const struct guest_mem *mem, const char *name, unsigned instance)
+{
+	const struct memory *other;
+
+	list_for_each (other, &mem->memories, node)
+		if (other->instance == instance && !strcmp(other->name, name))
+			return true;
+	return false;
+}
+
+static unsigned free_instance(const struct guest_mem *mem, const char *name)
+{
+	unsigned instance = 0;
+
+	while (has_instance(mem, name, instance))
+		instance++;
+	return instance;
+}
+
 /* Sorted by number. */
 static void insert_memory(struct guest_mem *mem, struct memory *memory)
 {
@@ -53,6 +72,8 @@ int memory_init(struct guest_mem *mem, struct memory *memory, enum memory_kind k
 		return error_set(err, EINVAL, "memory '%s' of %" PRIu64 " bytes: expected whole pages of %u bytes",
 				 name, size, PAGE_SIZE);
 	memory->kind = kind;
+	snprintf(memory->name, sizeof(memory->name), "%s", name);
+	memory->instance = free_instance(mem, memory->name);
 	memory->first = free_numbers(mem, size >> PAGE_SHIFT);
 	if (memory->first == UINT64_MAX)
 		return error_set(err, ENOSPC, "memory '%s' of %" PRIu64 " KiB: devices have %" PRIu64 " MiB in all",
@@ -272,15 +293,13 @@ static const struct mem_region *find_from(const struct mem_map *map, uint64_t at
 }
 
 /* What an address shows, on both sides. */
-static void fetch_page(const struct guest_mem *mem, const struct mem_region *region, gpa_t addr)
+static bool fetch_page(const struct guest_mem *mem, const struct mem_region *region, gpa_t addr)
 {
 	struct guest_mem *changed = (struct guest_mem *)mem; /* nothing that the caller sees */
 	uint64_t n = (addr.v - region->start) >> PAGE_SHIFT;
 
-	if (region->pages)
-		origin_fetch(changed, &region->pages[n]);
-	if (region->write_pages && !region->writable)
-		origin_fetch(changed, &region->write_pages[n]);
+	return (!region->pages || origin_fetch(changed, &region->pages[n])) &&
+	       (!region->write_pages || region->writable || origin_fetch(changed, &region->write_pages[n]));
 }
 
 const struct mem_region *mem_find(const struct guest_mem *mem, gpa_t addr)
@@ -290,9 +309,7 @@ const struct mem_region *mem_find(const struct guest_mem *mem, gpa_t addr)
 
 	if (region == map->regions + map->count || region->start > addr.v)
 		return NULL;
-	if (mem_has_origins(mem))
-		fetch_page(mem, region, addr);
-	return region;
+	return !mem_has_origins(mem) || fetch_page(mem, region, addr) ? region : NULL;
 }
 
 uint8_t *mem_map(struct guest_mem *mem, gpa_t addr, size_t len, bool write)
@@ -303,7 +320,8 @@ uint8_t *mem_map(struct guest_mem *mem, gpa_t addr, size_t len, bool write)
 	    !range_ok(addr.v - region->start, len, region->size))
 		return NULL;
 	for (uint64_t at = (addr.v | (PAGE_SIZE - 1)) + 1; mem_has_origins(mem) && at - addr.v < len; at += PAGE_SIZE)
-		fetch_page(mem, region, gpa(at));
+		if (!fetch_page(mem, region, gpa(at)))
+			return NULL;
 	return region->host + (addr.v - region->start);
 }
 
@@ -403,6 +421,7 @@ void mem_commit(struct guest_mem *mem)
 	pthread_mutex_unlock(&mem->layers_lock);
 	announce(mem, next);
 	atomic_store(&mem->map, next);
+	atomic_fetch_add(&mem->map_generation, 1);
 	while (atomic_load(&mem->readers))
 		sched_yield();
 	report(mem, before);
@@ -413,6 +432,7 @@ void map_renew(struct guest_mem *mem)
 	const struct mem_map *map = atomic_load(&mem->map);
 	struct mem_listener *listener;
 
+	atomic_fetch_add(&mem->map_generation, 1);
 	for (unsigned n = 0; n < map->count; n++) {
 		uint64_t start = map->regions[n].start, size = map->regions[n].size;
 

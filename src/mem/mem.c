@@ -115,13 +115,6 @@ unsigned mem_ram_ranges(const struct guest_mem *mem, uint64_t starts[4], uint64_
 
 /* ---- copies ---- */
 
-/* Of so many bytes, how many mem_find() has answered for. */
-static size_t part_of(const struct guest_mem *mem, const struct mem_region *region, gpa_t addr, size_t len)
-{
-	len = MIN(len, region->start + region->size - addr.v);
-	return mem_has_origins(mem) ? MIN(len, PAGE_SIZE - (addr.v & (PAGE_SIZE - 1))) : len;
-}
-
 /* Is there something to read in all of the range, or something that takes what is written? */
 static bool range_present(struct guest_mem *mem, gpa_t addr, size_t len, bool write)
 {
@@ -135,7 +128,7 @@ static bool range_present(struct guest_mem *mem, gpa_t addr, size_t len, bool wr
 		present = region && (region->host || (write && region->write_host));
 		if (!present)
 			break;
-		part = MIN(len, region->start + region->size - addr.v);
+		part = map_part(mem, region, addr, len);
 		len -= part;
 		addr.v += part;
 	}
@@ -156,7 +149,7 @@ int mem_read(struct guest_mem *mem, gpa_t addr, void *data, size_t len)
 		map_enter(mem);
 		region = mem_find(mem, addr);
 		if (region)
-			part = part_of(mem, region, addr, len);
+			part = map_part(mem, region, addr, len);
 		if (region && region->host)
 			memcpy(to, region->host + (addr.v - region->start), part);
 		map_leave(mem);
@@ -177,7 +170,7 @@ static size_t write_part(struct guest_mem *mem, gpa_t addr, const uint8_t *from,
 	if (region) {
 		uint64_t offset = addr.v - region->start;
 
-		len = part_of(mem, region, addr, len);
+		len = map_part(mem, region, addr, len);
 		if (region->write_host && from)
 			memcpy(region->write_host + offset, from, len);
 		else if (region->write_host)

@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/uio.h>
 
 /* The PC's hole below 4 GiB: RAM beyond this goes above 4 GiB. */
 #define MEM_LOW_TOP   0xc0000000ull
@@ -86,10 +87,10 @@ enum memory_kind {
 /*
  * Where the contents of a memory's pages come from until somebody has needed them (a snapshot's file, another host): origin.c. fetch() fills a page of
  * the memory, by number in it; once for each page; any thread, in the middle of an access or a copy, so it waits for no lock of a device and no
- * exclusive section.
+ * exclusive section. 0, or -errno with a sentence that says why it cannot: see mem_loss().
  */
 struct mem_origin {
-	void (*fetch)(void *opaque, uint64_t page, void *to);
+	int (*fetch)(void *opaque, uint64_t page, void *to, struct error *);
 	void *opaque;
 };
 
@@ -97,6 +98,8 @@ struct mem_origin {
 struct memory {
 	struct list node;
 	enum memory_kind kind;
+	char name[32]; /* and which one of those of that name */
+	unsigned instance;
 	struct host_memory file;
 	uint64_t first;
 	/* origin.c */
@@ -165,12 +168,18 @@ struct guest_mem {
 	_Atomic bool stale;	       /* the layers are not what the map says */
 	_Atomic(struct mem_map *) map; /* changed by mem_commit() */
 	struct mem_map maps[2];
-	_Atomic unsigned readers; /* copies under way: the map that they look into stays */
+	_Atomic uint64_t map_generation; /* changes with what the map says: for who keeps what he found there */
+	_Atomic unsigned readers;	 /* copies under way: the map that they look into stays */
 	struct list listeners;
 	pthread_mutex_t fetch_lock;
 	_Atomic unsigned origins; /* memories of which pages are absent */
-	_Atomic bool logging;	  /* writes are logged: dirty.c */
-	_Atomic uint64_t *dirty;  /* bit a page, by number */
+	/* mem_loss(), and who is told of it once, by the thread that needed the page, as fetch() is called; NULL: nobody */
+	_Atomic bool has_lost;
+	struct error loss;
+	void (*lost)(void *opaque, const struct error *);
+	void *lost_opaque;
+	_Atomic bool logging;	 /* writes are logged: dirty.c */
+	_Atomic uint64_t *dirty; /* bit a page, by number */
 	/*
 	 * Physical address bits that leave the processors: all, or all but bit 20 while the A20 gate is closed. Changed while all
 	 * vCPUs are stopped; their TLBs are flushed then. For who translates addresses: functions of mem take what comes out.
@@ -200,7 +209,7 @@ void mem_destroy(struct guest_mem *);
 /* A ROM with these contents, shown at `start`: whole pages. The map is built, no vCPU runs. */
 int mem_add_rom(struct guest_mem *, gpa_t start, const uint8_t *contents, uint64_t size, struct error *);
 
-/* Memory of whole pages, zeros. NULL on error. Before vCPUs run, or while they stand between instructions. */
+/* Memory of whole pages, zeros. It is the first instance of its name that is free, as devices are. NULL on error. Before vCPUs run, or while they stand between instructions. */
 struct memory *memory_create(struct guest_mem *, enum memory_kind, const char *name, uint64_t size, struct error *);
 /* Nothing shows it any more, and mem_commit() was since. */
 void memory_destroy(struct guest_mem *, struct memory *);
@@ -223,7 +232,7 @@ void mem_listen(struct guest_mem *, struct mem_listener *);
 void mem_unlisten(struct mem_listener *);
 
 /*
- * The region that holds this address, or NULL. No lock: the answer is good while vCPUs are not stopped, in the thread of one that runs. Other threads
+ * The region that holds this address, or NULL (or its page is lost: mem_loss()). No lock: the answer is good while vCPUs are not stopped, in the thread of one that runs. Other threads
  * copy by mem_read() and its like. Of a memory with an origin only the page at this address may be used.
  */
 const struct mem_region *mem_find(const struct guest_mem *, gpa_t);
@@ -242,6 +251,18 @@ struct mem_page *mem_page(struct guest_mem *, gpa_t);
 int mem_read(struct guest_mem *, gpa_t, void *, size_t);
 int mem_write(struct guest_mem *, gpa_t, const void *, size_t);
 int mem_fill(struct guest_mem *, gpa_t, uint8_t, size_t);
+
+/*
+ * ---- dma.c: guest memory that the host's kernel reads or writes for a device ----
+ *
+ * Appends host addresses of [addr, addr + len) to the *count pieces in iov; neighbours become one. They may be used, for as long as it takes, until the
+ * device's pause() (bus.h) returns; the map may change meanwhile. write: where writes go. -EFAULT when part of it is no memory, or ROM that would be written;
+ * -E2BIG when there would be more pieces than room. *count has then moved. Any thread, also with a device's lock.
+ */
+int mem_dma_map(struct guest_mem *, gpa_t addr, size_t len, bool write, struct iovec *iov, unsigned *count,
+		unsigned room);
+/* What mem_note_write() is for other writes: bytes at these addresses, which are of one piece, were written. */
+void mem_dma_written(struct guest_mem *, const void *host, size_t len);
 
 /*
  * Places where two pages are shown one behind the other; one thread's. NULL: no memory, which mem_pair() takes. What a pair needs of the
@@ -311,12 +332,13 @@ void mem_mark_dirty(struct guest_mem *, const struct mem_page *);
 
 /*
  * The contents of RAM as bytes (record.c): runs of pages that are not all zeros, each with a checksum, in the order of their numbers, which
- * count pages of mem->ram; behind them a run of none. No vCPU runs.
+ * count pages of mem->ram; behind them a run of none. Then those of the devices' memories, sorted by their names, each behind a header, and a header without a name. No
+ * vCPU runs. -EIO: mem_loss().
  */
-void mem_save(struct guest_mem *, struct writer *);
+int mem_save(struct guest_mem *, struct writer *, struct error *);
 /* Looks through what mem_save() wrote; changes nothing but the reader, which is then behind it. -EINVAL names the run. */
 int mem_check(const struct guest_mem *, struct reader *, struct error *);
-/* What mem_check() has found good: RAM has these contents and no others. Decoded code of what was there before is not run again. */
+/* What mem_check() has found good: RAM, and devices' memories, have these contents and no others. Decoded code of what was there before is not run again. */
 void mem_load(struct guest_mem *, struct reader *);
 /* Of all ROM: for comparing machines. */
 uint32_t mem_rom_checksum(const struct guest_mem *);
@@ -332,6 +354,16 @@ static inline bool mem_has_origins(const struct guest_mem *mem)
 }
 /* Is it still the origin's? */
 bool mem_is_absent(const struct memory *, uint64_t page);
+/*
+ * Could a page not be fetched? Then nobody gets it, nor another one that is still elsewhere: mem_find() answers NULL, copies -EFAULT. Who asks for it is
+ * not to go on: the guest is not to see what is not its memory. It stays so.
+ */
+static inline bool mem_has_lost(const struct guest_mem *mem)
+{
+	return unlikely(atomic_load_explicit(&mem->has_lost, memory_order_acquire));
+}
+/* -EIO with a sentence that names memory and page, and says why; 0: nothing is lost. */
+int mem_loss(const struct guest_mem *, struct error *);
 
 /* All RAM, whatever hides some of it now: number of ranges, filled into starts/sizes (room for 4). */
 unsigned mem_ram_ranges(const struct guest_mem *, uint64_t starts[4], uint64_t sizes[4]);

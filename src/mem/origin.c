@@ -14,32 +14,55 @@ bool mem_is_absent(const struct memory *memory, uint64_t page)
 	return memory->absent && (atomic_load(&memory->absent[page / 64]) & BIT(page % 64));
 }
 
-static void fetch(struct guest_mem *mem, struct memory *memory, uint64_t page)
+/* fetch_lock held. */
+static bool fetch_page(struct guest_mem *mem, struct memory *memory, uint64_t page)
 {
-	pthread_mutex_lock(&mem->fetch_lock);
-	if (mem_is_absent(memory, page)) {
-		memory->origin.fetch(memory->origin.opaque, page, memory->file.base + (page << PAGE_SHIFT));
-		atomic_fetch_and(&memory->absent[page / 64], ~BIT(page % 64));
-		if (atomic_fetch_sub(&memory->absent_count, 1) == 1)
-			atomic_fetch_sub(&mem->origins, 1);
+	struct error why = { 0 };
+
+	if (memory->origin.fetch(memory->origin.opaque, page, memory->file.base + (page << PAGE_SHIFT), &why)) {
+		error_set(&mem->loss, EIO, "page 0x%" PRIx64 " of the memory '%s' cannot be fetched: %.300s", page,
+			  memory->name, why.text);
+		atomic_store(&mem->has_lost, true);
+		return false;
 	}
-	pthread_mutex_unlock(&mem->fetch_lock);
+	atomic_fetch_and(&memory->absent[page / 64], ~BIT(page % 64));
+	if (atomic_fetch_sub(&memory->absent_count, 1) == 1)
+		atomic_fetch_sub(&mem->origins, 1);
+	return true;
 }
 
-void origin_fetch(struct guest_mem *mem, const struct mem_page *record)
+static bool fetch(struct guest_mem *mem, struct memory *memory, uint64_t page)
+{
+	bool had_lost, there;
+
+	pthread_mutex_lock(&mem->fetch_lock);
+	had_lost = mem_has_lost(mem);
+	there = !mem_is_absent(memory, page) || (!had_lost && fetch_page(mem, memory, page));
+	pthread_mutex_unlock(&mem->fetch_lock);
+	if (!there && !had_lost && mem->lost)
+		mem->lost(mem->lost_opaque, &mem->loss);
+	return there;
+}
+
+bool origin_fetch(struct guest_mem *mem, const struct mem_page *record)
 {
 	uint64_t number = (uint64_t)(record - mem->pages);
 	struct memory *memory = mem_memory_of(mem, number);
 
-	if (mem_is_absent(memory, number - memory->first))
-		fetch(mem, memory, number - memory->first);
+	return !mem_is_absent(memory, number - memory->first) || fetch(mem, memory, number - memory->first);
 }
 
-void origin_fetch_all(struct guest_mem *mem, struct memory *memory)
+bool origin_fetch_all(struct guest_mem *mem, struct memory *memory)
 {
 	for (uint64_t n = 0; atomic_load(&memory->absent_count) && n < page_count(memory); n++)
-		if (mem_is_absent(memory, n))
-			fetch(mem, memory, n);
+		if (mem_is_absent(memory, n) && !fetch(mem, memory, n))
+			return false;
+	return true;
+}
+
+int mem_loss(const struct guest_mem *mem, struct error *err)
+{
+	return mem_has_lost(mem) ? error_set(err, EIO, "%s", mem->loss.text) : 0;
 }
 
 void origin_forget(struct guest_mem *mem, struct memory *memory)

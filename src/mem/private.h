@@ -13,9 +13,9 @@ bool code_forget(struct guest_mem *, struct mem_page *, gpa_t, size_t);
 
 /* ---- origin.c ---- */
 
-/* Only while mem_has_origins(): the page is there when this returns. */
-void origin_fetch(struct guest_mem *, const struct mem_page *);
-void origin_fetch_all(struct guest_mem *, struct memory *);
+/* Only while mem_has_origins(): the page is there when this returns; false: mem_loss(). */
+bool origin_fetch(struct guest_mem *, const struct mem_page *);
+bool origin_fetch_all(struct guest_mem *, struct memory *);
 void origin_forget(struct guest_mem *, struct memory *);
 
 /* ---- map.c ---- */
@@ -37,5 +37,12 @@ void memory_fini(struct guest_mem *, struct memory *);
  */
 static inline void map_enter(struct guest_mem *mem) { atomic_fetch_add(&mem->readers, 1); }
 static inline void map_leave(struct guest_mem *mem) { atomic_fetch_sub(&mem->readers, 1); }
+
+/* Of so many bytes, how many mem_find() has answered for. */
+static inline size_t map_part(const struct guest_mem *mem, const struct mem_region *region, gpa_t addr, size_t len)
+{
+	len = MIN(len, region->start + region->size - addr.v);
+	return mem_has_origins(mem) ? MIN(len, PAGE_SIZE - (addr.v & (PAGE_SIZE - 1))) : len;
+}
 
 #endif

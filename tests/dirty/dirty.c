@@ -21,12 +21,14 @@ struct watch {
 	bool away;
 };
 
-static void fetch(void *opaque, uint64_t page, void *to)
+static int fetch(void *opaque, uint64_t page, void *to, struct error *err)
 {
 	struct watch *w = opaque;
 
+	(void)err;
 	memcpy(to, w->origin + (page << PAGE_SHIFT), PAGE_SIZE);
 	w->fetched++;
+	return 0;
 }
 
 /* RAM is empty, and gets its pages from a copy when they are needed. */

@@ -18,9 +18,12 @@ esac
 END
 cat >"$scratch/bin/dpkg-deb" <<'END'
 #!/bin/sh
-mkdir -p "$3/boot" "$3/bin"
+mkdir -p "$3/boot" "$3/bin" "$3/lib/modules/1/kernel"
 echo kernel >"$3/boot/vmlinuz-1"
-echo busybox >"$3/bin/busybox"
+echo module >"$3/lib/modules/1/kernel/virtio_pci.ko"
+echo kernel/virtio_pci.ko: >"$3/lib/modules/1/modules.dep"
+printf '#!/bin/sh\nexit 0\n' >"$3/bin/busybox"
+chmod +x "$3/bin/busybox"
 END
 printf '#!/bin/sh\nexit 0\n' >"$scratch/bin/apt-cache"
 printf '#!/bin/sh\necho "$1" >>"$SCRATCH/pauses"\n' >"$scratch/bin/sleep"
@@ -35,7 +38,8 @@ get() {
 	PATH="$scratch/bin:$PATH" SCRATCH=$scratch DOPPEL_CACHE=$scratch/cache scripts/get-guest.sh "$@"
 }
 tried_again() {
-	get 2 && [ "$(wc -l <"$scratch/updates")" = 2 ] && [ "$(wc -l <"$scratch/pauses")" = 2 ] && [ -s "$scratch/cache/initrd.cpio.gz" ]
+	get 2 && [ "$(wc -l <"$scratch/updates")" = 2 ] && [ "$(wc -l <"$scratch/pauses")" = 2 ] && [ -s "$scratch/cache/initrd.cpio.gz" ] &&
+		cpio -it <"$scratch/cache/cloud-modules/modules.cpio" 2>/dev/null | grep -q '^lib/modules/1/kernel/virtio_pci.ko$'
 }
 given_up() { ! get 100 && [ "$(wc -l <"$scratch/pauses")" = 3 ] && [ ! -e "$scratch/cache/cloud" ]; }
 said() { get 0 && ! DOPPEL_CACHE=$scratch/cache scripts/get-guest.sh --missing 2>"$scratch/said" && grep -q 'xen/xen.* 686-pae/vmlinuz' "$scratch/said"; }

@@ -203,24 +203,149 @@ static void debug_ports(void **state)
 
 /* ---- locks ---- */
 
-/* What is not under the board's lock is reached while somebody has that. */
+/* What a thread reads while another has a lock. */
+struct reading {
+	struct board *board;
+	uint16_t port;
+	uint64_t value;
+};
+
+static void *read_port(void *opaque)
+{
+	struct reading *r = opaque;
+
+	r->value = inl(r->board, r->port);
+	return NULL;
+}
+
+static uint64_t read_meanwhile(struct board *b, struct lock *lock, uint16_t port)
+{
+	struct reading r = { .board = b, .port = port };
+	pthread_t thread;
+
+	lock_take(lock);
+	assert_int_equal(pthread_create(&thread, NULL, read_port, &r), 0);
+	pthread_join(thread, NULL);
+	lock_drop(lock);
+	return r.value;
+}
+
+/* Who is under one lock is reached while somebody has another. */
 static void looking_up_takes_no_lock(void **state)
 {
 	struct board *b = *state;
-	struct probe *probe = probe_create(b);
-	struct lock own;
+	struct probe *p = probe_create(b), *q = probe_create(b);
 
-	lock_init(&own, &b->bus->locks);
-	probe->device.lock = &own;
-	assert_int_equal(map(probe, 0x500, 16, 4, NULL), 0);
-	lock_take(&b->bus->lock);
-	assert_int_equal(inl(b, 0x500), 0x03020100);
-	assert_int_equal(board_read(b, BUS_MMIO, 0x20000000, 4), 0xffffffff);
-	lock_drop(&b->bus->lock);
-	lock_take(&own);
-	inb(b, 0x21); /* an 8259's */
-	lock_drop(&own);
-	lock_destroy(&own);
+	assert_int_equal(map(p, 0x500, 16, 4, NULL), 0);
+	assert_int_equal(map(q, 0x510, 16, 4, NULL), 0);
+	assert_int_equal(read_meanwhile(b, &b->bus->irq_lock, 0x500), 0x03020100);
+	assert_int_equal(read_meanwhile(b, &b->bus->pci_lock, 0x500), 0x03020100);
+	assert_int_equal(read_meanwhile(b, p->device.lock, 0x510), 0x03020100);
+	assert_int_equal(read_meanwhile(b, p->device.lock, 0x600), 0xffffffff);
+	read_meanwhile(b, p->device.lock, 0x20); /* an 8259's */
+}
+
+/* Two devices whose registers answer when both are being read. */
+struct meeting {
+	struct device device;
+	struct bus_range range;
+	pthread_barrier_t *both_are_inside;
+};
+
+static uint64_t meeting_read(struct device *device, uint64_t offset, unsigned size)
+{
+	(void)offset, (void)size;
+	pthread_barrier_wait(((struct meeting *)device)->both_are_inside);
+	return device->instance;
+}
+
+static void destroy_nothing(struct device *device) { (void)device; }
+
+static void two_devices_are_accessed_at_once(void **state)
+{
+	static const struct device_ops ops = { .destroy = destroy_nothing };
+	struct board *b = *state;
+	struct meeting devices[2];
+	struct reading first = { .board = b, .port = 0x530 };
+	pthread_barrier_t both_are_inside;
+	pthread_t thread;
+
+	pthread_barrier_init(&both_are_inside, NULL, 2);
+	for (unsigned n = 0; n < 2; n++) {
+		struct meeting *d = &devices[n];
+
+		*d = (struct meeting){ .both_are_inside = &both_are_inside };
+		device_init(&d->device, b->bus, "meeting", &ops);
+		d->range = (struct bus_range){ 0x530 + 4 * n, 4, 4, .device = &d->device, .read = meeting_read };
+		assert_int_equal(bus_map(b->bus, BUS_PIO, &d->range, NULL), 0);
+	}
+	assert_int_equal(pthread_create(&thread, NULL, read_port, &first), 0);
+	assert_int_equal(inl(b, 0x534), 1);
+	pthread_join(thread, NULL);
+	assert_int_equal(first.value, 0);
+	for (unsigned n = 0; n < 2; n++) {
+		bus_unmap(b->bus, BUS_PIO, &devices[n].range);
+		device_destroy(&devices[n].device);
+	}
+	pthread_barrier_destroy(&both_are_inside);
+}
+
+/* A range whose functions take locks of their own: the first write waits inside until a second one has come and gone. */
+struct two_queues {
+	struct device device;
+	struct bus_range range;
+	struct lock queues[2];
+	pthread_barrier_t first_is_inside, second_is_done;
+};
+
+static void queue_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct two_queues *q = (struct two_queues *)device;
+
+	(void)size, (void)value;
+	lock_take(&q->queues[offset]);
+	if (offset == 0) {
+		pthread_barrier_wait(&q->first_is_inside);
+		pthread_barrier_wait(&q->second_is_done);
+	}
+	lock_drop(&q->queues[offset]);
+}
+
+static void *write_first_queue(void *board)
+{
+	outb(board, 0x520, 0);
+	return NULL;
+}
+
+static void a_range_may_take_its_own_locks(void **state)
+{
+	static const struct device_ops ops = { .destroy = destroy_nothing };
+	struct board *b = *state;
+	struct two_queues q;
+	pthread_t thread;
+
+	device_init(&q.device, b->bus, "queues", &ops);
+	for (unsigned n = 0; n < 2; n++)
+		lock_init(&q.queues[n], &b->bus->locks, LOCK_QUEUE);
+	pthread_barrier_init(&q.first_is_inside, NULL, 2);
+	pthread_barrier_init(&q.second_is_done, NULL, 2);
+	q.range = (struct bus_range){ 0x520, 2, 1, .device = &q.device, .takes_locks = true, .write = queue_write };
+	assert_int_equal(bus_map(b->bus, BUS_PIO, &q.range, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, write_first_queue, b), 0);
+	pthread_barrier_wait(&q.first_is_inside);
+	outb(b, 0x521, 0);
+	pthread_barrier_wait(&q.second_is_done);
+	pthread_join(thread, NULL);
+	/* Who has all locks may come there, too: a locked instruction. */
+	bus_lock(b->bus);
+	outb(b, 0x521, 0);
+	bus_unlock(b->bus);
+	bus_unmap(b->bus, BUS_PIO, &q.range);
+	for (unsigned n = 0; n < 2; n++)
+		lock_destroy(&q.queues[n]);
+	pthread_barrier_destroy(&q.first_is_inside);
+	pthread_barrier_destroy(&q.second_is_done);
+	device_destroy(&q.device);
 }
 
 /* Somebody waits for a lock: who has it is told. */
@@ -256,11 +381,11 @@ static void what_goes_while_an_access_waits_is_not_reached(void **state)
 	pthread_barrier_init(&w.waits, NULL, 2);
 	b->bus->locks.waits = tell;
 	b->bus->locks.waits_opaque = &w;
-	lock_take(&b->bus->lock);
+	lock_take(probe->device.lock);
 	assert_int_equal(pthread_create(&thread, NULL, access_port, &w), 0);
 	pthread_barrier_wait(&w.waits);
 	bus_unmap(b->bus, BUS_PIO, &probe->range);
-	lock_drop(&b->bus->lock);
+	lock_drop(probe->device.lock);
 	pthread_join(thread, NULL);
 	assert_int_equal(w.result, -ENXIO);
 	assert_string_equal(probe->journal, "");
@@ -282,8 +407,8 @@ static void deferred(struct bus_work *work)
 	struct deferring *d = container_of(work, struct deferring, work);
 
 	assert_false(d->inside);
-	assert_true(lock_try(&d->device.bus->lock));
-	lock_drop(&d->device.bus->lock);
+	assert_true(lock_try(d->device.lock));
+	lock_drop(d->device.lock);
 	d->done++;
 }
 
@@ -298,8 +423,6 @@ static void defer_twice(struct device *device, uint64_t offset, unsigned size, u
 	d->inside = false;
 	assert_int_equal(d->done, value);
 }
-
-static void destroy_nothing(struct device *device) { (void)device; }
 
 static void deferred_work_comes_behind_the_access(void **state)
 {
@@ -330,6 +453,8 @@ int main(void)
 		cmocka_unit_test(devices_are_numbered_reset_and_destroyed_in_order),
 		BOARD_TEST(debug_ports),
 		BOARD_TEST(looking_up_takes_no_lock),
+		BOARD_TEST(two_devices_are_accessed_at_once),
+		BOARD_TEST(a_range_may_take_its_own_locks),
 		BOARD_TEST(what_goes_while_an_access_waits_is_not_reached),
 		BOARD_TEST(deferred_work_comes_behind_the_access),
 	};

@@ -539,7 +539,7 @@ static void what_has_no_lock_waits_for_nobody(void **state)
 	(void)state;
 	pthread_barrier_init(&w.fired, NULL, 2);
 	lock_group_init(&w.group);
-	lock_init(&w.lock, &w.group);
+	lock_init(&w.lock, &w.group, 0);
 	timer_init(&locked, w.clock, "locked", fire_locked, &w);
 	timer_init(&stopped, w.clock, "stopped", fire_locked, &w);
 	timer_init(&freely, w.clock, "freely", fire_freely, &w);

@@ -10,8 +10,6 @@
 
 #include <cmocka.h>
 
-#define MIB (1ull << 20)
-
 /* ---- the map ---- */
 
 static void check_ranges(uint64_t ram_size, unsigned count, const uint64_t *expected)
@@ -337,15 +335,20 @@ static void what_moves_is_no_code(void **state)
 struct source {
 	uint8_t pages[4][PAGE_SIZE];
 	unsigned fetched[4];
+	uint64_t fails; /* page */
+	unsigned told;
 };
 
-static void fetch_page(void *opaque, uint64_t page, void *to)
+static int fetch_page(void *opaque, uint64_t page, void *to, struct error *err)
 {
 	struct source *s = opaque;
 
 	assert_true(page < 4);
 	s->fetched[page]++;
+	if (page == s->fails)
+		return error_set(err, ENOENT, "it is not there");
 	memcpy(to, s->pages[page], PAGE_SIZE);
+	return 0;
 }
 
 static void check_fetched(const struct source *s, unsigned a, unsigned b, unsigned c, unsigned d)
@@ -366,6 +369,7 @@ static void pages_come_from_their_origin(void **state)
 	uint8_t bytes[2];
 
 	(void)state;
+	s->fails = UINT64_MAX;
 	for (unsigned n = 0; n < 4; n++)
 		memset(s->pages[n], (int)n + 1, PAGE_SIZE);
 	assert_int_equal(mem_layer_add(mem, &layer, NULL), 0);
@@ -394,6 +398,56 @@ static void pages_come_from_their_origin(void **state)
 	memory_destroy(mem, memory);
 	assert_false(mem_has_origins(mem));
 	mem_destroy(mem);
+	free(s);
+}
+
+static void note_loss(void *opaque, const struct error *why)
+{
+	((struct source *)opaque)->told++;
+	assert_string_equal(why->text, "page 0x2 of the memory 'test-device' cannot be fetched: it is not there");
+}
+
+/* Nobody gets it, in whatever way he asks; what was there is still. */
+static void a_lost_page_is_nobodys(void **state)
+{
+	struct guest_mem *mem = mem_create(2 * MIB, NULL);
+	struct memory *memory = memory_create(mem, MEMORY_KIND_DEVICE, "test-device", 4 * PAGE_SIZE, NULL);
+	struct mem_layer layer = {
+		.memory = memory, .start = 0xe0000000, .size = 4 * PAGE_SIZE, .reads = true, .writes = true
+	};
+	struct source *s = calloc(1, sizeof(*s));
+	const struct mem_origin origin = { fetch_page, s };
+	struct writer writer = { 0 };
+	uint8_t *bytes = calloc(4, PAGE_SIZE);
+	struct error err = { 0 };
+
+	(void)state;
+	s->fails = 2;
+	memset(s->pages, 7, sizeof(s->pages));
+	mem->lost = note_loss;
+	mem->lost_opaque = s;
+	assert_int_equal(mem_layer_add(mem, &layer, NULL), 0);
+	mem_commit(mem);
+	assert_int_equal(mem_set_origin(mem, memory, &origin, NULL), 0);
+	assert_int_equal(mem_read(mem, gpa(0xe0000000), bytes, 2 * PAGE_SIZE), 0);
+	assert_int_equal(mem_loss(mem, &err), 0);
+	bytes[0] = 1;
+	assert_int_equal(mem_read(mem, gpa(0xe0000000), bytes, 4 * PAGE_SIZE), -EFAULT);
+	assert_true(bytes[0] == 1 && !bytes[2 * PAGE_SIZE]);
+	assert_int_equal(mem_write(mem, gpa(0xe0001fff), bytes, 2), -EFAULT);
+	assert_int_equal(memory->file.base[2 * PAGE_SIZE - 1], 7); /* all or nothing */
+	assert_null(mem_map(mem, gpa(0xe0001000), 2 * PAGE_SIZE, true));
+	assert_null(mem_find(mem, gpa(0xe0002000)));
+	assert_null(mem_find(mem, gpa(0xe0003000))); /* it is not asked for any more */
+	assert_non_null(mem_find(mem, gpa(0xe0001000)));
+	check_fetched(s, 1, 1, 1, 0);
+	assert_int_equal(s->told, 1);
+	assert_int_equal(mem_loss(mem, &err), -EIO);
+	assert_int_equal(mem_save(mem, &writer, &err), -EIO);
+	assert_non_null(strstr(err.text, "it is not there"));
+	writer_free(&writer);
+	mem_destroy(mem);
+	free(bytes);
 	free(s);
 }
 
@@ -654,6 +708,7 @@ int main(void)
 		cmocka_unit_test(reads_and_writes_go_different_ways),
 		cmocka_unit_test(what_moves_is_no_code),
 		cmocka_unit_test(pages_come_from_their_origin),
+		cmocka_unit_test(a_lost_page_is_nobodys),
 		cmocka_unit_test(writes_to_code_change_the_generation),
 		cmocka_unit_test(a_change_is_everybodys_until_it_ends),
 		cmocka_unit_test(code_and_direct_writes),

@@ -121,7 +121,8 @@ static int piix3_create(struct bus *bus, struct error *err)
 
 	if (!piix3)
 		return error_set(err, ENOMEM, "out of memory for the ISA bridge");
-	device_init(&pci->device, bus, "piix3", &piix3_ops);
+	/* Its reset control register is among the ports of configuration space. */
+	device_init_sharing(&pci->device, bus, "piix3", &piix3_ops, &bus->pci_lock);
 	pci_init_config(pci, 0x8086, 0x7000, 0x06010000, 0, 0, 0);
 	store_le16(&pci->config[0x04], 0x0007); /* I/O, memory and master are always on */
 	store_le16(&pci->config_mask[0x04], 0x0108);
@@ -183,6 +184,7 @@ enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
 	_(T, bool, mapped, 1, 8, 0, 1) /* the registers are where PMBA says */
 #define PM_RECORD(_, T) PCI_CONFIG_STATE(_, T) PM_STATE(_, T)
 
+/* Where the registers are is under pci_lock; what is in them under the device's own. */
 struct piix4_pm {
 	struct pci_device pci;
 	STATE_FIELDS(PM_STATE)
@@ -312,16 +314,16 @@ void piix_power_button(struct bus *bus)
 {
 	struct device *device;
 
-	lock_take(&bus->lock);
 	list_for_each (device, &bus->devices, node) {
 		if (device->ops == &pm_ops) {
 			struct piix4_pm *pm = (struct piix4_pm *)device;
 
+			lock_take(device->lock);
 			pm->status |= PM1_PWRBTN;
 			update_sci(pm);
+			lock_drop(device->lock);
 		}
 	}
-	lock_drop(&bus->lock);
 }
 
 /* Where the registers are to be; 0: nowhere. */
@@ -428,7 +430,7 @@ static int pm_create(struct bus *bus, struct error *err)
 	pci->config[PMREGMISC] = 1;
 	pci->config_mask[PMREGMISC] = 1;
 	pci->config_written = pm_config_written;
-	pm->sci = irq_isa_line(bus, ACPI_SCI_IRQ);
+	pm->sci = irq_isa_line(&pm->pci.device, ACPI_SCI_IRQ);
 	pm->registers = (struct bus_range){ .size = PM_SIZE,
 					    .sizes = 1 | 2 | 4,
 					    .device = &pci->device,

@@ -197,15 +197,28 @@ static void forget_edges(struct pit *pit, vtime_t t)
 	pit->seen = t;
 }
 
+static void tick_taken(void *opaque);
+
 /* In the thread that runs the clock, or that of a CPU that has taken an interrupt while edges are owed. */
-static void edges_due(void *opaque)
+static void edges_due(struct pit *pit)
+{
+	struct bus *bus = pit->device.bus;
+	bool deliver = ticks_deliver(bus, ticks_of(pit), edges_until(pit, now(pit)), irq_isa_receiver(bus, 0));
+
+	/* Before the edge, which a CPU may take at once. */
+	irq_watch_timer(bus, pit->owed ? tick_taken : NULL, pit);
+	if (deliver)
+		raise_edge(pit);
+}
+
+static void tick_taken(void *opaque)
 {
 	struct pit *pit = opaque;
-	struct bus *bus = pit->device.bus;
 
-	if (ticks_deliver(bus, ticks_of(pit), edges_until(pit, now(pit)), irq_isa_receiver(bus, 0)))
-		raise_edge(pit);
-	irq_watch_timer(bus, pit->owed ? edges_due : NULL, pit);
+	lock_take(pit->device.lock);
+	if (pit->owed)
+		edges_due(pit);
+	lock_drop(pit->device.lock);
 }
 
 static void edge_due(void *opaque)
@@ -496,7 +509,7 @@ static void pit_attach(struct device *device)
 	for (unsigned c = 0; c < CHANNELS; c++)
 		pit->start[c] = MIN(pit->start[c], now(pit));
 	pit->seen = MIN(pit->seen, now(pit));
-	irq_watch_timer(pit->device.bus, pit->owed ? edges_due : NULL, pit);
+	irq_watch_timer(pit->device.bus, pit->owed ? tick_taken : NULL, pit);
 	timer_arm(&pit->timer, pit->edge_at);
 }
 
@@ -520,7 +533,7 @@ static int pit_create(struct bus *bus, const void *options, struct error *err)
 		return error_set(err, ENOMEM, "out of memory for the interval timer");
 	device_init(&pit->device, bus, "pit", &pit_ops);
 	device_timer_init(&pit->device, &pit->timer, "pit", edge_due, pit);
-	pit->irq = irq_isa_line(bus, 0);
+	pit->irq = irq_isa_line(&pit->device, 0);
 	pit_reset(&pit->device);
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges) && !result; i++) {
 		pit->ranges[i] = ranges[i];
