@@ -179,7 +179,7 @@ static void test_errors_of_opening(void **state)
 static void test_forged_header(void **state)
 {
 	struct disk_folder *f = *state;
-	uint8_t data[1024] = "QFI\xfb";
+	uint8_t data[1024] = "QFI\xfb", seen[1024];
 	struct block *b = open_disk(f->file[0], (struct block_options){ 0 });
 	struct iovec pieces[] = { { data, 2 }, { data + 2, 1022 } };
 	struct block_request r = { .op = BLOCK_WRITE, .size = 1024, .iov = pieces, .iov_count = 2 };
@@ -194,7 +194,12 @@ static void test_forged_header(void **state)
 	memcpy(data, "\n# any\nversion=1", 17);
 	assert_int_equal(disk_io(b, BLOCK_WRITE, 0, data, 512), -EPERM);
 	memcpy(data, "LUKS\xba\xbe", 6);
+	for (size_t n = 6; n < sizeof(data); n++)
+		data[n] = (uint8_t)(n * 7 >> 3);
 	assert_int_equal(disk_io(b, BLOCK_WRITE, 0, data, 512), 0);
+	assert_int_equal(block_do(b, &r), 0);
+	assert_int_equal(disk_io(b, BLOCK_READ, 0, seen, 1024), 0);
+	assert_memory_equal(seen, data, 1024);
 	block_close(b);
 	b = open_disk(f->file[0], (struct block_options){ .format = "raw" });
 	memcpy(data, "QFI\xfb", 4);
