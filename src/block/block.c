@@ -18,20 +18,6 @@ struct block {
 
 /* ---- what is wrong with a request ---- */
 
-/*
- * A disk that was taken for raw by its first bytes stays what it is: a guest cannot write a header there with which the next who opens it
- * would follow its file names.
- */
-static bool forges_header(const struct block *block, const struct block_request *r)
-{
-	uint8_t head[BLOCK_SECTOR];
-
-	if (!block->guard || r->op != BLOCK_WRITE || r->offset || !r->size)
-		return false;
-	span_copy((struct span){ r->iov, r->iov_count, 0 }, head, sizeof(head));
-	return probe_is_dangerous(head, sizeof(head));
-}
-
 static int check(const struct block *block, const struct block_request *r)
 {
 	if (r->op == BLOCK_FLUSH)
@@ -40,10 +26,26 @@ static int check(const struct block *block, const struct block_request *r)
 		return -EINVAL;
 	if (r->op != BLOCK_READ && block->info.readonly)
 		return -EPERM;
-	return forges_header(block, r) ? -EPERM : 0;
+	return 0;
 }
 
 /* ---- doing it ---- */
+
+/*
+ * A disk that was taken for raw by its first bytes stays what it is: a guest cannot write a header there with which the next who opens it
+ * would follow its file names. What is looked at is what is written, whatever becomes of the guest's memory meanwhile.
+ */
+static int write_beginning(struct block *block, struct span *span, bool nowait)
+{
+	uint8_t head[BLOCK_SECTOR];
+	struct iovec iov = { head, sizeof(head) };
+
+	span_copy(*span, head, sizeof(head));
+	span_advance(span, sizeof(head));
+	if (probe_is_dangerous(head, sizeof(head)))
+		return -EPERM;
+	return block->image->ops->write(block->image, 0, sizeof(head), span_of(&iov), nowait);
+}
 
 static int transfer(struct block *block, struct block_request *r, bool nowait)
 {
@@ -52,6 +54,13 @@ static int transfer(struct block *block, struct block_request *r, bool nowait)
 
 	if (r->op == BLOCK_READ)
 		return image_read(block->image, r->offset, r->size, span, nowait);
+	if (block->guard && !r->offset) {
+		int rc = write_beginning(block, &span, nowait);
+
+		if (rc || r->size == BLOCK_SECTOR)
+			return rc;
+		return ops->write(block->image, BLOCK_SECTOR, r->size - BLOCK_SECTOR, span, nowait);
+	}
 	return ops->write(block->image, r->offset, r->size, span, nowait);
 }
 

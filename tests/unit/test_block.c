@@ -2,12 +2,15 @@
  * Requests of disks, and raw images: every way to ask, sizes that are no multiple of a sector, a file that others lock, shorten or fill up,
  * and a guest that writes another format's header.
  */
+#define _GNU_SOURCE
 #include "lib/block_fixture.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 static void make_file(const char *path, uint64_t size)
 {
@@ -179,7 +182,7 @@ static void test_errors_of_opening(void **state)
 static void test_forged_header(void **state)
 {
 	struct disk_folder *f = *state;
-	uint8_t data[1024] = "QFI\xfb";
+	uint8_t data[1024] = "QFI\xfb", seen[1024];
 	struct block *b = open_disk(f->file[0], (struct block_options){ 0 });
 	struct iovec pieces[] = { { data, 2 }, { data + 2, 1022 } };
 	struct block_request r = { .op = BLOCK_WRITE, .size = 1024, .iov = pieces, .iov_count = 2 };
@@ -194,7 +197,12 @@ static void test_forged_header(void **state)
 	memcpy(data, "\n# any\nversion=1", 17);
 	assert_int_equal(disk_io(b, BLOCK_WRITE, 0, data, 512), -EPERM);
 	memcpy(data, "LUKS\xba\xbe", 6);
+	for (size_t n = 6; n < sizeof(data); n++)
+		data[n] = (uint8_t)(n * 7 >> 3);
 	assert_int_equal(disk_io(b, BLOCK_WRITE, 0, data, 512), 0);
+	assert_int_equal(block_do(b, &r), 0);
+	assert_int_equal(disk_io(b, BLOCK_READ, 0, seen, 1024), 0);
+	assert_memory_equal(seen, data, 1024);
 	block_close(b);
 	b = open_disk(f->file[0], (struct block_options){ .format = "raw" });
 	memcpy(data, "QFI\xfb", 4);
@@ -321,6 +329,74 @@ static void test_many(void **state)
 	free(ones);
 }
 
+/* ---- a flush while another one is under way ---- */
+
+static struct slow_sync {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool hold, inside;
+	unsigned events, synced, flushed; /* what came first */
+} slow = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+/* The host's, but for one that takes as long as is wanted. */
+int fdatasync(int fd)
+{
+	pthread_mutex_lock(&slow.lock);
+	if (slow.hold && !slow.inside) {
+		slow.inside = true;
+		pthread_cond_broadcast(&slow.changed);
+		while (slow.hold)
+			pthread_cond_wait(&slow.changed, &slow.lock);
+		slow.synced = ++slow.events;
+	}
+	pthread_mutex_unlock(&slow.lock);
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+static void *flush_first(void *block)
+{
+	disk_io(block, BLOCK_FLUSH, 0, NULL, 0);
+	return NULL;
+}
+
+static void *flush_second(void *block)
+{
+	disk_io(block, BLOCK_FLUSH, 0, NULL, 0);
+	pthread_mutex_lock(&slow.lock);
+	slow.flushed = ++slow.events;
+	pthread_mutex_unlock(&slow.lock);
+	return NULL;
+}
+
+/* What was written before both is durable when either comes back. */
+static void test_flush_under_way(void **state)
+{
+	struct disk_folder *f = *state;
+	struct block *b = open_disk(f->file[0], (struct block_options){ 0 });
+	uint8_t data[512] = { 1 };
+	pthread_t threads[2];
+
+	assert_int_equal(disk_io(b, BLOCK_WRITE, 0, data, sizeof(data)), 0);
+	slow.hold = true;
+	assert_int_equal(host_thread_create(&threads[0], "first", flush_first, b, NULL), 0);
+	pthread_mutex_lock(&slow.lock);
+	while (!slow.inside)
+		pthread_cond_wait(&slow.changed, &slow.lock);
+	pthread_mutex_unlock(&slow.lock);
+	assert_int_equal(host_thread_create(&threads[1], "second", flush_second, b, NULL), 0);
+	/* Time enough for one that does not wait. */
+	for (int n = 0; n < 10000; n++)
+		sched_yield();
+	pthread_mutex_lock(&slow.lock);
+	slow.hold = false;
+	pthread_cond_broadcast(&slow.changed);
+	pthread_mutex_unlock(&slow.lock);
+	for (int n = 0; n < 2; n++)
+		pthread_join(threads[n], NULL);
+	assert_true(slow.synced && slow.synced < slow.flushed);
+	block_close(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -335,6 +411,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_holes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_flush_under_way, setup, teardown),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

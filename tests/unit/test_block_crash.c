@@ -91,6 +91,19 @@ ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset)
 	return n;
 }
 
+/* Holes are zeros. */
+int fallocate(int fd, int mode, off_t offset, off_t size)
+{
+	struct iovec zeros = { calloc(1, (size_t)size), (size_t)size };
+
+	assert_int_equal(mode, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+	assert_non_null(zeros.iov_base);
+	if (host.recording)
+		record(&zeros, 1, offset);
+	free(zeros.iov_base);
+	return (int)syscall(SYS_fallocate, fd, mode, offset, size);
+}
+
 int fdatasync(int fd)
 {
 	int rc = -1;
@@ -126,7 +139,8 @@ struct guest {
 	struct block *block;
 	uint64_t state;
 	uint64_t begun[SLOTS], done[SLOTS], flushed[SLOTS];
-	uint64_t base; /* what a slot has that was never written: its stamp, or 0 for zeros */
+	uint64_t zeroed[SLOTS]; /* the last write that was of zeros */
+	uint64_t base;		/* what a slot has that was never written: its stamp, or 0 for zeros */
 };
 
 struct stamp {
@@ -143,11 +157,23 @@ static int guest_write(struct guest *g)
 {
 	uint8_t data[16 * BLOCK_SECTOR];
 	uint64_t slot = random_next(&g->state) % SLOTS, count = 1 + random_next(&g->state) % MIN(16, SLOTS - slot);
+	struct iovec iov = { data, count * BLOCK_SECTOR };
+	struct block_request r = { .op = BLOCK_WRITE,
+				   .offset = slot * BLOCK_SECTOR,
+				   .size = count * BLOCK_SECTOR,
+				   .iov = &iov,
+				   .iov_count = 1,
+				   .may_unmap = true };
 	int rc;
 
-	for (uint64_t n = 0; n < count; n++)
+	if (random_next(&g->state) % 4 == 0)
+		r.op = BLOCK_WRITE_ZEROES;
+	for (uint64_t n = 0; n < count; n++) {
 		put_stamp(data + n * BLOCK_SECTOR, slot + n, ++g->begun[slot + n]);
-	rc = disk_io(g->block, BLOCK_WRITE, slot * BLOCK_SECTOR, data, count * BLOCK_SECTOR);
+		if (r.op == BLOCK_WRITE_ZEROES)
+			g->zeroed[slot + n] = g->begun[slot + n];
+	}
+	rc = block_do(g->block, &r);
 	for (uint64_t n = 0; n < count && !rc; n++)
 		g->done[slot + n] = g->begun[slot + n];
 	return rc;
@@ -172,6 +198,8 @@ static void guest_verify(const struct guest *g, struct block *b)
 	for (uint64_t slot = 0; slot < SLOTS; slot++) {
 		assert_int_equal(disk_io(b, BLOCK_READ, slot * BLOCK_SECTOR, sector, sizeof(sector)), 0);
 		memcpy(&stamp, sector, sizeof(stamp));
+		if (!stamp.slot && g->zeroed[slot] && g->zeroed[slot] >= g->flushed[slot])
+			continue;
 		if (!g->flushed[slot] && stamp.write == g->base)
 			assert_int_equal(stamp.slot, g->base ? slot + 1 : 0);
 		else {
@@ -303,7 +331,7 @@ static void power_session(struct disk_folder *f, struct block_create_options o, 
 	g->base = backing ? BASE_STAMP : 0;
 	g->state = seed * 0x9e3779b97f4a7c15u + 1;
 	host.recording = true;
-	g->block = open_disk(f->file[0], (struct block_options){ 0 });
+	g->block = open_disk(f->file[0], (struct block_options){ .discard = true });
 	for (int step = 0; step < 150; step++) {
 		assert_int_equal(guest_step(g), 0);
 		if (random_next(&power.state) % 8 == 0)
@@ -336,7 +364,7 @@ static void fault_session(struct disk_folder *f, struct block_create_options o, 
 	assert_non_null(g);
 	make_image(f, o, false);
 	g->state = 99;
-	g->block = open_disk(f->file[0], (struct block_options){ 0 });
+	g->block = open_disk(f->file[0], (struct block_options){ .discard = true });
 	host.hit = false;
 	host.code = code;
 	host.countdown = countdown;

@@ -247,17 +247,19 @@ static void test_in_line(void **state)
 
 struct writer {
 	struct block *block;
+	pthread_barrier_t *together;
 	unsigned n;
 	int failed;
 };
 
-/* Each has every fourth sector: they meet in all clusters. */
+/* Each has every fourth sector: they meet in all clusters, at the same time. */
 static void *write_sectors(void *opaque)
 {
 	struct writer *w = opaque;
 	uint8_t data[BLOCK_SECTOR];
 
 	for (uint64_t at = w->n * BLOCK_SECTOR; at < DISK; at += THREADS * BLOCK_SECTOR) {
+		pthread_barrier_wait(w->together);
 		memset(data, (int)(at / BLOCK_SECTOR % 251), sizeof(data));
 		w->failed |= disk_io(w->block, BLOCK_WRITE, at, data, sizeof(data));
 		if (at % 65536 == w->n * BLOCK_SECTOR)
@@ -273,19 +275,27 @@ static void test_threads(void **state)
 {
 	struct disk_folder *f = *state;
 	struct writer writers[THREADS];
+	struct random_disk seen;
+	pthread_barrier_t together;
 	pthread_t threads[THREADS];
 	struct block *b;
 
 	create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 4096 });
 	b = open_disk(f->file[0], (struct block_options){ .cache = BLOCK_UNSAFE });
+	pthread_barrier_init(&together, NULL, THREADS);
 	for (unsigned n = 0; n < THREADS; n++) {
-		writers[n] = (struct writer){ b, n, 0 };
+		writers[n] = (struct writer){ b, &together, n, 0 };
 		assert_int_equal(host_thread_create(&threads[n], "writer", write_sectors, &writers[n], NULL), 0);
 	}
 	for (unsigned n = 0; n < THREADS; n++) {
 		pthread_join(threads[n], NULL);
 		assert_int_equal(writers[n].failed, 0);
 	}
+	pthread_barrier_destroy(&together);
+	random_init(&seen, b, 1, 1);
+	for (uint64_t at = 0; at < DISK; at += BLOCK_SECTOR)
+		assert_int_equal(seen.model[at + 77], at / BLOCK_SECTOR % 251);
+	free(seen.model);
 	block_close(b);
 	assert_whole(f->file[0]);
 }

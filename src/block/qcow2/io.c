@@ -257,6 +257,7 @@ static int fill_do(struct qcow2 *q, struct fill *f, bool nowait)
 	}
 	if (!nowait)
 		pthread_mutex_unlock(&q->lock);
+	debug_yield();
 	rc = fill_write(q, f);
 	if (!nowait)
 		pthread_mutex_lock(&q->lock);

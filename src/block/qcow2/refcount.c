@@ -191,12 +191,12 @@ static int take(struct qcow2 *q, struct table *block, uint64_t first, uint64_t w
 	return 0;
 }
 
-/* free_from goes to the first free cluster of a block, or behind the block. */
-static bool find_in_block(struct qcow2 *q, struct table *block, unsigned *steps)
+/* free_from goes to the first free cluster of a block, or behind the block; or only some steps further. */
+static bool find_in_block(struct qcow2 *q, struct table *block, unsigned *steps, bool nowait)
 {
 	uint64_t last = (q->free_from | (BIT(q->refblock_bits) - 1)) + 1;
 
-	for (; q->free_from < last; q->free_from++, ++*steps)
+	for (; q->free_from < last && !(nowait && *steps > QUICK_STEPS); q->free_from++, ++*steps)
 		if (!refcount_load(block->data, q->header.refcount_order, in_block(q, q->free_from)))
 			return true;
 	return false;
@@ -229,7 +229,7 @@ int qcow2_alloc(struct qcow2 *q, uint64_t want, bool nowait, struct clusters *ta
 				return rc;
 			continue;
 		}
-		if (!find_in_block(q, block, &steps))
+		if (!find_in_block(q, block, &steps, nowait))
 			continue;
 		*fresh = q->free_from >= q->fresh_from;
 		rc = take(q, block, q->free_from, want, taken);

@@ -77,6 +77,7 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 	_(T, TEXT, file, 0, 0, NULL, "the image, or a block device")                                                   \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
 	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
+	_(T, TEXT, backing, 0, 0, "near", "backing files in the image's own folder; any: anywhere; none")              \
 	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot write to it")                                            \
 	_(T, SWITCH, snapshot, 0, 0, "off", "what the guest writes is gone at the end")                                \
 	_(T, SWITCH, discard, 0, 0, "off", "what the guest discards is given back to the host")                        \
@@ -413,20 +414,21 @@ static const struct virtio_ops blk_ops = {
 	.pause = blk_pause,
 };
 
-static int parse_cache(const char *name, enum block_cache *cache, struct error *err)
-{
-	static const char *const names[] = {
-		[BLOCK_WRITEBACK] = "writeback", [BLOCK_NONE] = "none", [BLOCK_UNSAFE] = "unsafe"
-	};
+static const char *const cache_names[] = {
+	[BLOCK_WRITEBACK] = "writeback", [BLOCK_NONE] = "none", [BLOCK_UNSAFE] = "unsafe", NULL
+};
+static const char *const backing_names[] = {
+	[BLOCK_BACKING_NEAR] = "near", [BLOCK_BACKING_ANY] = "any", [BLOCK_BACKING_NONE] = "none", NULL
+};
 
-	for (unsigned n = 0; n < ARRAY_SIZE(names); n++) {
-		if (strcmp(name, names[n]))
-			continue;
-		*cache = (enum block_cache)n;
-		return 0;
-	}
-	return error_set(err, EINVAL, "virtio-blk: option 'cache' is '%.64s'; expected writeback, none or unsafe",
-			 name);
+/* Which of three names; or -EINVAL. */
+static int parse_name(const char *option, const char *value, const char *const names[], struct error *err)
+{
+	for (int n = 0; names[n]; n++)
+		if (!strcmp(value, names[n]))
+			return n;
+	return error_set(err, EINVAL, "virtio-blk: option '%s' is '%.64s'; expected %s, %s or %s", option, value,
+			 names[0], names[1], names[2]);
 }
 
 static int check_options(const struct blk_options *o, struct error *err)
@@ -449,12 +451,14 @@ static int open_disk(struct virtio_blk *blk, const struct blk_options *o, struct
 		.snapshot = o->snapshot,
 		.discard = o->discard,
 	};
+	int cache = parse_name("cache", o->cache, cache_names, err);
+	int backing = parse_name("backing", o->backing, backing_names, err);
 	int rc = check_options(o, err);
 
-	if (!rc)
-		rc = parse_cache(o->cache, &options.cache, err);
-	if (rc)
-		return rc;
+	if (cache < 0 || backing < 0 || rc)
+		return -EINVAL;
+	options.cache = (enum block_cache)cache;
+	options.backing = (enum block_backing)backing;
 	blk->block = block_open(&options, err);
 	if (!blk->block)
 		return err ? -err->code : -EINVAL;
