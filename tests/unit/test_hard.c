@@ -17,7 +17,7 @@
 #include "lib/hard_device.h"
 
 #define ACTIONS	 12  /* of each run */
-#define ROUNDS	 40  /* at most between two */
+#define ROUNDS	 25  /* at most between two */
 #define PATIENCE 120 /* seconds for them */
 
 /* ---- the guest ---- */
