@@ -42,7 +42,7 @@ SOURCES := $(sort $(shell find src -name '*.c'))
 LIB_SOURCES := $(filter-out src/cli/main.c,$(SOURCES))
 # Guests that are part of doppel.
 ASM_SOURCES := $(sort $(shell find src -name '*.S'))
-LIBS := -lZydis -lZycore -lz -lzstd $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
+LIBS := -lZydis -lZycore -lseccomp -lz -lzstd $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
 
 LIB := $(OUT)/libdoppel.a
 DOPPEL := $(OUT)/doppel
@@ -58,10 +58,11 @@ VECTORS := $(call program,vectors)
 libs.vectors := -ljansson -lz
 SNAPSHOT := $(call program,snapshot)
 DIRTY := $(call program,dirty)
+BLOCK := $(call program,block)
 # doppel itself, with one engine more.
 MORE_ENGINES := $(call program,engines)
 objects.engines := $(OUT)/obj/cli/main.o
-PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) $(MORE_ENGINES)
+PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) $(BLOCK) $(MORE_ENGINES)
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 # A fuzzer of one of these is all of it but its main().
 all_but_main = $(filter-out tests/$(1)/$(1).c,$(sort $(wildcard tests/$(1)/*.c)))
@@ -71,7 +72,7 @@ FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
 # Those that start threads.
 # Windows reserve more address space than the thread sanitizer leaves.
-TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(filter-out tests/unit/test_window%,$(shell grep -lE 'thread_create|machine_run' $(wildcard tests/unit/*.c) /dev/null)))
+TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(filter-out tests/unit/test_window%,$(shell grep -lE 'thread_create|machine_run|lib/net_peer.h|net/net.h' $(wildcard tests/unit/*.c) /dev/null)))
 GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.c)))
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
@@ -108,8 +109,8 @@ $(OUT)/flags: FORCE
 FORCE:
 
 # Called by the translator with the guest's vector registers in the host's: see engine/bt/fast.c.
-GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) src/engine/bt/fast.c src/engine/bt/code.c src/engine/bt/mode.c \
-	src/engine/bt/limits.c $(wildcard src/mem/*.c)
+GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) $(wildcard src/mem/*.c) \
+	$(addprefix src/engine/bt/,fast.c fast_insn.c code.c mode.c limits.c)
 
 $(OUT)/obj/%.o: src/%.c $(OUT)/flags
 	@mkdir -p $(@D)
@@ -262,7 +263,7 @@ packages:
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
-	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' DIRTY='$(abspath $(DIRTY))' MORE_ENGINES='$(abspath $(MORE_ENGINES))' \
+	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' DIRTY='$(abspath $(DIRTY))' BLOCK='$(abspath $(BLOCK))' MORE_ENGINES='$(abspath $(MORE_ENGINES))' \
 	OBJECTS='$(abspath $(OUT)/obj)'
 # The same with the address sanitizer, for those who want that.
 ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \

@@ -36,6 +36,10 @@ static inline gva_t gva(uint64_t v) { return (gva_t){ v }; }
 #define PAGE_SHIFT 12
 #define PAGE_SIZE  4096u
 #define PAGE_MASK  (~(uint64_t)0xfff)
+#define CACHE_LINE 64u /* of all processors of the architecture so far, and of the guest's */
+
+#define MIB	 ((uint64_t)1 << 20)
+#define NS_PER_S 1000000000ull
 
 /* ---- errors ---- */
 
@@ -178,6 +182,26 @@ void log_guest_print(struct log_limit *, const char *fmt, ...) printf_like(2, 3)
 		static struct log_limit limit_;                                                                        \
 		log_guest_print(&limit_, __VA_ARGS__);                                                                 \
 	} while (0)
+
+/* ---- lines that wait (output.c) ---- */
+
+/*
+ * While a thread holds its output, its lines of the log and of traces are kept, in their order: host/lock.c does so for who has a device's lock.
+ * Who lets go of it writes them, where nobody waits for him.
+ */
+struct output {
+	unsigned holds, count, dropped;
+	struct output_line *first, *last;
+};
+extern _Thread_local struct output this_output; /* private, as the struct */
+static inline void output_hold(void) { this_output.holds++; }
+/* As often as it was held. True: lines wait, and may be written now: output_write(). */
+static inline bool output_release(void) { return !--this_output.holds && unlikely(this_output.count); }
+void output_write(void);
+/* For who writes lines: keep this one, if output_held(); write(opaque, kind, text) will be called. */
+static inline bool output_held(void) { return this_output.holds; }
+typedef void output_fn(void *opaque, int kind, const char *text);
+void output_keep(output_fn *write, void *opaque, int kind, const char *fmt, va_list);
 
 /* ---- names of addresses ---- */
 

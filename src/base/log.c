@@ -24,7 +24,7 @@ static bool log_enabled(enum log_level level)
 void log_set_level(enum log_level level) { atomic_store_explicit(&log_level, (int)level, memory_order_relaxed); }
 
 /* The stream's lock keeps the parts of a line together. */
-static void log_line(enum log_level level, const char *fmt, va_list args)
+static void write_line(enum log_level level, const char *fmt, va_list args)
 {
 	flockfile(stderr);
 	fprintf(stderr, "doppel: %s", log_prefixes[level]);
@@ -32,6 +32,29 @@ static void log_line(enum log_level level, const char *fmt, va_list args)
 	putc_unlocked('\n', stderr);
 	fflush(stderr);
 	funlockfile(stderr);
+}
+
+static void write_text(enum log_level level, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	write_line(level, fmt, args);
+	va_end(args);
+}
+
+static void write_kept(void *opaque, int level, const char *text)
+{
+	(void)opaque;
+	write_text((enum log_level)level, "%s", text);
+}
+
+static void log_line(enum log_level level, const char *fmt, va_list args)
+{
+	if (output_held())
+		output_keep(write_kept, NULL, level, fmt, args);
+	else
+		write_line(level, fmt, args);
 }
 
 void log_print(enum log_level level, const char *fmt, ...)

@@ -83,18 +83,13 @@ void trace_lock(struct trace *trace) { flockfile(trace->out); }
 
 void trace_unlock(struct trace *trace) { funlockfile(trace->out); }
 
-void trace_emit(struct trace *trace, enum trace_category category, const char *fmt, ...)
+static void write_line(struct trace *trace, enum trace_category category, const char *fmt, va_list args)
 {
-	va_list args;
 	int written;
 
-	if (!trace->out)
-		return;
 	trace_lock(trace);
 	if (trace->left) {
-		va_start(args, fmt);
 		written = fprintf(trace->out, "%s: ", trace_names[category]) + vfprintf(trace->out, fmt, args) + 1;
-		va_end(args);
 		putc_unlocked('\n', trace->out);
 		trace->left -= MIN(trace->left, (uint64_t)written);
 		if (!trace->left) {
@@ -103,4 +98,32 @@ void trace_emit(struct trace *trace, enum trace_category category, const char *f
 		}
 	}
 	trace_unlock(trace);
+}
+
+static void write_text(struct trace *trace, enum trace_category category, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	write_line(trace, category, fmt, args);
+	va_end(args);
+}
+
+static void write_kept(void *trace, int category, const char *text)
+{
+	write_text(trace, (enum trace_category)category, "%s", text);
+}
+
+void trace_emit(struct trace *trace, enum trace_category category, const char *fmt, ...)
+{
+	va_list args;
+
+	if (!trace->out)
+		return;
+	va_start(args, fmt);
+	if (output_held())
+		output_keep(write_kept, trace, category, fmt, args);
+	else
+		write_line(trace, category, fmt, args);
+	va_end(args);
 }

@@ -21,6 +21,20 @@ static unsigned divide_shift(const struct lapic *lapic)
 	return (n + 1) & 7;
 }
 
+/* timer_lock; traces are written without it. */
+static void take(struct lapic *lapic)
+{
+	output_hold();
+	pthread_mutex_lock(&lapic->timer_lock);
+}
+
+static void drop(struct lapic *lapic)
+{
+	pthread_mutex_unlock(&lapic->timer_lock);
+	if (output_release())
+		output_write();
+}
+
 static const struct clock *clock_of(const struct lapic *lapic) { return lapic->device.bus->clock; }
 
 /* Ticks of the crystal. */
@@ -103,10 +117,10 @@ static void periodic_due(struct lapic *lapic, vtime_t now)
 
 void lapic_timer_taken(struct lapic *lapic)
 {
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	if (lapic->owed && mode(lapic) == TIMER_PERIODIC && lapic->timer_next != VTIME_NEVER)
 		periodic_due(lapic, clock_now(lapic->device.bus->clock));
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 }
 
 /* In the thread that runs the clock; a write of the CPU's may have come first and moved or stopped the timer. */
@@ -116,7 +130,7 @@ static void timer_fired(void *opaque)
 	vtime_t now = clock_now(lapic->device.bus->clock);
 	bool deliver = false;
 
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	if (lapic->timer_next != VTIME_NEVER && lapic->timer_next > now) {
 		arm(lapic, lapic->timer_next);
 	} else if (lapic->timer_next != VTIME_NEVER) {
@@ -129,7 +143,7 @@ static void timer_fired(void *opaque)
 			break;
 		}
 	}
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 	if (deliver) {
 		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
 		lapic_local_interrupt(lapic, LVT_TIMER);
@@ -156,9 +170,9 @@ void lapic_timer_attach(struct lapic *lapic)
 	/* Only a made-up record tells of the future. A divider that was changed soon after power-on may have put it before that. */
 	if ((int64_t)(now - lapic->timer_start) < 0)
 		lapic->timer_start = now;
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	arm(lapic, lapic->timer_next);
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 }
 
 /* Of a count that is over, 0, also when the mode has become periodic since: only a new initial count starts it (11.5.4). */
@@ -177,9 +191,9 @@ uint32_t lapic_timer_current(struct lapic *lapic)
 {
 	uint32_t count;
 
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	count = current_count(lapic, clock_now(lapic->device.bus->clock));
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 	return count;
 }
 
@@ -208,10 +222,10 @@ void lapic_timer_set_initial(struct lapic *lapic, uint32_t value)
 {
 	if (mode(lapic) == TIMER_TSC_DEADLINE) /* ignored, 11.5.4.1 */
 		return;
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	lapic->timer_initial = value;
 	restart(lapic, clock_now(lapic->device.bus->clock));
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 }
 
 /* A new divider applies to what is left of the count. */
@@ -220,11 +234,11 @@ void lapic_timer_set_divide(struct lapic *lapic, uint32_t value)
 	vtime_t now = clock_now(lapic->device.bus->clock);
 	uint32_t count;
 
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	count = current_count(lapic, now);
 	lapic->timer_divide = value & 0xb;
 	go_on_from(lapic, count, now);
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 }
 
 void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
@@ -234,7 +248,7 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 	uint32_t count;
 
 	timer_fired(lapic); /* what is due expires in the mode that it was due in */
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	old = mode(lapic);
 	count = current_count(lapic, now);
 	lapic_put(lapic->lvt[LVT_TIMER], value);
@@ -249,16 +263,16 @@ void lapic_timer_set_lvt(struct lapic *lapic, uint32_t value)
 		/* The count in progress goes on, as the last or the first of its kind. */
 		go_on_from(lapic, count, now);
 	}
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 }
 
 uint64_t lapic_timer_deadline(struct lapic *lapic)
 {
 	uint64_t deadline;
 
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	deadline = mode(lapic) == TIMER_TSC_DEADLINE ? lapic->tsc_deadline : 0;
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 	return deadline;
 }
 
@@ -268,10 +282,10 @@ void lapic_timer_set_deadline(struct lapic *lapic, uint64_t tsc)
 
 	if (mode(lapic) != TIMER_TSC_DEADLINE) /* ignored, 11.5.4.1 */
 		return;
-	pthread_mutex_lock(&lapic->timer_lock);
+	take(lapic);
 	lapic->tsc_deadline = tsc;
 	deliver = arm_deadline(lapic);
-	pthread_mutex_unlock(&lapic->timer_lock);
+	drop(lapic);
 	if (deliver)
 		lapic_local_interrupt(lapic, LVT_TIMER);
 }

@@ -52,6 +52,7 @@ struct device_type {
 		const char *name;     /* "--serial" */
 		const char *option;   /* which its argument is the value of; NULL: it has none */
 		const char *argument; /* what help calls it */
+		bool options_follow; /* other options may stand behind it, with commas between; else commas are its own */
 		const char *help;
 	} short_form;
 	/*
@@ -72,7 +73,9 @@ struct device_type {
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
-	_(virtio_rng)
+	_(virtio_rng)                                                                                                  \
+	_(virtio_blk)                                                                                                  \
+	_(virtio_net)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)

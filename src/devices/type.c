@@ -168,20 +168,32 @@ static int parse_one(struct parser *p, char *text, struct error *err)
 	return give(p, o, text[length] ? text + length + 1 : "on", err);
 }
 
-static int parse_spec(struct parser *p, const char *spec, struct error *err)
+/* What is behind a first word; that is the value of an option, or nothing to us. */
+static int parse_list(struct parser *p, const struct device_option *first, const char *list, struct error *err)
 {
 	char *copy, *at, *one;
 	int rc = 0;
 
-	copy = strdup(spec);
+	copy = strdup(list);
 	if (!copy)
 		return error_set_errno(err, ENOMEM, "%s", p->type->name);
 	at = copy;
-	strsep(&at, ","); /* the name */
+	one = strsep(&at, ",");
+	if (first)
+		rc = give(p, first, one, err);
 	while (!rc && (one = strsep(&at, ",")))
 		rc = parse_one(p, one, err);
 	free(copy);
 	return rc;
+}
+
+static int parse_short_form(struct parser *p, const struct device_request *request, struct error *err)
+{
+	const struct device_option *o = find_option(p->type, request->option, strlen(request->option), NULL);
+
+	if (p->type->short_form.options_follow)
+		return parse_list(p, o, request->value, err);
+	return give(p, o, request->value, err);
 }
 
 static int set_defaults(struct parser *p, struct error *err)
@@ -203,9 +215,9 @@ static int parse(const struct device_type *type, const struct device_request *re
 	p.options = calloc(1, MAX(type->options_size, (size_t)1));
 	if (!p.options)
 		return error_set_errno(err, ENOMEM, "%s", type->name);
-	rc = parse_spec(&p, request->spec, err);
+	rc = parse_list(&p, NULL, request->spec, err);
 	if (!rc && request->option)
-		rc = give(&p, find_option(type, request->option, strlen(request->option), NULL), request->value, err);
+		rc = parse_short_form(&p, request, err);
 	if (!rc)
 		rc = set_defaults(&p, err);
 	if (rc)

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/types.h>
 
 /* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
 uint64_t host_monotonic_ns(void);
@@ -49,7 +50,7 @@ void lock_destroy(struct lock *);
 void lock_take(struct lock *);
 /* False: somebody else has it. */
 bool lock_try(struct lock *);
-/* The one taken last. */
+/* The one taken last. Behind the last one lines of the log and of traces are written that were made meanwhile: as within lock_waits(). */
 void lock_drop(struct lock *);
 /*
  * pthread_cond_wait() with the lock taken last: as when one waits for the lock itself, whom it concerns is told. For what another thread will do
@@ -59,6 +60,11 @@ void lock_wait(struct lock *, pthread_cond_t *);
 /* All of the group, while the thread has none: taking one of them is nothing then. Not twice. */
 void lock_take_all(struct lock_group *);
 void lock_drop_all(struct lock_group *);
+/*
+ * Around what may take its time besides, takes no lock of the group and touches nothing of the guest's: output of the host's. With locks held or
+ * none. Whom it concerns is told, as if the thread waited for a lock, so that all vCPUs can be stopped meanwhile.
+ */
+void lock_waits(struct lock_group *, bool begins);
 
 /* ---- memory ---- */
 
@@ -109,6 +115,24 @@ int host_file_read(const char *path, size_t max, uint8_t **data, size_t *size, s
 /* Write all of it, going on after short writes and EINTR; 0 or -errno. Blocks. */
 int host_write_all(int fd, const void *data, size_t size);
 int host_set_nonblocking(int fd, bool on);
+
+/* ---- Unix sockets with a path; streams, not blocking ---- */
+
+struct host_listener {
+	int fd; /* -1: none */
+	char path[108];
+	bool bound; /* private, as what follows: the socket's file, to remove no other one */
+	dev_t device;
+	ino_t inode;
+};
+/* In place of a socket that an earlier process left behind; never of another file, nor of a socket in use. */
+int host_unix_listen(struct host_listener *, const char *path, struct error *);
+/* Closes it, and removes its file. */
+void host_unix_unlisten(struct host_listener *);
+/* A descriptor, or -errno. */
+int host_unix_connect(const char *path, struct error *);
+/* What host_unix_listen() does first. 0, too, when there is nothing. */
+int host_unix_remove_stale(const char *path, struct error *);
 
 /* ---- event loop: one thread runs it; add/remove only from that thread or before it runs ---- */
 
@@ -169,13 +193,19 @@ void host_terminal_restore(void);
 void host_signal_end(int signal);
 
 /*
- * SIGHUP, SIGINT and SIGTERM, but for those that are ignored, to be waited for instead of killing: blocks them in this thread (others have
- * them blocked, see host_thread_create) and returns a descriptor that is readable when one came, or -errno.
+ * SIGHUP, SIGINT and SIGTERM, but for those that are ignored: the first one that comes is to be waited for instead of killing. They are blocked in
+ * this thread (others have them blocked, see host_thread_create).
  */
-int host_signals_open(struct error *);
-int host_signals_read(int fd); /* its number, 0: none */
-/* Unblocks them: one that came meanwhile kills. fd -1: nothing. */
-void host_signals_close(int fd);
+struct host_signals {
+	int fd; /* readable when one came; -1: not open */
+	/* private */
+	int to;
+	pthread_t thread;
+};
+int host_signals_open(struct host_signals *, struct error *);
+int host_signals_read(const struct host_signals *); /* its number, 0: none */
+/* Unblocks them: one that came and was not read kills. Not open: nothing. */
+void host_signals_close(struct host_signals *);
 /* Unblocks one of them, which a second time kills, and sends it again after some seconds: whatever holds up the end of the process. */
 void host_signal_insist(int signal_number, unsigned seconds);
 /* Ends the process by the signal, so that whoever waits for it sees what it was. */

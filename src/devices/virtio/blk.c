@@ -1,0 +1,510 @@
+/*
+ * virtio-blk (virtio 1.2, 5.2): a disk. What the host has in memory is read and written where the driver kicks; all else is a worker's (block/block.h), which
+ * completes the request itself. Under virtual time everything is done where the driver kicks, however long that takes: the guest sees no order but its own.
+ */
+#include "devices/virtio/virtio.h"
+
+#include "block/block.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define SECTOR	     512u
+#define QUEUES_MOST  16
+#define SERIAL_SIZE  20u
+#define HEADER_SIZE  16u
+#define SEGMENT_SIZE 16u	/* of a discard */
+#define SECTORS_MOST (1u << 22) /* of one discard, or zeroes */
+#define DISKS_MOST   24
+/* What CHS counts up to */
+#define HEADS	       16u
+#define TRACK_SECTORS  63u
+#define CYLINDERS_MOST 65535u
+
+/* Features, virtio 1.2, 5.2.3 */
+#define F_SEG_MAX      BIT(2)
+#define F_GEOMETRY     BIT(4)
+#define F_RO	       BIT(5)
+#define F_BLK_SIZE     BIT(6)
+#define F_FLUSH	       BIT(9)
+#define F_TOPOLOGY     BIT(10)
+#define F_CONFIG_WCE   BIT(11)
+#define F_MQ	       BIT(12)
+#define F_DISCARD      BIT(13)
+#define F_WRITE_ZEROES BIT(14)
+
+/* Offsets in the configuration space, virtio 1.2, 5.2.4 */
+enum {
+	CONFIG_CAPACITY = 0,
+	CONFIG_SEG_MAX = 12,
+	CONFIG_CYLINDERS = 16,
+	CONFIG_HEADS = 18,
+	CONFIG_TRACK_SECTORS = 19,
+	CONFIG_BLK_SIZE = 20,
+	CONFIG_PHYSICAL_EXPONENT = 24,
+	CONFIG_MIN_IO_SIZE = 26,
+	CONFIG_OPT_IO_SIZE = 28,
+	CONFIG_WRITEBACK = 32,
+	CONFIG_QUEUES = 34,
+	CONFIG_MAX_DISCARD_SECTORS = 36,
+	CONFIG_MAX_DISCARD_SEGMENTS = 40,
+	CONFIG_DISCARD_ALIGNMENT = 44,
+	CONFIG_MAX_ZEROES_SECTORS = 48,
+	CONFIG_MAX_ZEROES_SEGMENTS = 52,
+	CONFIG_ZEROES_MAY_UNMAP = 56,
+	CONFIG_SIZE = 60,
+};
+
+/* Requests and their outcome, virtio 1.2, 5.2.6 */
+enum {
+	TYPE_IN = 0,
+	TYPE_OUT = 1,
+	TYPE_FLUSH = 4,
+	TYPE_GET_ID = 8,
+	TYPE_DISCARD = 11,
+	TYPE_WRITE_ZEROES = 13,
+};
+#define TYPE_BARRIER 0x80000000u /* legacy: nothing */
+enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
+
+#define BLK_STATE(_, T)                                                                                                \
+	_(T, uint8_t, writeback, 1, 1, 1, 1)                                                                           \
+	_(T, uint64_t, sectors, 1, 2, 0, UINT64_MAX) /* of the disk that was saved with the machine */
+
+/* clang-format off */
+#define BLK_OPTIONS(_, T)                                                                                              \
+	_(T, TEXT, file, 0, 0, NULL, "the image, or a block device")                                                   \
+	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
+	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
+	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot write to it")                                            \
+	_(T, SWITCH, snapshot, 0, 0, "off", "what the guest writes is gone at the end")                                \
+	_(T, SWITCH, discard, 0, 0, "off", "what the guest discards is given back to the host")                        \
+	_(T, TEXT, serial, 0, 0, NULL, "serial number, at most 20 characters")                                         \
+	_(T, NUMBER, queues, 1, QUEUES_MOST, NULL, "queues; by default one for each processor")                        \
+	VIRTIO_OPTIONS(_, T)
+/* clang-format on */
+
+struct blk_options {
+	DEVICE_OPTION_FIELDS(BLK_OPTIONS)
+};
+
+struct blk_request {
+	struct block_request block;
+	struct virtio_queue *queue;
+	struct virtio_chain chain;
+	struct iovec pieces[]; /* the chain's */
+};
+
+struct virtio_blk {
+	struct virtio_device virtio;
+	STATE_FIELDS(BLK_STATE)
+	struct block *block;
+	const struct block_info *info;
+	const char *serial;
+	bool in_line;			       /* virtual time */
+	struct blk_request *here[QUEUES_MOST]; /* what is being done where the driver kicks */
+};
+
+static struct virtio_blk *of(struct virtio_device *v) { return (struct virtio_blk *)v; }
+
+/* ---- outcome ---- */
+
+static uint8_t status_of(int result) { return !result ? STATUS_OK : result == -ENOTSUP ? STATUS_UNSUPP : STATUS_IOERR; }
+
+/* The status is the last byte of what is written. */
+static void finish(struct virtio_queue *q, const struct virtio_chain *c, uint8_t status)
+{
+	virtio_chain_write(c, c->in_size - 1, &status, 1);
+	virtqueue_push(q, c, c->in_size);
+}
+
+/* ---- requests ---- */
+
+/* Without so many bytes at the beginning. */
+static void cut_front(struct iovec *pieces, size_t bytes)
+{
+	for (; bytes; pieces++) {
+		size_t part = MIN(bytes, pieces->iov_len);
+
+		pieces->iov_base = (uint8_t *)pieces->iov_base + part;
+		pieces->iov_len -= part;
+		bytes -= part;
+	}
+}
+
+/* The chain in r->pieces as the block layer wants it: without the header, and without the status, which finish_request() puts there. */
+static void set_data(struct blk_request *r)
+{
+	struct virtio_chain *c = &r->chain;
+	bool reads = r->block.op == BLOCK_READ;
+
+	if (reads)
+		r->pieces[c->out_count + c->in_count - 1].iov_len--;
+	else
+		cut_front(r->pieces, HEADER_SIZE);
+	r->block.iov = reads ? c->in : c->out;
+	r->block.iov_count = (int)(reads ? c->in_count : c->out_count);
+	r->block.size = reads ? c->in_size - 1 : c->out_size - HEADER_SIZE;
+}
+
+static void finish_request(struct blk_request *r)
+{
+	if (r->block.op == BLOCK_READ)
+		r->pieces[r->chain.out_count + r->chain.in_count - 1].iov_len++;
+	finish(r->queue, &r->chain, status_of(r->block.result));
+}
+
+/* In a worker's thread. */
+static void done(struct block_request *block)
+{
+	struct blk_request *r = container_of(block, struct blk_request, block);
+	struct virtio_queue *q = r->queue;
+
+	lock_take(&q->lock);
+	finish_request(r);
+	virtqueue_publish(q);
+	lock_drop(&q->lock);
+	free(r);
+}
+
+/* False: there is no memory for one more. */
+static bool hand_over(struct virtio_blk *blk, const struct blk_request *here)
+{
+	size_t pieces = virtio_chain_pieces(&here->chain);
+	struct blk_request *r = malloc(sizeof(*r) + pieces * sizeof(r->pieces[0]));
+
+	if (!r)
+		return false;
+	*r = *here;
+	virtio_chain_copy(&r->chain, &here->chain, r->pieces);
+	r->block.iov = here->block.iov ? r->pieces + (here->block.iov - here->pieces) : NULL;
+	block_submit(blk->block, &r->block);
+	return true;
+}
+
+static void submit(struct virtio_blk *blk, struct blk_request *r)
+{
+	if (blk->in_line) {
+		block_do(blk->block, &r->block);
+	} else if (block_try(blk->block, &r->block)) {
+		if (hand_over(blk, r))
+			return;
+		r->block.result = -ENOMEM;
+	}
+	finish_request(r);
+}
+
+/* Are writes to be on the disk when they are done? */
+static bool writes_through(struct virtio_blk *blk)
+{
+	if (blk->virtio.features & F_CONFIG_WCE)
+		return !__atomic_load_n(&blk->writeback, __ATOMIC_RELAXED);
+	return !(blk->virtio.features & F_FLUSH);
+}
+
+static struct blk_request *new_request(struct virtio_queue *q, const struct virtio_chain *c, enum block_op op,
+				       uint64_t sector)
+{
+	struct virtio_blk *blk = of(q->virtio);
+	struct blk_request *r = blk->here[q->index];
+
+	r->block = (struct block_request){
+		.op = op,
+		.offset = sector * SECTOR,
+		.fua = op != BLOCK_READ && op != BLOCK_FLUSH && writes_through(blk),
+		.done = done,
+	};
+	r->queue = q;
+	virtio_chain_copy(&r->chain, c, r->pieces);
+	return r;
+}
+
+static void read_or_write(struct virtio_queue *q, const struct virtio_chain *c, enum block_op op, uint64_t sector)
+{
+	struct blk_request *r;
+
+	if (sector >= of(q->virtio)->info->size / SECTOR) {
+		finish(q, c, STATUS_IOERR);
+		return;
+	}
+	r = new_request(q, c, op, sector);
+	set_data(r);
+	submit(of(q->virtio), r);
+}
+
+/* One segment, as the configuration space says. */
+static void discard_or_zero(struct virtio_queue *q, const struct virtio_chain *c, enum block_op op, uint64_t feature)
+{
+	struct virtio_blk *blk = of(q->virtio);
+	uint8_t segment[SEGMENT_SIZE];
+	uint64_t sector, count;
+	struct blk_request *r;
+	uint32_t flags;
+
+	if (virtio_chain_read(c, HEADER_SIZE, segment, SEGMENT_SIZE) != SEGMENT_SIZE ||
+	    c->out_size != HEADER_SIZE + SEGMENT_SIZE) {
+		finish(q, c, STATUS_IOERR);
+		return;
+	}
+	sector = load_le64(segment);
+	count = load_le32(segment + 8);
+	flags = load_le32(segment + 12);
+	if (!(blk->virtio.features & feature) || flags > (op == BLOCK_WRITE_ZEROES)) {
+		finish(q, c, STATUS_UNSUPP);
+		return;
+	}
+	if (count > SECTORS_MOST || !range_ok(sector, count, blk->info->size / SECTOR)) {
+		finish(q, c, STATUS_IOERR);
+		return;
+	}
+	r = new_request(q, c, op, sector);
+	r->block.size = count * SECTOR;
+	r->block.may_unmap = flags;
+	submit(blk, r);
+}
+
+static void get_id(struct virtio_queue *q, const struct virtio_chain *c)
+{
+	char id[SERIAL_SIZE] = "";
+
+	memcpy(id, of(q->virtio)->serial, strlen(of(q->virtio)->serial));
+	virtio_chain_write(c, 0, id, MIN(sizeof(id), c->in_size - 1));
+	finish(q, c, STATUS_OK);
+}
+
+static void serve(struct virtio_queue *q, const struct virtio_chain *c)
+{
+	uint8_t header[HEADER_SIZE];
+	uint64_t sector;
+
+	if (virtio_chain_read(c, 0, header, HEADER_SIZE) != HEADER_SIZE || !c->in_size) {
+		virtio_break(q->virtio, "a request without a header, or without room for its status");
+		virtqueue_drop(q);
+		return;
+	}
+	sector = load_le64(header + 8);
+	switch (load_le32(header) & ~TYPE_BARRIER) {
+	case TYPE_IN: read_or_write(q, c, BLOCK_READ, sector); break;
+	case TYPE_OUT: read_or_write(q, c, BLOCK_WRITE, sector); break;
+	case TYPE_FLUSH: submit(of(q->virtio), new_request(q, c, BLOCK_FLUSH, 0)); break;
+	case TYPE_GET_ID: get_id(q, c); break;
+	case TYPE_DISCARD: discard_or_zero(q, c, BLOCK_DISCARD, F_DISCARD); break;
+	case TYPE_WRITE_ZEROES: discard_or_zero(q, c, BLOCK_WRITE_ZEROES, F_WRITE_ZEROES); break;
+	default: finish(q, c, STATUS_UNSUPP);
+	}
+}
+
+static void kick(struct virtio_queue *q) { virtqueue_serve(q, serve); }
+
+/* ---- configuration ---- */
+
+static void set_writeback(struct virtio_blk *blk, uint8_t writeback)
+{
+	__atomic_store_n(&blk->writeback, writeback, __ATOMIC_RELAXED);
+	blk->virtio.config[CONFIG_WRITEBACK] = writeback;
+}
+
+static void config_written(struct virtio_device *v, unsigned offset, unsigned size)
+{
+	(void)offset, (void)size;
+	set_writeback(of(v), v->config[CONFIG_WRITEBACK]);
+}
+
+static void blk_reset(struct virtio_device *v) { set_writeback(of(v), 1); }
+
+static void blk_config_loaded(struct virtio_device *v) { set_writeback(of(v), of(v)->writeback); }
+
+static uint8_t exponent(uint32_t ratio)
+{
+	uint8_t n = 0;
+
+	while (ratio > 1 && n < 8) {
+		ratio /= 2;
+		n++;
+	}
+	return n;
+}
+
+static void set_config(struct virtio_blk *blk, unsigned queues)
+{
+	const struct block_info *info = blk->info;
+	uint8_t *config = blk->virtio.config;
+	uint64_t cylinders = info->size / SECTOR / (HEADS * TRACK_SECTORS);
+
+	blk->virtio.config_size = CONFIG_SIZE;
+	blk->virtio.config_mask[CONFIG_WRITEBACK] = 1;
+	store_le64(config + CONFIG_CAPACITY, info->size / SECTOR);
+	store_le32(config + CONFIG_SEG_MAX, VIRTIO_QUEUE_SIZE - 2);
+	store_le16(config + CONFIG_CYLINDERS, (uint16_t)MIN(cylinders, CYLINDERS_MOST));
+	config[CONFIG_HEADS] = HEADS;
+	config[CONFIG_TRACK_SECTORS] = TRACK_SECTORS;
+	store_le32(config + CONFIG_BLK_SIZE, info->logical_size);
+	config[CONFIG_PHYSICAL_EXPONENT] = exponent(info->physical_size / info->logical_size);
+	store_le16(config + CONFIG_MIN_IO_SIZE, (uint16_t)(info->physical_size / info->logical_size));
+	store_le16(config + CONFIG_QUEUES, (uint16_t)queues);
+	store_le32(config + CONFIG_MAX_DISCARD_SECTORS, SECTORS_MOST);
+	store_le32(config + CONFIG_MAX_DISCARD_SEGMENTS, 1);
+	store_le32(config + CONFIG_DISCARD_ALIGNMENT, info->discard_size / SECTOR);
+	store_le32(config + CONFIG_MAX_ZEROES_SECTORS, SECTORS_MOST);
+	store_le32(config + CONFIG_MAX_ZEROES_SEGMENTS, 1);
+	config[CONFIG_ZEROES_MAY_UNMAP] = info->can_discard;
+}
+
+static uint64_t features_of(const struct block_info *info, unsigned queues)
+{
+	uint64_t features = F_SEG_MAX | F_GEOMETRY | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE;
+
+	if (queues > 1)
+		features |= F_MQ;
+	if (info->readonly)
+		return features | F_RO;
+	return features | F_WRITE_ZEROES | (info->can_discard ? F_DISCARD : 0);
+}
+
+/* ---- the machine's ---- */
+
+static void blk_pause(struct virtio_device *v) { block_drain(of(v)->block); }
+
+static void blk_saving(const void *object)
+{
+	struct virtio_blk *blk = (struct virtio_blk *)object;
+
+	blk->sectors = blk->info->size / SECTOR;
+	virtio_saving(object);
+}
+
+static int blk_loaded(void *object, uint16_t version, struct error *err)
+{
+	const struct virtio_blk *blk = object;
+
+	if (blk->sectors != blk->info->size / SECTOR)
+		return error_set(err, EINVAL, "virtio-blk: the disk had %" PRIu64 " sectors; '%s' has %" PRIu64,
+				 blk->sectors, blk->info->file, blk->info->size / SECTOR);
+	return virtio_loaded(object, version, err);
+}
+
+/* ---- life ---- */
+
+static void blk_destroy(struct device *device)
+{
+	struct virtio_blk *blk = (struct virtio_blk *)device;
+
+	block_close(blk->block);
+	virtio_fini(&blk->virtio);
+	for (unsigned n = 0; n < QUEUES_MOST; n++)
+		free(blk->here[n]);
+	free(blk);
+}
+
+#define BLK_ALL_STATE(_, T)                                                                                            \
+	VIRTIO_STATE(_, T)                                                                                             \
+	BLK_STATE(_, T)
+STATE_DESC(blk_state_desc, "virtio-blk", 1, struct virtio_blk, BLK_ALL_STATE, .loaded = blk_loaded,
+	   .saving = blk_saving);
+
+static const struct device_ops blk_device_ops = { .state = &blk_state_desc, VIRTIO_DEVICE_OPS, .destroy = blk_destroy };
+static const struct virtio_ops blk_ops = {
+	.id = VIRTIO_ID_BLOCK,
+	.pci_class = 0x01000000,
+	.reset = blk_reset,
+	.config_written = config_written,
+	.loaded = blk_config_loaded,
+	.pause = blk_pause,
+};
+
+static int parse_cache(const char *name, enum block_cache *cache, struct error *err)
+{
+	static const char *const names[] = {
+		[BLOCK_WRITEBACK] = "writeback", [BLOCK_NONE] = "none", [BLOCK_UNSAFE] = "unsafe"
+	};
+
+	for (unsigned n = 0; n < ARRAY_SIZE(names); n++) {
+		if (strcmp(name, names[n]))
+			continue;
+		*cache = (enum block_cache)n;
+		return 0;
+	}
+	return error_set(err, EINVAL, "virtio-blk: option 'cache' is '%.64s'; expected writeback, none or unsafe",
+			 name);
+}
+
+static int check_options(const struct blk_options *o, struct error *err)
+{
+	if (!o->file || !*o->file)
+		return error_set(err, EINVAL,
+				 "virtio-blk: option 'file' is not given; expected an image, or a block device");
+	if (o->serial && strlen(o->serial) > SERIAL_SIZE)
+		return error_set(err, EINVAL, "virtio-blk: option 'serial' is '%.64s'; expected at most %u characters",
+				 o->serial, SERIAL_SIZE);
+	return 0;
+}
+
+static int open_disk(struct virtio_blk *blk, const struct blk_options *o, struct error *err)
+{
+	struct block_options options = {
+		.file = o->file,
+		.format = o->format,
+		.readonly = o->readonly,
+		.snapshot = o->snapshot,
+		.discard = o->discard,
+	};
+	int rc = check_options(o, err);
+
+	if (!rc)
+		rc = parse_cache(o->cache, &options.cache, err);
+	if (rc)
+		return rc;
+	blk->block = block_open(&options, err);
+	if (!blk->block)
+		return err ? -err->code : -EINVAL;
+	blk->info = block_info(blk->block);
+	blk->serial = o->serial ? o->serial : "";
+	return 0;
+}
+
+static int add_queues(struct virtio_blk *blk, unsigned count, struct error *err)
+{
+	int rc = 0;
+
+	for (unsigned n = 0; !rc && n < count; n++) {
+		blk->here[n] = malloc(sizeof(*blk->here[n]) + VIRTIO_MAX_PIECES * sizeof(struct iovec));
+		rc = blk->here[n] ? virtio_add_queue(&blk->virtio, VIRTIO_QUEUE_SIZE, kick, err)
+				  : error_set_errno(err, ENOMEM, "virtio-blk");
+	}
+	return rc;
+}
+
+static int blk_create(struct bus *bus, const void *options, struct error *err)
+{
+	const struct blk_options *o = options;
+	struct virtio_blk *blk = calloc(1, sizeof(*blk));
+	unsigned queues = o->queues ? (unsigned)o->queues : MIN(irq_cpu_count(bus), QUEUES_MOST);
+	int rc;
+
+	if (!blk)
+		return error_set_errno(err, ENOMEM, "virtio-blk");
+	virtio_init(&blk->virtio, bus, "virtio-blk", &blk_device_ops, &blk_ops);
+	blk->in_line = clock_kind(bus->clock) == CLOCK_VIRTUAL;
+	rc = open_disk(blk, o, err);
+	if (!rc)
+		rc = add_queues(blk, queues, err);
+	if (rc)
+		return rc;
+	set_config(blk, queues);
+	blk->virtio.offered |= features_of(blk->info, queues);
+	return virtio_plug(&blk->virtio, &(struct virtio_options){ .legacy = o->legacy }, err);
+}
+
+const struct device_type virtio_blk_type = {
+	.name = "virtio-blk",
+	.help = "a disk",
+	.most = DISKS_MOST,
+	DEVICE_OPTIONS(BLK_OPTIONS, struct blk_options),
+	.short_form = { .name = "--disk",
+			.option = "file",
+			.options_follow = true,
+			.argument = "FILE[,...]",
+			.help = "a disk (virtio-blk), with OPTION=VALUE as for --device; again for more" },
+	.create = blk_create,
+};
