@@ -50,8 +50,8 @@ struct device {
 	unsigned instance; /* tells devices of one name apart */
 	const struct device_ops *ops;
 	struct bus *bus;
-	struct lock *lock; /* what its code is called under: ranges and timers that name no other */
-	struct list node;  /* bus->devices, in order of creation: the order of reset and of records in a snapshot */
+	struct lock *lock;	  /* what its code is called under: ranges and timers that name no other */
+	struct list node;	  /* bus->devices, in order of creation: the order of reset and of attach */
 	struct device_plug *plug; /* what it belongs to (devices/type.c); NULL: it is the machine's own */
 	struct lock *own_lock;	  /* private: made with it, goes behind it; NULL: it shares another's */
 };

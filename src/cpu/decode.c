@@ -674,14 +674,27 @@ static void init_decoder(ZydisDecoder *d, const struct cpu_model *model, enum co
 	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_TZCNT, !model || model->features[FEATURE_BMI1]);
 }
 
-static unsigned invalid(struct insn *i, enum op op, const uint8_t *bytes, size_t avail)
+/* len: of what was looked at; when one of these bytes changes it may be something else. */
+static unsigned invalid(struct insn *i, enum op op, const uint8_t *bytes, unsigned len)
 {
 	i->op = (uint16_t)op;
 	i->flags = op_flags[op];
-	i->len = 1;
+	i->len = (uint8_t)len;
 	i->form = FORM_NONE;
-	memcpy(i->bytes, bytes, MIN(avail, sizeof(i->bytes)));
-	return 1;
+	memcpy(i->bytes, bytes, len);
+	return len;
+}
+
+/* How many bytes tell that they are no instruction. */
+static unsigned bytes_of_none(const ZydisDecoder *decoder, const uint8_t *bytes, size_t avail)
+{
+	ZydisDecodedInstruction in;
+	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned len = 1;
+
+	while (len < avail && ZydisDecoderDecodeFull(decoder, bytes, len, &in, o) == ZYDIS_STATUS_NO_MORE_DATA)
+		len++;
+	return len;
 }
 
 /* Which operands fill() takes from the bytes behind ModRM and SIB, and where it puts them. */
@@ -742,16 +755,16 @@ unsigned decode_with_layout(const struct cpu_model *model, enum code_mode mode, 
 	*i = (struct insn){ .offset = (uint16_t)block_offset, .base = 8 * REG_NONE, .index = 8 * REG_NONE, .seg = DS };
 	*layout = (struct decode_layout){ 0 };
 	init_decoder(&decoder, model, mode);
-	status = ZydisDecoderDecodeFull(&decoder, bytes, MIN(avail, 15), &in, o);
+	avail = MIN(avail, 15);
+	status = ZydisDecoderDecodeFull(&decoder, bytes, avail, &in, o);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA)
-		return avail >= 15 ? invalid(i, OP_TOO_LONG, bytes, avail) : 0;
-	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
-		return invalid(i, OP_TOO_LONG, bytes, avail);
-	if (!ZYAN_SUCCESS(status) || !offered(model, &in))
-		return invalid(i, OP_INVALID, bytes, avail);
-	i->op = (uint16_t)find_op(&in, o);
+		return avail == 15 ? invalid(i, OP_TOO_LONG, bytes, 15) : 0;
+	if (!ZYAN_SUCCESS(status))
+		return invalid(i, status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ? OP_TOO_LONG : OP_INVALID, bytes,
+			       bytes_of_none(&decoder, bytes, avail));
+	i->op = (uint16_t)(offered(model, &in) ? find_op(&in, o) : OP_INVALID);
 	if (i->op == OP_INVALID)
-		return invalid(i, OP_INVALID, bytes, avail);
+		return invalid(i, OP_INVALID, bytes, in.length);
 	i->len = in.length;
 	memcpy(i->bytes, bytes, in.length);
 	fill(i, host, &in, o, model, mode);

@@ -198,7 +198,7 @@ struct cpu_model;
 
 /*
  * Decode one instruction from `avail` bytes. Returns its length, or 0 when avail bytes are too few to tell (never when
- * avail >= 15). Undefined encodings and instructions that the model does not offer yield OP_INVALID with length 1 or more.
+ * avail >= 15). Undefined encodings and instructions that the model does not offer yield OP_INVALID; their length is how many bytes tell that.
  * block_offset: offset of this instruction from the block's start, for RIP-relative operands. flat_segments: DS, ES, SS
  * and CS have base 0 and 4 GiB limits (32-bit code); ea_flat is set for 64-bit code when no FS/GS override applies.
  * host may be NULL.

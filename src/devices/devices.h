@@ -62,7 +62,7 @@ struct device_type {
 	int (*create)(struct bus *, const void *options, struct error *);
 };
 
-/* The PC, in order of creation: of reset, and of records in a snapshot. _(the type's variable, without _type) */
+/* The PC, in order of creation: of reset and of attach. _(the type's variable, without _type) */
 #define DEVICE_TYPES(_)                                                                                                \
 	_(piix)                                                                                                        \
 	_(pit)                                                                                                         \

@@ -59,11 +59,45 @@ static void flags_of_their_own(void **state)
 	}
 }
 
+/* All bytes that were looked at belong to it: when one of them changes it may be an instruction. */
+static void undefined_encodings_have_a_length(void **state)
+{
+	static const struct {
+		uint8_t code[15];
+		enum code_mode mode;
+		unsigned len;
+	} cases[] = {
+		{ { 0x06 }, MODE_64, 1 },				/* PUSH ES */
+		{ { 0x4d, 0x60, 0xf0 }, MODE_64, 2 },			/* PUSHA behind REX */
+		{ { 0x0f, 0x04 }, MODE_32, 2 },				/* none */
+		{ { 0xf0, 0x01, 0xc0 }, MODE_64, 3 },			/* LOCK of a register */
+		{ { 0x66, 0x66, 0xf0, 0x89, 0x04, 0x24 }, MODE_64, 6 }, /* LOCK of a MOV */
+		{ { 0x8c, 0xf8 }, MODE_64, 2 },				/* the seventh segment register */
+	};
+	static const uint8_t prefixes[15] = { [0 ... 14] = 0x66 };
+	struct cpu_model model;
+	struct insn i;
+
+	(void)state;
+	assert_int_equal(cpu_model_init(&model, "v2", true, 1, NULL), 0);
+	for (size_t n = 0; n < ARRAY_SIZE(cases); n++) {
+		assert_int_equal(cpu_decode(&model, cases[n].mode, cases[n].code, 15, 0, &i, NULL), cases[n].len);
+		assert_int_equal(i.op, OP_INVALID);
+		assert_int_equal(i.len, cases[n].len);
+		assert_memory_equal(i.bytes, cases[n].code, i.len);
+		/* With fewer than that it cannot be told. */
+		assert_int_equal(cpu_decode(&model, cases[n].mode, cases[n].code, cases[n].len - 1, 0, &i, NULL), 0);
+	}
+	assert_int_equal(cpu_decode(&model, MODE_64, prefixes, 15, 0, &i, NULL), 15);
+	assert_int_equal(i.op, OP_TOO_LONG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rip_relative_operands_near_2_gib),
 		cmocka_unit_test(flags_of_their_own),
+		cmocka_unit_test(undefined_encodings_have_a_length),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
