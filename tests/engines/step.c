@@ -2,7 +2,7 @@
  * An engine for tests: runs the interpreter one instruction after the other, and counts. What it needs of the rest of doppel is what
  * engine.h says, and a row in table.c.
  */
-#include "engine/interp/vcpu.h"
+#include "engine/interp/interp.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -3,7 +3,7 @@
  * leave what the same bytes leave when this program executes them itself. Then what has no native counterpart: faults,
  * availability, unmasked exceptions, the state images of FXSAVE and XSAVE.
  */
-#include "engine/interp/host_exec.h"
+#include "engine/interp/interp.h"
 
 #include <cmocka.h>
 #include <setjmp.h>

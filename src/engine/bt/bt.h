@@ -24,7 +24,7 @@
 #define DOPPEL_BT_H
 
 #include "engine/bt/window.h"
-#include "engine/interp/vcpu.h"
+#include "engine/interp/interp.h"
 
 /* What translated code reaches by %gs:, besides the registers. */
 struct bt_frame {

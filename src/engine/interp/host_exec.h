@@ -5,7 +5,7 @@
 #ifndef DOPPEL_INTERP_HOST_EXEC_H
 #define DOPPEL_INTERP_HOST_EXEC_H
 
-#include "engine/interp/vcpu.h"
+#include "engine/engine.h"
 
 /*
  * host.c. Once per vCPU, before it runs: room for stubs, and the process's handlers of SIGFPE

@@ -585,8 +585,6 @@ static void interp_destroy(struct vcpu *v)
 {
 	struct interp *in = interp_of(v);
 
-	if (!in)
-		return;
 	interp_host_destroy(v);
 	if (in->arena)
 		overhead_give(&v->mem->overhead, OVERHEAD_CODE, in->arena_size);
@@ -594,19 +592,15 @@ static void interp_destroy(struct vcpu *v)
 	free(in->step);
 	free(in->scratch);
 	decode_cache_destroy(in->decoder);
-	free(in);
-	interp_vcpu(v)->interp = NULL;
 }
 
 static int interp_create(struct vcpu *v, struct error *err)
 {
-	struct interp *in = calloc(1, sizeof(*in));
+	struct interp *in = interp_of(v);
 	int ret;
 
-	if (!in)
-		return error_set(err, ENOMEM, "no memory for the interpreter");
-	interp_vcpu(v)->interp = in;
-	interp_vcpu(v)->splits_trap = host_detects_split_locks();
+	memset(in, 0, sizeof(*in));
+	in->splits_trap = host_detects_split_locks();
 	in->arena_size = MIN((size_t)engine_options_of(v)->arena << 10,
 			     align_up(v->mem->overhead.code_share / INTERP_ARENA_PART, PAGE_SIZE));
 	if (overhead_take(&v->mem->overhead, OVERHEAD_CODE, in->arena_size) &&

@@ -55,9 +55,16 @@ struct interp {
 	struct decode_cache *decoder;
 	uint64_t flushes;
 	uint64_t op_count[OP_COUNT]; /* callouts, for --stats */
+	struct host_exec *host_exec; /* host.c: stubs that run host instructions; NULL until it made them */
+	bool splits_trap;	     /* rmw.c: the host's kernel punishes locked accesses across cache lines */
 };
 
-static inline struct interp *interp_of(const struct vcpu *v) { return interp_vcpu(v)->interp; }
+/* A vCPU of the interpreter's; engines that have it inside begin theirs with this. */
+struct interp_vcpu {
+	struct vcpu v; /* first */
+	struct interp interp;
+};
+static inline struct interp *interp_of(const struct vcpu *v) { return &((struct interp_vcpu *)(uintptr_t)v)->interp; }
 
 /* As vcpu_hooks has them, for it and for an engine that has it inside. */
 uint64_t interp_code_written(struct vcpu *, gpa_t, size_t len, bool *hit);
@@ -182,7 +189,7 @@ const struct insn *interp_leave_behind(struct vcpu *, const struct insn *i);
 /* A locked access that the host's kernel would end this process for, or put it to sleep. */
 static inline bool splits_lock(const struct vcpu *v, uint64_t lin, unsigned size)
 {
-	return unlikely((lin & (CACHE_LINE - 1)) + size > CACHE_LINE) && interp_vcpu(v)->splits_trap;
+	return unlikely((lin & (CACHE_LINE - 1)) + size > CACHE_LINE) && interp_of(v)->splits_trap;
 }
 typedef uint64_t rmw_fn(struct vcpu *, const struct insn *, uint64_t old);
 void interp_rmw_slow(struct vcpu *, const struct insn *, uint64_t lin, unsigned size, rmw_fn *);
