@@ -74,7 +74,9 @@ struct device_type {
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
-	_(virtio_blk)
+	_(virtio_blk)                                                                                                  \
+	_(virtio_console)                                                                                              \
+	_(virtio_port)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)

@@ -278,6 +278,8 @@ bool virtqueue_want_kicks(struct virtio_queue *q, bool want)
 	return load16(q->available_ring + RING_INDEX) != q->next_available;
 }
 
+void virtqueue_later(struct virtio_queue *q) { timer_arm(&q->again, clock_now(q->virtio->device.bus->clock)); }
+
 void virtqueue_serve(struct virtio_queue *q, void (*serve)(struct virtio_queue *, const struct virtio_chain *))
 {
 	unsigned left = ROUNDS_MOST * q->size;
@@ -289,7 +291,7 @@ void virtqueue_serve(struct virtio_queue *q, void (*serve)(struct virtio_queue *
 			serve(q, &chain);
 		virtqueue_publish(q);
 		if (!left) {
-			timer_arm(&q->again, clock_now(q->virtio->device.bus->clock));
+			virtqueue_later(q);
 			return;
 		}
 	} while (virtqueue_want_kicks(q, true));

@@ -257,6 +257,9 @@ bool virtqueue_want_kicks(struct virtio_queue *, bool);
  */
 void virtqueue_serve(struct virtio_queue *, void (*serve)(struct virtio_queue *, const struct virtio_chain *));
 
+/* kick() is called soon, by the clock, as if the driver had kicked. */
+void virtqueue_later(struct virtio_queue *);
+
 /* For virtio.c: */
 int virtqueue_init(struct virtio_queue *, struct virtio_device *, unsigned size);
 void virtqueue_fini(struct virtio_queue *);
