@@ -569,7 +569,7 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 	device_timer_init(&uart->device, &uart->held_timer, "uart-held", come_back, uart);
 	device_timer_init(&uart->device, &uart->transmit_timer, "uart-transmit", transmit_retry, uart);
 	uart->n = n;
-	uart->irq = irq_isa_line(bus, places[n].irq);
+	uart->irq = irq_isa_line(&uart->device, places[n].irq);
 	uart->range = (struct bus_range){ .start = places[n].port,
 					  .size = 8,
 					  .sizes = 1,
