@@ -398,7 +398,10 @@ int pci_loaded(struct pci_device *, struct error *);
 void pci_attach(struct pci_device *);
 /* Unmaps and unplugs; from the device's destroy. */
 void pci_remove(struct pci_device *);
-/* pci_lock held, or nobody else there. PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). */
+/*
+ * PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). pci_lock held, or nobody
+ * else there.
+ */
 #define PIRQS 4
 void pci_set_pirqs(struct bus *, const int isa_lines[PIRQS]);
 /*
