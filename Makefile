@@ -42,7 +42,7 @@ SOURCES := $(sort $(shell find src -name '*.c'))
 LIB_SOURCES := $(filter-out src/cli/main.c,$(SOURCES))
 # Guests that are part of doppel.
 ASM_SOURCES := $(sort $(shell find src -name '*.S'))
-LIBS := -lZydis -lZycore -lz -lzstd $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
+LIBS := -lZydis -lZycore -lseccomp -lz -lzstd $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
 
 LIB := $(OUT)/libdoppel.a
 DOPPEL := $(OUT)/doppel
@@ -72,7 +72,7 @@ FUZZ := $(patsubst tests/%.c,$(BUILD)/fuzz/tests/%,$(sort $(wildcard tests/fuzz/
 ASAN_UNIT := $(patsubst $(OUT)/%,$(BUILD)/asan/%,$(UNIT))
 # Those that start threads.
 # Windows reserve more address space than the thread sanitizer leaves.
-TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(filter-out tests/unit/test_window%,$(shell grep -lE 'thread_create|machine_run' $(wildcard tests/unit/*.c) /dev/null)))
+TSAN_UNIT := $(patsubst tests/%.c,$(BUILD)/tsan/tests/%,$(filter-out tests/unit/test_window%,$(shell grep -lE 'thread_create|machine_run|lib/net_peer.h|net/net.h' $(wildcard tests/unit/*.c) /dev/null)))
 GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.c)))
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
@@ -109,8 +109,8 @@ $(OUT)/flags: FORCE
 FORCE:
 
 # Called by the translator with the guest's vector registers in the host's: see engine/bt/fast.c.
-GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) src/engine/bt/fast.c src/engine/bt/code.c src/engine/bt/mode.c \
-	src/engine/bt/limits.c $(wildcard src/mem/*.c)
+GENERAL := $(filter-out src/cpu/fpu%.c src/cpu/xsave.c,$(wildcard src/cpu/*.c)) $(wildcard src/mem/*.c) \
+	$(addprefix src/engine/bt/,fast.c fast_insn.c code.c mode.c limits.c)
 
 $(OUT)/obj/%.o: src/%.c $(OUT)/flags
 	@mkdir -p $(@D)

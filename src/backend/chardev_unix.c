@@ -9,18 +9,13 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 struct unix_socket {
 	struct chardev *cd;
-	struct sockaddr_un address;
+	struct host_listener socket;
 	struct event_source listener; /* active while there is no client, or one that takes no output any more */
 	int client;		      /* -1: none */
-	bool bound;
-	dev_t device; /* of the socket's file, to remove no other one */
-	ino_t inode;
 };
 
 /* ---- the client; loop's thread ---- */
@@ -98,68 +93,12 @@ static ssize_t unix_send(struct chardev *cd, const uint8_t *data, size_t size)
 static void unix_close(struct chardev *cd)
 {
 	struct unix_socket *sock = cd->data;
-	struct stat st;
 
 	if (sock->client >= 0)
 		close(sock->client);
 	event_loop_remove(cd->loop, &sock->listener);
-	if (sock->listener.fd >= 0)
-		close(sock->listener.fd);
-	if (sock->bound && !lstat(sock->address.sun_path, &st) && st.st_dev == sock->device && st.st_ino == sock->inode)
-		unlink(sock->address.sun_path);
+	host_unix_unlisten(&sock->socket);
 	free(sock);
-}
-
-/* Removes a socket that an earlier process left behind; never a file of another type nor a socket in use. */
-static int remove_stale(const struct sockaddr_un *address, struct error *err)
-{
-	struct stat st;
-	int fd, code;
-
-	if (lstat(address->sun_path, &st))
-		return error_set_errno(err, errno, "cannot examine '%s'", address->sun_path);
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(err, EEXIST, "'%s' exists and is no socket", address->sun_path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return error_set_errno(err, errno, "cannot create a socket");
-	code = connect(fd, (const struct sockaddr *)address, sizeof(*address)) ? errno : 0;
-	close(fd);
-	if (code != ECONNREFUSED)
-		return error_set(err, EADDRINUSE, "another process listens on '%s'", address->sun_path);
-	if (unlink(address->sun_path))
-		return error_set_errno(err, errno, "cannot remove the old socket '%s'", address->sun_path);
-	return 0;
-}
-
-static int bind_and_listen(struct unix_socket *sock, struct error *err)
-{
-	const struct sockaddr *address = (const struct sockaddr *)&sock->address;
-	const char *path = sock->address.sun_path;
-	struct stat st;
-	int fd, rc;
-
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	sock->listener.fd = fd;
-	if (fd < 0)
-		return error_set_errno(err, errno, "cannot create a socket");
-	rc = bind(fd, address, sizeof(sock->address)) ? -errno : 0;
-	if (rc == -EADDRINUSE) {
-		rc = remove_stale(&sock->address, err);
-		if (rc)
-			return rc;
-		rc = bind(fd, address, sizeof(sock->address)) ? -errno : 0;
-	}
-	if (rc)
-		return error_set_errno(err, -rc, "cannot bind a socket to '%s'", path);
-	if (!lstat(path, &st)) {
-		sock->bound = true;
-		sock->device = st.st_dev;
-		sock->inode = st.st_ino;
-	}
-	if (listen(fd, 1))
-		return error_set_errno(err, errno, "cannot listen on '%s'", path);
-	return 0;
 }
 
 static int unix_open(struct chardev *cd, const char *path, struct error *err)
@@ -167,23 +106,19 @@ static int unix_open(struct chardev *cd, const char *path, struct error *err)
 	struct unix_socket *sock;
 	int rc;
 
-	if (strlen(path) >= sizeof(sock->address.sun_path))
-		return error_set(err, ENAMETOOLONG, "the path has %zu bytes; at most %zu are allowed", strlen(path),
-				 sizeof(sock->address.sun_path) - 1);
 	sock = calloc(1, sizeof(*sock));
 	if (!sock)
 		return error_set_errno(err, ENOMEM, "cannot open");
 	sock->cd = cd;
 	sock->client = -1;
-	sock->address.sun_family = AF_UNIX;
-	memcpy(sock->address.sun_path, path, strlen(path));
-	sock->listener = (struct event_source){ .fd = -1, .events = POLLIN, .ready = unix_accept, .opaque = sock };
-	cd->data = sock;
-	rc = bind_and_listen(sock, err);
+	rc = host_unix_listen(&sock->socket, path, err);
 	if (rc) {
-		unix_close(cd);
+		free(sock);
 		return rc;
 	}
+	sock->listener =
+		(struct event_source){ .fd = sock->socket.fd, .events = POLLIN, .ready = unix_accept, .opaque = sock };
+	cd->data = sock;
 	listen_again(sock);
 	return 0;
 }

@@ -36,6 +36,10 @@ static inline gva_t gva(uint64_t v) { return (gva_t){ v }; }
 #define PAGE_SHIFT 12
 #define PAGE_SIZE  4096u
 #define PAGE_MASK  (~(uint64_t)0xfff)
+#define CACHE_LINE 64u /* of all processors of the architecture so far, and of the guest's */
+
+#define MIB	 ((uint64_t)1 << 20)
+#define NS_PER_S 1000000000ull
 
 /* ---- errors ---- */
 

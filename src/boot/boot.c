@@ -10,7 +10,6 @@
 #include <stdlib.h>
 
 #define KERNEL_FILE_MAX (256ull << 20)
-#define MIB		((uint64_t)1 << 20)
 
 void boot_write(struct guest_mem *mem, uint64_t where, const void *data, size_t size)
 {

@@ -62,9 +62,9 @@ struct mp_interrupt {
 enum entry { PROCESSOR, BUS, IOAPIC, IO_INTERRUPT, LOCAL_INTERRUPT };
 
 /* Written where it is, entry by entry. */
-#define TABLE_ROOM 0x1000
+#define MP_ROOM 0x1000
 struct mp_table {
-	uint8_t bytes[TABLE_ROOM];
+	uint8_t bytes[MP_ROOM];
 	size_t size;
 	uint16_t entries;
 };

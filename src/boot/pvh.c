@@ -22,8 +22,8 @@ struct start_info_memory {
 	uint32_t type, reserved;
 };
 
-#define MODULES_AT    (LOW_START_INFO + 0x100u)
-#define MEMORY_MAP_AT (LOW_START_INFO + 0x200u)
+#define PVH_MODULES_AT	  (LOW_START_INFO + 0x100u)
+#define PVH_MEMORY_MAP_AT (LOW_START_INFO + 0x200u)
 
 void pvh_write_start_info(const struct boot_image *image, uint64_t initrd)
 {
@@ -34,19 +34,19 @@ void pvh_write_start_info(const struct boot_image *image, uint64_t initrd)
 		.magic = START_INFO_MAGIC,
 		.version = START_INFO_VERSION,
 		.module_count = initrd != 0,
-		.modules = initrd ? MODULES_AT : 0,
+		.modules = initrd ? PVH_MODULES_AT : 0,
 		.command_line = LOW_COMMAND_LINE,
 		.rsdp = image->rsdp.v,
-		.memory_map = MEMORY_MAP_AT,
+		.memory_map = PVH_MEMORY_MAP_AT,
 		.memory_map_entries = entries,
 	};
 
 	boot_write(image->mem, LOW_START_INFO, &info, sizeof(info));
 	if (initrd)
-		boot_write(image->mem, MODULES_AT, &module, sizeof(module));
+		boot_write(image->mem, PVH_MODULES_AT, &module, sizeof(module));
 	for (unsigned i = 0; i < entries; i++) {
 		struct start_info_memory entry = { map[i].start, map[i].size, map[i].type, 0 };
 
-		boot_write(image->mem, MEMORY_MAP_AT + i * sizeof(entry), &entry, sizeof(entry));
+		boot_write(image->mem, PVH_MEMORY_MAP_AT + i * sizeof(entry), &entry, sizeof(entry));
 	}
 }

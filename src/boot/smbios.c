@@ -5,7 +5,7 @@
 #include "boot/pc.h"
 #include "boot/private.h"
 
-#define TABLE_ROOM 0x400
+#define SMBIOS_ROOM 0x400
 
 struct entry_point {
 	char anchor[4];
@@ -22,7 +22,7 @@ struct entry_point {
 
 /* The table is written structure by structure: `begin`, fields, strings, `end`. */
 struct smbios {
-	uint8_t bytes[TABLE_ROOM];
+	uint8_t bytes[SMBIOS_ROOM];
 	size_t size, start; /* start: of the structure at hand */
 	size_t largest;
 	uint16_t structures;

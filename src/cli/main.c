@@ -2,6 +2,7 @@
  * doppel's entry: finds the command.
  */
 #include "cli/cli.h"
+#include "net/net.h"
 
 #include <signal.h>
 
@@ -16,6 +17,8 @@ int main(int argc, char **argv)
 		name = "help";
 	if (!strcmp(name, "--version"))
 		name = "version";
+	if (!strcmp(name, NET_HELPER_COMMAND))
+		return net_helper_main();
 	command = cli_find(name);
 	if (!command) {
 		fprintf(stderr, "doppel: unknown command '%s'; 'doppel help' lists them\n", name);

@@ -21,6 +21,15 @@ static const struct device_type *short_form(unsigned n)
 	return NULL;
 }
 
+/* Is the argument of its short form a character device? */
+static bool takes_chardev(const struct device_type *type)
+{
+	for (const struct device_option *o = type->options; o && o->name; o++)
+		if (type->short_form.option && !strcmp(o->name, type->short_form.option))
+			return o->kind == DEVICE_CHARDEV;
+	return false;
+}
+
 bool cli_option_at(const struct cli_command *command, unsigned n, struct cli_option *option,
 		   const struct device_type **type)
 {
@@ -40,7 +49,7 @@ bool cli_option_at(const struct cli_command *command, unsigned n, struct cli_opt
 		.name = (*type)->short_form.name,
 		.argument = (*type)->short_form.argument,
 		.help = (*type)->short_form.help,
-		.word = (*type)->short_form.option ? cli_chardev_word : NULL,
+		.word = takes_chardev(*type) ? cli_chardev_word : NULL,
 	};
 	return true;
 }

@@ -16,7 +16,6 @@
 #define NOT_IN_HEAP	     SIZE_MAX
 #define INITIAL_TIMERS	     256
 
-#define NS_PER_S 1000000000ull
 /* A measured rate may be off by so much, and two kernels' ideas of a second differ; what KVM allows, too. */
 #define RATE_TOLERANCE_PPM 250
 #define MIN_TSC_HZ	   1000000ull

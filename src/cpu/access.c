@@ -352,7 +352,7 @@ static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum a
 /* Neither is it there, nor does it need to be looked at each time. */
 static bool may_fill(const struct vcpu *v, const struct tlb_entry *e, uint64_t lin, bool write)
 {
-	return !accesses_are_checked(v) && (uint64_t)sign_extend(lin, 48) == lin &&
+	return !accesses_are_checked(v) && is_canonical(lin) &&
 	       (write ? e->write_tag : e->read_tag) != ((lin & PAGE_MASK) | v->asid);
 }
 

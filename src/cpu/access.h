@@ -89,7 +89,7 @@ void cpu_exclusive(struct vcpu *, void (*fn)(struct vcpu *, void *), void *arg);
 static inline void cpu_check_alignment(struct vcpu *v, uint64_t lin, unsigned alignment)
 {
 	if (unlikely(lin & (alignment - 1)) && v->cpl == 3 && (v->s.rflags & FLAG_AC) && (v->s.cr0 & CR0_AM) &&
-	    (uint64_t)sign_extend(lin, 48) == lin)
+	    is_canonical(lin))
 		cpu_raise_error(v, EXC_AC, 0);
 }
 /* Copies of any length, page by page, all pages checked before the first byte is written. Raise #PF. */

@@ -21,7 +21,6 @@ static const struct cache {
 	{ 2, CACHE_UNIFIED, 8, 512, false },
 	{ 3, CACHE_UNIFIED, 16, 16384, true },
 };
-#define CACHE_LINE 64u
 
 /* Leaf 4, and AMD's 0x8000001d in the same layout. */
 static void cache_parameters(const struct vcpu *v, uint32_t index, struct cpuid_regs *r)

@@ -8,7 +8,7 @@
 /* Gate types, with the S bit (0) above: SDM vol. 3A table 3-2. */
 enum gate_type { GATE_TASK = 5, GATE_INTERRUPT_16 = 6, GATE_TRAP_16 = 7, GATE_INTERRUPT_32 = 14, GATE_TRAP_32 = 15 };
 
-#define TSS_TYPE_32 8 /* bit of the type: 9 and 11 are 32-bit (64-bit in long mode), 1 and 3 are 16-bit */
+#define TYPE_IS_32 8 /* bit of the type: 9 and 11 are 32-bit (64-bit in long mode), 1 and 3 are 16-bit */
 
 struct gate {
 	uint64_t offset;
@@ -68,7 +68,7 @@ static struct gate read_gate(struct vcpu *v, const struct delivery *d)
 	gate.selector = bits(raw, 31, 16);
 	gate.offset = bits(raw, 15, 0);
 	gate.ist = size == 16 ? bits(raw, 34, 32) : 0;
-	if (gate.type & TSS_TYPE_32)
+	if (gate.type & TYPE_IS_32)
 		gate.offset |= bits(raw, 63, 48) << 16;
 	if (size == 16) {
 		if (gate.type != GATE_INTERRUPT_32 && gate.type != GATE_TRAP_32)
@@ -139,7 +139,7 @@ static struct stack tss_stack(struct vcpu *v, const struct delivery *d, unsigned
 	struct stack s = { .width = (uint8_t)width };
 	uint16_t selector;
 
-	if (v->s.seg_attr[TR] & TSS_TYPE_32) {
+	if (v->s.seg_attr[TR] & TYPE_IS_32) {
 		/* One check for both fields: the manual faults if the last byte of SS is outside. */
 		selector = (uint16_t)read_tss(v, d, 8 + 8 * cpl, 2);
 		s.sp = read_tss(v, d, 4 + 8 * cpl, 4);
@@ -236,7 +236,7 @@ static void deliver_protected(struct vcpu *v, const struct delivery *d)
 {
 	struct gate gate = read_gate(v, d);
 	bool v86 = v->s.rflags & FLAG_VM, inner;
-	unsigned width = gate.type & TSS_TYPE_32 ? 4 : 2, cpl;
+	unsigned width = gate.type & TYPE_IS_32 ? 4 : 2, cpl;
 	struct descriptor cs;
 	struct stack stack;
 

@@ -4,8 +4,6 @@
  */
 #include "cpu/private.h"
 
-#define NS_PER_SECOND 1000000000ull
-
 /* struct pvclock_vcpu_time_info: system time = system_time + ((TSC - tsc_timestamp) << tsc_shift) * tsc_to_system_mul >> 32 ns. */
 struct clock_page {
 	uint32_t version; /* odd while the rest changes */
@@ -27,7 +25,7 @@ struct wall_clock {
 /* Ticks to nanoseconds with all 32 bits of the multiplier in use. */
 static void set_rate(struct clock_page *page, uint64_t hz)
 {
-	unsigned __int128 scaled = (unsigned __int128)NS_PER_SECOND << 32;
+	unsigned __int128 scaled = (unsigned __int128)NS_PER_S << 32;
 
 	for (; scaled / hz > UINT32_MAX; scaled >>= 1)
 		page->tsc_shift++;
@@ -84,8 +82,7 @@ void cpu_kvm_wall_clock_update(struct vcpu *v)
 {
 	uint64_t now = clock_tsc_time(v->clock, cpu_tsc(v) - v->s.tsc_offset);
 	uint64_t wall = clock_wall_ns(v->clock) - now;
-	struct wall_clock record = { .sec = (uint32_t)(wall / NS_PER_SECOND),
-				     .nsec = (uint32_t)(wall % NS_PER_SECOND) };
+	struct wall_clock record = { .sec = (uint32_t)(wall / NS_PER_S), .nsec = (uint32_t)(wall % NS_PER_S) };
 
 	publish(v, v->s.kvm_wall_clock & ~3ull, &record, sizeof(record));
 }

@@ -6,8 +6,6 @@
 
 #include "cpu/cpu.h"
 
-static inline bool is_canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
-
 /*
  * Null SS in 64-bit mode: seg_attr is just the new CPL in ATTR_DPL (P clear), because CPL is SS.DPL (cpu_update_mode).
  */

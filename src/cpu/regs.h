@@ -221,4 +221,7 @@ struct cpu_state {
 };
 extern const struct state_desc *const cpu_state_desc;
 
+/* Of linear addresses with four levels of paging. */
+static inline bool is_canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
+
 #endif

@@ -150,14 +150,11 @@ struct vcpu {
 	bool fpu_live;
 
 	struct engine *engine;		/* that of the machine, see engine.h; NULL: none */
-	void *engine_data;		/* the interpreter's, which each engine has in it */
 	const struct vcpu_hooks *hooks; /* the engine's; never NULL */
 
 	uint64_t count[COUNT_COUNT];
 
 	uint8_t x87_watch; /* X87_*: what the live unit's control and status words ask for; see fpu.c */
-	bool splits_trap;  /* the host's kernel punishes locked accesses across cache lines: interpreter, rmw.c */
-	struct host_exec *host_exec; /* the interpreter's stubs that run host instructions, NULL until it made them */
 
 	/*
 	 * A callout without INSN_ENDS (repeated string instructions and INS/OUTS) sets this when it returns with the instruction

@@ -75,6 +75,7 @@ struct device_type {
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
 	_(virtio_blk)                                                                                                  \
+	_(virtio_net)                                                                                                  \
 	_(virtio_console)                                                                                              \
 	_(virtio_port)
 

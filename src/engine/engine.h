@@ -53,7 +53,8 @@ struct engine;
 /* What an engine can do, beyond running guests. */
 #define ENGINE_COUNTS	     BIT(0) /* vcpu.s.icount and vcpu.budget are exact, whatever the clock */
 #define ENGINE_VIRTUAL_CLOCK BIT(1) /* they are under CLOCK_VIRTUAL: it can drive that */
-#define ENGINE_DIRTY_LOG     BIT(2) /* every page that a vCPU writes is told to vcpu_hooks.tlb_writable before */
+#define ENGINE_TLB_ALONE                                                                                               \
+	BIT(2) /* guest memory is written by the software TLB only: vcpu_hooks.tlb_writable sees every such page */
 
 struct engine_ops {
 	const char *name, *what;

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/types.h>
 
 /* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
 uint64_t host_monotonic_ns(void);
@@ -115,6 +116,24 @@ int host_file_read(const char *path, size_t max, uint8_t **data, size_t *size, s
 int host_write_all(int fd, const void *data, size_t size);
 int host_set_nonblocking(int fd, bool on);
 
+/* ---- Unix sockets with a path; streams, not blocking ---- */
+
+struct host_listener {
+	int fd; /* -1: none */
+	char path[108];
+	bool bound; /* private, as what follows: the socket's file, to remove no other one */
+	dev_t device;
+	ino_t inode;
+};
+/* In place of a socket that an earlier process left behind; never of another file, nor of a socket in use. */
+int host_unix_listen(struct host_listener *, const char *path, struct error *);
+/* Closes it, and removes its file. */
+void host_unix_unlisten(struct host_listener *);
+/* A descriptor, or -errno. */
+int host_unix_connect(const char *path, struct error *);
+/* What host_unix_listen() does first. 0, too, when there is nothing. */
+int host_unix_remove_stale(const char *path, struct error *);
+
 /* ---- event loop: one thread runs it; add/remove only from that thread or before it runs ---- */
 
 struct event_loop;
@@ -174,13 +193,19 @@ void host_terminal_restore(void);
 void host_signal_end(int signal);
 
 /*
- * SIGHUP, SIGINT and SIGTERM, but for those that are ignored, to be waited for instead of killing: blocks them in this thread (others have
- * them blocked, see host_thread_create) and returns a descriptor that is readable when one came, or -errno.
+ * SIGHUP, SIGINT and SIGTERM, but for those that are ignored: the first one that comes is to be waited for instead of killing. They are blocked in
+ * this thread (others have them blocked, see host_thread_create).
  */
-int host_signals_open(struct error *);
-int host_signals_read(int fd); /* its number, 0: none */
-/* Unblocks them: one that came meanwhile kills. fd -1: nothing. */
-void host_signals_close(int fd);
+struct host_signals {
+	int fd; /* readable when one came; -1: not open */
+	/* private */
+	int to;
+	pthread_t thread;
+};
+int host_signals_open(struct host_signals *, struct error *);
+int host_signals_read(const struct host_signals *); /* its number, 0: none */
+/* Unblocks them: one that came and was not read kills. Not open: nothing. */
+void host_signals_close(struct host_signals *);
 /* Unblocks one of them, which a second time kills, and sends it again after some seconds: whatever holds up the end of the process. */
 void host_signal_insist(int signal_number, unsigned seconds);
 /* Ends the process by the signal, so that whoever waits for it sees what it was. */

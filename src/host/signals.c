@@ -5,8 +5,8 @@
 #include "host/host.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
-#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,35 +25,66 @@ static void ending_set(sigset_t *set)
 	}
 }
 
-int host_signals_open(struct error *err)
+static void *wait_for_one(void *opaque)
 {
+	const struct host_signals *signals = opaque;
 	sigset_t set;
-	int fd;
+	int number;
 
 	ending_set(&set);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		return error_set_errno(err, errno, "cannot wait for signals");
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	return fd;
+	if (sigwait(&set, &number))
+		return NULL;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	host_write_all(signals->to, &number, sizeof(number));
+	return NULL;
 }
 
-int host_signals_read(int fd)
+/* A signalfd that is polled would wake its poller for each signal of the process, every SIGSEGV of translated code among them. */
+int host_signals_open(struct host_signals *signals, struct error *err)
 {
-	struct signalfd_siginfo info;
+	sigset_t set, old;
+	int ends[2], rc;
 
-	return read(fd, &info, sizeof(info)) == sizeof(info) ? (int)info.ssi_signo : 0;
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
+		return error_set_errno(err, errno, "cannot wait for signals");
+	signals->fd = ends[0];
+	signals->to = ends[1];
+	ending_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, &old);
+	rc = host_thread_create(&signals->thread, "signals", wait_for_one, signals, err);
+	if (rc) {
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+		close(ends[0]);
+		close(ends[1]);
+		signals->fd = -1;
+	}
+	return rc;
 }
 
-void host_signals_close(int fd)
+int host_signals_read(const struct host_signals *signals)
+{
+	int number;
+
+	return read(signals->fd, &number, sizeof(number)) == sizeof(number) ? number : 0;
+}
+
+void host_signals_close(struct host_signals *signals)
 {
 	sigset_t set;
+	int number;
 
-	if (fd < 0)
+	if (signals->fd < 0)
 		return;
-	close(fd);
+	pthread_cancel(signals->thread);
+	pthread_join(signals->thread, NULL);
+	number = host_signals_read(signals);
+	close(signals->fd);
+	close(signals->to);
+	signals->fd = -1;
 	ending_set(&set);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	if (number)
+		raise(number);
 }
 
 void host_signal_insist(int signal_number, unsigned seconds)

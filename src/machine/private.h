@@ -65,9 +65,10 @@ struct machine {
 	struct clock *clock;
 	struct bus *bus;
 	struct event_loop *loop;
-	struct event_source signals; /* config.ends_on_signals */
-	int signal_number;	     /* of REQUEST_SIGNAL; event loop's thread */
-	struct engine engine;	     /* ops NULL: not opened yet */
+	struct host_signals signals; /* config.ends_on_signals */
+	struct event_source signals_source;
+	int signal_number;    /* of REQUEST_SIGNAL; event loop's thread */
+	struct engine engine; /* ops NULL: not opened yet */
 
 	struct machine_cpu *cpus;
 	struct vcpu **vcpus; /* cpus[i].cpu: the vCPUs' peers */

@@ -20,7 +20,6 @@
 
 #define FORMAT_VERSION 2
 #define MAX_RECORDS    1024 /* of devices */
-#define NS_PER_S       1000000000ull
 
 /* Little endian. */
 struct header {

@@ -173,7 +173,7 @@ static void wake_loop(void *machine)
 static void signal_ready(void *machine, short revents)
 {
 	struct machine *m = machine;
-	int number = host_signals_read(m->signals.fd);
+	int number = host_signals_read(&m->signals);
 
 	(void)revents;
 	if (!number || m->signal_number)
@@ -185,20 +185,24 @@ static void signal_ready(void *machine, short revents)
 
 static int watch_signals(struct machine *m, struct error *err)
 {
-	m->signals = (struct event_source){ .fd = -1, .events = POLLIN, .ready = signal_ready, .opaque = m };
+	int rc;
+
+	m->signals.fd = -1;
+	m->signals_source = (struct event_source){ .events = POLLIN, .ready = signal_ready, .opaque = m };
 	if (!m->config.ends_on_signals)
 		return 0;
-	m->signals.fd = host_signals_open(err);
-	if (m->signals.fd < 0)
-		return m->signals.fd;
-	event_loop_add(m->loop, &m->signals);
+	rc = host_signals_open(&m->signals, err);
+	if (rc)
+		return rc;
+	m->signals_source.fd = m->signals.fd;
+	event_loop_add(m->loop, &m->signals_source);
 	return 0;
 }
 
 static void ignore_signals(struct machine *m)
 {
-	event_loop_remove(m->loop, &m->signals);
-	host_signals_close(m->signals.fd);
+	event_loop_remove(m->loop, &m->signals_source);
+	host_signals_close(&m->signals);
 }
 
 static void report_end(struct machine *m)

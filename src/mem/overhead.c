@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define MIB (1ull << 20)
-
 /*
  * Besides its code, for each processor: what vcpu_create() and the engine allocate at once (TLBs, jump tables, hashes, stubs for host
  * instructions), and its thread's stacks.

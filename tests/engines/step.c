@@ -2,7 +2,7 @@
  * An engine for tests: runs the interpreter one instruction after the other, and counts. What it needs of the rest of doppel is what
  * engine.h says, and a row in table.c.
  */
-#include "engine/engine.h"
+#include "engine/interp/vcpu.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,7 +17,7 @@ struct step_machine {
 };
 
 struct step_vcpu {
-	struct vcpu v; /* first */
+	struct interp_vcpu interp; /* first: it has that inside */
 	uint64_t steps;
 	uint64_t code_writes, flushes; /* that cpu/ told it of */
 };
@@ -122,7 +122,7 @@ static void step_stats(struct vcpu *v, FILE *out)
 const struct engine_ops step_engine = {
 	.name = "step",
 	.what = "the interpreter, one instruction at a time: for tests",
-	.can = ENGINE_COUNTS | ENGINE_VIRTUAL_CLOCK | ENGINE_DIRTY_LOG,
+	.can = ENGINE_COUNTS | ENGINE_VIRTUAL_CLOCK | ENGINE_TLB_ALONE,
 	.vcpu_size = sizeof(struct step_vcpu),
 	.hooks = &hooks,
 	.probe = step_probe,

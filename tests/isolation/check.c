@@ -3,7 +3,7 @@
  * mapped in windows, and that the monitor's pointers are what they were.
  */
 #include "engine/bt/runtime.h"
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 #include "isolation.h"
 
 #include <stdio.h>

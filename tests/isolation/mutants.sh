@@ -9,9 +9,9 @@ seconds=${SECONDS_EACH:-120}
 # name;file;what sed does to it
 mutants=$(
 	cat <<'END'
-a written register keeps its window;emit.c;/static void note_written/,/^}/s/emit_forget(e, n);/;/
+a written register keeps its window;emit_copy.c;/static void note_written/,/^}/s/emit_forget(e, n);/;/
 a register may drift by 4 GiB;emit.h;s/#define EMIT_MAX_DRIFT (1u << 30)/#define EMIT_MAX_DRIFT 0xffffffffu/
-guards of 1 GiB;bt.h;s/#define WINDOW_GUARD (4ull << 30)/#define WINDOW_GUARD (1ull << 30)/
+guards of 1 GiB;window.h;s/#define WINDOW_GUARD (4ull << 30)/#define WINDOW_GUARD (1ull << 30)/
 a slot table has little around it;window_table.c;s/(8ull << 24)/(8ull << 12)/
 bit strings of 64 bits are copied;emit_special.c;s/if (i->opsize != 8)$/if (i->opsize)/
 bit strings of 32 bits by the TLB;emit_special.c;s/if (i->addrsize != 8 || e->way == BY_TLB)/if (i->addrsize != 8)/
@@ -19,7 +19,7 @@ bit strings of 32-bit code by the TLB;emit32.c;s/i->addrsize != 4 || e->way == B
 a TLB look-up of 32-bit code for one byte;emit_segment.c;s/reach(e, size, write, m)/reach(e, 1, write, m)/
 a TLB look-up for one byte;emit_tlb.c;s/code\[t->size_at\] = (uint8_t)(size - 1);/code[t->size_at] = 0;/
 a TLB look-up for reading;emit_tlb.c;s/write ? offsetof(struct tlb_entry, write_tag) : //
-R15 is not the table again;emit.c;s/^\t\trestore_table(e);/\t\t;/
+R15 is not the table again;emit_copy.c;s/^\t\trestore_table(e);/\t\t;/
 addresses of 32 bits belong to slot 1;emit_address.c;s/emit_slot(e, 0);/emit_slot(e, 1);/
 32-bit code with 64-bit addresses;emit_encode.c;s/\*p++ = 0x67;/;/
 empty entries of jump tables match;block.h;s/{ return n ? -(uint64_t)0 : -(uint64_t)1; }/{ (void)n; return BIT(63); }/
@@ -28,7 +28,7 @@ user mode reaches the supervisor's pages;window_fill.c;s/case TABLE_USER: return
 pages that are no RAM are mapped;window_fill.c;s/c.mappable &= c.frame - ram->start < ram->size;/;/
 changed code runs on;code.c;/^uint64_t bt_invalidate_bytes/,/^}/s/bt_invalidate_block(v, b);/(void)v;/
 windows are not compared after a flush;window_check.c;/^bool window_validate(/,/^}/s/^{/{ if (all || !all) return true;/
-32-bit code may use the page before 4 GiB;window_table.c;s/window->narrow = true;/;/
+32-bit code may use the page before 4 GiB;window_space.c;s/window->narrow = true;/;/
 signals go on where RSP points;signal.c;s/(int)SS_AUTODISARM/0/
 END
 )

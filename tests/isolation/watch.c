@@ -6,7 +6,7 @@
  */
 #define _GNU_SOURCE /* names of registers in a signal frame */
 #include "engine/bt/runtime.h"
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 #include "isolation.h"
 
 #include <signal.h>

@@ -33,7 +33,7 @@ struct driver_queue {
 struct driver {
 	struct board *b;
 	struct guest_mem *mem;
-	struct driver_queue queues[4];
+	struct driver_queue queues[8];
 };
 
 /* With PCI, interrupts and RAM; the device is the caller's to create. */

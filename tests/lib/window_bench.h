@@ -7,7 +7,7 @@
 
 #include "lib/bare_cpu.h"
 
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -134,7 +134,14 @@ static inline bool translated(struct bt_windows *w, struct vcpu *v, uint64_t lin
 	return write ? write_host(at, *value) : read_host(at, value);
 }
 
-/* With what the engine does for WINDOW_SLOW: a hint, the access, which marks its page, a hint again. Then once more. */
+/* A hint, and what was missed is looked for. */
+static inline enum window_result touch(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write)
+{
+	bt_windows_missed(w, v, lin, write);
+	return bt_windows_fill_missed(w, v);
+}
+
+/* With what the engine does for WINDOW_SLOW: the access, which marks its page, and a hint. Then once more. */
 static inline bool translated_twice(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write, uint64_t *value)
 {
 	struct page_walk walk;
@@ -142,10 +149,10 @@ static inline bool translated_twice(struct bt_windows *w, struct vcpu *v, uint64
 
 	if (translated(w, v, lin, write, value))
 		return true;
-	if (bt_windows_touch(w, v, lin, write) == WINDOW_SLOW &&
-	    !cpu_walk(v, gva(lin), write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view == TLB_USER,
+	bt_windows_missed(w, v, lin, write);
+	if (!cpu_walk(v, gva(lin), write ? ACCESS_WRITE : ACCESS_READ, v->tlb_view == TLB_USER,
 		      v->tlb_view == TLB_KERNEL_AC, &walk, &fault))
-		bt_windows_touch(w, v, lin, write);
+		bt_windows_fill_missed(w, v);
 	return translated(w, v, lin, write, value);
 }
 

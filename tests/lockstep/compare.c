@@ -112,7 +112,7 @@ static void drop_write_entries(struct vcpu *v)
 			v->tlbs[view][n].write_tag = 0;
 }
 
-static bool log_is_possible(const struct vcpu *v) { return v->engine->ops->can & ENGINE_DIRTY_LOG; }
+static bool log_is_possible(const struct vcpu *v) { return v->engine->ops->can & ENGINE_TLB_ALONE; }
 
 static void start_log(struct comparison *c)
 {

@@ -165,14 +165,12 @@ static bool splits_lock(const struct test_case *t, const struct outcome *n, cons
 	return locks && (n->vector == EXC_AC || n->vector == EXC_DB) && !(t->before.rflags & (FLAG_AC | FLAG_TF));
 }
 
-static bool canonical_48(uint64_t at) { return (uint64_t)sign_extend(at, 48) == at; }
-
 /* Only 5-level paging lets a program see such an address in its registers, or #PF for it. */
 static bool beyond_48_bits(const struct test_case *t, const struct outcome *n, const struct outcome *g)
 {
 	(void)t, (void)g;
-	return (n->vector == EXC_PF && !canonical_48(n->cr2)) || !canonical_48(n->s.rip) ||
-	       !canonical_48(n->s.fs_base) || !canonical_48(n->s.gs_base);
+	return (n->vector == EXC_PF && !is_canonical(n->cr2)) || !is_canonical(n->s.rip) ||
+	       !is_canonical(n->s.fs_base) || !is_canonical(n->s.gs_base);
 }
 
 static bool reaches_4g(const struct outcome *o)
@@ -223,14 +221,19 @@ static bool zero_to_dword(const struct test_case *t, const struct outcome *n, co
 	return t->code_mode == MODE_64 && t->insn.opsize == 4 && n->vector == -1 && (n->s.rflags & FLAG_ZF);
 }
 
+/* Several accesses and checks, in the processor's own order. */
+#define OWN_ORDER(first, last, what)                                                                                   \
+	{                                                                                                              \
+		first, last, ANY_FAULT, finds_memory_first,                                                            \
+			what ": several accesses and checks, in the processor's own order"                             \
+	}
+
 /* Where the manuals leave it to the processor, or contradict each other. The first row that applies decides. */
 static const struct leeway leeways[] = {
 	{ OP_XSAVE, OP_XRSTOR64, ANY_FAULT | ONE_FAULT, other_memory_fault,
 	  "XSAVE and its kin: may fault for components that are not asked for" },
-	{ OP_FXSAVE, OP_XRSTOR64, ANY_FAULT, finds_memory_first,
-	  "FXSAVE, XSAVE and their kin: several accesses, in the processor's own order" },
-	{ OP_FNSAVE, OP_FLDENV, ANY_FAULT, finds_memory_first,
-	  "x87 images: several accesses, in the processor's own order" },
+	OWN_ORDER(OP_FXSAVE, OP_XRSTOR64, "FXSAVE, XSAVE and their kin"),
+	OWN_ORDER(OP_FNSAVE, OP_FLDENV, "x87 images"),
 	{ OP_NOP, OP_NOP, ANY_FAULT, x87_sequence, "x87 images in sequences: the same" },
 	{ OP_HOST, OP_HOST, ANY_FAULT, two_accesses,
 	  "operands of 80 bits: two accesses, in the processor's own order" },
@@ -238,17 +241,14 @@ static const struct leeway leeways[] = {
 	  "MASKMOVQ, MASKMOVDQU: may fault though the mask is empty (SDM vol. 2)" },
 	{ OP_MASKMOV, OP_MASKMOV, ONE_FAULT, limit_fault,
 	  "masked moves: Zen 5 asks the limit for all bytes, whatever the mask" },
-	{ OP_MASKMOV, OP_MASKMOV, ANY_FAULT, finds_memory_first,
-	  "masked moves: several accesses, in the processor's own order" },
+	OWN_ORDER(OP_MASKMOV, OP_MASKMOV, "masked moves"),
 	{ OP_GATHER, OP_GATHER, ANY_FAULT | ONE_FAULT, between_elements,
 	  "gathers: a trap may come between elements (SDM vol. 2), or not" },
 	{ OP_CALL, OP_CALL, ANY_FAULT, finds_memory_first, "near CALL: the push or the target's limit first" },
-	{ OP_JMP_FAR, OP_RET_FAR, ANY_FAULT, finds_memory_first,
-	  "far transfers: several accesses and checks, in the processor's own order" },
+	OWN_ORDER(OP_JMP_FAR, OP_RET_FAR, "far transfers"),
 	{ OP_CALL_FAR, OP_CALL_FAR, MEMORY, faults,
 	  "far CALL: pushes before the target's limit is looked at (APM vol. 3) or after that (SDM vol. 2)" },
-	{ OP_IRET, OP_IRETQ, ANY_FAULT, finds_memory_first,
-	  "IRET: several accesses and checks, in the processor's own order" },
+	OWN_ORDER(OP_IRET, OP_IRETQ, "IRET"),
 	{ OP_ENTER, OP_ENTER, MEMORY, faults, "ENTER: what it pushed before it faulted" },
 	{ OP_PUSHA, OP_PUSHAD, MEMORY, faults, "PUSHA: what it pushed before it faulted" },
 	{ OP_POPA, OP_POPAD, REGISTERS, faults, "POPA: what it popped before it faulted" },

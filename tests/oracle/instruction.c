@@ -49,7 +49,6 @@ uint64_t stack_address(struct rng *r)
 }
 
 #define NEAR 0x10000 /* bit offsets, elements of strings and vectors */
-static bool is_canonical(uint64_t a) { return (uint64_t)sign_extend(a, 48) == a; }
 
 uint64_t segment_offset(enum code_mode mode, struct user_state *s, enum seg seg, uint64_t at)
 {

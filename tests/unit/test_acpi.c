@@ -2,58 +2,11 @@
  * ACPI tables: an operating system's way through them, from the search for the RSDP to every entry of the MADT, with checksums
  * and lengths checked, for every number of CPUs.
  */
-#include "boot/boot.h"
+#include "lib/tables.h"
 
-#include "devices/devices.h"
+#define HEADER_SIZE 36
 
-#include <setjmp.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#define SEARCH_START 0xe0000u
-#define SEARCH_END   0x100000u
-#define HEADER_SIZE  36
-
-struct guest {
-	struct guest_mem *mem;
-	uint8_t area[SEARCH_END - SEARCH_START]; /* a copy */
-	gpa_t rsdp;
-};
-
-static struct guest *build(unsigned cpu_count)
-{
-	struct guest *g = calloc(1, sizeof(*g));
-
-	assert_non_null(g);
-	g->mem = mem_create(1 << 20, NULL);
-	assert_non_null(g->mem);
-	g->rsdp = boot_write_tables(&(struct boot_config){ .cpu_count = cpu_count }, g->mem);
-	assert_int_equal(mem_read(g->mem, gpa(SEARCH_START), g->area, sizeof(g->area)), 0);
-	return g;
-}
-
-static void destroy(struct guest *g)
-{
-	mem_destroy(g->mem);
-	free(g);
-}
-
-static uint8_t sum(const uint8_t *p, size_t size)
-{
-	uint8_t total = 0;
-
-	while (size--)
-		total = (uint8_t)(total + *p++);
-	return total;
-}
-
-static const uint8_t *at(const struct guest *g, uint64_t address, size_t size)
-{
-	assert_true(address >= SEARCH_START);
-	assert_true(range_ok(address - SEARCH_START, size, sizeof(g->area)));
-	return g->area + (address - SEARCH_START);
-}
+static struct guest *build_cpus(unsigned count) { return build(&(struct boot_config){ .cpu_count = count }, 1 << 20); }
 
 /* The table there, if its header is right. */
 static const uint8_t *table_at(const struct guest *g, uint64_t address, const char *signature)
@@ -80,7 +33,7 @@ static const uint8_t *find_rsdp(const struct guest *g)
 
 static void test_rsdp(void **state)
 {
-	struct guest *g = build(1);
+	struct guest *g = build_cpus(1);
 	const uint8_t *rsdp = find_rsdp(g);
 
 	(void)state;
@@ -93,7 +46,7 @@ static void test_rsdp(void **state)
 
 static void test_roots_agree(void **state)
 {
-	struct guest *g = build(3);
+	struct guest *g = build_cpus(3);
 	const uint8_t *rsdp = find_rsdp(g);
 	const uint8_t *rsdt = table_at(g, load_le32(rsdp + 16), "RSDT");
 	const uint8_t *xsdt = table_at(g, load_le64(rsdp + 24), "XSDT");
@@ -128,7 +81,7 @@ static void check_register(const uint8_t *p, unsigned port, unsigned bytes)
 /* Offsets of ACPI 6.4 table 5.9. */
 static void test_fadt(void **state)
 {
-	struct guest *g = build(1);
+	struct guest *g = build_cpus(1);
 	const uint8_t *fadt = find_table(g, 0, "FACP");
 	const uint8_t *facs;
 
@@ -198,7 +151,7 @@ static unsigned walk_devices(const uint8_t *p, const uint8_t *end)
 
 static void check_dsdt(unsigned cpu_count)
 {
-	struct guest *g = build(cpu_count);
+	struct guest *g = build_cpus(cpu_count);
 	const uint8_t *dsdt = table_at(g, load_le32(find_table(g, 0, "FACP") + 40), "DSDT");
 	const uint8_t *p = dsdt + HEADER_SIZE, *end = dsdt + load_le32(dsdt + 4);
 	unsigned bytes, processors = 0;
@@ -234,7 +187,7 @@ static void test_dsdt(void **state)
 
 static void check_madt(unsigned cpu_count)
 {
-	struct guest *g = build(cpu_count);
+	struct guest *g = build_cpus(cpu_count);
 	const uint8_t *madt = find_table(g, 1, "APIC");
 	const uint8_t *p = madt + 44, *end = madt + load_le32(madt + 4);
 	unsigned cpus = 0, ioapics = 0, overrides = 0, nmis = 0;

@@ -11,7 +11,6 @@
 
 #include <cmocka.h>
 
-#define MIB	     (1ull << 20)
 #define KERNEL_SIZE  0x4000u
 #define SETUP_SIZE   (2 * 512u) /* one setup sector */
 #define PAYLOAD_SIZE (KERNEL_SIZE - SETUP_SIZE)

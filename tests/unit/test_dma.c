@@ -10,7 +10,6 @@
 
 #include <cmocka.h>
 
-#define MIB   (1ull << 20)
 #define ROOM  4
 #define BLOCK 0xe0000000
 

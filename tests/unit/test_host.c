@@ -7,10 +7,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,6 +59,57 @@ static void threads_have_names_and_no_signals(void **state)
 	pthread_sigmask(SIG_SETMASK, NULL, &after);
 	for (n = 1; n < 32; n++)
 		assert_int_equal(sigismember(&before, n), sigismember(&after, n));
+}
+
+/* ---- signals ---- */
+
+#define FAULTS 2000
+
+struct sleeper {
+	const struct host_signals *signals;
+	long woken; /* times that it went to sleep */
+	int number;
+};
+
+static void *sleep_until_one_comes(void *opaque)
+{
+	struct sleeper *s = opaque;
+	struct pollfd fd = { .fd = s->signals->fd, .events = POLLIN };
+	struct rusage before, after;
+
+	getrusage(RUSAGE_THREAD, &before);
+	while (!(s->number = host_signals_read(s->signals)))
+		poll(&fd, 1, -1);
+	getrusage(RUSAGE_THREAD, &after);
+	s->woken = after.ru_nvcsw - before.ru_nvcsw;
+	return NULL;
+}
+
+static void count_fault(int number) { (void)number; }
+
+/* Translated code has thousands of faults a second, which are no business of the thread that waits for signals that end the process. */
+static void who_waits_for_the_end_sleeps_through_faults(void **state)
+{
+	struct sigaction fault = { .sa_handler = count_fault }, old;
+	struct host_signals signals;
+	struct sleeper sleeper = { .signals = &signals };
+	struct error err = { 0 };
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(host_signals_open(&signals, &err), 0);
+	assert_int_equal(sigaction(SIGSEGV, &fault, &old), 0);
+	assert_int_equal(host_thread_create(&thread, "sleeper", sleep_until_one_comes, &sleeper, &err), 0);
+	for (unsigned n = 0; n < FAULTS; n++)
+		raise(SIGSEGV);
+	kill(getpid(), SIGTERM);
+	pthread_join(thread, NULL);
+	sigaction(SIGSEGV, &old, NULL);
+	assert_int_equal(sleeper.number, SIGTERM);
+	assert_true(sleeper.woken < FAULTS / 10);
+	host_signals_close(&signals);
+	assert_int_equal(signals.fd, -1);
+	host_signals_close(&signals);
 }
 
 /* ---- memory ---- */
@@ -354,6 +407,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(missing_memory_is_named),
 		cmocka_unit_test(threads_have_names_and_no_signals),
+		cmocka_unit_test(who_waits_for_the_end_sleeps_through_faults),
 		cmocka_unit_test(memory_is_shared),
 		cmocka_unit_test(impossible_memory_is_an_error),
 		cmocka_unit_test(code_is_written_here_and_run_there),

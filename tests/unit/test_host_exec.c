@@ -61,7 +61,7 @@ static int setup(void **state)
 	f->mem = mem_create(4 << 20, &err);
 	if (!f->mem)
 		fail_msg("%s", err.text);
-	f->v = vcpu_create(sizeof(struct vcpu), 0, &f->model, f->mem, NULL, &f->trace, NULL, NULL, &err);
+	f->v = vcpu_create(sizeof(struct interp_vcpu), 0, &f->model, f->mem, NULL, &f->trace, NULL, NULL, &err);
 	if (!f->v)
 		fail_msg("%s", err.text);
 	map_guest(f);

@@ -10,8 +10,6 @@
 
 #include <cmocka.h>
 
-#define MIB (1ull << 20)
-
 /* ---- the map ---- */
 
 static void check_ranges(uint64_t ram_size, unsigned count, const uint64_t *expected)

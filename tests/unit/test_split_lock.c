@@ -2,6 +2,7 @@
  * Locked accesses across cache lines on a host whose kernel does not have that (split_lock_detect): the interpreter, which the translator
  * asks, too, when the host refuses, makes them in an exclusive section. The same results, and no other access pays.
  */
+#include "engine/interp/vcpu.h"
 #include "lib/no_machine.h"
 
 #include <setjmp.h>
@@ -119,10 +120,10 @@ static void a_split_lock_is_an_exclusive_section(void **state)
 		for (unsigned at = 50; at < 70; at++) {
 			bool splits = at < 64 && at + instructions[n].size > 64;
 
-			s->v->splits_trap = true;
+			interp_vcpu(s->v)->splits_trap = true;
 			run(s, n, true, at, &trapped, memory[0]);
 			assert_int_equal(s->sections, splits);
-			s->v->splits_trap = false;
+			interp_vcpu(s->v)->splits_trap = false;
 			run(s, n, true, at, &native, memory[1]);
 			assert_int_equal(s->sections, 0);
 			assert_memory_equal(memory[0], memory[1], 128);
@@ -136,7 +137,7 @@ static void without_lock_nobody_is_stopped(void **state)
 {
 	struct setting *s = *state;
 
-	s->v->splits_trap = true;
+	interp_vcpu(s->v)->splits_trap = true;
 	for (unsigned n = 0; n < ARRAY_SIZE(instructions); n++) {
 		struct cpu_state plain, locked;
 		uint8_t memory[2][128];

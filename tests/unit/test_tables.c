@@ -2,53 +2,18 @@
  * Tables for systems without ACPI, as these look for them and read them: MP, $PIR, SMBIOS. Sums, lengths, and every field that says
  * something of the machine. (ACPI: test_acpi.c.)
  */
-#include "boot/boot.h"
+#include "lib/tables.h"
 
-#include "devices/devices.h"
+#define GIB	 (1ull << 30)
+#define SEARCHED 0xf0000u /* from here to 1 MiB */
 
-#include <setjmp.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
-
-#define AREA	  0xf0000u
-#define AREA_SIZE 0x10000u
-#define GIB	  (1ull << 30)
-
-struct guest {
-	struct guest_mem *mem;
-	uint8_t area[AREA_SIZE]; /* a copy */
-};
-
-static struct guest *build(unsigned cpus, uint64_t memory)
+static struct guest *build_machine(unsigned cpus, uint64_t memory)
 {
 	const struct boot_config config = {
 		.cpu_count = cpus, .cpu_signature = 0x12345, .cpu_features = 0x6789abcd, .serial_ports = 1
 	};
-	struct guest *g = calloc(1, sizeof(*g));
 
-	assert_non_null(g);
-	g->mem = mem_create(memory, NULL);
-	assert_non_null(g->mem);
-	assert_int_equal(bios_map(g->mem, NULL), 0);
-	boot_write_tables(&config, g->mem);
-	assert_int_equal(mem_read(g->mem, gpa(AREA), g->area, sizeof(g->area)), 0);
-	return g;
-}
-
-static void destroy(struct guest *g)
-{
-	mem_destroy(g->mem);
-	free(g);
-}
-
-static uint8_t sum(const uint8_t *p, size_t size)
-{
-	uint8_t total = 0;
-
-	while (size--)
-		total = (uint8_t)(total + *p++);
-	return total;
+	return build(&config, memory);
 }
 
 /* On 16-byte boundaries; exactly one. */
@@ -56,7 +21,7 @@ static const uint8_t *find(const struct guest *g, const char *signature)
 {
 	const uint8_t *found = NULL;
 
-	for (size_t i = 0; i < sizeof(g->area); i += 16) {
+	for (size_t i = SEARCHED - AREA; i < sizeof(g->area); i += 16) {
 		if (memcmp(g->area + i, signature, 4) != 0)
 			continue;
 		assert_null(found);
@@ -64,12 +29,6 @@ static const uint8_t *find(const struct guest *g, const char *signature)
 	}
 	assert_non_null(found);
 	return found;
-}
-
-static const uint8_t *at(const struct guest *g, uint32_t address, size_t size)
-{
-	assert_true(address >= AREA && range_ok(address - AREA, size, AREA_SIZE));
-	return g->area + (address - AREA);
 }
 
 /* ---- MP ---- */
@@ -102,7 +61,7 @@ static void check_interrupt(const uint8_t *p, unsigned ioapic_id, struct seen *s
 
 static void check_mp(unsigned cpus)
 {
-	struct guest *g = build(cpus, 1 << 20);
+	struct guest *g = build_machine(cpus, 1 << 20);
 	const uint8_t *pointer = find(g, "_MP_"), *table, *p;
 	unsigned id = cpus < 15 ? cpus : 0, length;
 	struct seen seen = { 0 };
@@ -169,7 +128,7 @@ static void test_mp(void **state)
 
 static void test_pir(void **state)
 {
-	struct guest *g = build(1, 1 << 20);
+	struct guest *g = build_machine(1, 1 << 20);
 	const uint8_t *pir = find(g, "$PIR");
 	unsigned size = load_le16(pir + 6);
 
@@ -215,7 +174,7 @@ static const uint8_t *next_structure(const uint8_t *p)
 
 static void check_smbios(unsigned cpus, uint64_t memory)
 {
-	struct guest *g = build(cpus, memory);
+	struct guest *g = build_machine(cpus, memory);
 	const uint8_t *entry = find(g, "_SM_"), *p;
 	unsigned lengths[128] = { 0 }, length = load_le16(entry + 0x16), largest = 0;
 	uint64_t mapped = 0;

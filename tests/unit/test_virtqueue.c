@@ -8,7 +8,6 @@
 /* ---- a device: what it reads is written back, from the end to the beginning ---- */
 
 #define MOST 128
-#define MIB  (1u << 20)
 
 static struct {
 	unsigned served, last_out, last_in;

@@ -161,7 +161,7 @@ static void test_old_window(struct bench *b)
 	attempt.faults = 0;
 	assert_false(read_host(old + PAGE_SIZE, &value));
 	assert_int_equal(attempt.faults, 1);
-	bt_windows_touch(b->w, b->v, USER, false);
+	touch(b->w, b->v, USER, false);
 	reads(b, USER, 3);
 	attempt.faults = 0;
 	assert_false(read_host(old + PAGE_SIZE, &value));
@@ -288,7 +288,7 @@ static void test_after_a_page_fault(struct bench *b)
 		cpu_tlb_flush(b->v);
 		set_cpl(b->v, 3);
 		is_slow(b, user(0), write);
-		bt_windows_touch(b->w, b->v, user(0), write);
+		bt_windows_missed(b->w, b->v, user(0), write);
 		set_cpl(b->v, 0);
 		bt_windows_table(b->w, b->v);
 		poke(b, user_entry(0), data(1) | FLAGS_ALL | (write ? PTE_D : 0));
@@ -300,7 +300,7 @@ static void test_after_a_page_fault(struct bench *b)
 			reads(b, user(0), 1);
 		assert_int_equal(attempt.faults, 0);
 
-		bt_windows_touch(b->w, b->v, user(64), write);
+		bt_windows_missed(b->w, b->v, user(64), write);
 		set_cpl(b->v, 0);
 		bt_windows_table(b->w, b->v);
 		poke(b, user_entry(64), data(2) | (write ? FLAGS_ALL : FLAGS_ALL & ~PTE_A));
@@ -738,7 +738,7 @@ static void test_code_in_tables(struct bench *b)
 	decode_from(b, PT_U);
 	reads(b, user(0), 1);
 	assert_false(translated(b->w, b->v, user(1), false, &value));
-	assert_int_equal(bt_windows_touch(b->w, b->v, user(1), false), WINDOW_SLOW);
+	assert_int_equal(touch(b->w, b->v, user(1), false), WINDOW_SLOW);
 	assert_int_equal(peek(b, user_entry(1)) & PTE_A, 0);
 	assert_false(translated(b->w, b->v, user(0), true, &value));
 
@@ -761,9 +761,32 @@ static void test_hints_mark_nothing(struct bench *b)
 		const uint64_t marks = PTE_A | PTE_D;
 
 		poke(b, user_entry(write), data(1) | (FLAGS_ALL & ~marks) | (write ? PTE_A : 0));
-		assert_int_equal(bt_windows_touch(b->w, b->v, user(write), write), WINDOW_SLOW);
+		assert_int_equal(touch(b->w, b->v, user(write), write), WINDOW_SLOW);
 		assert_int_equal(peek(b, user_entry(write)) & marks, write ? PTE_A : 0);
 	}
+}
+
+static uint64_t walks_of(struct bench *b, uint64_t lin, bool write)
+{
+	uint64_t before = b->w->stats.walks, value = 0;
+
+	translated(b->w, b->v, lin, write, &value);
+	return b->w->stats.walks - before;
+}
+
+/* Filling reads the tables once; again, when it has changed them. */
+static void test_one_walk(struct bench *b)
+{
+	set_cpl(b->v, 3);
+	poke(b, user_entry(0), data(1) | FLAGS_ALL);
+	poke(b, user_entry(1), data(2) | FLAGS_ALL);
+	poke(b, user_entry(2), data(4) | FLAGS_ALL | PTE_D);
+	poke(b, user_entry(3), 0);
+	reads(b, user(0), 1);
+	assert_int_equal(walks_of(b, user(2), true), 1);
+	assert_int_equal(walks_of(b, user(2), false), 0);
+	assert_int_equal(walks_of(b, user(1), true), 2);
+	assert_int_equal(walks_of(b, user(3), true), 1);
 }
 
 static void set_code_mode(struct bench *b, enum code_mode mode)
@@ -974,8 +997,8 @@ static void test_hostile_tables(struct bench *b)
 	writes(b, user(0) + 8 * 7, data(123) | FLAGS_ALL);
 	reads(b, user(7), 123);
 	/* Not canonical. */
-	bt_windows_touch(b->w, b->v, 0x0000800000000000ull, true);
-	bt_windows_touch(b->w, b->v, 0xffff7fffffffffffull, true);
+	touch(b->w, b->v, 0x0000800000000000ull, true);
+	touch(b->w, b->v, 0xffff7fffffffffffull, true);
 }
 
 /* ---- limits ---- */
@@ -1168,6 +1191,7 @@ int main(void)
 		BENCH_TEST(test_code_pages),
 		BENCH_TEST(test_code_in_tables),
 		BENCH_TEST(test_hints_mark_nothing),
+		BENCH_TEST(test_one_walk),
 		BENCH_TEST(test_narrow),
 		BENCH_TEST(test_narrow_user),
 		BENCH_TEST(test_large_pages),

@@ -197,7 +197,25 @@ static void test_everything(void **state)
 	}
 }
 
-/* Others took what the host allows: while windows were in use, and before anything was in them. */
+static void use_everything_often(struct bench *b, unsigned times)
+{
+	slow = quick = 0;
+	while (times--)
+		use_everything(b);
+}
+
+/* Others take all that the host allows and give it back, as use goes on: more slowly, and then as before. */
+static void use_without_mappings(struct bench *b, unsigned times, const char *what)
+{
+	use_up_mappings();
+	use_everything_often(b, times);
+	print_message("# %s: %u accesses, %u of them the slow way\n", what, slow + quick, slow);
+	give_mappings_back();
+	use_everything_often(b, 2);
+	assert_true(quick > 10 * slow);
+}
+
+/* While windows were in use, and before anything was in them. */
 static void test_used_up_by_others(void **state)
 {
 	(void)state;
@@ -206,24 +224,13 @@ static void test_used_up_by_others(void **state)
 	for (unsigned first = 0; first < 2; first++) {
 		struct bench *b = bench_create(&(struct window_limits){ .windows = 8, .spaces = 4 });
 
-		slow = quick = 0;
 		set_cpl(b->v, 3);
 		if (first)
 			use_everything(b);
 		map_scattered(b, 9, FLAGS_ALL | PTE_D);
 		if (first)
 			use_scattered(b, 9, true);
-		use_up_mappings();
-		slow = quick = 0;
-		use_everything(b);
-		use_everything(b);
-		print_message("# used up: %u accesses, %u of them the slow way\n", slow + quick, slow);
-		give_mappings_back();
-		/* And now there are some again. */
-		slow = quick = 0;
-		use_everything(b);
-		use_everything(b);
-		assert_true(quick > 10 * slow);
+		use_without_mappings(b, 2, "used up");
 		bench_destroy(b);
 	}
 }
@@ -241,23 +248,22 @@ static void test_nothing_to_spare(void **state)
 	map_scattered(b, 9, FLAGS_ALL | PTE_D);
 	use_scattered(b, 9, true);
 	spares_release(b->w);
-	use_up_mappings();
-	slow = quick = 0;
-	use_everything(b);
-	print_message("# nothing to spare: %u accesses, %u of them the slow way\n", slow + quick, slow);
-	give_mappings_back();
-	slow = quick = 0;
-	use_everything(b);
-	use_everything(b);
-	assert_true(quick > 10 * slow);
+	use_without_mappings(b, 1, "nothing to spare");
 	bench_destroy(b);
+}
+
+static uint64_t host_calls_of_decoding(struct bench *b, uint64_t page)
+{
+	uint64_t before = b->w->host_calls;
+
+	decode_from(b, page);
+	return b->w->host_calls - before;
 }
 
 /* However often a page is mapped, there is a bound on what must be done when it gets code. */
 static void test_many_aliases(void **state)
 {
 	struct bench *b = bench_create(&(struct window_limits){ .windows = 8, .spaces = 4 });
-	uint64_t calls;
 	(void)state;
 
 	set_cpl(b->v, 3);
@@ -270,9 +276,7 @@ static void test_many_aliases(void **state)
 		writes(b, lin + 8, n);
 		reads(b, lin + data(5) - DATA, 5);
 	}
-	calls = b->w->host_calls;
-	decode_from(b, data(5));
-	assert_true(b->w->host_calls - calls <= 2 * MAX_ALIASES);
+	assert_true(host_calls_of_decoding(b, data(5)) <= 2 * MAX_ALIASES);
 	for (unsigned n = 0; n < 4000; n += 100)
 		is_slow(b, large(n % 500) + ((uint64_t)(n / 500) << 30) + data(5) - DATA + 8, true);
 	/* Small pages. */
@@ -282,9 +286,7 @@ static void test_many_aliases(void **state)
 	for (unsigned gib = 0; gib < 16; gib++)
 		for (unsigned n = 0; n < 512; n++)
 			writes(b, user(n) + ((uint64_t)gib << 30) + 8, n);
-	calls = b->w->host_calls;
-	decode_from(b, data(7));
-	assert_true(b->w->host_calls - calls <= 2 * MAX_ALIASES);
+	assert_true(host_calls_of_decoding(b, data(7)) <= 2 * MAX_ALIASES);
 	for (unsigned n = 0; n < 512; n++)
 		is_slow(b, user(n) + 8, true);
 	bench_destroy(b);

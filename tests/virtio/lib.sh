@@ -10,7 +10,7 @@ modprobe=
 guest_with() {
 	rm -rf "$scratch/root"
 	mkdir "$scratch/root"
-	[ "$*" = - ] || cp "$@" "$scratch/root"
+	[ "${*:--}" = - ] || cp "$@" "$scratch/root"
 	printf '#!/bin/sh\nset -e\nmodprobe virtio_pci %s\n%s\necho all is "we"ll\n' "$modprobe" "$script" >"$scratch/root/run"
 	chmod 755 "$scratch/root/run"
 	(cd "$scratch/root" && find . | cpio -o -H newc --quiet --owner=0:0) |

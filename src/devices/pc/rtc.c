@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define NS_PER_S 1000000000ull
-
 enum {
 	RTC_SECONDS,
 	RTC_SECONDS_ALARM,

@@ -209,6 +209,7 @@ void emit_forget(struct emitter *, unsigned reg);
 bool emit_window_known(const struct emitter *, unsigned reg);
 /* The register was set to `from` (itself, or another) plus or minus at most so many bytes. */
 void emit_moved(struct emitter *, unsigned reg, unsigned from, uint64_t distance);
+static inline uint64_t magnitude(int64_t v) { return v < 0 ? -(uint64_t)v : (uint64_t)v; }
 
 static inline struct host_memory_operand state_operand(uint32_t offset)
 {
@@ -231,6 +232,11 @@ void emit_window(struct emitter *, unsigned base);
 
 /* NOT of 64 bits. */
 void emit_not(struct emitter *, unsigned reg);
+
+/* ---- emit_copy.c ---- */
+
+/* What emit_insn() is for all 64-bit instructions that are not special. */
+enum emit_result emit64_copy(struct emitter *, const struct insn *, const struct insn_host *, uint64_t rip);
 
 /* ---- emit_string.c ---- */
 

@@ -150,8 +150,6 @@ static void use_register(struct emitter *e, unsigned base, int32_t disp, struct 
 	a->uses_r10 = base == R10;
 }
 
-static bool is_canonical(uint64_t address) { return (uint64_t)sign_extend(address, 48) == address; }
-
 static bool use_constant(struct emitter *e, uint64_t address, struct address *a)
 {
 	if (!is_canonical(address))

@@ -89,7 +89,7 @@ static void emit_compare_0(struct emitter *e, uint32_t offset)
 }
 
 /* An instruction on a register with a constant: F7 /0 is TEST, 81 /4 AND, 81 /1 OR. */
-static void emit_constant(struct emitter *e, uint8_t opcode, uint8_t reg, unsigned rm, uint32_t value)
+static void emit_op_constant(struct emitter *e, uint8_t opcode, uint8_t reg, unsigned rm, uint32_t value)
 {
 	struct encoding c = {
 		.opcode = { opcode }, .opcode_len = 1, .modrm = true, .reg = reg, .rm = (uint8_t)rm, .imm_len = 4
@@ -104,9 +104,9 @@ static void emit_look_at_flags(struct emitter *e)
 {
 	uint8_t *stays_off;
 
-	emit_constant(e, 0xf7, 0, R10, FLAG_TF | FLAG_DF);
+	emit_op_constant(e, 0xf7, 0, R10, FLAG_TF | FLAG_DF);
 	emit_slow(e, NOT_EQUAL);
-	emit_constant(e, 0xf7, 0, R10, FLAG_IF);
+	emit_op_constant(e, 0xf7, 0, R10, FLAG_IF);
 	stays_off = emit_short_jump(e, 0x74);
 	emit_compare_0(e, (uint32_t)offsetof(struct vcpu, interrupt_wanted));
 	emit_slow(e, NOT_EQUAL);
@@ -123,8 +123,8 @@ static void emit_set_flags(struct emitter *e)
 					  0x04, 0x7f,		      /* add $0x7f, %al: OF */
 					  0x9e };		      /* sahf: the others */
 
-	emit_constant(e, 0x81, 4, R10, FLAGS_16);
-	emit_constant(e, 0x81, 1, R10, ALWAYS_SET);
+	emit_op_constant(e, 0x81, 4, R10, FLAGS_16);
+	emit_op_constant(e, 0x81, 1, R10, ALWAYS_SET);
 	emit_store_state16(e, R10, RFLAGS);
 	emit_store_state(e, RAX, KEPT_RAX);
 	emit_bytes(e, status, sizeof(status));

@@ -11,7 +11,7 @@
 bool emit_sets_base_alone(const struct emitter *e, enum seg seg) { return e->real && emit_spans_parts(e, seg); }
 
 /* The selector in R11, zero-extended, is loaded; R11 is the base then. */
-static void emit_load(struct emitter *e, enum seg seg)
+static void emit_load_segment(struct emitter *e, enum seg seg)
 {
 	static const uint8_t registers[] = { [DS] = R8, [SS] = R9, [FS] = R13, [GS] = R14 };
 
@@ -62,7 +62,7 @@ static enum emit_far emit_mov(struct emitter *e, const struct insn *i)
 	} else {
 		emit_zero_extend16(e, R11, i->reg / 8u);
 	}
-	emit_load(e, i->sreg);
+	emit_load_segment(e, i->sreg);
 	return FAR_NEXT;
 }
 
@@ -76,7 +76,7 @@ static enum emit_far emit_pop_segment(struct emitter *e, const struct insn *i)
 	emit_op_sized(e, i->opsize, 0x8b, R12, &m);
 	emit_move_stack(e, i->opsize);
 	emit_zero_extend16(e, R11, R12);
-	emit_load(e, i->sreg);
+	emit_load_segment(e, i->sreg);
 	return FAR_NEXT;
 }
 
@@ -87,7 +87,7 @@ static enum emit_far emit_far_pointer(struct emitter *e, const struct insn *i)
 	emit_move_sized(e, 2, i->reg / 8u, R12);
 	emit_rotate(e, false, R11, R12, 16);
 	emit_zero_extend16(e, R11, R11);
-	emit_load(e, i->sreg);
+	emit_load_segment(e, i->sreg);
 	return FAR_NEXT;
 }
 
@@ -118,7 +118,7 @@ void emit_go_far(struct emitter *e)
 
 	emit_rotate(e, false, R11, R12, 16);
 	emit_zero_extend16(e, R11, R11);
-	emit_load(e, CS);
+	emit_load_segment(e, CS);
 	emit_rotate(e, true, R11, R11, 32);
 	emit_zero_extend16(e, R10, R12);
 	emit_lea_operand(e, true, R10, &sum);
@@ -146,7 +146,7 @@ static enum emit_far emit_transfer(struct emitter *e, const struct insn *i, uint
 	if (call)
 		emit_push_return(e, next);
 	emit_mov_imm(e, R11, selector);
-	emit_load(e, CS);
+	emit_load_segment(e, CS);
 	*target = (uint64_t)selector << 36 | (uint16_t)i->imm;
 	return FAR_DIRECT;
 }

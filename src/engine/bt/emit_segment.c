@@ -112,7 +112,7 @@ static bool ends_below(const struct host_memory_operand *m, unsigned offset_size
 
 /*
  * Without a limit there is still 4 GiB: an offset that goes on behind it faults. Where the base is 0 the linear address does, too, and
- * nothing is mapped there (window_table.c, emit_tlb.c).
+ * nothing is mapped there (window_space.c, emit_tlb.c).
  */
 static bool is_within(const struct emitter *e, enum seg seg, unsigned offset_size, unsigned size, bool write,
 		      const struct host_memory_operand *m)

@@ -91,6 +91,37 @@ static enum special_result emit_moffs(struct emitter *e, const struct insn *i)
 
 /* ---- bit strings ---- */
 
+/* R10 = base, displacement, and 8 bytes times a 256th of the offset in a register (`place`: or in memory); R11 its window. */
+static void emit_bit_string_base(struct emitter *e, unsigned base, int32_t disp, unsigned offset,
+				 const struct host_memory_operand *place)
+{
+	const struct encoding count = { .has_rex = true,
+					.opcode = { 0xb0 },
+					.opcode_len = 1,
+					.rm = R11,
+					.fields = FIELD_RM,
+					.imm = { 8 },
+					.imm_len = 1 };
+	const struct encoding shift = { .vex = true,
+					.map = 2,
+					.pp = 2,
+					.w = true,
+					.opcode = { 0xf7 },
+					.opcode_len = 1,
+					.modrm = true,
+					.reg = R11,
+					.rm = (uint8_t)offset,
+					.vvvv = R11 };
+	struct host_memory_operand sum = { .base = HOST_NONE, .index = R11, .scale = 3 };
+
+	emit_encoding(e, &count, NULL);
+	emit_encoding(e, &shift, place);
+	emit_lea_operand(e, true, R11, &sum);
+	sum = (struct host_memory_operand){ .base = (uint8_t)base, .index = R11, .scale = 2, .disp = disp };
+	emit_lea_operand(e, true, R10, &sum);
+	emit_window(e, R10);
+}
+
 /*
  * BT, BTS, BTR, BTC of memory with a 64-bit offset in a register reach 2^60 bytes to either side. So 32 bytes times the
  * offset's bits above 8 are added to the address before its slot is looked up; what is left of the offset reaches 31 bytes.
@@ -99,28 +130,11 @@ static enum special_result emit_moffs(struct emitter *e, const struct insn *i)
 static enum special_result emit_bit_string(struct emitter *e, const struct insn *i, const struct insn_host *h,
 					   uint64_t rip)
 {
-	struct encoding c, shift = { .vex = true,
-				     .map = 2,
-				     .pp = 2,
-				     .w = true,
-				     .opcode = { 0xf7 },
-				     .opcode_len = 1,
-				     .modrm = true,
-				     .reg = R11,
-				     .vvvv = R11 };
-	struct encoding count = { .has_rex = true,
-				  .opcode = { 0xb0 },
-				  .opcode_len = 1,
-				  .rm = R11,
-				  .fields = FIELD_RM,
-				  .imm = { 8 },
-				  .imm_len = 1 };
-	struct encoding low = {
-		.w = false, .has_rex = true, .opcode = { 0x0f, 0xb6 }, .opcode_len = 2, .modrm = true, .reg = R15
-	};
+	struct encoding c,
+		low = { .has_rex = true, .opcode = { 0x0f, 0xb6 }, .opcode_len = 2, .modrm = true, .reg = R15 };
 	unsigned offset = i->reg / 8u;
 	struct host_memory_operand state = state_operand(BT_GPR(offset)), *place = bt_spilled(offset) ? &state : NULL,
-				   m, sum;
+				   m;
 	uint64_t constant;
 
 	if (i->form != FORM_MR)
@@ -130,9 +144,7 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 		return SPECIAL_CALLOUT;
 	if (i->opsize != 8)
 		return SPECIAL_NONE;
-	if (i->seg >= FS)
-		return SPECIAL_CALLOUT;
-	if (!encoding_take(&c, i, h, false))
+	if (i->seg >= FS || !encoding_take(&c, i, h, false))
 		return SPECIAL_CALLOUT;
 
 	/* A register, or R10 = effective address */
@@ -143,15 +155,7 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 		emit_lea_operand(e, true, R10, &m);
 		m = based_operand(R10, 0);
 	}
-	/* R11 = offset / 256 * 8 */
-	emit_encoding(e, &count, NULL);
-	shift.rm = (uint8_t)offset;
-	emit_encoding(e, &shift, place);
-	sum = (struct host_memory_operand){ .base = HOST_NONE, .index = R11, .scale = 3 };
-	emit_lea_operand(e, true, R11, &sum);
-	sum = (struct host_memory_operand){ .base = m.base, .index = R11, .scale = 2, .disp = m.disp };
-	emit_lea_operand(e, true, R10, &sum);
-	emit_window(e, R10);
+	emit_bit_string_base(e, m.base, m.disp, offset, place);
 	/* R15 = the offset's low 8 bits */
 	low.rm = (uint8_t)offset;
 	emit_encoding(e, &low, place);

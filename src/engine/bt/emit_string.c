@@ -77,7 +77,7 @@ static void leave_window(struct emitter *e, unsigned pointer, unsigned window)
 	emit_lea_operand(e, !e->code32, pointer, &sum);
 }
 
-static bool is_usable(const struct emitter *e, const struct insn *i, uint8_t pointers)
+static bool pointers_are_usable(const struct emitter *e, const struct insn *i, uint8_t pointers)
 {
 	bool source = pointers & BT_STRING_SOURCE, destination = pointers & BT_STRING_DESTINATION;
 
@@ -118,7 +118,7 @@ bool emit_string(struct emitter *e, const struct insn *i)
 	if (e->code32 && (emit_string_element(e, i, string->opcode, string->pointers) ||
 			  emit_string_repeated16(e, i, string->opcode, string->pointers)))
 		return true;
-	if (e->down || !is_usable(e, i, string->pointers))
+	if (e->down || !pointers_are_usable(e, i, string->pointers))
 		return false;
 	load_windows(e, string->pointers);
 	if (string->pointers & BT_STRING_SOURCE)

@@ -59,7 +59,7 @@ bool emit_string_element(struct emitter *e, const struct insn *i, uint8_t opcode
 /* ---- repetitions ---- */
 
 /* Faults if the elements from the pointer on do not all lie below 64 KiB: R11 is CX. */
-static void check_span(struct emitter *e, const struct insn *i, unsigned pointer)
+static void check_string_span(struct emitter *e, const struct insn *i, unsigned pointer)
 {
 	const struct host_memory_operand end = { .base = R10,
 						 .index = R11,
@@ -113,9 +113,9 @@ bool emit_string_repeated16(struct emitter *e, const struct insn *i, uint8_t opc
 	    (source && !emit_spans_parts(e, i->seg)) || (destination && !emit_spans_parts(e, ES)))
 		return false;
 	if (source)
-		check_span(e, i, RSI);
+		check_string_span(e, i, RSI);
 	if (destination)
-		check_span(e, i, RDI);
+		check_string_span(e, i, RDI);
 	emit_load_state(e, R12, (uint32_t)offsetof(struct bt_vcpu, slot_r15));
 	emit_op(e, true, 0x8b, R12, &slot_0);
 	if (source)

@@ -1,12 +1,12 @@
 /*
  * The border between C and translated code: entering it with the guest's registers, leaving it with why.
  */
+#include "engine/bt/glue.h"
 #include "engine/bt/runtime.h"
 
 /* Macros that make functions, which the formatter takes for expressions. */
 /* clang-format off */
 
-#define GPR(n)	"%c[gpr] + 8 * " #n
 #define STATE	[gpr] "i"(offsetof(struct vcpu, s.gpr)), [vec] "i"(offsetof(struct vcpu, s.vec)),                      \
 		[status] "i"(offsetof(struct vcpu, status)), [self] "i"(offsetof(struct bt_vcpu, frame.self)),         \
 		[host_rsp] "i"(offsetof(struct bt_vcpu, frame.host_rsp)),                                              \
@@ -15,13 +15,6 @@
 		[arg] "i"(offsetof(struct bt_vcpu, frame.exit_arg)),                                                   \
 		[r11] "i"(offsetof(struct bt_vcpu, frame.r11)), [r15] "i"(offsetof(struct bt_vcpu, slot_r15)),            \
 		[target] "i"(offsetof(struct bt_vcpu, frame.target))
-
-#define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9) _(10) _(11) _(12) _(13) _(14) _(15)
-#define LOAD_YMM(n)  "vmovdqu %c[vec] + 32 * " #n "(%%rdi), %%ymm" #n "\n\t"
-#define STORE_YMM(n) "vmovdqu %%ymm" #n ", %c[vec] + 32 * " #n "(%%rdi)\n\t"
-/* Without AVX in the host the guest has none either: the upper halves stay as they are. */
-#define LOAD_XMM(n)  "movdqu %c[vec] + 32 * " #n "(%%rdi), %%xmm" #n "\n\t"
-#define STORE_XMM(n) "movdqu %%xmm" #n ", %c[vec] + 32 * " #n "(%%rdi)\n\t"
 
 /* RDI = vCPU */
 #define LOAD_GENERAL                                                                                                   \

@@ -2,12 +2,12 @@
  * The border between C and translated 16- and 32-bit code: see emit32.c for the registers, glue.c for the same of 64-bit code. Of the
  * guest's vector registers such code reaches eight, but all stay in the host's while bt_fast() goes from one kind of code to the other.
  */
+#include "engine/bt/glue.h"
 #include "engine/bt/runtime.h"
 
 /* Macros that make functions, which the formatter takes for expressions. */
 /* clang-format off */
 
-#define GPR(n)	"%c[gpr] + 8 * " #n
 #define BASE(n)	"%c[bases] + 8 * " #n
 #define STATE	[gpr] "i"(offsetof(struct vcpu, s.gpr)), [bases] "i"(offsetof(struct vcpu, s.seg_base)),               \
 		[vec] "i"(offsetof(struct vcpu, s.vec)), [status] "i"(offsetof(struct vcpu, status)),                  \
@@ -16,12 +16,6 @@
 		[reload] "i"(offsetof(struct bt_vcpu, frame.reload_glue)),                                             \
 		[arg] "i"(offsetof(struct bt_vcpu, frame.exit_arg)),                                                   \
 		[target] "i"(offsetof(struct bt_vcpu, frame.target))
-
-#define EACH_VECTOR(_) _(0) _(1) _(2) _(3) _(4) _(5) _(6) _(7) _(8) _(9) _(10) _(11) _(12) _(13) _(14) _(15)
-#define LOAD_YMM(n)  "vmovdqu %c[vec] + 32 * " #n "(%%rdi), %%ymm" #n "\n\t"
-#define STORE_YMM(n) "vmovdqu %%ymm" #n ", %c[vec] + 32 * " #n "(%%rdi)\n\t"
-#define LOAD_XMM(n)  "movdqu %c[vec] + 32 * " #n "(%%rdi), %%xmm" #n "\n\t"
-#define STORE_XMM(n) "movdqu %%xmm" #n ", %c[vec] + 32 * " #n "(%%rdi)\n\t"
 
 /* RDI = vCPU. 32-bit loads: the upper halves are 0 from here on. Segments by number: SS is 2, DS 3, FS 4, GS 5. */
 #define GO																\

@@ -21,7 +21,7 @@ static bool name_state(uint64_t offset, char *name, size_t size)
 		const char *name;
 	} others[] = {
 #define _(field, name) { offsetof(struct bt_vcpu, field), name },
-		_(v.s.fdp, "fdp") _(slot_r15, "slots") _(frame.target, "target") _(frame.jump, "jump_table")
+		_(interp.v.s.fdp, "fdp") _(slot_r15, "slots") _(frame.target, "target") _(frame.jump, "jump_table")
 			_(frame.exit_glue, "leave") _(frame.miss_glue, "tlb_miss") _(frame.call, "call")
 				_(frame.value, "value") _(frame.x87, "last_x87")
 #undef _

@@ -97,7 +97,6 @@ struct bt_cpu {
 	uint64_t gs_base;		       /* of this thread now */
 	bool has_wrgsbase;		       /* Linux lets processes use it */
 	struct bt_limits limits;
-	/* the interpreter's hook, which this engine's stands in front of */
 	struct engine_options options;
 	bool stepping;	  /* one instruction is run for EVENT_STEP */
 	bool got_on;	  /* run() has executed something: EVENT_EXCLUSIVE may end it */
@@ -108,7 +107,7 @@ struct bt_cpu {
 	struct bt_link *pending;      /* link this to the block that comes next */
 	/*
 	 * Virtual time: instructions are counted as the interpreter counts them. A block begins by taking its instructions from the
-	 * budget; what C is asked to do instead is given back first (bt.c). Otherwise nobody counts.
+	 * budget; what C is asked to do instead is given back first (single.c, loop.c). Otherwise nobody counts.
 	 */
 	bool counting;
 	bool single;	      /* C runs one instruction: */
@@ -205,14 +204,49 @@ static inline bool bt_space_is_young(const struct bt_cpu *bt)
 	return bt->timed && bt->options.tlb != BT_TLB_LITTLE && bt->space->ages && bt->space->ticks < BT_YOUNG_TICKS;
 }
 
-/* fast.c */
+/* find.c */
+/*
+ * The block at s.rip. The one place where all is forgotten while the vCPU runs: nobody has a pointer to a block here, but for the link that waits
+ * for what is found, which is told (code_epoch). Afterwards there is room for one interpreter's form, which a single step counts on.
+ */
+struct bt_block *bt_find_or_translate(struct vcpu *);
+
+/* single.c */
+/*
+ * Run instruction n of b by the interpreter. True when translated code can go on behind it: resume and r11 are set. Of the block
+ * only what is before it has been charged.
+ */
+bool bt_run_alone(struct vcpu *, struct bt_block *b, unsigned n, enum bt_exit_kind);
+/* The same, and what translated code goes on with is charged. */
+bool bt_run_single(struct vcpu *, struct bt_block *b, unsigned n, enum bt_exit_kind);
+/* It raised: an end to its counting. */
+void bt_end_single(struct vcpu *, bool completed);
+/* Instruction n of b goes on where it looked into the TLB, or is C's after all: a device, a code page, two pages, misaligned. */
+bool bt_fill_tlb(struct vcpu *, struct bt_block *b, unsigned n, bool write);
+/*
+ * Instruction n of a block once more. The bytes are still what was translated, since writing to them would have invalidated the
+ * block; what the guest's tables say of their address now may be something else, until the guest flushes.
+ */
+void bt_decode_again(struct vcpu *, const struct bt_block *, const struct bt_insn *record, struct insn *);
+
+/* loop.c */
+enum exit_kind bt_run(struct vcpu *, struct exit *);
+
+/* fast_insn.c */
 /* Is it worth asking bt_fast()? */
 bool bt_is_fast(const struct insn *);
 /* The same for one that ends its block: does what follows come next, in the mode that it was? Mostly; else bt_fast() finds out. */
 bool bt_is_fast_and_falls_through(const struct insn *);
+/* Of one that bt_is_fast(): is all that it needs at hand? May raise, as doing it may. */
+bool bt_fast_can(struct vcpu *, const struct insn *);
+void bt_fast_do(struct vcpu *, const struct insn *);
+/* These end no block, but what follows was translated for the other direction. */
+static inline bool bt_turns(const struct insn *i) { return i->op == OP_CLD || i->op == OP_STD; }
+
+/* fast.c */
 /*
- * Called by the glue for bt_frame.exit_arg: a system instruction, a computed target, an address that the TLB does not have. True: translated code goes on at bt_frame.resume. False: bt.c must see to
- * bt_frame.exit_arg.
+ * Called by the glue for bt_frame.exit_arg: a system instruction, a computed target, an address that the TLB does not have. True: translated
+ * code goes on at bt_frame.resume. False: loop.c must see to bt_frame.exit_arg.
  */
 bool bt_fast(struct vcpu *);
 

@@ -91,7 +91,7 @@ static bool direct_target(const struct translation *t, const struct insn *i, uin
 {
 	*target = address_of(t, t->next + i->imm);
 	if (!t->e.code32)
-		return (uint64_t)sign_extend(*target, 48) == *target;
+		return is_canonical(*target);
 	if (i->opsize == 2)
 		*target &= ~0xffff0000ull;
 	return (uint32_t)*target <= t->e.code_limit;
@@ -317,7 +317,7 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 	return true;
 }
 
-/* FIP, FCS and FOP are found out when somebody may look, see bt.c: the selectors at once where they may be others by then. */
+/* FIP, FCS and FOP are found out when somebody may look, see loop.c: the selectors at once where they may be others by then. */
 static void emit_x87_note(struct translation *t, const struct insn *i)
 {
 	if (t->e.real) {

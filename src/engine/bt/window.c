@@ -2,7 +2,8 @@
  * Windows of a machine: the reserved address space, creation and end, and what the engine calls when translated code faulted.
  */
 #define _GNU_SOURCE /* MAP_ANONYMOUS */
-#include "engine/bt/window.h"
+#include "engine/bt/bt.h"
+#include "engine/bt/window_private.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -219,13 +220,14 @@ enum window_result bt_windows_fault(struct bt_windows *w, struct vcpu *v, uint64
 	struct window_cpu *c = windows_cpu(w, v);
 	uint64_t offset;
 	struct window *window = window_at(w, at, &offset);
+	enum window_result result = WINDOW_SLOW;
 
-	if (!c || !c->current || !window || !window->pml4e) {
-		atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);
+	if (c && c->current && window && window->pml4e)
+		result = windows_fill(w, c, window, slot_start(window->slot) + offset, write);
+	atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);
+	if (result == WINDOW_SLOW)
 		atomic_fetch_add_explicit(&w->slow, 1, memory_order_relaxed);
-		return WINDOW_SLOW;
-	}
-	return windows_fill(w, c, window, slot_start(window->slot) + offset, write);
+	return result;
 }
 
 bool bt_windows_accessed(struct bt_windows *w, uint64_t at, uint64_t *lin)
@@ -244,14 +246,20 @@ bool bt_windows_accessed(struct bt_windows *w, uint64_t at, uint64_t *lin)
 	return beyond < 64;
 }
 
-/* v is in C code, so no window's address is in its registers. */
-enum window_result bt_windows_touch(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write)
+void bt_windows_missed(struct bt_windows *w, struct vcpu *v, uint64_t lin, bool write)
 {
 	struct window_cpu *c = windows_cpu(w, v);
 
-	if (!c || !c->current || (uint64_t)sign_extend(lin, SLOT_SHIFT + 9) != lin)
-		return WINDOW_SLOW;
-	return windows_fill(w, c, NULL, lin, write);
+	if (c && c->current && is_canonical(lin))
+		windows_note_missed(c, lin, write);
+}
+
+/* v is in C code, so no window's address is in its registers. */
+enum window_result bt_windows_fill_missed(struct bt_windows *w, struct vcpu *v)
+{
+	struct window_cpu *c = windows_cpu(w, v);
+
+	return c && c->current ? windows_fill_missed(w, c) : WINDOW_SLOW;
 }
 
 void bt_windows_graduate(struct bt_windows *w, struct vcpu *v)

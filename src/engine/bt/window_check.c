@@ -3,7 +3,7 @@
  * whether it may: frames, rights, and that accessed and dirty bits are still set, since no access will set them while the page is
  * mapped. Pages that differ are unmapped; those that only may not be written any more become read-only.
  */
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 #include <limits.h>
 

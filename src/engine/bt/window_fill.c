@@ -2,7 +2,7 @@
  * Filling windows: what an access needs is mapped, together with neighbours that are alike, because the cost is one of calls to
  * the host more than one of pages.
  */
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 /* A fill adds at most this many whole regions: 64 MiB of a kernel's map of all memory. */
 #define FILL_REGIONS 32u
@@ -13,11 +13,11 @@
  * gets on by the slow way.
  */
 #define REPEAT_LIMIT 8
-#define REGION_PAGES (1u << (REGION_SHIFT - PAGE_SHIFT))
 
 struct fill {
 	struct bt_windows *w;
 	struct window_cpu *cpu;
+	struct window *at; /* where translated code's access went to and faulted; NULL: see windows_fill_missed() */
 	struct window *window;
 	struct table_walk walk;
 	enum table_view view; /* from which it is accessed */
@@ -42,19 +42,38 @@ static bool access_allowed(const struct fill *f)
 	}
 }
 
+static bool has_code(const struct fill *f, uint64_t page)
+{
+	return atomic_load(&mem_page(f->w->mem, gpa(page))->code_chunks);
+}
+
+/* What is mapped must have been read under the lock: windows are younger than their `validated` says. */
+static bool read_tables(struct fill *f)
+{
+	const struct mem_region *region;
+	uint64_t offset;
+
+	if (!windows_walk(f->w, f->cpu->space, f->cpu->vcpu, f->lin, &f->walk) || !access_allowed(f))
+		return false;
+	region = mem_find(f->w->mem, f->walk.page);
+	if (!windows_offset(f->w, f->walk.page, PAGE_SIZE, &offset) ||
+	    (f->write && (!region->writable || has_code(f, f->walk.page.v))))
+		return false;
+	f->writable = f->walk.writable && f->walk.dirty && region->writable && (f->write || !mem_is_logging(f->w->mem));
+	return true;
+}
+
 static bool is_marked(const struct fill *f) { return f->walk.accessed && (!f->write || f->walk.dirty); }
 
 /*
- * Set accessed and dirty bits, without the lock. A table in whose page code was decoded is left to the slow way, which tells the
- * engine of the write. A page that becomes code behind our back is no worry: who decodes from it waits until every vCPU stands
+ * Set accessed and dirty bits, for an access that is going to be made. A table in whose page code was decoded is left to the slow way, which
+ * tells the engine of the write. A page that becomes code behind our back is no worry: who decodes from it waits until every vCPU stands
  * between instructions, which this one does not here, and then reads the bytes.
  */
-static bool mark_tables(struct fill *f)
+static bool mark_tables(const struct fill *f)
 {
-	struct table_walk *t = &f->walk;
+	const struct table_walk *t = &f->walk;
 
-	if (!windows_walk(f->w, f->cpu->space, f->cpu->vcpu, f->lin, t) || !access_allowed(f))
-		return false;
 	for (unsigned n = 0; n < t->depth; n++) {
 		uint64_t entry = t->entry[n], marked = entry | PTE_A;
 		size_t offset = (size_t)((const uint8_t *)t->at[n] - f->w->mem->ram.file.base);
@@ -70,23 +89,12 @@ static bool mark_tables(struct fill *f)
 	return true;
 }
 
-/* What is mapped must have been read under the lock: windows are younger than their `validated` says. */
-static bool read_tables(struct fill *f)
+/* Entries are remembered as they are when they are marked. */
+static bool tables_allow(struct fill *f)
 {
-	const struct mem_region *region;
-
-	if (!windows_walk(f->w, f->cpu->space, f->cpu->vcpu, f->lin, &f->walk) || !access_allowed(f) || !is_marked(f))
+	if (!read_tables(f) || (f->cpu->young && f->walk.user))
 		return false;
-	region = mem_find(f->w->mem, f->walk.page);
-	if (!region || !region->host || (f->write && !region->writable))
-		return false;
-	f->writable = f->walk.writable && f->walk.dirty && region->writable && (f->write || !mem_is_logging(f->w->mem));
-	return true;
-}
-
-static bool has_code(const struct fill *f, uint64_t page)
-{
-	return atomic_load(&mem_page(f->w->mem, gpa(page))->code_chunks);
+	return is_marked(f) || (f->at && mark_tables(f) && read_tables(f) && is_marked(f));
 }
 
 /* ---- pages ---- */
@@ -295,25 +303,20 @@ static bool may_be_whole(const struct fill *f, unsigned *mappings)
 	return true;
 }
 
-static enum window_result fill(struct fill *f, struct window *at)
+static enum window_result fill(struct fill *f)
 {
-	enum window_kind kind;
 	unsigned mappings;
 	struct region *r;
-	uint64_t offset;
 	bool whole;
 
-	if (!f->cpu->current || !read_tables(f) || (f->cpu->young && f->walk.user))
+	if (!f->cpu->current || !tables_allow(f))
 		return WINDOW_SLOW;
-	if (!windows_offset(f->w, f->walk.page, PAGE_SIZE, &offset) || (f->write && has_code(f, f->walk.page.v)))
-		return WINDOW_SLOW;
-	kind = kind_for(f);
-	f->window = space_get_window(f->w, f->cpu, slot_of(f->lin), kind, &f->walk, !at);
+	f->window = space_get_window(f->w, f->cpu, slot_of(f->lin), kind_for(f), &f->walk, !f->at);
 	if (!f->window)
 		return WINDOW_SLOW;
-	if (f->window != at || !table_names(f->cpu->space, f->view, f->window)) {
+	if (f->window != f->at || !table_names(f->cpu->space, f->view, f->window)) {
 		table_name(f->w, f->cpu->space, f->view, f->window);
-		if (at)
+		if (f->at)
 			return WINDOW_SLOW; /* what has its address must be done again from the start */
 		if (!table_names(f->cpu->space, f->view, f->window))
 			return WINDOW_SLOW;
@@ -344,65 +347,57 @@ static bool is_repeated(struct window_cpu *c, uint64_t lin)
 	return true;
 }
 
-static enum window_result fill_locked(struct fill *f, struct window *at)
+static enum window_result fill_locked(struct fill *f)
 {
 	enum window_result result;
 
 	windows_lock(f->w);
-	result = fill(f, at);
+	result = fill(f);
 	if (unlikely(f->w->stats.pages_filled >= f->w->trim.look_at))
 		windows_trim(f->w, f->cpu->vcpu);
 	windows_unlock(f->w);
 	return result;
 }
 
-/* Before anything is marked: in the page that narrow windows do without it may fault for reasons that come before the page tables. */
+/* In the page that narrow windows do without an access may fault for reasons that come before the page tables: nothing is marked. */
 static bool is_closed_to(const struct window_cpu *c, uint64_t lin)
 {
-	return c->space && atomic_load(&c->space->table[0].narrow) && lin >> PAGE_SHIFT == CLOSED_PAGE;
+	return atomic_load(&c->space->table[0].narrow) && lin >> PAGE_SHIFT == CLOSED_PAGE;
+}
+
+/* Known without a look into the tables; else see tables_allow(). */
+static bool is_young(const struct window_cpu *c, uint64_t lin)
+{
+	return c->young && c->space->paging == PAGING_4_LEVEL && !(lin >> 63);
 }
 
 enum window_result windows_fill(struct bt_windows *w, struct window_cpu *c, struct window *at, uint64_t lin, bool write)
 {
-	struct fill f = { .w = w, .cpu = c, .view = windows_view(c->vcpu), .lin = lin, .write = write };
-	enum window_result result = WINDOW_SLOW;
+	struct fill f = { .w = w, .cpu = c, .at = at, .view = windows_view(c->vcpu), .lin = lin, .write = write };
 
-	/* Else see fill(). */
-	if (c->young && c->space && c->space->paging == PAGING_4_LEVEL && !(lin >> 63)) {
-		atomic_fetch_add_explicit(&w->slow, at != NULL, memory_order_relaxed);
-		return WINDOW_SLOW;
-	}
-	if (!is_closed_to(c, lin) && !(at && is_repeated(c, lin)) && (!at || mark_tables(&f)))
-		result = fill_locked(&f, at);
-	if (at) {
-		atomic_fetch_add_explicit(&w->faults, 1, memory_order_relaxed);
-		if (result == WINDOW_SLOW)
-			atomic_fetch_add_explicit(&w->slow, 1, memory_order_relaxed);
-	} else if (result == WINDOW_SLOW) {
-		c->missed.lin = lin;
-		c->missed.space = c->space;
-		c->missed.view = f.view;
-		c->missed.write = write;
-	}
-	return result;
+	return is_young(c, lin) || is_closed_to(c, lin) || is_repeated(c, lin) ? WINDOW_SLOW : fill_locked(&f);
 }
 
-/*
- * After a page fault's handler the access is tried again; its SIGSEGV costs as much as the mapping. Handlers mark what they map as
- * accessed, and as dirty for a write; where one did not, the access itself has to.
- */
-void windows_fill_missed(struct bt_windows *w, struct window_cpu *c)
+void windows_note_missed(struct window_cpu *c, uint64_t lin, bool write)
+{
+	c->missed.space = is_young(c, lin) ? NULL : c->space;
+	c->missed.view = windows_view(c->vcpu);
+	c->missed.lin = lin;
+	c->missed.write = write;
+}
+
+enum window_result windows_fill_missed(struct bt_windows *w, struct window_cpu *c)
 {
 	struct fill f = {
 		.w = w, .cpu = c, .view = windows_view(c->vcpu), .lin = c->missed.lin, .write = c->missed.write
 	};
 
-	if (c->missed.space != c->space) {
+	if (c->missed.space && c->missed.space != c->space)
 		c->missed.space = NULL;
-	} else if (c->missed.view == f.view) {
-		c->missed.space = NULL;
-		fill_locked(&f, NULL);
-	}
+	if (!c->missed.space || c->missed.view != f.view)
+		return WINDOW_SLOW;
+	c->missed.space = NULL;
+	return fill_locked(&f);
 }
 
 /* ---- all that an address space has used ---- */
@@ -433,7 +428,7 @@ static void graduate_page(struct graduation *g, uint64_t lin)
 		return;
 	f->lin = lin;
 	g->budget--;
-	if (fill_locked(f, NULL) == WINDOW_FILLED && f->end > lin)
+	if (fill_locked(f) == WINDOW_FILLED && f->end > lin)
 		g->budget -= MAPPING_COST + (int64_t)((f->end - lin) >> PAGE_SHIFT);
 }
 

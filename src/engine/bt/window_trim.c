@@ -4,7 +4,7 @@
  * was touched once: the mappings stay, and what is used again comes back by small faults of the host's own.
  */
 #define _GNU_SOURCE /* MADV_DONTNEED */
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 #include <sys/mman.h>
 

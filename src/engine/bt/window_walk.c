@@ -5,7 +5,7 @@
  * 32-bit paging has page directories of 1,024 entries for 4 MiB each: a region has half of what one maps. What is read becomes an entry of
  * 64 bits that maps the region alone; everything else handles those.
  */
-#include "engine/bt/window.h"
+#include "engine/bt/window_private.h"
 
 bool windows_offset(struct bt_windows *w, gpa_t at, uint64_t size, uint64_t *offset)
 {
@@ -98,7 +98,7 @@ static bool use_entry(struct table_walk *t, uint64_t entry, uint64_t reserved)
 }
 
 /* The same for one of the guest's, false also if its table is missing. */
-static bool read_entry(struct table_walk *t, const uint64_t *table, unsigned index, uint64_t reserved, uint64_t *entry)
+static bool read_upper(struct table_walk *t, const uint64_t *table, unsigned index, uint64_t reserved, uint64_t *entry)
 {
 	if (!table)
 		return false;
@@ -170,14 +170,14 @@ static bool walk_directory(struct bt_windows *w, enum paging paging, const struc
 static bool walk_long_mode(struct bt_windows *w, const struct space *space, const struct vcpu *v, uint64_t lin,
 			   uint64_t reserved, struct table_walk *t)
 {
-	if (!read_entry(t, space->pml4, slot_of(lin), reserved | PTE_PS, &t->pml4e))
+	if (!read_upper(t, space->pml4, slot_of(lin), reserved | PTE_PS, &t->pml4e))
 		return false;
 	t->user_above &= !!(t->pml4e & PTE_U);
 
 	t->pdpt = windows_table_page(w, t->pml4e);
 	if (!has_feature(v, FEATURE_PDPE1GB))
 		reserved |= PTE_PS;
-	if (!read_entry(t, t->pdpt, bits(lin, 38, 30), reserved, &t->pdpte))
+	if (!read_upper(t, t->pdpt, bits(lin, 38, 30), reserved, &t->pdpte))
 		return false;
 	t->user_above &= t->pdpte & PTE_PS || t->pdpte & PTE_U;
 	return !(t->pdpte & PTE_PS) || !bits(t->pdpte, 29, 13);
@@ -189,6 +189,7 @@ bool windows_walk(struct bt_windows *w, const struct space *space, const struct 
 	uint64_t reserved = bits(PTE_FRAME, 51, CPU_PHYS_BITS) << CPU_PHYS_BITS |
 			    entry_reserved(space->paging, v->s.efer & EFER_NXE);
 
+	w->stats.walks++;
 	*t = (struct table_walk){ .user_above = true, .writable = true, .accessed = true };
 	if (space->paging == PAGING_4_LEVEL ? !walk_long_mode(w, space, v, lin, reserved, t)
 					    : !upper_entry(space, lin, t))

@@ -27,7 +27,7 @@ static unsigned entry_count(const struct vcpu *v)
 }
 
 /* 0: not present, or not in RAM. */
-static uint64_t read_entry(const struct vcpu *v, unsigned slot)
+static uint64_t top_entry(const struct vcpu *v, unsigned slot)
 {
 	uint64_t table = has_pae_tables(v) ? v->s.pdpte[slot / 512] : v->s.cr3 | PTE_P, entry;
 	const void *host = NULL;
@@ -46,7 +46,7 @@ static uint64_t read_entry(const struct vcpu *v, unsigned slot)
 static bool is_same(const struct vcpu *v, const struct bt_space *s)
 {
 	for (unsigned n = 0; n < BT_SPACE_ENTRIES && s->entries[n]; n++)
-		if (read_entry(v, s->slots[n]) != s->entries[n])
+		if (top_entry(v, s->slots[n]) != s->entries[n])
 			return false;
 	return true;
 }
@@ -56,7 +56,7 @@ static void remember_entries(const struct vcpu *v, struct bt_space *s)
 	unsigned count = 0, end = entry_count(v);
 
 	for (unsigned slot = 0; slot < end && count < BT_SPACE_ENTRIES; slot++) {
-		uint64_t entry = read_entry(v, slot);
+		uint64_t entry = top_entry(v, slot);
 
 		if (!entry)
 			continue;

@@ -7,19 +7,9 @@
 /* Macros that make functions, which the formatter takes for expressions. */
 /* clang-format off */
 
-/* After an instruction: flags into AX, as vcpu.status wants them. */
-#define SAVE_FLAGS "lahf\n\tseto %%al"
 /* Before one: CF alone from the status word (bit 8), or SF ZF AF PF CF; OF needs no loading where it is overwritten. */
 #define LOAD_CF	   "btl $8, %k[st]\n\t"
 
-#define SUFFIX_8  "b"
-#define SUFFIX_16 "w"
-#define SUFFIX_32 "l"
-#define SUFFIX_64 "q"
-#define OPERAND_8  "b"
-#define OPERAND_16 "w"
-#define OPERAND_32 "k"
-#define OPERAND_64 "q"
 
 /* dst = dst OP src */
 #define CALC_BINARY(name, N, text)                                                                                     \

@@ -6,18 +6,9 @@
 /* Macros that make functions, which the formatter takes for expressions. */
 /* clang-format off */
 
-#define SAVE_FLAGS "lahf\n\tseto %%al"
 /* OF, then SF ZF AF PF CF, from the status word in AX; AX is then free. */
 #define LOAD_FLAGS "addb $0x7f, %%al\n\tsahf\n\t"
 
-#define OPERAND_8  "b"
-#define OPERAND_16 "w"
-#define OPERAND_32 "k"
-#define OPERAND_64 "q"
-#define SUFFIX_8   "b"
-#define SUFFIX_16  "w"
-#define SUFFIX_32  "l"
-#define SUFFIX_64  "q"
 
 /* ---- shifts and rotates by a count ---- */
 
@@ -433,7 +424,6 @@ static HANDLER(bound)
 
 /* ---- selection ---- */
 
-#define BY_SIZE(name)  { name##_8, name##_16, name##_32, name##_64 }
 #define BY_SIZE2(name) { NULL, name##_16, name##_32, name##_64 }
 
 handler_fn *select_bits(const struct insn *i)

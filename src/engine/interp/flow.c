@@ -25,7 +25,7 @@
 /* Near transfer to target: in 64-bit mode just a canonical check, elsewhere truncation and the segment's limit. */
 static inline void jump_to(struct vcpu *v, const struct insn *i, uint64_t target)
 {
-	if (likely(v->code_mode == MODE_64 && i->opsize == 8 && (uint64_t)sign_extend(target, 48) == target)) {
+	if (likely(v->code_mode == MODE_64 && i->opsize == 8 && is_canonical(target))) {
 		v->s.rip = target;
 		return;
 	}
@@ -89,7 +89,7 @@ static void call_to(struct vcpu *v, const struct insn *i, uint64_t target)
 		uint64_t rsp = REG64(v, 8 * RSP) - 8;
 
 		/* The target is checked before anything is pushed. */
-		if (unlikely((uint64_t)sign_extend(target, 48) != target))
+		if (unlikely(!is_canonical(target)))
 			cpu_raise_error(v, EXC_GP, 0);
 		cpu_store(v, rsp, after, 8, true);
 		REG64(v, 8 * RSP) = rsp;

@@ -67,11 +67,11 @@ void interp_host_refuse(struct vcpu *v, const struct insn *i)
 
 	for (unsigned n = 0; n < i->len; n++)
 		sprintf(bytes + 3 * n, " %02x", i->bytes[n]);
-	if (!v->host_exec->refused)
+	if (!interp_vcpu(v)->host_exec->refused)
 		log_warning("cpu %u: this host's processor does not execute%s, which the CPU model has: an undefined "
 			    "instruction for the guest, as others may be",
 			    v->index, bytes);
-	v->host_exec->refused = true;
+	interp_vcpu(v)->host_exec->refused = true;
 	cpu_raise(v, EXC_UD);
 }
 
@@ -84,7 +84,7 @@ static _Noreturn void refuse_stub(struct vcpu *v)
 
 static bool in_stub(const struct vcpu *v, uint64_t pc)
 {
-	const struct host_exec *e = v->host_exec;
+	const struct host_exec *e = interp_vcpu(v)->host_exec;
 
 	return e && pc - (uint64_t)e->code.exec < e->code.size;
 }
@@ -137,19 +137,19 @@ int interp_host_init(struct vcpu *v, struct error *err)
 		return ret;
 	}
 	install_handlers(); /* for the whole process; doing it again changes nothing */
-	v->host_exec = e;
+	interp_vcpu(v)->host_exec = e;
 	return 0;
 }
 
 void interp_host_destroy(struct vcpu *v)
 {
-	if (!v->host_exec)
+	if (!interp_vcpu(v)->host_exec)
 		return;
 	if (thread_vcpu == v)
 		thread_vcpu = NULL;
-	host_code_destroy(&v->host_exec->code);
-	free(v->host_exec);
-	v->host_exec = NULL;
+	host_code_destroy(&interp_vcpu(v)->host_exec->code);
+	free(interp_vcpu(v)->host_exec);
+	interp_vcpu(v)->host_exec = NULL;
 }
 
 void interp_host_enter(struct vcpu *v) { thread_vcpu = v; }
@@ -164,16 +164,16 @@ void interp_host_leave(struct vcpu *v)
 
 bool interp_host_has_room(const struct vcpu *v, unsigned stubs)
 {
-	const struct host_exec *e = v->host_exec;
+	const struct host_exec *e = interp_vcpu(v)->host_exec;
 
 	return e->most - e->count >= stubs && (e->code.size - e->code_used) / HOST_STUB_MAX >= stubs;
 }
 
-uint64_t interp_host_epoch(const struct vcpu *v) { return v->host_exec->epoch; }
+uint64_t interp_host_epoch(const struct vcpu *v) { return interp_vcpu(v)->host_exec->epoch; }
 
 void interp_host_reset(struct vcpu *v)
 {
-	struct host_exec *e = v->host_exec;
+	struct host_exec *e = interp_vcpu(v)->host_exec;
 
 	memset(e->records, 0, (e->mask + 1) * sizeof(e->records[0]));
 	e->code_used = e->count = 0;
@@ -229,7 +229,7 @@ static uint32_t key_hash(const struct host_key *key)
 
 void interp_host_prepare(struct vcpu *v, struct insn *i, const struct insn_host *h)
 {
-	struct host_exec *e = v->host_exec;
+	struct host_exec *e = interp_vcpu(v)->host_exec;
 	struct host_record *r;
 	struct host_key key;
 	uint8_t *code;

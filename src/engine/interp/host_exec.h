@@ -5,10 +5,10 @@
 #ifndef DOPPEL_INTERP_HOST_EXEC_H
 #define DOPPEL_INTERP_HOST_EXEC_H
 
-#include "engine/engine.h"
+#include "engine/interp/vcpu.h"
 
 /*
- * host.c. Once per vCPU, before it runs: room for stubs in v->host_exec, and the process's handlers of SIGFPE
+ * host.c. Once per vCPU, before it runs: room for stubs, and the process's handlers of SIGFPE
  * and SIGILL, which turn the host's exceptions in stubs into the guest's.
  */
 int interp_host_init(struct vcpu *, struct error *);

@@ -595,7 +595,7 @@ static void interp_destroy(struct vcpu *v)
 	free(in->scratch);
 	decode_cache_destroy(in->decoder);
 	free(in);
-	v->engine_data = NULL;
+	interp_vcpu(v)->interp = NULL;
 }
 
 static int interp_create(struct vcpu *v, struct error *err)
@@ -605,8 +605,8 @@ static int interp_create(struct vcpu *v, struct error *err)
 
 	if (!in)
 		return error_set(err, ENOMEM, "no memory for the interpreter");
-	v->engine_data = in;
-	v->splits_trap = host_detects_split_locks();
+	interp_vcpu(v)->interp = in;
+	interp_vcpu(v)->splits_trap = host_detects_split_locks();
 	in->arena_size = MIN((size_t)engine_options_of(v)->arena << 10,
 			     align_up(v->mem->overhead.code_share / INTERP_ARENA_PART, PAGE_SIZE));
 	if (overhead_take(&v->mem->overhead, OVERHEAD_CODE, in->arena_size) &&
@@ -685,8 +685,8 @@ static const struct vcpu_hooks hooks = {
 const struct engine_ops interp_engine = {
 	.name = "interp",
 	.what = "interpreter: the reference, works everywhere",
-	.can = ENGINE_COUNTS | ENGINE_VIRTUAL_CLOCK | ENGINE_DIRTY_LOG,
-	.vcpu_size = sizeof(struct vcpu),
+	.can = ENGINE_COUNTS | ENGINE_VIRTUAL_CLOCK | ENGINE_TLB_ALONE,
+	.vcpu_size = sizeof(struct interp_vcpu),
 	.hooks = &hooks,
 	.probe = interp_probe,
 	.create = interp_create,

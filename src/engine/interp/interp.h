@@ -8,7 +8,6 @@
 #ifndef DOPPEL_INTERP_H
 #define DOPPEL_INTERP_H
 
-#include "engine/engine.h"
 #include "engine/interp/host_exec.h"
 
 #define INTERP_MAX_INSNS  64 /* in a block */
@@ -58,7 +57,7 @@ struct interp {
 	uint64_t op_count[OP_COUNT]; /* callouts, for --stats */
 };
 
-static inline struct interp *interp_of(const struct vcpu *v) { return v->engine_data; }
+static inline struct interp *interp_of(const struct vcpu *v) { return interp_vcpu(v)->interp; }
 
 /* As vcpu_hooks has them, for it and for an engine that has it inside. */
 uint64_t interp_code_written(struct vcpu *, gpa_t, size_t len, bool *hit);
@@ -180,11 +179,10 @@ void interp_refund(struct vcpu *, const struct insn *i);
 const struct insn *interp_leave_behind(struct vcpu *, const struct insn *i);
 
 /* rmw.c: read-modify-write where the fast path fails; see there. */
-#define CACHE_LINE 64
 /* A locked access that the host's kernel would end this process for, or put it to sleep. */
 static inline bool splits_lock(const struct vcpu *v, uint64_t lin, unsigned size)
 {
-	return unlikely((lin & (CACHE_LINE - 1)) + size > CACHE_LINE) && v->splits_trap;
+	return unlikely((lin & (CACHE_LINE - 1)) + size > CACHE_LINE) && interp_vcpu(v)->splits_trap;
 }
 typedef uint64_t rmw_fn(struct vcpu *, const struct insn *, uint64_t old);
 void interp_rmw_slow(struct vcpu *, const struct insn *, uint64_t lin, unsigned size, rmw_fn *);
@@ -214,6 +212,22 @@ typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
 
+/* The host's own instructions, in assembly: suffixes and operand modifiers by the number of bits. */
+#define SUFFIX_8   "b"
+#define SUFFIX_16  "w"
+#define SUFFIX_32  "l"
+#define SUFFIX_64  "q"
+#define OPERAND_8  "b"
+#define OPERAND_16 "w"
+#define OPERAND_32 "k"
+#define OPERAND_64 "q"
+/* Behind one: flags into AX, as vcpu.status wants them. */
+#define SAVE_FLAGS "lahf\n\tseto %%al"
+
+/* Handlers by size_index(). */
+/* clang-format off */
+#define BY_SIZE(name) { name##_8, name##_16, name##_32, name##_64 }
+/* clang-format on */
 /* Index of an operand size in handler tables: 1, 2, 4, 8 bytes -> 0..3. */
 static inline unsigned size_index(unsigned bytes) { return bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0; }
 

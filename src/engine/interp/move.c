@@ -502,7 +502,6 @@ static HANDLER(xlat)
 
 /* ---- selection ---- */
 
-#define BY_SIZE(name) { name##_8, name##_16, name##_32, name##_64 }
 
 static handler_fn *select_mov(const struct insn *i)
 {

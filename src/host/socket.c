@@ -1,0 +1,106 @@
+/*
+ * Unix sockets with a path.
+ */
+#define _GNU_SOURCE
+#include "host/host.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int set_address(struct sockaddr_un *address, const char *path, struct error *err)
+{
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(address->sun_path))
+		return error_set(err, ENAMETOOLONG, "the path has %zu bytes; at most %zu are allowed", strlen(path),
+				 sizeof(address->sun_path) - 1);
+	memcpy(address->sun_path, path, strlen(path));
+	return 0;
+}
+
+static int create_socket(struct error *err)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return fd < 0 ? error_set_errno(err, errno, "cannot create a socket") : fd;
+}
+
+int host_unix_connect(const char *path, struct error *err)
+{
+	struct sockaddr_un address;
+	int rc = set_address(&address, path, err), fd, code;
+
+	if (rc)
+		return rc;
+	fd = create_socket(err);
+	if (fd < 0 || !connect(fd, (const struct sockaddr *)&address, sizeof(address)))
+		return fd;
+	code = errno;
+	close(fd);
+	return error_set_errno(err, code, "cannot connect to '%s'", path);
+}
+
+int host_unix_remove_stale(const char *path, struct error *err)
+{
+	struct stat st;
+	int fd;
+
+	if (lstat(path, &st))
+		return errno == ENOENT ? 0 : error_set_errno(err, errno, "cannot examine '%s'", path);
+	if (!S_ISSOCK(st.st_mode))
+		return error_set(err, EEXIST, "'%s' exists and is no socket", path);
+	fd = host_unix_connect(path, NULL);
+	if (fd >= 0)
+		close(fd);
+	if (fd != -ECONNREFUSED)
+		return error_set(err, EADDRINUSE, "another process listens on '%s'", path);
+	if (unlink(path))
+		return error_set_errno(err, errno, "cannot remove the old socket '%s'", path);
+	return 0;
+}
+
+int host_unix_listen(struct host_listener *listener, const char *path, struct error *err)
+{
+	struct sockaddr_un address;
+	struct stat st;
+	int rc;
+
+	*listener = (struct host_listener){ .fd = -1 };
+	rc = set_address(&address, path, err);
+	if (!rc)
+		rc = host_unix_remove_stale(path, err);
+	if (rc)
+		return rc;
+	memcpy(listener->path, address.sun_path, sizeof(listener->path));
+	listener->fd = create_socket(err);
+	if (listener->fd < 0)
+		return listener->fd;
+	if (bind(listener->fd, (const struct sockaddr *)&address, sizeof(address))) {
+		rc = error_set_errno(err, errno, "cannot bind a socket to '%s'", path);
+	} else {
+		if (!lstat(path, &st)) {
+			listener->bound = true;
+			listener->device = st.st_dev;
+			listener->inode = st.st_ino;
+		}
+		rc = listen(listener->fd, 1) ? error_set_errno(err, errno, "cannot listen on '%s'", path) : 0;
+	}
+	if (rc)
+		host_unix_unlisten(listener);
+	return rc;
+}
+
+void host_unix_unlisten(struct host_listener *listener)
+{
+	struct stat st;
+
+	if (listener->fd >= 0)
+		close(listener->fd);
+	listener->fd = -1;
+	if (listener->bound && !lstat(listener->path, &st) && st.st_dev == listener->device &&
+	    st.st_ino == listener->inode)
+		unlink(listener->path);
+	listener->bound = false;
+}
