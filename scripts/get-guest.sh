@@ -8,7 +8,7 @@
 #       $DOPPEL_CACHE/generic/vmlinuz    linux-image-amd64
 #       $DOPPEL_CACHE/busybox/busybox     busybox-static
 #       $DOPPEL_CACHE/initrd.cpio.gz
-#       $DOPPEL_CACHE/cloud-modules/modules.cpio     drivers of the cloud kernel, to be put behind an initrd
+#       $DOPPEL_CACHE/cloud-modules/modules.cpio     drivers of the cloud kernel, to be put in front of an initrd
 #   get-guest.sh --test   also what else the tests boot:
 #       $DOPPEL_CACHE/xen/xen                   xen-hypervisor-*-amd64, unpacked
 #       $DOPPEL_CACHE/memtest/memtest86+x64.bin, $DOPPEL_CACHE/memtest32/memtest86+ia32.bin

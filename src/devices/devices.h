@@ -75,7 +75,9 @@ struct device_type {
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
 	_(virtio_blk)                                                                                                  \
-	_(virtio_net)
+	_(virtio_net)                                                                                                  \
+	_(virtio_console)                                                                                              \
+	_(virtio_port)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
