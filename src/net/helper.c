@@ -27,6 +27,7 @@
 #define MSS_RAISED   (SLIRP_MTU - 40)
 #define INPUT_BATCH  64
 #define HOLD_BELOW   (RING_SIZE / 4) /* free bytes of the ring to the guest */
+#define MOST_FDS     1024	     /* walls.c lets it have no more */
 #define FIXED_FDS    2		     /* in front of libslirp's: the event, the socket */
 #define IDLE_TIMEOUT 1000	     /* ms: what libslirp says when it has nothing to do */
 
