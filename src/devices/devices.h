@@ -75,6 +75,8 @@ struct device_type {
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
 	_(virtio_blk)                                                                                                  \
+	_(virtio_console)                                                                                              \
+	_(virtio_port)                                                                                                 \
 	_(virtio_net)
 
 #define _(name) extern const struct device_type name##_type;

@@ -104,11 +104,13 @@ void lock_drop(struct lock *lock)
 void lock_wait(struct lock *lock, pthread_cond_t *changed)
 {
 	struct lock_group *group = lock->group;
+	struct lock *outer = lock->outer; /* another thread will have it in between */
 
 	BUG_ON(this_has == group || this_last != lock);
 	if (group->waits)
 		group->waits(group->waits_opaque, true);
 	pthread_cond_wait(changed, &lock->mutex);
+	lock->outer = outer;
 	if (group->waits)
 		group->waits(group->waits_opaque, false);
 }

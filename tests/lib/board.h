@@ -25,6 +25,7 @@ struct board_cpu {
 struct board {
 	struct clock *clock;
 	struct bus *bus;
+	struct guest_mem *mem; /* NULL: there is none */
 	struct trace trace;
 	struct board_cpu cpus[BOARD_CPUS];
 	unsigned requests[5]; /* by enum bus_request */
@@ -48,7 +49,7 @@ static inline void board_request(void *opaque, enum bus_request request)
 }
 
 /* Interrupt controllers for `cpus` CPUs, nothing else. */
-static inline struct board *board_create(unsigned cpus)
+static inline struct board *board_create_with(unsigned cpus, enum clock_kind clock)
 {
 	static const struct lapic_ops ops = {
 		.interrupt = board_interrupt,
@@ -62,7 +63,7 @@ static inline struct board *board_create(unsigned cpus)
 
 	for (unsigned i = 0; i < BOARD_CPUS; i++)
 		opaque[i] = &board->cpus[i];
-	board->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
+	board->clock = clock_create(clock, 0, NULL);
 	board->bus = bus_create(NULL, board->clock, &board->trace, NULL);
 	board->bus->request = board_request;
 	board->bus->request_opaque = board;
@@ -71,9 +72,18 @@ static inline struct board *board_create(unsigned cpus)
 	return board;
 }
 
+static inline struct board *board_create(unsigned cpus) { return board_create_with(cpus, CLOCK_VIRTUAL); }
+
+/* Before there are devices that want it. */
+static inline void board_add_memory(struct board *board, uint64_t size)
+{
+	board->bus->mem = board->mem = mem_create(size, NULL);
+}
+
 static inline void board_destroy(struct board *board)
 {
 	bus_destroy(board->bus);
+	mem_destroy(board->mem);
 	clock_destroy(board->clock);
 	free(board);
 }
