@@ -12,7 +12,7 @@
 #define CPUS	    2
 #define MAX_ACTIONS 400
 #define DISK_SIZE   (256u << 10)
-#define DEVICES	    2
+#define DEVICES	    3
 #define QUEUE_SIZE  16
 /* Queue n's parts, and what it is to send */
 #define TABLES(n) (0x10000u + (n)*0x4000u)
@@ -99,7 +99,8 @@ static void pc_create(struct pc *pc, int disk)
 	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
 	    piix_type.create(bus, NULL, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-rng" }, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL))
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL))
 		abort();
 	pc->hole = (struct mem_layer){
 		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
@@ -195,7 +196,7 @@ static void any_descriptor(struct pc *pc, unsigned device)
 
 static void write_memory(struct pc *pc)
 {
-	uint64_t at = TABLES(0) + take(pc, 2) % 0x8000;
+	uint64_t at = TABLES(0) + take(pc, 2) % 0xc000;
 	unsigned count = (unsigned)take(pc, 1) % 64;
 
 	while (count--)
@@ -286,6 +287,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pc_create(&pc, disk);
 	start(&pc, 0);
 	start(&pc, 1);
+	start(&pc, 2);
 	for (unsigned i = 0; i < MAX_ACTIONS && pc.input.offset < pc.input.size; i++)
 		act(&pc, (unsigned)take(&pc, 1));
 	pc_destroy(&pc);

@@ -74,7 +74,7 @@ modprobe=
 append=doppel_run=/run
 
 script="$up
-! wget -q -T 2 -O /dev/null http://10.0.2.2:$port/data"
+! timeout 10 wget -q -O /dev/null http://10.0.2.2:$port/data"
 guest_with
 check "restrict: the host is not to be reached" well --net user,restrict
 finish
