@@ -12,7 +12,7 @@
 #define CPUS	    2
 #define MAX_ACTIONS 400
 #define DISK_SIZE   (256u << 10)
-#define DEVICES	    3
+#define DEVICES	    4
 #define QUEUE_SIZE  16
 /* Queue n's parts, and what it is to send */
 #define TABLES(n) (0x10000u + (n)*0x4000u)
@@ -100,6 +100,7 @@ static void pc_create(struct pc *pc, int disk)
 	    piix_type.create(bus, NULL, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-rng" }, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-port,name=fuzz" }, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL))
 		abort();
 	pc->hole = (struct mem_layer){
@@ -125,7 +126,7 @@ static void store(struct pc *pc, uint64_t at, uint64_t value, size_t size)
 	mem_write(pc->mem, gpa(at), &value, size);
 }
 
-/* As the specification says, up to DRIVER_OK, with features of the input's choice. */
+/* As the specification says, up to DRIVER_OK, with features of the input's choice; but that all queues are the same memory. */
 static void start(struct pc *pc, unsigned device)
 {
 	static const uint32_t addresses[] = { 0, 0, 0x1000, 0, 0x2000, 0 };
@@ -137,11 +138,13 @@ static void start(struct pc *pc, unsigned device)
 		do_access(pc, BUS_MMIO, base + 0x0c, 4, true, n ? 1 : take(pc, 4));
 	}
 	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0xb);
-	do_access(pc, BUS_MMIO, base + 0x16, 2, true, 0);
-	do_access(pc, BUS_MMIO, base + 0x18, 2, true, QUEUE_SIZE);
-	for (unsigned n = 0; n < 6; n++)
-		do_access(pc, BUS_MMIO, base + 0x20 + 4 * n, 4, true, n & 1 ? 0 : tables + addresses[n]);
-	do_access(pc, BUS_MMIO, base + 0x1c, 2, true, 1);
+	for (unsigned queue = 0; queue < 4; queue++) {
+		do_access(pc, BUS_MMIO, base + 0x16, 2, true, queue);
+		do_access(pc, BUS_MMIO, base + 0x18, 2, true, QUEUE_SIZE);
+		for (unsigned n = 0; n < 6; n++)
+			do_access(pc, BUS_MMIO, base + 0x20 + 4 * n, 4, true, n & 1 ? 0 : tables + addresses[n]);
+		do_access(pc, BUS_MMIO, base + 0x1c, 2, true, 1);
+	}
 	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0xf);
 	mem_fill(pc->mem, gpa(tables), 0, 0x3000);
 	pc->next[device] = 0;
@@ -155,7 +158,10 @@ static void make_available(struct pc *pc, unsigned device, uint16_t head)
 	store(pc, ring + 2, ++pc->next[device], 2);
 }
 
-static void kick(struct pc *pc, unsigned device) { do_access(pc, BUS_MMIO, registers(device) + 0x3000, 2, true, 0); }
+static void kick(struct pc *pc, unsigned device)
+{
+	do_access(pc, BUS_MMIO, registers(device) + 0x3000 + 4 * (take(pc, 1) % 4), 2, true, 0);
+}
 
 static void descriptor(struct pc *pc, uint64_t at, uint64_t address, uint64_t length, uint64_t flags, uint64_t next)
 {
@@ -196,7 +202,7 @@ static void any_descriptor(struct pc *pc, unsigned device)
 
 static void write_memory(struct pc *pc)
 {
-	uint64_t at = TABLES(0) + take(pc, 2) % 0xc000;
+	uint64_t at = TABLES(0) + take(pc, 2) % 0x10000;
 	unsigned count = (unsigned)take(pc, 1) % 64;
 
 	while (count--)
@@ -257,7 +263,7 @@ static void move_memory(struct pc *pc)
 
 static void act(struct pc *pc, unsigned action)
 {
-	unsigned device = action >> 7;
+	unsigned device = (unsigned)take(pc, 1) % DEVICES;
 
 	switch (action & 0x7f) {
 	case 0 ... 31: any_descriptor(pc, device); break;
@@ -285,9 +291,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (disk < 0 || ftruncate(disk, DISK_SIZE))
 		abort();
 	pc_create(&pc, disk);
-	start(&pc, 0);
-	start(&pc, 1);
-	start(&pc, 2);
+	for (unsigned n = 0; n < DEVICES; n++)
+		start(&pc, n);
 	for (unsigned i = 0; i < MAX_ACTIONS && pc.input.offset < pc.input.size; i++)
 		act(&pc, (unsigned)take(&pc, 1));
 	pc_destroy(&pc);

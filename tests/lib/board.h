@@ -80,6 +80,12 @@ static inline void board_add_memory(struct board *board, uint64_t size)
 	board->bus->mem = board->mem = mem_create(size, NULL);
 }
 
+/* As if of a device. */
+static inline struct irq_line board_line(struct board *board, unsigned n)
+{
+	return irq_isa_line(bus_find_device(board->bus, "irq", 0), n);
+}
+
 static inline void board_destroy(struct board *board)
 {
 	bus_destroy(board->bus);
@@ -204,6 +210,8 @@ static inline int board_load(struct board *b, const struct writer *records, vtim
 	list_for_each (device, &b->bus->devices, node)
 		if (!rc && device->ops->state)
 			rc = state_load_part(&changes, device->ops->state, device->instance, device, &reader, err);
+	if (!rc)
+		rc = bus_loaded(b->bus, err);
 	if (rc) {
 		state_load_undo(&changes);
 		return rc;

@@ -47,11 +47,11 @@ both_ways() {
 	cat "$scratch/out"
 	[ $peer = 0 ] && grep -q 'all is well' "$scratch/out" && grep -q 'out of hvc0' "$scratch/hvc"
 }
-guest_with
+guest_with -
 check "a console and a channel, engine bt, 2 CPUs" both_ways --engine bt --cpus 2
 check "the same, engine interp" both_ways --engine interp
 modprobe=force_legacy=1
 append="$append pci=nomsi"
-guest_with
+guest_with -
 check "legacy, INTx" both_ways
 finish
