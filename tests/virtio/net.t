@@ -75,6 +75,6 @@ append=doppel_run=/run
 
 script="$up
 ! timeout 10 wget -q -O /dev/null http://10.0.2.2:$port/data"
-guest_with
+guest_with -
 check "restrict: the host is not to be reached" well --net user,restrict
 finish

@@ -17,8 +17,7 @@ ip link set lo up
 ip link set eth0 up
 ip addr add 10.9.8.$1/24 dev eth0
 $2"
-	# shellcheck disable=SC2119 # no files
-	guest_with
+	guest_with -
 	mv "$scratch/initrd" "$scratch/initrd$1"
 }
 # The second machine serves a file until the first one has fetched it and says so; each tries until the other is there.
@@ -74,8 +73,7 @@ printf '#!/bin/sh\n[ \$1 != bound ] || echo \$ip >/tmp/ip\n' >/tmp/dhcp
 chmod 755 /tmp/dhcp
 udhcpc -i eth0 -s /tmp/dhcp -n -q -f 2>/dev/null
 grep -q '[0-9]\\.' /tmp/ip"
-# shellcheck disable=SC2119 # no files
-guest_with
+guest_with -
 if command -v passt >/dev/null && ip route 2>/dev/null | grep -q default; then
 	check "passt" through_passt
 else
