@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <sys/types.h>
 
-/* ---- time: only src/clock (guest time) and the benchmarks may call this ---- */
+/* ---- time: for src/clock (guest time), what measures, and the user network's process, which has no other clock ---- */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void); /* since 1970-01-01 UTC */
 /* Measured in some milliseconds: the rate in Hz at which the TSC counts. 0: it is no clock on this host. */

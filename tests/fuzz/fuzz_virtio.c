@@ -12,7 +12,7 @@
 #define CPUS	    2
 #define MAX_ACTIONS 400
 #define DISK_SIZE   (256u << 10)
-#define DEVICES	    3
+#define DEVICES	    4
 #define QUEUE_SIZE  16
 /* Queue n's parts, and what it is to send */
 #define TABLES(n) (0x10000u + (n)*0x4000u)
@@ -100,7 +100,8 @@ static void pc_create(struct pc *pc, int disk)
 	    piix_type.create(bus, NULL, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-rng" }, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-port,name=fuzz" }, NULL))
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-port,name=fuzz" }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL))
 		abort();
 	pc->hole = (struct mem_layer){
 		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
@@ -201,7 +202,7 @@ static void any_descriptor(struct pc *pc, unsigned device)
 
 static void write_memory(struct pc *pc)
 {
-	uint64_t at = TABLES(0) + take(pc, 2) % 0x8000;
+	uint64_t at = TABLES(0) + take(pc, 2) % 0x10000;
 	unsigned count = (unsigned)take(pc, 1) % 64;
 
 	while (count--)

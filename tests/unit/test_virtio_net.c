@@ -453,13 +453,50 @@ static void test_pause(void **state)
 	destroy(&f);
 }
 
+/* What was saved goes on where it was, though the driver has reset the card since: queues, filter, buffers. */
+static void test_saved(void **state)
+{
+	static const uint8_t other[6] = { 2, 0, 0, 0, 0, 1 };
+	uint8_t table[4 + 6 + 4] = { 1 }, frame[100];
+	struct writer saved, again;
+	struct fixture f;
+
+	(void)state;
+	create(&f, 1);
+	start(&f, MERGE | STATUS | CONTROL | CONTROL_RX);
+	memcpy(table + 4, other, 6);
+	order(&f, 1, 0, table, sizeof(table), 0);
+	give_buffer(&f, 0, 1000);
+	driver_kick(&f.d, f.rx);
+	bus_pause(f.d.b->bus);
+	saved = board_save(f.d.b);
+	driver_wr(&f.d, 0x14, 1, 0);
+	assert_int_equal(board_load(f.d.b, &saved, clock_now(f.d.b->clock), NULL), 0);
+	again = board_save(f.d.b);
+	assert_int_equal(again.size, saved.size);
+	assert_memory_equal(again.data, saved.data, saved.size);
+	bus_resume(f.d.b->bus);
+	make_frame(frame, sizeof(frame), other);
+	wire_send(&f, frame, sizeof(frame));
+	expect_frame(&f, frame, sizeof(frame), 1);
+	expect_wanted(&f, mac, true);
+	free(saved.data);
+	free(again.data);
+	destroy(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_config),		 cmocka_unit_test(test_send),
-		cmocka_unit_test(test_send_offload),	 cmocka_unit_test(test_receive),
-		cmocka_unit_test(test_receive_unmerged), cmocka_unit_test(test_filter),
-		cmocka_unit_test(test_bad_orders),	 cmocka_unit_test(test_pause),
+		cmocka_unit_test(test_config),
+		cmocka_unit_test(test_send),
+		cmocka_unit_test(test_send_offload),
+		cmocka_unit_test(test_receive),
+		cmocka_unit_test(test_receive_unmerged),
+		cmocka_unit_test(test_filter),
+		cmocka_unit_test(test_bad_orders),
+		cmocka_unit_test(test_pause),
+		cmocka_unit_test(test_saved),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

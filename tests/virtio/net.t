@@ -4,7 +4,7 @@ cd "$(dirname "$0")/../.." || exit 1
 . tests/virtio/lib.sh
 
 busybox=$guest/busybox/busybox
-head -c 20000000 /dev/urandom >"$scratch/data"
+head -c 3000000 /dev/urandom >"$scratch/data"
 sum=$(sha256sum <"$scratch/data" | cut -c 1-64)
 mkdir "$scratch/www"
 ln "$scratch/data" "$scratch/www/data"
@@ -27,23 +27,25 @@ upload=$((port + 10002))
 up="modprobe virtio_net
 ip link set lo up
 ip link set eth0 up
-printf '#!/bin/sh\nif [ \$1 = bound ]; then ip addr add \$ip/24 dev eth0; ip route add default via \$router; echo \$dns >/tmp/dns; fi\n' >/tmp/dhcp
+printf '#!/bin/sh\nif [ \$1 = bound ]; then ip addr add \$ip/24 dev eth0; for r in \$router; do ip route add default via \$r; done; echo \$dns >/tmp/dns; fi\n' >/tmp/dhcp
 chmod 755 /tmp/dhcp
 udhcpc -i eth0 -s /tmp/dhcp -n -q -f 2>/dev/null
-[ \$(cat /tmp/dns) = 10.0.2.3 ]
 ping -c 1 10.0.2.2 >/dev/null
 get() { wget -q -O - http://10.0.2.2:$port/data | sha256sum | cut -c 1-64; }"
 
 script="$up
+[ \$(cat /tmp/dns) = 10.0.2.3 ]
 [ \$(get) = $sum ]
 [ \$(get) = $sum ]
 httpd -p 80 -h /
 nc 10.0.2.2 $upload </data
 nc -l -p 99 </dev/null >/dev/null"
 
+mkfifo "$scratch/nothing" # nc ends the connection at the end of its input: there is none
+
 # The host's part of it: takes what the guest sends, reads it once more through a forwarded port, and says so at another one.
 cat >"$scratch/client" <<END
-"$busybox" nc -l -s 127.0.0.1 -p $upload </dev/null >"$scratch/up"
+"$busybox" nc -l -p $upload 0<>"$scratch/nothing" >"$scratch/up"
 "$busybox" wget -q -O "$scratch/down" "http://127.0.0.1:$forward/data"
 "$busybox" nc 127.0.0.1 $((forward + 1)) </dev/null
 END
@@ -72,7 +74,7 @@ modprobe=
 append=doppel_run=/run
 
 script="$up
-! wget -q -T 2 -O /dev/null http://10.0.2.2:$port/data"
-guest_with
+! timeout 10 wget -q -O /dev/null http://10.0.2.2:$port/data"
+guest_with -
 check "restrict: the host is not to be reached" well --net user,restrict
 finish
