@@ -74,7 +74,8 @@ struct device_type {
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
-	_(virtio_blk)
+	_(virtio_blk)                                                                                                  \
+	_(virtio_9p)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
