@@ -149,6 +149,8 @@ int serve_read(struct request *r)
 		return -EINVAL;
 	if (!fid || fid->kind == FID_PATH || fid->kind == FID_XATTR_WRITE)
 		return -EBADF;
+	if (offset > INT64_MAX) /* -1 would be where the descriptor is */
+		return -EINVAL;
 	count = MIN(count, r->room - MIN(r->room, DATA_OFFSET));
 	if (fid->kind == FID_XATTR_READ)
 		return xattr_read(r, fid, offset, count);
@@ -175,7 +177,7 @@ int serve_write(struct request *r)
 	int used;
 	ssize_t done;
 
-	if (r->bad || !range_ok(WRITE_HEADER_SIZE, count, r->size))
+	if (r->bad || offset > INT64_MAX || !range_ok(WRITE_HEADER_SIZE, count, r->size))
 		return -EINVAL;
 	if (!fid || fid->kind == FID_PATH || fid->kind == FID_XATTR_READ)
 		return -EBADF;
