@@ -159,7 +159,7 @@ make_modules() {
 	if ! cmp -s "$work/out/package" "$cache/$1/package"; then
 		mv "$work"/root/boot/vmlinuz-* "$work/kernel/vmlinuz"
 		chmod 755 "$work/kernel" "$work/kernel/vmlinuz"
-		rm -rf "$cache/$1"
+		rm -rf "${cache:?}/$1"
 		mv -T "$work/kernel" "$cache/$1"
 	fi
 	chmod 755 "$work/out"

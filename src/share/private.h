@@ -85,7 +85,8 @@ struct share {
 	dev_t others
 		[OTHER_DEVICES]; /* devices met in the folder; the first has 1 in the uppermost byte of its inodes' numbers */
 	unsigned other_count;
-	uint8_t request[REQUEST_MOST], reply[REPLY_MOST], entries[ENTRIES_SIZE];
+	uint8_t request[REQUEST_MOST], reply[REPLY_MOST];
+	_Alignas(8) uint8_t entries[ENTRIES_SIZE]; /* as getdents64(2) gives them */
 };
 
 /* One request being served. Numbers and names are taken from it one after the other; what is taken beyond its end is 0 or "", and bad set. */

@@ -1,6 +1,6 @@
 /*
- * 9P2000.L from a client that sends anything: the input is a row of messages, each with two bytes in front, of what it comes as (how long its pieces are, how much room there
- * is for the reply). The folder is one that was made for it, and what may be done there is what may be done to it.
+ * 9P2000.L from a client that sends anything: the input is a row of messages, each with four bytes in front: how long its pieces are, how much room there is for the reply,
+ * its type, and how long it is; what it says of its own length is right, but for some. The folder is one that was made for it, and what may be done there is what may be done to it.
  */
 #define _GNU_SOURCE
 #include "share/share.h"
@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ROOM	 8192u
-#define MESSAGES 64u
+#define ROOM	    8192u
+#define HEADER_SIZE 7u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -74,6 +74,19 @@ static bool is_too_long(const uint8_t *message, size_t size)
 	return offset && size >= offset + 8u && load_le64(message + offset) > 1u << 20;
 }
 
+static void serve_next(struct share *share, const uint8_t *data, size_t left)
+{
+	uint8_t message[HEADER_SIZE + 0x7f] = { 0 };
+	size_t size = MIN(data[3] & 0x7fu, left - 4);
+
+	memcpy(message + HEADER_SIZE, data + 4, size);
+	size += HEADER_SIZE;
+	store_le32(message, (uint32_t)size + (data[3] & 0x80));
+	message[4] = data[2];
+	if (!is_too_long(message, size))
+		serve(share, message, size, data[0], data[1] * 32u);
+}
+
 /* Folders of any mode are gone through. */
 static int open_up(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
@@ -106,14 +119,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	share = share_open(&options, NULL);
 	if (share) {
 		prepare(share, folder);
-		for (size_t at = 1, n = 0; n < MESSAGES && at + 6 <= size; n++) {
-			const uint8_t *message = data + at + 2;
-			size_t left = size - at - 2, length = MIN(load_le32(message) & 0x3fff, left);
-
-			if (!is_too_long(message, length))
-				serve(share, message, length, data[at], (size_t)data[at + 1] * 32);
-			at += 2 + MAX(length, 4);
-		}
+		for (size_t at = 1; at + 4 <= size; at += 4 + (data[at + 3] & 0x7f))
+			serve_next(share, data + at, size - at);
 		share_close(share);
 	}
 	remove_folder(folder);
