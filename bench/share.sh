@@ -51,7 +51,8 @@ figures() {
 	peer=$1
 	shift
 	# shellcheck disable=SC2086  # a list of words
-	timeout 600 $pin "$@" </dev/null | tr -d '\r' | awk -v peer="$peer" '/^figure / { printf "%s %s %.2f\n", peer, $2, $4 - $3 }' >>"$work/figures"
+	timeout 600 $pin "$@" </dev/null | tr -d '\r' |
+		awk -v peer="$peer" 'sub(/.*figure /, "") { printf "%s %s %.2f\n", peer, $1, $3 - $2 }' >>"$work/figures"
 }
 
 for _ in $(seq "$rounds"); do

@@ -64,8 +64,8 @@ static int path_of(int fd, char *path, size_t size)
 	return 0;
 }
 
-/* Below the root, whose path it begins with: from name to name, up to the last one. */
-static int walk_to_last(struct share *share, char *path, int *parent, struct name *name)
+/* Below the root, from name to name, up to the last one: a descriptor of what that is in, or -errno. */
+static int walk_to_last(struct share *share, char *path, struct name *name)
 {
 	char *rest, *next = strtok_r(path, "/", &rest), *last;
 	int at = openat(share->root, ".", O_PATH | O_CLOEXEC), below;
@@ -84,8 +84,7 @@ static int walk_to_last(struct share *share, char *path, int *parent, struct nam
 		return -ENOENT;
 	}
 	strcpy(name->text, last);
-	*parent = at;
-	return 0;
+	return at;
 }
 
 int path_parent(struct share *share, int fd, int *parent, struct name *name)
@@ -95,6 +94,7 @@ int path_parent(struct share *share, int fd, int *parent, struct name *name)
 	size_t length;
 	int rc = path_of(share->root, root, sizeof(root));
 
+	*parent = -1;
 	if (!rc)
 		rc = path_of(fd, path, sizeof(path));
 	if (rc)
@@ -106,9 +106,9 @@ int path_parent(struct share *share, int fd, int *parent, struct name *name)
 	length = strcmp(root, "/") ? strlen(root) : 0;
 	if (strncmp(path, root, length) || path[length] != '/')
 		return -ENOENT;
-	rc = walk_to_last(share, path + length, parent, name);
-	if (rc)
-		return rc;
+	*parent = walk_to_last(share, path + length, name);
+	if (*parent < 0)
+		return *parent;
 	if (!fstatat(*parent, name->text, &there, AT_SYMLINK_NOFOLLOW) && same_thing(&is, &there))
 		return 0;
 	close(*parent);
