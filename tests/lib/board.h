@@ -49,7 +49,7 @@ static inline void board_request(void *opaque, enum bus_request request)
 }
 
 /* Interrupt controllers for `cpus` CPUs, nothing else. */
-static inline struct board *board_create(unsigned cpus)
+static inline struct board *board_create_by(unsigned cpus, enum clock_kind kind)
 {
 	static const struct lapic_ops ops = {
 		.interrupt = board_interrupt,
@@ -63,7 +63,7 @@ static inline struct board *board_create(unsigned cpus)
 
 	for (unsigned i = 0; i < BOARD_CPUS; i++)
 		opaque[i] = &board->cpus[i];
-	board->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
+	board->clock = clock_create(kind, 0, NULL);
 	board->bus = bus_create(NULL, board->clock, &board->trace, NULL);
 	board->bus->request = board_request;
 	board->bus->request_opaque = board;
@@ -71,6 +71,8 @@ static inline struct board *board_create(unsigned cpus)
 		abort();
 	return board;
 }
+
+static inline struct board *board_create(unsigned cpus) { return board_create_by(cpus, CLOCK_VIRTUAL); }
 
 /* Before there are devices that want it. */
 static inline void board_add_memory(struct board *board, uint64_t size)
