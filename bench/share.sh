@@ -34,7 +34,7 @@ timed() {
 	shift
 	begin=$(seconds)
 	"$@" >/dev/null
-	echo "figure $name $begin $(seconds)"
+	echo "9p-figure $name $begin $(seconds)"
 }
 cd /mnt
 timed untar tar -xf /tree.tar
@@ -52,7 +52,7 @@ figures() {
 	shift
 	# shellcheck disable=SC2086  # a list of words
 	timeout 600 $pin "$@" </dev/null | tr -d '\r' |
-		awk -v peer="$peer" 'sub(/.*figure /, "") { printf "%s %s %.2f\n", peer, $1, $3 - $2 }' >>"$work/figures"
+		awk -v peer="$peer" 'sub(/.*9p-figure /, "") { printf "%s %s %.2f\n", peer, $1, $3 - $2 }' >>"$work/figures"
 }
 
 for _ in $(seq "$rounds"); do
