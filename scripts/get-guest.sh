@@ -9,6 +9,7 @@
 #       $DOPPEL_CACHE/busybox/busybox     busybox-static
 #       $DOPPEL_CACHE/initrd.cpio.gz
 #       $DOPPEL_CACHE/cloud-modules/modules.cpio     drivers of the cloud kernel, to be put in front of an initrd
+#       $DOPPEL_CACHE/generic-modules/modules.cpio   the same of the other kernel: 9p is not in the cloud kernel
 #   get-guest.sh --test   also what else the tests boot:
 #       $DOPPEL_CACHE/xen/xen                   xen-hypervisor-*-amd64, unpacked
 #       $DOPPEL_CACHE/memtest/memtest86+x64.bin, $DOPPEL_CACHE/memtest32/memtest86+ia32.bin
@@ -35,7 +36,7 @@ say() { echo "get-guest: $*" >&2; }
 
 if [ "${1:-}" = --missing ]; then
 	missing=
-	for name in cloud/vmlinuz cloud-modules/modules.cpio generic/vmlinuz busybox/busybox initrd.cpio.gz xen/xen memtest/memtest86+x64.bin \
+	for name in cloud/vmlinuz cloud-modules/modules.cpio generic/vmlinuz generic-modules/modules.cpio busybox/busybox initrd.cpio.gz xen/xen memtest/memtest86+x64.bin \
 		memtest32/memtest86+ia32.bin 686/vmlinuz 686-pae/vmlinuz busybox-i386/busybox initrd-i386.cpio.gz; do
 		[ -e "$cache/$name" ] || missing="$missing $name"
 	done
@@ -122,7 +123,7 @@ unpack() {
 
 # Drivers that guests load by modprobe; what they need comes along.
 modules='virtio_pci virtio_mmio virtio-rng virtio_blk virtio_net virtio_console virtio_balloon virtio_pmem virtio_scsi virtiofs
-	vmw_vsock_virtio_transport nd_pmem sd_mod sr_mod xfs btrfs'
+	vmw_vsock_virtio_transport nd_pmem sd_mod sr_mod xfs btrfs 9p 9pnet_virtio'
 
 # pack_modules ROOT: ROOT/modules.cpio of the modules in ROOT/lib/modules, and of no others.
 pack_modules() {
@@ -145,24 +146,24 @@ pack_modules() {
 	} | LC_ALL=C sort -u | cpio -o -H newc --quiet --owner=0:0 >modules.cpio)
 }
 
-# The cloud kernel's, of the package that its kernel is of: if that is not to be had any more, the kernel is made anew as well.
+# make_modules NAME PACKAGE: $cache/NAME-modules, of the package that $cache/NAME's kernel is of: if that is not to be had any more, the kernel is made anew as well.
 make_modules() {
-	[ ! -e "$cache/cloud-modules" ] || return 0
+	[ ! -e "$cache/$1-modules" ] || return 0
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	mkdir "$work/deb" "$work/root" "$work/out" "$work/kernel"
-	fetch linux-image-cloud-amd64 "$work/deb"
+	fetch "$2" "$work/deb"
 	dpkg-deb -x "$work"/deb/*.deb "$work/root"
 	pack_modules "$work/root"
 	basename "$work"/deb/*.deb .deb | tee "$work/kernel/package" >"$work/out/package"
 	mv "$work/root/modules.cpio" "$work/out"
-	if ! cmp -s "$work/out/package" "$cache/cloud/package"; then
+	if ! cmp -s "$work/out/package" "$cache/$1/package"; then
 		mv "$work"/root/boot/vmlinuz-* "$work/kernel/vmlinuz"
 		chmod 755 "$work/kernel" "$work/kernel/vmlinuz"
-		rm -rf "$cache/cloud"
-		mv -T "$work/kernel" "$cache/cloud"
+		rm -rf "${cache:?}/$1"
+		mv -T "$work/kernel" "$cache/$1"
 	fi
 	chmod 755 "$work/out"
-	mv -T "$work/out" "$cache/cloud-modules"
+	mv -T "$work/out" "$cache/$1-modules"
 	rm -rf "$work"
 	work=
 }
@@ -193,7 +194,8 @@ unpack linux-image-cloud-amd64 cloud 'boot/vmlinuz-*'
 unpack linux-image-amd64 generic 'boot/vmlinuz-*'
 unpack busybox-static busybox 'bin/busybox'
 make_initrd initrd.cpio.gz busybox
-make_modules
+make_modules cloud linux-image-cloud-amd64
+make_modules generic linux-image-amd64
 [ "${1:-}" = --test ] || exit 0
 
 unpack xen-system-amd64 xen 'boot/xen-*.gz'

@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2034
-# What the tests of virtio devices under Linux share; they source it from the top of the tree. Debian's cloud kernel with its drivers, and a script in the guest
+# What the tests of virtio devices under Linux share; they source it from the top of the tree. A kernel of Debian's ($kernel) with its drivers, and a script in the guest
 # that uses them.
 . tests/boot/lib.sh
 
@@ -14,7 +14,7 @@ guest_with() {
 	printf '#!/bin/sh\nset -e\nmodprobe virtio_pci %s\n%s\necho all is "we"ll\n' "$modprobe" "$script" >"$scratch/root/run"
 	chmod 755 "$scratch/root/run"
 	(cd "$scratch/root" && find . | cpio -o -H newc --quiet --owner=0:0) |
-		cat "$guest/cloud-modules/modules.cpio" - "$guest/initrd.cpio.gz" >"$scratch/initrd"
+		cat "$guest/$kernel-modules/modules.cpio" - "$guest/initrd.cpio.gz" >"$scratch/initrd"
 }
 
 # well [doppel's options]: the guest's script comes to its end, and the kernel has nothing to complain of.
@@ -23,7 +23,7 @@ well() {
 }
 
 need_modules() {
-	[ -f "$guest/cloud-modules/modules.cpio" ] && return
+	[ -f "$guest/$kernel-modules/modules.cpio" ] && return
 	echo "1..0 # SKIP no drivers: run scripts/get-guest.sh"
 	exit 0
 }
