@@ -25,6 +25,7 @@ struct board_cpu {
 struct board {
 	struct clock *clock;
 	struct bus *bus;
+	struct guest_mem *mem; /* NULL: there is none */
 	struct trace trace;
 	struct board_cpu cpus[BOARD_CPUS];
 	unsigned requests[5]; /* by enum bus_request */
@@ -71,9 +72,16 @@ static inline struct board *board_create(unsigned cpus)
 	return board;
 }
 
+/* Before there are devices that want it. */
+static inline void board_add_memory(struct board *board, uint64_t size)
+{
+	board->bus->mem = board->mem = mem_create(size, NULL);
+}
+
 static inline void board_destroy(struct board *board)
 {
 	bus_destroy(board->bus);
+	mem_destroy(board->mem);
 	clock_destroy(board->clock);
 	free(board);
 }

@@ -39,18 +39,15 @@ struct driver {
 /* With PCI, interrupts and RAM; the device is the caller's to create. */
 static inline struct driver driver_board(void)
 {
-	struct driver d = { .b = board_create(BOARD_CPUS), .mem = mem_create(DRIVER_RAM, NULL) };
+	struct driver d = { .b = board_create(BOARD_CPUS) };
 
-	d.b->bus->mem = d.mem;
+	board_add_memory(d.b, DRIVER_RAM);
+	d.mem = d.b->mem;
 	assert_int_equal(pci_bus_create(d.b->bus, NULL) || piix_type.create(d.b->bus, NULL, NULL), 0);
 	return d;
 }
 
-static inline void driver_end(struct driver *d)
-{
-	board_destroy(d->b);
-	mem_destroy(d->mem);
-}
+static inline void driver_end(struct driver *d) { board_destroy(d->b); }
 
 static inline uint32_t driver_rd(struct driver *d, unsigned offset, unsigned size)
 {

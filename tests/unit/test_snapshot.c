@@ -2,6 +2,7 @@
  * A whole board saved and loaded into another: no interrupt comes again that was served, the same bytes come out when it is saved
  * again, and from then on both do the same. A record that is refused leaves all devices as they were.
  */
+#include "devices/virtio/virtio.h"
 #include "lib/board.h"
 
 #include <errno.h>
@@ -44,20 +45,34 @@ static struct card *card_plug(struct board *b, unsigned slot)
 	return card;
 }
 
+/* Of virtio-rng, at 00:03.0 */
+#define VIRTIO_PORTS	 0xc080u
+#define VIRTIO_REGISTERS 0xe8000000u
+#define VIRTIO_MESSAGES	 0xe8100000u
+static const struct {
+	uint8_t offset;
+	uint32_t address;
+} virtio_bars[] = { { 0x10, VIRTIO_PORTS }, { 0x14, VIRTIO_MESSAGES }, { 0x20, VIRTIO_REGISTERS } };
+
 static struct full_board full_board(void)
 {
 	struct full_board f = { .b = board_create(CPUS) };
 	struct bus *bus = f.b->bus;
 
+	board_add_memory(f.b, MEM_MIN);
 	assert_int_equal(pci_bus_create(bus, NULL) || piix_type.create(bus, NULL, NULL) ||
 				 pit_type.create(bus, NULL, NULL) || rtc_create(bus, CPUS, NULL) ||
 				 kbc_type.create(bus, NULL, NULL) || coprocessor_type.create(bus, NULL, NULL) ||
 				 uart_create(bus, 0, NULL, NULL) || uart_create(bus, 1, NULL, NULL) ||
-				 debug_exit_type.create(bus, NULL, NULL) || testdev_type.create(bus, NULL, NULL),
+				 debug_exit_type.create(bus, NULL, NULL) || testdev_type.create(bus, NULL, NULL) ||
+				 virtio_rng_type.create(bus, &(struct virtio_options){ .legacy = true }, NULL),
 			 0);
 	for (unsigned i = 0; i < CARDS; i++)
 		f.cards[i] = card_plug(f.b, 4 + i);
 	bus_reset(bus);
+	for (unsigned n = 0; n < ARRAY_SIZE(virtio_bars); n++)
+		board_config_write(f.b, 0x18, virtio_bars[n].offset, 4, virtio_bars[n].address);
+	board_config_write(f.b, 0x18, 0x04, 2, 7);
 	return f;
 }
 
@@ -209,7 +224,7 @@ static uint64_t access_config(struct board *b, uint64_t *seed)
 	} places[] = {
 		{ 0x08, 0x60, 4 }, { 0x08, 0x60, 1 }, { 0x08, 0x63, 1 }, { 0x0b, 0x40, 4 }, { 0x0b, 0x80, 1 },
 		{ 0x20, 0x04, 2 }, { 0x20, 0x10, 4 }, { 0x20, 0x14, 4 }, { 0x28, 0x04, 2 }, { 0x28, 0x10, 4 },
-		{ 0x28, 0x14, 4 }, { 0x00, 0x59, 1 }, { 0x20, 0x3c, 1 },
+		{ 0x28, 0x14, 4 }, { 0x00, 0x59, 1 }, { 0x20, 0x3c, 1 }, { 0x18, 0x04, 2 },
 	};
 	static const uint32_t values[] = { 0, 3,	  0x403,      0xe0000000, 0xc001, 0xc041,
 					   5, 0x0a0b0509, 0x80808080, 0x601,	  0xc001 };
@@ -237,6 +252,29 @@ static uint64_t access_lapic(struct board *b, uint64_t *seed)
 	}
 }
 
+/* Most of it is nonsense; its memory is zeros. */
+static uint64_t access_virtio(struct board *b, uint64_t *seed)
+{
+	static const struct {
+		uint32_t offset, size;
+	} registers[] = { { 0x00, 4 }, { 0x04, 4 }, { 0x08, 4 },   { 0x0c, 4 },	 { 0x10, 2 }, { 0x14, 1 },
+			  { 0x16, 2 }, { 0x18, 2 }, { 0x1a, 2 },   { 0x1c, 2 },	 { 0x20, 4 }, { 0x28, 4 },
+			  { 0x30, 4 }, { 0x3a, 2 }, { 0x1000, 1 }, { 0x3000, 2 } };
+	static const uint32_t values[] = { 0, 1, 3, 0xb, 0xf, 64, 0x1000, 0x2000, UINT32_MAX };
+	unsigned n = next(seed) % ARRAY_SIZE(registers);
+	uint32_t value = values[next(seed) % ARRAY_SIZE(values)] & (uint32_t)(BIT(8 * registers[n].size) - 1);
+
+	switch (next(seed) % 8) {
+	case 0: outl(b, VIRTIO_PORTS + 8, value & 0xff); return inl(b, VIRTIO_PORTS + 4);
+	case 1: outb(b, VIRTIO_PORTS + 0x12, (uint8_t)value); return inb(b, VIRTIO_PORTS + 0x13);
+	case 2: board_write(b, BUS_MMIO, VIRTIO_MESSAGES + 4 * (next(seed) % 8), 4, value); return 0;
+	case 3 ... 5:
+		board_write(b, BUS_MMIO, VIRTIO_REGISTERS + registers[n].offset, registers[n].size, value);
+		return 0;
+	default: return board_read(b, BUS_MMIO, VIRTIO_REGISTERS + registers[n].offset, registers[n].size);
+	}
+}
+
 static void program_ioapic(struct board *b, uint64_t *seed)
 {
 	uint64_t mode = next(seed) % 4 ? next(seed) % 2 : next(seed) % 8;
@@ -251,7 +289,8 @@ static uint64_t act(struct full_board *f, uint64_t *seed)
 {
 	struct board *b = f->b;
 
-	switch (next(seed) % 20) {
+	switch (next(seed) % 24) {
+	case 20 ... 23: return access_virtio(b, seed);
 	case 0 ... 4: return access_port(b, seed);
 	case 5: board_pic_init(b); return 0;
 	case 6 ... 7: return access_config(b, seed);

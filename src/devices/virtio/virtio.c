@@ -10,6 +10,7 @@
 #define QUEUE_FEATURES (BIT(VIRTIO_F_INDIRECT_DESC) | BIT(VIRTIO_F_EVENT_IDX))
 #define MODERN_ONLY    (~(uint64_t)UINT32_MAX)
 #define LEGACY_ONLY    BIT(VIRTIO_F_ANY_LAYOUT)
+#define DRIVERS_BITS   (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK | VIRTIO_FAILED)
 #define LEGACY_ALIGN   4096u /* of the used ring */
 
 static struct virtio_device *of(struct device *device) { return (struct virtio_device *)device; }
@@ -29,13 +30,7 @@ void virtio_choose(struct virtio_device *v, uint64_t features)
 	for (unsigned n = 0; n < v->queue_count; n++)
 		fixed |= v->queues[n].enabled;
 	if (!fixed)
-		v->features = features;
-}
-
-/* Does the device go along with what the driver chose? */
-static bool features_are_good(const struct virtio_device *v)
-{
-	return !(v->features & ~virtio_offered(v, false)) && virtio_has(v, VIRTIO_F_VERSION_1);
+		v->features = features & v->offered;
 }
 
 static void reset_queues(struct virtio_device *v)
@@ -63,13 +58,13 @@ static void kick_all(struct virtio_device *v)
 /* Bits are only ever set (virtio 1.2, 2.1.1). */
 void virtio_set_status(struct virtio_device *v, uint8_t status, bool legacy)
 {
-	uint8_t now = v->status, added = status & ~now & ~VIRTIO_NEEDS_RESET;
+	uint8_t now = v->status, added = status & ~now & DRIVERS_BITS;
 
 	if (!status) {
 		reset_by_driver(v);
 		return;
 	}
-	if (added & VIRTIO_FEATURES_OK && !features_are_good(v))
+	if (virtio_is_legacy(v))
 		added &= ~VIRTIO_FEATURES_OK;
 	if (!legacy && !((now | added) & VIRTIO_FEATURES_OK))
 		added &= ~VIRTIO_DRIVER_OK;
