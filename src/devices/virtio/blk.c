@@ -77,6 +77,7 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 	_(T, TEXT, file, 0, 0, NULL, "the image, or a block device")                                                   \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
 	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
+	_(T, TEXT, backing, 0, 0, "near", "backing files that may be opened: any, none, near: in its folder or below") \
 	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot write to it")                                            \
 	_(T, SWITCH, snapshot, 0, 0, "off", "what the guest writes is gone at the end")                                \
 	_(T, SWITCH, discard, 0, 0, "off", "what the guest discards is given back to the host")                        \
@@ -413,20 +414,34 @@ static const struct virtio_ops blk_ops = {
 	.pause = blk_pause,
 };
 
-static int parse_cache(const char *name, enum block_cache *cache, struct error *err)
+/* The place of what the option says in names, which `expected` lists; -errno. */
+static int parse_word(const char *option, const char *word, const char *const names[], unsigned count,
+		      const char *expected, struct error *err)
 {
-	static const char *const names[] = {
+	for (unsigned n = 0; n < count; n++) {
+		if (!strcmp(word, names[n]))
+			return (int)n;
+	}
+	return error_set(err, EINVAL, "virtio-blk: option '%s' is '%.64s'; expected %s", option, word, expected);
+}
+
+static int parse_words(const struct blk_options *o, struct block_options *options, struct error *err)
+{
+	static const char *const caches[] = {
 		[BLOCK_WRITEBACK] = "writeback", [BLOCK_NONE] = "none", [BLOCK_UNSAFE] = "unsafe"
 	};
+	static const char *const rules[] = {
+		[BLOCK_BACKING_NEAR] = "near", [BLOCK_BACKING_ANY] = "any", [BLOCK_BACKING_NONE] = "none"
+	};
+	int cache = parse_word("cache", o->cache, caches, ARRAY_SIZE(caches), "writeback, none or unsafe", err);
+	int rule = cache < 0 ? cache
+			     : parse_word("backing", o->backing, rules, ARRAY_SIZE(rules), "near, any or none", err);
 
-	for (unsigned n = 0; n < ARRAY_SIZE(names); n++) {
-		if (strcmp(name, names[n]))
-			continue;
-		*cache = (enum block_cache)n;
-		return 0;
-	}
-	return error_set(err, EINVAL, "virtio-blk: option 'cache' is '%.64s'; expected writeback, none or unsafe",
-			 name);
+	if (rule < 0)
+		return rule;
+	options->cache = (enum block_cache)cache;
+	options->backing = (enum block_backing)rule;
+	return 0;
 }
 
 static int check_options(const struct blk_options *o, struct error *err)
@@ -452,7 +467,7 @@ static int open_disk(struct virtio_blk *blk, const struct blk_options *o, struct
 	int rc = check_options(o, err);
 
 	if (!rc)
-		rc = parse_cache(o->cache, &options.cache, err);
+		rc = parse_words(o, &options, err);
 	if (rc)
 		return rc;
 	blk->block = block_open(&options, err);
