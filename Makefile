@@ -58,10 +58,11 @@ VECTORS := $(call program,vectors)
 libs.vectors := -ljansson -lz
 SNAPSHOT := $(call program,snapshot)
 DIRTY := $(call program,dirty)
+BLOCK := $(call program,block)
 # doppel itself, with one engine more.
 MORE_ENGINES := $(call program,engines)
 objects.engines := $(OUT)/obj/cli/main.o
-PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) $(MORE_ENGINES)
+PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) $(BLOCK) $(MORE_ENGINES)
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 # A fuzzer of one of these is all of it but its main().
 all_but_main = $(filter-out tests/$(1)/$(1).c,$(sort $(wildcard tests/$(1)/*.c)))
@@ -265,7 +266,7 @@ packages:
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
 	TORTURE='$(abspath $(TORTURE))' USER32='$(abspath $(USER32))' FUZZERS='$(abspath $(FUZZ))' ORACLE='$(abspath $(ORACLE))' \
 	ISOLATION='$(abspath $(ISOLATION))' LOCKSTEP='$(abspath $(LOCKSTEP))' STEP='$(abspath $(STEP))' \
-	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' DIRTY='$(abspath $(DIRTY))' MORE_ENGINES='$(abspath $(MORE_ENGINES))' \
+	VECTORS='$(abspath $(VECTORS))' SNAPSHOT='$(abspath $(SNAPSHOT))' DIRTY='$(abspath $(DIRTY))' BLOCK='$(abspath $(BLOCK))' MORE_ENGINES='$(abspath $(MORE_ENGINES))' \
 	OBJECTS='$(abspath $(OUT)/obj)'
 # The same with the address sanitizer, for those who want that.
 ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspath $(BUILD)/asan/tests/isolation/isolation)' \

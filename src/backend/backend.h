@@ -11,7 +11,8 @@
 
 /*
  * A byte stream to and from the host: stdio, a pseudo-terminal, a file, a Unix socket. Everything runs in the event loop's
- * thread, except chardev_write, which any thread may call.
+ * thread, except chardev_write, chardev_room and chardev_resume, which any thread may call. chardev_write is I/O of the host's: without a
+ * device's lock.
  */
 struct chardev;
 
@@ -37,6 +38,8 @@ void chardev_attach(struct chardev *, const struct chardev_ops *, void *opaque);
  * left in the queue, so that a UART can stop being ready.
  */
 size_t chardev_write(struct chardev *, const void *, size_t);
+/* The room when something was last written, here or to the host. Any thread; waits for nobody. */
+size_t chardev_room(struct chardev *);
 void chardev_resume(struct chardev *);
 const char *chardev_describe(const struct chardev *);
 /* Writes out what is queued (waits at most a second), restores the terminal, frees. */

@@ -26,10 +26,10 @@ static void queue_drop(struct chardev *cd, size_t size)
 	cd->queue_count -= size;
 }
 
-static void report_loss(struct chardev *cd, const char *what)
+static void note_loss(struct chardev *cd, const char *what)
 {
 	if (!cd->loss_reported)
-		log_warning("%s: %s", cd->description, what);
+		cd->loss = what;
 	cd->loss_reported = true;
 }
 
@@ -39,19 +39,32 @@ static bool lossy(const struct chardev *cd)
 	return cd->writable ? cd->kind->reader_unknown : cd->kind->reader_returns;
 }
 
+/* What is known of it now may be told without the lock. */
+static void unlock(struct chardev *cd)
+{
+	const char *loss = cd->loss;
+	size_t used = lossy(cd) || !cd->writable ? 0 : cd->queue_count;
+
+	cd->loss = NULL;
+	atomic_store(&cd->room, CHARDEV_QUEUE_SIZE - used);
+	pthread_mutex_unlock(&cd->lock);
+	if (loss)
+		log_warning("%s: %s", cd->description, loss);
+}
+
 static void queue_append(struct chardev *cd, const uint8_t *data, size_t size)
 {
 	size_t room = CHARDEV_QUEUE_SIZE - cd->queue_count, at, part;
 
 	if (size > room && lossy(cd)) {
-		report_loss(cd, "nobody reads the output; only its newest part is kept");
+		note_loss(cd, "nobody reads the output; only its newest part is kept");
 		if (size > CHARDEV_QUEUE_SIZE) {
 			data += size - CHARDEV_QUEUE_SIZE;
 			size = CHARDEV_QUEUE_SIZE;
 		}
 		queue_drop(cd, size - (CHARDEV_QUEUE_SIZE - cd->queue_count));
 	} else if (size > room) {
-		report_loss(cd, "the output queue is full; bytes are dropped");
+		note_loss(cd, "the output queue is full; bytes are dropped");
 		size = room;
 	}
 	at = (cd->queue_first + cd->queue_count) % CHARDEV_QUEUE_SIZE;
@@ -110,7 +123,7 @@ static void output_settle(void *opaque)
 	cd->failure = 0;
 	waiting = cd->writable && cd->queue_count;
 	cd->out_posted = waiting;
-	pthread_mutex_unlock(&cd->lock);
+	unlock(cd);
 
 	if (failure) {
 		chardev_output_stop(cd);
@@ -138,7 +151,7 @@ static void output_ready(void *opaque, short revents)
 		if (cd->writable)
 			cd->failure = EPIPE;
 		cd->writable = false;
-		pthread_mutex_unlock(&cd->lock);
+		unlock(cd);
 	}
 	output_settle(cd);
 }
@@ -150,7 +163,7 @@ void chardev_output_start(struct chardev *cd, int fd, bool watch_hangup)
 	cd->out.fd = fd;
 	cd->writable = true;
 	cd->failure = 0;
-	pthread_mutex_unlock(&cd->lock);
+	unlock(cd);
 	output_settle(cd);
 }
 
@@ -162,12 +175,12 @@ void chardev_output_stop(struct chardev *cd)
 	cd->failure = 0;
 	cd->out_posted = false;
 	cd->out.fd = -1;
-	pthread_mutex_unlock(&cd->lock);
+	unlock(cd);
 }
 
 size_t chardev_write(struct chardev *cd, const void *data, size_t size)
 {
-	size_t room, done = 0;
+	size_t done = 0;
 	bool post;
 
 	pthread_mutex_lock(&cd->lock);
@@ -178,12 +191,13 @@ size_t chardev_write(struct chardev *cd, const void *data, size_t size)
 		queue_append(cd, (const uint8_t *)data + done, size - done);
 	post = !cd->out_posted && (cd->failure || (cd->writable && cd->queue_count));
 	cd->out_posted |= post;
-	room = lossy(cd) || !cd->writable ? CHARDEV_QUEUE_SIZE : CHARDEV_QUEUE_SIZE - cd->queue_count;
-	pthread_mutex_unlock(&cd->lock);
+	unlock(cd);
 	if (post)
 		event_loop_post(cd->loop, output_settle, cd);
-	return room;
+	return chardev_room(cd);
 }
+
+size_t chardev_room(struct chardev *cd) { return atomic_load(&cd->room); }
 
 ssize_t chardev_write_fd(int fd, const uint8_t *data, size_t size)
 {
@@ -411,6 +425,7 @@ struct chardev *chardev_open(const char *spec, struct event_loop *loop, struct e
 	cd->in = (struct event_source){ .fd = -1, .events = POLLIN, .ready = input_ready, .opaque = cd };
 	cd->out = (struct event_source){ .fd = -1, .ready = output_ready, .opaque = cd };
 	cd->queue = malloc(CHARDEV_QUEUE_SIZE);
+	cd->room = CHARDEV_QUEUE_SIZE;
 	ignore_sigpipe();
 	if (!cd->queue || chardev_set_description(cd, "%s", spec)) {
 		error_set_errno(err, ENOMEM, "character device '%s'", spec);
@@ -448,11 +463,11 @@ static void flush(struct chardev *cd)
 			break;
 		if (cd->queue_count == before && left-- == 0)
 			break;
-		pthread_mutex_unlock(&cd->lock);
+		unlock(cd);
 		poll(&wait, 1, 50);
 		pthread_mutex_lock(&cd->lock);
 	}
-	pthread_mutex_unlock(&cd->lock);
+	unlock(cd);
 }
 
 void chardev_close(struct chardev *cd)

@@ -69,9 +69,11 @@ struct chardev {
 	bool writable;	      /* there is a reader, and writing to it has not failed */
 	int failure;	      /* errno of the failed write, until the loop's thread has dealt with it */
 	bool out_posted;      /* the loop's thread was asked to look at output, or waits for room in it */
+	const char *loss;     /* to be reported, as soon as the lock is dropped */
 	bool loss_reported;
 	uint8_t *queue; /* ring of CHARDEV_QUEUE_SIZE bytes */
 	size_t queue_first, queue_count;
+	_Atomic size_t room; /* see chardev_room(); written under the lock */
 
 	/* The kind's. */
 	void *data;

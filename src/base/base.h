@@ -179,6 +179,26 @@ void log_guest_print(struct log_limit *, const char *fmt, ...) printf_like(2, 3)
 		log_guest_print(&limit_, __VA_ARGS__);                                                                 \
 	} while (0)
 
+/* ---- lines that wait (output.c) ---- */
+
+/*
+ * While a thread holds its output, its lines of the log and of traces are kept, in their order: host/lock.c does so for who has a device's lock.
+ * Who lets go of it writes them, where nobody waits for him.
+ */
+struct output {
+	unsigned holds, count, dropped;
+	struct output_line *first, *last;
+};
+extern _Thread_local struct output this_output; /* private, as the struct */
+static inline void output_hold(void) { this_output.holds++; }
+/* As often as it was held. True: lines wait, and may be written now: output_write(). */
+static inline bool output_release(void) { return !--this_output.holds && unlikely(this_output.count); }
+void output_write(void);
+/* Writes one line; what kind it is its own business. */
+typedef void output_fn(void *opaque, int kind, const char *fmt, va_list);
+/* For the log and traces: by write, now or as soon as the thread does not hold its output. */
+void output_line(output_fn *write, void *opaque, int kind, const char *fmt, va_list);
+
 /* ---- names of addresses ---- */
 
 struct symbols;

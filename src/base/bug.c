@@ -7,6 +7,7 @@
 
 _Noreturn void bug_report(const char *file, int line, const char *what)
 {
+	output_write(); /* what led here */
 	fprintf(stderr, "doppel: bug at %s:%d: %s\n", file, line, what);
 	abort();
 }

@@ -24,14 +24,20 @@ static bool log_enabled(enum log_level level)
 void log_set_level(enum log_level level) { atomic_store_explicit(&log_level, (int)level, memory_order_relaxed); }
 
 /* The stream's lock keeps the parts of a line together. */
-static void log_line(enum log_level level, const char *fmt, va_list args)
+static void write_line(void *opaque, int level, const char *fmt, va_list args)
 {
+	(void)opaque;
 	flockfile(stderr);
 	fprintf(stderr, "doppel: %s", log_prefixes[level]);
 	vfprintf(stderr, fmt, args);
 	putc_unlocked('\n', stderr);
 	fflush(stderr);
 	funlockfile(stderr);
+}
+
+static void log_line(enum log_level level, const char *fmt, va_list args)
+{
+	output_line(write_line, NULL, level, fmt, args);
 }
 
 void log_print(enum log_level level, const char *fmt, ...)

@@ -83,18 +83,14 @@ void trace_lock(struct trace *trace) { flockfile(trace->out); }
 
 void trace_unlock(struct trace *trace) { funlockfile(trace->out); }
 
-void trace_emit(struct trace *trace, enum trace_category category, const char *fmt, ...)
+static void write_line(void *opaque, int category, const char *fmt, va_list args)
 {
-	va_list args;
+	struct trace *trace = opaque;
 	int written;
 
-	if (!trace->out)
-		return;
 	trace_lock(trace);
 	if (trace->left) {
-		va_start(args, fmt);
 		written = fprintf(trace->out, "%s: ", trace_names[category]) + vfprintf(trace->out, fmt, args) + 1;
-		va_end(args);
 		putc_unlocked('\n', trace->out);
 		trace->left -= MIN(trace->left, (uint64_t)written);
 		if (!trace->left) {
@@ -103,4 +99,15 @@ void trace_emit(struct trace *trace, enum trace_category category, const char *f
 		}
 	}
 	trace_unlock(trace);
+}
+
+void trace_emit(struct trace *trace, enum trace_category category, const char *fmt, ...)
+{
+	va_list args;
+
+	if (!trace->out)
+		return;
+	va_start(args, fmt);
+	output_line(write_line, trace, category, fmt, args);
+	va_end(args);
 }

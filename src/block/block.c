@@ -11,9 +11,8 @@
 
 struct block {
 	struct image *image;
-	struct pool *pool;
+	struct workers *workers;
 	struct block_info info;
-	enum block_cache cache;
 	bool guard; /* nobody said that it is raw */
 };
 
@@ -115,9 +114,9 @@ static void run(void *opaque, struct block_request *r)
 	r->done(r);
 }
 
-void block_submit(struct block *block, struct block_request *r) { pool_submit(block->pool, r); }
+void block_submit(struct block *block, struct block_request *r) { workers_submit(block->workers, r); }
 
-void block_drain(struct block *block) { pool_drain(block->pool); }
+void block_drain(struct block *block) { workers_drain(block->workers); }
 
 /* ---- life ---- */
 
@@ -151,10 +150,9 @@ struct block *block_open(const struct block_options *options, struct error *err)
 		error_set_errno(err, ENOMEM, "open '%s'", options->file);
 		return NULL;
 	}
-	block->cache = options->cache;
 	block->image = image_open_for_use(options, &probed, err);
-	block->pool = block->image ? pool_start(run, block, err) : NULL;
-	if (!block->pool) {
+	block->workers = block->image ? workers_create(run, block, err) : NULL;
+	if (!block->workers) {
 		image_close(block->image);
 		free(block);
 		return NULL;
@@ -168,8 +166,8 @@ void block_close(struct block *block)
 {
 	if (!block)
 		return;
-	pool_drain(block->pool);
-	pool_end(block->pool);
+	workers_drain(block->workers);
+	workers_destroy(block->workers);
 	image_close(block->image);
 	free(block);
 }

@@ -34,14 +34,14 @@ struct block_options {
 	bool readonly;
 	bool snapshot; /* writes go to a file without a name and are gone when it is closed; the image is only read */
 	bool discard;  /* what is discarded is given back to the host; else a discard does nothing */
-	bool unlocked; /* for looking at an image that somebody else writes to; only with readonly */
+	bool unlocked; /* for looking at an image that somebody else may be writing to; nothing without readonly */
 	enum block_cache cache;
 	enum block_backing backing;
 };
 
 struct block_info {
 	uint64_t size;		/* bytes, a multiple of BLOCK_SECTOR; does not change */
-	uint32_t logical_size;	/* bytes: requests in multiples of it need no copies */
+	uint32_t logical_size;	/* bytes: sectors as the host's disk has them, or BLOCK_SECTOR */
 	uint32_t physical_size; /* bytes: writes in multiples of it need no reads */
 	uint32_t discard_size;	/* bytes: what is discarded in aligned multiples of it is given back */
 	bool readonly, can_discard;

@@ -85,6 +85,8 @@ int block_create(const struct block_create_options *options, struct error *err)
 
 	if (!rc && o.backing)
 		rc = find_backing_size(&o, err);
+	if (!rc && strcmp(o.format, "raw") != 0)
+		rc = qcow2_can_create(&o, err);
 	if (rc)
 		return rc;
 	fd = open(o.file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

@@ -293,16 +293,19 @@ bool file_has_data(struct file *f, uint64_t offset, uint64_t size, uint64_t *len
 
 int file_sync(struct file *f)
 {
+	int rc = 0;
+
 	if (f->unsafe)
 		return 0;
-	if (atomic_load(&f->sync_failed))
-		return -EIO;
-	if (!atomic_exchange(&f->written, false))
-		return 0;
-	if (!fdatasync(f->fd))
-		return 0;
-	atomic_store(&f->sync_failed, true);
-	return -errno;
+	pthread_mutex_lock(&f->syncing);
+	if (f->sync_failed) {
+		rc = -EIO;
+	} else if (atomic_exchange(&f->written, false) && fdatasync(f->fd)) {
+		rc = -errno;
+		f->sync_failed = true;
+	}
+	pthread_mutex_unlock(&f->syncing);
+	return rc;
 }
 
 int file_set_size(struct file *f, uint64_t size)
@@ -369,6 +372,7 @@ static struct file *file_new(int fd, const char *path)
 	f->fd = fd;
 	f->path = strdup(path);
 	pthread_rwlock_init(&f->partial, NULL);
+	pthread_mutex_init(&f->syncing, NULL);
 	if (f->path)
 		return f;
 	f->fd = -1;
@@ -416,7 +420,7 @@ int file_open(struct file **result, const char *path, const struct block_options
 	f->unsafe = options->cache == BLOCK_UNSAFE;
 	f->punch = options->discard;
 	rc = examine(f, err);
-	if (!rc && !options->unlocked)
+	if (!rc && !(options->unlocked && options->readonly))
 		rc = file_lock(fd, path, options->readonly, err);
 	if (rc) {
 		file_close(f);
@@ -445,6 +449,16 @@ int file_adopt(struct file **result, int fd, const char *path, struct error *err
 	return rc;
 }
 
+int file_name_only(struct file **result, const struct block_options *options)
+{
+	*result = file_new(-1, options->file);
+	if (!*result)
+		return -ENOMEM;
+	(*result)->unsafe = options->cache == BLOCK_UNSAFE;
+	(*result)->sector = BLOCK_SECTOR;
+	return 0;
+}
+
 void file_close(struct file *f)
 {
 	if (!f)
@@ -452,6 +466,7 @@ void file_close(struct file *f)
 	if (f->fd >= 0)
 		close(f->fd);
 	pthread_rwlock_destroy(&f->partial);
+	pthread_mutex_destroy(&f->syncing);
 	free(f->path);
 	free(f);
 }

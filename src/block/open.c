@@ -57,11 +57,24 @@ static struct image *open_format(struct file *file, const char *name, const stru
 	return NULL;
 }
 
+static struct image *open_nbd(const struct block_options *options, bool *probed, struct error *err)
+{
+	bool any = !options->format || !strcmp(options->format, "auto");
+
+	*probed = any;
+	if (any || !strcmp(options->format, "raw"))
+		return nbd_open(options, err);
+	error_set(err, EINVAL, "'%s': format '%s' is not possible; expected raw", options->file, options->format);
+	return NULL;
+}
+
 struct image *image_open(const struct block_options *options, unsigned depth, bool *probed, struct error *err)
 {
 	const char *name;
 	struct file *file;
 
+	if (nbd_is_address(options->file))
+		return open_nbd(options, probed, err);
 	if (file_open(&file, options->file, options, err))
 		return NULL;
 	name = file_format(file, options->format, err);
@@ -95,14 +108,15 @@ static struct image *put_on_top(struct image *base, const struct block_options *
 	struct block_create_options create = { .file = options->file, .size = base->size };
 	struct block_options open = { .cache = BLOCK_UNSAFE, .discard = true };
 	struct image *image = NULL;
-	struct file *file;
+	struct file *file = NULL;
+	int rc = open_nameless(options, &file, err);
 
-	if (!open_nameless(options, &file, err)) {
-		if (qcow2_create(file, &create, err))
-			file_close(file);
-		else
-			image = qcow2_open(file, &open, 0, err);
-	}
+	if (!rc)
+		rc = qcow2_create(file, &create, err);
+	if (!rc)
+		image = qcow2_open(file, &open, 0, err);
+	else
+		file_close(file);
 	if (image)
 		image->backing = base;
 	else

@@ -37,14 +37,17 @@ struct file {
 	uint32_t sector;       /* of the device, or BLOCK_SECTOR */
 	_Atomic uint64_t size; /* bytes that it is known to have */
 	_Atomic bool no_nowait;
-	_Atomic bool written;	  /* since the last sync */
-	_Atomic bool sync_failed; /* the host has dropped what it could not write: nothing can be promised any more */
+	_Atomic bool written;	  /* since the last sync began */
+	pthread_mutex_t syncing;  /* who syncs: others wait for it, as what they wrote may be part of it */
+	bool sync_failed;	  /* the host has dropped what it could not write: nothing can be promised any more */
 	pthread_rwlock_t partial; /* with O_DIRECT: who writes parts of what is written at once, alone */
 };
 
 int file_open(struct file **, const char *path, const struct block_options *, struct error *);
 /* Takes the descriptor of a file that nobody else can open: as open as with cache=unsafe. */
 int file_adopt(struct file **, int fd, const char *path, struct error *);
+/* No file at all: what is known of one, for a disk that has none on this host. */
+int file_name_only(struct file **, const struct block_options *);
 void file_close(struct file *);
 /* With nowait: -EAGAIN when it would block; a part may have been done. Short files: see above. */
 int file_read(struct file *, uint64_t offset, uint64_t size, struct span, bool nowait);
@@ -94,11 +97,16 @@ struct image {
 	uint32_t cluster;      /* bytes that are given or taken at once; 0: any */
 };
 
+/* nbd.c: a disk of a server's, which is raw. */
+bool nbd_is_address(const char *file);
+struct image *nbd_open(const struct block_options *, struct error *);
+
 /* Takes the file in any case. */
 struct image *raw_open(struct file *, struct error *);
 struct image *qcow2_open(struct file *, const struct block_options *, unsigned depth, struct error *);
 
-/* Makes an empty image of the file, which is empty. */
+/* Makes an empty image of the file, which is empty. The other only looks whether that is possible. */
+int qcow2_can_create(const struct block_create_options *, struct error *);
 int qcow2_create(struct file *, const struct block_create_options *, struct error *);
 
 /* The same file from the outside: -EINVAL with a sentence unless it is a qcow2 image. Takes the file in any case where it makes an image. */
@@ -138,12 +146,12 @@ const char *probe_format(const uint8_t *head, size_t size);
 /* Would a program that is not told the format take a disk that begins so for one that names other files? */
 bool probe_is_dangerous(const uint8_t *head, size_t size);
 
-/* ---- pool.c: workers ---- */
+/* ---- workers.c: workers ---- */
 
-struct pool;
-struct pool *pool_start(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *);
-void pool_submit(struct pool *, struct block_request *);
-void pool_drain(struct pool *);
-void pool_end(struct pool *);
+struct workers;
+struct workers *workers_create(void (*run)(void *opaque, struct block_request *), void *opaque, struct error *);
+void workers_submit(struct workers *, struct block_request *);
+void workers_drain(struct workers *);
+void workers_destroy(struct workers *);
 
 #endif

@@ -3,6 +3,7 @@
  * devices and their common life (reset, destruction). Knows nothing of what devices do.
  */
 #include "bus/map.h"
+#include "bus/private.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -55,6 +56,23 @@ struct device *bus_last_device(struct bus *bus, const struct device_plug *plug)
 		if (device->plug == plug)
 			last = device;
 	return last;
+}
+
+bool device_comes_before(const struct device *a, const struct device *b)
+{
+	int order = strcmp(a->name, b->name);
+
+	return order < 0 || (!order && a->instance < b->instance);
+}
+
+struct device *bus_next_device(struct bus *bus, const struct device *before)
+{
+	struct device *device, *next = NULL;
+
+	list_for_each (device, &bus->devices, node)
+		if ((!before || device_comes_before(before, device)) && (!next || device_comes_before(device, next)))
+			next = device;
+	return next;
 }
 
 struct device *bus_find_device(struct bus *bus, const char *name, unsigned instance)
@@ -151,6 +169,8 @@ void bus_attach(struct bus *bus)
 			device->ops->attach(device);
 	bus_unlock(bus);
 }
+
+int bus_loaded(struct bus *bus, struct error *err) { return bus->pci ? pci_bus_loaded(bus, err) : 0; }
 
 /* ---- locks ---- */
 

@@ -170,11 +170,15 @@ void bus_reset(struct bus *);
  * Takes all locks; no vCPU runs.
  */
 void bus_attach(struct bus *);
+/* Before that, with all fields loaded and all locks held: what no device can check alone. -EINVAL names what is wrong; nothing changes. */
+int bus_loaded(struct bus *, struct error *);
 /* Their own threads, in order of creation; and the other way round. All vCPUs are stopped. */
 void bus_pause(struct bus *);
 void bus_resume(struct bus *);
 /* The last one created that belongs to it; NULL: there is none. */
 struct device *bus_last_device(struct bus *, const struct device_plug *);
+/* Behind this one (NULL: the first) in the order of names and instances, whatever that of creation was; NULL: it was the last. */
+struct device *bus_next_device(struct bus *, const struct device *);
 /* NULL: there is none. */
 struct device *bus_find_device(struct bus *, const char *name, unsigned instance);
 /*
@@ -278,10 +282,10 @@ void lapic_tsc_changed(struct lapic *);
 int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, void *const cpus[], struct error *);
 /*
  * ISA line 0..15 (to both the 8259 and the IOAPIC; line 0 is IOAPIC input 2), 16..23 IOAPIC only. Each call makes a source of its
- * own (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and lowers it when
- * the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
+ * own, of this device (so call it once, at creation, and irq_line_free() at the end): a line is high while any of its sources is. A device raises its line and
+ * lowers it when the cause is served; the 8259, as the real one, loses a request that is withdrawn before it was acknowledged.
  */
-struct irq_line irq_isa_line(struct bus *, unsigned n);
+struct irq_line irq_isa_line(struct device *, unsigned n);
 /* While nobody uses the bus: the source goes low, and is nobody's. What is not connected may be freed as well. */
 void irq_line_free(struct irq_line *);
 /* Of the local APICs. */
@@ -325,7 +329,8 @@ struct pci_window {
 
 struct pci_device {
 	struct device device;
-	uint8_t devfn;
+	uint8_t devfn; /* slot << 3 | function */
+	bool any_slot; /* it got one that was free; another machine's record may put it elsewhere */
 	uint8_t config[256];
 	uint8_t config_mask[256];  /* bits the guest may write */
 	uint8_t config_w1c[256];   /* bits that a written 1 clears */
@@ -360,7 +365,8 @@ struct pci_device {
  */
 #define PCI_CONFIG_STATE(_, T)                                                                                         \
 	_(T, uint8_t, pci.config, 256, 1000, 0, 0xff)                                                                  \
-	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)
+	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)                                                               \
+	_(T, uint8_t, pci.devfn, 1, 1002, 0, 0xff)
 
 /* Ports 0xcf8..0xcff; the host bridge. */
 int pci_bus_create(struct bus *, struct error *);
@@ -380,18 +386,22 @@ void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint
 uint8_t pci_add_capability(struct pci_device *, uint8_t id, unsigned size);
 /*
  * Plug a device after device_init, pci_init_config, its capabilities, and setting its bars (type bits and masks of their registers are filled in
- * here; range.read, .write, .sizes are the device's). Sets intx. -EBUSY when the place is taken.
+ * here; range.read, .write, .sizes are the device's). Sets intx. PCI_ANY_SLOT: the first that is free. -EBUSY when the place is taken.
  */
+#define PCI_ANY_SLOT 32
 int pci_add(struct bus *, struct pci_device *, unsigned slot, unsigned function, struct error *);
 /* Configuration space as after power-on, BARs unmapped, INTx low. */
 void pci_reset(struct pci_device *);
-/* -EINVAL if read-only bits of config[] differ, or a BAR is mapped where none can be. */
+/* -EINVAL if read-only bits of config[] differ, a BAR is mapped where none can be, or the device cannot be where it was. */
 int pci_loaded(struct pci_device *, struct error *);
 /* Maps the BARs. */
 void pci_attach(struct pci_device *);
 /* Unmaps and unplugs; from the device's destroy. */
 void pci_remove(struct pci_device *);
-/* pci_lock held, or nobody else there. PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). */
+/*
+ * PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). pci_lock held, or nobody
+ * else there.
+ */
 #define PIRQS 4
 void pci_set_pirqs(struct bus *, const int isa_lines[PIRQS]);
 /*

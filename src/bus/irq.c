@@ -151,47 +151,44 @@ void irq_timer_taken(struct irq_chip *chip)
 		taken(opaque);
 }
 
-static void change_source(struct irq_chip *chip, unsigned source, bool level)
+static void change_source(struct irq_chip *chip, struct irq_source *source, bool level)
 {
-	unsigned n = chip->source_line[source];
-	bool was_high = chip->line_count[n];
+	unsigned line = source->line;
+	bool was_high = chip->line_count[line];
 
-	chip->source_level[source] = level;
-	chip->line_count[n] += level ? 1 : -1;
-	if (was_high == !!chip->line_count[n])
+	source->high = level;
+	chip->line_count[line] += level ? 1 : -1;
+	if (was_high == !!chip->line_count[line])
 		return;
-	TRACE(chip->device.bus->trace, IRQ, "line %u %s", n, level ? "high" : "low");
-	if (n < 16)
-		pic_set_line(chip->pic, n, level);
-	if (n != 2)
-		ioapic_set_line(chip->ioapic, ioapic_input(n), level);
+	TRACE(chip->device.bus->trace, IRQ, "line %u %s", line, level ? "high" : "low");
+	if (line < 16)
+		pic_set_line(chip->pic, line, level);
+	if (line != 2)
+		ioapic_set_line(chip->ioapic, ioapic_input(line), level);
 }
 
 /* Which level a source has is its device's to say, and known without a lock: most calls change nothing. */
-static void source_set(void *opaque, unsigned source, bool level)
+static void source_set(void *opaque, unsigned n, bool level)
 {
 	struct irq_chip *chip = opaque;
 	struct lock *lock = &chip->device.bus->irq_lock;
 
-	if (chip->source_level[source] == level)
+	if (chip->sources[n].high == level)
 		return;
 	lock_take(lock);
-	change_source(chip, source, level);
+	change_source(chip, &chip->sources[n], level);
 	lock_drop(lock);
 }
 
-/* Of a source that is nobody's. */
-#define NO_LINE 0xff
-
-struct irq_line irq_isa_line(struct bus *bus, unsigned n)
+struct irq_line irq_isa_line(struct device *device, unsigned n)
 {
-	struct irq_chip *chip = bus->irq;
+	struct irq_chip *chip = device->bus->irq;
 	unsigned source = 0;
 
-	while (source < IRQ_MAX_SOURCES && chip->source_line[source] != NO_LINE)
+	while (source < IRQ_MAX_SOURCES && chip->sources[source].owner)
 		source++;
 	BUG_ON(n >= IRQ_PINS || source == IRQ_MAX_SOURCES);
-	chip->source_line[source] = (uint8_t)n;
+	chip->sources[source] = (struct irq_source){ .owner = device, .line = (uint8_t)n };
 	return (struct irq_line){ .set = source_set, .opaque = chip, .n = source };
 }
 
@@ -199,7 +196,7 @@ void irq_line_free(struct irq_line *line)
 {
 	irq_set(line, false);
 	if (line->set == source_set)
-		((struct irq_chip *)line->opaque)->source_line[line->n] = NO_LINE;
+		((struct irq_chip *)line->opaque)->sources[line->n].owner = NULL;
 	*line = (struct irq_line){ .set = NULL };
 }
 
@@ -217,6 +214,8 @@ static void irq_chip_reset(struct device *device)
 {
 	struct irq_chip *chip = (struct irq_chip *)device;
 
+	for (unsigned i = 0; i < IRQ_MAX_SOURCES; i++)
+		chip->sources[i].high = false;
 	memset(chip->line_count, 0, sizeof(chip->line_count));
 }
 
@@ -229,13 +228,44 @@ static void irq_chip_destroy(struct device *device)
 	free(chip);
 }
 
+/* As in a record; those of one device as it asked for them. Returns how many there are. */
+static unsigned sort_sources(struct irq_chip *chip, struct irq_source *sorted[IRQ_MAX_SOURCES])
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < IRQ_MAX_SOURCES; i++) {
+		struct irq_source *source = &chip->sources[i];
+		unsigned at = count;
+
+		if (!source->owner)
+			continue;
+		for (; at && device_comes_before(source->owner, sorted[at - 1]->owner); at--)
+			sorted[at] = sorted[at - 1];
+		sorted[at] = source;
+		count++;
+	}
+	return count;
+}
+
+static void irq_chip_saving(const void *object)
+{
+	struct irq_chip *chip = (struct irq_chip *)object; /* nothing that anybody else sees */
+	struct irq_source *sorted[IRQ_MAX_SOURCES];
+	unsigned count = sort_sources(chip, sorted);
+
+	memset(chip->source_level, 0, sizeof(chip->source_level));
+	for (unsigned i = 0; i < count; i++)
+		chip->source_level[i] = sorted[i]->high;
+}
+
 static int irq_chip_loaded(void *object, uint16_t version, struct error *err)
 {
+	struct irq_source *sorted[IRQ_MAX_SOURCES];
 	struct irq_chip *chip = object;
 
 	(void)version;
-	for (unsigned i = 0; i < IRQ_MAX_SOURCES; i++)
-		if (chip->source_level[i] && chip->source_line[i] == NO_LINE)
+	for (unsigned i = sort_sources(chip, sorted); i < IRQ_MAX_SOURCES; i++)
+		if (chip->source_level[i])
 			return error_set(err, EINVAL, "irq: source_level[%u] is 1; there is no such source", i);
 	return 0;
 }
@@ -243,14 +273,18 @@ static int irq_chip_loaded(void *object, uint16_t version, struct error *err)
 static void irq_chip_attach(struct device *device)
 {
 	struct irq_chip *chip = (struct irq_chip *)device;
+	struct irq_source *sorted[IRQ_MAX_SOURCES];
+	unsigned count = sort_sources(chip, sorted);
 
 	memset(chip->line_count, 0, sizeof(chip->line_count));
-	for (unsigned i = 0; i < IRQ_MAX_SOURCES; i++)
-		if (chip->source_level[i])
-			chip->line_count[chip->source_line[i]]++;
+	for (unsigned i = 0; i < count; i++) {
+		sorted[i]->high = chip->source_level[i];
+		chip->line_count[sorted[i]->line] += sorted[i]->high;
+	}
 }
 
-STATE_DESC(irq_chip_state_desc, "irq", 1, struct irq_chip, IRQ_CHIP_STATE, .loaded = irq_chip_loaded);
+STATE_DESC(irq_chip_state_desc, "irq", 1, struct irq_chip, IRQ_CHIP_STATE, .loaded = irq_chip_loaded,
+	   .saving = irq_chip_saving);
 
 static const struct device_ops irq_chip_ops = {
 	.state = &irq_chip_state_desc,
@@ -271,7 +305,6 @@ int irq_chip_create(struct bus *bus, unsigned cpu_count, const struct lapic_ops 
 		return error_set(err, ENOMEM, "out of memory for the interrupt controllers");
 	}
 	chip->lapics = lapics;
-	memset(chip->source_line, NO_LINE, sizeof(chip->source_line));
 	device_init_sharing(&chip->device, bus, "irq", &irq_chip_ops, &bus->irq_lock);
 	bus->irq = chip;
 	for (unsigned i = 0; i < cpu_count; i++) {

@@ -84,29 +84,40 @@ static uint64_t periods_at(const struct lapic *lapic, vtime_t t)
 	return clock_crystal_ticks(clock_of(lapic), t - lapic->timer_start) / period(lapic);
 }
 
-/* The periodic timer's expiries up to now; under timer_lock, so that two threads do not deliver the same one. */
-static void periodic_due(struct lapic *lapic, vtime_t now)
+/* The periodic timer's expiries up to now; under timer_lock, so that two threads do not deliver the same one. True: it has. */
+static bool periodic_due(struct lapic *lapic, vtime_t now)
 {
 	uint64_t expiries = 0;
+	bool deliver;
 
 	if (lapic->timer_next <= now) {
 		expiries = periods_at(lapic, now) - periods_at(lapic, lapic->timer_next) + 1;
 		arm(lapic, next_expiry(lapic, now));
 	}
-	if (!lapic->device.bus->reinject || expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD
-		    ? expiries
-		    : ticks_deliver(lapic->device.bus, ticks_of(lapic), expiries, receiver(lapic))) {
-		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
+	deliver = !lapic->device.bus->reinject || expiry(lapic, 1) - lapic->timer_start < MIN_PERIOD
+			  ? expiries
+			  : ticks_deliver(lapic->device.bus, ticks_of(lapic), expiries, receiver(lapic));
+	if (deliver)
 		lapic_local_interrupt(lapic, LVT_TIMER);
-	}
+	return deliver;
+}
+
+/* Without timer_lock. */
+static void trace_fired(const struct lapic *lapic)
+{
+	TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
 }
 
 void lapic_timer_taken(struct lapic *lapic)
 {
+	bool fired = false;
+
 	pthread_mutex_lock(&lapic->timer_lock);
 	if (lapic->owed && mode(lapic) == TIMER_PERIODIC && lapic->timer_next != VTIME_NEVER)
-		periodic_due(lapic, clock_now(lapic->device.bus->clock));
+		fired = periodic_due(lapic, clock_now(lapic->device.bus->clock));
 	pthread_mutex_unlock(&lapic->timer_lock);
+	if (fired)
+		trace_fired(lapic);
 }
 
 /* In the thread that runs the clock; a write of the CPU's may have come first and moved or stopped the timer. */
@@ -114,7 +125,7 @@ static void timer_fired(void *opaque)
 {
 	struct lapic *lapic = opaque;
 	vtime_t now = clock_now(lapic->device.bus->clock);
-	bool deliver = false;
+	bool deliver = false, fired = false;
 
 	pthread_mutex_lock(&lapic->timer_lock);
 	if (lapic->timer_next != VTIME_NEVER && lapic->timer_next > now) {
@@ -122,7 +133,7 @@ static void timer_fired(void *opaque)
 	} else if (lapic->timer_next != VTIME_NEVER) {
 		switch (mode(lapic)) {
 		case TIMER_TSC_DEADLINE: deliver = arm_deadline(lapic); break;
-		case TIMER_PERIODIC: periodic_due(lapic, now); break;
+		case TIMER_PERIODIC: fired = periodic_due(lapic, now); break;
 		default:
 			deliver = true;
 			arm(lapic, VTIME_NEVER);
@@ -130,10 +141,10 @@ static void timer_fired(void *opaque)
 		}
 	}
 	pthread_mutex_unlock(&lapic->timer_lock);
-	if (deliver) {
-		TRACE(lapic->device.bus->trace, TIMERS, "cpu %u: local APIC timer fired", lapic->id);
+	if (deliver || fired)
+		trace_fired(lapic);
+	if (deliver)
 		lapic_local_interrupt(lapic, LVT_TIMER);
-	}
 }
 
 void lapic_timer_init(struct lapic *lapic)

@@ -125,6 +125,8 @@ static uint16_t control_of(const struct msix *msix)
 	return load_le16(&msix->pci->config[msix->capability + CONTROL]);
 }
 
+bool msix_replaces_intx(const struct msix *msix) { return control_of(msix) & ENABLE; }
+
 static bool is_silent(const struct msix *msix)
 {
 	return control_of(msix) & MASK_ALL || !(load_le16(&msix->pci->config[PCI_COMMAND]) & COMMAND_MASTER);
@@ -133,7 +135,7 @@ static bool is_silent(const struct msix *msix)
 void msix_update(struct msix *msix)
 {
 	pthread_mutex_lock(&msix->lock);
-	msix->enabled = control_of(msix) & ENABLE;
+	msix->enabled = msix_replaces_intx(msix);
 	msix->silent = is_silent(msix);
 	for (unsigned n = 0; n < msix->vectors; n++)
 		send_pending(msix, n);
@@ -159,7 +161,7 @@ static bool is_absent(const struct msix *msix, unsigned n)
 
 int msix_loaded(const struct msix *msix, struct error *err)
 {
-	bool sends = control_of(msix) & ENABLE && !is_silent(msix);
+	bool sends = msix_replaces_intx(msix) && !is_silent(msix);
 
 	for (unsigned n = 0; n < MSIX_MAX_VECTORS; n++) {
 		if (msix->address[n] & ADDRESS_RO)

@@ -40,7 +40,7 @@ static bool function_asserts(const struct pci_bus *pci_bus, unsigned devfn)
 	const struct pci_device *pci = pci_bus->functions[devfn];
 
 	return pci && pci_bus->intx_level[devfn] && !(load_le16(&pci->config[PCI_COMMAND]) & COMMAND_NO_INTX) &&
-	       !(pci->msix && msix_enabled(pci->msix));
+	       !(pci->msix && msix_replaces_intx(pci->msix));
 }
 
 static void update_lines(struct pci_bus *pci_bus)
@@ -356,9 +356,28 @@ uint8_t pci_add_capability(struct pci_device *pci, uint8_t id, unsigned size)
 	return (uint8_t)at;
 }
 
+/* Behind the bridges and where a display is looked for. */
+#define FIRST_ANY_SLOT 3
+
+static unsigned free_slot(const struct pci_bus *pci_bus)
+{
+	for (unsigned devfn = FIRST_ANY_SLOT << 3; devfn < PCI_FUNCTIONS; devfn += 8) {
+		bool taken = false;
+
+		for (unsigned function = 0; function < 8; function++)
+			taken |= pci_bus->functions[devfn + function] != NULL;
+		if (!taken)
+			return devfn >> 3;
+	}
+	return PCI_ANY_SLOT;
+}
+
 int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned function, struct error *err)
 {
-	BUG_ON(slot > 31 || function > 7);
+	BUG_ON(slot > PCI_ANY_SLOT || function > 7);
+	pci->any_slot = slot == PCI_ANY_SLOT;
+	if (pci->any_slot && (slot = free_slot(bus->pci)) == PCI_ANY_SLOT)
+		return error_set(err, EBUSY, "%s: no PCI slot is free", pci->device.name);
 	pci->devfn = (uint8_t)(slot << 3 | function);
 	if (bus->pci->functions[pci->devfn])
 		return error_set(err, EBUSY, "%s: PCI function 00:%02x.%u is taken by %s", pci->device.name, slot,
@@ -377,8 +396,20 @@ int pci_add(struct bus *bus, struct pci_device *pci, unsigned slot, unsigned fun
 
 struct pci_device *pci_function(const struct bus *bus, unsigned devfn) { return bus->pci->functions[devfn]; }
 
+/* Whatever its field says, which records and resets change. */
+static unsigned place_of(const struct pci_device *pci)
+{
+	struct pci_device *const *functions = pci->device.bus->pci->functions;
+	unsigned devfn = 0;
+
+	while (functions[devfn] != pci)
+		devfn++;
+	return devfn;
+}
+
 void pci_reset(struct pci_device *pci)
 {
+	pci->devfn = (uint8_t)place_of(pci);
 	memcpy(pci->config, pci->config_reset, sizeof(pci->config));
 	update_bars(pci);
 	irq_set(&pci->intx, false);
@@ -387,8 +418,20 @@ void pci_reset(struct pci_device *pci)
 	update_interrupts(pci);
 }
 
+static int check_place(const struct pci_device *pci, struct error *err)
+{
+	unsigned here = place_of(pci);
+
+	if (pci->devfn == here || (pci->any_slot && !((pci->devfn ^ here) & 7)))
+		return 0;
+	return error_set(err, EINVAL, "%s: it is PCI function 00:%02x.%u; here it is 00:%02x.%u", pci->device.name,
+			 pci->devfn >> 3, pci->devfn & 7, here >> 3, here & 7);
+}
+
 int pci_loaded(struct pci_device *pci, struct error *err)
 {
+	if (check_place(pci, err))
+		return -EINVAL;
 	for (unsigned i = 0; i < sizeof(pci->config); i++) {
 		uint8_t variable = pci->config_mask[i] | pci->config_w1c[i] | (i == PCI_STATUS ? STATUS_INTERRUPT : 0);
 
@@ -436,6 +479,42 @@ void pci_remove(struct pci_device *pci)
 		msix_remove(pci->msix);
 }
 
+/* ---- the bus's record ---- */
+
+int pci_bus_loaded(const struct bus *bus, struct error *err)
+{
+	const struct pci_device *owner[PCI_FUNCTIONS] = { NULL };
+
+	for (unsigned n = 0; n < PCI_FUNCTIONS; n++) {
+		const struct pci_device *pci = bus->pci->functions[n];
+
+		if (!pci)
+			continue;
+		if (owner[pci->devfn])
+			return error_set(err, EINVAL, "record '%s.%u': PCI function 00:%02x.%u is taken by '%s.%u'",
+					 pci->device.name, pci->device.instance, pci->devfn >> 3, pci->devfn & 7,
+					 owner[pci->devfn]->device.name, owner[pci->devfn]->device.instance);
+		owner[pci->devfn] = pci;
+	}
+	return 0;
+}
+
+/* Devices are where their records say: before any of them, or the PIIX, is attached. */
+static void pci_bus_attach(struct device *device)
+{
+	struct pci_bus *pci_bus = (struct pci_bus *)device;
+	struct pci_device *here[PCI_FUNCTIONS];
+
+	memcpy(here, pci_bus->functions, sizeof(here));
+	memset(pci_bus->functions, 0, sizeof(pci_bus->functions));
+	for (unsigned n = 0; n < PCI_FUNCTIONS; n++) {
+		if (!here[n])
+			continue;
+		pci_bus->functions[here[n]->devfn] = here[n];
+		here[n]->intx.n = here[n]->devfn;
+	}
+}
+
 /* ---- life ---- */
 
 static void pci_bus_destroy(struct device *device)
@@ -450,7 +529,9 @@ static void pci_bus_destroy(struct device *device)
 
 STATE_DESC(pci_bus_state_desc, "pci", 1, struct pci_bus, PCI_BUS_STATE);
 
-static const struct device_ops pci_bus_ops = { .state = &pci_bus_state_desc, .destroy = pci_bus_destroy };
+static const struct device_ops pci_bus_ops = { .state = &pci_bus_state_desc,
+					       .attach = pci_bus_attach,
+					       .destroy = pci_bus_destroy };
 
 int pci_bus_create(struct bus *bus, struct error *err)
 {
@@ -464,7 +545,7 @@ int pci_bus_create(struct bus *bus, struct error *err)
 	for (unsigned i = 0; i < PIRQS; i++)
 		pci_bus->pirq_route[i] = -1;
 	for (unsigned i = 0; bus->irq && i < ISA_LINES; i++)
-		pci_bus->isa_lines[i] = irq_isa_line(bus, i);
+		pci_bus->isa_lines[i] = irq_isa_line(&pci_bus->device, i);
 	pci_bus->ranges[0] = (struct bus_range){ .start = CONFIG_ADDRESS,
 						 .size = 4,
 						 .sizes = 1 | 4,

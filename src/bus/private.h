@@ -13,6 +13,9 @@
 struct pic;
 struct ioapic;
 
+/* By name and instance. */
+bool device_comes_before(const struct device *, const struct device *);
+
 /* An interrupt on its way to local APICs: from an IOAPIC, a message-signalled interrupt or another local APIC's ICR. */
 struct irq_message {
 	uint32_t destination;
@@ -33,15 +36,22 @@ enum shorthand { SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL, SHORTHAND_OTHERS
 
 /*
  * Several devices may pull one line (shared PCI interrupts, COM1 and COM3): each irq_isa_line() is a source of its own, the
- * line is high while any source is.
+ * line is high while any source is. In a record they are sorted by their devices' names and instances, so that it is the same in whatever
+ * order those were plugged.
  */
+struct irq_source {
+	const struct device *owner; /* NULL: nobody's */
+	uint8_t line;
+	bool high;
+};
+
 #define IRQ_CHIP_STATE(_, T) _(T, uint8_t, source_level, 128, 1, 0, 1)
 
 struct irq_chip {
 	struct device device;
-	STATE_FIELDS(IRQ_CHIP_STATE)
-	uint8_t source_line[IRQ_MAX_SOURCES];
-	unsigned line_count[IRQ_PINS]; /* sources that are high; derived from source_level */
+	STATE_FIELDS(IRQ_CHIP_STATE) /* while it is saved or loaded */
+	struct irq_source sources[IRQ_MAX_SOURCES];
+	unsigned line_count[IRQ_PINS]; /* sources that are high */
 	struct pic *pic;
 	struct ioapic *ioapic;
 	struct lapic **lapics;
@@ -78,6 +88,8 @@ void lapic_intr(struct lapic *);
 /* ---- pci.c, pci_lock held ---- */
 /* NULL: there is none. */
 struct pci_device *pci_function(const struct bus *, unsigned devfn);
+/* Does each device's record have a place of its own? */
+int pci_bus_loaded(const struct bus *, struct error *);
 
 /* Offsets and bits of the configuration space's header, type 0 */
 #define PCI_VENDOR	   0x00
@@ -105,6 +117,8 @@ struct pci_device *pci_function(const struct bus *, unsigned devfn);
 /* ---- msix.c, bus->lock held, or nobody else there ---- */
 /* The configuration space has changed: what may be sent now, is. */
 void msix_update(struct msix *);
+/* By the configuration space alone: as soon as that was loaded. */
+bool msix_replaces_intx(const struct msix *);
 /* Everything masked, nothing pending. */
 void msix_reset(struct msix *);
 int msix_loaded(const struct msix *, struct error *);

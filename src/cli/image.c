@@ -305,7 +305,7 @@ static void print_size(const char *label, uint64_t size)
 
 	for (; value >= 1024; value /= 1024)
 		unit++;
-	printf("%s: %.3g %s (%" PRIu64 " bytes)\n", label, value, units[unit], size);
+	printf("%s: %.4g %s (%" PRIu64 " bytes)\n", label, value, units[unit], size);
 }
 
 static void print_snapshots(const struct block_details *d)

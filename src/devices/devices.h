@@ -75,6 +75,8 @@ struct device_type {
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
 	_(virtio_blk)                                                                                                  \
+	_(virtio_console)                                                                                              \
+	_(virtio_port)                                                                                                 \
 	_(virtio_net)
 
 #define _(name) extern const struct device_type name##_type;
@@ -102,6 +104,8 @@ void device_unplug(struct device_plug *);
 /* All that were plugged, the last one first. */
 void devices_unplug(struct bus *);
 const struct device_type *device_plug_type(const struct device_plug *);
+/* What the guest has of it, "NAME,OPTION=VALUE...": all numbers and switches; characters and texts are the host's side. */
+void device_plug_print(const struct device_plug *, FILE *);
 /* NULL: there is no such device, or it was not plugged. */
 struct device_plug *device_plug_find(struct bus *, const char *name, unsigned instance);
 

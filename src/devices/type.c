@@ -321,6 +321,19 @@ void devices_unplug(struct bus *bus)
 
 const struct device_type *device_plug_type(const struct device_plug *plug) { return plug->type; }
 
+void device_plug_print(const struct device_plug *plug, FILE *out)
+{
+	fputs(plug->type->name, out);
+	for (const struct device_option *o = plug->type->options; o && o->name; o++) {
+		const void *field = (const char *)plug->options + o->offset;
+
+		if (o->kind == DEVICE_NUMBER)
+			fprintf(out, ",%s=%" PRIu64, o->name, *(const uint64_t *)field);
+		else if (o->kind == DEVICE_SWITCH)
+			fprintf(out, ",%s=%s", o->name, *(const bool *)field ? "on" : "off");
+	}
+}
+
 struct device_plug *device_plug_find(struct bus *bus, const char *name, unsigned instance)
 {
 	const struct device *device = bus_find_device(bus, name, instance);

@@ -50,7 +50,7 @@ void lock_destroy(struct lock *);
 void lock_take(struct lock *);
 /* False: somebody else has it. */
 bool lock_try(struct lock *);
-/* The one taken last. */
+/* The one taken last. Behind the last one lines of the log and of traces are written that were made meanwhile: as within lock_waits(). */
 void lock_drop(struct lock *);
 /*
  * pthread_cond_wait() with the lock taken last: as when one waits for the lock itself, whom it concerns is told. For what another thread will do
@@ -60,6 +60,11 @@ void lock_wait(struct lock *, pthread_cond_t *);
 /* All of the group, while the thread has none: taking one of them is nothing then. Not twice. */
 void lock_take_all(struct lock_group *);
 void lock_drop_all(struct lock_group *);
+/*
+ * Around what may take its time besides, takes no lock of the group and touches nothing of the guest's: output of the host's. With locks held or
+ * none. Whom it concerns is told, as if the thread waited for a lock, so that all vCPUs can be stopped meanwhile.
+ */
+void lock_waits(struct lock_group *, bool begins);
 
 /* ---- memory ---- */
 

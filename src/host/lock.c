@@ -4,8 +4,6 @@
  */
 #include "host/host.h"
 
-#include <errno.h>
-
 static _Thread_local const struct lock_group *this_has; /* this thread has all locks of that group */
 static _Thread_local struct lock *this_last;		/* that it has taken, singly */
 
@@ -28,12 +26,7 @@ static void insert(struct lock_group *group, struct lock *lock)
 
 void lock_init(struct lock *lock, struct lock_group *group, unsigned rank)
 {
-	pthread_mutexattr_t attr;
-
-	pthread_mutexattr_init(&attr);
-	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
-	pthread_mutex_init(&lock->mutex, &attr);
-	pthread_mutexattr_destroy(&attr);
+	pthread_mutex_init(&lock->mutex, NULL);
 	lock->group = group;
 	lock->order = (uint64_t)rank << 32 | group->made++;
 	lock->outer = NULL;
@@ -50,15 +43,24 @@ void lock_destroy(struct lock *lock)
 	pthread_mutex_destroy(&lock->mutex);
 }
 
+void lock_waits(struct lock_group *group, bool begins)
+{
+	if (group->waits)
+		group->waits(group->waits_opaque, begins);
+}
+
 static void wait_for(struct lock *lock)
 {
-	struct lock_group *group = lock->group;
+	lock_waits(lock->group, true);
+	pthread_mutex_lock(&lock->mutex);
+	lock_waits(lock->group, false);
+}
 
-	if (group->waits)
-		group->waits(group->waits_opaque, true);
-	BUG_ON(pthread_mutex_lock(&lock->mutex));
-	if (group->waits)
-		group->waits(group->waits_opaque, false);
+static void write_output(struct lock_group *group)
+{
+	lock_waits(group, true);
+	output_write();
+	lock_waits(group, false);
 }
 
 /* The locks of two machines have no order. */
@@ -69,6 +71,8 @@ static bool in_order(const struct lock *lock)
 
 static void push(struct lock *lock)
 {
+	if (!this_last)
+		output_hold();
 	lock->outer = this_last;
 	this_last = lock;
 }
@@ -86,9 +90,11 @@ bool lock_try(struct lock *lock)
 
 void lock_take(struct lock *lock)
 {
-	if (lock_try(lock))
+	if (this_has == lock->group)
 		return;
-	wait_for(lock);
+	BUG_ON(!in_order(lock));
+	if (unlikely(pthread_mutex_trylock(&lock->mutex)))
+		wait_for(lock);
 	push(lock);
 }
 
@@ -98,17 +104,21 @@ void lock_drop(struct lock *lock)
 		return;
 	BUG_ON(this_last != lock);
 	this_last = lock->outer;
-	BUG_ON(pthread_mutex_unlock(&lock->mutex));
+	pthread_mutex_unlock(&lock->mutex);
+	if (!this_last && output_release())
+		write_output(lock->group);
 }
 
 void lock_wait(struct lock *lock, pthread_cond_t *changed)
 {
 	struct lock_group *group = lock->group;
+	struct lock *outer = lock->outer; /* another thread will have it in between */
 
 	BUG_ON(this_has == group || this_last != lock);
 	if (group->waits)
 		group->waits(group->waits_opaque, true);
 	pthread_cond_wait(changed, &lock->mutex);
+	lock->outer = outer;
 	if (group->waits)
 		group->waits(group->waits_opaque, false);
 }
@@ -122,6 +132,7 @@ void lock_take_all(struct lock_group *group)
 		if (pthread_mutex_trylock(&lock->mutex))
 			wait_for(lock);
 	this_has = group;
+	output_hold();
 }
 
 void lock_drop_all(struct lock_group *group)
@@ -131,5 +142,7 @@ void lock_drop_all(struct lock_group *group)
 	BUG_ON(this_has != group);
 	this_has = NULL;
 	list_for_each (lock, &group->locks, node)
-		BUG_ON(pthread_mutex_unlock(&lock->mutex));
+		pthread_mutex_unlock(&lock->mutex);
+	if (output_release())
+		write_output(group);
 }

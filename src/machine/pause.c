@@ -120,9 +120,25 @@ static void calls_posted(void *machine)
 		pause_end(m);
 }
 
+/* While the loop does not run, who calls something carries it out: one at a time, and the loop does not begin meanwhile. */
+static void wait_for_direct(struct machine *m)
+{
+	while (m->direct_call)
+		pthread_cond_wait(&m->run_changed, &m->run_lock);
+}
+
+static void end_direct(struct machine *m)
+{
+	pthread_mutex_lock(&m->run_lock);
+	m->direct_call = false;
+	pthread_cond_broadcast(&m->run_changed);
+	pthread_mutex_unlock(&m->run_lock);
+}
+
 void pause_loop_begins(struct machine *m)
 {
 	pthread_mutex_lock(&m->run_lock);
+	wait_for_direct(m);
 	m->loop_runs = true;
 	pthread_mutex_unlock(&m->run_lock);
 }
@@ -131,8 +147,10 @@ void pause_loop_ended(struct machine *m)
 {
 	pthread_mutex_lock(&m->run_lock);
 	m->loop_runs = false;
+	m->direct_call = true;
 	pthread_mutex_unlock(&m->run_lock);
 	run_calls(m);
+	end_direct(m);
 }
 
 void pause_call(struct machine *m, void (*fn)(struct machine *, void *), void *arg)
@@ -140,9 +158,12 @@ void pause_call(struct machine *m, void (*fn)(struct machine *, void *), void *a
 	struct call call = { .fn = fn, .arg = arg };
 
 	pthread_mutex_lock(&m->run_lock);
+	wait_for_direct(m);
 	if (!m->loop_runs) {
+		m->direct_call = true;
 		pthread_mutex_unlock(&m->run_lock);
 		fn(m, arg);
+		end_direct(m);
 		return;
 	}
 	list_append(&m->calls, &call.node);

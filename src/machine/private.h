@@ -83,6 +83,7 @@ struct machine {
 	bool over;	   /* the machine's end has been decided; event loop's thread */
 	bool devices_run;  /* devices' threads do; event loop's thread */
 	bool loop_runs;	   /* calls are for the event loop's thread; under run_lock, as they are */
+	bool direct_call;  /* one is carried out where it came from; likewise */
 	struct list calls; /* pause_call() */
 
 	_Atomic unsigned requests;

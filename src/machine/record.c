@@ -5,9 +5,10 @@
  *	config.0	what the machine that loads must have, too
  *	clock.0		guest time, UTC, rate of the TSC
  *	machine.0	whose turn it is under virtual time and what is left of it; what the guest asked for and was not given yet
+ *	plugs.0		what was plugged, as text, which must be the same in the machine that loads
  *	cpu.N, vcpu.N	of each vCPU: its architectural state; events on their way to it
- *	...		devices, in order of creation (local APICs are such)
- *	RAM		see mem.h
+ *	...		devices (local APICs are such), sorted by name and instance, and a 0 (no name); in whatever order they were plugged, and are found by name
+ *	memory		see mem.h
  *
  * Nothing of the machine changes before all of that was read and found good.
  */
@@ -17,7 +18,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
+#define MAX_RECORDS    1024 /* of devices */
 #define NS_PER_S       1000000000ull
 
 /* Little endian. */
@@ -186,6 +188,69 @@ static void set_machine(struct machine *m, const struct machine_state *s)
 			machine_request(m, request);
 }
 
+/* ---- what is plugged ---- */
+
+#define PLUGS_STATE(_, T) _(T, uint8_t, text, 8192, 1, 0, 0x7e)
+
+/* A line for each device: its name and instance, and what the request for it comes to. Behind the last one zeros. */
+struct plugs_state {
+	STATE_FIELDS(PLUGS_STATE)
+};
+STATE_DESC(plugs_desc, "plugs", 1, struct plugs_state, PLUGS_STATE);
+
+static int get_plugs(struct machine *m, struct plugs_state *plugs, struct error *err)
+{
+	FILE *out = fmemopen(memset(plugs, 0, sizeof(*plugs)), sizeof(plugs->text) - 1, "w");
+	const struct device *device = NULL;
+	bool fits;
+
+	if (!out)
+		return error_set_errno(err, ENOMEM, "what is plugged");
+	while ((device = bus_next_device(m->bus, device))) {
+		if (!device->plug)
+			continue;
+		fprintf(out, "%s.%u ", device->name, device->instance);
+		device_plug_print(device->plug, out);
+		fputc('\n', out);
+	}
+	fits = !ferror(out);
+	return fclose(out) || !fits
+		       ? error_set(err, E2BIG, "what is plugged has more than %zu bytes", sizeof(plugs->text))
+		       : 0;
+}
+
+/* The line at `at`, for a sentence. */
+static void print_line(char line[128], const struct plugs_state *plugs, size_t at)
+{
+	size_t i = 0;
+
+	for (; i < 127 && at + i < sizeof(plugs->text) && plugs->text[at + i] >= ' '; i++)
+		line[i] = (char)plugs->text[at + i];
+	line[i] = 0;
+	if (!i)
+		snprintf(line, 128, "nothing more");
+}
+
+static int compare_plugs(const struct plugs_state *ours, const struct plugs_state *theirs, struct error *err)
+{
+	char our_line[128], their_line[128];
+	size_t line = 0;
+
+	for (size_t i = 0; i < sizeof(ours->text); i++) {
+		if (ours->text[i] != theirs->text[i]) {
+			print_line(our_line, ours, line);
+			print_line(their_line, theirs, line);
+			return error_set(
+				err, EINVAL,
+				"record 'plugs.0': other devices are plugged: '%s', where this machine has '%s'",
+				their_line, our_line);
+		}
+		if (ours->text[i] == '\n')
+			line = i + 1;
+	}
+	return 0;
+}
+
 /* ---- save ---- */
 
 static int save_record(const struct state_desc *desc, unsigned instance, const void *object, struct writer *writer)
@@ -214,29 +279,41 @@ static int save_cpu(struct machine *m, unsigned i, struct writer *writer)
 	return rc ? rc : save_record(cpu_pending_desc, i, &pending, writer);
 }
 
+static void save_devices(struct bus *bus, struct writer *writer)
+{
+	const struct device *device = NULL;
+
+	bus_lock(bus);
+	while ((device = bus_next_device(bus, device)))
+		if (device->ops->state)
+			save_record(device->ops->state, device->instance, device, writer);
+	bus_unlock(bus);
+	writer_bytes(writer, "", 1);
+}
+
 int machine_save(struct machine *m, struct writer *writer, struct error *err)
 {
 	struct config_state config = get_config(m);
 	struct clock_state clock = get_clock(m);
 	struct machine_state machine = get_machine(m);
-	struct device *device;
+	struct plugs_state plugs;
+	int rc;
 
 	BUG_ON(!atomic_load(&m->paused));
+	rc = get_plugs(m, &plugs, err);
+	if (rc)
+		return rc;
 	writer_bytes(writer, &our_header, sizeof(our_header));
 	save_record(&config_desc, 0, &config, writer);
 	save_record(&clock_desc, 0, &clock, writer);
 	save_record(&machine_desc, 0, &machine, writer);
+	save_record(&plugs_desc, 0, &plugs, writer);
 	for (unsigned i = 0; i < m->cpu_count; i++) {
-		int rc = save_cpu(m, i, writer);
-
+		rc = save_cpu(m, i, writer);
 		if (rc)
 			return error_set_errno(err, -rc, "save vCPU %u", i);
 	}
-	bus_lock(m->bus);
-	list_for_each (device, &m->bus->devices, node)
-		if (device->ops->state)
-			save_record(device->ops->state, device->instance, device, writer);
-	bus_unlock(m->bus);
+	save_devices(m->bus, writer);
 	if (mem_save(m->mem, writer, err))
 		return -EIO;
 	return writer->failed ? error_set_errno(err, ENOMEM, "save the machine") : 0;
@@ -250,6 +327,10 @@ struct loading {
 	struct reader *reader, memory;
 	struct error *err;
 	struct state_changes changes;
+	struct config_state config;
+	struct plugs_state plugs;
+	unsigned record_count; /* devices' that were not loaded yet, and where they are */
+	size_t records[MAX_RECORDS];
 	struct clock_state clock;
 	struct machine_state machine;
 	struct {
@@ -298,13 +379,11 @@ static int load_record(struct loading *l, const struct state_desc *desc, unsigne
 
 static int load_machine(struct loading *l)
 {
-	struct config_state ours = get_config(l->m), theirs;
-	int rc = load_record(l, &config_desc, 0, &theirs);
+	struct config_state ours = get_config(l->m);
+	int rc = load_record(l, &config_desc, 0, &l->config);
 
 	if (!rc)
-		rc = compare_configs(&ours, &theirs, l->err);
-	/* `theirs` ends here: nothing is to be put back into it. */
-	state_load_keep(&l->changes);
+		rc = compare_configs(&ours, &l->config, l->err);
 	if (!rc)
 		rc = load_record(l, &clock_desc, 0, &l->clock);
 	if (!rc)
@@ -329,15 +408,76 @@ static int load_cpus(struct loading *l)
 	return rc;
 }
 
+static int load_plugs(struct loading *l)
+{
+	struct plugs_state ours;
+	int rc = get_plugs(l->m, &ours, l->err);
+
+	if (!rc)
+		rc = load_record(l, &plugs_desc, 0, &l->plugs);
+	return rc ? rc : compare_plugs(&ours, &l->plugs, l->err);
+}
+
+/* Where the devices' records are. The reader is behind them then. */
+static int find_records(struct loading *l)
+{
+	struct reader *r = l->reader;
+	char name[STATE_NAME_SIZE];
+	size_t size;
+
+	for (l->record_count = 0; !range_ok(r->offset, 1, r->size) || r->data[r->offset]; l->record_count++) {
+		if (!state_peek(r, name, &size) || !range_ok(r->offset + size, sizeof(uint32_t), r->size))
+			return error_set(l->err, EINVAL, "a device's record is cut off, behind %u others",
+					 l->record_count);
+		if (l->record_count == MAX_RECORDS)
+			return error_set(l->err, EINVAL, "more than %u records of devices", MAX_RECORDS);
+		l->records[l->record_count] = r->offset;
+		r->offset += size + sizeof(uint32_t);
+	}
+	r->offset++;
+	return 0;
+}
+
+/* Takes its record out of the list. */
+static int load_device(struct loading *l, struct device *device)
+{
+	char wanted[STATE_NAME_SIZE], found[STATE_NAME_SIZE];
+	struct reader behind = *l->reader;
+	size_t size;
+	int rc;
+
+	snprintf(wanted, sizeof(wanted), "%s.%u", device->ops->state->name, device->instance);
+	for (unsigned n = 0; n < l->record_count; n++) {
+		l->reader->offset = l->records[n];
+		if (!state_peek(l->reader, found, &size) || strcmp(found, wanted) != 0)
+			continue;
+		l->records[n] = l->records[--l->record_count];
+		rc = load_record(l, device->ops->state, device->instance, device);
+		*l->reader = behind;
+		return rc;
+	}
+	*l->reader = behind;
+	return error_set(l->err, EINVAL, "there is no record '%s', of a device that this machine has", wanted);
+}
+
 static int load_devices(struct loading *l)
 {
 	struct device *device;
-	int rc = 0;
+	int rc = find_records(l);
 
 	list_for_each (device, &l->m->bus->devices, node)
 		if (!rc && device->ops->state)
-			rc = load_record(l, device->ops->state, device->instance, device);
-	return rc;
+			rc = load_device(l, device);
+	if (!rc && l->record_count) {
+		struct reader left = { l->reader->data, l->reader->size, l->records[0] };
+		char name[STATE_NAME_SIZE] = "";
+		size_t size;
+
+		state_peek(&left, name, &size);
+		rc = error_set(l->err, EINVAL, "there is a record '%.64s', of a device that this machine does not have",
+			       name);
+	}
+	return rc ? rc : bus_loaded(l->m->bus, l->err);
 }
 
 static int load_all(struct loading *l)
@@ -346,6 +486,8 @@ static int load_all(struct loading *l)
 
 	if (!rc)
 		rc = load_machine(l);
+	if (!rc)
+		rc = load_plugs(l);
 	if (!rc)
 		rc = load_cpus(l);
 	if (!rc)

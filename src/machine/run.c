@@ -71,10 +71,13 @@ static void restart(struct machine *m, unsigned requests)
 
 static void report_reset(struct machine *m)
 {
+	unsigned index;
+
 	pthread_mutex_lock(&m->run_lock);
-	log_guest("triple fault of vCPU %u, which resets the machine", m->failed->index);
+	index = m->failed->index;
 	m->failed = NULL;
 	pthread_mutex_unlock(&m->run_lock);
+	log_guest("triple fault of vCPU %u, which resets the machine", index);
 }
 
 static void handle_requests(void *machine)

@@ -15,10 +15,8 @@
 /* One more piece, or a longer last one. False: there is no room. */
 static bool add_piece(struct iovec *iov, unsigned *count, unsigned room, uint8_t *host, size_t len)
 {
-	struct iovec *last = *count ? &iov[*count - 1] : NULL;
-
-	if (last && (uint8_t *)last->iov_base + last->iov_len == host) {
-		last->iov_len += len;
+	if (*count && (uint8_t *)iov[*count - 1].iov_base + iov[*count - 1].iov_len == host) {
+		iov[*count - 1].iov_len += len;
 		return true;
 	}
 	if (*count == room)

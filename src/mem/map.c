@@ -33,6 +33,25 @@ static uint64_t free_numbers(const struct guest_mem *mem, uint64_t count)
 	return range_ok(first, count, mem->page_count) ? first : UINT64_MAX;
 }
 
+static bool has_instance(const struct guest_mem *mem, const char *name, unsigned instance)
+{
+	const struct memory *other;
+
+	list_for_each (other, &mem->memories, node)
+		if (other->instance == instance && !strcmp(other->name, name))
+			return true;
+	return false;
+}
+
+static unsigned free_instance(const struct guest_mem *mem, const char *name)
+{
+	unsigned instance = 0;
+
+	while (has_instance(mem, name, instance))
+		instance++;
+	return instance;
+}
+
 /* Sorted by number. */
 static void insert_memory(struct guest_mem *mem, struct memory *memory)
 {
@@ -54,6 +73,7 @@ int memory_init(struct guest_mem *mem, struct memory *memory, enum memory_kind k
 				 name, size, PAGE_SIZE);
 	memory->kind = kind;
 	snprintf(memory->name, sizeof(memory->name), "%s", name);
+	memory->instance = free_instance(mem, memory->name);
 	memory->first = free_numbers(mem, size >> PAGE_SHIFT);
 	if (memory->first == UINT64_MAX)
 		return error_set(err, ENOSPC, "memory '%s' of %" PRIu64 " KiB: devices have %" PRIu64 " MiB in all",

@@ -98,7 +98,8 @@ struct mem_origin {
 struct memory {
 	struct list node;
 	enum memory_kind kind;
-	char name[32];
+	char name[32]; /* and which one of those of that name */
+	unsigned instance;
 	struct host_memory file;
 	uint64_t first;
 	/* origin.c */
@@ -208,7 +209,7 @@ void mem_destroy(struct guest_mem *);
 /* A ROM with these contents, shown at `start`: whole pages. The map is built, no vCPU runs. */
 int mem_add_rom(struct guest_mem *, gpa_t start, const uint8_t *contents, uint64_t size, struct error *);
 
-/* Memory of whole pages, zeros. NULL on error. Before vCPUs run, or while they stand between instructions. */
+/* Memory of whole pages, zeros. It is the first instance of its name that is free, as devices are. NULL on error. Before vCPUs run, or while they stand between instructions. */
 struct memory *memory_create(struct guest_mem *, enum memory_kind, const char *name, uint64_t size, struct error *);
 /* Nothing shows it any more, and mem_commit() was since. */
 void memory_destroy(struct guest_mem *, struct memory *);
@@ -331,12 +332,13 @@ void mem_mark_dirty(struct guest_mem *, const struct mem_page *);
 
 /*
  * The contents of RAM as bytes (record.c): runs of pages that are not all zeros, each with a checksum, in the order of their numbers, which
- * count pages of mem->ram; behind them a run of none. No vCPU runs. -EIO: mem_loss().
+ * count pages of mem->ram; behind them a run of none. Then those of the devices' memories, sorted by their names, each behind a header, and a header without a name. No
+ * vCPU runs. -EIO: mem_loss().
  */
 int mem_save(struct guest_mem *, struct writer *, struct error *);
 /* Looks through what mem_save() wrote; changes nothing but the reader, which is then behind it. -EINVAL names the run. */
 int mem_check(const struct guest_mem *, struct reader *, struct error *);
-/* What mem_check() has found good: RAM has these contents and no others. Decoded code of what was there before is not run again. */
+/* What mem_check() has found good: RAM, and devices' memories, have these contents and no others. Decoded code of what was there before is not run again. */
 void mem_load(struct guest_mem *, struct reader *);
 /* Of all ROM: for comparing machines. */
 uint32_t mem_rom_checksum(const struct guest_mem *);

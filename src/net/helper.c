@@ -27,6 +27,7 @@
 #define MSS_RAISED   (SLIRP_MTU - 40)
 #define INPUT_BATCH  64
 #define HOLD_BELOW   (RING_SIZE / 4) /* free bytes of the ring to the guest */
+#define MOST_FDS     1024	     /* walls.c lets it have no more */
 #define FIXED_FDS    2		     /* in front of libslirp's: the event, the socket */
 #define IDLE_TIMEOUT 1000	     /* ms: what libslirp says when it has nothing to do */
 
@@ -56,8 +57,8 @@ struct helper {
 	struct net_user_spec spec;
 	struct channel channel;
 	struct helper_timer timer;
-	struct pollfd *fds;
-	unsigned fd_count, fd_capacity;
+	struct pollfd fds[MOST_FDS];
+	unsigned fd_count;
 	bool holds; /* the guest is slow: sockets are not read */
 	struct frame_sink to_guest, to_slirp;
 	struct mss_table mss;
@@ -187,7 +188,7 @@ static int add_poll(int fd, int wanted, void *opaque)
 	struct pollfd *p;
 
 	/* What is not in the array is not ready: -1 is libslirp's own word for it. */
-	if (h->fd_count == h->fd_capacity)
+	if (h->fd_count == MOST_FDS)
 		return -1;
 	if (h->holds)
 		wanted &= SLIRP_POLL_OUT;
@@ -391,12 +392,7 @@ int net_helper_main(void)
 	h->to_guest.put = put_to_guest;
 	h->to_slirp.put = put_to_slirp;
 	h->timer.due = INT64_MAX;
-	h->fd_capacity = 1024 + FIXED_FDS;
-	h->fds = calloc(h->fd_capacity, sizeof(*h->fds));
-	if (!h->fds)
-		error_set_errno(&err, ENOMEM, "cannot start");
-	else
-		open_all(h, fds, &answer, &err);
+	open_all(h, fds, &answer, &err);
 	answer.code = err.code;
 	snprintf(answer.text, sizeof(answer.text), "%.255s", err.text);
 	if (send(HELPER_SOCKET, &answer, sizeof(answer), MSG_NOSIGNAL) != (ssize_t)sizeof(answer) || err.code)

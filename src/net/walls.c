@@ -71,15 +71,19 @@ static const int allowed[] = {
 	SCMP_SYS(exit_group),
 };
 
-/* With these values of an argument. */
+/* With these second arguments. */
 static const struct {
 	int call;
-	struct scmp_arg_cmp arg;
+	scmp_datum_t value;
 } allowed_with[] = {
-	{ SCMP_SYS(ioctl), SCMP_A1_32(SCMP_CMP_EQ, FIONREAD) }, { SCMP_SYS(ioctl), SCMP_A1_32(SCMP_CMP_EQ, FIONBIO) },
-	{ SCMP_SYS(fcntl), SCMP_A1_32(SCMP_CMP_EQ, F_GETFL) },	{ SCMP_SYS(fcntl), SCMP_A1_32(SCMP_CMP_EQ, F_SETFL) },
-	{ SCMP_SYS(fcntl), SCMP_A1_32(SCMP_CMP_EQ, F_SETFD) },
+	{ SCMP_SYS(ioctl), FIONREAD }, { SCMP_SYS(ioctl), FIONBIO }, { SCMP_SYS(fcntl), F_GETFL },
+	{ SCMP_SYS(fcntl), F_SETFL },  { SCMP_SYS(fcntl), F_SETFD },
 };
+
+static struct scmp_arg_cmp argument(unsigned n, enum scmp_compare is, scmp_datum_t value)
+{
+	return (struct scmp_arg_cmp){ n, is, value, 0 };
+}
 
 /* A handler's ucontext has the trapped call's arguments: RSI is openat's path. */
 static void trapped(int signal_number, siginfo_t *info, void *context)
@@ -105,8 +109,8 @@ static int allow_sockets(scmp_filter_ctx filter)
 	for (size_t f = 0; f < ARRAY_SIZE(families); f++)
 		for (size_t t = 0; !rc && t < ARRAY_SIZE(types); t++)
 			rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
-					      SCMP_A0_32(SCMP_CMP_EQ, families[f]),
-					      SCMP_A1_32(SCMP_CMP_MASKED_EQ, 0xf, types[t]));
+					      argument(0, SCMP_CMP_EQ, families[f]),
+					      (struct scmp_arg_cmp){ 1, SCMP_CMP_MASKED_EQ, 0xf, types[t] });
 	return rc;
 }
 
@@ -115,9 +119,9 @@ static int allow_resolv_conf(scmp_filter_ctx filter)
 	const scmp_datum_t path = (scmp_datum_t)(uintptr_t)resolv_conf;
 	int rc;
 
-	rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 2, SCMP_A1_64(SCMP_CMP_EQ, path),
-			      SCMP_A2_32(SCMP_CMP_EQ, RESOLV_FLAGS));
-	return rc ? rc : seccomp_rule_add(filter, SCMP_ACT_TRAP, SCMP_SYS(openat), 1, SCMP_A1_64(SCMP_CMP_NE, path));
+	rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 2, argument(1, SCMP_CMP_EQ, path),
+			      argument(2, SCMP_CMP_EQ, RESOLV_FLAGS));
+	return rc ? rc : seccomp_rule_add(filter, SCMP_ACT_TRAP, SCMP_SYS(openat), 1, argument(1, SCMP_CMP_NE, path));
 }
 
 static int add_rules(scmp_filter_ctx filter)
@@ -127,7 +131,8 @@ static int add_rules(scmp_filter_ctx filter)
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(allowed); i++)
 		rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0);
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(allowed_with); i++)
-		rc = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, allowed_with[i].call, 1, &allowed_with[i].arg);
+		rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_with[i].call, 1,
+				      argument(1, SCMP_CMP_EQ, allowed_with[i].value));
 	if (!rc)
 		rc = allow_sockets(filter);
 	if (!rc)

@@ -11,7 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define NAME_MAX_LENGTH 255
+#define NAME_MAX_LENGTH (STATE_NAME_SIZE - 1)
 #define FIELD_HEADER	7 /* tag, element size, count */
 
 struct record_name {
@@ -171,6 +171,27 @@ static int load_field(const struct record_name *name, struct state_change *chang
 	return check_values(name, field, values, err);
 }
 
+/* A hostile name may not reach the terminal as it is. */
+static void make_printable(char name[STATE_NAME_SIZE], const uint8_t *text, uint8_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		name[i] = text[i] >= 0x20 && text[i] < 0x7f ? (char)text[i] : '?';
+	name[length] = 0;
+}
+
+bool state_peek(const struct reader *reader, char name[STATE_NAME_SIZE], size_t *size)
+{
+	struct reader at = *reader;
+	const uint8_t *length = take(&at, 1), *text = length ? take(&at, *length) : NULL;
+	const uint8_t *header = text ? take(&at, 6) : NULL;
+
+	if (!header || !take(&at, load_le32(header + 2)))
+		return false;
+	make_printable(name, text, *length);
+	*size = at.offset - reader->offset;
+	return true;
+}
+
 /* The record's frame: checks that it is the one expected and leaves its payload. */
 static int load_header(const struct record_name *name, const struct state_desc *desc, struct reader *reader,
 		       struct reader *payload, uint16_t *found_version, struct error *err)
@@ -183,14 +204,10 @@ static int load_header(const struct record_name *name, const struct state_desc *
 	if (!header)
 		return error_set(err, EINVAL, "record '%s' is cut off in its header", name->text);
 	if (*length != name->length || memcmp(text, name->text, *length) != 0) {
-		char found[64];
-		size_t i;
+		char found[STATE_NAME_SIZE];
 
-		/* A hostile name may not reach the terminal as it is. */
-		for (i = 0; i < MIN(*length, sizeof(found) - 1); i++)
-			found[i] = text[i] >= 0x20 && text[i] < 0x7f ? (char)text[i] : '?';
-		found[i] = 0;
-		return error_set(err, EINVAL, "found a record '%s'; expected '%s'", found, name->text);
+		make_printable(found, text, *length);
+		return error_set(err, EINVAL, "found a record '%.64s'; expected '%s'", found, name->text);
 	}
 	version = load_le16(header);
 	size = load_le32(header + 2);

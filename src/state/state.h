@@ -101,6 +101,13 @@ int state_save(const struct state_desc *, unsigned instance, const void *object,
 int state_load(const struct state_desc *, unsigned instance, void *object, struct reader *, struct error *);
 
 /*
+ * Of the record at the reader, whatever it is: its name, with ? for what is not printable, and how many bytes it has. False: it is not all there. The record may
+ * still be wrong in any way.
+ */
+#define STATE_NAME_SIZE 256
+bool state_peek(const struct reader *, char name[STATE_NAME_SIZE], size_t *size);
+
+/*
  * Records that are loaded together or not at all. Starts zeroed. state_load_part() is state_load(), but that the object's old
  * values are kept: until state_load_undo() gives them back to all objects, or state_load_keep() forgets them.
  */

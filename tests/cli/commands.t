@@ -29,7 +29,7 @@ check "a full disk is an error" full_disk help
 
 # Everything in the tables is in the manual page, and nothing else.
 manual_agrees() {
-	for c in run audit doctor; do
+	for c in run audit image doctor; do
 		"$doppel" help "$c" | grep -o '^  --[a-z-]*'
 	done | tr -d ' ' | sort -u >"$scratch/help"
 	sed 's/\\-/-/g' docs/doppel.1 | grep -E '^\.BI? --' | grep -o -e '--[a-z-]*' | sort -u >"$scratch/manual"
@@ -52,6 +52,7 @@ check "completion of arguments" completes "virtual" run --clock v
 check "completion of models" completes "v2 v3" run --cpu v
 check "completion of audit's options" completes "--engine" audit --e
 
+check "completion of image's options" completes "--shrink" image --sh
 check "completion of devices" completes "pc-testdev" run --device pc
 check "completion of a device's short form" completes "--debug-console" run --debug-c
 check "completion of what it takes" completes "pty" run --debug-console p

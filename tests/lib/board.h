@@ -49,7 +49,7 @@ static inline void board_request(void *opaque, enum bus_request request)
 }
 
 /* Interrupt controllers for `cpus` CPUs, nothing else. */
-static inline struct board *board_create(unsigned cpus)
+static inline struct board *board_create_with(unsigned cpus, enum clock_kind clock)
 {
 	static const struct lapic_ops ops = {
 		.interrupt = board_interrupt,
@@ -63,7 +63,7 @@ static inline struct board *board_create(unsigned cpus)
 
 	for (unsigned i = 0; i < BOARD_CPUS; i++)
 		opaque[i] = &board->cpus[i];
-	board->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
+	board->clock = clock_create(clock, 0, NULL);
 	board->bus = bus_create(NULL, board->clock, &board->trace, NULL);
 	board->bus->request = board_request;
 	board->bus->request_opaque = board;
@@ -72,10 +72,18 @@ static inline struct board *board_create(unsigned cpus)
 	return board;
 }
 
+static inline struct board *board_create(unsigned cpus) { return board_create_with(cpus, CLOCK_VIRTUAL); }
+
 /* Before there are devices that want it. */
 static inline void board_add_memory(struct board *board, uint64_t size)
 {
 	board->bus->mem = board->mem = mem_create(size, NULL);
+}
+
+/* As if of a device. */
+static inline struct irq_line board_line(struct board *board, unsigned n)
+{
+	return irq_isa_line(bus_find_device(board->bus, "irq", 0), n);
 }
 
 static inline void board_destroy(struct board *board)
@@ -202,6 +210,8 @@ static inline int board_load(struct board *b, const struct writer *records, vtim
 	list_for_each (device, &b->bus->devices, node)
 		if (!rc && device->ops->state)
 			rc = state_load_part(&changes, device->ops->state, device->instance, device, &reader, err);
+	if (!rc)
+		rc = bus_loaded(b->bus, err);
 	if (rc) {
 		state_load_undo(&changes);
 		return rc;

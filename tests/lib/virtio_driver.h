@@ -37,15 +37,17 @@ struct driver {
 };
 
 /* With PCI, interrupts and RAM; the device is the caller's to create. */
-static inline struct driver driver_board(void)
+static inline struct driver driver_board_with(enum clock_kind clock)
 {
-	struct driver d = { .b = board_create(BOARD_CPUS) };
+	struct driver d = { .b = board_create_with(BOARD_CPUS, clock) };
 
 	board_add_memory(d.b, DRIVER_RAM);
 	d.mem = d.b->mem;
 	assert_int_equal(pci_bus_create(d.b->bus, NULL) || piix_type.create(d.b->bus, NULL, NULL), 0);
 	return d;
 }
+
+static inline struct driver driver_board(void) { return driver_board_with(CLOCK_VIRTUAL); }
 
 static inline void driver_end(struct driver *d) { board_destroy(d->b); }
 

@@ -3,7 +3,6 @@
  * engine; what is written there is in the log.
  */
 #include "boot/boot.h"
-#include "bus/bus.h"
 #include "machine/machine.h"
 
 #include <setjmp.h>
@@ -11,48 +10,10 @@
 
 #include <cmocka.h>
 
-#define BAR_SIZE (4ull << 20)
-#define ROUNDS	 300
-#define START	 0x100000
+#include "lib/hard_device.h"
 
-/* ---- the device ---- */
-
-struct shower {
-	struct pci_device pci;
-	struct memory *memory;
-};
-
-static struct memory *shown; /* the last one's, for the test that made it */
-
-static void shower_reset(struct device *device) { pci_reset((struct pci_device *)device); }
-
-static void shower_destroy(struct device *device)
-{
-	struct shower *s = (struct shower *)device;
-
-	pci_remove(&s->pci);
-	mem_commit(device->bus->mem);
-	memory_destroy(device->bus->mem, s->memory);
-	free(s);
-}
-
-static const struct device_ops shower_ops = { .reset = shower_reset, .destroy = shower_destroy };
-
-static int shower_create(struct bus *bus, const void *options, struct error *err)
-{
-	struct shower *s = calloc(1, sizeof(*s));
-
-	(void)options;
-	assert_non_null(s);
-	device_init(&s->pci.device, bus, "shower", &shower_ops);
-	s->memory = shown = memory_create(bus->mem, MEMORY_KIND_DEVICE, "shower", BAR_SIZE, err);
-	if (!s->memory)
-		return -err->code;
-	pci_init_config(&s->pci, 0x1234, 0x5678, 0xff000000, 0, 0, 0);
-	s->pci.bars[0].size = BAR_SIZE;
-	s->pci.bars[0].memory = s->memory;
-	return pci_add(bus, &s->pci, 4, 0, err);
-}
+#define ROUNDS 300
+#define START  0x100000
 
 /* ---- the guest ---- */
 
@@ -63,10 +24,10 @@ static int shower_create(struct bus *bus, const void *options, struct error *err
 asm(".pushsection .rodata\n"
     "bar_guest: .code32\n"
     "mov $0x9000, %esp\n"
-    "mov $0x80002004, %eax\nmov $0xcf8, %edx\nout %eax, %dx\n"
+    "mov $0x80001804, %eax\nmov $0xcf8, %edx\nout %eax, %dx\n"
     "mov $2, %eax\nmov $0xcfc, %edx\nout %eax, %dx\n"
     "xor %ebp, %ebp\nmov $0xe0000000, %esi\n"
-    "1: mov $0x80002010, %eax\nmov $0xcf8, %edx\nout %eax, %dx\n"
+    "1: mov $0x80001810, %eax\nmov $0xcf8, %edx\nout %eax, %dx\n"
     "mov %esi, %eax\nmov $0xcfc, %edx\nout %eax, %dx\n"
     "test %ebp, %ebp\njz 2f\n"
     "mov $1, %bl\ncall *%esi\ncmp %ebp, %eax\njne 9f\n"
@@ -98,9 +59,6 @@ static int load_guest(void *opaque, struct guest_mem *mem, struct cpu_state *sta
 
 static void run(const char *engine, unsigned cpus, bool logged)
 {
-	static const struct device_type type = {
-		.name = "shower", .help = "a BAR that shows memory", .most = 1, .create = shower_create
-	};
 	struct guest_mem *mem = NULL;
 	const struct machine_guest guest = { load_guest, &mem };
 	struct machine_config config = { .guest = &guest,
@@ -108,21 +66,22 @@ static void run(const char *engine, unsigned cpus, bool logged)
 					 .cpus = cpus,
 					 .engine = engine,
 					 .cpu_model = "v2",
-					 .devices = { { .spec = "debug-exit" }, { .spec = "shower", .type = &type } },
+					 .devices = { { .spec = "debug-exit" },
+						      { .spec = "hard", .type = &hard_type } },
 					 .device_count = 2 };
 	struct error err = { 0 };
 	struct machine *machine;
-	uint64_t bitmap[BAR_SIZE / PAGE_SIZE / 64];
+	uint64_t bitmap[HARD_MEMORY / PAGE_SIZE / 64];
 
 	if (machine_create(&machine, &config, &err))
 		fail_msg("%s", err.text);
 	if (logged)
 		mem_dirty_start(mem);
 	assert_int_equal(machine_run(machine), 1);
-	assert_int_equal(load_le32(shown->file.base + 1), ROUNDS);
-	assert_int_equal(load_le32(shown->file.base + 0x1000), ROUNDS);
+	assert_int_equal(load_le32(hard_seen.last->memory->file.base + 1), ROUNDS);
+	assert_int_equal(load_le32(hard_seen.last->memory->file.base + 0x1000), ROUNDS);
 	if (logged) {
-		mem_dirty_collect(mem, shown->first, BAR_SIZE / PAGE_SIZE, bitmap);
+		mem_dirty_collect(mem, hard_seen.last->memory->first, HARD_MEMORY / PAGE_SIZE, bitmap);
 		assert_true(bitmap[0] == 3);
 		for (unsigned n = 1; n < ARRAY_SIZE(bitmap); n++)
 			assert_true(!bitmap[n]);

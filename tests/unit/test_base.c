@@ -276,6 +276,46 @@ static void trace_parses_categories(void **state)
 	free(text);
 }
 
+static void lines_wait_while_output_is_held(void **state)
+{
+	struct trace trace = { 0 };
+	char *text;
+
+	(void)state;
+	capture_begin();
+	assert_int_equal(trace_open(&trace, "irq", NULL, UINT64_MAX, NULL), 0);
+	output_hold();
+	output_hold();
+	log_info("first %d", 1);
+	TRACE(&trace, IRQ, "second");
+	assert_false(output_release());
+	log_warning("third");
+	fprintf(stderr, "held\n");
+	assert_true(output_release());
+	output_write();
+	log_info("no more");
+	trace_close(&trace);
+	text = capture_end();
+	assert_string_equal(text, "held\ndoppel: first 1\nirq: second\ndoppel: warning: third\ndoppel: no more\n");
+	free(text);
+}
+
+static void so_many_lines_wait(void **state)
+{
+	char *text;
+
+	(void)state;
+	capture_begin();
+	output_hold();
+	for (unsigned n = 0; n < 1234; n++)
+		log_info("%u", n);
+	assert_true(output_release());
+	output_write();
+	text = capture_end();
+	assert_non_null(strstr(text, "doppel: 999\ndoppel: warning: 234 lines of the log or a trace were too many"));
+	free(text);
+}
+
 static void trace_ends_at_its_limit(void **state)
 {
 	struct trace trace = { 0 };
@@ -366,6 +406,8 @@ int main(void)
 		cmocka_unit_test(log_keeps_lines_whole),
 		cmocka_unit_test(trace_writes_what_was_asked_for),
 		cmocka_unit_test(trace_parses_categories),
+		cmocka_unit_test(lines_wait_while_output_is_held),
+		cmocka_unit_test(so_many_lines_wait),
 		cmocka_unit_test(trace_ends_at_its_limit),
 		cmocka_unit_test(symbols_by_address),
 		cmocka_unit_test(bug_names_its_place_and_aborts),

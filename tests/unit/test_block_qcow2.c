@@ -30,6 +30,7 @@ static void create(struct block_create_options o)
 
 	if (!o.format)
 		o.format = "qcow2";
+	unlink(o.file);
 	if (block_create(&o, &err))
 		print_message("%s\n", err.text);
 	assert_int_equal(err.code, 0);
@@ -60,6 +61,9 @@ static void assert_whole(const char *file)
 	assert_int_equal(result.errors, 0);
 	assert_int_equal(result.leaks, 0);
 }
+
+/* Nobody loses power here: without syncs, but for those who are for them. */
+#define QUICK .cache = BLOCK_UNSAFE
 
 static void random_session(const char *file, struct random_disk *d, struct block_options options, int steps)
 {
@@ -94,7 +98,7 @@ static void test_cluster_sizes(void **state)
 
 	for (uint64_t size = 512; size <= 2u << 20; size *= 2) {
 		create((struct block_create_options){ .file = f->file[0], .size = DISK + 512, .cluster_size = size });
-		random_image(f->file[0], size, (struct block_options){ .discard = size != 4096 }, 120);
+		random_image(f->file[0], size, (struct block_options){ QUICK, .discard = size != 4096 }, 120);
 	}
 }
 
@@ -105,7 +109,7 @@ static void test_refcount_widths(void **state)
 	for (unsigned n = 1; n <= 64; n *= 2) {
 		create((struct block_create_options){
 			.file = f->file[0], .size = DISK, .cluster_size = n % 3 ? 512 : 4096, .refcount_bits = n });
-		random_image(f->file[0], n, (struct block_options){ .discard = true }, 120);
+		random_image(f->file[0], n, (struct block_options){ QUICK, .discard = true }, 120);
 	}
 }
 
@@ -114,12 +118,12 @@ static void test_versions_and_caches(void **state)
 	struct disk_folder *f = *state;
 
 	create((struct block_create_options){ .file = f->file[0], .size = DISK, .version = 2, .cluster_size = 1024 });
-	random_image(f->file[0], 1, (struct block_options){ .discard = true }, 200);
+	random_image(f->file[0], 1, (struct block_options){ .discard = true }, 60);
 	create((struct block_create_options){
 		.file = f->file[0], .size = DISK, .lazy_refcounts = true, .cluster_size = 512 });
-	random_image(f->file[0], 2, (struct block_options){ .discard = true }, 200);
+	random_image(f->file[0], 2, (struct block_options){ QUICK, .discard = true }, 200);
 	create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 4096 });
-	random_image(f->file[0], 3, (struct block_options){ .cache = BLOCK_NONE }, 200);
+	random_image(f->file[0], 3, (struct block_options){ .cache = BLOCK_NONE }, 60);
 	create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 512 });
 	random_image(f->file[0], 4, (struct block_options){ .cache = BLOCK_UNSAFE }, 200);
 }
@@ -132,14 +136,14 @@ static void test_layers(void **state)
 
 	for (unsigned version = 2; version <= 3; version++) {
 		create((struct block_create_options){ .file = f->file[0], .format = "raw", .size = DISK - 1024 });
-		random_image(f->file[0], 1, (struct block_options){ .format = "raw" }, 100);
+		random_image(f->file[0], 1, (struct block_options){ QUICK, .format = "raw" }, 100);
 		create((struct block_create_options){ .file = f->file[1],
 						      .size = DISK - 65536,
 						      .cluster_size = 2048,
 						      .version = version,
 						      .backing = "image0",
 						      .backing_format = "raw" });
-		random_image(f->file[1], 2, (struct block_options){ .discard = true }, 40);
+		random_image(f->file[1], 2, (struct block_options){ QUICK, .discard = true }, 40);
 		random_init(&base, open_disk(f->file[1], (struct block_options){ .readonly = true }), 1, 1);
 		block_close(base.block);
 		create((struct block_create_options){ .file = f->file[2],
@@ -147,7 +151,7 @@ static void test_layers(void **state)
 						      .version = version,
 						      .backing = "image1",
 						      .backing_format = "qcow2" });
-		random_image(f->file[2], 3, (struct block_options){ .discard = true }, 200);
+		random_image(f->file[2], 3, (struct block_options){ QUICK, .discard = true }, 200);
 		base.block = open_disk(f->file[1], (struct block_options){ .readonly = true });
 		random_compare(&base);
 		block_close(base.block);
@@ -163,7 +167,7 @@ static void test_snapshot(void **state)
 	struct random_disk d, before;
 
 	create((struct block_create_options){ .file = f->file[0], .size = DISK });
-	random_image(f->file[0], 5, (struct block_options){ 0 }, 100);
+	random_image(f->file[0], 5, (struct block_options){ QUICK }, 100);
 	random_init(&before, open_disk(f->file[0], (struct block_options){ .readonly = true }), 1, 1);
 	d.block = open_disk(f->file[0], options);
 	random_init(&d, d.block, 6, 1 << 18);

@@ -44,7 +44,7 @@ static void registers(void **state)
 static void edge_comes_once(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 4);
+	struct irq_line line = board_line(b, 4);
 
 	board_ioapic_entry(b, 4, TO(1) | 0x41);
 	irq_set(&line, true);
@@ -61,7 +61,7 @@ static void edge_comes_once(void **state)
 static void masked_edge_is_lost(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 4);
+	struct irq_line line = board_line(b, 4);
 
 	board_ioapic_entry(b, 4, MASKED | 0x41);
 	irq_set(&line, true);
@@ -72,7 +72,7 @@ static void masked_edge_is_lost(void **state)
 static void isa_interrupt_0_is_on_input_2(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line0 = irq_isa_line(b->bus, 0), line2 = irq_isa_line(b->bus, 2);
+	struct irq_line line0 = board_line(b, 0), line2 = board_line(b, 2);
 
 	board_ioapic_entry(b, 0, 0x50);
 	board_ioapic_entry(b, 2, 0x52);
@@ -85,7 +85,7 @@ static void isa_interrupt_0_is_on_input_2(void **state)
 static void level_waits_for_eoi_and_comes_again(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 20);
+	struct irq_line line = board_line(b, 20);
 
 	board_ioapic_entry(b, 20, LEVEL | 0x61);
 	irq_set(&line, true);
@@ -106,7 +106,7 @@ static void level_waits_for_eoi_and_comes_again(void **state)
 static void level_comes_when_unmasked(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 20);
+	struct irq_line line = board_line(b, 20);
 
 	board_ioapic_entry(b, 20, MASKED | LEVEL | 0x61);
 	irq_set(&line, true);
@@ -118,7 +118,7 @@ static void level_comes_when_unmasked(void **state)
 static void eoi_register_and_change_to_edge_clear_remote_irr(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 20);
+	struct irq_line line = board_line(b, 20);
 
 	board_ioapic_entry(b, 20, LEVEL | 0x61);
 	irq_set(&line, true);
@@ -138,7 +138,7 @@ static void eoi_register_and_change_to_edge_clear_remote_irr(void **state)
 static void level_without_taker_does_not_wait(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 20);
+	struct irq_line line = board_line(b, 20);
 
 	lapic_wr(b, 1, 0xf0, 0xff); /* software-disabled */
 	board_ioapic_entry(b, 20, TO(1) | LEVEL | 0x61);
@@ -151,7 +151,7 @@ static void level_without_taker_does_not_wait(void **state)
 static void logical_destinations(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 21);
+	struct irq_line line = board_line(b, 21);
 
 	for (unsigned i = 0; i < BOARD_CPUS; i++)
 		lapic_wr(b, i, 0xd0, 1u << (24 + i));
@@ -214,7 +214,7 @@ static void message_signalled(void **state)
 static void extint_message_fetches_the_8259s_vector(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 5);
+	struct irq_line line = board_line(b, 5);
 
 	board_pic_init(b);
 	lapic_wr(b, 0, 0x350, MASKED);

@@ -222,7 +222,7 @@ static void narrow_and_wide_accesses(void **state)
 static void the_8259_through_lint0(void **state)
 {
 	struct board *b = *state;
-	struct irq_line line = irq_isa_line(b->bus, 3);
+	struct irq_line line = board_line(b, 3);
 
 	board_pic_init(b);
 	lapic_wr(b, 0, LINT0, MASKED | 0x700);

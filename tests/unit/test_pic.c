@@ -13,7 +13,7 @@ static int setup(void **state)
 	struct board *b = board_create(1);
 
 	for (unsigned i = 0; i < 16; i++)
-		lines[i] = irq_isa_line(b->bus, i);
+		lines[i] = board_line(b, i);
 	board_pic_init(b);
 	*state = b;
 	return 0;
@@ -242,7 +242,7 @@ static void initialisation_without_icw4_or_slave(void **state)
 static void shared_line_is_high_while_any_source_is(void **state)
 {
 	struct board *b = *state;
-	struct irq_line other = irq_isa_line(b->bus, 4);
+	struct irq_line other = board_line(b, 4);
 
 	outb(b, 0x4d0, 0x10);
 	irq_set(&lines[4], true);

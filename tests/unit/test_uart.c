@@ -41,6 +41,8 @@ size_t chardev_write(struct chardev *chardev, const void *data, size_t size)
 	return chardev->room;
 }
 
+size_t chardev_room(struct chardev *chardev) { return chardev->room; }
+
 void chardev_resume(struct chardev *chardev) { chardev->resumes++; }
 
 static struct chardev line;

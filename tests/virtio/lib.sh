@@ -6,11 +6,11 @@
 # With modprobe's own parameters in $modprobe, e.g. force_legacy=1.
 modprobe=
 
-# guest_with FILE...: what a guest finds in /, besides busybox and the drivers; with it $script, run instead of a shell.
+# guest_with -|FILE...: what a guest finds in /, besides busybox and the drivers; with it $script, run instead of a shell.
 guest_with() {
 	rm -rf "$scratch/root"
 	mkdir "$scratch/root"
-	[ $# = 0 ] || cp "$@" "$scratch/root"
+	[ "$*" = - ] || cp "$@" "$scratch/root"
 	printf '#!/bin/sh\nset -e\nmodprobe virtio_pci %s\n%s\necho all is "we"ll\n' "$modprobe" "$script" >"$scratch/root/run"
 	chmod 755 "$scratch/root/run"
 	(cd "$scratch/root" && find . | cpio -o -H newc --quiet --owner=0:0) |

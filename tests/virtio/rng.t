@@ -10,7 +10,7 @@ reads() {
 [ \$(dd if=/dev/hwrng bs=4k count=1 2>/dev/null | gzip | wc -c) -gt 4000 ]
 grep -q '^0\\{28\\}1100$1' /sys/bus/virtio/devices/virtio0/features
 grep -q '$2.*virtio0' /proc/interrupts"
-	guest_with
+	guest_with -
 }
 modern=1
 legacy=0

@@ -90,7 +90,7 @@ static char *find(const struct qcow2 *q, enum block_backing rule, struct error *
 struct image *qcow2_open_backing(const struct qcow2 *q, const struct block_options *options, bool readonly,
 				 unsigned depth, struct error *err)
 {
-	struct block_options below = { .readonly = true,
+	struct block_options below = { .readonly = readonly,
 				       .unlocked = options->unlocked && readonly,
 				       .cache = options->cache,
 				       .backing = options->backing };

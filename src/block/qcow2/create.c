@@ -82,7 +82,8 @@ static size_t put_extension(uint8_t *at, uint32_t type, const void *data, size_t
 
 int qcow2_put_names(uint8_t *cluster, uint64_t size, uint64_t at, const char *backing, const char *format)
 {
-	size_t room = backing ? 8 + align_up(strlen(format), 8) + 8 + strlen(backing) : 8;
+	size_t length = backing ? strlen(backing) : 0;
+	size_t room = backing ? 8 + align_up(strlen(format), 8) + 8 + length + 1 : 8;
 
 	if (!range_ok(at, room, size))
 		return -ENOSPC;
@@ -93,9 +94,9 @@ int qcow2_put_names(uint8_t *cluster, uint64_t size, uint64_t at, const char *ba
 		return 0;
 	at += put_extension(cluster + at, EXTENSION_BACKING_FORMAT, format, strlen(format));
 	at += 8; /* the end of the extensions: zeros */
-	memcpy(cluster + at, backing, strlen(backing));
+	memcpy(cluster + at, backing, length + 1);
 	store_be64(cluster + 8, at);
-	store_be32(cluster + 16, (uint32_t)strlen(backing));
+	store_be32(cluster + 16, (uint32_t)length);
 	return 0;
 }
 
@@ -157,20 +158,36 @@ static int write_all(struct file *file, const struct layout *l, const uint8_t *h
 	return rc ? rc : file_write_bytes(file, 0, header, BIT(l->cluster_bits));
 }
 
+/* What is to be written, and its header's cluster, which is the caller's to free. */
+static int prepare(const struct block_create_options *o, struct layout *l, uint8_t **header, struct error *err)
+{
+	int rc = check_options(o, err);
+
+	*header = NULL;
+	if (!rc)
+		rc = plan(o, l, err);
+	if (rc)
+		return rc;
+	*header = calloc(1, BIT(l->cluster_bits));
+	return *header ? put_header(*header, o, l, err) : error_set_errno(err, ENOMEM, "make '%s'", o->file);
+}
+
+int qcow2_can_create(const struct block_create_options *o, struct error *err)
+{
+	struct layout l;
+	uint8_t *header;
+	int rc = prepare(o, &l, &header, err);
+
+	free(header);
+	return rc;
+}
+
 int qcow2_create(struct file *file, const struct block_create_options *o, struct error *err)
 {
 	struct layout l;
 	uint8_t *header;
-	int rc = check_options(o, err);
+	int rc = prepare(o, &l, &header, err);
 
-	if (!rc)
-		rc = plan(o, &l, err);
-	if (rc)
-		return rc;
-	header = calloc(1, BIT(l.cluster_bits));
-	if (!header)
-		return error_set_errno(err, ENOMEM, "make '%s'", o->file);
-	rc = put_header(header, o, &l, err);
 	if (!rc) {
 		rc = write_all(file, &l, header);
 		if (rc)

@@ -67,8 +67,8 @@ static int check_place(const struct raw_header *raw, const char *what, uint64_t 
 {
 	uint64_t end = align_up(MIN(file_size, (uint64_t)INT64_MAX), BIT(h->cluster_bits));
 
-	if (offset & (BIT(h->cluster_bits) - 1))
-		return bad(raw, err, "%s is at %#" PRIx64 "; expected a multiple of the cluster size %llu", what,
+	if (!offset || offset & (BIT(h->cluster_bits) - 1))
+		return bad(raw, err, "%s is at %#" PRIx64 "; expected a multiple of the cluster size %llu, not 0", what,
 			   offset, BIT(h->cluster_bits));
 	if (!range_ok(offset, bytes, end))
 		return bad(raw, err,
@@ -110,7 +110,7 @@ static int check_tables(const struct raw_header *raw, const struct qcow2_header 
 			   (uint64_t)REFTABLE_MAX >> h->cluster_bits);
 	if (h->snapshot_count > SNAPSHOTS_MAX)
 		return bad(raw, err, "%u snapshots; at most %u are possible", h->snapshot_count, SNAPSHOTS_MAX);
-	if (check_place(raw, "the L1 table", h->l1_offset, h->l1_size * 8ull, h, file_size, err) ||
+	if ((h->l1_size && check_place(raw, "the L1 table", h->l1_offset, h->l1_size * 8ull, h, file_size, err)) ||
 	    check_place(raw, "the refcount table", h->reftable_offset, reftable, h, file_size, err))
 		return -EINVAL;
 	return h->snapshot_count ? check_place(raw, "the snapshot table", h->snapshot_offset, 1, h, file_size, err) : 0;

@@ -83,8 +83,11 @@ static int qcow2_read(struct image *image, uint64_t offset, uint64_t size, struc
 
 #define ELSE_ALONE 1 /* not there: the caller must be alone */
 
-static int check_no_table(struct qcow2 *q, const struct mapping *m)
+static int check_place(struct qcow2 *q, const struct mapping *m)
 {
+	if ((m->host + m->length - 1) >> q->cluster_bits >= q->end)
+		return qcow2_is_corrupt(q, "a cluster of data is at %#llx, behind the end of the file",
+					(unsigned long long)m->host);
 	for (uint64_t n = m->host >> q->cluster_bits; n <= (m->host + m->length - 1) >> q->cluster_bits; n++)
 		if (set_has(&q->metadata, n))
 			return qcow2_is_corrupt(q, "cluster %llu is of a table and of data", (unsigned long long)n);
@@ -99,7 +102,7 @@ static int look_for_place(struct qcow2 *q, uint64_t offset, uint64_t size, bool 
 		return rc;
 	rc = q->corrupt ? -EIO : qcow2_lookup(q, offset, size, nowait, m);
 	if (!rc && m->kind == MAP_DATA && m->copied)
-		rc = check_no_table(q, m);
+		rc = check_place(q, m);
 	else if (!rc)
 		rc = ELSE_ALONE;
 	pthread_mutex_unlock(&q->lock);
@@ -234,6 +237,7 @@ static int fill_name(struct qcow2 *q, const struct fill *f)
 	uint64_t index;
 	int rc = qcow2_table_for_write(q, f->offset, false, &table, &index);
 
+	q->data_first = true;
 	for (uint64_t n = 0; n < f->new.count && !rc; n++)
 		rc = qcow2_set_entry(q, table, index + n, (f->new.first + n) << q->cluster_bits | ENTRY_COPIED);
 	return rc;

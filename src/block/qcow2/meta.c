@@ -3,8 +3,8 @@
  * refcounts and new L2 tables, then the L2 tables that name what was counted, and L1, which names new L2 tables. A cluster that nobody names
  * any more is given out again only when that is durable.
  *
- * A process that is killed has written in this order; a host that loses power may not have, so syncs come between. An image that is marked as
- * written to (version 3) needs them for new L2 tables alone: its refcounts are made anew when it is opened next (check.c).
+ * A process that is killed has written in this order; a host that loses power may not have, so a sync comes between: data and what is new, then
+ * what names it.
  */
 #include "block/qcow2/qcow2.h"
 
@@ -34,13 +34,15 @@ static int write_l1(struct qcow2 *q)
 
 static int write_all(struct qcow2 *q, bool refcounts)
 {
-	bool counted = false, fresh = false, any = false;
-	int rc = refcounts ? cache_write(q, &q->refblocks, false, &counted) : 0;
+	bool fresh = false, any = false;
+	int rc = refcounts ? cache_write(q, &q->refblocks, false, &any) : 0;
 
 	if (!rc)
 		rc = cache_write(q, &q->l2, true, &fresh);
-	if (!rc && (fresh || (counted && q->header.version == 2)))
+	if (!rc && (fresh || q->data_first))
 		rc = file_sync(q->image.file);
+	if (!rc)
+		q->data_first = false;
 	if (!rc)
 		rc = cache_write(q, &q->l2, false, &any);
 	if (!rc)

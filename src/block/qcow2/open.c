@@ -9,6 +9,7 @@
 
 #define L2_CACHE   (16u << 20) /* bytes */
 #define L2_TABLES  4096u
+#define REF_CACHE  (2u << 20) /* bytes */
 #define REF_BLOCKS 64u
 
 /* ---- marks ---- */
@@ -82,8 +83,9 @@ static int load_table(struct qcow2 *q, const char *what, uint64_t offset, uint64
 static int init_caches(struct qcow2 *q, struct error *err)
 {
 	unsigned tables = (unsigned)MIN(L2_TABLES, MAX(L2_CACHE >> q->cluster_bits, 4));
+	unsigned blocks = MIN(REF_BLOCKS, MAX(REF_CACHE >> q->cluster_bits, 4));
 
-	if (cache_init(&q->l2, q->header.l1_size, tables) || cache_init(&q->refblocks, REF_BLOCKS, REF_BLOCKS))
+	if (cache_init(&q->l2, q->header.l1_size, tables) || cache_init(&q->refblocks, blocks, blocks))
 		return error_set_errno(err, ENOMEM, "open '%s'", q->image.file->path);
 	return 0;
 }
@@ -94,9 +96,9 @@ int qcow2_claim(struct qcow2 *q, const char *what, uint64_t offset, uint64_t byt
 {
 	uint64_t first = offset >> q->cluster_bits;
 
-	if (!offset && strcmp(what, "header") != 0)
+	if (!offset)
 		return 0;
-	if (in_cluster(q, offset))
+	if (in_cluster(q, offset) || first >= clusters_for(q, atomic_load(&q->image.file->size)))
 		return error_set(err, EINVAL, "'%s' is damaged: %s at %#llx; 'doppel image check' tells more",
 				 q->image.file->path, what, (unsigned long long)offset);
 	for (uint64_t n = first; n < first + clusters_for(q, bytes); n++) {
@@ -130,10 +132,11 @@ static int claim_snapshots(struct qcow2 *q, struct error *err)
 static int claim_tables(struct qcow2 *q, struct error *err)
 {
 	const struct qcow2_header *h = &q->header;
-	int rc = qcow2_claim(q, "header", 0, 1, err);
+	int rc = set_add(&q->metadata, 0); /* the header */
 
-	if (!rc)
-		rc = qcow2_claim(q, "L1 table", h->l1_offset, h->l1_size * 8ull, err);
+	if (rc)
+		return error_set_errno(err, -rc, "open '%s'", q->image.file->path);
+	rc = qcow2_claim(q, "L1 table", h->l1_offset, h->l1_size * 8ull, err);
 	if (!rc)
 		rc = qcow2_claim(q, "refcount table", h->reftable_offset, q->reftable_size * 8, err);
 	for (uint64_t n = 0; n < q->reftable_size && !rc; n++)
@@ -143,14 +146,15 @@ static int claim_tables(struct qcow2 *q, struct error *err)
 	return rc ? rc : claim_snapshots(q, err);
 }
 
-/* Where the file ends, by its size and by what is counted: clusters may be in use that were never written. */
+/* Where the file ends, by its size, which a disk's says nothing of, and by what is counted: clusters may be in use that were never written. */
 static int find_end(struct qcow2 *q, struct error *err)
 {
+	bool device = q->image.file->is_device;
 	uint64_t last = q->reftable_size;
 	int rc = 0;
 
-	q->end = clusters_for(q, atomic_load(&q->image.file->size));
-	q->fresh_from = q->image.file->is_device ? UINT64_MAX : q->end;
+	q->end = device ? 0 : clusters_for(q, atomic_load(&q->image.file->size));
+	q->fresh_from = device ? UINT64_MAX : q->end;
 	while (last && !q->reftable[last - 1])
 		last--;
 	for (uint64_t n = last << q->refblock_bits; last && n > (last - 1) << q->refblock_bits && n > q->end; n--) {
@@ -161,6 +165,11 @@ static int find_end(struct qcow2 *q, struct error *err)
 			return error_set_errno(err, -rc, "cannot read the refcounts of '%s'", q->image.file->path);
 		if (!value)
 			continue;
+		if (n - q->end > BIT(q->refblock_bits) && !device && !q->checked)
+			return error_set(err, EINVAL,
+					 "'%s' is damaged: cluster %llu, far behind its end, is counted; 'doppel image "
+					 "check -r leaks' repairs it",
+					 q->image.file->path, (unsigned long long)n - 1);
 		q->end = n;
 		break;
 	}

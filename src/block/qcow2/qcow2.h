@@ -127,7 +127,8 @@ struct qcow2 {
 	uint64_t fresh_from;	     /* those from there on were never written: zeros */
 	struct clusters *freed;	     /* in use until what no longer names them is durable */
 	size_t freed_count, freed_room;
-	bool marked; /* as written to, in the file */
+	bool data_first; /* L2 tables name new clusters, which must be durable before */
+	bool marked;	 /* as written to, in the file */
 	bool corrupt;
 	_Atomic bool failed; /* metadata could not be written: the mark stays */
 

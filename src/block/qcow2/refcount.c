@@ -93,7 +93,7 @@ static int change(struct qcow2 *q, uint64_t cluster, bool more, bool *unused)
 int qcow2_release(struct qcow2 *q, struct clusters c)
 {
 	for (uint64_t n = c.first; n < c.first + c.count; n++) {
-		bool unused;
+		bool unused = false;
 		int rc;
 
 		if (set_has(&q->metadata, n))
@@ -119,7 +119,7 @@ int qcow2_free_later(struct qcow2 *q, struct clusters c)
 		last->count += c.count;
 		return 0;
 	}
-	if (q->freed_count == q->freed_room) {
+	if (!q->freed || q->freed_count == q->freed_room) {
 		size_t room = q->freed_room ? q->freed_room * 2 : 64;
 		struct clusters *larger = realloc(q->freed, room * sizeof(*larger));
 
@@ -408,8 +408,8 @@ int qcow2_set_refcount(struct qcow2 *q, uint64_t cluster, uint64_t value)
 		if (!rc)
 			rc = get_block(q, cluster, false, &block);
 	}
-	if (rc)
-		return rc;
+	if (rc || !block)
+		return rc ? rc : -EIO;
 	refcount_store(block->data, q->header.refcount_order, in_block(q, cluster), value);
 	block->dirty = true;
 	return 0;

@@ -90,7 +90,7 @@ static int coprocessor_create(struct bus *bus, const void *options, struct error
 	if (!c)
 		return error_set(err, ENOMEM, "out of memory for the coprocessor's error port");
 	device_init(&c->device, bus, "coprocessor", &coprocessor_ops);
-	c->irq = irq_isa_line(bus, COPROCESSOR_IRQ);
+	c->irq = irq_isa_line(&c->device, COPROCESSOR_IRQ);
 	c->range =
 		(struct bus_range){ .start = PORT, .size = 1, .sizes = 1, .device = &c->device, .write = port_write };
 	return bus_map(bus, BUS_PIO, &c->range, err);

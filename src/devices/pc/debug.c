@@ -79,6 +79,7 @@ static uint64_t console_read(struct device *device, uint64_t offset, unsigned si
 	return CONSOLE_PORT; /* how software finds out that it is there */
 }
 
+/* It has nothing that would need a lock. */
 static void console_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	struct debug_port *port = (struct debug_port *)device;
@@ -86,15 +87,18 @@ static void console_write(struct device *device, uint64_t offset, unsigned size,
 
 	(void)offset;
 	(void)size;
-	if (port->chardev)
-		chardev_write(port->chardev, &byte, 1);
+	if (!port->chardev)
+		return;
+	lock_waits(&device->bus->locks, true);
+	chardev_write(port->chardev, &byte, 1);
+	lock_waits(&device->bus->locks, false);
 }
 
 static int debug_console_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct debug_console_options *o = options;
 	struct bus_range range = {
-		.start = CONSOLE_PORT, .size = 1, .sizes = 1, .read = console_read, .write = console_write
+		CONSOLE_PORT, 1, 1, .takes_locks = true, .read = console_read, .write = console_write
 	};
 	int rc = debug_port_create(bus, "debug-console", &range, o->chardev, err);
 

@@ -254,8 +254,8 @@ static int kbc_create(struct bus *bus, const void *options, struct error *err)
 	if (!kbc)
 		return error_set(err, ENOMEM, "out of memory for the keyboard controller");
 	device_init(&kbc->device, bus, "kbc", &kbc_ops);
-	kbc->irq1 = irq_isa_line(bus, 1);
-	kbc->irq12 = irq_isa_line(bus, 12);
+	kbc->irq1 = irq_isa_line(&kbc->device, 1);
+	kbc->irq12 = irq_isa_line(&kbc->device, 12);
 	kbc_reset(&kbc->device);
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges) && !result; i++) {
 		kbc->ranges[i] = ranges[i];

@@ -430,7 +430,7 @@ static int pm_create(struct bus *bus, struct error *err)
 	pci->config[PMREGMISC] = 1;
 	pci->config_mask[PMREGMISC] = 1;
 	pci->config_written = pm_config_written;
-	pm->sci = irq_isa_line(bus, ACPI_SCI_IRQ);
+	pm->sci = irq_isa_line(&pm->pci.device, ACPI_SCI_IRQ);
 	pm->registers = (struct bus_range){ .size = PM_SIZE,
 					    .sizes = 1 | 2 | 4,
 					    .device = &pci->device,

@@ -533,7 +533,7 @@ static int pit_create(struct bus *bus, const void *options, struct error *err)
 		return error_set(err, ENOMEM, "out of memory for the interval timer");
 	device_init(&pit->device, bus, "pit", &pit_ops);
 	device_timer_init(&pit->device, &pit->timer, "pit", edge_due, pit);
-	pit->irq = irq_isa_line(bus, 0);
+	pit->irq = irq_isa_line(&pit->device, 0);
 	pit_reset(&pit->device);
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges) && !result; i++) {
 		pit->ranges[i] = ranges[i];

@@ -459,7 +459,7 @@ int rtc_create(struct bus *bus, unsigned cpu_count, struct error *err)
 		return error_set(err, ENOMEM, "out of memory for the real-time clock");
 	device_init(&rtc->device, bus, "rtc", &rtc_ops);
 	device_timer_init(&rtc->device, &rtc->timer, "rtc", event_due, rtc);
-	rtc->irq = irq_isa_line(bus, 8);
+	rtc->irq = irq_isa_line(&rtc->device, 8);
 	rtc->battery.cmos[RTC_A] = 0x26; /* 32,768 Hz, periodic rate 1,024 Hz */
 	rtc->battery.cmos[RTC_B] = B_24H;
 	rtc->battery.cmos[RTC_D] = D_VRT;

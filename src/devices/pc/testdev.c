@@ -124,7 +124,7 @@ static int testdev_create(struct bus *bus, const void *options, struct error *er
 		return error_set(err, ENOMEM, "out of memory for pc-testdev");
 	device_init(&t->device, bus, "pc-testdev", &testdev_ops);
 	for (unsigned n = 0; n < LINES; n++)
-		t->irq[n] = irq_isa_line(bus, n);
+		t->irq[n] = irq_isa_line(&t->device, n);
 	for (unsigned n = 0; !rc && n < ARRAY_SIZE(ranges); n++) {
 		t->ranges[n] = ranges[n].range;
 		t->ranges[n].device = &t->device;

@@ -1,7 +1,7 @@
 /*
  * The 16550A UART (National Semiconductor PC16550D data sheet), COM1..COM4. Receives through its FIFO with flow control from the
- * character device; what is transmitted goes straight to it, so that the transmitter is empty again at once, unless the character
- * device's queue is nearly full.
+ * character device; what is transmitted goes straight to it, so that the transmitter is empty again when the guest's write is over, unless the
+ * character device's queue is nearly full. Who writes to the host has no lock meanwhile.
  */
 #include "devices/devices.h"
 
@@ -85,6 +85,7 @@ struct uart {
 	struct device device;
 	STATE_FIELDS(UART_STATE)
 	struct chardev *chardev;
+	unsigned sending; /* bytes on their way to it, by vCPUs that write them; 0 when these are stopped */
 	struct irq_line irq;
 	unsigned n; /* COM(n + 1) */
 	struct bus_range range;
@@ -356,38 +357,60 @@ static void transmitter_empty(struct uart *uart)
 	uart->thre_pending = true;
 }
 
+/* Is it empty, or does it stay busy? */
+static void settle_transmitter(struct uart *uart)
+{
+	if (uart->sending)
+		return; /* who sends comes here again */
+	/* Loaded from a snapshot, it may find that nothing is connected here. */
+	if (uart->chardev && chardev_room(uart->chardev) < TX_ROOM)
+		arm(&uart->transmit_timer, &uart->transmit_at, clock_now(uart->device.bus->clock) + TX_RETRY);
+	else
+		transmitter_empty(uart);
+	update_irq(uart);
+}
+
 static void transmit_retry(void *opaque)
 {
 	struct uart *uart = opaque;
 
 	uart->transmit_at = VTIME_NEVER;
-	/* Loaded from a snapshot, it may find that nothing is connected here. */
-	if (uart->chardev && chardev_write(uart->chardev, "", 0) < TX_ROOM) {
-		arm(&uart->transmit_timer, &uart->transmit_at, clock_now(uart->device.bus->clock) + TX_RETRY);
-		return;
-	}
-	transmitter_empty(uart);
-	update_irq(uart);
+	settle_transmitter(uart);
 }
 
-static void transmit(struct uart *uart, uint8_t byte)
+/* A byte is in the transmitter. True: it is to be sent. */
+static bool transmit(struct uart *uart, uint8_t byte)
 {
-	size_t room = TX_ROOM;
-
 	uart->thre_pending = false;
+	if (!(uart->mcr & MCR_LOOP) && uart->chardev) {
+		uart->lsr &= ~(LSR_THRE | LSR_TEMT);
+		uart->sending++;
+		return true;
+	}
 	if (uart->mcr & MCR_LOOP) {
 		uart->looped = true;
 		push(uart, byte);
 		restart_timeout(uart);
-	} else if (uart->chardev) {
-		room = chardev_write(uart->chardev, &byte, 1);
 	}
-	if (room >= TX_ROOM) {
-		transmitter_empty(uart);
-	} else {
-		uart->lsr &= ~(LSR_THRE | LSR_TEMT);
-		arm(&uart->transmit_timer, &uart->transmit_at, clock_now(uart->device.bus->clock) + TX_RETRY);
-	}
+	transmitter_empty(uart);
+	return false;
+}
+
+/*
+ * Without the lock. Until it is out the transmitter is not empty, and the guest's instruction not over: a byte that comes behind this one in the
+ * guest's order, of whichever vCPU, is sent behind it.
+ */
+static void send(struct uart *uart, uint8_t byte)
+{
+	struct lock_group *locks = &uart->device.bus->locks;
+
+	lock_waits(locks, true);
+	chardev_write(uart->chardev, &byte, 1);
+	lock_waits(locks, false);
+	lock_take(uart->device.lock);
+	uart->sending--;
+	settle_transmitter(uart);
+	lock_drop(uart->device.lock);
 }
 
 /* ---- registers ---- */
@@ -421,13 +444,11 @@ static uint8_t read_msr(struct uart *uart)
 	return value;
 }
 
-static uint64_t uart_read(struct device *device, uint64_t offset, unsigned size)
+static uint64_t read_register(struct uart *uart, uint64_t offset)
 {
-	struct uart *uart = (struct uart *)device;
 	bool dlab = uart->lcr & LCR_DLAB;
 	uint8_t value = 0;
 
-	(void)size;
 	switch (offset) {
 	case RBR_THR: value = dlab ? uart->divisor & 0xff : pop(uart); break;
 	case IER: value = dlab ? uart->divisor >> 8 : uart->ier; break;
@@ -459,21 +480,19 @@ static void write_fcr(struct uart *uart, uint8_t value)
 	uart->fcr = value & FCR_ENABLE ? value & 0xc9 : 0;
 }
 
-static void uart_write(struct device *device, uint64_t offset, unsigned size, uint64_t data)
+/* True: the byte is to be sent, and the interrupt line is to follow when it was. */
+static bool write_register(struct uart *uart, uint64_t offset, uint8_t value)
 {
-	struct uart *uart = (struct uart *)device;
 	bool dlab = uart->lcr & LCR_DLAB;
-	uint8_t value = (uint8_t)data;
 
-	(void)size;
 	if (uart->polls < POLLS)
 		uart->polls = 0; /* it does something else in between */
 	switch (offset) {
 	case RBR_THR:
 		if (dlab)
 			uart->divisor = (uart->divisor & 0xff00) | value;
-		else
-			transmit(uart, value);
+		else if (transmit(uart, value))
+			return true;
 		break;
 	case IER:
 		if (dlab)
@@ -493,6 +512,31 @@ static void uart_write(struct device *device, uint64_t offset, unsigned size, ui
 	default: break; /* LSR and MSR are read-only */
 	}
 	update_irq(uart);
+	return false;
+}
+
+static uint64_t uart_read(struct device *device, uint64_t offset, unsigned size)
+{
+	uint64_t value;
+
+	(void)size;
+	lock_take(device->lock);
+	value = read_register((struct uart *)device, offset);
+	lock_drop(device->lock);
+	return value;
+}
+
+static void uart_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct uart *uart = (struct uart *)device;
+	bool sends;
+
+	(void)size;
+	lock_take(device->lock);
+	sends = write_register(uart, offset, (uint8_t)value);
+	lock_drop(device->lock);
+	if (sends)
+		send(uart, (uint8_t)value);
 }
 
 /* ---- life ---- */
@@ -569,10 +613,11 @@ int uart_create(struct bus *bus, unsigned n, struct chardev *chardev, struct err
 	device_timer_init(&uart->device, &uart->held_timer, "uart-held", come_back, uart);
 	device_timer_init(&uart->device, &uart->transmit_timer, "uart-transmit", transmit_retry, uart);
 	uart->n = n;
-	uart->irq = irq_isa_line(bus, places[n].irq);
+	uart->irq = irq_isa_line(&uart->device, places[n].irq);
 	uart->range = (struct bus_range){ .start = places[n].port,
 					  .size = 8,
 					  .sizes = 1,
+					  .takes_locks = true,
 					  .device = &uart->device,
 					  .read = uart_read,
 					  .write = uart_write };

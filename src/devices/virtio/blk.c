@@ -17,6 +17,8 @@
 #define SEGMENT_SIZE 16u	/* of a discard */
 #define SECTORS_MOST (1u << 22) /* of one discard, or zeroes */
 #define DISKS_MOST   24
+#define HERE_MOST                                                                                                      \
+	(1u << 20) /* bytes that one kick reads and writes where the driver kicks: other vCPUs may wait for it */
 /* What CHS counts up to */
 #define HEADS	       16u
 #define TRACK_SECTORS  63u
@@ -105,6 +107,7 @@ struct virtio_blk {
 	const char *serial;
 	bool in_line;			       /* virtual time */
 	struct blk_request *here[QUEUES_MOST]; /* what is being done where the driver kicks */
+	size_t here_left[QUEUES_MOST];	       /* bytes */
 };
 
 static struct virtio_blk *of(struct virtio_device *v) { return (struct virtio_blk *)v; }
@@ -184,11 +187,22 @@ static bool hand_over(struct virtio_blk *blk, const struct blk_request *here)
 	return true;
 }
 
+/* Done without waiting for anything? */
+static bool done_here(struct virtio_blk *blk, struct blk_request *r)
+{
+	size_t *left = &blk->here_left[r->queue->index];
+
+	if (r->block.size > *left || block_try(blk->block, &r->block))
+		return false;
+	*left -= r->block.size;
+	return true;
+}
+
 static void submit(struct virtio_blk *blk, struct blk_request *r)
 {
 	if (blk->in_line) {
 		block_do(blk->block, &r->block);
-	} else if (block_try(blk->block, &r->block)) {
+	} else if (!done_here(blk, r)) {
 		if (hand_over(blk, r))
 			return;
 		r->block.result = -ENOMEM;
@@ -296,7 +310,11 @@ static void serve(struct virtio_queue *q, const struct virtio_chain *c)
 	}
 }
 
-static void kick(struct virtio_queue *q) { virtqueue_serve(q, serve); }
+static void kick(struct virtio_queue *q)
+{
+	of(q->virtio)->here_left[q->index] = HERE_MOST;
+	virtqueue_serve(q, serve);
+}
 
 /* ---- configuration ---- */
 

@@ -153,63 +153,55 @@ static void give_back(struct virtio_queue *q, struct buffers *b)
 		virtqueue_unpop(q);
 }
 
-/* Room for so many bytes, in one buffer unless they may be merged. */
-static enum fill collect(struct virtio_queue *q, size_t size, struct buffers *b)
+/* Room for header and frame, the header in the first buffer; in one buffer unless they may be merged. */
+static enum fill collect(struct virtio_queue *q, size_t header, size_t size, struct buffers *b)
 {
 	bool merges = virtio_has(q->virtio, NET_F_MRG_RXBUF);
 	struct virtio_chain c;
 
 	b->count = b->pieces_used = 0;
-	for (b->size = 0; b->size < size; b->size += c.in_size) {
+	do {
 		if (b->count && (!merges || b->count == q->size))
 			return TOO_LARGE;
 		if (!virtqueue_pop(q, &c))
 			return NO_BUFFERS;
+		b->size = (b->count ? b->size : 0) + c.in_size;
 		b->count++;
-		if (virtio_chain_pieces(&c) > VIRTIO_MAX_PIECES - b->pieces_used)
+		if (b->size < header || virtio_chain_pieces(&c) > VIRTIO_MAX_PIECES - b->pieces_used)
 			return TOO_LARGE;
 		virtio_chain_copy(&b->chains[b->count - 1], &c, b->pieces + b->pieces_used);
 		b->pieces_used += (unsigned)virtio_chain_pieces(&c);
-	}
+	} while (b->size < header + size);
 	return FILLED;
 }
 
-static void write_frame(struct virtio_queue *q, struct buffers *b, const uint8_t *header, size_t header_bytes,
+static void write_frame(struct virtio_queue *q, const struct buffers *b, size_t header_bytes,
 			const struct net_frame *frame)
 {
-	size_t at = virtio_chain_write(&b->chains[0], 0, header, header_bytes), done = 0;
+	uint8_t header[HEADER_LARGER];
+	size_t done = 0, at;
 
+	memcpy(header, &frame->offload, HEADER_SIZE);
+	store_le16(header + HEADER_SIZE, (uint16_t)b->count);
+	at = virtio_chain_write(&b->chains[0], 0, header, header_bytes);
 	for (unsigned i = 0; i < b->count; i++, at = 0) {
-		size_t skip = at;
+		size_t part = virtio_chain_write(&b->chains[i], at, frame->data + done, frame->size - done);
 
-		/* A first buffer smaller than the header: what is left of that goes into the next ones. */
-		if (i && done == 0 && header_bytes > b->chains[0].in_size) {
-			size_t rest = header_bytes - b->chains[0].in_size;
-
-			skip = virtio_chain_write(&b->chains[i], 0, header + b->chains[0].in_size, rest);
-		}
-		at = skip + virtio_chain_write(&b->chains[i], skip, frame->data + done, frame->size - done);
-		done += at - skip;
-		virtqueue_push(q, &b->chains[i], at);
+		virtqueue_push(q, &b->chains[i], at + part);
+		done += part;
 	}
 }
 
 static enum fill fill_buffers(struct virtio_queue *q, const struct net_frame *frame, struct buffers *b)
 {
-	size_t header_bytes = header_size(q->virtio);
-	uint8_t header[HEADER_LARGER];
-	enum fill rc = collect(q, header_bytes + frame->size, b);
+	size_t header = header_size(q->virtio);
+	enum fill rc = collect(q, header, frame->size, b);
 
-	if (rc == FILLED && b->chains[0].in_size < header_bytes)
-		rc = TOO_LARGE;
-	if (rc != FILLED) {
+	if (rc == FILLED)
+		write_frame(q, b, header, frame);
+	else
 		give_back(q, b);
-		return rc;
-	}
-	memcpy(header, &frame->offload, HEADER_SIZE);
-	store_le16(header + HEADER_SIZE, (uint16_t)b->count);
-	write_frame(q, b, header, header_bytes, frame);
-	return FILLED;
+	return rc;
 }
 
 /* May it come to this driver? It was told of what it takes, but frames may have been on their way. */

@@ -11,8 +11,6 @@
 
 #define VENDOR	      0x1af4
 #define MODERN_DEVICE 0x1040 /* + the device type */
-#define FIRST_SLOT    3	     /* on bus 0, behind bridges and where a display is looked for */
-#define LAST_SLOT     31
 #define NO_VECTOR     0xffff
 #define CONFIG_VECTOR VIRTIO_MAX_QUEUES /* in vectors[] */
 
@@ -544,15 +542,6 @@ static void set_bars(struct virtio_pci *p, bool legacy)
 	msix_init(&p->msix, pci, p->virtio->queue_count + 1, MSIX_BAR, 0);
 }
 
-static int add_to_bus(struct bus *bus, struct pci_device *pci, struct error *err)
-{
-	int rc = -EBUSY;
-
-	for (unsigned slot = FIRST_SLOT; rc == -EBUSY && slot <= LAST_SLOT; slot++)
-		rc = pci_add(bus, pci, slot, 0, err);
-	return rc;
-}
-
 int virtio_plug(struct virtio_device *v, const struct virtio_options *options, struct error *err)
 {
 	const struct virtio_ops *ops = v->ops;
@@ -572,5 +561,5 @@ int virtio_plug(struct virtio_device *v, const struct virtio_options *options, s
 	set_bars(p, legacy);
 	add_capabilities(p);
 	p->pci.window = window;
-	return add_to_bus(bus, &p->pci, err);
+	return pci_add(bus, &p->pci, PCI_ANY_SLOT, 0, err);
 }

@@ -1,0 +1,303 @@
+/*
+ * virtio devices whose driver does whatever the input says: registers of both interfaces, rings, descriptors and requests in guest memory, memory that goes and comes, resets, saved
+ * records cut up and loaded. Nothing may crash, hang or leave a request behind; a disk keeps its size.
+ */
+#define _GNU_SOURCE
+#include "devices/devices.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CPUS	    2
+#define MAX_ACTIONS 400
+#define DISK_SIZE   (256u << 10)
+#define DEVICES	    4
+#define QUEUE_SIZE  16
+/* Queue n's parts, and what it is to send */
+#define TABLES(n) (0x10000u + (n)*0x4000u)
+#define BUFFERS	  0x30000u
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* ---- CPUs that nothing impresses ---- */
+
+static void ignore(void *cpu) { (void)cpu; }
+
+static void ignore_sipi(void *cpu, uint8_t vector) { (void)cpu, (void)vector; }
+
+static uint64_t no_offset(void *cpu)
+{
+	(void)cpu;
+	return 0;
+}
+
+static const struct lapic_ops lapic_ops = {
+	.interrupt = ignore, .nmi = ignore, .init = ignore, .sipi = ignore_sipi, .tsc_offset = no_offset
+};
+
+/* ---- the machine ---- */
+
+struct pc {
+	struct clock *clock;
+	struct guest_mem *mem;
+	struct bus *bus;
+	struct trace trace;
+	struct mem_layer hole;
+	uint16_t next[DEVICES]; /* of the available ring */
+	struct reader input;
+};
+
+static uint64_t take(struct pc *pc, size_t bytes)
+{
+	uint64_t value = 0;
+
+	for (size_t i = 0; i < bytes && pc->input.offset < pc->input.size; i++)
+		value |= (uint64_t)pc->input.data[pc->input.offset++] << (8 * i);
+	return value;
+}
+
+static void do_access(struct pc *pc, enum bus_space space, uint64_t address, unsigned size, bool write, uint64_t value)
+{
+	struct bus_access access = { space, address, (uint8_t)size, write, value & (~0ull >> (64 - 8 * size)) };
+
+	bus_access(pc->bus, &access);
+}
+
+static uint64_t registers(unsigned device) { return 0xe0000000u + device * 0x10000u; }
+static uint64_t ports(unsigned device) { return 0xc000u + device * 0x100u; }
+
+static void config_write(struct pc *pc, unsigned device, unsigned offset, uint32_t value)
+{
+	do_access(pc, BUS_PIO, 0xcf8, 4, true, 0x80000000u | (3 + device) << 11 | offset);
+	do_access(pc, BUS_PIO, 0xcfc, 4, true, value);
+}
+
+static void power_on(struct pc *pc)
+{
+	bus_reset(pc->bus);
+	for (unsigned n = 0; n < DEVICES; n++) {
+		config_write(pc, n, 0x10, (uint32_t)ports(n));
+		config_write(pc, n, 0x14, (uint32_t)registers(n) + 0x8000);
+		config_write(pc, n, 0x20, (uint32_t)registers(n));
+		config_write(pc, n, 0x04, 7);
+		pc->next[n] = 0;
+	}
+}
+
+static void pc_create(struct pc *pc, int disk)
+{
+	void *cpus[CPUS] = { pc, pc };
+	char spec[128];
+	struct bus *bus;
+
+	snprintf(spec, sizeof(spec), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu", disk,
+		 pc->input.size & 1 ? "on" : "off", 1 + pc->input.size % 3);
+	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
+	pc->mem = mem_create(MEM_MIN, NULL);
+	pc->bus = bus = bus_create(pc->mem, pc->clock, &pc->trace, NULL);
+	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
+	    piix_type.create(bus, NULL, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-rng" }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-port,name=fuzz" }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL))
+		abort();
+	pc->hole = (struct mem_layer){
+		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
+	};
+	power_on(pc);
+	bus_resume(bus);
+}
+
+static void pc_destroy(struct pc *pc)
+{
+	bus_pause(pc->bus);
+	devices_unplug(pc->bus);
+	bus_destroy(pc->bus);
+	mem_destroy(pc->mem);
+	clock_destroy(pc->clock);
+}
+
+/* ---- what the driver does ---- */
+
+static void store(struct pc *pc, uint64_t at, uint64_t value, size_t size)
+{
+	mem_write(pc->mem, gpa(at), &value, size);
+}
+
+/* As the specification says, up to DRIVER_OK, with features of the input's choice; but that all queues are the same memory. */
+static void start(struct pc *pc, unsigned device)
+{
+	static const uint32_t addresses[] = { 0, 0, 0x1000, 0, 0x2000, 0 };
+	uint64_t base = registers(device), tables = TABLES(device);
+
+	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0);
+	for (unsigned n = 0; n < 2; n++) {
+		do_access(pc, BUS_MMIO, base + 0x08, 4, true, n);
+		do_access(pc, BUS_MMIO, base + 0x0c, 4, true, n ? 1 : take(pc, 4));
+	}
+	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0xb);
+	for (unsigned queue = 0; queue < 4; queue++) {
+		do_access(pc, BUS_MMIO, base + 0x16, 2, true, queue);
+		do_access(pc, BUS_MMIO, base + 0x18, 2, true, QUEUE_SIZE);
+		for (unsigned n = 0; n < 6; n++)
+			do_access(pc, BUS_MMIO, base + 0x20 + 4 * n, 4, true, n & 1 ? 0 : tables + addresses[n]);
+		do_access(pc, BUS_MMIO, base + 0x1c, 2, true, 1);
+	}
+	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0xf);
+	mem_fill(pc->mem, gpa(tables), 0, 0x3000);
+	pc->next[device] = 0;
+}
+
+static void make_available(struct pc *pc, unsigned device, uint16_t head)
+{
+	uint64_t ring = TABLES(device) + 0x1000;
+
+	store(pc, ring + 4 + 2 * (pc->next[device] % QUEUE_SIZE), head, 2);
+	store(pc, ring + 2, ++pc->next[device], 2);
+}
+
+static void kick(struct pc *pc, unsigned device)
+{
+	do_access(pc, BUS_MMIO, registers(device) + 0x3000 + 4 * (take(pc, 1) % 4), 2, true, 0);
+}
+
+static void descriptor(struct pc *pc, uint64_t at, uint64_t address, uint64_t length, uint64_t flags, uint64_t next)
+{
+	store(pc, at, address, 8);
+	store(pc, at + 8, length, 4);
+	store(pc, at + 12, flags, 2);
+	store(pc, at + 14, next, 2);
+}
+
+/* A request for the disk, all of it right but for what the input chooses. */
+static void request(struct pc *pc)
+{
+	static const uint8_t types[] = { 0, 1, 4, 8, 11, 13, 2 };
+	uint64_t table = TABLES(1), type = types[take(pc, 1) % sizeof(types)], choice = take(pc, 1);
+	uint64_t length = 512 * (take(pc, 1) % 16) + (choice & 1);
+	bool reads = type == 0 || type == 8;
+
+	store(pc, BUFFERS, type, 8);
+	store(pc, BUFFERS + 8, take(pc, 2), 8);
+	store(pc, BUFFERS + 16, take(pc, 2), 8);
+	store(pc, BUFFERS + 24, take(pc, 4), 8);
+	descriptor(pc, table, BUFFERS, choice & 2 ? 16 : take(pc, 1) % 40, 1, 1);
+	descriptor(pc, table + 16, choice & 4 ? BUFFERS + 16 : BUFFERS + PAGE_SIZE, type > 8 ? 16 : length,
+		   1 | (reads ? 2 : 0), 2);
+	descriptor(pc, table + 32, BUFFERS + 8 * PAGE_SIZE, choice & 8 ? take(pc, 1) : 1, 2, 0);
+	make_available(pc, 1, 0);
+	kick(pc, 1);
+}
+
+static void any_descriptor(struct pc *pc, unsigned device)
+{
+	uint64_t table = take(pc, 1) % 4 ? TABLES(device) : BUFFERS;
+	uint64_t address = take(pc, 1) % 8 ? take(pc, 3) & 0xfffff : take(pc, 8);
+
+	descriptor(pc, table + 16 * (take(pc, 1) % QUEUE_SIZE), address, take(pc, 1) % 8 ? take(pc, 2) : take(pc, 4),
+		   take(pc, 1) % 8, take(pc, 1) % (QUEUE_SIZE + 1));
+}
+
+static void write_memory(struct pc *pc)
+{
+	uint64_t at = TABLES(0) + take(pc, 2) % 0x10000;
+	unsigned count = (unsigned)take(pc, 1) % 64;
+
+	while (count--)
+		store(pc, at++, take(pc, 1), 1);
+}
+
+static void access_register(struct pc *pc, unsigned device)
+{
+	static const uint16_t pages[] = { 0, 0, 0, 0x1000, 0x2000, 0x3000, 0x8000 };
+	uint64_t offset = pages[take(pc, 1) % ARRAY_SIZE(pages)] + take(pc, 1) % 0x50;
+
+	do_access(pc, BUS_MMIO, registers(device) + offset, 1u << take(pc, 1) % 3, take(pc, 1) & 1, take(pc, 4));
+}
+
+static void access_port(struct pc *pc, unsigned device)
+{
+	do_access(pc, BUS_PIO, ports(device) + take(pc, 1) % 0x60, 1u << take(pc, 1) % 3, take(pc, 1) & 1, take(pc, 4));
+}
+
+/* Save all devices, change some bytes, load: refused or not, they must still work. */
+static void reload(struct pc *pc)
+{
+	struct state_changes changes = { 0 };
+	struct device *device;
+	struct writer writer = { 0 };
+	struct reader reader;
+	struct error error;
+	int rc = 0;
+
+	bus_pause(pc->bus);
+	list_for_each (device, &pc->bus->devices, node)
+		if (device->ops->state)
+			state_save(device->ops->state, device->instance, device, &writer);
+	for (unsigned i = (unsigned)take(pc, 1) % 8; i; i--)
+		writer.data[take(pc, 3) % writer.size] ^= (uint8_t)take(pc, 1);
+	reader = (struct reader){ writer.data, writer.size, 0 };
+	list_for_each (device, &pc->bus->devices, node)
+		if (!rc && device->ops->state)
+			rc = state_load_part(&changes, device->ops->state, device->instance, device, &reader, &error);
+	if (rc) {
+		state_load_undo(&changes);
+	} else {
+		state_load_keep(&changes);
+		bus_attach(pc->bus);
+	}
+	writer_free(&writer);
+	bus_resume(pc->bus);
+}
+
+static void move_memory(struct pc *pc)
+{
+	if (pc->hole.added)
+		mem_layer_remove(pc->mem, &pc->hole);
+	else
+		mem_layer_add(pc->mem, &pc->hole, NULL);
+	mem_commit(pc->mem);
+}
+
+static void act(struct pc *pc, unsigned action)
+{
+	unsigned device = (unsigned)take(pc, 1) % DEVICES;
+
+	switch (action & 0x7f) {
+	case 0 ... 31: any_descriptor(pc, device); break;
+	case 32 ... 47: make_available(pc, device, (uint16_t)(take(pc, 1) % (QUEUE_SIZE + 1))); break;
+	case 48 ... 59: kick(pc, device); break;
+	case 60 ... 75: request(pc); break;
+	case 76 ... 83: start(pc, device); break;
+	case 84 ... 95: access_register(pc, device); break;
+	case 96 ... 103: access_port(pc, device); break;
+	case 104 ... 113: write_memory(pc); break;
+	case 114 ... 116: move_memory(pc); break;
+	case 117: config_write(pc, device, take(pc, 1) & 0xfc, (uint32_t)take(pc, 4)); break;
+	case 118: power_on(pc); break;
+	case 119 ... 121: reload(pc); break;
+	default: do_access(pc, BUS_PIO, ports(device) + 8, 4, true, TABLES(device) >> 12); break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct pc pc = { .input = { data, size, 0 } };
+	int disk = memfd_create("disk", 0);
+
+	log_set_level(LOG_ERROR);
+	if (disk < 0 || ftruncate(disk, DISK_SIZE))
+		abort();
+	pc_create(&pc, disk);
+	for (unsigned n = 0; n < DEVICES; n++)
+		start(&pc, n);
+	for (unsigned i = 0; i < MAX_ACTIONS && pc.input.offset < pc.input.size; i++)
+		act(&pc, (unsigned)take(&pc, 1));
+	pc_destroy(&pc);
+	if (lseek(disk, 0, SEEK_END) != DISK_SIZE)
+		abort();
+	close(disk);
+	return 0;
+}
