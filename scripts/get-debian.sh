@@ -65,6 +65,9 @@ echo '127.0.0.1 localhost debian' >etc/hosts
 echo '/dev/vda / ext4 errors=remount-ro 0 1' >etc/fstab
 printf '[Match]\nType=ether\n[Network]\nDHCP=yes\n' >etc/systemd/network/ether.network
 : >etc/machine-id
+# On a busy host a start takes longer than systemd's 90 s.
+mkdir etc/systemd/system.conf.d
+printf '[Manager]\nDefaultTimeoutStartSec=15min\nDefaultDeviceTimeoutSec=15min\n' >etc/systemd/system.conf.d/timeouts.conf
 mkdir -m 700 -p root/.ssh
 printf 'MODULES=list\nFSTYPE=ext4\nCOMPRESS=gzip\n' >etc/initramfs-tools/conf.d/disk
 printf 'virtio_pci\nvirtio_blk\next4\n' >>etc/initramfs-tools/modules
