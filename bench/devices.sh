@@ -131,12 +131,12 @@ boots() {
 	# A prompt has no newline.
 	text=
 	until [[ $text == *'debian login' ]]; do
-		IFS= read -r -d : text <&3
+		IFS= read -r -d : text <&3 || { echo "bench: $peer ended without a login" >&2; exit 1; }
 	done
 	figure boot "$(awk -v a="$begin" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }')"
 	cat <&3 >/dev/null &
 	exec 3<&-
-	until in_debian 'systemctl is-system-running --wait >/dev/null'; do kill -0 "$machine"; done
+	until in_debian 'systemctl is-system-running --wait >/dev/null'; do kill -0 "$machine" || exit 1; done
 }
 
 for ((n = 0; n < rounds; n++)); do

@@ -66,7 +66,7 @@ echo '/dev/vda / ext4 errors=remount-ro 0 1' >etc/fstab
 printf '[Match]\nType=ether\n[Network]\nDHCP=yes\n' >etc/systemd/network/ether.network
 : >etc/machine-id
 # On a busy host a start takes longer than systemd's 90 s.
-mkdir etc/systemd/system.conf.d
+mkdir -p etc/systemd/system.conf.d
 printf '[Manager]\nDefaultTimeoutStartSec=15min\nDefaultDeviceTimeoutSec=15min\n' >etc/systemd/system.conf.d/timeouts.conf
 mkdir -m 700 -p root/.ssh
 printf 'MODULES=list\nFSTYPE=ext4\nCOMPRESS=gzip\n' >etc/initramfs-tools/conf.d/disk
