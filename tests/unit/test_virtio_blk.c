@@ -279,6 +279,7 @@ static void options_are_checked(void **state)
 		{ "virtio-blk,file=/nonexistent/disk", "/nonexistent/disk" },
 		{ "virtio-blk,file=/dev/null,cache=write",
 		  "option 'cache' is 'write'; expected writeback, none or unsafe" },
+		{ "virtio-blk,file=/dev/null,backing=far", "option 'backing' is 'far'; expected near, any or none" },
 		{ "virtio-blk,file=/dev/null,serial=0123456789abcdefghijk", "expected at most 20 characters" },
 		{ "virtio-blk,file=/dev/null,queues=17", "expected a number from 1 to 16" },
 	};
