@@ -6,7 +6,9 @@ doppel=${DOPPEL:-build/release/doppel}
 expect=${TOOLS_DIR:-build/release/tests/tools}/expect
 debian=$(scripts/get-debian.sh --where)
 limit=${BOOT_LIMIT:-600}
-machine=
+# Processes that end with the test.
+machine='' server=''
+trap 'for pid in $machine $server; do kill "$pid"; done; rm -rf "$scratch"' EXIT
 
 need() {
 	[ -d "$debian" ] || { echo "1..0 # SKIP no Debian: make debian makes it"; exit 0; }
@@ -16,16 +18,14 @@ need() {
 }
 need
 
-# Nobody else is given it soon.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 new_disk() { "$doppel" image create --quiet --backing any -f qcow2 -b "$debian/root.qcow2" -F qcow2 "$scratch/disk"; }
 
-# start [doppel's options]: a Debian with $scratch/disk, whose end has to be a power-off. $console is what its console shows.
+# start [doppel's options]: a Debian with $scratch/disk, whose end has to be a power-off.
 start() {
 	port=$(free_port)
-	console=$scratch/console
-	"$expect" -t "$limit" -l "$console" wait 'debian login: ' absent 'Call Trace' wait 'Power down' absent 'I/O error' exit 0 -- \
+	"$expect" -t "$limit" wait 'debian login: ' absent 'Call Trace' wait 'Power down' absent 'I/O error' exit 0 -- \
 		"$doppel" run --kernel "$debian/vmlinuz" --initrd "$debian/initrd.img" --append "console=ttyS0 root=/dev/vda" --memory 1G \
 		--disk "$scratch/disk,backing=any" --net "user,forward=tcp:127.0.0.1:$port-:22" --rng "$@" >"$scratch/machine" 2>&1 &
 	machine=$!
@@ -59,7 +59,10 @@ both_ways() {
 # It goes down by itself, and nothing was wrong on its console.
 goes_down() {
 	in_debian 'systemctl poweroff' || true
-	wait "$machine" || { tail -n 60 "$scratch/machine"; return 1; }
+	wait "$machine"
+	ended=$?
+	machine=
+	[ "$ended" = 0 ] || { tail -n 60 "$scratch/machine"; return 1; }
 }
 
 is_clean() {

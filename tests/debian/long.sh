@@ -18,7 +18,6 @@ make_repository() {
 serve() {
 	python3 -u -m http.server --bind 127.0.0.1 --directory "$scratch/repository" 0 >"$scratch/http" 2>&1 &
 	server=$!
-	trap 'kill "$server"; rm -rf "$scratch"' EXIT
 	# Its first line, which says its port, comes when it listens.
 	until http=$(sed -n 's/^Serving.* port \([0-9]*\) .*/\1/p' "$scratch/http") && [ -n "$http" ]; do
 		kill -0 "$server" || return 1
