@@ -77,7 +77,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run debian debian-test bench-devices test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -86,9 +86,11 @@ all: $(DOPPEL)
 help:
 	@echo 'all       build $(DOPPEL)'
 	@echo 'run       boot a stock Debian kernel to a shell on this terminal'
+	@echo 'debian    make a Debian 12 on a disk and boot it on this terminal; ssh in by port 2222'
 	@echo 'test      build and run every test'
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
+	@echo 'debian-test  minutes of work in that Debian: packages, copies, file systems'
 	@echo 'oracle    compare instructions with the host CPU: 1,000 cases of every form, both engines (ORACLE_ARGS)'
 	@echo 'lockstep  boot kernels under both engines side by side, compared all the way (LOCKSTEP_ARGS)'
 	@echo 'snapshot  save machines at random moments and go on in new processes, for longer (SNAPSHOT_ROUNDS)'
@@ -97,6 +99,7 @@ help:
 	@echo 'mutants   break the translator in some twenty ways: the isolation fuzzer must find each'
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
+	@echo 'bench-devices  the same for disks and network, in that Debian (ARGS)'
 	@echo 'lint      formatting, clang-tidy, include rule, shell scripts'
 	@echo 'format    rewrite the sources as .clang-format says'
 	@echo 'install   binary, manual page and completion (PREFIX=$(PREFIX), DESTDIR)'
@@ -257,7 +260,7 @@ guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT) $(DISK)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:
-	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS))
+	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test bench-devices,$(MAKECMDGOALS)),debian)
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
@@ -288,6 +291,18 @@ run: packages
 	$(Q)$(MAKE) $(JOBS) all
 	$(Q)scripts/get-guest.sh
 	$(Q)DOPPEL='$(DOPPEL)' scripts/run-guest.sh $(ARGS)
+
+# Made once, which takes minutes and a mirror. ARGS as for run.
+DEBIAN := $(Q)DOPPEL='$(abspath $(DOPPEL))' scripts/get-debian.sh
+debian: packages
+	$(Q)$(MAKE) $(JOBS) all
+	$(DEBIAN)
+	$(Q)DOPPEL='$(DOPPEL)' scripts/run-debian.sh $(ARGS)
+
+debian-test: packages
+	$(Q)$(MAKE) $(JOBS) all helpers
+	$(DEBIAN)
+	$(Q)$(TEST_ENV) prove --timer -v --exec '' tests/debian/long.sh
 
 # Long: the scripts say what can be chosen.
 stress: all helpers
@@ -334,6 +349,11 @@ fuzz: fuzzers
 
 bench: all
 	$(Q)DOPPEL='$(DOPPEL)' BUILD='$(BUILD)' bench/run.sh $(ARGS)
+
+bench-devices: packages
+	$(Q)$(MAKE) $(JOBS) all
+	$(DEBIAN)
+	$(Q)DOPPEL='$(DOPPEL)' BUILD='$(BUILD)' bench/devices.sh $(ARGS)
 
 C_FILES = $(shell find src tests bench -name '*.[ch]')
 SHELL_FILES = $(shell grep -rlE '^\#!/bin/(ba)?sh' scripts tests bench .ci)

@@ -84,5 +84,17 @@ untouched() {
 		well --disk "$scratch/a,readonly,format=raw,serial=number one" --disk "$scratch/b,snapshot,format=raw" &&
 		cmp "$scratch/a" "$scratch/before" && cmp -n 8388608 "$scratch/b" /dev/zero
 }
+# An overlay elsewhere than its backing file is opened when the user says so alone.
+refused_backing() {
+	new_disks qcow2 && mkdir -p "$scratch/elsewhere" && mv "$scratch/a" "$scratch/elsewhere/base" &&
+		"$doppel" image create --quiet --backing any -f qcow2 -b "$scratch/elsewhere/base" -F qcow2 "$scratch/a" || return 1
+	rm -rf "$scratch/deeper" && mkdir "$scratch/deeper" && mv "$scratch/a" "$scratch/deeper/a" || return 1
+	for rule in "" ,backing=near ,backing=none ,backing=far; do
+		! "$doppel" run --kernel "$guest/$kernel/vmlinuz" --disk "$scratch/deeper/a$rule" 2>>"$scratch/refusals" || return 1
+	done
+	cat "$scratch/refusals"
+	[ "$(grep -c 'backing=any allows it' "$scratch/refusals")" -ge 2 ] && grep -q "'backing' is 'far'; expected near, any or none" "$scratch/refusals"
+}
+check "a backing file elsewhere is refused" refused_backing
 check "readonly, snapshot, a serial number, the cache's switch" untouched
 finish
