@@ -160,23 +160,25 @@ static void any_order_of_plugging(void **state)
 	plug(m, &hard_type, "hard");
 	plug(m, &post_type, "post,line=6");
 	plug(m, NULL, "uart,port=2");
+	plug(m, NULL, "virtio-console,chardev=null");
 	wire = wires[0];
 	pull(wire, true);
 	memset(hard_seen.last->memory->file.base + 5 * PAGE_SIZE, 0x5a, PAGE_SIZE);
-	assert_int_equal(slot_of("virtio-pci", wire->device.bus), 3);
+	assert_int_equal(slot_of("virtio-rng-pci", wire->device.bus), 3);
 	assert_int_equal(slot_of("hard", wire->device.bus), 4);
 	record = save(m);
 
 	plug(other, NULL, "uart,port=2");
 	plug(other, &post_type, "post,line=6");
 	plug(other, &hard_type, "hard");
+	plug(other, NULL, "virtio-console,chardev=null");
 	plug(other, NULL, "virtio-rng");
 	plug(other, &wire_type, "wire,line=5");
 	other_wire = wires[0];
 	assert_int_equal(slot_of("hard", other_wire->device.bus), 3);
 	if (load(other, &record, &err))
 		fail_msg("%s", err.text);
-	assert_int_equal(slot_of("virtio-pci", other_wire->device.bus), 3);
+	assert_int_equal(slot_of("virtio-rng-pci", other_wire->device.bus), 3);
 	assert_int_equal(slot_of("hard", other_wire->device.bus), 4);
 	assert_int_equal(hard_seen.last->memory->file.base[5 * PAGE_SIZE + 7], 0x5a);
 	check_same(other, &record);
@@ -297,9 +299,9 @@ static void slots_are_checked(void **state)
 	record = save(m);
 	at = place(&record, "hard.0");
 	assert_int_equal(*at, 3 << 3);
-	*at = 4 << 3; /* virtio-pci's */
+	*at = 4 << 3; /* virtio-rng-pci's */
 	seal(find(&record, "hard.0"));
-	refuses(m, &record, "record 'virtio-pci.0': PCI function 00:04.0 is taken by 'hard.0'");
+	refuses(m, &record, "record 'virtio-rng-pci.0': PCI function 00:04.0 is taken by 'hard.0'");
 	*at = 3 << 3 | 1;
 	seal(find(&record, "hard.0"));
 	refuses(m, &record, "record 'hard.0': hard: it is PCI function 00:03.1; here it is 00:03.0");

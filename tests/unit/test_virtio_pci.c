@@ -36,11 +36,14 @@ struct nil {
 STATE_DESC(nil_state_desc, "nil", 1, struct nil, VIRTIO_STATE, .loaded = virtio_loaded, .saving = virtio_saving);
 static const struct device_ops nil_device_ops = { .state = &nil_state_desc, VIRTIO_DEVICE_OPS, .destroy = nil_destroy };
 static const struct virtio_ops nil_ops = { .id = VIRTIO_ID_NET,
+					   .pci_name = "nil-pci",
 					   .pci_class = 0x020000 << 8,
 					   .started = started,
 					   .reset = reset,
 					   .config_written = config_written };
-static const struct virtio_ops modern_ops = { .id = VIRTIO_ID_VSOCK, .pci_class = 0xff0000 << 8, .modern_only = true };
+static const struct virtio_ops modern_ops = {
+	.id = VIRTIO_ID_VSOCK, .pci_name = "modern-pci", .pci_class = 0xff0000 << 8, .modern_only = true
+};
 
 static struct virtio_device *device_of(struct driver *d)
 {

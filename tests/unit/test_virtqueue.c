@@ -66,7 +66,9 @@ STATE_DESC(echo_state_desc, "echo", 1, struct echo_device, VIRTIO_STATE, .loaded
 static const struct device_ops echo_device_ops = { .state = &echo_state_desc,
 						   VIRTIO_DEVICE_OPS,
 						   .destroy = echo_destroy };
-static const struct virtio_ops echo_ops = { .id = VIRTIO_ID_RNG, .pci_class = 0xff0000, .queue_stops = queue_stops };
+static const struct virtio_ops echo_ops = {
+	.id = VIRTIO_ID_RNG, .pci_name = "echo-pci", .pci_class = 0xff0000, .queue_stops = queue_stops
+};
 
 static struct driver plug(void)
 {

@@ -231,6 +231,7 @@ STATE_DESC(p9_state_desc, "virtio-9p", 1, struct virtio_9p, SHARE_ALL_STATE, .lo
 static const struct device_ops p9_device_ops = { .state = &p9_state_desc, VIRTIO_DEVICE_OPS, .destroy = p9_destroy };
 static const struct virtio_ops p9_ops = {
 	.id = VIRTIO_ID_9P,
+	.pci_name = "virtio-9p-pci",
 	.pci_class = 0x00ff0000,
 	.reset = p9_reset,
 	.pause = p9_pause,

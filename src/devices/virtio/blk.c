@@ -425,6 +425,7 @@ STATE_DESC(blk_state_desc, "virtio-blk", 1, struct virtio_blk, BLK_ALL_STATE, .l
 static const struct device_ops blk_device_ops = { .state = &blk_state_desc, VIRTIO_DEVICE_OPS, .destroy = blk_destroy };
 static const struct virtio_ops blk_ops = {
 	.id = VIRTIO_ID_BLOCK,
+	.pci_name = "virtio-blk-pci",
 	.pci_class = 0x01000000,
 	.reset = blk_reset,
 	.config_written = config_written,

@@ -257,6 +257,7 @@ static const struct device_ops port_device_ops = { .state = &port_state_desc,
 						   .destroy = console_destroy };
 static const struct virtio_ops console_ops = {
 	.id = VIRTIO_ID_CONSOLE,
+	.pci_name = "virtio-serial-pci",
 	.pci_class = 0x07800000,
 	.reset = console_reset,
 	.config_written = config_written,

@@ -136,6 +136,7 @@ static void resume_frames(struct virtio_device *v)
 
 static const struct virtio_ops net_virtio_ops = {
 	.id = VIRTIO_ID_NET,
+	.pci_name = "virtio-net-pci",
 	.pci_class = 0x02000000,
 	.started = started,
 	.reset = reset,

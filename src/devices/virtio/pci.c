@@ -555,7 +555,7 @@ int virtio_plug(struct virtio_device *v, const struct virtio_options *options, s
 	v->transport = &transport;
 	v->transport_opaque = p;
 	lock_init(&p->isr_lock, &bus->locks, LOCK_DEVICE);
-	device_init_sharing(&p->pci.device, bus, "virtio-pci", &virtio_pci_ops, &v->lock);
+	device_init_sharing(&p->pci.device, bus, ops->pci_name, &virtio_pci_ops, &v->lock);
 	pci_init_config(&p->pci, VENDOR, legacy ? transitional_device(ops->id) : (uint16_t)(MODERN_DEVICE + ops->id),
 			ops->pci_class | !legacy, VENDOR, (uint16_t)ops->id, 1);
 	set_bars(p, legacy);

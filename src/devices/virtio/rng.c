@@ -75,7 +75,7 @@ STATE_DESC(rng_state_desc, "virtio-rng", 1, struct virtio_rng, RNG_ALL_STATE, .l
 	   .saving = virtio_saving);
 
 static const struct device_ops rng_device_ops = { .state = &rng_state_desc, VIRTIO_DEVICE_OPS, .destroy = rng_destroy };
-static const struct virtio_ops rng_ops = { .id = VIRTIO_ID_RNG, .pci_class = 0x00ff0000 };
+static const struct virtio_ops rng_ops = { .id = VIRTIO_ID_RNG, .pci_name = "virtio-rng-pci", .pci_class = 0x00ff0000 };
 
 static int rng_create(struct bus *bus, const void *options, struct error *err)
 {

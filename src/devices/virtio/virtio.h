@@ -64,6 +64,8 @@ struct virtio_queue;
 
 struct virtio_ops {
 	enum virtio_id id;
+	const char *
+		pci_name; /* of what puts it on PCI, which is a device of its own: one a type, so that a saved one is found whatever else is plugged */
 	uint32_t pci_class; /* class code << 8 */
 	bool modern_only;   /* there never was a legacy device of its kind */
 	/* The driver is ready (DRIVER_OK): features are what they will be. The device's lock is held. NULL: nothing. */
