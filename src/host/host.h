@@ -201,6 +201,7 @@ struct host_signals {
 	/* private */
 	int to;
 	pthread_t thread;
+	_Atomic bool ends;
 };
 int host_signals_open(struct host_signals *, struct error *);
 int host_signals_read(const struct host_signals *); /* its number, 0: none */

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,9 @@ static void ending_set(sigset_t *set)
 	}
 }
 
+/* To the thread alone: that it is to look whether it ends. Means nothing to a process that does not ask for it. */
+#define WAKE_SIGNAL SIGWINCH
+
 static void *wait_for_one(void *opaque)
 {
 	const struct host_signals *signals = opaque;
@@ -32,10 +36,13 @@ static void *wait_for_one(void *opaque)
 	int number;
 
 	ending_set(&set);
-	if (sigwait(&set, &number))
-		return NULL;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	host_write_all(signals->to, &number, sizeof(number));
+	sigaddset(&set, WAKE_SIGNAL);
+	do {
+		if (sigwait(&set, &number))
+			return NULL;
+	} while (number == WAKE_SIGNAL && !atomic_load(&signals->ends));
+	if (number != WAKE_SIGNAL)
+		host_write_all(signals->to, &number, sizeof(number));
 	return NULL;
 }
 
@@ -49,6 +56,7 @@ int host_signals_open(struct host_signals *signals, struct error *err)
 		return error_set_errno(err, errno, "cannot wait for signals");
 	signals->fd = ends[0];
 	signals->to = ends[1];
+	atomic_init(&signals->ends, false);
 	ending_set(&set);
 	pthread_sigmask(SIG_BLOCK, &set, &old);
 	rc = host_thread_create(&signals->thread, "signals", wait_for_one, signals, err);
@@ -75,7 +83,8 @@ void host_signals_close(struct host_signals *signals)
 
 	if (signals->fd < 0)
 		return;
-	pthread_cancel(signals->thread);
+	atomic_store(&signals->ends, true);
+	pthread_kill(signals->thread, WAKE_SIGNAL);
 	pthread_join(signals->thread, NULL);
 	number = host_signals_read(signals);
 	close(signals->fd);
