@@ -14,7 +14,10 @@
 /* Guest memory, which vCPUs read while the device writes it, as on hardware. */
 #ifdef __SANITIZE_THREAD__
 const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void) { return "race:mem_write\nrace:host_load\nrace:hard_write_memory\n"; }
+const char *__tsan_default_suppressions(void)
+{
+	return "race:mem_write\nrace:host_load\nrace:host_store\nrace:hard_write_memory\n";
+}
 #endif
 
 #define HARD_MEMORY  (4ull << 20)

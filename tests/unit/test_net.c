@@ -560,7 +560,9 @@ static void test_stream_hostile(void **state)
 	peer_wait_for(&p, &p.ups, 2);
 	while (!net_send(p.net, &iov, 1, &none))
 		sent++;
+	pthread_mutex_lock(&p.lock);
 	assert_int_equal(p.writables, 0);
+	pthread_mutex_unlock(&p.lock);
 	for (size_t left = sent * (sizeof(frame) + 4); left;) {
 		static uint8_t sink[65536];
 		ssize_t n = read(fd, sink, MIN(left, sizeof(sink)));
