@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "lib/engines.h"
+
 #define START 0x100000
 #define LOST  0x200 /* page */
 
@@ -152,12 +154,8 @@ static void ends(const char *engine, unsigned cpus, struct world w)
 
 static void run_with(const char *engine)
 {
-	struct engine_options options;
-
-	if (!engine_find(engine, &options, NULL)) {
-		print_message("# engine %s does not run on this host\n", engine);
+	if (!engine_is_here(engine))
 		return;
-	}
 	for (unsigned cpus = 1; cpus <= 2; cpus++) {
 #define _(name, before, text, stands)                                                                                  \
 	ends(engine, cpus, (struct world){ #name, way_##name, last_##name, stands, NULL, NULL, NULL });
