@@ -103,6 +103,12 @@ static inline uint64_t load_le64(const void *p)
 static inline void store_le16(void *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline void store_le32(void *p, uint32_t v) { memcpy(p, &v, 4); }
 static inline void store_le64(void *p, uint64_t v) { memcpy(p, &v, 8); }
+static inline uint16_t load_be16(const void *p) { return __builtin_bswap16(load_le16(p)); }
+static inline uint32_t load_be32(const void *p) { return __builtin_bswap32(load_le32(p)); }
+static inline uint64_t load_be64(const void *p) { return __builtin_bswap64(load_le64(p)); }
+static inline void store_be16(void *p, uint16_t v) { store_le16(p, __builtin_bswap16(v)); }
+static inline void store_be32(void *p, uint32_t v) { store_le32(p, __builtin_bswap32(v)); }
+static inline void store_be64(void *p, uint64_t v) { store_le64(p, __builtin_bswap64(v)); }
 
 /*
  * For who gives out parts of its own memory and takes them all back at once: nobody may touch what was taken back until it is given

@@ -110,12 +110,12 @@ static void finish(struct nbd *n, struct nbd_request *r)
 
 static int simple_reply(struct nbd *n, const uint8_t *head)
 {
-	struct nbd_request *r = find(n, __builtin_bswap64(load_le64(head + 8)));
+	struct nbd_request *r = find(n, load_be64(head + 8));
 	int rc = 0;
 
 	if (!r)
 		return -EPROTO;
-	r->result = result_of(__builtin_bswap32(load_le32(head + 4)));
+	r->result = result_of(load_be32(head + 4));
 	if (r->command == READ && !r->result) {
 		rc = receive_span(n, r->span, r->size);
 		r->covered = r->size;
@@ -139,8 +139,8 @@ static int read_part(struct nbd *n, struct nbd_request *r, enum chunk type, uint
 	rc = nbd_receive(n->fd, head, fixed);
 	if (rc)
 		return rc;
-	offset = __builtin_bswap64(load_le64(head)) - r->offset;
-	size = type == CHUNK_DATA ? length - fixed : __builtin_bswap32(load_le32(head + 8));
+	offset = load_be64(head) - r->offset;
+	size = type == CHUNK_DATA ? length - fixed : load_be32(head + 8);
 	if (!range_ok(offset, size, r->size) || (type == CHUNK_HOLE && length != fixed))
 		return -EPROTO;
 	span_advance(&span, offset);
@@ -159,19 +159,19 @@ static int error_part(struct nbd *n, struct nbd_request *r, uint32_t length)
 	if (length < 6 || length > sizeof(text))
 		return -EPROTO;
 	rc = nbd_receive(n->fd, text, length);
-	r->result = result_of(__builtin_bswap32(load_le32(text)));
+	r->result = result_of(load_be32(text));
 	return rc;
 }
 
 static int structured_reply(struct nbd *n, const uint8_t *head)
 {
-	uint16_t flags = __builtin_bswap16(load_le16(head + 4)), type = __builtin_bswap16(load_le16(head + 6));
-	struct nbd_request *r = find(n, __builtin_bswap64(load_le64(head + 8)));
+	uint16_t flags = load_be16(head + 4), type = load_be16(head + 6);
+	struct nbd_request *r = find(n, load_be64(head + 8));
 	uint8_t bytes[4];
 	uint32_t length;
 	int rc = nbd_receive(n->fd, bytes, sizeof(bytes));
 
-	length = __builtin_bswap32(load_le32(bytes));
+	length = load_be32(bytes);
 	if (rc || !r)
 		return rc ? rc : -EPROTO;
 	if (type & CHUNK_ERROR)
@@ -192,7 +192,7 @@ static int read_reply(struct nbd *n)
 
 	if (rc)
 		return rc;
-	switch (__builtin_bswap32(load_le32(head))) {
+	switch (load_be32(head)) {
 	case MAGIC_SIMPLE: return simple_reply(n, head);
 	case MAGIC_STRUCTURED: return structured_reply(n, head);
 	default: return -EPROTO;
@@ -208,12 +208,12 @@ static int send_request(struct nbd *n, const struct nbd_request *r)
 	uint8_t head[28];
 	int rc;
 
-	store_le32(head, __builtin_bswap32(MAGIC_REQUEST));
-	store_le16(head + 4, __builtin_bswap16(r->flags));
-	store_le16(head + 6, __builtin_bswap16((uint16_t)r->command));
-	store_le64(head + 8, __builtin_bswap64(r->cookie));
-	store_le64(head + 16, __builtin_bswap64(r->offset));
-	store_le32(head + 24, __builtin_bswap32((uint32_t)r->size));
+	store_be32(head, MAGIC_REQUEST);
+	store_be16(head + 4, r->flags);
+	store_be16(head + 6, (uint16_t)r->command);
+	store_be64(head + 8, r->cookie);
+	store_be64(head + 16, r->offset);
+	store_be32(head + 24, (uint32_t)r->size);
 	pthread_mutex_lock(&n->send_lock);
 	rc = nbd_send(n->fd, head, sizeof(head));
 	while (left && !rc) {

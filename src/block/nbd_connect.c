@@ -33,13 +33,6 @@
 
 #define REPLY_MAX 4096u /* bytes of an answer to an option */
 
-static uint64_t be64(const void *p) { return __builtin_bswap64(load_le64(p)); }
-static uint32_t be32(const void *p) { return __builtin_bswap32(load_le32(p)); }
-static uint16_t be16(const void *p) { return __builtin_bswap16(load_le16(p)); }
-static void put_be64(void *p, uint64_t v) { store_le64(p, __builtin_bswap64(v)); }
-static void put_be32(void *p, uint32_t v) { store_le32(p, __builtin_bswap32(v)); }
-static void put_be16(void *p, uint16_t v) { store_le16(p, __builtin_bswap16(v)); }
-
 /* ---- addresses ---- */
 
 static char *copy_part(const char *from, size_t size) { return strndup(from, size); }
@@ -207,9 +200,9 @@ static int send_option(int fd, uint32_t option, const void *data, size_t size)
 	uint8_t head[16];
 	int rc;
 
-	put_be64(head, MAGIC_OPTION);
-	put_be32(head + 8, option);
-	put_be32(head + 12, (uint32_t)size);
+	store_be64(head, MAGIC_OPTION);
+	store_be32(head + 8, option);
+	store_be32(head + 12, (uint32_t)size);
 	rc = nbd_send(fd, head, sizeof(head));
 	return rc ? rc : nbd_send(fd, data, size);
 }
@@ -221,9 +214,9 @@ static int receive_answer(int fd, uint32_t option, struct answer *answer)
 
 	if (rc)
 		return rc;
-	answer->type = be32(head + 12);
-	answer->size = be32(head + 16);
-	if (be64(head) != MAGIC_REPLY || be32(head + 8) != option || answer->size >= REPLY_MAX)
+	answer->type = load_be32(head + 12);
+	answer->size = load_be32(head + 16);
+	if (load_be64(head) != MAGIC_REPLY || load_be32(head + 8) != option || answer->size >= REPLY_MAX)
 		return -EPROTO;
 	rc = nbd_receive(fd, answer->data, answer->size);
 	answer->data[answer->size] = 0;
@@ -232,15 +225,15 @@ static int receive_answer(int fd, uint32_t option, struct answer *answer)
 
 static void take_info(const struct answer *answer, struct nbd_export *e)
 {
-	uint16_t type = answer->size >= 2 ? be16(answer->data) : 0xffff;
+	uint16_t type = answer->size >= 2 ? load_be16(answer->data) : 0xffff;
 
 	if (type == INFO_EXPORT && answer->size >= 12) {
-		e->size = be64(answer->data + 2);
-		e->flags = be16(answer->data + 10);
+		e->size = load_be64(answer->data + 2);
+		e->flags = load_be16(answer->data + 10);
 	}
 	if (type == INFO_BLOCK_SIZE && answer->size >= 14) {
-		e->least = be32(answer->data + 2);
-		e->most = be32(answer->data + 10);
+		e->least = load_be32(answer->data + 2);
+		e->most = load_be32(answer->data + 10);
 	}
 }
 
@@ -262,10 +255,10 @@ static int go(int fd, const struct nbd_address *a, struct nbd_export *e, struct 
 
 	if (size > sizeof(data))
 		return error_set(err, EINVAL, "an export's name of %zu bytes is too long", length);
-	put_be32(data, (uint32_t)length);
+	store_be32(data, (uint32_t)length);
 	memcpy(data + 4, a->export, length);
-	put_be16(data + 4 + length, 1);
-	put_be16(data + 6 + length, INFO_BLOCK_SIZE);
+	store_be16(data + 4 + length, 1);
+	store_be16(data + 6 + length, INFO_BLOCK_SIZE);
 	rc = send_option(fd, OPTION_GO, data, size);
 	while (!rc) {
 		rc = receive_answer(fd, OPTION_GO, answer);
@@ -283,9 +276,10 @@ static int greet(int fd, struct nbd_export *e, struct answer *answer, struct err
 	uint8_t hello[18], flags[4];
 	int rc = nbd_receive(fd, hello, sizeof(hello));
 
-	if (!rc && (be64(hello) != MAGIC || be64(hello + 8) != MAGIC_OPTION || !(be16(hello + 16) & FIXED_NEWSTYLE)))
+	if (!rc && (load_be64(hello) != MAGIC || load_be64(hello + 8) != MAGIC_OPTION ||
+		    !(load_be16(hello + 16) & FIXED_NEWSTYLE)))
 		return error_set(err, EPROTO, "what answers is no NBD server, or one of before 2011");
-	put_be32(flags, FIXED_NEWSTYLE | (be16(hello + 16) & NO_ZEROES));
+	store_be32(flags, FIXED_NEWSTYLE | (load_be16(hello + 16) & NO_ZEROES));
 	if (!rc)
 		rc = nbd_send(fd, flags, sizeof(flags));
 	if (!rc)

@@ -3,7 +3,6 @@
  */
 #include "net/framing.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 
 int framing_parse(const uint8_t *data, size_t size, struct net_frame *frames, unsigned most, size_t *used)
@@ -13,7 +12,7 @@ int framing_parse(const uint8_t *data, size_t size, struct net_frame *frames, un
 	*used = 0;
 	while (count < most && size - *used >= FRAMING_HEADER) {
 		const uint8_t *at = data + *used;
-		uint32_t length = ntohl(load_le32(at));
+		uint32_t length = load_be32(at);
 
 		if (length > NET_FRAME_MAX)
 			return -EPROTO;
@@ -26,4 +25,4 @@ int framing_parse(const uint8_t *data, size_t size, struct net_frame *frames, un
 	return (int)count;
 }
 
-void framing_header(uint8_t header[FRAMING_HEADER], size_t size) { store_le32(header, htonl((uint32_t)size)); }
+void framing_header(uint8_t header[FRAMING_HEADER], size_t size) { store_be32(header, (uint32_t)size); }

@@ -3,8 +3,6 @@
  */
 #include "net/offload.h"
 
-#include <arpa/inet.h>
-
 #define ETH_HEADER    14
 #define ETHERTYPE_IP4 0x0800
 #define ETHERTYPE_IP6 0x86dd
@@ -13,14 +11,6 @@
 #define TCP_FIN	      0x01
 #define TCP_PSH	      0x08
 #define TCP_CWR	      0x80
-
-static uint16_t load_be16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
-
-static void store_be16(uint8_t *p, unsigned v)
-{
-	p[0] = (uint8_t)(v >> 8);
-	p[1] = (uint8_t)v;
-}
 
 /* ---- checksums (RFC 1071): in memory order, so without swapping bytes ---- */
 
@@ -52,7 +42,7 @@ uint16_t tcp_pseudo_sum(const uint8_t *frame, const struct tcp_frame *f, size_t 
 	uint16_t sum;
 
 	sum = f->ip6 ? checksum_add(0, frame + f->ip + 8, 32) : checksum_add(0, frame + f->ip + 12, 8);
-	store_be16(rest + 2, (unsigned)segment_size);
+	store_be16(rest + 2, (uint16_t)segment_size);
 	rest[7] = PROTOCOL_TCP;
 	return checksum_add(sum, rest, sizeof(rest));
 }
@@ -140,18 +130,16 @@ bool offload_valid(const struct net_offload *o, size_t size)
 static void fix_headers(uint8_t *out, size_t size, const struct tcp_frame *f, size_t before, unsigned number, bool last)
 {
 	uint8_t *ip = out + f->ip, *tcp = out + f->tcp;
-	uint32_t sequence;
 
 	if (f->ip6) {
-		store_be16(ip + 4, (unsigned)(size - f->tcp));
+		store_be16(ip + 4, (uint16_t)(size - f->tcp));
 	} else {
-		store_be16(ip + 2, (unsigned)(size - f->ip));
+		store_be16(ip + 2, (uint16_t)(size - f->ip));
 		store_be16(ip + 4, load_be16(ip + 4) + number);
 		store_le16(ip + 10, 0);
 		store_le16(ip + 10, (uint16_t)~checksum_add(0, ip, (size_t)(f->tcp - f->ip)));
 	}
-	sequence = htonl(ntohl(load_le32(tcp + 4)) + (uint32_t)before);
-	store_le32(tcp + 4, sequence);
+	store_be32(tcp + 4, load_be32(tcp + 4) + (uint32_t)before);
 	if (!last)
 		tcp[13] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
 	if (number)
@@ -219,7 +207,7 @@ static void put_fragment(const uint8_t *frame, unsigned ip, unsigned header, siz
 
 	memcpy(out, frame, ip + header);
 	memcpy(out + ip + header, frame + at, part);
-	store_be16(out + ip + 2, (unsigned)(header + part));
+	store_be16(out + ip + 2, (uint16_t)(header + part));
 	if (load_be16(frame + ip + 6) & IP_MORE_FRAGMENTS)
 		more = true;
 	store_be16(out + ip + 6, offset | (more ? IP_MORE_FRAGMENTS : 0));
