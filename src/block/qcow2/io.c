@@ -49,7 +49,7 @@ static int read_mapped(struct qcow2 *q, uint64_t offset, const struct mapping *m
 	return 0;
 }
 
-int qcow2_read_range(struct qcow2 *q, uint64_t offset, uint64_t size, struct span span, bool nowait)
+static int read_range(struct qcow2 *q, uint64_t offset, uint64_t size, struct span span, bool nowait)
 {
 	while (size) {
 		struct mapping m;
@@ -74,7 +74,7 @@ static int qcow2_read(struct image *image, uint64_t offset, uint64_t size, struc
 
 	if (rc)
 		return rc;
-	rc = qcow2_read_range(q, offset, size, span, nowait);
+	rc = read_range(q, offset, size, span, nowait);
 	range_end(q, &range);
 	return rc;
 }
@@ -162,9 +162,9 @@ static int fill_around(struct qcow2 *q, struct fill *f, bool nowait)
 	head = (struct iovec){ f->around, f->head };
 	tail = (struct iovec){ f->around + f->head, f->tail };
 	if (f->head)
-		rc = qcow2_read_range(q, f->offset - f->head, f->head, span_of(&head), nowait);
+		rc = read_range(q, f->offset - f->head, f->head, span_of(&head), nowait);
 	if (!rc && f->tail)
-		rc = qcow2_read_range(q, f->offset + f->size, f->tail, span_of(&tail), nowait);
+		rc = read_range(q, f->offset + f->size, f->tail, span_of(&tail), nowait);
 	return rc;
 }
 

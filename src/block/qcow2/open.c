@@ -92,7 +92,8 @@ static int init_caches(struct qcow2 *q, struct error *err)
 
 /* ---- what is needed to write ---- */
 
-int qcow2_claim(struct qcow2 *q, const char *what, uint64_t offset, uint64_t bytes, struct error *err)
+/* Notes that clusters hold a table; two that lie on each other are an error. */
+static int claim(struct qcow2 *q, const char *what, uint64_t offset, uint64_t bytes, struct error *err)
 {
 	uint64_t first = offset >> q->cluster_bits;
 
@@ -117,13 +118,13 @@ int qcow2_claim(struct qcow2 *q, const char *what, uint64_t offset, uint64_t byt
 
 static int claim_snapshot(void *opaque, const struct qcow2_snapshot *s, struct error *err)
 {
-	return qcow2_claim(opaque, "L1 table of a snapshot", s->l1_offset, s->l1_size * 8ull, err);
+	return claim(opaque, "L1 table of a snapshot", s->l1_offset, s->l1_size * 8ull, err);
 }
 
 static int claim_snapshots(struct qcow2 *q, struct error *err)
 {
 	uint64_t size = qcow2_snapshot_table_size(q->image.file, &q->header);
-	int rc = size ? qcow2_claim(q, "snapshot table", q->header.snapshot_offset, size, err) : 0;
+	int rc = size ? claim(q, "snapshot table", q->header.snapshot_offset, size, err) : 0;
 
 	return rc ? rc : qcow2_snapshots(q->image.file, &q->header, err, claim_snapshot, q);
 }
@@ -136,13 +137,13 @@ static int claim_tables(struct qcow2 *q, struct error *err)
 
 	if (rc)
 		return error_set_errno(err, -rc, "open '%s'", q->image.file->path);
-	rc = qcow2_claim(q, "L1 table", h->l1_offset, h->l1_size * 8ull, err);
+	rc = claim(q, "L1 table", h->l1_offset, h->l1_size * 8ull, err);
 	if (!rc)
-		rc = qcow2_claim(q, "refcount table", h->reftable_offset, q->reftable_size * 8, err);
+		rc = claim(q, "refcount table", h->reftable_offset, q->reftable_size * 8, err);
 	for (uint64_t n = 0; n < q->reftable_size && !rc; n++)
-		rc = qcow2_claim(q, "refcount block", q->reftable[n] & REFTABLE_OFFSET, 1, err);
+		rc = claim(q, "refcount block", q->reftable[n] & REFTABLE_OFFSET, 1, err);
 	for (uint64_t n = 0; n < h->l1_size && !rc; n++)
-		rc = qcow2_claim(q, "L2 table", q->l1[n] & ENTRY_OFFSET, 1, err);
+		rc = claim(q, "L2 table", q->l1[n] & ENTRY_OFFSET, 1, err);
 	return rc ? rc : claim_snapshots(q, err);
 }
 

@@ -153,8 +153,6 @@ static inline uint64_t clusters_for(const struct qcow2 *q, uint64_t bytes)
 struct qcow2 *qcow2_open_alone(struct file *, const struct block_options *, struct error *);
 /* The same for who checks it: whatever state it is in, and nothing is repaired at once. */
 struct qcow2 *qcow2_open_to_check(struct file *, const struct block_options *, struct error *);
-/* Notes that clusters hold a table; two that lie on each other are an error. */
-int qcow2_claim(struct qcow2 *, const char *what, uint64_t offset, uint64_t bytes, struct error *);
 /* Whoever finds that the tables contradict each other: says so, marks the image; -EIO. Lock held. */
 int qcow2_is_corrupt(struct qcow2 *, const char *fmt, ...) printf_like(2, 3);
 /* Before the first change of the tables. Lock held. */
@@ -232,7 +230,6 @@ int qcow2_check(struct qcow2 *, const struct check *, struct error *);
 
 /* io.c */
 extern const struct image_ops qcow2_ops;
-int qcow2_read_range(struct qcow2 *, uint64_t offset, uint64_t size, struct span, bool nowait);
 
 /* create.c */
 /* From `at` on in a header's cluster of `size` bytes: the backing file's format and name, or none (NULL). -ENOSPC: no room. */

@@ -6,7 +6,8 @@
 
 /* ---- lists of them ---- */
 
-uint32_t ram_page_of(struct bt_windows *w, uint32_t frame)
+/* The page's number (struct memory), by its address's. */
+static uint32_t ram_page_of(struct bt_windows *w, uint32_t frame)
 {
 	uint64_t offset;
 

@@ -428,8 +428,6 @@ void windows_protect(struct bt_windows *);
 
 /* ---- window_alias.c: the mappings of a page that may be written; the lock is held ---- */
 
-/* The page's number (struct memory), by its address's. */
-uint32_t ram_page_of(struct bt_windows *, uint32_t frame);
 /* Page n of a span may be written from now on, or not any more; a region is mapped whole from now on, or not any more. */
 void page_link(struct bt_windows *, pool_index span, struct span *, unsigned n);
 void page_unlink(struct bt_windows *, struct span *, unsigned n);
