@@ -106,6 +106,11 @@ static bool asks_for_more(const struct cases *c, const struct test_case *t)
 	return has_component_mask(t->insn.op) && (t->before.gpr[RAX] & c->traits.xcr0 & ~MODEL_COMPONENTS & UINT32_MAX);
 }
 
+static bool can_be_entered(const struct cases *c, const struct user_state *s)
+{
+	return !c->traits.pvm || is_canonical(s->gpr[RSP]);
+}
+
 static bool instruction_case(struct cases *c, struct test_case *t, uint64_t number)
 {
 	const struct insn_form *form = t->form;
@@ -132,12 +137,14 @@ static bool instruction_case(struct cases *c, struct test_case *t, uint64_t numb
 		t->mode = RUN_TRAP;
 	}
 	c->target = segment_address(c, &t->before, t->insn.seg, operand_alignment(t));
-	if (too_long)
-		return true;
-	operands_before(c, t);
-	if (e->memory && !form->undefined)
-		place_operand(c, e, &f, t);
-	return form->undefined || (operands_after(c, t) && !asks_for_more(c, t));
+	if (!too_long) {
+		operands_before(c, t);
+		if (e->memory && !form->undefined)
+			place_operand(c, e, &f, t);
+		if (!form->undefined && (!operands_after(c, t) || asks_for_more(c, t)))
+			return false;
+	}
+	return can_be_entered(c, &t->before);
 }
 
 bool cases_make(struct cases *c, struct insn_form *form, uint64_t number, struct test_case *t,

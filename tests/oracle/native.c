@@ -53,16 +53,21 @@ __asm__(".pushsection .text\n"
 	"push %rbx\n\tpush %rbp\n\tpush %r12\n\tpush %r13\n\tpush %r14\n\tpush %r15\n\t"
 	"lea native_entry(%rip), %rbx\n\t"
 	"mov %rsp, 8(%rbx)\n\t"
+	"mov %rdi, %r12\n\t"
 	"cmpl $0, 24(%rbx)\n\t"
 	"je 1f\n\t"
 	"rdfsbase %rax\n\tmov %rax, 16(%rbx)\n\t"
 	"rdgsbase %rax\n\tmov %rax, 80(%rbx)\n\t"
 	"mov 76(%rbx), %fs\n\tmov 78(%rbx), %gs\n\t"
 	"mov 32(%rbx), %rax\n\twrfsbase %rax\n\t"
-	"mov 40(%rbx), %rax\n\twrgsbase %rax\n"
-	"1:\tmov 72(%rbx), %ds\n\tmov 74(%rbx), %es\n\t"
+	"mov 40(%rbx), %rax\n\twrgsbase %rax\n\t"
+	"jmp 2f\n"
+	"1:\tmov $0x1003, %edi\n\tlea 16(%rbx), %rsi\n\tmov $158, %eax\n\tsyscall\n\t" /* arch_prctl(ARCH_GET_FS) */
+	"mov $0x1004, %edi\n\tlea 80(%rbx), %rsi\n\tmov $158, %eax\n\tsyscall\n\t"	    /* ARCH_GET_GS */
+	"mov 76(%rbx), %fs\n\tmov 78(%rbx), %gs\n"
+	"2:\tmov 72(%rbx), %ds\n\tmov 74(%rbx), %es\n\t"
 	"movl $1, (%rbx)\n\t"
-	"mov %rdi, %rsp\n\t"
+	"mov %r12, %rsp\n\t"
 	"mov $15, %eax\n\t" /* rt_sigreturn */
 	"syscall\n\t"
 	"ud2\n"
@@ -81,8 +86,14 @@ __asm__(".pushsection .text\n"
 	"xor %eax, %eax\n\t"
 	"mov %eax, %fs\n\tmov %eax, %gs\n\t"
 	"mov 16(%rbx), %rax\n\twrfsbase %rax\n\t"
-	"mov 80(%rbx), %rax\n\twrgsbase %rax\n"
-	"1:\txor %eax, %eax\n\t"
+	"mov 80(%rbx), %rax\n\twrgsbase %rax\n\t"
+	"jmp 2f\n"
+	/* These set the selectors to 0, too. ARCH_SET_FS, ARCH_SET_GS */
+	"1:\tmov %rdx, %r12\n\t"
+	"mov $0x1002, %edi\n\tmov 16(%rbx), %rsi\n\tmov $158, %eax\n\tsyscall\n\t"
+	"mov $0x1001, %edi\n\tmov 80(%rbx), %rsi\n\tmov $158, %eax\n\tsyscall\n\t"
+	"mov %r12, %rdx\n"
+	"2:\txor %eax, %eax\n\t"
 	"mov %eax, %ds\n\tmov %eax, %es\n\t"
 	"push $2\n\tpopf\n\t" /* no AC, NT, ID left over */
 	"mov 8(%rbx), %rsp\n\t"
@@ -113,7 +124,6 @@ struct native {
 	uint64_t components; /* of area */
 	unsigned avx_offset; /* 0: no AVX state */
 	uint16_t cs, ss;
-	bool ldt;
 };
 
 /* ---- setting up ---- */
@@ -211,15 +221,10 @@ struct native *native_create(struct error *err)
 		free(n);
 		return NULL;
 	}
-	n->ldt = !segments_install();
 	return n;
 }
 
 const struct areas *native_areas(struct native *n) { return &n->areas; }
-
-/* Linux's GDT, arch/x86/include/asm/segment.h */
-#define SEL_CODE_32 0x23
-#define SEL_CODE_16 7 /* the first of segments.c */
 
 void native_start_state(struct native *n, enum code_mode mode, struct user_state *s)
 {
@@ -347,8 +352,9 @@ static uint64_t read_xcr0(void)
 	return (uint64_t)high << 32 | low;
 }
 
-/* 64-bit code, with RDI at this offset of the data and these flags besides. */
-static struct outcome probe(struct native *n, const uint8_t *code, size_t size, unsigned at, uint64_t flags)
+/* 64-bit code, with RDI at this offset of the data, these flags besides, and this stack pointer. */
+static struct outcome probe_stack(struct native *n, const uint8_t *code, size_t size, unsigned at, uint64_t flags,
+				  uint64_t rsp)
 {
 	struct user_state s;
 	struct outcome o;
@@ -357,7 +363,7 @@ static struct outcome probe(struct native *n, const uint8_t *code, size_t size, 
 	s.rip = CODE;
 	s.rflags |= flags;
 	s.gpr[RDI] = DATA + at;
-	s.gpr[RSP] = STACK + STACK_SIZE;
+	s.gpr[RSP] = rsp;
 	s.fcw = 0x37f;
 	s.mxcsr = 0x1f80;
 	memcpy(n->areas.code, code, size);
@@ -365,10 +371,15 @@ static struct outcome probe(struct native *n, const uint8_t *code, size_t size, 
 	return o;
 }
 
+static struct outcome probe(struct native *n, const uint8_t *code, size_t size, unsigned at, uint64_t flags)
+{
+	return probe_stack(n, code, size, at, flags, STACK + STACK_SIZE);
+}
+
 struct host_traits native_traits(struct native *n)
 {
 	static const uint8_t x87[] = { 0xd9, 0x07, 0xd9, 0x77, 0x40, FILLER }; /* FLD m32, FNSTENV */
-	static const uint8_t movups[] = { 0x0f, 0x10, 0x07, FILLER }, push_fs[] = { 0x0f, 0xa0, FILLER };
+	static const uint8_t movups[] = { 0x0f, 0x10, 0x07, FILLER }, push_fs[] = { 0x0f, 0xa0, FILLER }, nop[] = { 0x90, FILLER };
 	const uint8_t *environment = n->areas.data + 0x40;
 	uint8_t *pushed = n->areas.stack + STACK_SIZE - 8;
 	bool aligns_vectors = probe(n, movups, sizeof(movups), 8, FLAG_AC).vector == EXC_AC;
@@ -377,13 +388,14 @@ struct host_traits native_traits(struct native *n)
 	memset(pushed, 0xff, 8);
 	probe(n, push_fs, sizeof(push_fs), 0, 0);
 	return (struct host_traits){ .bases = native_entry.bases,
-				     .ldt = n->ldt,
+				     .ldt = segments_of_mode(MODE_16),
 				     .fip = o.s.fip == CODE,
 				     .fdp = o.s.fdp == DATA,
 				     .fop = o.s.fop == 0x107,
 				     .sees_selectors = load_le16(environment + 16) == n->cs,
 				     .sees_fop = load_le16(environment + 18) == 0x107,
 				     .sees_fdp = load_le32(environment + 20) == DATA,
+				     .pvm = probe_stack(n, nop, sizeof(nop), 0, 0, BIT(63)).s.rip == CODE,
 				     .aligns_vectors = aligns_vectors,
 				     .pushes_zeros = !pushed[7],
 				     .mxcsr_mask = load_le32(n->area + X_MXCSR + 4),

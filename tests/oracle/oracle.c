@@ -521,8 +521,8 @@ static int prepare_pass(struct oracle *o, struct pass *p, enum code_mode mode, s
 	p->bits = 16u << mode;
 	if (o->options.bits && o->options.bits != p->bits)
 		return 0;
-	if (mode == MODE_16 && !native_traits(o->native).ldt) {
-		printf("# 16-bit code: this kernel makes no such segments (modify_ldt)\n");
+	if (!segments_of_mode(mode)) {
+		printf("# %u-bit code: this host has no such segments\n", p->bits);
 		return 0;
 	}
 	if (forms_find(&p->forms, guest_model(o->guest), mode, err))
@@ -537,6 +537,7 @@ static int prepare(struct oracle *o, struct error *err)
 	int ret;
 
 	block_interrupts();
+	segments_install();
 	o->guest = guest_create(o->options.engine, err);
 	if (!o->guest)
 		return -err->code;

@@ -76,8 +76,12 @@ struct segment {
 struct segment segment_of(uint16_t selector);
 /* The same as 8 bytes of a descriptor table. */
 uint64_t segment_descriptor(uint16_t selector);
-/* Have this process' LDT made: negative error number when this kernel makes none, or no 16-bit segments. */
-int segments_install(void);
+#define SEL_CODE_32 0x23 /* Linux's GDT, arch/x86/include/asm/segment.h */
+#define SEL_CODE_16 7	 /* the first of segments.c */
+/* Have this process' LDT made, and see what this host has. Once, before a guest is made. */
+void segments_install(void);
+/* Is there code of this mode, and for 16 bits the LDT? */
+bool segments_of_mode(enum code_mode);
 /* Is 64 KiB from its base on this area, or all of the linear addresses? */
 bool segment_holds(const struct segment *, uint64_t area);
 
@@ -97,6 +101,7 @@ struct host_traits {
 		fop; /* these x87 pointers are kept also while no exception is pending: AMD's have none, Intel's some */
 	bool sees_fop, sees_fdp,
 		sees_selectors; /* FNSTENV stores FOP; FDP; FCS and FDS, though no exception is pending */
+	bool pvm; /* a software hypervisor: user mode cannot be entered with an RSP that is not canonical, and more */
 	bool aligns_vectors;	/* #AC of MOVUPS whose operand is at a multiple of 8 only */
 	bool pushes_zeros;	/* PUSH of a segment register writes as many bytes as it moves the stack pointer */
 	uint32_t mxcsr_mask;	/* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */

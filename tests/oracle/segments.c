@@ -1,12 +1,12 @@
 /*
  * segments: what selectors of user mode name: the segments of Linux's GDT, and an LDT with segments of every kind that
- * modify_ldt() makes, placed so that the areas of memory lie in them, and that their ends lie in the areas.
+ * modify_ldt() makes, placed so that the areas of memory lie in them, and that their ends lie in the areas. Kernels that
+ * a software hypervisor runs may have less (PVM: neither 32-bit code nor an LDT, though modify_ldt() says it made one).
  */
 #define _GNU_SOURCE
 #include "oracle.h"
 
 #include <asm/ldt.h>
-#include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -63,6 +63,8 @@ static const struct {
 	{ STACK - 0x3003, 0x33fe, DATA_32 | ATTR_EXPAND_DOWN },
 };
 
+static bool have_code_32 = true, have_ldt = true;
+
 static const uint16_t flat = USER | ATTR_WRITABLE | ATTR_G | ATTR_DB;
 
 struct segment segment_of(uint16_t selector)
@@ -71,11 +73,11 @@ struct segment segment_of(uint16_t selector)
 	struct segment s = { 0 };
 
 	if (selector & 4) {
-		if (n < LDT_SIZE)
+		if (n < LDT_SIZE && have_ldt)
 			s = (struct segment){ ldt[n].base, ldt[n].limit, ldt[n].attr };
 	} else if (n == 0x28 >> 3) {
 		s = (struct segment){ 0, 0xfffff, flat };
-	} else if (n == 0x20 >> 3) {
+	} else if (n == SEL_CODE_32 >> 3 && have_code_32) {
 		s = (struct segment){ 0, 0xfffff, flat | ATTR_CODE };
 	} else if (n == 0x30 >> 3) {
 		s = (struct segment){ 0, 0xfffff, ((flat | ATTR_CODE) & ~ATTR_DB) | ATTR_L };
@@ -94,7 +96,17 @@ uint64_t segment_descriptor(uint16_t selector)
 	       (uint64_t)(limit & 0xf0000) << 32 | (uint64_t)(s.base >> 24) << 56;
 }
 
-int segments_install(void)
+/* What the processor says of a selector. */
+static bool is_there(uint16_t selector)
+{
+	uint32_t rights;
+	bool found;
+
+	__asm__ volatile("lar %2, %0" : "=r"(rights), "=@ccz"(found) : "r"((uint32_t)selector));
+	return found;
+}
+
+static bool make_ldt(void)
 {
 	for (unsigned n = 0; n < LDT_SIZE; n++) {
 		uint16_t attr = ldt[n].attr;
@@ -108,9 +120,20 @@ int segments_install(void)
 				       .seg_not_present = !(attr & ATTR_P) };
 
 		if (syscall(SYS_modify_ldt, 0x11, &d, sizeof(d)))
-			return -errno;
+			return false;
 	}
-	return 0;
+	return is_there(SEL_CODE_16);
+}
+
+void segments_install(void)
+{
+	have_ldt = make_ldt();
+	have_code_32 = is_there(SEL_CODE_32);
+}
+
+bool segments_of_mode(enum code_mode mode)
+{
+	return mode == MODE_64 || (mode == MODE_32 ? have_code_32 : have_ldt);
 }
 
 bool segment_holds(const struct segment *s, uint64_t area)
