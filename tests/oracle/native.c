@@ -63,7 +63,7 @@ __asm__(".pushsection .text\n"
 	"mov 40(%rbx), %rax\n\twrgsbase %rax\n\t"
 	"jmp 2f\n"
 	"1:\tmov $0x1003, %edi\n\tlea 16(%rbx), %rsi\n\tmov $158, %eax\n\tsyscall\n\t" /* arch_prctl(ARCH_GET_FS) */
-	"mov $0x1004, %edi\n\tlea 80(%rbx), %rsi\n\tmov $158, %eax\n\tsyscall\n\t"	    /* ARCH_GET_GS */
+	"mov $0x1004, %edi\n\tlea 80(%rbx), %rsi\n\tmov $158, %eax\n\tsyscall\n\t"     /* ARCH_GET_GS */
 	"mov 76(%rbx), %fs\n\tmov 78(%rbx), %gs\n"
 	"2:\tmov 72(%rbx), %ds\n\tmov 74(%rbx), %es\n\t"
 	"movl $1, (%rbx)\n\t"
@@ -379,7 +379,8 @@ static struct outcome probe(struct native *n, const uint8_t *code, size_t size, 
 struct host_traits native_traits(struct native *n)
 {
 	static const uint8_t x87[] = { 0xd9, 0x07, 0xd9, 0x77, 0x40, FILLER }; /* FLD m32, FNSTENV */
-	static const uint8_t movups[] = { 0x0f, 0x10, 0x07, FILLER }, push_fs[] = { 0x0f, 0xa0, FILLER }, nop[] = { 0x90, FILLER };
+	static const uint8_t movups[] = { 0x0f, 0x10, 0x07, FILLER }, push_fs[] = { 0x0f, 0xa0, FILLER },
+			     nop[] = { 0x90, FILLER };
 	const uint8_t *environment = n->areas.data + 0x40;
 	uint8_t *pushed = n->areas.stack + STACK_SIZE - 8;
 	bool aligns_vectors = probe(n, movups, sizeof(movups), 8, FLAG_AC).vector == EXC_AC;

@@ -102,10 +102,10 @@ struct host_traits {
 	bool sees_fop, sees_fdp,
 		sees_selectors; /* FNSTENV stores FOP; FDP; FCS and FDS, though no exception is pending */
 	bool pvm; /* a software hypervisor: user mode cannot be entered with an RSP that is not canonical, and more */
-	bool aligns_vectors;	/* #AC of MOVUPS whose operand is at a multiple of 8 only */
-	bool pushes_zeros;	/* PUSH of a segment register writes as many bytes as it moves the stack pointer */
-	uint32_t mxcsr_mask;	/* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
-	uint64_t xcr0;		/* components that XSAVE would save */
+	bool aligns_vectors; /* #AC of MOVUPS whose operand is at a multiple of 8 only */
+	bool pushes_zeros;   /* PUSH of a segment register writes as many bytes as it moves the stack pointer */
+	uint32_t mxcsr_mask; /* beyond 0xffff: AMD's misaligned SSE mode, which no model offers */
+	uint64_t xcr0;	     /* components that XSAVE would save */
 };
 struct host_traits native_traits(struct native *);
 void native_run(struct native *, const struct user_state *, struct outcome *);

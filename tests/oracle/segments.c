@@ -131,10 +131,7 @@ void segments_install(void)
 	have_code_32 = is_there(SEL_CODE_32);
 }
 
-bool segments_of_mode(enum code_mode mode)
-{
-	return mode == MODE_64 || (mode == MODE_32 ? have_code_32 : have_ldt);
-}
+bool segments_of_mode(enum code_mode mode) { return mode == MODE_64 || (mode == MODE_32 ? have_code_32 : have_ldt); }
 
 bool segment_holds(const struct segment *s, uint64_t area)
 {

@@ -34,6 +34,7 @@ struct bt_frame {
 	uint64_t resume;		 /* where to enter it */
 	uint64_t r11;			 /* R11 to enter with */
 	uint64_t exit_arg;		 /* why it was left */
+	uint64_t return_rip, return_rsp; /* of bt_return() */
 	uint64_t target; /* a computed target that was not found; a linear address that the TLB has no entry for */
 	uint64_t call;	 /* an indirect call's target while the return address is pushed */
 	uint64_t value;	 /* what is pushed while its place is looked up */

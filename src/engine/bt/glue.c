@@ -101,6 +101,18 @@ __attribute__((naked)) static void reload(void)
 		: STATE);
 }
 
+/* Goes on at RIP with an RSP that the host's kernel refuses to return with. */
+__attribute__((naked)) void bt_return(void)
+{
+	__asm__("mov %%gs:%c[rsp], %%rsp\n\t"
+		"jmp *%%gs:%c[rip]\n"
+		".globl bt_return_end\n"
+		"bt_return_end:\n\t"
+		:
+		: [rsp] "i"(offsetof(struct bt_vcpu, frame.return_rsp)),
+		  [rip] "i"(offsetof(struct bt_vcpu, frame.return_rip)));
+}
+
 /* R10 = linear address that is not in the jump table, R11 = exit argument. RCX is in memory. */
 __attribute__((naked)) static void miss(void)
 {

@@ -126,7 +126,11 @@ struct bt_cpu {
 	volatile sig_atomic_t kicked;
 	volatile sig_atomic_t ticked; /* the timer found translated code of a young address space running */
 	timer_t timer;
-	bool timed;			    /* there is the timer */
+	bool timed; /* there is the timer */
+	struct {
+		int64_t regs[23];	    /* of a signal frame: NGREG */
+		unsigned count;		    /* how often running with these was refused */
+	} refusal;			    /* signal.c */
 	uint64_t fault_at;		    /* host address of the access that BT_EXIT_FAULT is about; 0: it was none */
 	struct bt_block *volatile entering; /* block that C is about to enter, or has entered: bt_resume_at() says it */
 	pthread_t thread;
@@ -175,6 +179,10 @@ struct bt_glue {
 	void (*reload)(void); /* and back, perhaps into code of the other kind */
 };
 extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_sse;
+
+/* glue.c, for signal.c: jumped to where the host's kernel does not return to. */
+void bt_return(void);
+extern char bt_return_end[];
 
 /* mode.c */
 uint32_t bt_key(const struct vcpu *);

@@ -9,9 +9,11 @@
 
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
+#include <assert.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -90,6 +92,36 @@ static bool give_back_pointers(greg_t *regs, const struct vcpu *v, const struct 
 	return true;
 }
 
+/*
+ * Some kernels (PVM's) return to user mode only with a canonical RSP, and it is the guest's: after any interrupt of translated code, or
+ * of the glue about it, #GP is reported where it was to go on. #GP of the instruction there itself comes again and again.
+ */
+#define REFUSALS 3
+
+static bool is_refused_return(greg_t regs[NGREG], struct vcpu *v)
+{
+	struct bt_cpu *bt = bt_of(v);
+
+	static_assert(sizeof(bt->refusal.regs) == NGREG * sizeof(greg_t), "all registers of a frame");
+	if (regs[REG_TRAPNO] != EXC_GP || is_canonical((uint64_t)regs[REG_RSP]))
+		return false;
+	if (memcmp(bt->refusal.regs, regs, sizeof(bt->refusal.regs))) {
+		memcpy(bt->refusal.regs, regs, sizeof(bt->refusal.regs));
+		bt->refusal.count = 0;
+	}
+	if (++bt->refusal.count == REFUSALS) {
+		bt->refusal.count = 0;
+		return false;
+	}
+	if ((uint64_t)regs[REG_RIP] - (uint64_t)(uintptr_t)bt_return >= (uint64_t)(bt_return_end - (char *)bt_return)) {
+		bt_frame(v)->return_rip = (uint64_t)regs[REG_RIP];
+		bt_frame(v)->return_rsp = (uint64_t)regs[REG_RSP];
+	}
+	regs[REG_RIP] = (greg_t)(uintptr_t)bt_return;
+	regs[REG_RSP] = (greg_t)bt_frame(v)->host_rsp;
+	return true;
+}
+
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -99,6 +131,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	int saved_errno = errno;
 	unsigned n;
 
+	if (v && is_its_own(signal, info) && is_refused_return(regs, v))
+		return;
 	if (!b || !is_its_own(signal, info)) {
 		pass_on(signal, info, context);
 		return;
