@@ -72,7 +72,7 @@ static _Noreturn void __attribute__((format(printf, 2, 3))) fail(struct session 
 	fputc('\n', stderr);
 	if (s->log)
 		fflush(s->log);
-	if (!s->ended)
+	if (s->pid > 0 && !s->ended)
 		kill(-s->pid, SIGKILL);
 	_exit(1);
 }
