@@ -275,6 +275,10 @@ ASAN_ENV = DOPPEL_ASAN='$(abspath $(BUILD)/asan/doppel)' ISOLATION_ASAN='$(abspa
 # Quiet enough to read; -v in PROVE_FLAGS shows every line.
 PROVE := prove --timer -j$(shell nproc) --exec '' $(PROVE_FLAGS)
 
+# What failed says why at the very end, where whoever has only the end of a log finds it.
+FAILED_AGAIN = { echo 'Once more, what failed:'; $(TEST_ENV) $(ASAN_ENV) $(PROVE) --statefile=$(BUILD)/prove --state=failed -v 2>&1 | \
+	grep -v '^\(ok\|1\.\.\)' | cut -c1-160 | tail -n 40; }
+
 check: all unit guests helpers
 	$(Q)$(TEST_ENV) $(PROVE) $(UNIT) $(filter tests/guest/%,$(SCRIPTS))
 
@@ -284,8 +288,8 @@ test: packages
 	$(Q)$(MAKE) $(JOBS) FLAVOUR=tsan CC=gcc $(TSAN_UNIT)
 	$(Q)scripts/get-guest.sh
 	$(Q)scripts/get-guest.sh --test $(if $(CI),,|| true)
-	$(Q)$(TEST_ENV) $(ASAN_ENV) $(PROVE) $(SCRIPTS) $(UNIT) $(ASAN_UNIT) $(TSAN_UNIT); \
-		status=$$?; scripts/get-guest.sh --missing; exit $$status
+	$(Q)$(TEST_ENV) $(ASAN_ENV) $(PROVE) --statefile=$(BUILD)/prove --state=save $(SCRIPTS) $(UNIT) $(ASAN_UNIT) $(TSAN_UNIT); \
+		status=$$?; scripts/get-guest.sh --missing; [ $$status = 0 ] || $(FAILED_AGAIN); exit $$status
 
 run: packages
 	$(Q)$(MAKE) $(JOBS) all
