@@ -77,7 +77,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run debian debian-test bench-devices test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run debian debian-test bench-devices bench-programs test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -100,6 +100,7 @@ help:
 	@echo 'fuzz      every fuzz target for FUZZ_SECONDS (60) each'
 	@echo 'bench     doppel, and the other emulators that are installed, on the same guest'
 	@echo 'bench-devices  the same for disks and network, in that Debian (ARGS)'
+	@echo 'bench-programs  real programs natively, under doppel and TCG (ARGS)'
 	@echo 'lint      formatting, clang-tidy, include rule, shell scripts'
 	@echo 'format    rewrite the sources as .clang-format says'
 	@echo 'install   binary, manual page and completion (PREFIX=$(PREFIX), DESTDIR)'
@@ -260,7 +261,7 @@ guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT) $(DISK)
 helpers: $(HELPERS) $(TORTURE) $(USER32)
 
 packages:
-	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test bench-devices,$(MAKECMDGOALS)),debian)
+	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test bench-devices bench-programs,$(MAKECMDGOALS)),debian)
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
@@ -358,6 +359,10 @@ bench-devices: packages
 	$(Q)$(MAKE) $(JOBS) all
 	$(DEBIAN)
 	$(Q)DOPPEL='$(DOPPEL)' BUILD='$(BUILD)' bench/devices.sh $(ARGS)
+
+bench-programs: packages
+	$(Q)$(MAKE) $(JOBS) all
+	$(Q)DOPPEL='$(DOPPEL)' BUILD='$(BUILD)' bench/programs/run.py $(ARGS)
 
 C_FILES = $(shell find src tests bench -name '*.[ch]')
 SHELL_FILES = $(shell grep -rlE '^\#!/bin/(ba)?sh' scripts tests bench .ci)
