@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static unsigned hash_of(uint64_t a, uint64_t b)
+static unsigned hash_of(uint64_t a, uint64_t b, unsigned bits)
 {
-	return (unsigned)((a ^ b * 0x9e3779b97f4a7c15ull) * 0x9e3779b97f4a7c15ull >> (64 - BT_HASH_BITS));
+	return (unsigned)((a ^ b * 0x9e3779b97f4a7c15ull) * 0x9e3779b97f4a7c15ull >> (64 - bits));
 }
 
 /* ---- jump tables ---- */
@@ -69,7 +69,7 @@ struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 	const struct jump_use wanted = { .space = table_space(v, key),
 					 .key = key & ~BT_KEY_ANYWHERE,
 					 .code_limit = bt_code_limit(v) };
-	uint8_t *guess = &bt->guesses[hash_of(wanted.space, wanted.key) % BT_JUMP_GUESSES];
+	uint8_t *guess = &bt->guesses[hash_of(wanted.space, wanted.key, BT_HASH_BITS) % BT_JUMP_GUESSES];
 
 	if (is_for(&bt->uses[bt->jump], &wanted))
 		return &bt->tables[bt->jump];
@@ -133,7 +133,7 @@ struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t ke
 
 	if (key & BT_KEY_ANYWHERE)
 		rip &= ~PAGE_MASK;
-	b = bt_of(v)->hash[hash_of(gpa, rip)];
+	b = bt_of(v)->hash[hash_of(gpa, rip, bt_of(v)->hash_bits)];
 	while (b && (b->gpa != gpa || b->rip != rip || b->key != key || b->code_limit != bt_code_limit(v)))
 		b = b->hash_next;
 	return b;
@@ -141,14 +141,43 @@ struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t ke
 
 static struct bt_block **page_list(struct bt_cpu *bt, uint64_t page)
 {
-	return &bt->pages[hash_of(page & PAGE_MASK, 0) >> (BT_HASH_BITS - BT_PAGE_BITS)];
+	return &bt->pages[hash_of(page & PAGE_MASK, 0, BT_PAGE_BITS)];
+}
+
+static struct bt_block **hash_slot(const struct bt_cpu *bt, const struct bt_block *b)
+{
+	return &bt->hash[hash_of(b->gpa, b->rip, bt->hash_bits)];
+}
+
+/* Where there is no memory for a larger table the chains get longer. */
+static void grow_hash(struct bt_cpu *bt)
+{
+	struct bt_block **old = bt->hash, **hash, *b, *next;
+	size_t size = (size_t)1 << bt->hash_bits;
+
+	if (bt->hash_bits == BT_HASH_BITS_MAX || !(hash = calloc(2 * size, sizeof(struct bt_block *))))
+		return;
+	bt->hash = hash;
+	bt->hash_bits++;
+	for (size_t n = 0; n < size; n++)
+		for (b = old[n]; b; b = next) {
+			struct bt_block **slot = hash_slot(bt, b);
+
+			next = b->hash_next;
+			b->hash_next = *slot;
+			*slot = b;
+		}
+	free(old);
 }
 
 void bt_insert(struct vcpu *v, struct bt_block *b)
 {
 	struct bt_cpu *bt = bt_of(v);
-	struct bt_block **slot = &bt->hash[hash_of(b->gpa, b->rip)];
+	struct bt_block **slot;
 
+	if (bt->block_count >> bt->hash_bits)
+		grow_hash(bt);
+	slot = hash_slot(bt, b);
 	b->hash_next = *slot;
 	*slot = b;
 	slot = page_list(bt, b->gpa);
@@ -172,7 +201,7 @@ static struct bt_block **next_in_page(struct bt_cpu *bt, struct bt_block *b, str
 void bt_invalidate_block(struct vcpu *v, struct bt_block *b)
 {
 	struct bt_cpu *bt = bt_of(v);
-	struct bt_block **slot = &bt->hash[hash_of(b->gpa, b->rip)];
+	struct bt_block **slot = hash_slot(bt, b);
 	struct bt_link *l, *next;
 
 	if (b->dead)
@@ -291,7 +320,7 @@ void bt_meta_trim(struct bt_cpu *bt, const void *end)
 
 static uint64_t *forced_slot(const struct bt_cpu *bt, uint64_t gpa)
 {
-	return (uint64_t *)&bt->forced[hash_of(gpa, 1) % BT_FORCED];
+	return (uint64_t *)&bt->forced[hash_of(gpa, 1, BT_HASH_BITS) % BT_FORCED];
 }
 
 bool bt_is_forced(const struct bt_cpu *bt, uint64_t gpa) { return *forced_slot(bt, gpa) == gpa; }
@@ -322,7 +351,7 @@ void bt_code_flush(struct vcpu *v)
 	atomic_signal_fence(memory_order_seq_cst);
 	bt->pending = NULL;
 	bt->code_epoch++;
-	memset(bt->hash, 0, sizeof(bt->hash));
+	memset(bt->hash, 0, sizeof(bt->hash[0]) << bt->hash_bits);
 	memset(bt->pages, 0, sizeof(bt->pages));
 	memset(bt->homes, 0, sizeof(bt->homes));
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
@@ -351,6 +380,7 @@ void bt_code_destroy(struct vcpu *v)
 		overhead_give(&v->mem->overhead, OVERHEAD_CODE, bt->code_size + bt->meta_size);
 	host_code_destroy(&bt->cache);
 	free(bt->meta);
+	free(bt->hash);
 	free(bt->blocks);
 	free(bt->tables);
 	free(bt->nothing);
@@ -373,12 +403,14 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	if (ret)
 		return ret;
 	bt->meta = aligned_alloc(PAGE_SIZE, bt->meta_size);
+	bt->hash_bits = BT_HASH_BITS;
+	bt->hash = calloc((size_t)1 << BT_HASH_BITS, sizeof(struct bt_block *));
 	bt->blocks = calloc(bt->options.blocks, sizeof(struct bt_block *));
 	bt->tables = aligned_alloc(_Alignof(struct jump_table), BT_JUMP_TABLES * sizeof(struct jump_table));
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
 	bt->tlb_lookups[0] = bt_tlb_lookup_create(false);
 	bt->tlb_lookups[1] = bt_tlb_lookup_create(true);
-	if (!bt->tlb_lookups[0] || !bt->tlb_lookups[1] || !bt->meta || !bt->blocks || !bt->tables || !bt->nothing)
+	if (!bt->tlb_lookups[0] || !bt->tlb_lookups[1] || !bt->meta || !bt->hash || !bt->blocks || !bt->tables || !bt->nothing)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	BUG_ON(bt_jump_index(0) || !bt_jump_index(1)); /* bt_jump_empty() */
 	make_empty(bt->nothing);

@@ -74,7 +74,8 @@ struct bt_cpu {
 	size_t code_used;
 	uint8_t *meta;
 	size_t meta_used;
-	struct bt_block *hash[1u << BT_HASH_BITS];
+	struct bt_block **hash; /* by physical and linear address; as many places as blocks, to BT_HASH_BITS_MAX */
+	unsigned hash_bits;
 	struct bt_block *pages[1u << BT_PAGE_BITS]; /* by physical page */
 	struct code_page *homes[BT_CODE_PAGES];
 	struct bt_block **blocks; /* by index, which is also the order of code */
