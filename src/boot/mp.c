@@ -131,6 +131,15 @@ static void add_pci_interrupts(struct mp_table *t, const struct pc *pc)
 				      pc->ioapic_id, pc_ioapic_input(pc_pirq_line(pc_pirq(slot, pin))));
 }
 
+/* Inputs that no ISA line has, as if ISA had more lines: so kernels find them by number. */
+static void add_virtio_interrupts(struct mp_table *t, const struct pc *pc)
+{
+	for (unsigned window = 0; window < VIRTIO_MMIO_LINES; window++)
+		if (pc->virtio_windows & 1u << window)
+			add_interrupt(t, IO_INTERRUPT, KIND_INT, FLAGS_LEVEL_HIGH, BUS_ISA, VIRTIO_MMIO_LINE(window),
+				      pc->ioapic_id, VIRTIO_MMIO_LINE(window));
+}
+
 static void write_header(struct mp_table *t)
 {
 	struct mp_header h = {
@@ -161,6 +170,7 @@ void mp_build(struct table_area *area, const struct pc *pc)
 	add(&t, &ioapic, sizeof(ioapic));
 	add_isa_interrupts(&t, pc);
 	add_pci_interrupts(&t, pc);
+	add_virtio_interrupts(&t, pc);
 	add_interrupt(&t, LOCAL_INTERRUPT, KIND_EXTINT, FLAGS_CONFORM, BUS_ISA, 0, ALL_LAPICS, 0);
 	add_interrupt(&t, LOCAL_INTERRUPT, KIND_NMI, FLAGS_CONFORM, BUS_ISA, 0, ALL_LAPICS, 1);
 	write_header(&t);
