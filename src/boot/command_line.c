@@ -12,15 +12,19 @@
 #define PARAMETER "virtio_mmio.device="
 #define ONE_MOST  64u /* characters of one device */
 
-/* A word that begins so, and ends there if it is to be whole; NULL: there is none. */
-static const char *find_word(const char *line, const char *word, bool whole)
+/* Where a word begins so, and ends there if it is to be whole; or where the kernel's part of the line ends: at a word "--". */
+static size_t find_word(const char *line, const char *word, bool whole)
 {
-	size_t length = strlen(word);
+	size_t length = strlen(word), size, at = strspn(line, " ");
 
-	for (const char *at = line + strspn(line, " "); *at; at += strcspn(at, " "), at += strspn(at, " "))
-		if (!strncmp(at, word, length) && (!whole || strcspn(at, " ") == length))
-			return at;
-	return NULL;
+	for (; line[at]; at += size, at += strspn(line + at, " ")) {
+		size = strcspn(line + at, " ");
+		if (size == 2 && !strncmp(line + at, "--", 2))
+			break;
+		if (!strncmp(line + at, word, length) && (!whole || size == length))
+			break;
+	}
+	return at;
 }
 
 static void append_devices(char *to, uint32_t windows)
@@ -31,21 +35,20 @@ static void append_devices(char *to, uint32_t windows)
 				       VIRTIO_MMIO_ADDRESS(window), VIRTIO_MMIO_LINE(window));
 }
 
-/* What the kernel is to get; the caller's to free. NULL: there is no memory. Behind a word "--" it is not the kernel's. */
+/* What the kernel is to get; the caller's to free. NULL: there is no memory. */
 static char *complete(const char *line, uint32_t windows)
 {
-	bool announce = windows && find_word(line, NO_ACPI, true) && !find_word(line, PARAMETER, false);
-	const char *rest = find_word(line, "--", true);
-	size_t front = rest ? (size_t)(rest - line) : strlen(line);
+	size_t end = find_word(line, "--", true);
+	bool announce = windows && find_word(line, NO_ACPI, true) < end && find_word(line, PARAMETER, false) == end;
 	char *copy = malloc(strlen(line) + 2 + VIRTIO_MMIO_WINDOWS * ONE_MOST);
 
 	if (!copy)
 		return NULL;
 	if (!announce)
 		return strcpy(copy, line);
-	sprintf(copy, "%.*s%s", (int)front, line, front && line[front - 1] != ' ' ? " " : "");
+	sprintf(copy, "%.*s%s", (int)end, line, line[end - 1] != ' ' ? " " : "");
 	append_devices(copy + strlen(copy), windows);
-	return strcat(copy, line + front);
+	return strcat(copy, line + end);
 }
 
 int boot_place_command_line(const struct boot_image *image, size_t max, struct error *err)

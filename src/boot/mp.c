@@ -134,10 +134,14 @@ static void add_pci_interrupts(struct mp_table *t, const struct pc *pc)
 /* Inputs that no ISA line has, as if ISA had more lines: so kernels find them by number. */
 static void add_virtio_interrupts(struct mp_table *t, const struct pc *pc)
 {
-	for (unsigned window = 0; window < VIRTIO_MMIO_LINES; window++)
+	uint32_t lines = 0;
+
+	for (unsigned window = 0; window < VIRTIO_MMIO_WINDOWS; window++)
 		if (pc->virtio_windows & 1u << window)
-			add_interrupt(t, IO_INTERRUPT, KIND_INT, FLAGS_LEVEL_HIGH, BUS_ISA, VIRTIO_MMIO_LINE(window),
-				      pc->ioapic_id, VIRTIO_MMIO_LINE(window));
+			lines |= 1u << VIRTIO_MMIO_LINE(window);
+	for (unsigned line = 0; lines >> line; line++)
+		if (lines & 1u << line)
+			add_interrupt(t, IO_INTERRUPT, KIND_INT, FLAGS_LEVEL_HIGH, BUS_ISA, line, pc->ioapic_id, line);
 }
 
 static void write_header(struct mp_table *t)
