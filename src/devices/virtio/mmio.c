@@ -229,16 +229,21 @@ static void mmio_saving(const void *object)
 	m->saved_window = m->window;
 }
 
-/* The guest was told where it is. */
-static int mmio_loaded(void *object, uint16_t version, struct error *err)
+/* Where it is: the address, and the line. */
+static void enter_window(struct virtio_mmio *m, unsigned window)
 {
-	const struct virtio_mmio *m = object;
+	m->window = (uint8_t)window;
+	m->range.start = VIRTIO_MMIO_ADDRESS(window);
+}
 
-	(void)version;
-	if (m->saved_window == m->window)
-		return 0;
-	return error_set(err, EINVAL, "%s: it was in window %u; it is in window %u", m->device.name, m->saved_window,
-			 m->window);
+/* The guest was told where it is. Of two that a record has in one window the first one is there, as with BARs. */
+static void mmio_attach(struct device *device)
+{
+	struct virtio_mmio *m = of(device);
+
+	enter_window(m, m->saved_window);
+	irq_line_move(&m->line, VIRTIO_MMIO_LINE(m->window));
+	bus_map(device->bus, BUS_MMIO, &m->range, NULL);
 }
 
 static void mmio_destroy(struct device *device)
@@ -251,12 +256,12 @@ static void mmio_destroy(struct device *device)
 	free(m);
 }
 
-STATE_DESC(virtio_mmio_state_desc, "virtio-mmio", 1, struct virtio_mmio, VIRTIO_MMIO_STATE, .loaded = mmio_loaded,
-	   .saving = mmio_saving);
+STATE_DESC(virtio_mmio_state_desc, "virtio-mmio", 1, struct virtio_mmio, VIRTIO_MMIO_STATE, .saving = mmio_saving);
 
 static const struct device_ops virtio_mmio_ops = {
 	.state = &virtio_mmio_state_desc,
 	.reset = mmio_reset,
+	.attach = mmio_attach,
 	.destroy = mmio_destroy,
 };
 
@@ -286,17 +291,17 @@ int virtio_plug_mmio(struct virtio_device *v, struct error *err)
 	m->virtio = v;
 	v->transport = &transport;
 	v->transport_opaque = m;
-	m->window = (uint8_t)__builtin_ctz(~taken);
 	snprintf(m->name, sizeof(m->name), "%s-mmio", v->device.name);
 	lock_init(&m->isr_lock, &bus->locks, LOCK_DEVICE);
 	device_init_sharing(&m->device, bus, m->name, &virtio_mmio_ops, &v->lock);
-	m->line = irq_isa_line(&m->device, VIRTIO_MMIO_LINE(m->window));
-	m->range = (struct bus_range){ .start = VIRTIO_MMIO_ADDRESS(m->window),
-				       .size = VIRTIO_MMIO_SIZE,
+	m->range = (struct bus_range){ .size = VIRTIO_MMIO_SIZE,
 				       .sizes = 1 | 2 | 4,
 				       .device = &m->device,
 				       .takes_locks = true,
+				       .moves = true,
 				       .read = window_read,
 				       .write = window_write };
+	enter_window(m, (unsigned)__builtin_ctz(~taken));
+	m->line = irq_isa_line(&m->device, VIRTIO_MMIO_LINE(m->window));
 	return bus_map(bus, BUS_MMIO, &m->range, err);
 }
