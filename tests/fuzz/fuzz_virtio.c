@@ -48,7 +48,7 @@ struct pc {
 	bool mmio, may_be_packed; /* all devices, by the input's size */
 	struct {
 		bool packed;
-		uint16_t next; /* of the available ring; descriptors of a packed one, which count on for ever */
+		uint16_t next; /* of the available ring; of a packed one, in two turns */
 	} queues[DEVICES];
 	struct reader input;
 };
