@@ -15,6 +15,7 @@
 #       $DOPPEL_CACHE/memtest/memtest86+x64.bin, $DOPPEL_CACHE/memtest32/memtest86+ia32.bin
 #       and, with package lists of its own in $DOPPEL_CACHE/apt-i386:
 #       $DOPPEL_CACHE/686/vmlinuz        linux-image-686, 32-bit paging
+#       $DOPPEL_CACHE/686-modules/modules.cpio
 #       $DOPPEL_CACHE/686-pae/vmlinuz    linux-image-686-pae
 #       $DOPPEL_CACHE/busybox-i386/busybox, $DOPPEL_CACHE/initrd-i386.cpio.gz
 #   get-guest.sh --missing  says what of all that is not there; its status is 1 then
@@ -37,7 +38,7 @@ say() { echo "get-guest: $*" >&2; }
 if [ "${1:-}" = --missing ]; then
 	missing=
 	for name in cloud/vmlinuz cloud-modules/modules.cpio generic/vmlinuz generic-modules/modules.cpio busybox/busybox initrd.cpio.gz xen/xen memtest/memtest86+x64.bin \
-		memtest32/memtest86+ia32.bin 686/vmlinuz 686-pae/vmlinuz busybox-i386/busybox initrd-i386.cpio.gz; do
+		memtest32/memtest86+ia32.bin 686/vmlinuz 686-modules/modules.cpio 686-pae/vmlinuz busybox-i386/busybox initrd-i386.cpio.gz; do
 		[ -e "$cache/$name" ] || missing="$missing $name"
 	done
 	[ -n "$missing" ] || exit 0
@@ -209,4 +210,5 @@ unpack linux-image-686 686 'boot/vmlinuz-*'
 unpack linux-image-686-pae 686-pae 'boot/vmlinuz-*'
 unpack busybox-static busybox-i386 'bin/busybox'
 make_initrd initrd-i386.cpio.gz busybox-i386
+make_modules 686 linux-image-686
 rm -rf "$lists"

@@ -24,6 +24,7 @@
 #define PREFIX_BYTE	      0x0a
 #define PREFIX_WORD	      0x0b
 #define PREFIX_DWORD	      0x0c
+#define PREFIX_STRING	      0x0d
 #define METHOD_SERIALIZED     0x08
 
 void aml_byte(struct aml *aml, unsigned value)
@@ -91,6 +92,15 @@ void aml_name_integer(struct aml *aml, const char *path, uint32_t value)
 {
 	aml_name(aml, path);
 	aml_integer(aml, value);
+}
+
+void aml_name_string(struct aml *aml, const char *path, const char *string)
+{
+	aml_name(aml, path);
+	aml_byte(aml, PREFIX_STRING);
+	do
+		aml_byte(aml, (unsigned char)*string);
+	while (*string++);
 }
 
 static unsigned hex_digit(char c) { return c <= '9' ? (unsigned)(c - '0') : (unsigned)(c - 'A' + 10); }
@@ -279,6 +289,15 @@ void aml_resource_interrupts(struct aml *aml, const uint32_t *interrupts, unsign
 	aml_byte(aml, count);
 	for (unsigned i = 0; i < count; i++)
 		aml_dword(aml, interrupts[i]);
+}
+
+void aml_resource_memory(struct aml *aml, uint32_t first, uint32_t length)
+{
+	aml_byte(aml, 0x86);
+	aml_word(aml, 9);
+	aml_byte(aml, 1);
+	aml_dword(aml, first);
+	aml_dword(aml, length);
 }
 
 static void word_window(struct aml *aml, unsigned type, unsigned type_flags, unsigned first, unsigned last)

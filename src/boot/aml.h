@@ -36,6 +36,7 @@ void aml_integer(struct aml *, uint32_t);
 void aml_name(struct aml *, const char *path);
 /* Name (_HID, EisaId (id)) and the like; id as "PNP0A03". */
 void aml_name_eisa_id(struct aml *, const char *path, const char *id);
+void aml_name_string(struct aml *, const char *path, const char *);
 void aml_name_integer(struct aml *, const char *path, uint32_t);
 
 size_t aml_scope(struct aml *, const char *path);
@@ -60,6 +61,8 @@ void aml_resource_io(struct aml *, unsigned first, unsigned length);
 void aml_resource_irq(struct aml *, unsigned irq);
 /* Level-triggered, active high, shared. */
 void aml_resource_interrupts(struct aml *, const uint32_t *interrupts, unsigned count);
+/* Read and write. */
+void aml_resource_memory(struct aml *, uint32_t first, uint32_t length);
 void aml_resource_bus_numbers(struct aml *, unsigned first, unsigned last);
 void aml_resource_io_window(struct aml *, unsigned first, unsigned last);
 void aml_resource_memory_window(struct aml *, uint32_t first, uint32_t last, bool cacheable);

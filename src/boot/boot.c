@@ -108,18 +108,6 @@ int boot_place_initrd(const struct boot_image *image, uint64_t limit, uint64_t k
 	return 0;
 }
 
-int boot_place_command_line(const struct boot_image *image, size_t max, struct error *err)
-{
-	size_t length = strlen(image->config->command_line);
-
-	max = MIN(max, COMMAND_LINE_ROOM - 1);
-	if (length > max)
-		return error_set(err, E2BIG, "the kernel command line has %zu bytes; kernel '%s' takes at most %zu",
-				 length, image->name, max);
-	boot_write(image->mem, LOW_COMMAND_LINE, image->config->command_line, length + 1);
-	return 0;
-}
-
 /* ---- CPU states ---- */
 
 /* Segment attributes as in a descriptor (SDM vol. 3A 3.4.5): access byte, G, D/B and L. */

@@ -18,6 +18,7 @@ struct boot_config {
 	unsigned cpu_count;
 	uint32_t cpu_signature, cpu_features; /* CPUID 1: EAX and EDX of every processor */
 	unsigned serial_ports;		      /* bit n: COM(n + 1) exists */
+	uint32_t virtio_windows;	      /* bit n: a virtio device is in window n (devices.h) */
 };
 #define BOOT_MODULES_MAX 64
 

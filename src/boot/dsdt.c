@@ -1,6 +1,6 @@
 /*
  * The DSDT's definition block: what an operating system cannot find out by itself about this PC: the root bus and its windows, how
- * PCI interrupt pins reach the interrupt controllers, the legacy devices, the processors, how to power off.
+ * PCI interrupt pins reach the interrupt controllers, the legacy devices, virtio devices that are not on PCI, the processors, how to power off.
  */
 #include "boot/dsdt.h"
 
@@ -211,6 +211,25 @@ static void processors(struct aml *aml, unsigned cpu_count)
 	}
 }
 
+/* A virtio device that is not on PCI, by the ID that Linux, QEMU and Firecracker have for such. */
+static void virtio_device(struct aml *aml, unsigned window)
+{
+	const uint32_t line = VIRTIO_MMIO_LINE(window);
+	size_t device, resources;
+	char name[8];
+
+	snprintf(name, sizeof(name), "V%03X", window & 0xfff);
+	device = aml_device(aml, name);
+	aml_name_string(aml, "_HID", "LNRO0005");
+	aml_name_integer(aml, "_UID", window);
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_memory(aml, VIRTIO_MMIO_ADDRESS(window), VIRTIO_MMIO_SIZE);
+	aml_resource_interrupts(aml, &line, 1);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+}
+
 void dsdt_build(struct aml *aml, const struct pc *pc)
 {
 	size_t system_bus, root_bus;
@@ -226,6 +245,9 @@ void dsdt_build(struct aml *aml, const struct pc *pc)
 	aml_end(aml, root_bus);
 	for (unsigned pirq = 0; pirq < PC_PIRQS; pirq++)
 		link_device(aml, pirq);
+	for (unsigned window = 0; window < VIRTIO_MMIO_WINDOWS; window++)
+		if (pc->virtio_windows & 1u << window)
+			virtio_device(aml, window);
 	aml_end(aml, system_bus);
 	interrupt_routing(aml);
 }

@@ -131,6 +131,19 @@ static void add_pci_interrupts(struct mp_table *t, const struct pc *pc)
 				      pc->ioapic_id, pc_ioapic_input(pc_pirq_line(pc_pirq(slot, pin))));
 }
 
+/* Inputs that no ISA line has, as if ISA had more lines: so kernels find them by number. */
+static void add_virtio_interrupts(struct mp_table *t, const struct pc *pc)
+{
+	uint32_t lines = 0;
+
+	for (unsigned window = 0; window < VIRTIO_MMIO_WINDOWS; window++)
+		if (pc->virtio_windows & 1u << window)
+			lines |= 1u << VIRTIO_MMIO_LINE(window);
+	for (unsigned line = 0; lines >> line; line++)
+		if (lines & 1u << line)
+			add_interrupt(t, IO_INTERRUPT, KIND_INT, FLAGS_LEVEL_HIGH, BUS_ISA, line, pc->ioapic_id, line);
+}
+
 static void write_header(struct mp_table *t)
 {
 	struct mp_header h = {
@@ -161,6 +174,7 @@ void mp_build(struct table_area *area, const struct pc *pc)
 	add(&t, &ioapic, sizeof(ioapic));
 	add_isa_interrupts(&t, pc);
 	add_pci_interrupts(&t, pc);
+	add_virtio_interrupts(&t, pc);
 	add_interrupt(&t, LOCAL_INTERRUPT, KIND_EXTINT, FLAGS_CONFORM, BUS_ISA, 0, ALL_LAPICS, 0);
 	add_interrupt(&t, LOCAL_INTERRUPT, KIND_NMI, FLAGS_CONFORM, BUS_ISA, 0, ALL_LAPICS, 1);
 	write_header(&t);

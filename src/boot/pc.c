@@ -23,6 +23,7 @@ void pc_describe(struct pc *pc, const struct boot_config *config, const struct g
 		.cpu_signature = config->cpu_signature,
 		.cpu_features = config->cpu_features,
 		.serial_ports = config->serial_ports,
+		.virtio_windows = config->virtio_windows,
 		.memory = mem->ram_size,
 		.ioapic_id = boot_ioapic_id(config->cpu_count),
 	};

@@ -22,6 +22,7 @@ struct pc {
 	unsigned cpu_count;		      /* APIC IDs are the processors' numbers, 0 is the boot processor */
 	uint32_t cpu_signature, cpu_features; /* CPUID 1: EAX, EDX */
 	unsigned serial_ports;		      /* bit n: COM(n + 1) is there */
+	uint32_t virtio_windows;	      /* bit n: a virtio device is in window n */
 	uint64_t memory;		      /* bytes of RAM */
 	uint8_t ioapic_id;
 };

@@ -74,7 +74,7 @@ int boot_check_range(const struct boot_image *, const char *what, uint64_t start
  */
 int boot_place_initrd(const struct boot_image *, uint64_t limit, uint64_t kernel_start, uint64_t kernel_end,
 		      uint64_t *where, struct error *);
-/* Copies the command line to LOW_COMMAND_LINE; at most max bytes without the NUL. */
+/* Copies the command line to LOW_COMMAND_LINE; at most max bytes without the NUL. With virtio devices that are announced there alone. */
 int boot_place_command_line(const struct boot_image *, size_t max, struct error *);
 
 /* boot_state_protected_mode() with the GDT, BOOT_GDT_SIZE bytes, elsewhere than at LOW_GDT. */

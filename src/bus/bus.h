@@ -288,6 +288,8 @@ int irq_chip_create(struct bus *, unsigned cpu_count, const struct lapic_ops *, 
 struct irq_line irq_isa_line(struct device *, unsigned n);
 /* While nobody uses the bus: the source goes low, and is nobody's. What is not connected may be freed as well. */
 void irq_line_free(struct irq_line *);
+/* In a device's attach: the source is this line's now, as it was in the machine that was saved. Levels of lines are what was loaded. */
+void irq_line_move(struct irq_line *, unsigned n);
 /* Of the local APICs. */
 unsigned irq_cpu_count(const struct bus *);
 /* What an edge on a line, or of a local APIC's timer, meets. */

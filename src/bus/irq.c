@@ -200,6 +200,17 @@ void irq_line_free(struct irq_line *line)
 	*line = (struct irq_line){ .set = NULL };
 }
 
+void irq_line_move(struct irq_line *line, unsigned n)
+{
+	struct irq_chip *chip = line->opaque;
+	struct irq_source *source = &chip->sources[line->n];
+
+	BUG_ON(line->set != source_set || n >= IRQ_PINS);
+	chip->line_count[source->line] -= source->high;
+	source->line = (uint8_t)n;
+	chip->line_count[n] += source->high;
+}
+
 unsigned irq_cpu_count(const struct bus *bus) { return bus->irq->cpu_count; }
 
 struct lapic *irq_lapic(struct bus *bus, unsigned index)

@@ -118,6 +118,8 @@ int rtc_create(struct bus *, unsigned cpu_count, struct error *);
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
 /* Bit n: there is a UART at COM(n + 1). */
 unsigned uart_ports(struct bus *);
+/* Bit n: a virtio device is in window n. */
+uint32_t virtio_mmio_windows(struct bus *);
 /* The processor drives FERR#, learns IGNNE#. In its thread. */
 bool coprocessor_error(struct bus *, bool asserted);
 /* Press the power button (SCI); in the thread that plugs and unplugs devices. */
@@ -143,6 +145,14 @@ void piix_power_button(struct bus *);
 	}
 #define PIIX_SLOT   1	 /* of the bridge, on bus 0 */
 #define PIIX_PIRQRC 0x60 /* its route control registers, one a PIRQ */
+
+/* Windows for virtio devices that are not on PCI, between the IOAPIC and the local APICs; each with an input of the IOAPIC's that no PCI interrupt has. */
+#define VIRTIO_MMIO_WINDOWS    32
+#define VIRTIO_MMIO_SIZE       0x1000u
+#define VIRTIO_MMIO_ADDRESS(n) (0xfec10000u + (n)*VIRTIO_MMIO_SIZE)
+#define VIRTIO_MMIO_FIRST_LINE 16
+#define VIRTIO_MMIO_LINES      8
+#define VIRTIO_MMIO_LINE(n)    (VIRTIO_MMIO_FIRST_LINE + (n) % VIRTIO_MMIO_LINES)
 
 #define ACPI_PM_BASE	 0x600	/* PM1a_EVT 0x600, PM1a_CNT 0x604, PM_TMR 0x608 */
 #define ACPI_GPE0_BASE	 0xafe0 /* 4 bytes */

@@ -112,6 +112,7 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 		.cpu_signature = features.eax,
 		.cpu_features = features.edx,
 		.serial_ports = uart_ports(m->bus),
+		.virtio_windows = virtio_mmio_windows(m->bus),
 	};
 
 	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);

@@ -1,6 +1,6 @@
 /*
- * virtio devices whose driver does whatever the input says: registers of both interfaces, rings, descriptors and requests in guest memory, memory that goes and comes, resets, saved
- * records cut up and loaded. Nothing may crash, hang or leave a request behind; a disk keeps its size.
+ * virtio devices whose driver does whatever the input says: on PCI or in windows of memory, with split queues or packed ones; registers of all interfaces, rings, descriptors and
+ * requests in guest memory, memory that goes and comes, resets, saved records cut up and loaded. Nothing may crash, hang or leave a request behind; a disk keeps its size.
  */
 #define _GNU_SOURCE
 #include "devices/devices.h"
@@ -14,6 +14,7 @@
 #define DISK_SIZE   (256u << 10)
 #define DEVICES	    4
 #define QUEUE_SIZE  16
+#define PACKED_SIZE 7
 /* Queue n's parts, and what it is to send */
 #define TABLES(n) (0x10000u + (n)*0x4000u)
 #define BUFFERS	  0x30000u
@@ -44,7 +45,11 @@ struct pc {
 	struct bus *bus;
 	struct trace trace;
 	struct mem_layer hole;
-	uint16_t next[DEVICES]; /* of the available ring */
+	bool mmio, may_be_packed; /* all devices, by the input's size */
+	struct {
+		bool packed;
+		uint16_t next; /* of the available ring; of a packed one, in two turns */
+	} queues[DEVICES];
 	struct reader input;
 };
 
@@ -64,6 +69,7 @@ static void do_access(struct pc *pc, enum bus_space space, uint64_t address, uns
 	bus_access(pc->bus, &access);
 }
 
+static uint64_t window(unsigned device) { return VIRTIO_MMIO_ADDRESS(device); }
 static uint64_t registers(unsigned device) { return 0xe0000000u + device * 0x10000u; }
 static uint64_t ports(unsigned device) { return 0xc000u + device * 0x100u; }
 
@@ -81,27 +87,36 @@ static void power_on(struct pc *pc)
 		config_write(pc, n, 0x14, (uint32_t)registers(n) + 0x8000);
 		config_write(pc, n, 0x20, (uint32_t)registers(n));
 		config_write(pc, n, 0x04, 7);
-		pc->next[n] = 0;
+		pc->queues[n].packed = false;
+		pc->queues[n].next = 0;
 	}
+}
+
+static bool plug(struct pc *pc, const char *what)
+{
+	char spec[200];
+
+	snprintf(spec, sizeof(spec), "%s,transport=%s,packed=%s", what, pc->mmio ? "mmio" : "pci",
+		 pc->may_be_packed ? "on" : "off");
+	return device_plug(pc->bus, NULL, &(struct device_request){ .spec = spec }, NULL);
 }
 
 static void pc_create(struct pc *pc, int disk)
 {
 	void *cpus[CPUS] = { pc, pc };
-	char spec[128];
+	char disk_spec[128];
 	struct bus *bus;
 
-	snprintf(spec, sizeof(spec), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu", disk,
-		 pc->input.size & 1 ? "on" : "off", 1 + pc->input.size % 3);
+	snprintf(disk_spec, sizeof(disk_spec), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu",
+		 disk, pc->input.size & 1 ? "on" : "off", 1 + pc->input.size % 3);
+	pc->mmio = pc->input.size & 2;
+	pc->may_be_packed = pc->input.size & 4;
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->mem = mem_create(MEM_MIN, NULL);
 	pc->bus = bus = bus_create(pc->mem, pc->clock, &pc->trace, NULL);
 	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
-	    piix_type.create(bus, NULL, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-rng" }, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-port,name=fuzz" }, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL))
+	    piix_type.create(bus, NULL, NULL) || !plug(pc, "virtio-rng") || !plug(pc, disk_spec) ||
+	    !plug(pc, "virtio-port,name=fuzz") || !plug(pc, "virtio-net,net=none,queues=2"))
 		abort();
 	pc->hole = (struct mem_layer){
 		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
@@ -126,8 +141,30 @@ static void store(struct pc *pc, uint64_t at, uint64_t value, size_t size)
 	mem_write(pc->mem, gpa(at), &value, size);
 }
 
-/* As the specification says, up to DRIVER_OK, with features of the input's choice; but that all queues are the same memory. */
-static void start(struct pc *pc, unsigned device)
+static void mmio_write(struct pc *pc, unsigned device, unsigned offset, uint64_t value)
+{
+	do_access(pc, BUS_MMIO, window(device) + offset, 4, true, value);
+}
+
+static void start_mmio(struct pc *pc, unsigned device, uint64_t features, unsigned size)
+{
+	mmio_write(pc, device, 0x70, 0);
+	for (unsigned n = 0; n < 2; n++) {
+		mmio_write(pc, device, 0x24, n);
+		mmio_write(pc, device, 0x20, features >> 32 * n);
+	}
+	mmio_write(pc, device, 0x70, 0xb);
+	for (unsigned queue = 0; queue < 4; queue++) {
+		mmio_write(pc, device, 0x30, queue);
+		mmio_write(pc, device, 0x38, size);
+		for (unsigned n = 0; n < 3; n++)
+			mmio_write(pc, device, 0x80 + 0x10 * n, TABLES(device) + 0x1000 * n);
+		mmio_write(pc, device, 0x44, 1);
+	}
+	mmio_write(pc, device, 0x70, 0xf);
+}
+
+static void start_pci(struct pc *pc, unsigned device, uint64_t features, unsigned size)
 {
 	static const uint32_t addresses[] = { 0, 0, 0x1000, 0, 0x2000, 0 };
 	uint64_t base = registers(device), tables = TABLES(device);
@@ -135,32 +172,34 @@ static void start(struct pc *pc, unsigned device)
 	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0);
 	for (unsigned n = 0; n < 2; n++) {
 		do_access(pc, BUS_MMIO, base + 0x08, 4, true, n);
-		do_access(pc, BUS_MMIO, base + 0x0c, 4, true, n ? 1 : take(pc, 4));
+		do_access(pc, BUS_MMIO, base + 0x0c, 4, true, features >> 32 * n);
 	}
 	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0xb);
 	for (unsigned queue = 0; queue < 4; queue++) {
 		do_access(pc, BUS_MMIO, base + 0x16, 2, true, queue);
-		do_access(pc, BUS_MMIO, base + 0x18, 2, true, QUEUE_SIZE);
+		do_access(pc, BUS_MMIO, base + 0x18, 2, true, size);
 		for (unsigned n = 0; n < 6; n++)
 			do_access(pc, BUS_MMIO, base + 0x20 + 4 * n, 4, true, n & 1 ? 0 : tables + addresses[n]);
 		do_access(pc, BUS_MMIO, base + 0x1c, 2, true, 1);
 	}
 	do_access(pc, BUS_MMIO, base + 0x14, 1, true, 0xf);
-	mem_fill(pc->mem, gpa(tables), 0, 0x3000);
-	pc->next[device] = 0;
 }
 
-static void make_available(struct pc *pc, unsigned device, uint16_t head)
+/* As the specification says, up to DRIVER_OK, with features of the input's choice; but that all queues are the same memory. */
+static void start(struct pc *pc, unsigned device)
 {
-	uint64_t ring = TABLES(device) + 0x1000;
+	uint64_t features = take(pc, 4) | BIT(32);
+	bool packed = pc->may_be_packed && take(pc, 1) % 4;
 
-	store(pc, ring + 4 + 2 * (pc->next[device] % QUEUE_SIZE), head, 2);
-	store(pc, ring + 2, ++pc->next[device], 2);
-}
-
-static void kick(struct pc *pc, unsigned device)
-{
-	do_access(pc, BUS_MMIO, registers(device) + 0x3000 + 4 * (take(pc, 1) % 4), 2, true, 0);
+	if (packed)
+		features |= BIT(34);
+	if (pc->mmio)
+		start_mmio(pc, device, features, packed ? PACKED_SIZE : QUEUE_SIZE);
+	else
+		start_pci(pc, device, features, packed ? PACKED_SIZE : QUEUE_SIZE);
+	mem_fill(pc->mem, gpa(TABLES(device)), 0, 0x3000);
+	pc->queues[device].packed = packed;
+	pc->queues[device].next = 0;
 }
 
 static void descriptor(struct pc *pc, uint64_t at, uint64_t address, uint64_t length, uint64_t flags, uint64_t next)
@@ -171,11 +210,48 @@ static void descriptor(struct pc *pc, uint64_t at, uint64_t address, uint64_t le
 	store(pc, at + 14, next, 2);
 }
 
+/* The n-th of a chain that begins with descriptor 0, or where a packed queue goes on; it has a next one if `more`. */
+static void chain_descriptor(struct pc *pc, unsigned device, unsigned n, uint64_t address, uint64_t length, bool write,
+			     bool more)
+{
+	unsigned place = pc->queues[device].next + n, flags = (write ? 2 : 0) | more;
+
+	if (pc->queues[device].packed)
+		descriptor(pc, TABLES(device) + 16 * (place % PACKED_SIZE), address, length, place & 0xff,
+			   flags | (place / PACKED_SIZE % 2 ? 0x8000 : 0x80));
+	else
+		descriptor(pc, TABLES(device) + 16 * n, address, length, flags, n + 1);
+}
+
+/* A chain of `count` descriptors that begins with `head`; of a packed queue, the next ones. */
+static void make_available(struct pc *pc, unsigned device, uint16_t head, unsigned count)
+{
+	uint64_t ring = TABLES(device) + 0x1000;
+	uint16_t *next = &pc->queues[device].next;
+
+	if (pc->queues[device].packed) {
+		*next = (uint16_t)((*next + count) % (2 * PACKED_SIZE));
+		return;
+	}
+	store(pc, ring + 4 + 2 * (*next % QUEUE_SIZE), head, 2);
+	store(pc, ring + 2, ++*next, 2);
+}
+
+static void kick(struct pc *pc, unsigned device)
+{
+	unsigned queue = (unsigned)take(pc, 1) % 4;
+
+	if (pc->mmio)
+		mmio_write(pc, device, 0x50, queue);
+	else
+		do_access(pc, BUS_MMIO, registers(device) + 0x3000 + 4 * queue, 2, true, 0);
+}
+
 /* A request for the disk, all of it right but for what the input chooses. */
 static void request(struct pc *pc)
 {
 	static const uint8_t types[] = { 0, 1, 4, 8, 11, 13, 2 };
-	uint64_t table = TABLES(1), type = types[take(pc, 1) % sizeof(types)], choice = take(pc, 1);
+	uint64_t type = types[take(pc, 1) % sizeof(types)], choice = take(pc, 1);
 	uint64_t length = 512 * (take(pc, 1) % 16) + (choice & 1);
 	bool reads = type == 0 || type == 8;
 
@@ -183,21 +259,36 @@ static void request(struct pc *pc)
 	store(pc, BUFFERS + 8, take(pc, 2), 8);
 	store(pc, BUFFERS + 16, take(pc, 2), 8);
 	store(pc, BUFFERS + 24, take(pc, 4), 8);
-	descriptor(pc, table, BUFFERS, choice & 2 ? 16 : take(pc, 1) % 40, 1, 1);
-	descriptor(pc, table + 16, choice & 4 ? BUFFERS + 16 : BUFFERS + PAGE_SIZE, type > 8 ? 16 : length,
-		   1 | (reads ? 2 : 0), 2);
-	descriptor(pc, table + 32, BUFFERS + 8 * PAGE_SIZE, choice & 8 ? take(pc, 1) : 1, 2, 0);
-	make_available(pc, 1, 0);
+	chain_descriptor(pc, 1, 0, BUFFERS, choice & 2 ? 16 : take(pc, 1) % 40, false, true);
+	chain_descriptor(pc, 1, 1, choice & 4 ? BUFFERS + 16 : BUFFERS + PAGE_SIZE, type > 8 ? 16 : length, reads,
+			 true);
+	chain_descriptor(pc, 1, 2, BUFFERS + 8 * PAGE_SIZE, choice & 8 ? take(pc, 1) : 1, true, false);
+	make_available(pc, 1, 0, 3);
 	kick(pc, 1);
+}
+
+/* Room for what a device says, or something for it to hear. */
+static void buffer(struct pc *pc, unsigned device)
+{
+	unsigned choice = (unsigned)take(pc, 1);
+
+	chain_descriptor(pc, device, 0, BUFFERS + 16 * (choice & 0xf0), take(pc, 2), choice & 1, false);
+	make_available(pc, device, 0, 1);
+	kick(pc, device);
 }
 
 static void any_descriptor(struct pc *pc, unsigned device)
 {
 	uint64_t table = take(pc, 1) % 4 ? TABLES(device) : BUFFERS;
 	uint64_t address = take(pc, 1) % 8 ? take(pc, 3) & 0xfffff : take(pc, 8);
+	uint64_t length = take(pc, 1) % 8 ? take(pc, 2) : take(pc, 4), flags = take(pc, 1), next = take(pc, 1);
 
-	descriptor(pc, table + 16 * (take(pc, 1) % QUEUE_SIZE), address, take(pc, 1) % 8 ? take(pc, 2) : take(pc, 4),
-		   take(pc, 1) % 8, take(pc, 1) % (QUEUE_SIZE + 1));
+	if (pc->queues[device].packed)
+		descriptor(pc, table + 16 * (next % PACKED_SIZE), address, length, next,
+			   (flags % 8) | (flags & 0x80) | (flags & 0x40) << 9);
+	else
+		descriptor(pc, table + 16 * (take(pc, 1) % QUEUE_SIZE), address, length, flags % 8,
+			   next % (QUEUE_SIZE + 1));
 }
 
 static void write_memory(struct pc *pc)
@@ -212,9 +303,14 @@ static void write_memory(struct pc *pc)
 static void access_register(struct pc *pc, unsigned device)
 {
 	static const uint16_t pages[] = { 0, 0, 0, 0x1000, 0x2000, 0x3000, 0x8000 };
-	uint64_t offset = pages[take(pc, 1) % ARRAY_SIZE(pages)] + take(pc, 1) % 0x50;
+	uint64_t at = registers(device);
+	unsigned size = 1u << take(pc, 1) % 3;
 
-	do_access(pc, BUS_MMIO, registers(device) + offset, 1u << take(pc, 1) % 3, take(pc, 1) & 1, take(pc, 4));
+	if (pc->mmio)
+		at = window(device) + (size == 4 ? take(pc, 2) % 0x140 & ~3u : take(pc, 2) % 0x140);
+	else
+		at += pages[take(pc, 1) % ARRAY_SIZE(pages)] + take(pc, 1) % 0x50;
+	do_access(pc, BUS_MMIO, at, size, take(pc, 1) & 1, take(pc, 1) & 3 ? take(pc, 1) : take(pc, 4));
 }
 
 static void access_port(struct pc *pc, unsigned device)
@@ -267,8 +363,9 @@ static void act(struct pc *pc, unsigned action)
 
 	switch (action & 0x7f) {
 	case 0 ... 31: any_descriptor(pc, device); break;
-	case 32 ... 47: make_available(pc, device, (uint16_t)(take(pc, 1) % (QUEUE_SIZE + 1))); break;
-	case 48 ... 59: kick(pc, device); break;
+	case 32 ... 43: make_available(pc, device, (uint16_t)(take(pc, 1) % (QUEUE_SIZE + 1)), 1); break;
+	case 44 ... 51: buffer(pc, device); break;
+	case 52 ... 59: kick(pc, device); break;
 	case 60 ... 75: request(pc); break;
 	case 76 ... 83: start(pc, device); break;
 	case 84 ... 95: access_register(pc, device); break;

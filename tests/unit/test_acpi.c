@@ -185,6 +185,34 @@ static void test_dsdt(void **state)
 	check_dsdt(64);
 }
 
+/* What an operating system needs of virtio devices that are not on PCI: ID, window, level-triggered interrupt. */
+static void test_virtio_devices(void **state)
+{
+	struct guest *g = build(&(struct boot_config){ .cpu_count = 1, .virtio_windows = 0x80000201 }, 1 << 20);
+	const uint8_t *dsdt = table_at(g, load_le32(find_table(g, 0, "FACP") + 40), "DSDT");
+	static const uint8_t windows[] = { 0, 9, 31 };
+	unsigned found = 0;
+
+	(void)state;
+	for (const uint8_t *p = dsdt; p + 64 < dsdt + load_le32(dsdt + 4); p++) {
+		uint8_t crs[] = { 0x86, 9, 0, 1, 0, 0, 0xc1, 0xfe, 0, 0x10, 0, 0, 0x89, 6, 0, 9, 1, 0, 0, 0, 0, 0x79 };
+
+		if (memcmp(p, "\x08_HID\x0dLNRO0005", 15) != 0)
+			continue;
+		assert_in_range(found, 0, 2);
+		assert_memory_equal(p + 15, "\x08_UID", 5);
+		store_le32(crs + 4, 0xfec10000u + windows[found] * 0x1000u);
+		store_le32(crs + 17, 16u + windows[found] % 8);
+		/* behind the number, of one byte or two, Name (_CRS, Buffer () { */
+		p += windows[found] > 1 ? 22 : 21;
+		assert_memory_equal(p, "\x08_CRS\x11", 6);
+		assert_memory_equal(p + 12, crs, sizeof(crs));
+		found++;
+	}
+	assert_int_equal(found, ARRAY_SIZE(windows));
+	destroy(g);
+}
+
 static void check_madt(unsigned cpu_count)
 {
 	struct guest *g = build_cpus(cpu_count);
@@ -243,7 +271,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rsdp), cmocka_unit_test(test_roots_agree), cmocka_unit_test(test_fadt),
-		cmocka_unit_test(test_dsdt), cmocka_unit_test(test_madt),
+		cmocka_unit_test(test_dsdt), cmocka_unit_test(test_madt),	 cmocka_unit_test(test_virtio_devices),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

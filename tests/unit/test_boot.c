@@ -424,6 +424,42 @@ static void test_command_line_too_long(void **state)
 	mem_destroy(g.mem);
 }
 
+/* Kernels that use no ACPI are told there of virtio devices that are not on PCI; in front of what is not theirs. */
+static void test_command_line_with_devices(void **state)
+{
+#define DEVICE(address, line) "virtio_mmio.device=4K@0xfec" address ":" line " "
+	static const struct {
+		const char *line;
+		uint32_t windows;
+		const char *expected;
+	} cases[] = {
+		{ "", 0x3, "" },
+		{ "a=b acpi=off", 0, "a=b acpi=off" },
+		{ "a=b", 0x3, "a=b" },
+		{ "acpi=off", 0x3, "acpi=off " DEVICE("10000", "16") DEVICE("11000", "17") },
+		{ " acpi=off  quiet ", 0x80000100, " acpi=off  quiet " DEVICE("18000", "16") DEVICE("2f000", "23") },
+		{ "acpi=off a -- b -- c", 0x1, "acpi=off a " DEVICE("10000", "16") "-- b -- c" },
+		{ "-- acpi=off", 0x1, "-- acpi=off" },
+		{ "acpi=offline xacpi=off", 0x1, "acpi=offline xacpi=off" },
+		{ "acpi=off virtio_mmio.device=4K@0xd0000000:5", 0x1, "acpi=off virtio_mmio.device=4K@0xd0000000:5" },
+	};
+
+	(void)state;
+	for (unsigned n = 0; n < ARRAY_SIZE(cases); n++) {
+		char line[200];
+		struct guest g;
+
+		setup(&g, 16 * MIB);
+		make_linux(&g);
+		g.config.command_line = cases[n].line;
+		g.config.virtio_windows = cases[n].windows;
+		assert_int_equal(load(&g), 0);
+		assert_int_equal(mem_read(g.mem, gpa(peek(&g, g.state.gpr[RSI] + 0x228, 4)), line, sizeof(line)), 0);
+		assert_string_equal(line, cases[n].expected);
+		mem_destroy(g.mem);
+	}
+}
+
 /* ---- ELF ---- */
 
 #define SEGMENT_OFFSET 0x1000u
@@ -1026,6 +1062,7 @@ int main(void)
 		cmocka_unit_test(test_linux_any_header),
 		cmocka_unit_test(test_initrd_too_large),
 		cmocka_unit_test(test_command_line_too_long),
+		cmocka_unit_test(test_command_line_with_devices),
 		cmocka_unit_test(test_elf),
 		cmocka_unit_test(test_pvh),
 		cmocka_unit_test(test_elf_wrong),

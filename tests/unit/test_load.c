@@ -3,6 +3,7 @@
  * one with another set of devices it is refused, with a sentence that says what differs.
  */
 #define _GNU_SOURCE /* memmem() */
+#include "devices/virtio/virtio.h"
 #include "machine/machine.h"
 
 #include <cmocka.h>
@@ -210,6 +211,74 @@ static void refuses(struct machine *m, const struct writer *record, const char *
 	writer_free(&before);
 }
 
+static struct virtio_device *virtio(const struct wire *wire, const char *name)
+{
+	return (struct virtio_device *)bus_find_device(wire->device.bus, name, 0);
+}
+
+static uint32_t window_read(const struct wire *wire, unsigned window, unsigned offset)
+{
+	struct bus_access access = { .space = BUS_MMIO, .address = VIRTIO_MMIO_ADDRESS(window) + offset, .size = 4 };
+
+	bus_access(wire->device.bus, &access);
+	return (uint32_t)access.value;
+}
+
+static void acknowledge(const struct wire *wire, unsigned window)
+{
+	struct bus_access access = {
+		.space = BUS_MMIO, .address = VIRTIO_MMIO_ADDRESS(window) + 0x64, .size = 4, .write = true, .value = 3
+	};
+
+	bus_access(wire->device.bus, &access);
+}
+
+/* Of virtio devices that are not on PCI, with the interrupt lines that belong to them. */
+static void windows_in_any_order(void **state)
+{
+	struct machine *m = machine(), *other = machine();
+	struct wire *wire, *other_wire;
+	struct writer record, after;
+	struct error err = { 0 };
+
+	(void)state;
+	plug(m, &wire_type, "wire");
+	wire = wires[0];
+	plug(m, NULL, "virtio-rng,transport=mmio");
+	plug(m, NULL, "virtio-console,chardev=null,transport=mmio");
+	virtio(wire, "virtio-rng")->transport->queue_interrupt(virtio(wire, "virtio-rng"), 0);
+	record = save(m);
+
+	plug(other, NULL, "virtio-console,chardev=null,transport=mmio");
+	plug(other, NULL, "virtio-rng,transport=mmio");
+	plug(other, &wire_type, "wire");
+	other_wire = wires[0];
+	assert_int_equal(window_read(other_wire, 0, 8), VIRTIO_ID_CONSOLE);
+	if (load(other, &record, &err))
+		fail_msg("%s", err.text);
+	check_same(other, &record);
+	assert_int_equal(window_read(other_wire, 0, 8), VIRTIO_ID_RNG);
+	assert_int_equal(window_read(other_wire, 1, 8), VIRTIO_ID_CONSOLE);
+	/* lines, and who pulls them, are what they were: from now on both do the same */
+	acknowledge(wire, 0);
+	acknowledge(other_wire, 0);
+	virtio(wire, "virtio-console")->transport->queue_interrupt(virtio(wire, "virtio-console"), 0);
+	virtio(other_wire, "virtio-console")->transport->queue_interrupt(virtio(other_wire, "virtio-console"), 0);
+	after = save(m);
+	check_same(other, &after);
+	writer_free(&after);
+
+	assert_int_equal(machine_unplug(other, "virtio-rng", 0, NULL), 0);
+	plug(other, NULL, "virtio-rng");
+	refuses(other, &record,
+		"record 'plugs.0': other devices are plugged: 'virtio-rng-mmio.0 virtio-rng,packed=off,legacy=on', "
+		"where "
+		"this machine has 'virtio-rng-pci.0 virtio-rng,packed=off,legacy=on'");
+	writer_free(&record);
+	machine_destroy(m);
+	machine_destroy(other);
+}
+
 static void another_set_is_refused(void **state)
 {
 	struct machine *m = machine(), *other = machine();
@@ -321,9 +390,8 @@ static void slots_are_checked(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(any_order_of_plugging),
-		cmocka_unit_test(another_set_is_refused),
-		cmocka_unit_test(devices_that_a_record_has_not_or_has_twice),
+		cmocka_unit_test(any_order_of_plugging),  cmocka_unit_test(windows_in_any_order),
+		cmocka_unit_test(another_set_is_refused), cmocka_unit_test(devices_that_a_record_has_not_or_has_twice),
 		cmocka_unit_test(slots_are_checked),
 	};
 

@@ -65,7 +65,9 @@ static struct full_board full_board(void)
 				 kbc_type.create(bus, NULL, NULL) || coprocessor_type.create(bus, NULL, NULL) ||
 				 uart_create(bus, 0, NULL, NULL) || uart_create(bus, 1, NULL, NULL) ||
 				 debug_exit_type.create(bus, NULL, NULL) || testdev_type.create(bus, NULL, NULL) ||
-				 virtio_rng_type.create(bus, &(struct virtio_options){ .legacy = true }, NULL),
+				 virtio_rng_type.create(bus, &(struct virtio_options){ .legacy = true }, NULL) ||
+				 virtio_rng_type.create(
+					 bus, &(struct virtio_options){ .transport = "mmio", .packed = true }, NULL),
 			 0);
 	for (unsigned i = 0; i < CARDS; i++)
 		f.cards[i] = card_plug(f.b, 4 + i);
@@ -275,6 +277,19 @@ static uint64_t access_virtio(struct board *b, uint64_t *seed)
 	}
 }
 
+/* The same of the one in a window: its registers, and values that they may have. */
+static uint64_t access_virtio_mmio(struct board *b, uint64_t *seed)
+{
+	static const uint8_t registers[] = { 0x10, 0x14, 0x20, 0x24, 0x30, 0x34, 0x38, 0x44, 0x50,
+					     0x60, 0x64, 0x70, 0x80, 0x90, 0xa0, 0xc0, 0xfc };
+	static const uint32_t values[] = { 0, 1, 3, 5, 0xb, 0xf, 64, 0x1000, 0x2000, UINT32_MAX };
+	uint64_t at = VIRTIO_MMIO_ADDRESS(0) + registers[next(seed) % ARRAY_SIZE(registers)];
+
+	if (next(seed) % 4)
+		board_write(b, BUS_MMIO, at, 4, values[next(seed) % ARRAY_SIZE(values)]);
+	return board_read(b, BUS_MMIO, at, 4);
+}
+
 static void program_ioapic(struct board *b, uint64_t *seed)
 {
 	uint64_t mode = next(seed) % 4 ? next(seed) % 2 : next(seed) % 8;
@@ -289,8 +304,9 @@ static uint64_t act(struct full_board *f, uint64_t *seed)
 {
 	struct board *b = f->b;
 
-	switch (next(seed) % 24) {
+	switch (next(seed) % 28) {
 	case 20 ... 23: return access_virtio(b, seed);
+	case 24 ... 27: return access_virtio_mmio(b, seed);
 	case 0 ... 4: return access_port(b, seed);
 	case 5: board_pic_init(b); return 0;
 	case 6 ... 7: return access_config(b, seed);

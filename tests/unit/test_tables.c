@@ -9,9 +9,11 @@
 
 static struct guest *build_machine(unsigned cpus, uint64_t memory)
 {
-	const struct boot_config config = {
-		.cpu_count = cpus, .cpu_signature = 0x12345, .cpu_features = 0x6789abcd, .serial_ports = 1
-	};
+	const struct boot_config config = { .cpu_count = cpus,
+					    .cpu_signature = 0x12345,
+					    .cpu_features = 0x6789abcd,
+					    .serial_ports = 1,
+					    .virtio_windows = 0x80000201 };
 
 	return build(&config, memory);
 }
@@ -34,7 +36,7 @@ static const uint8_t *find(const struct guest *g, const char *signature)
 /* ---- MP ---- */
 
 struct seen {
-	unsigned cpus, buses, ioapics, isa, pci, local;
+	unsigned cpus, buses, ioapics, isa, pci, local, virtio;
 };
 
 static void check_interrupt(const uint8_t *p, unsigned ioapic_id, struct seen *seen)
@@ -44,7 +46,11 @@ static void check_interrupt(const uint8_t *p, unsigned ioapic_id, struct seen *s
 
 	assert_int_equal(p[1], 0);
 	assert_int_equal(p[6], ioapic_id);
-	if (bus == 1) {
+	if (bus == 1 && source >= 16) {
+		seen->virtio++;
+		assert_int_equal(input, source);
+		assert_int_equal(flags, 0xd);
+	} else if (bus == 1) {
 		bool level = source == 5 || source == 9 || source == 10 || source == 11;
 
 		seen->isa++;
@@ -114,6 +120,7 @@ static void check_mp(unsigned cpus)
 	assert_int_equal(seen.isa, 15);
 	assert_int_equal(seen.pci, 128);
 	assert_int_equal(seen.local, 2);
+	assert_int_equal(seen.virtio, 3); /* windows 0, 9 and 31 */
 	destroy(g);
 }
 

@@ -318,6 +318,27 @@ static void test_receive(void **state)
 	destroy(&f);
 }
 
+/* A frame that waits for more buffers than there are keeps nobody from the queue: the driver may kick, the machine may end. */
+static void test_too_few_buffers(void **state)
+{
+	uint8_t frame[4000];
+	struct fixture f;
+
+	(void)state;
+	create(&f, 1);
+	start(&f, MERGE);
+	make_frame(frame, sizeof(frame), mac);
+	for (unsigned n = 0; n < 3; n++)
+		give_buffer(&f, n, 1000);
+	driver_kick(&f.d, f.rx);
+	wire_send(&f, frame, 200);
+	wire_send(&f, frame, 4000);
+	expect_frame(&f, frame, 200, 1);
+	poll(NULL, 0, 20);
+	driver_kick(&f.d, f.rx);
+	destroy(&f);
+}
+
 /* Without merging: what is too large for a buffer is lost, what comes behind it is not. */
 static void test_receive_unmerged(void **state)
 {
@@ -488,15 +509,11 @@ static void test_saved(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_config),
-		cmocka_unit_test(test_send),
-		cmocka_unit_test(test_send_offload),
-		cmocka_unit_test(test_receive),
-		cmocka_unit_test(test_receive_unmerged),
-		cmocka_unit_test(test_filter),
-		cmocka_unit_test(test_bad_orders),
-		cmocka_unit_test(test_pause),
-		cmocka_unit_test(test_saved),
+		cmocka_unit_test(test_config),		cmocka_unit_test(test_send),
+		cmocka_unit_test(test_send_offload),	cmocka_unit_test(test_receive),
+		cmocka_unit_test(test_too_few_buffers), cmocka_unit_test(test_receive_unmerged),
+		cmocka_unit_test(test_filter),		cmocka_unit_test(test_bad_orders),
+		cmocka_unit_test(test_pause),		cmocka_unit_test(test_saved),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

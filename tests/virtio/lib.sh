@@ -5,6 +5,8 @@
 
 # With modprobe's own parameters in $modprobe, e.g. force_legacy=1.
 modprobe=
+# -i386: the initial RAM disk of 32-bit kernels.
+initrd_of=
 
 # guest_with -|FILE...: what a guest finds in /, besides busybox and the drivers; with it $script, run instead of a shell.
 guest_with() {
@@ -14,7 +16,7 @@ guest_with() {
 	printf '#!/bin/sh\nset -e\nmodprobe virtio_pci %s\n%s\necho all is "we"ll\n' "$modprobe" "$script" >"$scratch/root/run"
 	chmod 755 "$scratch/root/run"
 	(cd "$scratch/root" && find . | cpio -o -H newc --quiet --owner=0:0) |
-		cat "$guest/$kernel-modules/modules.cpio" - "$guest/initrd.cpio.gz" >"$scratch/initrd"
+		cat "$guest/$kernel-modules/modules.cpio" - "$guest/initrd$initrd_of.cpio.gz" >"$scratch/initrd"
 }
 
 # well [doppel's options]: the guest's script comes to its end, and the kernel has nothing to complain of.

@@ -316,7 +316,7 @@ static int p9_create(struct bus *bus, const void *options, struct error *err)
 	if (rc)
 		return rc;
 	p->has_thread = true;
-	return virtio_plug(&p->virtio, &(struct virtio_options){ .legacy = o->legacy }, err);
+	return virtio_plug(&p->virtio, VIRTIO_OPTIONS_OF(o), err);
 }
 
 const struct device_type virtio_9p_type = {

@@ -516,7 +516,7 @@ static int blk_create(struct bus *bus, const void *options, struct error *err)
 		return rc;
 	set_config(blk, queues);
 	blk->virtio.offered |= features_of(blk->info, queues);
-	return virtio_plug(&blk->virtio, &(struct virtio_options){ .legacy = o->legacy }, err);
+	return virtio_plug(&blk->virtio, VIRTIO_OPTIONS_OF(o), err);
 }
 
 const struct device_type virtio_blk_type = {

@@ -263,7 +263,8 @@ static const struct virtio_ops console_ops = {
 	.config_written = config_written,
 };
 
-static int create(struct bus *bus, struct chardev *chardev, const char *name, bool legacy, struct error *err)
+static int create(struct bus *bus, struct chardev *chardev, const char *name, const struct virtio_options *virtio,
+		  struct error *err)
 {
 	static void (*const kicks[])(struct virtio_queue *) = {
 		[RECEIVE] = kick_receive,
@@ -292,7 +293,7 @@ static int create(struct bus *bus, struct chardev *chardev, const char *name, bo
 	memset(console->virtio.config_mask + CONFIG_EMERGENCY, 0xff, 4);
 	if (chardev)
 		chardev_attach(chardev, &chardev_ops, console);
-	return virtio_plug(&console->virtio, &(struct virtio_options){ .legacy = legacy }, err);
+	return virtio_plug(&console->virtio, virtio, err);
 }
 
 /* clang-format off */
@@ -315,7 +316,7 @@ static int console_create(struct bus *bus, const void *options, struct error *er
 {
 	const struct console_options *o = options;
 
-	return create(bus, o->chardev, NULL, o->legacy, err);
+	return create(bus, o->chardev, NULL, VIRTIO_OPTIONS_OF(o), err);
 }
 
 static int port_create(struct bus *bus, const void *options, struct error *err)
@@ -325,7 +326,7 @@ static int port_create(struct bus *bus, const void *options, struct error *err)
 	if (!o->name || !*o->name || strlen(o->name) > NAME_MOST)
 		return error_set(err, EINVAL, "virtio-port: option 'name' is '%.128s'; expected 1 to %u characters",
 				 o->name ? o->name : "", NAME_MOST);
-	return create(bus, o->chardev, o->name, o->legacy, err);
+	return create(bus, o->chardev, o->name, VIRTIO_OPTIONS_OF(o), err);
 }
 
 const struct device_type virtio_console_type = {

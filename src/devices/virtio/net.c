@@ -236,7 +236,7 @@ static int net_create(struct bus *bus, const void *opaque, struct error *err)
 	reset(&n->virtio);
 	rc = add_queues(n, err);
 	if (!rc)
-		rc = virtio_plug(&n->virtio, &(struct virtio_options){ options->legacy }, err);
+		rc = virtio_plug(&n->virtio, VIRTIO_OPTIONS_OF(options), err);
 	return rc ? rc : net_attach(n->net, &net_frame_ops, n, err);
 }
 

@@ -95,14 +95,14 @@ static bool send_chains(struct virtio_net *n, struct virtio_queue *q)
 
 	for (unsigned left = 2u * q->size; virtqueue_pop(q, &c); left--) {
 		if (!left) {
-			virtqueue_unpop(q);
+			virtqueue_unpop(q, &c);
 			virtqueue_later(q);
 			return false;
 		}
 		/* The bit is there before the net is asked: it may be writable again at once. */
 		atomic_fetch_or(&n->tx_waits, BIT(q->index / 2));
 		if (!send_chain(n, q, &c)) {
-			virtqueue_unpop(q);
+			virtqueue_unpop(q, &c);
 			return false;
 		}
 		atomic_fetch_and(&n->tx_waits, ~(uint32_t)BIT(q->index / 2));
@@ -149,8 +149,8 @@ enum fill { FILLED, NO_BUFFERS, TOO_LARGE };
 
 static void give_back(struct virtio_queue *q, struct buffers *b)
 {
-	for (; b->count; b->count--)
-		virtqueue_unpop(q);
+	while (b->count)
+		virtqueue_unpop(q, &b->chains[--b->count]);
 }
 
 /* Room for header and frame, the header in the first buffer; in one buffer unless they may be merged. */
@@ -166,7 +166,7 @@ static enum fill collect(struct virtio_queue *q, size_t header, size_t size, str
 		if (!virtqueue_pop(q, &c))
 			return NO_BUFFERS;
 		b->size = (b->count ? b->size : 0) + c.in_size;
-		b->count++;
+		b->chains[b->count++] = c;
 		if (b->size < header || virtio_chain_pieces(&c) > VIRTIO_MAX_PIECES - b->pieces_used)
 			return TOO_LARGE;
 		virtio_chain_copy(&b->chains[b->count - 1], &c, b->pieces + b->pieces_used);

@@ -155,10 +155,7 @@ static void set_vector(struct virtio_pci *p, unsigned n, uint32_t vector)
 
 static struct virtio_queue *selected(struct virtio_pci *p) { return virtio_queue_at(p->virtio, p->queue_select); }
 
-static uint64_t *address_of(struct virtio_queue *q, unsigned offset)
-{
-	return offset < QUEUE_DRIVER_LOW ? &q->descriptors : offset < QUEUE_DEVICE_LOW ? &q->available : &q->used;
-}
+static enum virtio_part part_of(unsigned offset) { return (enum virtio_part)((offset - QUEUE_DESC_LOW) / 8); }
 
 static uint32_t queue_read(struct virtio_pci *p, unsigned offset)
 {
@@ -172,20 +169,8 @@ static uint32_t queue_read(struct virtio_pci *p, unsigned offset)
 	case QUEUE_ENABLE: return q->enabled;
 	case QUEUE_NOTIFY_OFF: return q->index;
 	case QUEUE_RESET: return 0; /* it is over when the write is */
-	default: return (uint32_t)(*address_of(q, offset) >> (offset & 4 ? 32 : 0));
+	default: return virtio_queue_address(q, part_of(offset), offset & 4);
 	}
-}
-
-static void set_address(struct virtio_queue *q, unsigned offset, uint32_t value)
-{
-	uint64_t *address = address_of(q, offset);
-
-	if (q->enabled)
-		return;
-	if (offset & 4)
-		*address = (uint32_t)*address | (uint64_t)value << 32;
-	else
-		*address = (*address & ~(uint64_t)UINT32_MAX) | value;
 }
 
 static void queue_write(struct virtio_pci *p, unsigned offset, uint32_t value)
@@ -206,7 +191,7 @@ static void queue_write(struct virtio_pci *p, unsigned offset, uint32_t value)
 			virtio_queue_reset(q);
 		break;
 	case QUEUE_NOTIFY_OFF: break;
-	default: set_address(q, offset, value);
+	default: virtio_queue_set_address(q, part_of(offset), offset & 4, value);
 	}
 }
 
@@ -223,20 +208,15 @@ static unsigned common_size(unsigned offset)
 	}
 }
 
-static uint32_t half(uint64_t features, uint32_t select)
-{
-	return select < 2 ? (uint32_t)(features >> 32 * select) : 0;
-}
-
 static uint32_t common_read(struct virtio_pci *p, unsigned offset)
 {
 	struct virtio_device *v = p->virtio;
 
 	switch (offset) {
 	case DEVICE_FEATURE_SELECT: return p->device_feature_select;
-	case DEVICE_FEATURE: return half(virtio_offered(v, false), p->device_feature_select);
+	case DEVICE_FEATURE: return virtio_feature_half(virtio_offered(v, false), p->device_feature_select);
 	case DRIVER_FEATURE_SELECT: return p->driver_feature_select;
-	case DRIVER_FEATURE: return half(v->features, p->driver_feature_select);
+	case DRIVER_FEATURE: return virtio_feature_half(v->features, p->driver_feature_select);
 	case CONFIG_MSIX_VECTOR: return p->vectors[CONFIG_VECTOR];
 	case NUM_QUEUES: return v->queue_count;
 	case DEVICE_STATUS: return v->status;
@@ -265,15 +245,11 @@ static void set_status(struct virtio_pci *p, uint8_t status, bool legacy)
 static void common_write(struct virtio_pci *p, unsigned offset, uint32_t value)
 {
 	struct virtio_device *v = p->virtio;
-	unsigned shift = 32 * (p->driver_feature_select & 1);
 
 	switch (offset) {
 	case DEVICE_FEATURE_SELECT: p->device_feature_select = value; break;
 	case DRIVER_FEATURE_SELECT: p->driver_feature_select = value; break;
-	case DRIVER_FEATURE:
-		if (p->driver_feature_select < 2)
-			virtio_choose(v, (v->features & ~((uint64_t)UINT32_MAX << shift)) | (uint64_t)value << shift);
-		break;
+	case DRIVER_FEATURE: virtio_choose_half(v, p->driver_feature_select, value); break;
 	case CONFIG_MSIX_VECTOR: set_vector(p, CONFIG_VECTOR, value); break;
 	case DEVICE_STATUS: set_status(p, (uint8_t)value, false); break;
 	case QUEUE_SELECT: p->queue_select = (uint16_t)value; break;
@@ -542,13 +518,13 @@ static void set_bars(struct virtio_pci *p, bool legacy)
 	msix_init(&p->msix, pci, p->virtio->queue_count + 1, MSIX_BAR, 0);
 }
 
-int virtio_plug(struct virtio_device *v, const struct virtio_options *options, struct error *err)
+int virtio_plug_pci(struct virtio_device *v, bool legacy, struct error *err)
 {
 	const struct virtio_ops *ops = v->ops;
-	bool legacy = options->legacy && !ops->modern_only;
 	struct bus *bus = v->device.bus;
 	struct virtio_pci *p = calloc(1, sizeof(*p));
 
+	legacy &= !ops->modern_only;
 	if (!p)
 		return error_set_errno(err, ENOMEM, "%s", v->device.name);
 	p->virtio = v;

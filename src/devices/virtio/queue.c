@@ -1,53 +1,46 @@
 /*
- * Split virtqueues (virtio 1.2, 2.7): chains out of the available ring, and into the used ring. A driver may write anything at any time: each value is fetched
- * once, checked, and used. What the specification does not allow breaks the device (virtio_break), and costs no more than a chain of the longest allowed.
+ * Virtqueues, whichever their layout (ring.h): what a chain may consist of, when a queue is served, and how it begins and ends. A driver may write anything at any time: each
+ * value is fetched once, checked, and used. What the specification does not allow breaks the device (virtio_break), and costs no more than a chain of the longest
+ * allowed.
  *
  * The three parts of a queue are found in the host once for each map of memory, and accessed there.
  */
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/ring.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-/* Descriptors */
-#define DESCRIPTOR_SIZE 16u
-#define NEXT		1u
-#define WRITE		2u
-#define INDIRECT	4u
-
-/* Rings: flags, index, entries, and the other side's event index */
-#define RING_FLAGS  0u
-#define RING_INDEX  2u
-#define RING_START  4u
-#define USED_SIZE   8u /* of an entry */
-#define NO_NOTIFY   1u /* both ways */
 #define ROUNDS_MOST 2u /* sizes of the queue that one kick serves */
 
-struct descriptor {
-	uint64_t address;
-	uint32_t length;
-	uint16_t flags, next;
-};
-_Static_assert(sizeof(struct descriptor) == DESCRIPTOR_SIZE, "as in the guest's memory");
+static const struct ring_ops *ring_of(const struct virtio_queue *q)
+{
+	return virtio_has(q->virtio, VIRTIO_F_RING_PACKED) ? &packed_ring : &split_ring;
+}
 
 /* ---- the parts in the host ---- */
 
 static struct guest_mem *mem_of(const struct virtio_queue *q) { return q->virtio->device.bus->mem; }
 
-static uint16_t load16(const uint8_t *at)
+uint16_t ring_load16(const uint8_t *at)
 {
 	return atomic_load_explicit((const _Atomic uint16_t *)at, memory_order_acquire);
 }
 
-/* Behind what was written before. */
-static void store16(struct virtio_queue *q, uint8_t *at, uint16_t value)
+void ring_store16(struct virtio_queue *q, uint8_t *at, uint16_t value)
 {
 	atomic_store_explicit((_Atomic uint16_t *)at, value, memory_order_release);
 	mem_dma_written(mem_of(q), at, sizeof(value));
 }
 
-/* Once: the compiler is not to look there again. */
-static struct descriptor fetch(const uint8_t *table, unsigned n)
+void ring_store32(struct virtio_queue *q, uint8_t *at, uint32_t value)
+{
+	atomic_store_explicit((_Atomic uint32_t *)at, value, memory_order_release);
+	mem_dma_written(mem_of(q), at, sizeof(value));
+}
+
+void ring_written(struct virtio_queue *q, uint8_t *at, size_t size) { mem_dma_written(mem_of(q), at, size); }
+
+struct descriptor ring_fetch(const uint8_t *table, unsigned n)
 {
 	struct descriptor d;
 
@@ -56,11 +49,7 @@ static struct descriptor fetch(const uint8_t *table, unsigned n)
 	return d;
 }
 
-static uint8_t *used_event(struct virtio_queue *q) { return q->available_ring + RING_START + 2u * q->size; }
-static uint8_t *available_event(struct virtio_queue *q) { return q->used_ring + RING_START + USED_SIZE * q->size; }
-
-/* NULL: it is not in one piece of memory, or not aligned. */
-static uint8_t *find_part(struct virtio_queue *q, uint64_t at, size_t size, unsigned alignment, bool write)
+uint8_t *ring_find_part(struct virtio_queue *q, uint64_t at, size_t size, unsigned alignment, bool write)
 {
 	struct iovec piece = { NULL, 0 };
 	unsigned count = 0;
@@ -76,10 +65,7 @@ static bool find_parts(struct virtio_queue *q)
 
 	if (likely(q->mapped && q->map_generation == generation))
 		return true;
-	q->descriptor_table = find_part(q, q->descriptors, (size_t)q->size * DESCRIPTOR_SIZE, 16, false);
-	q->available_ring = find_part(q, q->available, RING_START + 2u * q->size + 2u, 2, false);
-	q->used_ring = find_part(q, q->used, RING_START + USED_SIZE * q->size + 2u, 4, true);
-	q->mapped = q->descriptor_table && q->available_ring && q->used_ring;
+	q->mapped = ring_of(q)->find(q);
 	q->map_generation = generation;
 	if (!q->mapped)
 		virtio_break(q->virtio, "queue %u at 0x%llx, 0x%llx, 0x%llx is not in memory, or not aligned", q->index,
@@ -102,102 +88,63 @@ void virtqueue_forget(struct virtio_queue *q)
 {
 	q->mapped = false;
 	q->published = q->next_used;
+	q->looked = q->next_available;
 }
 
 /* ---- chains ---- */
 
-/* One that is being taken apart. */
-struct walk {
-	const uint8_t *table;
-	unsigned size, at;
-	unsigned steps; /* descriptors, in all tables */
-	bool indirect;
-};
-
-static bool broken(struct virtio_queue *q, const char *why)
+bool ring_broken(struct virtio_queue *q, const char *why)
 {
 	virtio_break(q->virtio, "queue %u: %s", q->index, why);
 	return false;
 }
 
-static bool enter_table(struct virtio_queue *q, struct walk *w, const struct descriptor *d)
+const uint8_t *ring_find_table(struct virtio_queue *q, const struct descriptor *d, unsigned flags, unsigned *count)
 {
-	if (!virtio_has(q->virtio, VIRTIO_F_INDIRECT_DESC) || w->indirect || d->flags & NEXT)
-		return broken(q, "an indirect table where none may be");
-	if (!d->length || d->length % DESCRIPTOR_SIZE || d->length / DESCRIPTOR_SIZE > VIRTIO_MAX_PIECES)
-		return broken(q, "an indirect table of a wrong length");
-	w->table = find_part(q, d->address, d->length, 1, false);
-	w->size = d->length / DESCRIPTOR_SIZE;
-	w->at = 0;
-	w->indirect = true;
-	return w->table ? true : broken(q, "an indirect table that is not in one piece of memory");
+	const uint8_t *table;
+
+	if (!virtio_has(q->virtio, VIRTIO_F_INDIRECT_DESC) || flags & DESCRIPTOR_NEXT) {
+		ring_broken(q, "an indirect table where none may be");
+		return NULL;
+	}
+	*count = d->length / DESCRIPTOR_SIZE;
+	if (!d->length || d->length % DESCRIPTOR_SIZE || *count > VIRTIO_MAX_PIECES) {
+		ring_broken(q, "an indirect table of a wrong length");
+		return NULL;
+	}
+	table = ring_find_part(q, d->address, d->length, 1, false);
+	if (!table)
+		ring_broken(q, "an indirect table that is not in one piece of memory");
+	return table;
 }
 
-static bool add_buffer(struct virtio_queue *q, struct virtio_chain *c, const struct descriptor *d)
+bool ring_add_buffer(struct virtio_queue *q, struct virtio_chain *c, const struct descriptor *d, unsigned flags)
 {
-	bool write = d->flags & WRITE;
+	bool write = flags & DESCRIPTOR_WRITE;
 	unsigned used = c->out_count + (write ? c->in_count : 0);
 	struct iovec *to = q->pieces + (write ? c->out_count : 0);
 
 	if (!write && c->in_size)
-		return broken(q, "something to read behind what is to be written");
+		return ring_broken(q, "something to read behind what is to be written");
 	if (mem_dma_map(mem_of(q), gpa(d->address), d->length, write, to, write ? &c->in_count : &c->out_count,
 			VIRTIO_MAX_PIECES - (write ? c->out_count : 0)))
-		return broken(q, used < VIRTIO_MAX_PIECES ? "a buffer that is not in memory" : "too many buffers");
+		return ring_broken(q, used < VIRTIO_MAX_PIECES ? "a buffer that is not in memory" : "too many buffers");
 	*(write ? &c->in_size : &c->out_size) += d->length;
-	return true;
-}
-
-/* The descriptor at hand, and on to the next one. *more: there is one. */
-static bool step(struct virtio_queue *q, struct walk *w, struct virtio_chain *c, bool *more)
-{
-	struct descriptor d = fetch(w->table, w->at);
-
-	*more = true;
-	if (++w->steps > q->size + (w->indirect ? VIRTIO_MAX_PIECES : 0u))
-		return broken(q, "a chain without an end");
-	if (d.flags & INDIRECT)
-		return enter_table(q, w, &d);
-	if (!add_buffer(q, c, &d))
-		return false;
-	*more = d.flags & NEXT;
-	w->at = d.next;
-	return !*more || w->at < w->size ? true : broken(q, "a descriptor that there is not");
-}
-
-static bool take_apart(struct virtio_queue *q, struct virtio_chain *c)
-{
-	struct walk w = { .table = q->descriptor_table, .size = q->size, .at = c->head };
-	bool more = true;
-
-	while (more)
-		if (!step(q, &w, c, &more))
-			return false;
-	c->out = q->pieces;
-	c->in = q->pieces + c->out_count;
 	return true;
 }
 
 bool virtqueue_pop(struct virtio_queue *q, struct virtio_chain *c)
 {
-	uint16_t waiting;
+	bool popped;
 
 	if (!is_served(q))
 		return false;
-	waiting = (uint16_t)(load16(q->available_ring + RING_INDEX) - q->next_available);
-	if (!waiting)
-		return false;
-	if (waiting > q->size)
-		return broken(q, "more chains than it has room for");
-	*c = (struct virtio_chain){ .head = load16(q->available_ring + RING_START +
-						   2u * (q->next_available & (q->size - 1u))) };
-	if (c->head >= q->size)
-		return broken(q, "a chain that begins with a descriptor that there is not");
-	if (!take_apart(q, c))
-		return false;
-	q->next_available++;
-	q->popped++;
-	return true;
+	*c = (struct virtio_chain){ .out = q->pieces };
+	popped = ring_of(q)->pop(q, c);
+	c->in = q->pieces + c->out_count;
+	q->popped += popped;
+	q->looked = q->next_available;
+	return popped;
 }
 
 static void one_less(struct virtio_queue *q)
@@ -207,9 +154,9 @@ static void one_less(struct virtio_queue *q)
 		pthread_cond_broadcast(&q->pushed);
 }
 
-void virtqueue_unpop(struct virtio_queue *q)
+void virtqueue_unpop(struct virtio_queue *q, const struct virtio_chain *c)
 {
-	q->next_available--;
+	ring_of(q)->unpop(q, c);
 	one_less(q);
 }
 
@@ -229,38 +176,23 @@ void virtqueue_push(struct virtio_queue *q, const struct virtio_chain *c, size_t
 {
 	BUG_ON(written > c->in_size);
 	note_written(q, c, written);
-	if (q->enabled && find_parts(q)) {
-		uint8_t *entry = q->used_ring + RING_START + USED_SIZE * (q->next_used & (q->size - 1u));
-
-		store_le32(entry, c->head);
-		store_le32(entry + 4, (uint32_t)written);
-		mem_dma_written(mem_of(q), entry, USED_SIZE);
-		q->next_used++;
-	}
+	if (q->enabled && find_parts(q))
+		ring_of(q)->push(q, c, (uint32_t)written);
 	one_less(q);
-}
-
-static bool wants_interrupt(struct virtio_queue *q, uint16_t before)
-{
-	if (virtio_has(q->virtio, VIRTIO_F_EVENT_IDX)) {
-		uint16_t event = load16(used_event(q));
-
-		return (uint16_t)(q->next_used - event - 1) < (uint16_t)(q->next_used - before);
-	}
-	return !(load16(q->available_ring + RING_FLAGS) & NO_NOTIFY);
 }
 
 void virtqueue_publish(struct virtio_queue *q)
 {
-	uint16_t before = q->published;
+	bool wanted;
 
-	if (before == q->next_used || !q->enabled || !find_parts(q))
+	if (q->published == q->next_used || !q->enabled || !find_parts(q))
 		return;
-	store16(q, q->used_ring + RING_INDEX, q->next_used);
-	q->published = q->next_used;
-	/* Either the driver sees the index when it has said that it wants to be told, or we see that it wants to be. */
+	ring_of(q)->publish(q);
+	/* Either the driver sees what was pushed when it has said that it wants to be told, or we see that it wants to be. */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (wants_interrupt(q, before))
+	wanted = ring_of(q)->wants_interrupt(q);
+	q->published = q->next_used;
+	if (wanted)
 		q->virtio->transport->queue_interrupt(q->virtio, q->index);
 }
 
@@ -268,14 +200,11 @@ bool virtqueue_want_kicks(struct virtio_queue *q, bool want)
 {
 	if (!is_served(q))
 		return false;
-	if (!virtio_has(q->virtio, VIRTIO_F_EVENT_IDX))
-		store16(q, q->used_ring + RING_FLAGS, want ? 0 : NO_NOTIFY);
-	else if (want)
-		store16(q, available_event(q), q->next_available);
+	ring_of(q)->want_kicks(q, want);
 	if (!want)
 		return false;
 	atomic_thread_fence(memory_order_seq_cst); /* as above, the other way round */
-	return load16(q->available_ring + RING_INDEX) != q->next_available;
+	return ring_of(q)->has_more(q);
 }
 
 void virtqueue_later(struct virtio_queue *q) { timer_arm(&q->again, clock_now(q->virtio->device.bus->clock)); }

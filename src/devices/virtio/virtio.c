@@ -33,6 +33,19 @@ void virtio_choose(struct virtio_device *v, uint64_t features)
 		v->features = features & v->offered;
 }
 
+uint32_t virtio_feature_half(uint64_t features, uint32_t half)
+{
+	return half < 2 ? (uint32_t)(features >> 32 * half) : 0;
+}
+
+void virtio_choose_half(struct virtio_device *v, uint32_t half, uint32_t features)
+{
+	if (half == 0)
+		virtio_choose(v, (v->features & ~(uint64_t)UINT32_MAX) | features);
+	else if (half == 1)
+		virtio_choose(v, (uint32_t)v->features | (uint64_t)features << 32);
+}
+
 static void reset_queues(struct virtio_device *v)
 {
 	for (unsigned n = 0; n < v->queue_count; n++)
@@ -128,19 +141,60 @@ struct virtio_queue *virtio_queue_at(struct virtio_device *v, unsigned index)
 	return index < v->queue_count ? &v->queues[index] : NULL;
 }
 
+/* Those of a packed one may be any. */
+static bool size_fits(const struct virtio_device *v, unsigned size)
+{
+	return virtio_has(v, VIRTIO_F_RING_PACKED) || !(size & (size - 1));
+}
+
 void virtio_queue_set_size(struct virtio_queue *q, unsigned size)
 {
 	lock_take(&q->lock);
-	if (!q->enabled && size && size <= q->most && !(size & (size - 1)))
+	if (!q->enabled && size && size <= q->most && size_fits(q->virtio, size))
 		q->size = (uint16_t)size;
 	lock_drop(&q->lock);
+}
+
+static uint64_t *address_of(struct virtio_queue *q, enum virtio_part part)
+{
+	return part == VIRTIO_DESCRIPTORS ? &q->descriptors : part == VIRTIO_AVAILABLE ? &q->available : &q->used;
+}
+
+uint32_t virtio_queue_address(struct virtio_queue *q, enum virtio_part part, bool high)
+{
+	return (uint32_t)(*address_of(q, part) >> (high ? 32 : 0));
+}
+
+void virtio_queue_set_address(struct virtio_queue *q, enum virtio_part part, bool high, uint32_t value)
+{
+	uint64_t *address = address_of(q, part);
+
+	lock_take(&q->lock);
+	if (!q->enabled)
+		*address =
+			high ? (uint32_t)*address | (uint64_t)value << 32 : (*address & ~(uint64_t)UINT32_MAX) | value;
+	lock_drop(&q->lock);
+}
+
+/* A size that was set while other features were chosen is not one of a queue. The queue's lock is held. */
+static void enable(struct virtio_queue *q)
+{
+	if (q->enabled)
+		return;
+	if (!size_fits(q->virtio, q->size)) {
+		virtio_break(q->virtio, "queue %u is to be enabled with %u descriptors, no power of two", q->index,
+			     q->size);
+		return;
+	}
+	q->next_available = q->next_used = virtio_has(q->virtio, VIRTIO_F_RING_PACKED) ? VIRTIO_PACKED_WRAP : 0;
+	q->enabled = true;
+	virtqueue_forget(q);
 }
 
 void virtio_queue_enable(struct virtio_queue *q)
 {
 	lock_take(&q->lock);
-	q->enabled = true;
-	virtqueue_forget(q);
+	enable(q);
 	lock_drop(&q->lock);
 }
 
@@ -153,8 +207,7 @@ void virtio_queue_set_page(struct virtio_queue *q, uint32_t page_number)
 	q->descriptors = (uint64_t)page_number * LEGACY_ALIGN;
 	q->available = q->descriptors + 16ull * q->size;
 	q->used = align_up(q->available + 4 + 2ull * q->size + 2, LEGACY_ALIGN);
-	q->enabled = true;
-	virtqueue_forget(q);
+	enable(q);
 	lock_drop(&q->lock);
 }
 
@@ -214,17 +267,34 @@ void virtio_saving(const void *object)
 	}
 }
 
+/* An enabled packed queue's position: an index of it, and the bit for the turn. */
+static int position_loaded(const struct virtio_device *v, unsigned n, const char *what, unsigned position,
+			   struct error *err)
+{
+	if ((position & ~VIRTIO_PACKED_WRAP) < v->saved.size[n])
+		return 0;
+	return error_set(err, EINVAL, "%s: queue %u: %s is 0x%x; it has %u descriptors", v->device.name, n, what,
+			 position, v->saved.size[n]);
+}
+
 static int queue_loaded(const struct virtio_device *v, unsigned n, struct error *err)
 {
 	unsigned size = v->saved.size[n], most = n < v->queue_count ? v->queues[n].most : 0;
+	bool enabled = v->saved.enabled[n];
+	int rc = 0;
 
-	if (size > most || size & (size - 1) || (n < v->queue_count && !size))
-		return error_set(err, EINVAL, "%s: queue %u has %u descriptors; expected a power of two, at most %u",
-				 v->device.name, n, size, most);
-	if (v->saved.enabled[n] && n >= v->queue_count)
+	if (enabled && n >= v->queue_count)
 		return error_set(err, EINVAL, "%s: queue %u is enabled; there are %u", v->device.name, n,
 				 v->queue_count);
-	return 0;
+	if (size > most || (n < v->queue_count && !size) || (enabled && !size_fits(v, size)))
+		return error_set(err, EINVAL,
+				 "%s: queue %u has %u descriptors; expected at most %u, a power of two if split",
+				 v->device.name, n, size, most);
+	if (enabled && virtio_has(v, VIRTIO_F_RING_PACKED)) {
+		rc = position_loaded(v, n, "next_available", v->saved.next_available[n], err);
+		rc = rc ? rc : position_loaded(v, n, "next_used", v->saved.next_used[n], err);
+	}
+	return rc;
 }
 
 int virtio_loaded(void *object, uint16_t version, struct error *err)
@@ -289,4 +359,16 @@ void virtio_fini(struct virtio_device *v)
 	while (v->queue_count)
 		virtqueue_fini(&v->queues[--v->queue_count]);
 	lock_destroy(&v->lock);
+}
+
+int virtio_plug(struct virtio_device *v, const struct virtio_options *options, struct error *err)
+{
+	bool mmio = options->transport && !strcmp(options->transport, "mmio");
+
+	if (!mmio && options->transport && strcmp(options->transport, "pci") != 0)
+		return error_set(err, EINVAL, "%s: option 'transport' is '%.64s'; expected pci or mmio", v->device.name,
+				 options->transport);
+	if (options->packed)
+		v->offered |= BIT(VIRTIO_F_RING_PACKED);
+	return mmio ? virtio_plug_mmio(v, err) : virtio_plug_pci(v, options->legacy, err);
 }

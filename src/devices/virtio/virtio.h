@@ -1,13 +1,13 @@
 /*
  * virtio: what all virtio devices have in common (Virtual I/O Device version 1.2; "virtio 1.2" below): status and features, configuration space, queues.
- * How a driver gets at them is a transport's (pci.c); what is done with what it sends is a device's.
+ * How a driver gets at them is a transport's (pci.c, mmio.c); what is done with what it sends is a device's.
  *
  * To write a device: a struct whose first member is a struct virtio_device; a list of its own state; its struct virtio_ops; and
  *
  *	virtio_init()         gives it its name, its functions, and a lock of its own
  *	virtio_add_queue()    for each queue, with the function that serves it
  *	virtio.features       bits of its own that it offers; virtio.config what its configuration space says
- *	virtio_plug()         puts it on PCI
+ *	virtio_plug()         gives it a transport: puts it on PCI, or in a window of memory
  *
  * as rng.c, the smallest one, shows. A queue is served in the thread of the vCPU that kicks it: what may block goes to a thread of the device's, which takes the
  * queue's lock to complete it. Chains that were popped are pushed again, all of them: pause() of its virtio_ops waits until they are, for a saved machine has none.
@@ -46,6 +46,7 @@ enum virtio_id {
 #define VIRTIO_F_INDIRECT_DESC 28
 #define VIRTIO_F_EVENT_IDX     29
 #define VIRTIO_F_VERSION_1     32
+#define VIRTIO_F_RING_PACKED   34
 #define VIRTIO_F_RING_RESET    40
 
 /* Device status, virtio 1.2, 2.1 */
@@ -92,7 +93,11 @@ struct virtio_transport {
 	void (*config_interrupt)(struct virtio_device *);
 };
 
-/* A queue's registers, as they are saved. */
+/*
+ * A queue's registers, as they are saved. Of a split queue next_available and next_used count without end; of a packed one they are positions in its ring, with
+ * VIRTIO_PACKED_WRAP in every other turn, the first one among them.
+ */
+#define VIRTIO_PACKED_WRAP 0x8000u
 #define VIRTIO_QUEUE_REGISTERS(_)                                                                                      \
 	_(uint16_t, size)                                                                                              \
 	_(bool, enabled)                                                                                               \
@@ -111,13 +116,15 @@ struct virtio_queue {
 #define _(type, name) type name;
 	VIRTIO_QUEUE_REGISTERS(_)
 #undef _
-	/* Private to queue.c */
-	uint16_t published;    /* next_used as the driver was told */
+	/* Private to queue.c and its rings */
+	uint16_t published; /* next_used as the driver was told */
+	uint16_t looked; /* next_available as it was when last looked at: what was unpopped since is in front of it */
+	uint16_t first_flags;  /* packed: what publish() stores behind what was published last */
 	unsigned popped;       /* chains */
 	pthread_cond_t pushed; /* popped is 0 */
 	uint64_t map_generation;
 	bool mapped;
-	uint8_t *descriptor_table, *available_ring, *used_ring; /* in the host, while the map is of that generation */
+	uint8_t *descriptor_part, *available_part, *used_part; /* in the host, while the map is of that generation */
 	struct timer again;
 	struct iovec *pieces;
 };
@@ -205,12 +212,20 @@ int virtio_loaded(void *virtio, uint16_t version, struct error *);
 uint64_t virtio_offered(const struct virtio_device *, bool legacy);
 /* Until FEATURES_OK. */
 void virtio_choose(struct virtio_device *, uint64_t features);
+/* 32 bits at a time: half 0 is the low one; behind 1 there is none. */
+uint32_t virtio_feature_half(uint64_t features, uint32_t half);
+void virtio_choose_half(struct virtio_device *, uint32_t half, uint32_t features);
 /* 0 is a reset: when it returns nothing is under way. */
 void virtio_set_status(struct virtio_device *, uint8_t status, bool legacy);
 /* NULL: there is none. */
 struct virtio_queue *virtio_queue_at(struct virtio_device *, unsigned index);
 /* Of queues that are not enabled; what is no size is not taken. */
 void virtio_queue_set_size(struct virtio_queue *, unsigned size);
+enum virtio_part { VIRTIO_DESCRIPTORS, VIRTIO_AVAILABLE, VIRTIO_USED };
+/* Half a guest physical address. */
+uint32_t virtio_queue_address(struct virtio_queue *, enum virtio_part, bool high);
+void virtio_queue_set_address(struct virtio_queue *, enum virtio_part, bool high, uint32_t);
+/* From its beginning; one that is enabled stays as it is. */
 void virtio_queue_enable(struct virtio_queue *);
 /* Addresses of a legacy queue, whose parts follow one another (virtio 1.2, 2.7.2): 0 disables it. */
 void virtio_queue_set_page(struct virtio_queue *, uint32_t page_number);
@@ -229,7 +244,8 @@ void virtio_config_write(struct virtio_device *, uint64_t offset, unsigned size,
  * the next chain is popped: who needs it for longer copies it (virtio_chain_copy).
  */
 struct virtio_chain {
-	uint16_t head;
+	uint16_t head;	/* what the driver knows it by */
+	uint16_t slots; /* descriptors of a packed ring */
 	unsigned out_count, in_count;
 	const struct iovec *out, *in;
 	size_t out_size, in_size;
@@ -243,8 +259,10 @@ size_t virtio_chain_write(const struct virtio_chain *, size_t offset, const void
 
 /* The next chain. False: there is none, or the queue is not to be served. */
 bool virtqueue_pop(struct virtio_queue *, struct virtio_chain *);
-/* The chain popped last is popped again next time. */
-void virtqueue_unpop(struct virtio_queue *);
+/*
+ * This chain, of those that are popped the last one, is popped again next time. Kicks are wanted, if they are, for what the driver adds then.
+ */
+void virtqueue_unpop(struct virtio_queue *, const struct virtio_chain *);
 /* The chain is the driver's again, of what the device may write the first `written` bytes were. It knows behind virtqueue_publish(). */
 void virtqueue_push(struct virtio_queue *, const struct virtio_chain *, size_t written);
 /* The driver gets to know what was pushed, and an interrupt if it wants one. */
@@ -270,19 +288,30 @@ void virtqueue_stop(struct virtio_queue *);
 /* Registers are set: what was derived is not valid any more. */
 void virtqueue_forget(struct virtio_queue *);
 
-/* ---- pci.c ---- */
+/* ---- transports ---- */
 
 /* clang-format off */
-/* Behind the options of each device that virtio_plug() gets. */
+/* Behind the options of each device that virtio_plug() gets, as VIRTIO_OPTIONS_OF(options). */
 #define VIRTIO_OPTIONS(_, T)                                                                                           \
-	_(T, SWITCH, legacy, 0, 0, "on", "drivers from before virtio 1.0 find it, too")
+	_(T, TEXT, transport, 0, 0, "pci", "pci, or mmio: a window of memory, for kernels without PCI")                \
+	_(T, SWITCH, packed, 0, 0, "off", "packed rings, for drivers that know them")                                  \
+	_(T, SWITCH, legacy, 0, 0, "on", "drivers from before virtio 1.0 find it, too; on PCI")
 /* clang-format on */
 
 struct virtio_options {
 	DEVICE_OPTION_FIELDS(VIRTIO_OPTIONS)
 };
+#define VIRTIO_OPTION_OF_(o, kind, name, least, most, by_default, help) .name = (o)->name,
+#define VIRTIO_OPTIONS_OF(o)						(&(struct virtio_options){ VIRTIO_OPTIONS(VIRTIO_OPTION_OF_, o) })
 
-/* At the next free slot. All queues are added; the transport is a device of its own, which ends before this one. */
+/*
+ * All queues are added; the transport is a device of its own, which ends before this one. On PCI it is at the next free slot; else in the first window that is free
+ * (devices.h). transport NULL is "pci".
+ */
 int virtio_plug(struct virtio_device *, const struct virtio_options *, struct error *);
+
+/* For virtio.c: */
+int virtio_plug_pci(struct virtio_device *, bool legacy, struct error *);
+int virtio_plug_mmio(struct virtio_device *, struct error *);
 
 #endif
