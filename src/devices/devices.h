@@ -74,7 +74,10 @@ struct device_type {
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
+	_(virtio_scsi)                                                                                                 \
 	_(virtio_blk)                                                                                                  \
+	_(scsi_disk)                                                                                                   \
+	_(scsi_cd)                                                                                                     \
 	_(virtio_net)                                                                                                  \
 	_(virtio_console)                                                                                              \
 	_(virtio_port)                                                                                                 \
