@@ -1,6 +1,6 @@
 /*
  * virtio devices whose driver does whatever the input says: registers of both interfaces, rings, descriptors and requests in guest memory, memory that goes and comes, resets, saved
- * records cut up and loaded. Nothing may crash, hang or leave a request behind; a disk keeps its size.
+ * records cut up and loaded. Nothing may crash, hang or leave a request behind; disks keep their size.
  */
 #define _GNU_SOURCE
 #include "devices/devices.h"
@@ -12,7 +12,9 @@
 #define CPUS	    2
 #define MAX_ACTIONS 400
 #define DISK_SIZE   (256u << 10)
-#define DEVICES	    4
+#define DEVICES	    5
+#define SCSI	    4
+#define DISKS	    3
 #define QUEUE_SIZE  16
 /* Queue n's parts, and what it is to send */
 #define TABLES(n) (0x10000u + (n)*0x4000u)
@@ -85,14 +87,17 @@ static void power_on(struct pc *pc)
 	}
 }
 
-static void pc_create(struct pc *pc, int disk)
+static void pc_create(struct pc *pc, const int disks[DISKS])
 {
 	void *cpus[CPUS] = { pc, pc };
-	char spec[128];
+	char spec[128], scsi_disk[128], scsi_cd[128];
 	struct bus *bus;
 
-	snprintf(spec, sizeof(spec), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu", disk,
+	snprintf(spec, sizeof(spec), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu", disks[0],
 		 pc->input.size & 1 ? "on" : "off", 1 + pc->input.size % 3);
+	snprintf(scsi_disk, sizeof(scsi_disk), "scsi-disk,file=/proc/self/fd/%d,format=raw,discard=%s,serial=1",
+		 disks[1], pc->input.size & 2 ? "on" : "off");
+	snprintf(scsi_cd, sizeof(scsi_cd), "scsi-cd,file=/proc/self/fd/%d", disks[2]);
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->mem = mem_create(MEM_MIN, NULL);
 	pc->bus = bus = bus_create(pc->mem, pc->clock, &pc->trace, NULL);
@@ -101,7 +106,9 @@ static void pc_create(struct pc *pc, int disk)
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-rng" }, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-port,name=fuzz" }, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL))
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = scsi_disk }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = scsi_cd }, NULL))
 		abort();
 	pc->hole = (struct mem_layer){
 		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
@@ -191,6 +198,35 @@ static void request(struct pc *pc)
 	kick(pc, 1);
 }
 
+/* A command for a target, or a request for the controller, as above; a kick says which of the two it is. */
+static void scsi_request(struct pc *pc)
+{
+	static const uint8_t codes[] = { 0x00, 0x03, 0x08, 0x0a, 0x12, 0x15, 0x1a, 0x1b, 0x1e, 0x25, 0x28, 0x2a, 0x2b,
+					 0x2f, 0x35, 0x41, 0x42, 0x43, 0x46, 0x4a, 0x51, 0x52, 0x55, 0x5a, 0x88, 0x8a,
+					 0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa3, 0xa8, 0xaa, 0xaf, 0xbb, 0xbd, 0xbe };
+	uint64_t table = TABLES(SCSI), choice = take(pc, 1), size = take(pc, 2) % 0x3000;
+	bool in = choice & 1;
+
+	store(pc, BUFFERS, choice & 6 ? 0x4000 | (choice >> 3 & 1) << 8 | 1 : take(pc, 8), 8);
+	store(pc, BUFFERS + 8, take(pc, 1), 8);
+	store(pc, BUFFERS + 16, 0, 3);
+	store(pc, BUFFERS + 19, codes[take(pc, 1) % sizeof(codes)], 1);
+	for (unsigned n = 1; n < 16; n++)
+		store(pc, BUFFERS + 19 + n, take(pc, 1) & (n == 2 || choice & 16 ? 0xff : 0x03), 1);
+	for (unsigned n = 0; n < 40; n += 8)
+		store(pc, BUFFERS + PAGE_SIZE + n, take(pc, 1) << 8 * (n % 7), 8);
+	descriptor(pc, table, BUFFERS, choice & 32 ? 51 : take(pc, 1), 1, 1);
+	if (in) {
+		descriptor(pc, table + 16, BUFFERS + 8 * PAGE_SIZE, choice & 64 ? 108 : take(pc, 1), 1 | 2, 2);
+		descriptor(pc, table + 32, BUFFERS + 9 * PAGE_SIZE, size, 2, 0);
+	} else {
+		descriptor(pc, table + 16, BUFFERS + PAGE_SIZE, size, 1, 2);
+		descriptor(pc, table + 32, BUFFERS + 8 * PAGE_SIZE, choice & 64 ? 108 : take(pc, 1), 2, 0);
+	}
+	make_available(pc, SCSI, 0);
+	kick(pc, SCSI);
+}
+
 static void any_descriptor(struct pc *pc, unsigned device)
 {
 	uint64_t table = take(pc, 1) % 4 ? TABLES(device) : BUFFERS;
@@ -269,7 +305,8 @@ static void act(struct pc *pc, unsigned action)
 	case 0 ... 31: any_descriptor(pc, device); break;
 	case 32 ... 47: make_available(pc, device, (uint16_t)(take(pc, 1) % (QUEUE_SIZE + 1))); break;
 	case 48 ... 59: kick(pc, device); break;
-	case 60 ... 75: request(pc); break;
+	case 60 ... 67: request(pc); break;
+	case 68 ... 75: scsi_request(pc); break;
 	case 76 ... 83: start(pc, device); break;
 	case 84 ... 95: access_register(pc, device); break;
 	case 96 ... 103: access_port(pc, device); break;
@@ -285,19 +322,24 @@ static void act(struct pc *pc, unsigned action)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pc pc = { .input = { data, size, 0 } };
-	int disk = memfd_create("disk", 0);
+	int disks[DISKS];
 
 	log_set_level(LOG_ERROR);
-	if (disk < 0 || ftruncate(disk, DISK_SIZE))
-		abort();
-	pc_create(&pc, disk);
+	for (unsigned n = 0; n < DISKS; n++) {
+		disks[n] = memfd_create("disk", 0);
+		if (disks[n] < 0 || ftruncate(disks[n], DISK_SIZE))
+			abort();
+	}
+	pc_create(&pc, disks);
 	for (unsigned n = 0; n < DEVICES; n++)
 		start(&pc, n);
 	for (unsigned i = 0; i < MAX_ACTIONS && pc.input.offset < pc.input.size; i++)
 		act(&pc, (unsigned)take(&pc, 1));
 	pc_destroy(&pc);
-	if (lseek(disk, 0, SEEK_END) != DISK_SIZE)
-		abort();
-	close(disk);
+	for (unsigned n = 0; n < DISKS; n++) {
+		if (lseek(disks[n], 0, SEEK_END) != DISK_SIZE)
+			abort();
+		close(disks[n]);
+	}
 	return 0;
 }

@@ -9,36 +9,28 @@
 
 /* ---- commands ---- */
 
-/* DPO and FUA; blocks are where their numbers say. */
-#define RANGE_6                                                                                                        \
-	{                                                                                                              \
-		0xff, 0x1f, 0xff, 0xff, 0xff                                                                           \
-	}
-#define RANGE_10(byte1)                                                                                                \
-	{                                                                                                              \
-		0xff, byte1, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff                                                     \
-	}
-#define RANGE_12(byte1)                                                                                                \
-	{                                                                                                              \
-		0xff, byte1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff                                            \
-	}
-#define RANGE_16(byte1)                                                                                                \
-	{                                                                                                              \
-		0xff, byte1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff                    \
-	}
+/* clang-format off */
+/* Where each group has the blocks, and how many; byte 1 has what else there is to say. */
+#define RANGE_6 { 0xff, 0x1f, 0xff, 0xff, 0xff }
+#define RANGE_10(byte1) { 0xff, byte1, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff }
+#define RANGE_12(byte1) { 0xff, byte1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff }
+#define RANGE_16(byte1) { 0xff, byte1, [2 ... 13] = 0xff }
+#define DPO_FUA 0x18
+#define CHECKS	0x16 /* DPO, BYTCHK */
+/* clang-format on */
 
 static const struct scsi_opcode opcodes[] = {
-	{ 0x28, NO_ACTION, 10, 0, RANGE_10(0x18), scsi_read },
-	{ 0x2a, NO_ACTION, 10, 0, RANGE_10(0x18), scsi_write },
-	{ 0x88, NO_ACTION, 16, 0, RANGE_16(0x18), scsi_read },
-	{ 0x8a, NO_ACTION, 16, 0, RANGE_16(0x18), scsi_write },
+	{ 0x28, NO_ACTION, 10, 0, RANGE_10(DPO_FUA), scsi_read },
+	{ 0x2a, NO_ACTION, 10, 0, RANGE_10(DPO_FUA), scsi_write },
+	{ 0x88, NO_ACTION, 16, 0, RANGE_16(DPO_FUA), scsi_read },
+	{ 0x8a, NO_ACTION, 16, 0, RANGE_16(DPO_FUA), scsi_write },
 	{ 0x08, NO_ACTION, 6, 0, RANGE_6, scsi_read },
 	{ 0x0a, NO_ACTION, 6, 0, RANGE_6, scsi_write },
-	{ 0xa8, NO_ACTION, 12, 0, RANGE_12(0x18), scsi_read },
-	{ 0xaa, NO_ACTION, 12, 0, RANGE_12(0x18), scsi_write },
-	{ 0x2f, NO_ACTION, 10, 0, RANGE_10(0x16), scsi_verify },
-	{ 0xaf, NO_ACTION, 12, 0, RANGE_12(0x16), scsi_verify },
-	{ 0x8f, NO_ACTION, 16, 0, RANGE_16(0x16), scsi_verify },
+	{ 0xa8, NO_ACTION, 12, 0, RANGE_12(DPO_FUA), scsi_read },
+	{ 0xaa, NO_ACTION, 12, 0, RANGE_12(DPO_FUA), scsi_write },
+	{ 0x2f, NO_ACTION, 10, 0, RANGE_10(CHECKS), scsi_verify },
+	{ 0xaf, NO_ACTION, 12, 0, RANGE_12(CHECKS), scsi_verify },
+	{ 0x8f, NO_ACTION, 16, 0, RANGE_16(CHECKS), scsi_verify },
 	{ 0x35, NO_ACTION, 10, 0, RANGE_10(0x02), scsi_synchronize_cache },
 	{ 0x91, NO_ACTION, 16, 0, RANGE_16(0x02), scsi_synchronize_cache },
 	{ 0x41, NO_ACTION, 10, 0, RANGE_10(0x08), scsi_write_same },
