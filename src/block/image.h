@@ -69,4 +69,16 @@ int block_commit(const struct block_options *, const struct block_progress *, st
 int block_rebase(const struct block_options *, const char *backing, const char *backing_format, bool trust,
 		 const struct block_progress *, struct error *);
 
+/* ---- discs ---- */
+
+struct block_iso_file {
+	const char *name; /* at most 24 characters of ASCII, without '/' and ';' */
+	const void *data;
+	size_t size;
+};
+/*
+ * A disc's image in memory, free()d by the caller, with these files, at most 8, in the order of their names; volume: its name, at most 16 characters. NULL with a sentence.
+ */
+void *block_make_iso(const char *volume, const struct block_iso_file *, unsigned count, size_t *size, struct error *);
+
 #endif

@@ -34,4 +34,7 @@ struct disk_options {
 /* Device: its name, for sentences. NULL with a sentence. */
 struct block *disk_open(const char *device, const struct disk_options *, struct error *);
 
+/* virtio/blk.c: queues 0: as many as there are processors. */
+int blk_disk_create(struct bus *, const struct disk_options *, unsigned queues, bool legacy, struct error *);
+
 #endif

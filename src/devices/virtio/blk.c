@@ -427,9 +427,9 @@ static const struct virtio_ops blk_ops = {
 	.pause = blk_pause,
 };
 
-static int open_disk(struct virtio_blk *blk, const struct blk_options *o, struct error *err)
+static int open_disk(struct virtio_blk *blk, const struct disk_options *o, struct error *err)
 {
-	blk->block = disk_open("virtio-blk", &DISK_OPTIONS_OF(o), err);
+	blk->block = disk_open("virtio-blk", o, err);
 	if (!blk->block)
 		return err ? -err->code : -EINVAL;
 	blk->info = block_info(blk->block);
@@ -449,12 +449,13 @@ static int add_queues(struct virtio_blk *blk, unsigned count, struct error *err)
 	return rc;
 }
 
-static int blk_create_virtio(struct bus *bus, const struct blk_options *o, struct error *err)
+int blk_disk_create(struct bus *bus, const struct disk_options *o, unsigned queues, bool legacy, struct error *err)
 {
 	struct virtio_blk *blk = calloc(1, sizeof(*blk));
-	unsigned queues = o->queues ? (unsigned)o->queues : MIN(irq_cpu_count(bus), QUEUES_MOST);
 	int rc;
 
+	if (!queues)
+		queues = MIN(irq_cpu_count(bus), QUEUES_MOST);
 	if (!blk)
 		return error_set_errno(err, ENOMEM, "virtio-blk");
 	virtio_init(&blk->virtio, bus, "virtio-blk", &blk_device_ops, &blk_ops);
@@ -466,7 +467,7 @@ static int blk_create_virtio(struct bus *bus, const struct blk_options *o, struc
 		return rc;
 	set_config(blk, queues);
 	blk->virtio.offered |= features_of(blk->info, queues);
-	return virtio_plug(&blk->virtio, &(struct virtio_options){ .legacy = o->legacy }, err);
+	return virtio_plug(&blk->virtio, &(struct virtio_options){ .legacy = legacy }, err);
 }
 
 static int blk_create(struct bus *bus, const void *options, struct error *err)
@@ -474,7 +475,7 @@ static int blk_create(struct bus *bus, const void *options, struct error *err)
 	const struct blk_options *o = options;
 
 	if (!strcmp(o->bus, "virtio"))
-		return blk_create_virtio(bus, o, err);
+		return blk_disk_create(bus, &DISK_OPTIONS_OF(o), (unsigned)o->queues, o->legacy, err);
 	if (strcmp(o->bus, "scsi") != 0)
 		return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio or scsi", o->bus);
 	if (o->queues)
