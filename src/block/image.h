@@ -13,6 +13,7 @@ struct block_create_options {
 	uint64_t cluster_size;	/* 512 to 2 MiB, a power of two; 0: 64 KiB */
 	unsigned refcount_bits; /* 1 to 64, a power of two; 0: 16 */
 	bool lazy_refcounts;	/* version 3 */
+	bool extended_l2;	/* version 3, clusters of at least 16 KiB */
 	const char *backing; /* as it will be in the header: a relative name is from the image's own folder; or NULL */
 	const char *backing_format; /* of it; needed */
 	enum block_backing rule;    /* for what it stands on itself, if that must be looked at */
