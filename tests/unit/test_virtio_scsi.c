@@ -345,6 +345,48 @@ static void targets_come_and_go(void **state)
 	unplug(s);
 }
 
+/* A saved machine goes on in another one: no reset is told of, an event that waited for room still does. */
+static void goes_on_in_another(void **state)
+{
+	struct controller *s = plug(*(enum clock_kind *)*state, HOTPLUG), *other;
+	struct bus *bus = s->d.b->bus;
+	struct device_plug *third;
+	uint8_t *memory = malloc(DRIVER_RAM), event[16];
+	struct writer saved;
+	struct error err = { 0 };
+	char spec[100];
+
+	assert_int_equal(COMMAND(s, CDB(0), 0, 0), CHECK_CONDITION);
+	driver_wr(&s->d, DRIVER_CONFIG + 20, 4, 64);
+	bus_pause(bus);
+	snprintf(spec, sizeof(spec), "scsi-cd,file=/proc/self/fd/%d", s->fd);
+	third = device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL);
+	device_unplug(third);
+	saved = board_save(s->d.b);
+	other = plug(*(enum clock_kind *)*state, HOTPLUG);
+	bus_pause(other->d.b->bus);
+	assert_int_equal(mem_read(s->d.mem, gpa(MIB), memory, DRIVER_RAM - MIB), 0);
+	assert_int_equal(mem_write(other->d.mem, gpa(MIB), memory, DRIVER_RAM - MIB), 0);
+	if (board_load(other->d.b, &saved, clock_now(s->d.b->clock), &err))
+		fail_msg("%s", err.text);
+	memcpy(other->d.queues, s->d.queues, sizeof(s->d.queues));
+	bus_resume(other->d.b->bus);
+	bus_resume(bus);
+	assert_int_equal(COMMAND(other, CDB(0), 0, 0), 0);
+	assert_int_equal(driver_rd(&other->d, DRIVER_CONFIG + 20, 4), 64);
+	driver_descriptor(&other->d, queue(other, EVENT)->descriptors, 0, DATA, 16, D_WRITE, 0);
+	driver_add(&other->d, queue(other, EVENT), 0);
+	driver_kick(&other->d, queue(other, EVENT));
+	clock_run(other->d.b->clock);
+	assert_int_equal(used(other, EVENT), 0);
+	mem_read(other->d.mem, gpa(DATA), event, 16);
+	assert_memory_equal(event, "\1\0\0\0\1\2\x40\0\0\0\0\0\2\0\0\0", 16);
+	writer_free(&saved);
+	free(memory);
+	unplug(s);
+	unplug(other);
+}
+
 /* ---- what is no request ---- */
 
 static void no_requests(void **state)
@@ -458,9 +500,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define BOTH(name)                                                                                                     \
 	{ #name " in line", name, NULL, NULL, &in_line }, { #name " by workers", name, NULL, NULL, &by_workers }
-		BOTH(commands),		 BOTH(addresses),	    BOTH(task_management),
-		BOTH(an_abort_waits),	 BOTH(targets_come_and_go), BOTH(no_requests),
-		BOTH(the_configuration), BOTH(reset_in_the_middle), BOTH(a_controller_that_goes),
+		BOTH(commands),
+		BOTH(addresses),
+		BOTH(task_management),
+		BOTH(an_abort_waits),
+		BOTH(targets_come_and_go),
+		BOTH(no_requests),
+		BOTH(goes_on_in_another),
+		BOTH(the_configuration),
+		BOTH(reset_in_the_middle),
+		BOTH(a_controller_that_goes),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

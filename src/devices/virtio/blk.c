@@ -495,6 +495,6 @@ const struct device_type virtio_blk_type = {
 			.option = "file",
 			.options_follow = true,
 			.argument = "FILE[,...]",
-			.help = "a disk (virtio-blk), with OPTION=VALUE as for --device; again for more" },
+			.help = "a disk, with OPTION=VALUE as for --device virtio-blk; again for more" },
 	.create = blk_create,
 };
