@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define SECTOR	   2048u
 #define FILES_MOST 8u
@@ -242,10 +241,7 @@ void *block_make_iso(const char *volume, const struct block_iso_file *files, uns
 	}
 	put_volume(image, false, volume, sectors);
 	put_volume(image, true, volume, sectors);
-	memcpy(image + (size_t)TERMINATOR * SECTOR,
-	       "\xff"
-	       "CD001\1",
-	       7);
+	memcpy(image + (size_t)TERMINATOR * SECTOR, "\377CD001\1", 7);
 	put_directory(image, ROOT, false, files, places, count);
 	put_directory(image, JOLIET_ROOT, true, files, places, count);
 	for (unsigned n = 0; n < count; n++)

@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define HOSTNAME  "doppel"
@@ -44,24 +43,19 @@ static const struct device_option options[] = {
 };
 
 struct seed {
-	struct block_iso_file files[SEED_COUNT];
-	unsigned count;
-	void *contents[SEED_COUNT]; /* to be freed */
+	struct {
+		void *content; /* NULL: it is not there */
+		size_t size;
+	} files[SEED_COUNT];
 };
 
 static void free_seed(struct seed *seed)
 {
-	for (unsigned n = 0; n < seed->count; n++)
-		free(seed->contents[n]);
+	for (unsigned n = 0; n < SEED_COUNT; n++)
+		free(seed->files[n].content);
 }
 
-static void add(struct seed *seed, const char *name, void *content, size_t size)
-{
-	seed->contents[seed->count] = content;
-	seed->files[seed->count++] = (struct block_iso_file){ name, content, size };
-}
-
-static int read_all(int fd, const char *name, const char *path, struct seed *seed, struct error *err)
+static int read_all(int fd, const char *path, void **file, size_t *file_size, struct error *err)
 {
 	char *content = malloc(FILE_MOST + 1);
 	size_t size = 0;
@@ -83,17 +77,18 @@ static int read_all(int fd, const char *name, const char *path, struct seed *see
 		free(content);
 		return rc;
 	}
-	add(seed, name, content, size);
+	*file = content;
+	*file_size = size;
 	return 0;
 }
 
-static int read_file(struct seed *seed, const char *name, const char *path, struct error *err)
+static int read_file(const char *path, void **file, size_t *size, struct error *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
 
 	if (fd < 0)
 		return error_set_errno(err, errno, "cloud-init: cannot open '%s'", path);
-	rc = read_all(fd, name, path, seed, err);
+	rc = read_all(fd, path, file, size, err);
 	close(fd);
 	return rc;
 }
@@ -114,21 +109,17 @@ static int make_meta_data(struct seed *seed, struct error *err)
 	char *text;
 	int size;
 
-	for (unsigned n = 0; n < seed->count; n++) {
-		hash = mix(hash, seed->files[n].name, strlen(seed->files[n].name) + 1);
-		hash = mix(hash, seed->files[n].data, seed->files[n].size);
+	for (unsigned n = 0; n < SEED_COUNT; n++) {
+		if (!seed->files[n].content)
+			continue;
+		hash = mix(hash, options[n].name, strlen(options[n].name) + 1);
+		hash = mix(hash, seed->files[n].content, seed->files[n].size);
 	}
 	size = asprintf(&text, "instance-id: iid-%016" PRIx64 "\nlocal-hostname: " HOSTNAME "\n", hash);
 	if (size < 0)
 		return error_set_errno(err, ENOMEM, "cloud-init");
-	/* In front of all others, as its name is. */
-	add(seed, "meta-data", text, (size_t)size);
-	for (unsigned n = seed->count - 1; n; n--) {
-		seed->files[n] = seed->files[n - 1];
-		seed->contents[n] = seed->contents[n - 1];
-	}
-	seed->files[0] = (struct block_iso_file){ "meta-data", text, (size_t)size };
-	seed->contents[0] = text;
+	seed->files[SEED_meta_data].content = text;
+	seed->files[SEED_meta_data].size = (size_t)size;
 	return 0;
 }
 
@@ -140,9 +131,21 @@ static int read_seed(struct seed *seed, const struct seed_options *o, struct err
 		const char *path = *(const char *const *)((const char *)o + options[n].offset);
 
 		if (path)
-			rc = read_file(seed, options[n].name, path, err);
+			rc = read_file(path, &seed->files[n].content, &seed->files[n].size, err);
 	}
 	return rc || o->meta_data ? rc : make_meta_data(seed, err);
+}
+
+static uint8_t *make_iso(const struct seed *seed, size_t *size, struct error *err)
+{
+	struct block_iso_file files[SEED_COUNT];
+	unsigned count = 0;
+
+	for (unsigned n = 0; n < SEED_COUNT; n++)
+		if (seed->files[n].content)
+			files[count++] =
+				(struct block_iso_file){ options[n].name, seed->files[n].content, seed->files[n].size };
+	return block_make_iso("cidata", files, count, size, err);
 }
 
 static int write_all(int fd, const uint8_t *data, size_t size)
@@ -164,7 +167,7 @@ static int write_all(int fd, const uint8_t *data, size_t size)
 static int make_disc(const struct seed *seed, struct error *err)
 {
 	size_t size;
-	uint8_t *image = block_make_iso("cidata", seed->files, seed->count, &size, err);
+	uint8_t *image = make_iso(seed, &size, err);
 	int fd, rc;
 
 	if (!image)
@@ -182,7 +185,7 @@ static int make_disc(const struct seed *seed, struct error *err)
 static int cloud_init_create(struct bus *bus, const void *given, struct error *err)
 {
 	const struct seed_options *o = given;
-	struct seed seed = { .count = 0 };
+	struct seed seed = { 0 };
 	char path[32];
 	int fd, rc;
 

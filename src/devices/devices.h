@@ -91,9 +91,9 @@ extern const struct device_type *const device_types[]; /* ended by NULL */
 
 /* A device that somebody asks for. Strings are the asker's. */
 struct device_request {
-	const char *spec; /* NAME[,OPTION=VALUE...] */
-	const char *option,
-		*value; /* one more, whose value may have commas; option NULL: more options; value NULL: none */
+	const char *spec;		/* NAME[,OPTION=VALUE...] */
+	const char *option;		/* one more, whose value may have commas; NULL: value is more options */
+	const char *value;		/* NULL: there is nothing more */
 	const struct device_type *type; /* of the device, which is then in no table; NULL: the one called NAME */
 };
 /* The request's type, all of its options checked but for what only opening shows; or NULL and a sentence that names option, value and what was expected. */

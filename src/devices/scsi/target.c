@@ -74,27 +74,27 @@ static bool is_held_up(struct scsi_command *c, enum scsi_sense_code why)
 	return why != SENSE_NONE;
 }
 
-static bool any_time(const struct scsi_target *t, uint8_t code)
+/* Of the first command with that code, or of one that there is not. */
+static unsigned when_of(const struct scsi_target *t, uint8_t code)
 {
 	for (unsigned n = 0; n < t->kind->opcode_count; n++)
 		if (t->kind->opcodes[n].code == code)
-			return t->kind->opcodes[n].when & SCSI_ANY_TIME;
-	return false;
+			return t->kind->opcodes[n].when;
+	return 0;
 }
 
 static void begin(struct scsi_command *c)
 {
 	struct scsi_target *t = c->target;
+	unsigned when = when_of(t, c->cdb[0]);
 	const struct scsi_opcode *op;
 
-	if (!any_time(t, c->cdb[0])) {
-		if (c->other_unit) {
-			scsi_fail(c, SENSE_INVALID_UNIT);
-			return;
-		}
-		if (t->attention && is_held_up(c, scsi_take_attention(t)))
-			return;
+	if (c->other_unit && !(when & SCSI_ANY_UNIT)) {
+		scsi_fail(c, SENSE_INVALID_UNIT);
+		return;
 	}
+	if (!(when & SCSI_ANY_TIME) && t->attention && is_held_up(c, scsi_take_attention(t)))
+		return;
 	op = find(c);
 	if (!op || has_stray_bit(c, op))
 		return;
@@ -170,6 +170,8 @@ int scsi_target_loaded(void *object, uint16_t version, struct error *err)
 	if (t->saved_blocks != t->blocks)
 		return error_set(err, EINVAL, "%s: the disk had %" PRIu64 " blocks; '%s' has %" PRIu64, t->kind->name,
 				 t->saved_blocks, t->info->file, t->blocks);
+	if (t->open && !t->kind->removable)
+		return error_set(err, EINVAL, "%s: its tray is open; it has none", t->kind->name);
 	return 0;
 }
 

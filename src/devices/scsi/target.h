@@ -70,6 +70,7 @@ struct scsi_target {
 #define SCSI_ANY_TIME 1u /* also while the unit wants attention, or is not ready */
 #define SCSI_UNREADY  2u /* also while it is stopped or open */
 #define SCSI_DISCARDS 4u /* only where discards do something */
+#define SCSI_ANY_UNIT 8u /* of logical units that there are not, too */
 
 struct scsi_opcode {
 	uint8_t code, action; /* service action, or NO_ACTION */
@@ -132,15 +133,16 @@ unsigned scsi_sense(uint8_t sense[SCSI_SENSE_SIZE], enum scsi_sense_code, bool d
 /* clang-format off */
 #define SCSI_COMMON_OPCODES                                                                                            \
 	{ 0x00, NO_ACTION, 6, 0, { 0xff }, scsi_test_unit_ready },                                                     \
-	{ 0x03, NO_ACTION, 6, SCSI_ANY_TIME, { 0xff, 0x01, 0, 0, 0xff }, scsi_request_sense },                         \
-	{ 0x12, NO_ACTION, 6, SCSI_ANY_TIME, { 0xff, 0x01, 0xff, 0xff, 0xff }, scsi_inquiry },                         \
+	{ 0x03, NO_ACTION, 6, SCSI_ANY_TIME | SCSI_ANY_UNIT, { 0xff, 0x01, 0, 0, 0xff }, scsi_request_sense },                         \
+	{ 0x12, NO_ACTION, 6, SCSI_ANY_TIME | SCSI_ANY_UNIT, { 0xff, 0x01, 0xff, 0xff, 0xff }, scsi_inquiry },                         \
 	{ 0x15, NO_ACTION, 6, SCSI_UNREADY, { 0xff, 0x11, 0, 0, 0xff }, scsi_mode_select },                            \
 	{ 0x1a, NO_ACTION, 6, SCSI_UNREADY, { 0xff, 0x08, 0xff, 0xff, 0xff }, scsi_mode_sense },                       \
 	{ 0x1b, NO_ACTION, 6, SCSI_UNREADY, { 0xff, 0x01, 0, 0, 0xf7 }, scsi_start_stop },                             \
 	{ 0x1e, NO_ACTION, 6, SCSI_UNREADY, { 0xff, 0, 0, 0, 0x03 }, scsi_prevent_removal },                           \
 	{ 0x55, NO_ACTION, 10, SCSI_UNREADY, { 0xff, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff }, scsi_mode_select },            \
 	{ 0x5a, NO_ACTION, 10, SCSI_UNREADY, { 0xff, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff }, scsi_mode_sense },       \
-	{ 0xa0, NO_ACTION, 12, SCSI_ANY_TIME, { 0xff, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff }, scsi_report_luns },  \
+	{ 0xa0, NO_ACTION, 12, SCSI_ANY_TIME | SCSI_ANY_UNIT, { 0xff, 0, 0xff, [6] = 0xff, 0xff, 0xff, 0xff },               \
+	  scsi_report_luns },                                                                                          \
 	{ 0xa3, 0x0c, 12, SCSI_UNREADY, { 0xff, 0x1f, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },                \
 	  scsi_report_opcodes }
 /* clang-format on */
