@@ -20,8 +20,8 @@ struct setup {
 	struct scsi_command c;
 };
 
-/* The file behind it: DISK_SIZE bytes, whose block n begins with n. */
-static struct setup *plug(const char *type, const char *options)
+/* The file behind it has so many bytes; of the first DISK_SIZE block n begins with n. */
+static struct setup *plug_sized(const char *type, const char *options, uint64_t size)
 {
 	struct setup *s = calloc(1, sizeof(*s));
 	struct error err = { 0 };
@@ -29,7 +29,7 @@ static struct setup *plug(const char *type, const char *options)
 
 	s->d = driver_board();
 	s->fd = memfd_create("disk", 0);
-	assert_int_equal(ftruncate(s->fd, DISK_SIZE), 0);
+	assert_int_equal(ftruncate(s->fd, (off_t)size), 0);
 	for (uint32_t n = 0; n < BLOCKS; n++)
 		assert_int_equal(pwrite(s->fd, &n, 4, n * 512), 4);
 	snprintf(spec, sizeof(spec), "%s,file=/proc/self/fd/%d,format=raw%s", type, s->fd, options);
@@ -41,6 +41,8 @@ static struct setup *plug(const char *type, const char *options)
 	bus_resume(s->d.b->bus);
 	return s;
 }
+
+static struct setup *plug(const char *type, const char *options) { return plug_sized(type, options, DISK_SIZE); }
 
 static void unplug(struct setup *s)
 {
@@ -588,6 +590,28 @@ static void a_disc(void **state)
 	unplug(s);
 }
 
+static void a_dvd(void **state)
+{
+	struct setup *s = plug_sized("scsi-cd", "", 800u << 20);
+
+	(void)state;
+	BAD(s, CDB(0), 0, 0, 0x062900);
+	GOOD(s, CDB(0x25), 0, 8, 8);
+	assert_memory_equal(s->data, "\0\6\x3f\xff\0\0\x08\0", 8);
+	GOOD(s, CDB(0x46, 0, 0, 0, 0, 0, 0, 0, 255), 0, 255, 64);
+	assert_memory_equal(s->data + 6, "\0\x10\0\0\3\x08\0\x10\1\0\0\x08\0\0", 14);
+	GOOD(s, CDB(0x46, 1, 0, 0x1e, 0, 0, 0, 0, 255), 0, 255, 12);
+	assert_memory_equal(s->data + 8, "\0\x1f\1\0", 4);
+	GOOD(s, CDB(0xad, [8] = 0x10, 0), 0, 4096, 2052);
+	assert_memory_equal(s->data, "\x08\2\0\0\1\x0f\1\0\0\3\0\0\0\x09\x3f\xff", 16);
+	GOOD(s, CDB(0xad, [7] = 1, 0, 8), 0, 8, 8);
+	BAD_FIELD(s, CDB(0xad, [7] = 2, 0, 8), 0, 8, 0x052400, IN_CDB_BYTE(7));
+	unplug(s);
+	s = ready("scsi-cd", "");
+	BAD(s, CDB(0xad, [9] = 8), 0, 8, 0x053000);
+	unplug(s);
+}
+
 static void the_tray(void **state)
 {
 	struct setup *s = ready("scsi-cd", "");
@@ -708,6 +732,7 @@ int main(void)
 		cmocka_unit_test(unmap),
 		cmocka_unit_test(what_the_host_says),
 		cmocka_unit_test(a_disc),
+		cmocka_unit_test(a_dvd),
 		cmocka_unit_test(the_tray),
 		cmocka_unit_test(numbers),
 		cmocka_unit_test(saved),

@@ -9,6 +9,7 @@
 #define BLOCK_SIZE     2048u
 #define CD_BLOCKS_MOST (80u * 60 * 75) /* 80 minutes */
 #define LEAD_IN	       150u	       /* blocks in front of the first, in minutes and seconds */
+#define DVD_FIRST      0x30000u	       /* physical number of a DVD's first sector */
 #define LEAD_OUT       0xaau	       /* as a track's number */
 #define PROFILE_CD     0x0008
 #define PROFILE_DVD    0x0010
@@ -114,6 +115,31 @@ static void read_track_information(struct scsi_command *c)
 	}
 	store_be32(data + 24, (uint32_t)MIN(c->target->blocks, UINT32_MAX));
 	scsi_reply(c, data, sizeof(data), load_be16(c->cdb + 7));
+}
+
+/* Formats 0, physical, and 1, copyright: there is none. */
+static void read_dvd_structure(struct scsi_command *c)
+{
+	unsigned format = c->cdb[7], size = format ? 8 : 4 + BLOCK_SIZE;
+	uint8_t data[4 + BLOCK_SIZE] = { 0 };
+
+	if (!is_dvd(c->target)) {
+		scsi_fail(c, SENSE_OTHER_MEDIUM);
+		return;
+	}
+	if (format > 1 || c->cdb[6]) {
+		scsi_fail_field(c, SENSE_INVALID_FIELD, format > 1 ? 7 : 6, -1);
+		return;
+	}
+	store_be16(data, (uint16_t)(size - 2));
+	if (!format) {
+		data[4] = 0x01; /* DVD-ROM, version 1 */
+		data[5] = 0x0f; /* 120 mm, at any rate */
+		data[6] = 0x01; /* one layer, embossed */
+		store_be32(data + 8, DVD_FIRST);
+		store_be32(data + 12, (uint32_t)MIN(DVD_FIRST + c->target->blocks - 1, UINT32_MAX));
+	}
+	scsi_reply(c, data, size, load_be16(c->cdb + 8));
 }
 
 /* ---- what the drive can do, and does ---- */
@@ -224,6 +250,12 @@ static const struct scsi_opcode opcodes[] = {
 	{ 0x4a, NO_ACTION, 10, SCSI_ANY_TIME, { 0xff, 0x01, 0, 0, 0xff, 0, 0, 0xff, 0xff }, get_event_status },
 	{ 0x51, NO_ACTION, 10, 0, { 0xff, 0x07, 0, 0, 0, 0, 0, 0xff, 0xff }, read_disc_information },
 	{ 0x52, NO_ACTION, 10, 0, { 0xff, 0x03, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff }, read_track_information },
+	{ 0xad,
+	  NO_ACTION,
+	  12,
+	  0,
+	  { 0xff, 0x0f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc0 },
+	  read_dvd_structure },
 	{ 0xbb, NO_ACTION, 12, SCSI_UNREADY, { 0xff, 0x03, 0xff, 0xff, 0xff, 0xff }, set_speed },
 	{ 0xbd, NO_ACTION, 12, SCSI_UNREADY, { 0xff, [8] = 0xff, 0xff }, mechanism_status },
 	SCSI_COMMON_OPCODES,

@@ -20,6 +20,7 @@ enum scsi_sense_code {
 	SENSE_INVALID_FIELD = 0x052400,	      /* in CDB */
 	SENSE_INVALID_UNIT = 0x052500,	      /* logical unit not supported */
 	SENSE_INVALID_PARAMETER = 0x052600,   /* invalid field in parameter list */
+	SENSE_OTHER_MEDIUM = 0x053000,	      /* incompatible medium installed */
 	SENSE_NO_SAVED_PARAMETERS = 0x053900, /* saving parameters not supported */
 	SENSE_REMOVAL_PREVENTED = 0x055302,   /* medium removal prevented */
 	SENSE_MEDIUM_CHANGED = 0x062800,      /* not ready to ready change */
