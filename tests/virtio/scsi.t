@@ -11,26 +11,30 @@ new_disks() {
 	"$doppel" image create --quiet -f "$1" "$scratch/a" 64M && "$doppel" image create --quiet -f "$1" "$scratch/b" 8M
 }
 
+# Which of them is sda is chance: Linux looks at them at the same time.
 probe="modprobe virtio_scsi
 modprobe sd_mod
-until [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done"
+disk() { ls /sys/bus/scsi/devices/0:0:\$1:0/block 2>/dev/null; }
+until [ -b /dev/\$(disk 0) ] && [ -b /dev/\$(disk 1) ]; do sleep 0.1; done
+a=\$(disk 0)
+b=\$(disk 1)"
 
-# On sda a file system with ten copies, which are read again from the disk; on sdb the bytes themselves. What was trimmed is no more in the image.
+# On the first a file system with ten copies, which are read again from the disk; on the second the bytes themselves. What was trimmed is no more in the image.
 script="$probe
-mke2fs -F /dev/sda >/dev/null 2>&1
+mke2fs -F /dev/\$a >/dev/null 2>&1
 mkdir /mnt
-mount /dev/sda /mnt
+mount /dev/\$a /mnt
 for n in 0 1 2 3 4 5 6 7 8 9; do cp /data /mnt/\$n & done
 wait
 umount /mnt
 echo 3 >/proc/sys/vm/drop_caches
-mount -o ro /dev/sda /mnt
+mount -o ro /dev/\$a /mnt
 for n in 0 1 2 3 4 5 6 7 8 9; do [ \"\$(sha256sum </mnt/\$n)\" = '$sum' ]; done
 umount /mnt
-dd if=/data of=/dev/sdb bs=1M seek=1 conv=fsync 2>/dev/null
-[ \"\$(dd if=/dev/sdb bs=4k skip=256 count=245 iflag=direct 2>/dev/null | head -c 1000000 | sha256sum)\" = '$sum' ]
-dd if=/data of=/dev/sdb bs=64k seek=96 count=8 conv=fsync 2>/dev/null
-blkdiscard -o 6291456 -l 524288 /dev/sdb"
+dd if=/data of=/dev/\$b bs=1M seek=1 conv=fsync 2>/dev/null
+[ \"\$(dd if=/dev/\$b bs=4k skip=256 count=245 iflag=direct 2>/dev/null | head -c 1000000 | sha256sum)\" = '$sum' ]
+dd if=/data of=/dev/\$b bs=64k seek=96 count=8 conv=fsync 2>/dev/null
+blkdiscard -o 6291456 -l 524288 /dev/\$b"
 
 same_data() {
 	for disk in a b; do
@@ -68,15 +72,15 @@ cd /sys/bus/scsi/devices/0:0:0:0
 [ \$(cat vendor model rev type | tr -d ' \\n') = DOPPELDISK10 ]
 [ \$(tail -c +5 vpd_pg80) = number-one ]
 tail -c +9 vpd_pg83 | grep -q '^DOPPEL  number-one'
-[ \$(cat /sys/block/sda/ro /sys/block/sdb/ro | tr -d '\\n') = 10 ]
-! dd if=/data of=/dev/sda bs=4k count=1 conv=fsync 2>/dev/null
-dd if=/data of=/dev/sdb bs=4k count=1 conv=fsync 2>/dev/null
+[ \$(cat /sys/block/\$a/ro /sys/block/\$b/ro | tr -d '\\n') = 10 ]
+! dd if=/data of=/dev/\$a bs=4k count=1 conv=fsync 2>/dev/null
+dd if=/data of=/dev/\$b bs=4k count=1 conv=fsync 2>/dev/null
 cd /sys/class/scsi_disk/0:0:1:0
 [ \"\$(cat cache_type) \$(cat FUA)\" = 'write back 1' ]
 echo 'write through' >cache_type
 [ \"\$(cat cache_type)\" = 'write through' ]
-dd if=/data of=/dev/sdb bs=4k count=1 oflag=direct 2>/dev/null
-dd if=/dev/zero of=/dev/sdb bs=1M count=8 oflag=direct 2>/dev/null
+dd if=/data of=/dev/\$b bs=4k count=1 oflag=direct 2>/dev/null
+dd if=/dev/zero of=/dev/\$b bs=1M count=8 oflag=direct 2>/dev/null
 [ \$(cat provisioning_mode) = full ]"
 guest_with "$scratch/data"
 described() {
