@@ -124,7 +124,7 @@ unpack() {
 
 # Drivers that guests load by modprobe; what they need comes along.
 modules='virtio_pci virtio_mmio virtio-rng virtio_blk virtio_net virtio_console virtio_balloon virtio_pmem virtio_scsi virtiofs
-	vmw_vsock_virtio_transport nd_pmem sd_mod sr_mod xfs btrfs 9p 9pnet_virtio'
+	vmw_vsock_virtio_transport nd_pmem sd_mod sr_mod isofs xfs btrfs 9p 9pnet_virtio'
 
 # pack_modules ROOT: ROOT/modules.cpio of the modules in ROOT/lib/modules, and of no others.
 pack_modules() {
@@ -148,8 +148,9 @@ pack_modules() {
 }
 
 # make_modules NAME PACKAGE: $cache/NAME-modules, of the package that $cache/NAME's kernel is of: if that is not to be had any more, the kernel is made anew as well.
+# What was made of another list is made anew.
 make_modules() {
-	[ ! -e "$cache/$1-modules" ] || return 0
+	[ "$(cat "$cache/$1-modules/list" 2>/dev/null)" != "$modules" ] || return 0
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	mkdir "$work/deb" "$work/root" "$work/out" "$work/kernel"
 	fetch "$2" "$work/deb"
@@ -157,6 +158,7 @@ make_modules() {
 	pack_modules "$work/root"
 	basename "$work"/deb/*.deb .deb | tee "$work/kernel/package" >"$work/out/package"
 	mv "$work/root/modules.cpio" "$work/out"
+	echo "$modules" >"$work/out/list"
 	if ! cmp -s "$work/out/package" "$cache/$1/package"; then
 		mv "$work"/root/boot/vmlinuz-* "$work/kernel/vmlinuz"
 		chmod 755 "$work/kernel" "$work/kernel/vmlinuz"
@@ -164,6 +166,7 @@ make_modules() {
 		mv -T "$work/kernel" "$cache/$1"
 	fi
 	chmod 755 "$work/out"
+	rm -rf "${cache:?}/$1-modules"
 	mv -T "$work/out" "$cache/$1-modules"
 	rm -rf "$work"
 	work=

@@ -13,6 +13,7 @@ struct block_create_options {
 	uint64_t cluster_size;	/* 512 to 2 MiB, a power of two; 0: 64 KiB */
 	unsigned refcount_bits; /* 1 to 64, a power of two; 0: 16 */
 	bool lazy_refcounts;	/* version 3 */
+	bool extended_l2;	/* version 3, clusters of at least 16 KiB */
 	const char *backing; /* as it will be in the header: a relative name is from the image's own folder; or NULL */
 	const char *backing_format; /* of it; needed */
 	enum block_backing rule;    /* for what it stands on itself, if that must be looked at */
@@ -68,5 +69,17 @@ int block_commit(const struct block_options *, const struct block_progress *, st
  */
 int block_rebase(const struct block_options *, const char *backing, const char *backing_format, bool trust,
 		 const struct block_progress *, struct error *);
+
+/* ---- discs ---- */
+
+struct block_iso_file {
+	const char *name; /* at most 24 characters of ASCII, without '/' and ';' */
+	const void *data;
+	size_t size;
+};
+/*
+ * A disc's image in memory, free()d by the caller, with these files, at most 8, in the order of their names; volume: its name, at most 16 characters. NULL with a sentence.
+ */
+void *block_make_iso(const char *volume, const struct block_iso_file *, unsigned count, size_t *size, struct error *);
 
 #endif

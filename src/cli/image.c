@@ -120,22 +120,30 @@ static int set_refcount_bits(struct block_create_options *o, const char *value, 
 	return rc;
 }
 
+static int set_switch(bool *field, const char *name, const char *value, struct error *err)
+{
+	*field = !strcmp(value, "on");
+	if (!*field && strcmp(value, "off") != 0)
+		return error_set(err, EINVAL, "%s is '%s'; expected on or off", name, value);
+	return 0;
+}
+
 static int set_lazy(struct block_create_options *o, const char *value, struct error *err)
 {
-	o->lazy_refcounts = !strcmp(value, "on");
-	if (!o->lazy_refcounts && strcmp(value, "off") != 0)
-		return error_set(err, EINVAL, "lazy_refcounts is '%s'; expected on or off", value);
-	return 0;
+	return set_switch(&o->lazy_refcounts, "lazy_refcounts", value, err);
+}
+
+static int set_extended(struct block_create_options *o, const char *value, struct error *err)
+{
+	return set_switch(&o->extended_l2, "extended_l2", value, err);
 }
 
 static const struct format_option {
 	const char *name;
 	int (*set)(struct block_create_options *, const char *value, struct error *);
 } format_options[] = {
-	{ "cluster_size", set_cluster_size },
-	{ "compat", set_compat },
-	{ "refcount_bits", set_refcount_bits },
-	{ "lazy_refcounts", set_lazy },
+	{ "cluster_size", set_cluster_size }, { "compat", set_compat },	       { "refcount_bits", set_refcount_bits },
+	{ "lazy_refcounts", set_lazy },	      { "extended_l2", set_extended },
 };
 
 static int set_format_option(struct block_create_options *o, char *word, struct error *err)
@@ -147,10 +155,10 @@ static int set_format_option(struct block_create_options *o, char *word, struct 
 	for (size_t n = 0; n < ARRAY_SIZE(format_options); n++)
 		if (value && !strcmp(format_options[n].name, word))
 			return format_options[n].set(o, value, err);
-	return error_set(
-		err, EINVAL,
-		"'%s' is unknown; expected cluster_size=, compat=, refcount_bits= or lazy_refcounts= with a value",
-		word);
+	return error_set(err, EINVAL,
+			 "'%s' is unknown; expected cluster_size=, compat=, refcount_bits=, lazy_refcounts= or "
+			 "extended_l2= with a value",
+			 word);
 }
 
 static int set_format_options(void *target, const char *value, struct error *err)

@@ -50,8 +50,8 @@ struct device_type {
 	/* An option of the command line that stands for --device NAME[,OPTION=ARGUMENT]; name NULL: none. */
 	struct {
 		const char *name;     /* "--serial" */
-		const char *option;   /* which its argument is the value of; NULL: it has none */
-		const char *argument; /* what help calls it */
+		const char *option;   /* which its argument is the value of; NULL: none, its argument is options */
+		const char *argument; /* what help calls it; NULL: it has none */
 		bool options_follow; /* other options may stand behind it, with commas between; else commas are its own */
 		const char *help;
 	} short_form;
@@ -74,7 +74,11 @@ struct device_type {
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
+	_(virtio_scsi)                                                                                                 \
 	_(virtio_blk)                                                                                                  \
+	_(scsi_disk)                                                                                                   \
+	_(scsi_cd)                                                                                                     \
+	_(cloud_init)                                                                                                  \
 	_(virtio_net)                                                                                                  \
 	_(virtio_console)                                                                                              \
 	_(virtio_port)                                                                                                 \
@@ -88,7 +92,8 @@ extern const struct device_type *const device_types[]; /* ended by NULL */
 /* A device that somebody asks for. Strings are the asker's. */
 struct device_request {
 	const char *spec;		/* NAME[,OPTION=VALUE...] */
-	const char *option, *value;	/* one more, whose value may have commas; NULL: none */
+	const char *option;		/* one more, whose value may have commas; NULL: value is more options */
+	const char *value;		/* NULL: there is nothing more */
 	const struct device_type *type; /* of the device, which is then in no table; NULL: the one called NAME */
 };
 /* The request's type, all of its options checked but for what only opening shows; or NULL and a sentence that names option, value and what was expected. */

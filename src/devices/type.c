@@ -168,8 +168,11 @@ static int parse_one(struct parser *p, char *text, struct error *err)
 	return give(p, o, text[length] ? text + length + 1 : "on", err);
 }
 
-/* What is behind a first word; that is the value of an option, or nothing to us. */
-static int parse_list(struct parser *p, const struct device_option *first, const char *list, struct error *err)
+enum first_word { FIRST_IS_NONE, FIRST_IS_VALUE, FIRST_IS_OPTION };
+
+/* Options with commas between; the first word may be something else: the value of one, or nothing to us. */
+static int parse_list(struct parser *p, enum first_word what, const struct device_option *first, const char *list,
+		      struct error *err)
 {
 	char *copy, *at, *one;
 	int rc = 0;
@@ -178,8 +181,9 @@ static int parse_list(struct parser *p, const struct device_option *first, const
 	if (!copy)
 		return error_set_errno(err, ENOMEM, "%s", p->type->name);
 	at = copy;
-	one = strsep(&at, ",");
-	if (first)
+	if (what != FIRST_IS_OPTION)
+		one = strsep(&at, ",");
+	if (what == FIRST_IS_VALUE)
 		rc = give(p, first, one, err);
 	while (!rc && (one = strsep(&at, ",")))
 		rc = parse_one(p, one, err);
@@ -189,10 +193,13 @@ static int parse_list(struct parser *p, const struct device_option *first, const
 
 static int parse_short_form(struct parser *p, const struct device_request *request, struct error *err)
 {
-	const struct device_option *o = find_option(p->type, request->option, strlen(request->option), NULL);
+	const struct device_option *o;
 
+	if (!request->option)
+		return parse_list(p, FIRST_IS_OPTION, NULL, request->value, err);
+	o = find_option(p->type, request->option, strlen(request->option), NULL);
 	if (p->type->short_form.options_follow)
-		return parse_list(p, o, request->value, err);
+		return parse_list(p, FIRST_IS_VALUE, o, request->value, err);
 	return give(p, o, request->value, err);
 }
 
@@ -215,8 +222,8 @@ static int parse(const struct device_type *type, const struct device_request *re
 	p.options = calloc(1, MAX(type->options_size, (size_t)1));
 	if (!p.options)
 		return error_set_errno(err, ENOMEM, "%s", type->name);
-	rc = parse_list(&p, NULL, request->spec, err);
-	if (!rc && request->option)
+	rc = parse_list(&p, FIRST_IS_NONE, NULL, request->spec, err);
+	if (!rc && request->value)
 		rc = parse_short_form(&p, request, err);
 	if (!rc)
 		rc = set_defaults(&p, err);

@@ -25,7 +25,8 @@ theirs() {
 		same t.qcow2 t.qcow2.model && "$doppel" image check t.qcow2
 }
 for options in compat=0.10 cluster_size=512 cluster_size=2M lazy_refcounts=on,compression_type=zstd refcount_bits=1 refcount_bits=4 \
-	refcount_bits=64 preallocation=metadata; do
+	refcount_bits=64 preallocation=metadata extended_l2=on extended_l2=on,cluster_size=16k extended_l2=on,cluster_size=2M,lazy_refcounts=on \
+	extended_l2=on,preallocation=metadata; do
 	check "made by qemu-img: $options" theirs "$options"
 done
 
@@ -35,7 +36,7 @@ ours() {
 		"$doppel" image convert o.qcow2 o.raw && qemu-img compare -f qcow2 -F raw o.qcow2 o.raw &&
 		"$doppel" image resize o.qcow2 +20G && qemu-img check -q o.qcow2 && qemu-io -t unsafe -f qcow2 -c 'write 20G 64k' o.qcow2 && "$doppel" image check o.qcow2
 }
-for options in cluster_size=64k compat=0.10 refcount_bits=64,cluster_size=512; do
+for options in cluster_size=64k compat=0.10 refcount_bits=64,cluster_size=512 extended_l2=on extended_l2=on,cluster_size=16k; do
 	check "made by doppel: $options" ours "$options"
 done
 
@@ -49,15 +50,17 @@ check "compressed by zlib" compressed compression_type=zlib
 check "compressed by zstd" compressed compression_type=zstd
 check "compressed, large clusters" compressed compression_type=zlib,cluster_size=2M
 check "compressed, small clusters" compressed compression_type=zlib,cluster_size=512
+check "compressed, extended L2 entries" compressed compression_type=zlib,extended_l2=on,cluster_size=16k
 
 extended() {
 	rm -f x.qcow2 && qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k -b disk.raw -F raw x.qcow2 &&
 		qemu-io -t unsafe -f qcow2 -c 'write -P 3 4k 12k' -c 'write -z 200k 8k' -c 'write -P 5 1M 1M' x.qcow2 &&
 		"$doppel" image convert x.qcow2 x.raw && qemu-img compare -f qcow2 -F raw x.qcow2 x.raw && "$doppel" image check x.qcow2 &&
-		! "$block" random x.qcow2 1 1 2>err && grep -q 'extended L2 entries: such images are only read' err
+		"$block" random x.qcow2 10 300 unsafe discard && same x.qcow2 x.qcow2.model &&
+		qemu-io -t unsafe -f qcow2 -c 'write -P 3 36k 4k' -c 'write -z 300k 8k' -c 'discard 1M 64k' x.qcow2 && "$doppel" image check x.qcow2 &&
+		"$block" random x.qcow2 11 300 unsafe discard && same x.qcow2 x.qcow2.model && "$doppel" image check x.qcow2
 }
-check "extended L2 entries are read" extended
-
+check "extended L2 entries on a backing file" extended
 # Snapshots inside stay what they were.
 snapshots() {
 	rm -f s.qcow2 && qemu-img create -q -f qcow2 -o "$1" s.qcow2 16M && "$block" random s.qcow2 5 150 unsafe && cp s.qcow2.model first &&
@@ -69,6 +72,7 @@ snapshots() {
 check "snapshots inside" snapshots cluster_size=64k
 check "snapshots inside, small clusters" snapshots cluster_size=1k
 check "snapshots inside, refcounts of 4 bits" snapshots refcount_bits=4
+check "snapshots inside, extended L2 entries" snapshots extended_l2=on,cluster_size=16k
 
 chain() {
 	rm -f base.qcow2 mid.qcow2 top.qcow2 && qemu-img convert -c -f raw -O qcow2 disk.raw base.qcow2 &&

@@ -11,18 +11,19 @@
 #include <unistd.h>
 
 #define DISK	(160u << 10)
-#define CLUSTER 512u
-#define LARGEST (4u << 20) /* bytes that an image may grow to */
+#define LARGEST 8192u /* clusters that an image may grow to */
 
-/* A good image: data, zeros, holes, and L2 tables in more than one cluster. */
+/* Good images: data, zeros, holes, and (of the first) L2 tables in more than one cluster. */
 static struct template
 {
+	uint32_t cluster;
+	bool extended;
 	uint8_t *bytes;
 	size_t size;
 	char path[64];
 	int fd;
 }
-template;
+templates[] = { { .cluster = 512 }, { .cluster = 16384, .extended = true } }, template; /* the one at hand */
 
 static void request(struct block *b, enum block_op op, uint64_t offset, void *data, uint64_t size)
 {
@@ -36,16 +37,16 @@ static void request(struct block *b, enum block_op op, uint64_t offset, void *da
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+static void make_template(void)
 {
-	struct block_create_options create = { .format = "qcow2", .size = DISK, .cluster_size = CLUSTER };
+	struct block_create_options create = {
+		.format = "qcow2", .size = DISK, .cluster_size = template.cluster, .extended_l2 = template.extended
+	};
 	struct block_options open = { .format = "qcow2", .cache = BLOCK_UNSAFE };
 	static uint8_t data[DISK / 4];
 	struct stat st;
 	struct block *b;
 
-	(void)argc;
-	(void)argv;
 	template.fd = memfd_create("image", 0);
 	snprintf(template.path, sizeof(template.path), "/proc/self/fd/%d", template.fd);
 	create.file = open.file = template.path;
@@ -60,7 +61,20 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 		abort();
 	template.size = (size_t)st.st_size;
 	template.bytes = malloc(template.size);
-	return template.bytes && pread(template.fd, template.bytes, template.size, 0) == st.st_size ? 0 : -1;
+	if (!template.bytes || pread(template.fd, template.bytes, template.size, 0) != st.st_size)
+		abort();
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	for (unsigned n = 0; n < ARRAY_SIZE(templates); n++) {
+		template = templates[n];
+		make_template();
+		templates[n] = template;
+	}
+	return 0;
 }
 
 struct input {
@@ -83,8 +97,8 @@ static uint64_t take_value(struct input *in)
 	uint64_t v = take(in, 2);
 
 	switch (v >> 14) {
-	case 0: return (v & 0xff) * CLUSTER | 1ull << 63;
-	case 1: return (v & 0xff) * CLUSTER | (v >> 8 & 1) | (uint64_t)(v >> 9 & 1) << 62;
+	case 0: return (v & 0xff) * template.cluster | 1ull << 63;
+	case 1: return (v & 0xff) * template.cluster | (v >> 8 & 1) | (uint64_t)(v >> 9 & 1) << 62;
 	case 2: return v & 0x3fff;
 	default: return take(in, 8);
 	}
@@ -97,9 +111,9 @@ static void change(struct input *in, uint8_t *image)
 	for (; count && in->size; count--) {
 		uint64_t place = take(in, 2), value = take_value(in);
 		unsigned width = 1u << (place >> 14);
-		/* The header and the tables are at the beginning. */
-		size_t at =
-			(place & 0x2000 ? place & 0x7f : place & 0x1fff) % (template.size - 8) & ~(size_t)(width - 1);
+		/* The header; tables are in the first 16 clusters, and at their beginning. */
+		size_t table = (place >> 9 & 15) * template.cluster + (place & 0x1ff);
+		size_t at = (place & 0x2000 ? place & 0x7f : table) % (template.size - 8) & ~(size_t)(width - 1);
 
 		for (unsigned n = 0; n < width; n++)
 			image[at + n] = (uint8_t)(value >> 8 * (width - 1 - n));
@@ -147,10 +161,12 @@ static void run(struct input *in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	uint8_t *image = malloc(template.size);
 	struct input in = { data, size };
 	struct stat st;
+	uint8_t *image;
 
+	template = templates[take(&in, 1) % ARRAY_SIZE(templates)];
+	image = malloc(template.size);
 	memcpy(image, template.bytes, template.size);
 	change(&in, image);
 	if (ftruncate(template.fd, 0) || pwrite(template.fd, image, template.size, 0) != (ssize_t) template.size)
@@ -158,7 +174,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	free(image);
 	log_set_level(LOG_ERROR);
 	run(&in);
-	if (fstat(template.fd, &st) || st.st_size > LARGEST)
+	if (fstat(template.fd, &st) || (uint64_t)st.st_size > (uint64_t)LARGEST * template.cluster)
 		abort();
 	return 0;
 }

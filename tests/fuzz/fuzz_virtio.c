@@ -1,6 +1,6 @@
 /*
  * virtio devices whose driver does whatever the input says: on PCI or in windows of memory, with split queues or packed ones; registers of all interfaces, rings, descriptors and
- * requests in guest memory, memory that goes and comes, resets, saved records cut up and loaded. Nothing may crash, hang or leave a request behind; a disk keeps its size.
+ * requests in guest memory, memory that goes and comes, resets, saved records cut up and loaded. Nothing may crash, hang or leave a request behind; disks keep their size.
  */
 #define _GNU_SOURCE
 #include "devices/devices.h"
@@ -12,7 +12,9 @@
 #define CPUS	    2
 #define MAX_ACTIONS 400
 #define DISK_SIZE   (256u << 10)
-#define DEVICES	    4
+#define DEVICES	    5
+#define SCSI	    4
+#define DISKS	    3
 #define QUEUE_SIZE  16
 #define PACKED_SIZE 7
 /* Queue n's parts, and what it is to send */
@@ -92,31 +94,40 @@ static void power_on(struct pc *pc)
 	}
 }
 
+static bool plug_plain(struct pc *pc, const char *spec)
+{
+	return device_plug(pc->bus, NULL, &(struct device_request){ .spec = spec }, NULL);
+}
+
 static bool plug(struct pc *pc, const char *what)
 {
 	char spec[200];
 
 	snprintf(spec, sizeof(spec), "%s,transport=%s,packed=%s", what, pc->mmio ? "mmio" : "pci",
 		 pc->may_be_packed ? "on" : "off");
-	return device_plug(pc->bus, NULL, &(struct device_request){ .spec = spec }, NULL);
+	return plug_plain(pc, spec);
 }
 
-static void pc_create(struct pc *pc, int disk)
+static void pc_create(struct pc *pc, const int disks[DISKS])
 {
 	void *cpus[CPUS] = { pc, pc };
-	char disk_spec[128];
+	char disk[128], scsi_disk[128], scsi_cd[128];
 	struct bus *bus;
 
-	snprintf(disk_spec, sizeof(disk_spec), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu",
-		 disk, pc->input.size & 1 ? "on" : "off", 1 + pc->input.size % 3);
+	snprintf(disk, sizeof(disk), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu", disks[0],
+		 pc->input.size & 1 ? "on" : "off", 1 + pc->input.size % 3);
+	snprintf(scsi_disk, sizeof(scsi_disk), "scsi-disk,file=/proc/self/fd/%d,format=raw,discard=%s,serial=1",
+		 disks[1], pc->input.size & 2 ? "on" : "off");
+	snprintf(scsi_cd, sizeof(scsi_cd), "scsi-cd,file=/proc/self/fd/%d", disks[2]);
 	pc->mmio = pc->input.size & 2;
 	pc->may_be_packed = pc->input.size & 4;
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->mem = mem_create(MEM_MIN, NULL);
 	pc->bus = bus = bus_create(pc->mem, pc->clock, &pc->trace, NULL);
 	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
-	    piix_type.create(bus, NULL, NULL) || !plug(pc, "virtio-rng") || !plug(pc, disk_spec) ||
-	    !plug(pc, "virtio-port,name=fuzz") || !plug(pc, "virtio-net,net=none,queues=2"))
+	    piix_type.create(bus, NULL, NULL) || !plug(pc, "virtio-rng") || !plug(pc, disk) ||
+	    !plug(pc, "virtio-port,name=fuzz") || !plug(pc, "virtio-net,net=none,queues=2") ||
+	    !plug(pc, "virtio-scsi") || !plug_plain(pc, scsi_disk) || !plug_plain(pc, scsi_cd))
 		abort();
 	pc->hole = (struct mem_layer){
 		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
@@ -277,6 +288,35 @@ static void buffer(struct pc *pc, unsigned device)
 	kick(pc, device);
 }
 
+/* A command for a target, or a request for the controller, as above; a kick says which of the two it is. */
+static void scsi_request(struct pc *pc)
+{
+	static const uint8_t codes[] = { 0x00, 0x03, 0x08, 0x0a, 0x12, 0x15, 0x1a, 0x1b, 0x1e, 0x25, 0x28, 0x2a, 0x2b,
+					 0x2f, 0x35, 0x41, 0x42, 0x43, 0x46, 0x4a, 0x51, 0x52, 0x55, 0x5a, 0x88, 0x8a,
+					 0x8f, 0x91, 0x93, 0x9e, 0xa0, 0xa3, 0xa8, 0xaa, 0xaf, 0xad, 0xbb, 0xbd, 0xbe };
+	uint64_t choice = take(pc, 1), size = take(pc, 2) % 0x3000;
+	bool in = choice & 1;
+
+	store(pc, BUFFERS, choice & 6 ? 0x4000 | (choice >> 3 & 1) << 8 | 1 : take(pc, 8), 8);
+	store(pc, BUFFERS + 8, take(pc, 1), 8);
+	store(pc, BUFFERS + 16, 0, 3);
+	store(pc, BUFFERS + 19, codes[take(pc, 1) % sizeof(codes)], 1);
+	for (unsigned n = 1; n < 16; n++)
+		store(pc, BUFFERS + 19 + n, take(pc, 1) & (n == 2 || choice & 16 ? 0xff : 0x03), 1);
+	for (unsigned n = 0; n < 40; n += 8)
+		store(pc, BUFFERS + PAGE_SIZE + n, take(pc, 1) << 8 * (n % 7), 8);
+	chain_descriptor(pc, SCSI, 0, BUFFERS, choice & 32 ? 51 : take(pc, 1), false, true);
+	if (in) {
+		chain_descriptor(pc, SCSI, 1, BUFFERS + 8 * PAGE_SIZE, choice & 64 ? 108 : take(pc, 1), true, true);
+		chain_descriptor(pc, SCSI, 2, BUFFERS + 9 * PAGE_SIZE, size, true, false);
+	} else {
+		chain_descriptor(pc, SCSI, 1, BUFFERS + PAGE_SIZE, size, false, true);
+		chain_descriptor(pc, SCSI, 2, BUFFERS + 8 * PAGE_SIZE, choice & 64 ? 108 : take(pc, 1), true, false);
+	}
+	make_available(pc, SCSI, 0, 3);
+	kick(pc, SCSI);
+}
+
 static void any_descriptor(struct pc *pc, unsigned device)
 {
 	uint64_t table = take(pc, 1) % 4 ? TABLES(device) : BUFFERS;
@@ -366,7 +406,8 @@ static void act(struct pc *pc, unsigned action)
 	case 32 ... 43: make_available(pc, device, (uint16_t)(take(pc, 1) % (QUEUE_SIZE + 1)), 1); break;
 	case 44 ... 51: buffer(pc, device); break;
 	case 52 ... 59: kick(pc, device); break;
-	case 60 ... 75: request(pc); break;
+	case 60 ... 67: request(pc); break;
+	case 68 ... 75: scsi_request(pc); break;
 	case 76 ... 83: start(pc, device); break;
 	case 84 ... 95: access_register(pc, device); break;
 	case 96 ... 103: access_port(pc, device); break;
@@ -382,19 +423,24 @@ static void act(struct pc *pc, unsigned action)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pc pc = { .input = { data, size, 0 } };
-	int disk = memfd_create("disk", 0);
+	int disks[DISKS];
 
 	log_set_level(LOG_ERROR);
-	if (disk < 0 || ftruncate(disk, DISK_SIZE))
-		abort();
-	pc_create(&pc, disk);
+	for (unsigned n = 0; n < DISKS; n++) {
+		disks[n] = memfd_create("disk", 0);
+		if (disks[n] < 0 || ftruncate(disks[n], DISK_SIZE))
+			abort();
+	}
+	pc_create(&pc, disks);
 	for (unsigned n = 0; n < DEVICES; n++)
 		start(&pc, n);
 	for (unsigned i = 0; i < MAX_ACTIONS && pc.input.offset < pc.input.size; i++)
 		act(&pc, (unsigned)take(&pc, 1));
 	pc_destroy(&pc);
-	if (lseek(disk, 0, SEEK_END) != DISK_SIZE)
-		abort();
-	close(disk);
+	for (unsigned n = 0; n < DISKS; n++) {
+		if (lseek(disks[n], 0, SEEK_END) != DISK_SIZE)
+			abort();
+		close(disks[n]);
+	}
 	return 0;
 }

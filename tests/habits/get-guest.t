@@ -35,8 +35,9 @@ get() {
 	rm -rf "$scratch/cache" "$scratch/updates" "$scratch/pauses"
 	echo "$1" >"$scratch/fails"
 	shift
-	PATH="$scratch/bin:$PATH" SCRATCH=$scratch DOPPEL_CACHE=$scratch/cache scripts/get-guest.sh "$@"
+	get_more "$@"
 }
+get_more() { PATH="$scratch/bin:$PATH" SCRATCH=$scratch DOPPEL_CACHE=$scratch/cache scripts/get-guest.sh "$@"; }
 tried_again() {
 	get 2 && [ "$(wc -l <"$scratch/updates")" = 2 ] && [ "$(wc -l <"$scratch/pauses")" = 2 ] && [ -s "$scratch/cache/initrd.cpio.gz" ] &&
 		cpio -it <"$scratch/cache/cloud-modules/modules.cpio" 2>/dev/null | grep -q '^lib/modules/1/kernel/virtio_pci.ko$'
@@ -44,7 +45,13 @@ tried_again() {
 given_up() { ! get 100 && [ "$(wc -l <"$scratch/pauses")" = 3 ] && [ ! -e "$scratch/cache/cloud" ]; }
 said() { get 0 && ! DOPPEL_CACHE=$scratch/cache scripts/get-guest.sh --missing 2>"$scratch/said" && grep -q 'xen/xen.* 686-pae/vmlinuz' "$scratch/said"; }
 
+other_list() {
+	get 0 && echo none >"$scratch/cache/cloud-modules/list" && echo old | tee "$scratch/cache/cloud-modules/modules.cpio" >"$scratch/cache/generic-modules/modules.cpio" &&
+		get_more && ! grep -qx old "$scratch/cache/cloud-modules/modules.cpio" && grep -qx old "$scratch/cache/generic-modules/modules.cpio"
+}
+
 check "a download that fails twice is tried again" tried_again
 check "one that fails always is a failure, and nothing is half there" given_up
 check "what is missing is named" said
+check "drivers of another list are packed anew" other_list
 finish

@@ -351,6 +351,8 @@ static void test_power(void **state)
 		power_session(*state, (struct block_create_options){ .cluster_size = 4096, .lazy_refcounts = true },
 			      true, seed);
 		power_session(*state, (struct block_create_options){ .cluster_size = 1024, .version = 2 }, true, seed);
+		power_session(*state, (struct block_create_options){ .cluster_size = 16384, .extended_l2 = true }, true,
+			      seed);
 	}
 }
 

@@ -4,6 +4,7 @@
  */
 #include "lib/block_fixture.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #define DISK (3u << 20)
@@ -100,6 +101,65 @@ static void test_cluster_sizes(void **state)
 		create((struct block_create_options){ .file = f->file[0], .size = DISK + 512, .cluster_size = size });
 		random_image(f->file[0], size, (struct block_options){ QUICK, .discard = size != 4096 }, 120);
 	}
+}
+
+static void test_extended_entries(void **state)
+{
+	struct disk_folder *f = *state;
+
+	for (uint64_t size = 16384; size <= 2u << 20; size *= 2) {
+		create((struct block_create_options){
+			.file = f->file[0], .size = DISK + 512, .cluster_size = size, .extended_l2 = true });
+		random_image(f->file[0], size, (struct block_options){ QUICK, .discard = size != 65536 }, 200);
+	}
+	/* On another image */
+	create((struct block_create_options){ .file = f->file[0], .format = "raw", .size = DISK - 1024 });
+	random_image(f->file[0], 1, (struct block_options){ QUICK, .format = "raw" }, 100);
+	create((struct block_create_options){ .file = f->file[1],
+					      .size = DISK,
+					      .cluster_size = 16384,
+					      .extended_l2 = true,
+					      .backing = "image0",
+					      .backing_format = "raw" });
+	random_image(f->file[1], 2, (struct block_options){ QUICK, .discard = true }, 300);
+}
+
+static uint64_t number_at(const char *file, uint64_t offset)
+{
+	int fd = open(file, O_RDONLY);
+	uint8_t bytes[8];
+
+	assert_int_equal(pread(fd, bytes, 8, (off_t)offset), 8);
+	close(fd);
+	return load_be64(bytes);
+}
+
+/* What is written takes nothing along of what is beside it: a bit for each part of a cluster says so. */
+static void test_parts_of_clusters(void **state)
+{
+	struct disk_folder *f = *state;
+	uint8_t data[1024] = { 1 };
+	uint64_t table;
+	struct block *b;
+
+	create((struct block_create_options){ .file = f->file[0], .format = "raw", .size = DISK });
+	create((struct block_create_options){ .file = f->file[1],
+					      .size = DISK,
+					      .cluster_size = 16384,
+					      .extended_l2 = true,
+					      .backing = "image0",
+					      .backing_format = "raw" });
+	b = open_disk(f->file[1], (struct block_options){ .discard = true });
+	assert_int_equal(disk_io(b, BLOCK_WRITE, 16384 + 4096, data, 512), 0);
+	assert_int_equal(disk_io(b, BLOCK_WRITE, 16384 + 6144, data, 1024), 0);
+	assert_int_equal(disk_io(b, BLOCK_WRITE, 32768 - 512, data, 1024), 0); /* of two clusters, one is there */
+	assert_int_equal(disk_io(b, BLOCK_WRITE_ZEROES, 65536, NULL, 16384), 0);
+	assert_int_equal(disk_io(b, BLOCK_WRITE, 65536, data, 512), 0);
+	block_close(b);
+	table = number_at(f->file[1], number_at(f->file[1], 40)) & 0x00fffffffffffe00;
+	assert_int_equal(number_at(f->file[1], table + 16 + 8), 0x80003100);
+	assert_int_equal(number_at(f->file[1], table + 32 + 8), 1);
+	assert_int_equal(number_at(f->file[1], table + 64 + 8), 0xfffffffe00000001);
 }
 
 static void test_refcount_widths(void **state)
@@ -304,6 +364,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_cluster_sizes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_extended_entries, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_parts_of_clusters, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refcount_widths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_versions_and_caches, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_layers, setup, teardown),

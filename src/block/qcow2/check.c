@@ -69,7 +69,7 @@ static uint64_t entries_of(const struct qcow2 *q) { return BIT(q->l2_bits); }
 
 static uint64_t entry_in(const struct walk *w, uint64_t n)
 {
-	return load_be64(w->l2 + (n << (w->q->extended ? 4 : 3)));
+	return load_be64(w->l2 + (n << entry_bits(w->q->extended)));
 }
 
 static int read_l2(struct walk *w, uint64_t l1_entry)
@@ -79,6 +79,18 @@ static int read_l2(struct walk *w, uint64_t l1_entry)
 	if (rc)
 		w->rc = rc;
 	return rc;
+}
+
+/* Parts of a cluster are there, or zeros, or neither; of one that is nowhere, or compressed, none are there. */
+static void check_bitmap(struct walk *w, uint64_t n, uint64_t entry)
+{
+	uint64_t bitmap = load_be64(w->l2 + (n << 4) + 8), there = bitmap & SUBCLUSTERS_THERE;
+
+	if (!(there & bitmap >> SUBCLUSTERS) && (entry & ENTRY_COMPRESSED ? !bitmap : !there || (entry & ENTRY_OFFSET)))
+		return;
+	say(w, "the bitmap of an extended L2 entry is %#llx, which contradicts itself, or the entry %#llx",
+	    (unsigned long long)bitmap, (unsigned long long)entry);
+	w->check->result->errors++;
 }
 
 static void walk_l2(struct walk *w, uint64_t l1_entry, bool active)
@@ -98,6 +110,8 @@ static void walk_l2(struct walk *w, uint64_t l1_entry, bool active)
 		} else if (offset) {
 			count_aligned(w, "a cluster of data", offset, w->q->cluster_size);
 		}
+		if (w->q->extended)
+			check_bitmap(w, n, entry);
 		result->allocated += active && ((entry & ENTRY_COMPRESSED) || offset);
 	}
 }
@@ -249,7 +263,7 @@ static void check_l2_flags(struct walk *w, uint64_t l1_entry)
 
 		if ((entry & ENTRY_COMPRESSED) || !flag_is_wrong(w, "an L2 entry for", entry))
 			continue;
-		store_be64(w->l2 + n * 8, entry ^ ENTRY_COPIED);
+		store_be64(w->l2 + (n << entry_bits(w->q->extended)), entry ^ ENTRY_COPIED);
 		changed = true;
 	}
 	if (changed) {

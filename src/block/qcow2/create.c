@@ -37,6 +37,10 @@ static int check_options(const struct block_create_options *o, struct error *err
 		return wrong(o, err, "refcount_bits", o->refcount_bits, "16 for compat=0.10");
 	if (o->version == 2 && o->lazy_refcounts)
 		return error_set(err, EINVAL, "'%s': lazy_refcounts needs compat=1.1", o->file);
+	if (o->version == 2 && o->extended_l2)
+		return error_set(err, EINVAL, "'%s': extended_l2 needs compat=1.1", o->file);
+	if (o->extended_l2 && o->cluster_size && o->cluster_size < BIT(EXTENDED_BITS))
+		return wrong(o, err, "cluster_size", o->cluster_size, "at least 16k with extended_l2");
 	if (o->backing && (!*o->backing || strlen(o->backing) > 1023))
 		return error_set(err, EINVAL, "'%s': a backing file's name has 1 to 1023 bytes", o->file);
 	if (o->backing && !o->backing_format)
@@ -58,7 +62,7 @@ static int plan(const struct block_create_options *o, struct layout *l, struct e
 	*l = (struct layout){ .cluster_bits = bits_of, .size = align_up(o->size, BLOCK_SECTOR) };
 	l->order = (unsigned)__builtin_ctz(o->refcount_bits ? o->refcount_bits : 16);
 	block_bits = bits_of + 3 - l->order;
-	l->l1_entries = divide_up(l->size, 2 * bits_of - 3);
+	l->l1_entries = divide_up(l->size, 2 * bits_of - entry_bits(o->extended_l2));
 	if (o->size > (uint64_t)INT64_MAX / 2 || l->l1_entries > L1_MAX / 8)
 		return error_set(err, EFBIG, "'%s': %" PRIu64 " bytes are too many for clusters of %llu bytes", o->file,
 				 o->size, BIT(bits_of));
@@ -113,6 +117,7 @@ static int put_header(uint8_t *b, const struct block_create_options *o, const st
 	store_be64(b + 48, 1ull << l->cluster_bits);
 	store_be32(b + 56, (uint32_t)l->table);
 	if (version == 3) {
+		store_be64(b + 72, o->extended_l2 ? INCOMPATIBLE_EXTENDED_L2 : 0);
 		store_be64(b + 80, o->lazy_refcounts ? COMPATIBLE_LAZY : 0);
 		store_be32(b + 96, l->order);
 		store_be32(b + 100, HEADER_LENGTH);

@@ -95,11 +95,14 @@ static int check_geometry(const struct raw_header *raw, const struct qcow2_heade
 static int check_tables(const struct raw_header *raw, const struct qcow2_header *h, uint64_t file_size,
 			struct error *err)
 {
-	unsigned entry_bits = h->incompatible & INCOMPATIBLE_EXTENDED_L2 ? 4 : 3;
-	unsigned l2_span = 2 * h->cluster_bits - entry_bits; /* a logarithm of at most 39 */
+	bool extended = h->incompatible & INCOMPATIBLE_EXTENDED_L2;
+	unsigned l2_span = 2 * h->cluster_bits - entry_bits(extended); /* a logarithm of at most 39 */
 	uint64_t needed = (h->size >> l2_span) + ((h->size & (BIT(l2_span) - 1)) != 0);
 	uint64_t reftable = (uint64_t)h->reftable_clusters << h->cluster_bits;
 
+	if (extended && h->cluster_bits < EXTENDED_BITS)
+		return bad(raw, err, "extended L2 entries with clusters of %u bytes; expected at least %u",
+			   1u << h->cluster_bits, 1u << EXTENDED_BITS);
 	if (h->l1_size < needed)
 		return bad(raw, err, "its L1 table has %u entries; a disk of %" PRIu64 " bytes needs %" PRIu64,
 			   h->l1_size, h->size, needed);

@@ -133,6 +133,9 @@ static int write_in_place(struct qcow2 *q, uint64_t *offset, uint64_t *size, str
 struct fill {
 	uint64_t offset, size, head, tail; /* bytes; of those around too */
 	struct span span;
+	uint64_t at;	     /* where the head begins in the first cluster */
+	bool whole;	     /* clusters; else parts of some, of which the others stay as they are */
+	bool there;	     /* the cluster is the guest's already */
 	bool zeros;	     /* around it are zeros */
 	uint8_t *around;     /* the head, then the tail; NULL: nothing, or zeros that are not made yet */
 	struct clusters new; /* where it goes */
@@ -141,11 +144,22 @@ struct fill {
 
 static void fill_plan(const struct qcow2 *q, struct fill *f, const struct mapping *m)
 {
-	uint64_t after = in_cluster(q, f->offset + f->size);
+	bool nothing = m->kind == MAP_ZERO || m->kind == MAP_BACKING; /* is there */
+	uint64_t grain, after;
 
-	f->head = in_cluster(q, f->offset);
-	f->tail = after ? q->cluster_size - after : 0;
-	f->zeros = m->kind == MAP_ZERO || (m->kind == MAP_BACKING && !q->image.backing);
+	f->whole = !q->extended || !nothing || (m->host && !m->copied);
+	f->there = !f->whole && m->host;
+	if (f->there)
+		f->new = (struct clusters){ m->host >> q->cluster_bits, 1 };
+	if (q->extended && nothing && m->host)
+		f->size = MIN(f->size, q->cluster_size - in_cluster(q, f->offset));
+	grain = f->whole ? q->cluster_size : q->cluster_size / SUBCLUSTERS;
+	after = (f->offset + f->size) & (grain - 1);
+	f->head = f->offset & (grain - 1);
+	f->tail = after ? grain - after : 0;
+	f->at = in_cluster(q, f->offset - f->head);
+	/* Around a part that is not there others may be. */
+	f->zeros = (m->kind == MAP_ZERO || (m->kind == MAP_BACKING && !q->image.backing)) && !(q->extended && f->whole);
 }
 
 /* Read before anything changes: with nowait that is where it may end. */
@@ -170,7 +184,7 @@ static int fill_around(struct qcow2 *q, struct fill *f, bool nowait)
 
 static int fill_write(struct qcow2 *q, struct fill *f)
 {
-	uint64_t at = f->new.first << q->cluster_bits, bytes;
+	uint64_t at = (f->new.first << q->cluster_bits) + f->at, bytes;
 	struct iovec pieces[PIECES];
 	int count = 0, n;
 
@@ -215,19 +229,35 @@ static int bound_freed(struct qcow2 *q, bool nowait)
 /* Lock held. The clusters may be fewer than wanted: the write ends with the last one then. */
 static int fill_alloc(struct qcow2 *q, struct fill *f, bool nowait)
 {
-	uint64_t want = (f->head + f->size + f->tail) >> q->cluster_bits, index;
+	uint64_t want = clusters_for(q, f->at + f->head + f->size + f->tail), index;
 	struct table *table;
 	int rc = qcow2_mark(q, nowait);
 
 	if (!rc)
 		rc = qcow2_table_for_write(q, f->offset, nowait, &table, &index);
+	if (!rc && f->there)
+		return check_place(q, &(struct mapping){ .host = f->new.first << q->cluster_bits, .length = 1 });
 	if (!rc)
 		rc = qcow2_alloc(q, want, nowait, &f->new, &f->fresh);
 	if (!rc && f->new.count < want) {
-		f->size = (f->new.count << q->cluster_bits) - f->head;
+		f->size = (f->new.count << q->cluster_bits) - f->at - f->head;
 		f->tail = 0;
 	}
 	return rc;
+}
+
+/* Of the n-th cluster, when what is written to it is there. */
+static uint64_t fill_bitmap(const struct qcow2 *q, const struct fill *f, const struct table *table, uint64_t index,
+			    uint64_t n)
+{
+	unsigned part_bits = q->cluster_bits - 5;
+	uint64_t end = f->at + f->head + f->size + f->tail - (n << q->cluster_bits), old, written;
+
+	if (f->whole)
+		return SUBCLUSTERS_THERE;
+	old = table_bitmap(table, index + n) & (f->there ? ~0ull : SUBCLUSTERS_ZERO);
+	written = BIT(MIN(end, q->cluster_size) >> part_bits) - (n ? 1 : BIT(f->at >> part_bits));
+	return (old | written) & ~(written << SUBCLUSTERS);
 }
 
 /* Lock held; the data is there. */
@@ -239,7 +269,8 @@ static int fill_name(struct qcow2 *q, const struct fill *f)
 
 	q->data_first = true;
 	for (uint64_t n = 0; n < f->new.count && !rc; n++)
-		rc = qcow2_set_entry(q, table, index + n, (f->new.first + n) << q->cluster_bits | ENTRY_COPIED);
+		rc = qcow2_set_entry(q, table, index + n, (f->new.first + n) << q->cluster_bits | ENTRY_COPIED,
+				     q->extended ? fill_bitmap(q, f, table, index, n) : 0);
 	return rc;
 }
 
@@ -261,10 +292,10 @@ static int fill_do(struct qcow2 *q, struct fill *f, bool nowait)
 	rc = fill_write(q, f);
 	if (!nowait)
 		pthread_mutex_lock(&q->lock);
-	if (rc)
-		qcow2_release(q, f->new);
-	else
+	if (!rc)
 		rc = fill_name(q, f);
+	else if (!f->there)
+		qcow2_release(q, f->new);
 	pthread_mutex_unlock(&q->lock);
 	return rc;
 }
@@ -337,11 +368,13 @@ static int qcow2_write(struct image *image, uint64_t offset, uint64_t size, stru
 static uint64_t zero_entry(const struct qcow2 *q, const struct mapping *m, bool unmap, bool *keep)
 {
 	bool backing = q->image.backing != NULL;
+	uint64_t zero = !q->extended && (backing || q->header.version >= 3) ? ENTRY_ZERO : 0;
 
 	*keep = m->kind == MAP_ZERO ? !unmap || !m->host : m->kind == MAP_BACKING && !backing;
-	if (!unmap && m->kind == MAP_DATA && m->copied && q->header.version >= 3)
-		return m->host | ENTRY_COPIED | ENTRY_ZERO;
-	return backing || q->header.version >= 3 ? ENTRY_ZERO : 0;
+	*keep &= m->length == q->cluster_size;
+	if (!unmap && m->host && m->copied && q->header.version >= 3)
+		return m->host | ENTRY_COPIED | zero;
+	return zero;
 }
 
 /* One cluster, of which the caller is alone. Lock held. */
@@ -357,12 +390,12 @@ static int zero_cluster(struct qcow2 *q, uint64_t offset, bool unmap, bool disca
 		return rc;
 	entry = zero_entry(q, &m, unmap, &keep);
 	/* A discard needs not make zeros of what the backing image has. */
-	if (keep || (discard && m.kind == MAP_BACKING))
+	if (keep || (discard && m.kind == MAP_BACKING && m.length == q->cluster_size))
 		return 0;
 	rc = qcow2_mark(q, false);
 	if (!rc)
 		rc = qcow2_table_for_write(q, offset, false, &table, &index);
-	return rc ? rc : qcow2_set_entry(q, table, index, entry);
+	return rc ? rc : qcow2_set_entry(q, table, index, entry, SUBCLUSTERS_ZERO);
 }
 
 static int zero_clusters(struct qcow2 *q, uint64_t offset, uint64_t size, bool unmap, bool discard)

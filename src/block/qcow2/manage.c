@@ -187,12 +187,12 @@ static int empty_cluster(struct qcow2 *q, uint64_t offset)
 	uint64_t index;
 	int rc = qcow2_lookup(q, offset, q->cluster_size, false, &m);
 
-	if (rc || m.kind == MAP_BACKING)
+	if (rc || (m.kind == MAP_BACKING && !m.host && m.length == q->cluster_size))
 		return rc;
 	rc = qcow2_mark(q, false);
 	if (!rc)
 		rc = qcow2_table_for_write(q, offset, false, &table, &index);
-	return rc ? rc : qcow2_set_entry(q, table, index, 0);
+	return rc ? rc : qcow2_set_entry(q, table, index, 0, 0);
 }
 
 int qcow2_make_empty(struct image *image)

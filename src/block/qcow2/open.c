@@ -197,11 +197,6 @@ static int prepare_to_write(struct qcow2 *q, struct error *err)
 	const char *path = q->image.file->path;
 	int rc;
 
-	if (q->extended)
-		return error_set(err, ENOTSUP,
-				 "'%s' has extended L2 entries: such images are only read; readonly or "
-				 "snapshot opens it",
-				 path);
 	if ((q->header.incompatible & INCOMPATIBLE_CORRUPT) && !q->checked)
 		return error_set(err, EINVAL, "'%s' is marked as damaged; 'doppel image check -r all' repairs it",
 				 path);
@@ -244,7 +239,7 @@ static void set_geometry(struct qcow2 *q, const struct block_options *options)
 	q->cluster_bits = q->header.cluster_bits;
 	q->cluster_size = 1u << q->cluster_bits;
 	q->extended = q->header.incompatible & INCOMPATIBLE_EXTENDED_L2;
-	q->l2_bits = q->cluster_bits - (q->extended ? 4 : 3);
+	q->l2_bits = q->cluster_bits - entry_bits(q->extended);
 	q->refblock_bits = q->cluster_bits + 3 - q->header.refcount_order;
 	q->lazy = q->header.version >= 3 && (q->header.compatible & COMPATIBLE_LAZY);
 	q->reftable_size = (uint64_t)q->header.reftable_clusters << q->cluster_bits >> 3;

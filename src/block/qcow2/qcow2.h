@@ -142,6 +142,15 @@ struct qcow2 {
 #define ENTRY_OFFSET	 0x00fffffffffffe00ull
 #define REFTABLE_OFFSET	 0xfffffffffffffe00ull
 
+/* Extended entries have a bitmap besides: for each part of a cluster a bit that says that it is there, and one that says that it is zeros. */
+#define SUBCLUSTERS	  32
+#define SUBCLUSTERS_THERE 0x00000000ffffffffull
+#define SUBCLUSTERS_ZERO  0xffffffff00000000ull
+#define EXTENDED_BITS	  14 /* logarithm of the smallest cluster: its parts are sectors */
+
+/* A logarithm: bytes of an L2 table's entry. */
+static inline unsigned entry_bits(bool extended) { return extended ? 4 : 3; }
+
 static inline uint64_t in_cluster(const struct qcow2 *q, uint64_t offset) { return offset & (q->cluster_size - 1); }
 static inline uint64_t clusters_for(const struct qcow2 *q, uint64_t bytes)
 {
@@ -194,9 +203,10 @@ struct mapping {
 int qcow2_lookup(struct qcow2 *, uint64_t offset, uint64_t size, bool nowait, struct mapping *);
 /* The table for a guest's offset, which may be changed; *index is that of the entry in it. */
 int qcow2_table_for_write(struct qcow2 *, uint64_t offset, bool nowait, struct table **, uint64_t *index);
-/* Changes an entry of such a table; who was named before has one user less. */
-int qcow2_set_entry(struct qcow2 *, struct table *, uint64_t index, uint64_t entry);
+/* Changes an entry of such a table; who was named before has one user less. bitmap: of extended entries. */
+int qcow2_set_entry(struct qcow2 *, struct table *, uint64_t index, uint64_t entry, uint64_t bitmap);
 uint64_t table_entry(const struct qcow2 *, const struct table *, uint64_t index);
+uint64_t table_bitmap(const struct table *, uint64_t index);
 /* Which clusters a compressed cluster's entry names, and how its bytes lie. */
 void compressed_place(const struct qcow2 *, uint64_t entry, uint64_t *offset, uint64_t *size);
 

@@ -6,14 +6,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SUBCLUSTERS 32 /* of extended L2 entries */
-
-static unsigned entry_shift(const struct qcow2 *q) { return q->extended ? 4 : 3; }
-
 uint64_t table_entry(const struct qcow2 *q, const struct table *table, uint64_t index)
 {
-	return load_be64(table->data + (index << entry_shift(q)));
+	return load_be64(table->data + (index << entry_bits(q->extended)));
 }
+
+uint64_t table_bitmap(const struct table *table, uint64_t index) { return load_be64(table->data + (index << 4) + 8); }
 
 static uint64_t l1_index(const struct qcow2 *q, uint64_t offset) { return offset >> (q->cluster_bits + q->l2_bits); }
 
@@ -46,10 +44,9 @@ static int get_table(struct qcow2 *q, uint64_t index, bool nowait, struct table 
 	return cache_get(q, &q->l2, offset, nowait, table);
 }
 
-/* A subcluster has a bit that says that it is there and one that says that it is zeros. */
 static int subcluster(struct qcow2 *q, const struct table *table, uint64_t offset, struct mapping *m)
 {
-	uint64_t bitmap = load_be64(table->data + (l2_index(q, offset) << 4) + 8);
+	uint64_t bitmap = table_bitmap(table, l2_index(q, offset));
 	unsigned bytes_bits = q->cluster_bits - 5, n = (unsigned)(in_cluster(q, offset) >> bytes_bits);
 	bool allocated = bitmap & BIT(n), zero = bitmap & BIT(n + SUBCLUSTERS);
 
@@ -95,7 +92,9 @@ static bool goes_on(const struct mapping *m, const struct mapping *next, uint64_
 {
 	if (m->kind != next->kind || m->kind == MAP_COMPRESSED)
 		return false;
-	return m->kind != MAP_DATA || (m->copied == next->copied && m->host + bytes == next->host);
+	if (m->kind != MAP_DATA)
+		return !m->host == !next->host;
+	return m->copied == next->copied && m->host + bytes == next->host;
 }
 
 int qcow2_lookup(struct qcow2 *q, uint64_t offset, uint64_t size, bool nowait, struct mapping *m)
@@ -187,11 +186,13 @@ static int free_entry(struct qcow2 *q, uint64_t entry)
 	return qcow2_free_later(q, (struct clusters){ first, last - first + 1 });
 }
 
-int qcow2_set_entry(struct qcow2 *q, struct table *table, uint64_t index, uint64_t entry)
+int qcow2_set_entry(struct qcow2 *q, struct table *table, uint64_t index, uint64_t entry, uint64_t bitmap)
 {
 	uint64_t old = table_entry(q, table, index);
 
-	store_be64(table->data + index * 8, entry);
+	store_be64(table->data + (index << entry_bits(q->extended)), entry);
+	if (q->extended)
+		store_be64(table->data + (index << 4) + 8, bitmap);
 	table->dirty = true;
 	if (!(old & ENTRY_COMPRESSED) && (old & ENTRY_OFFSET) == (entry & ENTRY_OFFSET))
 		return 0;

@@ -4,7 +4,8 @@
  */
 #include "devices/virtio/virtio.h"
 
-#include "block/block.h"
+#include "devices/disk.h"
+#include "devices/scsi/scsi.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -12,7 +13,6 @@
 
 #define SECTOR	     512u
 #define QUEUES_MOST  16
-#define SERIAL_SIZE  20u
 #define HEADER_SIZE  16u
 #define SEGMENT_SIZE 16u	/* of a discard */
 #define SECTORS_MOST (1u << 22) /* of one discard, or zeroes */
@@ -76,14 +76,8 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 /* clang-format off */
 #define BLK_OPTIONS(_, T)                                                                                              \
-	_(T, TEXT, file, 0, 0, NULL, "the image, or a block device")                                                   \
-	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
-	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
-	_(T, TEXT, backing, 0, 0, "near", "backing files in the image's own folder; any: anywhere; none")              \
-	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot write to it")                                            \
-	_(T, SWITCH, snapshot, 0, 0, "off", "what the guest writes is gone at the end")                                \
-	_(T, SWITCH, discard, 0, 0, "off", "what the guest discards is given back to the host")                        \
-	_(T, TEXT, serial, 0, 0, NULL, "serial number, at most 20 characters")                                         \
+	DISK_OPTIONS(_, T)                                                                                             \
+	_(T, TEXT, bus, 0, 0, "virtio", "virtio, or scsi: on the SCSI controller")                                     \
 	_(T, NUMBER, queues, 1, QUEUES_MOST, NULL, "queues; by default one for each processor")                        \
 	VIRTIO_OPTIONS(_, T)
 /* clang-format on */
@@ -281,7 +275,7 @@ static void discard_or_zero(struct virtio_queue *q, const struct virtio_chain *c
 
 static void get_id(struct virtio_queue *q, const struct virtio_chain *c)
 {
-	char id[SERIAL_SIZE] = "";
+	char id[DISK_SERIAL_SIZE] = "";
 
 	memcpy(id, of(q->virtio)->serial, strlen(of(q->virtio)->serial));
 	virtio_chain_write(c, 0, id, MIN(sizeof(id), c->in_size - 1));
@@ -433,52 +427,9 @@ static const struct virtio_ops blk_ops = {
 	.pause = blk_pause,
 };
 
-static const char *const cache_names[] = {
-	[BLOCK_WRITEBACK] = "writeback", [BLOCK_NONE] = "none", [BLOCK_UNSAFE] = "unsafe", NULL
-};
-static const char *const backing_names[] = {
-	[BLOCK_BACKING_NEAR] = "near", [BLOCK_BACKING_ANY] = "any", [BLOCK_BACKING_NONE] = "none", NULL
-};
-
-/* Which of three names; or -EINVAL. */
-static int parse_name(const char *option, const char *value, const char *const names[], struct error *err)
+static int open_disk(struct virtio_blk *blk, const struct disk_options *o, struct error *err)
 {
-	for (int n = 0; names[n]; n++)
-		if (!strcmp(value, names[n]))
-			return n;
-	return error_set(err, EINVAL, "virtio-blk: option '%s' is '%.64s'; expected %s, %s or %s", option, value,
-			 names[0], names[1], names[2]);
-}
-
-static int check_options(const struct blk_options *o, struct error *err)
-{
-	if (!o->file || !*o->file)
-		return error_set(err, EINVAL,
-				 "virtio-blk: option 'file' is not given; expected an image, or a block device");
-	if (o->serial && strlen(o->serial) > SERIAL_SIZE)
-		return error_set(err, EINVAL, "virtio-blk: option 'serial' is '%.64s'; expected at most %u characters",
-				 o->serial, SERIAL_SIZE);
-	return 0;
-}
-
-static int open_disk(struct virtio_blk *blk, const struct blk_options *o, struct error *err)
-{
-	struct block_options options = {
-		.file = o->file,
-		.format = o->format,
-		.readonly = o->readonly,
-		.snapshot = o->snapshot,
-		.discard = o->discard,
-	};
-	int cache = parse_name("cache", o->cache, cache_names, err);
-	int backing = parse_name("backing", o->backing, backing_names, err);
-	int rc = check_options(o, err);
-
-	if (cache < 0 || backing < 0 || rc)
-		return -EINVAL;
-	options.cache = (enum block_cache)cache;
-	options.backing = (enum block_backing)backing;
-	blk->block = block_open(&options, err);
+	blk->block = disk_open("virtio-blk", o, err);
 	if (!blk->block)
 		return err ? -err->code : -EINVAL;
 	blk->info = block_info(blk->block);
@@ -498,13 +449,14 @@ static int add_queues(struct virtio_blk *blk, unsigned count, struct error *err)
 	return rc;
 }
 
-static int blk_create(struct bus *bus, const void *options, struct error *err)
+int blk_disk_create(struct bus *bus, const struct disk_options *o, unsigned queues,
+		    const struct virtio_options *virtio_options, struct error *err)
 {
-	const struct blk_options *o = options;
 	struct virtio_blk *blk = calloc(1, sizeof(*blk));
-	unsigned queues = o->queues ? (unsigned)o->queues : MIN(irq_cpu_count(bus), QUEUES_MOST);
 	int rc;
 
+	if (!queues)
+		queues = MIN(irq_cpu_count(bus), QUEUES_MOST);
 	if (!blk)
 		return error_set_errno(err, ENOMEM, "virtio-blk");
 	virtio_init(&blk->virtio, bus, "virtio-blk", &blk_device_ops, &blk_ops);
@@ -516,7 +468,23 @@ static int blk_create(struct bus *bus, const void *options, struct error *err)
 		return rc;
 	set_config(blk, queues);
 	blk->virtio.offered |= features_of(blk->info, queues);
-	return virtio_plug(&blk->virtio, VIRTIO_OPTIONS_OF(o), err);
+	return virtio_plug(&blk->virtio, virtio_options, err);
+}
+
+static int blk_create(struct bus *bus, const void *options, struct error *err)
+{
+	const struct blk_options *o = options;
+
+	if (!strcmp(o->bus, "virtio"))
+		return blk_disk_create(bus, &DISK_OPTIONS_OF(o), (unsigned)o->queues, VIRTIO_OPTIONS_OF(o), err);
+	if (strcmp(o->bus, "scsi") != 0)
+		return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio or scsi", o->bus);
+	if (o->queues)
+		return error_set(err, EINVAL,
+				 "virtio-blk: option 'queues' is %" PRIu64
+				 "; with bus=scsi they are the controller's: --device virtio-scsi,queues=%" PRIu64,
+				 o->queues, o->queues);
+	return scsi_disk_create(bus, &DISK_OPTIONS_OF(o), 0, err);
 }
 
 const struct device_type virtio_blk_type = {
@@ -528,6 +496,6 @@ const struct device_type virtio_blk_type = {
 			.option = "file",
 			.options_follow = true,
 			.argument = "FILE[,...]",
-			.help = "a disk (virtio-blk), with OPTION=VALUE as for --device; again for more" },
+			.help = "a disk, with OPTION=VALUE as for --device virtio-blk; again for more" },
 	.create = blk_create,
 };

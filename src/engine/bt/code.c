@@ -410,7 +410,8 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
 	bt->tlb_lookups[0] = bt_tlb_lookup_create(false);
 	bt->tlb_lookups[1] = bt_tlb_lookup_create(true);
-	if (!bt->tlb_lookups[0] || !bt->tlb_lookups[1] || !bt->meta || !bt->hash || !bt->blocks || !bt->tables || !bt->nothing)
+	if (!bt->tlb_lookups[0] || !bt->tlb_lookups[1] || !bt->meta || !bt->hash || !bt->blocks || !bt->tables ||
+	    !bt->nothing)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	BUG_ON(bt_jump_index(0) || !bt_jump_index(1)); /* bt_jump_empty() */
 	make_empty(bt->nothing);

@@ -1,0 +1,42 @@
+/*
+ * What disks have in common, whatever bus they are on: how the user describes the image.
+ */
+#ifndef DOPPEL_DEVICES_DISK_H
+#define DOPPEL_DEVICES_DISK_H
+
+#include "block/block.h"
+#include "devices/devices.h"
+
+#define DISK_SERIAL_SIZE 20u /* characters, at most */
+
+/* clang-format off */
+/* In front of the options of each device that is a disk. */
+#define DISK_OPTIONS(_, T)                                                                                             \
+	_(T, TEXT, file, 0, 0, NULL, "the image, or a block device")                                                   \
+	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
+	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
+	_(T, TEXT, backing, 0, 0, "near", "backing files in the image's own folder; any: anywhere; none")              \
+	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot write to it")                                            \
+	_(T, SWITCH, snapshot, 0, 0, "off", "what the guest writes is gone at the end")                                \
+	_(T, SWITCH, discard, 0, 0, "off", "what the guest discards is given back to the host")                        \
+	_(T, TEXT, serial, 0, 0, NULL, "serial number, at most 20 characters")
+/* clang-format on */
+
+struct disk_options {
+	DEVICE_OPTION_FIELDS(DISK_OPTIONS)
+};
+
+/* Those of a device's own options (a pointer) that are in the list above. */
+#define DISK_OPTION_COPY_(options, kind, name, ...) .name = (options)->name,
+#define DISK_OPTIONS_OF(options)                                                                                       \
+	(struct disk_options) { DISK_OPTIONS(DISK_OPTION_COPY_, options) }
+
+/* Device: its name, for sentences. NULL with a sentence. */
+struct block *disk_open(const char *device, const struct disk_options *, struct error *);
+
+struct virtio_options;
+/* virtio/blk.c: queues 0: as many as there are processors. */
+int blk_disk_create(struct bus *, const struct disk_options *, unsigned queues, const struct virtio_options *,
+		    struct error *);
+
+#endif

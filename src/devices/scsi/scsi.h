@@ -1,0 +1,75 @@
+/*
+ * SCSI: disks and CD drives as targets, each with logical unit 0 alone, and the commands that they understand (SAM-5, SPC-4, SBC-3, MMC-6). Knows no transport: that
+ * is a controller's (virtio/scsi.c), which says where a command's data are and has them moved.
+ *
+ *	more = scsi_begin(command);
+ *	while (more)
+ *		block_do(scsi_block(target), &command->block), more = scsi_go_on(command);
+ *
+ * or with a worker's help: block_submit(), and scsi_go_on() in done().
+ *
+ * A target is a device with a lock of its own, which scsi_begin() and scsi_go_on() take: the caller has none, or a queue's.
+ */
+#ifndef DOPPEL_DEVICES_SCSI_H
+#define DOPPEL_DEVICES_SCSI_H
+
+#include "devices/disk.h"
+
+#define SCSI_TARGETS_MOST 64u
+#define SCSI_CDB_SIZE	  16u
+#define SCSI_SENSE_SIZE	  32u
+
+/* SAM-5, 5.3.1 */
+enum scsi_status { SCSI_GOOD = 0x00, SCSI_CHECK_CONDITION = 0x02 };
+
+/* Memory that is one side of a transfer. */
+struct scsi_data {
+	struct iovec *iov; /* the command's to change, until it is done */
+	int count;
+	size_t size; /* what their lengths add up to */
+};
+
+struct scsi_command {
+	/* The controller's, before scsi_begin(); zero what it does not know. */
+	struct scsi_target *target;
+	bool other_unit; /* not for logical unit 0 */
+	uint8_t cdb[SCSI_CDB_SIZE];
+	struct scsi_data out, in; /* what the target reads, and writes */
+	/* What is to be done between scsi_begin(), scsi_go_on() and the next one. Its done() is the controller's. */
+	struct block_request block;
+	/* When neither says that there is more: */
+	enum scsi_status status;
+	bool overrun; /* it asks for more than there is room for: nothing was done */
+	uint8_t sense[SCSI_SENSE_SIZE];
+	unsigned sense_size;
+	size_t moved; /* bytes of out, or of in */
+	/* private */
+	void (*next)(struct scsi_command *);
+	uint8_t *buffer;    /* freed when it is done */
+	struct iovec piece; /* of that */
+	uint64_t at, count;
+};
+
+/* True: command->block is to be done. */
+bool scsi_begin(struct scsi_command *);
+/* When that was. True: the next one. */
+bool scsi_go_on(struct scsi_command *);
+struct block *scsi_block(const struct scsi_target *);
+/* A logical unit's or target's reset by the controller. Nothing of it is under way, or what is ends as if before. */
+void scsi_target_reset(struct scsi_target *);
+
+/* A controller's: which targets it has, and who is told that one came or goes, with the machine paused. */
+struct scsi_bus {
+	struct scsi_target *targets[SCSI_TARGETS_MOST];
+	void (*changed)(struct scsi_bus *, unsigned target, bool present);
+};
+/* They have none from now on. */
+void scsi_bus_end(struct scsi_bus *);
+
+/* virtio/scsi.c: the machine's controller, which is made if there is none. NULL with a sentence. */
+struct scsi_bus *virtio_scsi_bus(struct bus *, struct error *);
+
+/* As target `number`, or, where that is 0, the first that is free. */
+int scsi_disk_create(struct bus *, const struct disk_options *, unsigned number, struct error *);
+
+#endif

@@ -1,0 +1,134 @@
+/*
+ * SCSI commands of the input's choice, with data in memory that is just as large as they say, for a disk and a CD that are there all the time: each ends in one of the ways there are.
+ */
+#define _GNU_SOURCE
+#include "devices/scsi/scsi.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CPUS	      1
+#define DISK_SIZE     (1u << 20)
+#define COMMANDS      64
+#define PIECES	      3
+#define DATA_MOST     0x4000u
+#define REQUESTS_MOST 4096 /* of one command: WRITE SAME and UNMAP of all that is allowed */
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void ignore(void *cpu) { (void)cpu; }
+static void ignore_sipi(void *cpu, uint8_t vector) { (void)cpu, (void)vector; }
+
+static uint64_t no_offset(void *cpu)
+{
+	(void)cpu;
+	return 0;
+}
+
+static const struct lapic_ops lapic_ops = {
+	.interrupt = ignore, .nmi = ignore, .init = ignore, .sipi = ignore_sipi, .tsc_offset = no_offset
+};
+
+static void plug(struct bus *bus, const char *format)
+{
+	int fd = memfd_create("disk", 0);
+	struct error err = { 0 };
+	char spec[128];
+
+	snprintf(spec, sizeof(spec), format, fd);
+	if (ftruncate(fd, DISK_SIZE) || !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, &err)) {
+		fprintf(stderr, "%s\n", err.text);
+		abort();
+	}
+	close(fd);
+}
+
+static struct bus *create(void)
+{
+	static struct trace trace;
+	struct bus *bus = bus_create(NULL, clock_create(CLOCK_VIRTUAL, 0, NULL), &trace, NULL);
+	void *cpus[CPUS] = { bus };
+
+	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
+	    piix_type.create(bus, NULL, NULL))
+		abort();
+	plug(bus, "scsi-disk,file=/proc/self/fd/%d,format=raw,discard,serial=1");
+	plug(bus, "scsi-disk,file=/proc/self/fd/%d,readonly");
+	plug(bus, "scsi-cd,file=/proc/self/fd/%d");
+	return bus;
+}
+
+static uint64_t take(struct reader *input, size_t bytes)
+{
+	uint64_t value = 0;
+
+	for (size_t i = 0; i < bytes && input->offset < input->size; i++)
+		value |= (uint64_t)input->data[input->offset++] << (8 * i);
+	return value;
+}
+
+/* Memory of its own for each piece: what is read or written beside it is found. */
+static struct scsi_data make_data(struct reader *input, struct iovec *iov)
+{
+	struct scsi_data data = { .iov = iov, .count = 1 + (int)(take(input, 1) % PIECES) };
+
+	for (int n = 0; n < data.count; n++) {
+		iov[n].iov_len = take(input, 2) % DATA_MOST;
+		iov[n].iov_base = malloc(MAX(iov[n].iov_len, 1));
+		for (size_t i = 0; i < iov[n].iov_len; i++)
+			((uint8_t *)iov[n].iov_base)[i] = i < 48 ? (uint8_t)take(input, 1) : 0;
+		data.size += iov[n].iov_len;
+	}
+	return data;
+}
+
+static void check(const struct scsi_command *c)
+{
+	bool failed = c->status == SCSI_CHECK_CONDITION;
+
+	if (c->buffer || c->next || c->moved > c->in.size + c->out.size || ((failed || c->overrun) && c->moved) ||
+	    failed != (c->sense_size != 0) || c->sense_size > SCSI_SENSE_SIZE || (failed && c->overrun))
+		abort();
+}
+
+static void command(struct scsi_bus *bus, struct reader *input)
+{
+	struct iovec iov[PIECES], mine[PIECES];
+	struct scsi_command c = { .target = bus->targets[take(input, 1) % 3] };
+	unsigned choice = (unsigned)take(input, 1), requests = 0;
+	struct scsi_data data;
+	bool more;
+
+	c.other_unit = !(choice & 0xf0);
+	for (unsigned n = 0; n < SCSI_CDB_SIZE; n++)
+		c.cdb[n] = (uint8_t)take(input, 1);
+	data = make_data(input, iov);
+	memcpy(mine, iov, sizeof(mine));
+	if (choice & 1)
+		c.in = data;
+	else
+		c.out = data;
+	for (more = scsi_begin(&c); more; more = scsi_go_on(&c)) {
+		if (++requests > REQUESTS_MOST)
+			abort();
+		block_do(scsi_block(c.target), &c.block);
+	}
+	check(&c);
+	for (int n = 0; n < data.count; n++)
+		free(mine[n].iov_base);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static struct bus *bus; /* made once */
+	struct reader input = { data, size, 0 };
+
+	log_set_level(LOG_ERROR);
+	if (!bus)
+		bus = create();
+	bus_reset(bus);
+	for (unsigned n = 0; n < COMMANDS && input.offset < input.size; n++)
+		command(virtio_scsi_bus(bus, NULL), &input);
+	return 0;
+}
