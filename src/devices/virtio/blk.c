@@ -2,9 +2,10 @@
  * virtio-blk (virtio 1.2, 5.2): a disk. What the host has in memory is read and written where the driver kicks; all else is a worker's (block/block.h), which
  * completes the request itself. Under virtual time everything is done where the driver kicks, however long that takes: the guest sees no order but its own.
  */
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/blk.h"
 
 #include "block/block.h"
+#include "vhost/vhost.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -76,7 +77,7 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 /* clang-format off */
 #define BLK_OPTIONS(_, T)                                                                                              \
-	_(T, TEXT, file, 0, 0, NULL, "the image, or a block device")                                                   \
+	_(T, TEXT, file, 0, 0, NULL, "the image, a block device, or vhost-user:PATH")                                                   \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
 	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
 	_(T, TEXT, backing, 0, 0, "near", "backing files in the image's own folder; any: anywhere; none")              \
@@ -498,13 +499,36 @@ static int add_queues(struct virtio_blk *blk, unsigned count, struct error *err)
 	return rc;
 }
 
+/* What there is to choose about an image is the back end's to know. */
+static int check_back_end_options(const struct blk_options *o, struct error *err)
+{
+	const char *name = strcmp(o->format, "auto")	   ? "format"
+			   : strcmp(o->cache, "writeback") ? "cache"
+			   : strcmp(o->backing, "near")	   ? "backing"
+			   : o->readonly		   ? "readonly"
+			   : o->snapshot		   ? "snapshot"
+			   : o->discard			   ? "discard"
+			   : o->serial			   ? "serial"
+							   : NULL;
+
+	return name ? error_set(err, EINVAL, "virtio-blk: option '%s' is for an image; expected none with '%s'", name,
+				o->file)
+		    : 0;
+}
+
 static int blk_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct blk_options *o = options;
-	struct virtio_blk *blk = calloc(1, sizeof(*blk));
 	unsigned queues = o->queues ? (unsigned)o->queues : MIN(irq_cpu_count(bus), QUEUES_MOST);
+	const char *back_end = o->file ? vhost_path(o->file) : NULL;
+	struct virtio_blk *blk;
 	int rc;
 
+	if (back_end) {
+		rc = check_back_end_options(o, err);
+		return rc ? rc : blk_back_end_create(bus, back_end, queues, o->legacy, err);
+	}
+	blk = calloc(1, sizeof(*blk));
 	if (!blk)
 		return error_set_errno(err, ENOMEM, "virtio-blk");
 	virtio_init(&blk->virtio, bus, "virtio-blk", &blk_device_ops, &blk_ops);
