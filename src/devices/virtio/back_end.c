@@ -15,6 +15,7 @@
 #define RETRY_LEAST_MS 10u
 #define RETRY_MOST_MS  500u
 #define STABLE_MS      5000u /* a back end that was there for so long is expected back soon */
+#define QUICK_LINES    10u   /* losses that there are lines of, of one that never is */
 #define NEWS_MS	       2     /* until the device's lock is tried again */
 #define MS	       1000000ull
 /* Of the driver's queues, which the back end does not see. */
@@ -171,8 +172,12 @@ static void lose(struct back_end *b, const struct error *why)
 {
 	const struct device *device = &b->virtio->device;
 
-	log_warning("%s.%u: the back end '%s' is lost (%s)%s", device->name, device->instance, b->setup.path, why->text,
-		    b->ops->once ? "; all requests fail from now on" : "; waiting for it to come back");
+	b->quick_losses = host_monotonic_ns() - b->connected_at > STABLE_MS * MS ? 0 : b->quick_losses + 1;
+	if (b->quick_losses <= QUICK_LINES)
+		log_warning("%s.%u: the back end '%s' is lost (%s)%s%s", device->name, device->instance, b->setup.path,
+			    why->text,
+			    b->ops->once ? "; all requests fail from now on" : "; waiting for it to come back",
+			    b->quick_losses == QUICK_LINES ? ", without more lines of it" : "");
 	atomic_store(&b->up, false);
 	atomic_store(&b->dead, b->ops->once);
 	for (unsigned n = 0; n < b->rings; n++) {
@@ -195,7 +200,7 @@ static void lose(struct back_end *b, const struct error *why)
 	vhost_close(b->vhost);
 	b->vhost = NULL;
 	b->features_sent = false;
-	if (host_monotonic_ns() - b->connected_at > STABLE_MS * MS)
+	if (!b->quick_losses)
 		b->retry_ms = RETRY_LEAST_MS;
 	b->retry_at = host_monotonic_ns() + b->retry_ms * MS;
 	b->news = true;
@@ -230,7 +235,8 @@ static void come_back(struct back_end *b)
 		b->retry_at = host_monotonic_ns() + b->retry_ms * MS;
 		return;
 	}
-	log_info("%s.%u: the back end '%s' is back", device->name, device->instance, b->setup.path);
+	if (b->quick_losses < QUICK_LINES)
+		log_info("%s.%u: the back end '%s' is back", device->name, device->instance, b->setup.path);
 	b->retry_ms = MIN(2 * b->retry_ms, RETRY_MOST_MS); /* if it is lost again at once */
 	b->connected_at = host_monotonic_ns();
 	atomic_store(&b->up, true);
@@ -242,7 +248,9 @@ static void come_back(struct back_end *b)
 /* Features may differ from what they were as soon as nothing is started. */
 static int send_features(struct back_end *b, struct error *err)
 {
-	uint64_t features = atomic_load(&b->driver_features) & vhost_features(b->vhost) & ~QUEUES_FEATURES;
+	/* Rings are always as virtio 1.0 has them, and back ends want to hear that; legacy drivers' are not seen. */
+	uint64_t features = ((atomic_load(&b->driver_features) & ~QUEUES_FEATURES) | BIT(VIRTIO_F_VERSION_1)) &
+			    vhost_features(b->vhost);
 	int rc;
 
 	if (b->features_sent && b->sent_features == features)
@@ -623,7 +631,7 @@ int back_end_open(struct back_end *b, struct virtio_device *v, const struct back
 	if (!b->vhost)
 		return err ? -err->code : -EINVAL;
 	b->features = vhost_features(b->vhost);
-	b->rings = vhost_ring_count(b->vhost);
+	b->rings_offered = vhost_ring_count(b->vhost);
 	b->connected_at = host_monotonic_ns();
 	atomic_store(&b->up, true);
 	return ops->config_size ? vhost_get_config(b->vhost, b->config, ops->config_size, err) : 0;

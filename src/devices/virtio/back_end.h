@@ -39,8 +39,8 @@ struct back_end {
 	struct virtio_device *virtio;
 	const struct back_end_ops *ops;
 	struct vhost_setup setup;
-	uint64_t features; /* that it had at first, and has to have */
-	unsigned rings;
+	uint64_t features;	       /* that it had at first, and has to have */
+	unsigned rings_offered, rings; /* that it could serve, and that it does: the device's first queues */
 	struct back_end_queue queues[VHOST_RINGS_MOST];
 	_Atomic bool up;    /* it is connected */
 	_Atomic bool dead;  /* and never will be again */
@@ -56,17 +56,17 @@ struct back_end {
 	struct vhost *vhost;
 	uint8_t config[VHOST_CONFIG_MOST];
 	uint64_t sent_features, connected_at, retry_at;
-	unsigned retry_ms;
+	unsigned retry_ms, quick_losses;
 	bool features_sent, news;
 };
 
 /*
- * Connects to the back end at the path, which lives as long as `b`. features and config are what it says, rings how many queues it serves, at least `rings`. The struct is zero. Behind
+ * Connects to the back end at the path, which lives as long as `b`. features, config and rings_offered, at least `rings`, are what it says. The struct is zero. Behind
  * virtio_init(). When it fails back_end_close() is to be called as well.
  */
 int back_end_open(struct back_end *, struct virtio_device *, const struct back_end_ops *, const char *path,
 		  unsigned rings, struct error *);
-/* Its thread; paused at first. The device has its queues, of which it serves the first `rings`. */
+/* Its thread; paused at first. The device has its queues, of which it serves the first `rings`, at most rings_offered. */
 int back_end_start(struct back_end *, unsigned rings, struct error *);
 /* Paused. */
 void back_end_close(struct back_end *);

@@ -138,7 +138,7 @@ int blk_back_end_create(struct bus *bus, const char *path, unsigned queues, bool
 		return error_set_errno(err, ENOMEM, "virtio-blk");
 	virtio_init(&blk->virtio, bus, "vhost-user-blk", &blk_device_ops, &blk_ops);
 	rc = back_end_open(&blk->back_end, &blk->virtio, &back_end_ops, path, 1, err);
-	queues = MIN(queues, blk->back_end.rings);
+	queues = MIN(queues, blk->back_end.rings_offered);
 	for (unsigned n = 0; !rc && n < queues; n++)
 		rc = virtio_add_queue(&blk->virtio, VIRTIO_QUEUE_SIZE, kick, err);
 	if (rc)

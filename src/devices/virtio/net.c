@@ -292,7 +292,7 @@ static int net_create(struct bus *bus, const void *opaque, struct error *err)
 	reset(&n->virtio);
 	rc = add_queues(n, err);
 	if (!rc)
-		rc = virtio_plug(&n->virtio, &(struct virtio_options){ options->legacy }, err);
+		rc = virtio_plug(&n->virtio, &(struct virtio_options){ options->legacy && !n->back_end }, err);
 	if (rc)
 		return rc;
 	return n->back_end ? back_end_start(n->back_end, 2, err) : net_attach(n->net, &net_frame_ops, n, err);
