@@ -22,9 +22,9 @@ machine() {
 		>"$scratch/said" 2>&1 </dev/null &
 	machine=$!
 }
-wait_says() { until grep -q "$1" "$scratch/said" || ! kill -0 $machine 2>/dev/null; do sleep 0.05; done; }
+wait_says() { until grep -q "$1" "$scratch/said" || ! kill -0 "$machine" 2>/dev/null; do sleep 0.05; done; }
 ends_well() {
-	wait $machine
+	wait "$machine"
 	status=$?
 	cat "$scratch/said"
 	[ $status = 0 ] && grep -q 'all is well' "$scratch/said"
@@ -100,7 +100,7 @@ if command -v qemu-storage-daemon >/dev/null; then
 	guest_with -
 	check "it is killed while blocks are written" killed
 else
-	skip "disks of qemu-storage-daemon" "it is not installed (qemu-utils)"
+	skip "disks of qemu-storage-daemon" "it is not installed (qemu-system-common)"
 fi
 
 # ---- folders ----

@@ -1,5 +1,5 @@
 /*
- * virtio-blk whose disk is a vhost-user back end's (virtio-blk,file=vhost-user:PATH): what the disk is like is in the back end's configuration space, which is the driver's as it is.
+ * virtio-blk whose disk is a vhost-user back end's (virtio-blk,file=vhost-user:PATH): what the disk is like is in the back end's configuration space, which is the driver's but for what our queues limit.
  */
 #include "devices/virtio/back_end.h"
 #include "devices/virtio/blk.h"
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define CONFIG_CAPACITY 0
+#define CONFIG_SEG_MAX	12
 #define CONFIG_QUEUES	34
 #define CONFIG_SIZE	60
 
@@ -53,8 +54,11 @@ static void kick(struct virtio_queue *q) { back_end_kick(back_end_of(q->virtio),
 
 static void copy_config(struct blk_back_end *blk)
 {
-	memcpy(blk->virtio.config, blk->back_end.config, CONFIG_SIZE);
-	store_le16(blk->virtio.config + CONFIG_QUEUES, (uint16_t)blk->virtio.queue_count);
+	uint8_t *config = blk->virtio.config;
+
+	memcpy(config, blk->back_end.config, CONFIG_SIZE);
+	store_le32(config + CONFIG_SEG_MAX, MIN(load_le32(config + CONFIG_SEG_MAX), VIRTIO_QUEUE_SIZE - 2));
+	store_le16(config + CONFIG_QUEUES, (uint16_t)blk->virtio.queue_count);
 }
 
 /* The disk may have grown. */
