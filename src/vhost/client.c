@@ -145,7 +145,7 @@ static int give_requests_fd(struct vhost *v, struct error *err)
 
 static int agree_on_protocol(struct vhost *v, const struct vhost_setup *setup, struct error *err)
 {
-	uint64_t protocol, rings;
+	uint64_t protocol = 0, rings = 0;
 	int rc;
 
 	if (!(v->features & F_PROTOCOL))

@@ -76,12 +76,11 @@ static void end_all(struct back_end_queue *bq, struct virtio_queue *q,
 /* As if they had not been popped, from the last one backwards; what was popped before one that is done cannot be. */
 static void rewind_all(struct back_end *b, struct back_end_queue *bq, struct virtio_queue *q)
 {
-	while (!list_empty(&bq->requests)) {
-		struct request *last = list_entry(bq->requests.prev, struct request, node);
+	struct request *r = list_entry(bq->requests.prev, struct request, node), *before;
 
-		if (last->place != (uint16_t)(q->next_available - 1))
-			break;
-		end_request(q, last, unpop);
+	for (; &r->node != &bq->requests && r->place == (uint16_t)(q->next_available - 1); r = before) {
+		before = list_entry(r->node.prev, struct request, node);
+		end_request(q, r, unpop);
 	}
 	end_all(bq, q, b->ops->fail);
 }

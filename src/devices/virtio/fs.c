@@ -114,7 +114,7 @@ int fs_create(struct bus *bus, const char *path, const char *tag, struct error *
 	if (rc)
 		return rc;
 	fs->virtio.config_size = CONFIG_SIZE;
-	memcpy(fs->virtio.config, tag, strlen(tag));
+	memcpy(fs->virtio.config, tag, MIN(strlen(tag) + 1, FS_TAG_SIZE));
 	store_le32(fs->virtio.config + FS_TAG_SIZE, QUEUES - 1);
 	rc = back_end_start(&fs->back_end, QUEUES, err);
 	return rc ? rc : virtio_plug(&fs->virtio, &(struct virtio_options){ .legacy = false }, err);
