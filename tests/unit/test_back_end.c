@@ -62,8 +62,8 @@ static void serve_disk(struct vhost_peer *p, unsigned ring)
 		else
 			peer_copy(c.in, c.in_count, 0, g->disk + at, MIN(in - 1, sizeof(g->disk) - at), true);
 		peer_copy(c.in, c.in_count, in - 1, &status, 1, true);
-		peer_push(p, ring, c.head, (uint32_t)in);
 		atomic_fetch_add(&g->done, 1);
+		peer_push(p, ring, c.head, (uint32_t)in);
 	}
 }
 

@@ -10,8 +10,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define ANSWER_MS      5000u /* within which a back end is to answer */
-#define DRAIN_MS       5000u
+#define ANSWER_MS      5000u  /* within which a back end is to answer */
+#define DRAIN_MS       10000u /* within which requests are to come to an end that is waited for */
 #define RETRY_LEAST_MS 10u
 #define RETRY_MOST_MS  500u
 #define STABLE_MS      5000u /* a back end that was there for so long is expected back soon */
@@ -338,7 +338,7 @@ static void take_away(struct back_end *b, unsigned n, struct error *why)
 
 	bq->started = false;
 	lock_take(&q->lock);
-	if (!rc && collect(bq, q))
+	if (collect(bq, q) && !rc)
 		rc = error_set(why, EPROTO, "what is in the ring of queue %u makes no sense", n);
 	if (!rc && b->ops->drains && !list_empty(&bq->requests))
 		rc = error_set(why, ETIMEDOUT, "requests of queue %u are not done in time", n);
