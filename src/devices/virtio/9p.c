@@ -21,7 +21,7 @@
 
 /* clang-format off */
 #define SHARE_OPTIONS(_, T)                                                                                            \
-	_(T, TEXT, folder, 0, 0, NULL, "the folder, or vhost-user:PATH: virtio-fs")                                                                   \
+	_(T, TEXT, folder, 0, 0, NULL, "the folder, or vhost-user:PATH: virtio-fs")                                    \
 	_(T, TEXT, tag, 0, 0, NULL, "what the guest mounts; by default the folder's name, at most 32 bytes")           \
 	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot change anything in it")                                  \
 	_(T, TEXT, security, 0, 0, "none", "files are the user's; mapped: owner and mode are in attributes")           \

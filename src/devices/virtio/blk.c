@@ -77,7 +77,7 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 /* clang-format off */
 #define BLK_OPTIONS(_, T)                                                                                              \
-	_(T, TEXT, file, 0, 0, NULL, "the image, a block device, or vhost-user:PATH")                                                   \
+	_(T, TEXT, file, 0, 0, NULL, "the image, a block device, or vhost-user:PATH")                                  \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
 	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
 	_(T, TEXT, backing, 0, 0, "near", "backing files in the image's own folder; any: anywhere; none")              \

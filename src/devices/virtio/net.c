@@ -82,6 +82,7 @@ static void started(struct virtio_device *v)
 		back_end_driver_ready(n->back_end);
 }
 
+/* Without a back end, and of the control queue, all chains are pushed where they are popped. */
 static void queue_stops(struct virtio_queue *q) { back_end_queue_stops(net_of(q->virtio)->back_end, q); }
 
 static void reset(struct virtio_device *v)
