@@ -12,7 +12,7 @@
 /* clang-format off */
 /* In front of the options of each device that is a disk. */
 #define DISK_OPTIONS(_, T)                                                                                             \
-	_(T, TEXT, file, 0, 0, NULL, "the image, or a block device")                                                   \
+	_(T, TEXT, file, 0, 0, NULL, "the image, a block device, nbd:..., or vhost-user:PATH")                       \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
 	_(T, TEXT, cache, 0, 0, "writeback", "the host's page cache; none: not that; unsafe: and no flushes")          \
 	_(T, TEXT, backing, 0, 0, "near", "backing files in the image's own folder; any: anywhere; none")              \

@@ -15,7 +15,7 @@
 
 static const struct net_kind *const kinds[] = {
 	[NET_USER] = &net_user, [NET_STREAM_UNIX] = &net_stream, [NET_STREAM_TCP] = &net_stream,
-	[NET_TAP] = &net_tap,	[NET_NONE] = &net_none,
+	[NET_TAP] = &net_tap,	[NET_NONE] = &net_none,		 [NET_VHOST_USER] = &net_none,
 };
 
 /* ---- to the guest; the net's thread ---- */
@@ -207,6 +207,8 @@ void net_close(struct net *net)
 }
 
 /* ---- what the spec says about the card ---- */
+
+const char *net_back_end(const struct net *net) { return net->spec.kind == NET_VHOST_USER ? net->spec.where : NULL; }
 
 unsigned net_mtu(const struct net *net) { return net->spec.mtu; }
 bool net_link_is_up(const struct net *net) { return atomic_load(&net->up); }

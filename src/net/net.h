@@ -18,7 +18,7 @@
 #define NET_FRAME_MAX (14 + 4 + 65535) /* header, VLAN tag, the largest IP packet */
 #define NET_MTU_MIN   1280	       /* IPv6 asks for that */
 #define NET_MTU_MAX   65520
-#define NET_SPEC_HELP "user[,...], stream:unix:PATH, stream:tcp:HOST:PORT, tap:NAME or none"
+#define NET_SPEC_HELP "user[,...], stream:unix:PATH, stream:tcp:HOST:PORT, tap:NAME, vhost-user:PATH or none"
 
 /*
  * What is still to be done with a frame: the fields of struct virtio_net_hdr (virtio 1.2, 5.1.6), in the host's byte order. All zeros: nothing.
@@ -90,6 +90,8 @@ void net_set_offloads(struct net *, unsigned can);
 
 /* ---- what the spec says about the card ---- */
 
+/* Where a vhost-user back end is, which has the card's frames: none go through this net. NULL: they do. */
+const char *net_back_end(const struct net *);
 /* The MTU asked for, or 0. */
 unsigned net_mtu(const struct net *);
 /* The address asked for; else one made of the guest's name (hostname=), and of `instance`, so that it is the same each time. */

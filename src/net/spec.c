@@ -203,6 +203,7 @@ static int set_mac(struct net_spec *spec, const char *value, struct error *err)
 #define USER_ONLY   BIT(NET_USER)
 #define STREAM_ONLY (BIT(NET_STREAM_UNIX) | BIT(NET_STREAM_TCP))
 #define ANY_KIND    (~0ull)
+#define FRAMES_SEEN (ANY_KIND & ~BIT(NET_VHOST_USER))
 
 static const struct option {
 	const char *name;
@@ -210,11 +211,15 @@ static const struct option {
 	bool is_switch;
 	uint64_t kinds;
 } options[] = {
-	{ "forward", set_forward, false, USER_ONLY },  { "restrict", set_restrict, true, USER_ONLY },
-	{ "hostname", set_hostname, false, ANY_KIND }, { "dns", set_dns, false, USER_ONLY },
-	{ "ipv6", set_ip6, true, USER_ONLY },	       { "server", set_server, true, STREAM_ONLY },
-	{ "mtu", set_mtu, false, ANY_KIND },	       { "mac", set_mac, false, ANY_KIND },
-	{ "capture", set_capture, false, ANY_KIND },
+	{ "forward", set_forward, false, USER_ONLY },
+	{ "restrict", set_restrict, true, USER_ONLY },
+	{ "hostname", set_hostname, false, ANY_KIND },
+	{ "dns", set_dns, false, USER_ONLY },
+	{ "ipv6", set_ip6, true, USER_ONLY },
+	{ "server", set_server, true, STREAM_ONLY },
+	{ "mtu", set_mtu, false, ANY_KIND },
+	{ "mac", set_mac, false, ANY_KIND },
+	{ "capture", set_capture, false, FRAMES_SEEN },
 };
 
 static int unknown(const char *name, size_t length, unsigned kind, struct error *err)
@@ -273,6 +278,7 @@ static const struct kind {
 	[NET_STREAM_UNIX] = { "stream:unix:", true, NET_PATH_SIZE - 1 },
 	[NET_STREAM_TCP] = { "stream:tcp:", true, 255 },
 	[NET_TAP] = { "tap:", true, IFNAME_MAX },
+	[NET_VHOST_USER] = { "vhost-user:", true, NET_PATH_SIZE - 1 },
 	[NET_NONE] = { "none", false, 0 },
 };
 

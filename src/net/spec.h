@@ -31,7 +31,7 @@ struct net_user_spec {
 };
 
 struct net_spec {
-	enum { NET_USER, NET_STREAM_UNIX, NET_STREAM_TCP, NET_TAP, NET_NONE } kind;
+	enum { NET_USER, NET_STREAM_UNIX, NET_STREAM_TCP, NET_TAP, NET_VHOST_USER, NET_NONE } kind;
 	char where[256]; /* a path, HOST, or a device's name */
 	char port[8];	 /* of stream:tcp */
 	bool server;

@@ -3,9 +3,10 @@
  * where the driver kicks, all else by a thread. A share serves one request at a time, in their order: while the thread has some, it gets them all. Under virtual time
  * everything is done where the driver kicks.
  */
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/fs.h"
 
 #include "share/share.h"
+#include "vhost/vhost.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 
 /* clang-format off */
 #define SHARE_OPTIONS(_, T)                                                                                            \
-	_(T, TEXT, folder, 0, 0, NULL, "the folder")                                                                   \
+	_(T, TEXT, folder, 0, 0, NULL, "the folder, or vhost-user:PATH: virtio-fs")                                    \
 	_(T, TEXT, tag, 0, 0, NULL, "what the guest mounts; by default the folder's name, at most 32 bytes")           \
 	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot change anything in it")                                  \
 	_(T, TEXT, security, 0, 0, "none", "files are the user's; mapped: owner and mode are in attributes")           \
@@ -294,12 +295,32 @@ static int open_share(struct virtio_9p *p, const struct virtio_9p_options *o, st
 	return p->share ? 0 : err ? -err->code : -EINVAL;
 }
 
+/* What there is to choose about the folder is the back end's to know, but for the tag. */
+static int create_fs(struct bus *bus, const char *back_end, const struct virtio_9p_options *o, struct error *err)
+{
+	const char *name = o->readonly ? "readonly" : strcmp(o->security, "none") ? "security" : NULL;
+
+	if (name)
+		return error_set(err, EINVAL, "virtio-9p: option '%s' is for a folder; expected none with '%s'", name,
+				 o->folder);
+	if (!o->tag || !*o->tag || strlen(o->tag) > FS_TAG_SIZE)
+		return error_set(
+			err, EINVAL,
+			"virtio-9p: option 'tag' is '%.64s'; expected 1 to %u bytes with a vhost-user back end",
+			o->tag ? o->tag : "", FS_TAG_SIZE);
+	return fs_create(bus, back_end, o->tag, err);
+}
+
 static int p9_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct virtio_9p_options *o = options;
-	struct virtio_9p *p = calloc(1, sizeof(*p));
+	const char *back_end = o->folder ? vhost_path(o->folder) : NULL;
+	struct virtio_9p *p;
 	int rc;
 
+	if (back_end)
+		return create_fs(bus, back_end, o, err);
+	p = calloc(1, sizeof(*p));
 	if (!p)
 		return error_set_errno(err, ENOMEM, "virtio-9p");
 	virtio_init(&p->virtio, bus, "virtio-9p", &p9_device_ops, &p9_ops);

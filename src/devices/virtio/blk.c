@@ -2,10 +2,11 @@
  * virtio-blk (virtio 1.2, 5.2): a disk. What the host has in memory is read and written where the driver kicks; all else is a worker's (block/block.h), which
  * completes the request itself. Under virtual time everything is done where the driver kicks, however long that takes: the guest sees no order but its own.
  */
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/blk.h"
 
 #include "devices/disk.h"
 #include "devices/scsi/scsi.h"
+#include "vhost/vhost.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -449,6 +450,24 @@ static int add_queues(struct virtio_blk *blk, unsigned count, struct error *err)
 	return rc;
 }
 
+/* What there is to choose about an image is the back end's to know. */
+static int check_back_end_options(const struct blk_options *o, struct error *err)
+{
+	const char *name = strcmp(o->bus, "virtio")	   ? "bus"
+			   : strcmp(o->format, "auto")	   ? "format"
+			   : strcmp(o->cache, "writeback") ? "cache"
+			   : strcmp(o->backing, "near")	   ? "backing"
+			   : o->readonly		   ? "readonly"
+			   : o->snapshot		   ? "snapshot"
+			   : o->discard			   ? "discard"
+			   : o->serial			   ? "serial"
+							   : NULL;
+
+	return name ? error_set(err, EINVAL, "virtio-blk: option '%s' is for an image; expected none with '%s'", name,
+				o->file)
+		    : 0;
+}
+
 int blk_disk_create(struct bus *bus, const struct disk_options *o, unsigned queues,
 		    const struct virtio_options *virtio_options, struct error *err)
 {
@@ -474,7 +493,14 @@ int blk_disk_create(struct bus *bus, const struct disk_options *o, unsigned queu
 static int blk_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct blk_options *o = options;
+	const char *back_end = o->file ? vhost_path(o->file) : NULL;
+	unsigned queues = o->queues ? (unsigned)o->queues : MIN(irq_cpu_count(bus), QUEUES_MOST);
+	int rc;
 
+	if (back_end) {
+		rc = check_back_end_options(o, err);
+		return rc ? rc : blk_back_end_create(bus, back_end, queues, VIRTIO_OPTIONS_OF(o), err);
+	}
 	if (!strcmp(o->bus, "virtio"))
 		return blk_disk_create(bus, &DISK_OPTIONS_OF(o), (unsigned)o->queues, VIRTIO_OPTIONS_OF(o), err);
 	if (strcmp(o->bus, "scsi") != 0)

@@ -22,9 +22,14 @@ static void unlock_orders(struct virtio_net *n) { pthread_mutex_unlock(&n->order
 
 /* ---- configuration space; the device's lock is held ---- */
 
+static bool link_is_up(const struct virtio_net *n)
+{
+	return n->back_end ? atomic_load(&n->back_end->up) : net_link_is_up(n->net);
+}
+
 static void set_status(struct virtio_net *n)
 {
-	unsigned status = net_link_is_up(n->net) ? NET_S_LINK_UP : 0;
+	unsigned status = link_is_up(n) ? NET_S_LINK_UP : 0;
 
 	lock_orders(n);
 	status |= n->announces ? NET_S_ANNOUNCE : 0;
@@ -36,7 +41,7 @@ static void set_status(struct virtio_net *n)
 /* What the link is by now: others have to find out where the guest is when it comes up. */
 static void follow_link(struct virtio_net *n)
 {
-	bool was_up = n->virtio.config[NET_CONFIG_STATUS] & NET_S_LINK_UP, up = net_link_is_up(n->net);
+	bool was_up = n->virtio.config[NET_CONFIG_STATUS] & NET_S_LINK_UP, up = link_is_up(n);
 
 	if (was_up == up)
 		return;
@@ -46,6 +51,8 @@ static void follow_link(struct virtio_net *n)
 	set_status(n);
 	virtio_config_changed(&n->virtio);
 }
+
+static void follow_link_of(struct virtio_device *v) { follow_link(net_of(v)); }
 
 /* In the net's thread. While the device is paused, the change waits for resume. */
 static void link_changed(void *card, bool up)
@@ -71,7 +78,12 @@ static void started(struct virtio_device *v)
 	n->modes = virtio_has(v, NET_F_CTRL_RX) ? 0 : n->modes;
 	net_tell_offloads(n);
 	unlock_orders(n);
+	if (n->back_end)
+		back_end_driver_ready(n->back_end);
 }
+
+/* Without a back end, and of the control queue, all chains are pushed where they are popped. */
+static void queue_stops(struct virtio_queue *q) { back_end_queue_stops(net_of(q->virtio)->back_end, q); }
 
 static void reset(struct virtio_device *v)
 {
@@ -81,6 +93,8 @@ static void reset(struct virtio_device *v)
 	net_orders_reset(n);
 	unlock_orders(n);
 	atomic_store(&n->tx_waits, 0);
+	if (n->back_end)
+		back_end_reset(n->back_end);
 	set_status(n);
 }
 
@@ -103,6 +117,8 @@ static void loaded(struct virtio_device *v)
 	net_tell_offloads(n);
 	unlock_orders(n);
 	atomic_store(&n->tx_waits, 0);
+	if (n->back_end)
+		back_end_loaded(n->back_end);
 	set_status(n);
 }
 
@@ -111,6 +127,8 @@ static void pause_frames(struct virtio_device *v)
 {
 	struct virtio_net *n = net_of(v);
 
+	if (n->back_end)
+		back_end_pause(n->back_end);
 	atomic_store(&n->paused, true);
 	lock_take(&v->lock);
 	lock_drop(&v->lock);
@@ -128,6 +146,8 @@ static void resume_frames(struct virtio_device *v)
 	atomic_store(&n->paused, false);
 	follow_link(n);
 	lock_drop(&v->lock);
+	if (n->back_end)
+		back_end_resume(n->back_end);
 	net_resume(n->net);
 	/* virtio_resume() does so only where time is the host's. */
 	for (unsigned pair = 0; pair < n->max_pairs; pair++)
@@ -139,6 +159,7 @@ static const struct virtio_ops net_virtio_ops = {
 	.pci_name = "virtio-net-pci",
 	.pci_class = 0x02000000,
 	.started = started,
+	.queue_stops = queue_stops,
 	.reset = reset,
 	.config_written = config_written,
 	.loaded = loaded,
@@ -159,6 +180,9 @@ static void net_destroy(struct device *device)
 {
 	struct virtio_net *n = (struct virtio_net *)device;
 
+	if (n->back_end)
+		back_end_close(n->back_end);
+	free(n->back_end);
 	net_close(n->net);
 	virtio_fini(&n->virtio);
 	pthread_mutex_destroy(&n->orders_lock);
@@ -180,10 +204,33 @@ static void kick(struct virtio_queue *q)
 
 	if (q->index == control)
 		net_kick_control(q);
+	else if (n->back_end)
+		back_end_kick(n->back_end, q);
 	else if (q->index % 2)
 		net_kick_tx(q);
 	else
 		net_kick_rx(q);
+}
+
+/* A frame that is lost is nothing new to a network; a buffer without a frame, which drivers drop, too. */
+static void fail(struct virtio_queue *q, const struct virtio_chain *c) { virtqueue_push(q, c, 0); }
+
+static const struct back_end_ops back_end_ops = { .fail = fail, .changed = follow_link_of };
+
+static int open_back_end(struct virtio_net *n, struct error *err)
+{
+	n->back_end = calloc(1, sizeof(*n->back_end));
+	if (!n->back_end)
+		return error_set_errno(err, ENOMEM, "virtio-net");
+	return back_end_open(n->back_end, &n->virtio, &back_end_ops, net_back_end(n->net), 2, err);
+}
+
+/* What a back end does of itself, if it says so; and what is ours. */
+static uint64_t back_end_features(const struct virtio_net *n)
+{
+	return (n->back_end->features & (BIT(NET_F_CSUM) | NET_GUEST_OFFLOADS | BIT(NET_F_HOST_TSO4) |
+					 BIT(NET_F_HOST_TSO6) | BIT(NET_F_HOST_ECN) | BIT(NET_F_MRG_RXBUF))) |
+	       BIT(NET_F_MAC) | BIT(NET_F_STATUS) | BIT(NET_F_CTRL_VQ) | BIT(NET_F_GUEST_ANNOUNCE);
 }
 
 static void set_features(struct virtio_net *n)
@@ -194,6 +241,8 @@ static void set_features(struct virtio_net *n)
 			    BIT(NET_F_CTRL_RX_EXTRA) | BIT(NET_F_CTRL_VLAN) | BIT(NET_F_CTRL_MAC_ADDR) |
 			    BIT(NET_F_GUEST_ANNOUNCE);
 
+	if (n->back_end)
+		features = back_end_features(n);
 	if (n->max_pairs > 1)
 		features |= BIT(NET_F_MQ);
 	if (net_mtu(n->net))
@@ -226,18 +275,28 @@ static int net_create(struct bus *bus, const void *opaque, struct error *err)
 	atomic_store(&n->paused, true);
 	pthread_mutex_init(&n->orders_lock, NULL);
 	n->net = net_open(options->net, err);
+	if (n->net && net_back_end(n->net) && n->max_pairs > 1) {
+		net_close(n->net);
+		n->net = NULL;
+		error_set(err, EINVAL, "option 'queues' is %u; expected 1 with a vhost-user back end", n->max_pairs);
+	}
 	if (!n->net) {
 		free(n);
 		return err ? error_prefix(err, "network") : -EINVAL;
 	}
 	virtio_init(&n->virtio, bus, "virtio-net", &net_device_ops, &net_virtio_ops);
 	net_mac(n->net, n->virtio.device.instance, n->first_mac);
+	rc = net_back_end(n->net) ? open_back_end(n, err) : 0;
+	if (rc)
+		return rc;
 	set_features(n);
 	reset(&n->virtio);
 	rc = add_queues(n, err);
 	if (!rc)
 		rc = virtio_plug(&n->virtio, VIRTIO_OPTIONS_OF(options), err);
-	return rc ? rc : net_attach(n->net, &net_frame_ops, n, err);
+	if (rc)
+		return rc;
+	return n->back_end ? back_end_start(n->back_end, 2, err) : net_attach(n->net, &net_frame_ops, n, err);
 }
 
 const struct device_type virtio_net_type = {

@@ -4,7 +4,7 @@
 #ifndef DOPPEL_DEVICES_VIRTIO_NET_CARD_H
 #define DOPPEL_DEVICES_VIRTIO_NET_CARD_H
 
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/back_end.h"
 #include "net/net.h"
 
 /* Features, 5.1.3 */
@@ -68,6 +68,7 @@ enum {
 struct virtio_net {
 	struct virtio_device virtio;
 	struct net *net;
+	struct back_end *back_end; /* which has the queues of frames; NULL: the net has */
 	unsigned max_pairs;
 	uint8_t first_mac[NET_MAC_SIZE];
 	_Atomic bool paused;		  /* no frame is exchanged; looked at under a queue's lock */

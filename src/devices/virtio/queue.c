@@ -172,6 +172,8 @@ static void note_written(struct virtio_queue *q, const struct virtio_chain *c, s
 	}
 }
 
+void virtqueue_note(struct virtio_queue *q, const struct virtio_chain *c) { note_written(q, c, c->in_size); }
+
 void virtqueue_push(struct virtio_queue *q, const struct virtio_chain *c, size_t written)
 {
 	BUG_ON(written > c->in_size);

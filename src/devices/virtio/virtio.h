@@ -265,6 +265,8 @@ bool virtqueue_pop(struct virtio_queue *, struct virtio_chain *);
 void virtqueue_unpop(struct virtio_queue *, const struct virtio_chain *);
 /* The chain is the driver's again, of what the device may write the first `written` bytes were. It knows behind virtqueue_publish(). */
 void virtqueue_push(struct virtio_queue *, const struct virtio_chain *, size_t written);
+/* Any of what the device may write of the chain may have been written, whatever virtqueue_push() says, or virtqueue_drop(). */
+void virtqueue_note(struct virtio_queue *, const struct virtio_chain *);
 /* The driver gets to know what was pushed, and an interrupt if it wants one. */
 void virtqueue_publish(struct virtio_queue *);
 /* The chain is never pushed: in queue_stops. */
