@@ -78,7 +78,8 @@ struct device_type {
 	_(virtio_net)                                                                                                  \
 	_(virtio_console)                                                                                              \
 	_(virtio_port)                                                                                                 \
-	_(virtio_9p)
+	_(virtio_9p)                                                                                                   \
+	_(virtio_vsock)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)

@@ -125,7 +125,7 @@ struct host_listener {
 	dev_t device;
 	ino_t inode;
 };
-/* In place of a socket that an earlier process left behind; never of another file, nor of a socket in use. */
+/* In place of a socket that an earlier process left behind; never of another file, nor of a socket in use. Only this user may connect. */
 int host_unix_listen(struct host_listener *, const char *path, struct error *);
 /* Closes it, and removes its file. */
 void host_unix_unlisten(struct host_listener *);
