@@ -84,8 +84,8 @@ int host_memory_show(const struct host_memory *, size_t offset, size_t size, voi
  * size, if all are zeros from there on. Looking does not make the host provide memory.
  */
 size_t host_memory_data(const struct host_memory *, size_t offset, size_t *size);
-/* All zeros, and given back to the host. Other mappings of it see that too. */
-void host_memory_clear(const struct host_memory *);
+/* [offset, offset + size), whole pages: zeros, and given back to the host. Other mappings of it see that too. */
+void host_memory_clear(const struct host_memory *, size_t offset, size_t size);
 
 /*
  * Memory for generated code, mapped twice: `write` (never executable) and `exec` (never writable). The same offset in

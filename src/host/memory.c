@@ -112,10 +112,10 @@ size_t host_memory_data(const struct host_memory *memory, size_t offset, size_t 
 	return (size_t)start;
 }
 
-void host_memory_clear(const struct host_memory *memory)
+void host_memory_clear(const struct host_memory *memory, size_t offset, size_t size)
 {
-	if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)memory->size))
-		memset(memory->base, 0, memory->size);
+	if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size))
+		memset(memory->base + offset, 0, size);
 }
 
 /*

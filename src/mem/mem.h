@@ -263,6 +263,11 @@ int mem_dma_map(struct guest_mem *, gpa_t addr, size_t len, bool write, struct i
 		unsigned room);
 /* What mem_note_write() is for other writes: bytes at these addresses, which are of one piece, were written. */
 void mem_dma_written(struct guest_mem *, const void *host, size_t len);
+/*
+ * A piece as mem_dma_map() gives it for writing: its whole pages of guest RAM hold zeros from now on, and the host has their memory until they are touched again. Other
+ * memories' stay as they are.
+ */
+void mem_dma_discard(struct guest_mem *, const struct iovec *piece);
 
 /*
  * Places where two pages are shown one behind the other; one thread's. NULL: no memory, which mem_pair() takes. What a pair needs of the

@@ -42,7 +42,10 @@ struct virtio_vsock {
 	pthread_t thread;
 	bool has_thread;
 	int wake_fd;
-	_Atomic bool woken, paused, stops;
+	_Atomic bool woken, paused;
+	pthread_mutex_t park_lock; /* what follows, and to change `paused` */
+	pthread_cond_t parks;
+	bool parked, stops;
 	struct pollfd fds[2 + VSOCK_LINKS_MOST];
 };
 
@@ -209,7 +212,7 @@ static bool serve_receive(struct virtio_vsock *s)
 
 	lock_take(&q->lock);
 	lock_take(&s->lock);
-	more = !s->paused && fill_buffers(s, q);
+	more = fill_buffers(s, q);
 	lock_drop(&s->lock);
 	lock_drop(&q->lock);
 	return more;
@@ -248,8 +251,7 @@ static unsigned prepare(struct virtio_vsock *s)
 
 	s->fds[0] = (struct pollfd){ .fd = s->wake_fd, .events = POLLIN };
 	lock_take(&s->lock);
-	if (!s->paused)
-		count += vsock_prepare(&s->links, s->fds + 1, !s->starved);
+	count += vsock_prepare(&s->links, s->fds + 1, !s->starved);
 	lock_drop(&s->lock);
 	return count;
 }
@@ -292,30 +294,42 @@ static void clean_up(struct virtio_vsock *s)
 		virtio_queue_kick(&s->virtio.queues[TRANSMIT]);
 }
 
+/* While devices are paused, without any lock. False: this is the end. */
+static bool go_on(struct virtio_vsock *s)
+{
+	bool stops;
+
+	pthread_mutex_lock(&s->park_lock);
+	s->parked = true;
+	pthread_cond_broadcast(&s->parks);
+	while (s->paused && !s->stops)
+		pthread_cond_wait(&s->parks, &s->park_lock);
+	s->parked = false;
+	stops = s->stops;
+	pthread_mutex_unlock(&s->park_lock);
+	return !stops;
+}
+
 static void *vsock_thread(void *opaque)
 {
 	struct virtio_vsock *s = opaque;
 	bool more = false;
 
-	for (;;) {
+	while (go_on(s)) {
 		unsigned count = prepare(s);
 
-		if (s->stops)
-			return NULL;
 		/* No memory, or a signal: nothing is ready, then. */
 		if (poll(s->fds, count, more ? 0 : -1) < 0)
 			for (unsigned n = 0; n < count; n++)
 				s->fds[n].revents = 0;
 		if (s->fds[0].revents)
 			drain_wake(s);
-		more = false;
-		if (count == 1)
-			continue;
 		ready(s);
 		connect_all(s);
 		more = serve_receive(s);
 		clean_up(s);
 	}
+	return NULL;
 }
 
 /* ---- virtio_ops ---- */
@@ -341,24 +355,26 @@ static void vsock_loaded(struct virtio_device *v)
 	s->lost = started;
 }
 
-/* Memory is touched under a queue's lock: behind this, nobody is in the middle of it. */
 static void vsock_pause(struct virtio_device *v)
 {
 	struct virtio_vsock *s = of(v);
 
-	atomic_store(&s->paused, true);
-	for (unsigned n = 0; n < v->queue_count; n++) {
-		lock_take(&v->queues[n].lock);
-		lock_drop(&v->queues[n].lock);
-	}
+	pthread_mutex_lock(&s->park_lock);
+	s->paused = true;
+	wake(s);
+	while (!s->parked)
+		pthread_cond_wait(&s->parks, &s->park_lock);
+	pthread_mutex_unlock(&s->park_lock);
 }
 
 static void vsock_resume(struct virtio_device *v)
 {
 	struct virtio_vsock *s = of(v);
 
-	atomic_store(&s->paused, false);
-	wake(s);
+	pthread_mutex_lock(&s->park_lock);
+	s->paused = false;
+	pthread_cond_broadcast(&s->parks);
+	pthread_mutex_unlock(&s->park_lock);
 	/* virtio_resume() does so only where time is the host's. */
 	virtio_queue_kick(&v->queues[TRANSMIT]);
 	virtio_queue_kick(&v->queues[EVENT]);
@@ -382,13 +398,17 @@ static void vsock_destroy(struct device *device)
 	struct virtio_vsock *s = (struct virtio_vsock *)device;
 
 	if (s->has_thread) {
-		atomic_store(&s->stops, true);
-		wake(s);
+		pthread_mutex_lock(&s->park_lock);
+		s->stops = true;
+		pthread_cond_broadcast(&s->parks);
+		pthread_mutex_unlock(&s->park_lock);
 		pthread_join(s->thread, NULL);
 	}
 	vsock_close(&s->links);
 	if (s->wake_fd >= 0)
 		close(s->wake_fd);
+	pthread_cond_destroy(&s->parks);
+	pthread_mutex_destroy(&s->park_lock);
 	lock_destroy(&s->lock);
 	virtio_fini(&s->virtio);
 	free(s);
@@ -434,6 +454,8 @@ static int vsock_create(struct bus *bus, const void *options, struct error *err)
 		return error_set_errno(err, ENOMEM, "virtio-vsock");
 	virtio_init(&s->virtio, bus, "virtio-vsock", &vsock_device_ops, &vsock_ops);
 	lock_init(&s->lock, &bus->locks, LOCK_DEVICE);
+	pthread_mutex_init(&s->park_lock, NULL);
+	pthread_cond_init(&s->parks, NULL);
 	s->wake_fd = s->links.listener.fd = -1;
 	list_init(&s->links.links);
 	atomic_init(&s->paused, true);
