@@ -184,7 +184,7 @@ static void too_many_numbers(void **state)
 	struct driver d = start(CLOCK_HOST, "virtio-balloon");
 
 	(void)state;
-	driver_descriptor(&d, d.queues[INFLATE].descriptors, 0, NUMBERS, 4 * 4096 + 4, 0, 0);
+	driver_descriptor(&d, d.queues[INFLATE].descriptors, 0, NUMBERS, 4 * 1024 + 4, 0, 0);
 	driver_add(&d, &d.queues[INFLATE], 0);
 	driver_kick(&d, &d.queues[INFLATE]);
 	while (!(driver_status(&d) & VIRTIO_NEEDS_RESET))

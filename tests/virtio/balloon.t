@@ -38,7 +38,7 @@ ended_well() {
 # tmpfs gives all of a file's pages back when it is removed.
 fill="mkdir /fill
 mount -t tmpfs -o size=100% fill /fill
-head -c 536870912 /dev/zero | tr '\\0' x >/fill/file"
+dd if=/dev/zero of=/fill/file bs=1M count=512 2>/dev/null"
 script="modprobe virtio_balloon
 $fill
 echo f\"ill\"ed
@@ -60,10 +60,9 @@ reported() {
 check "free pages are reported, engine bt" reported --engine bt
 check "free pages are reported, 2 CPUs, engine interp" reported --engine interp --cpus 2
 
-# The balloon takes what was freed: this guest does not report; the statistics say what is in it.
+# More than the balloon leaves it: the statistics say what is in it.
 script="modprobe virtio_balloon
-echo 0 >/proc/sys/vm/overcommit_memory
-until [ \$(awk '/^MemFree/ { print int(\$2 / 1024) }' /proc/meminfo) -lt 200 ]; do sleep 0.1; done
+until [ \$(awk '/^MemFree/ { print int(\$2 / 1024) }' /proc/meminfo) -lt 300 ]; do sleep 0.1; done
 sleep 2
 $fill
 [ \$(stat -c %s /fill/file) = 536870912 ]"

@@ -1,8 +1,9 @@
 /*
- * virtio-balloon (virtio 1.2, 5.5): memory that the guest does without. Pages that it puts into the balloon, and free ones that it reports, are given back to the host, by a
- * thread (under virtual time where the driver kicks); they are zeros when they are touched again. The driver's statistics are asked for every now and then.
+ * virtio-balloon (virtio 1.2, 5.5): memory that the guest does without. Pages that it puts into the balloon are given back to the host where it kicks, one chain of them each
+ * time; free ones that it reports, which are many more, by a thread (under virtual time where it kicks, too). They are zeros when they are touched again. The driver's
+ * statistics are asked for every now and then.
  *
- * A chain is popped by who serves it, one at a time: a pause or a reset waits for one.
+ * The thread pops a chain when it serves it: a pause or a reset waits for one.
  */
 #include "devices/virtio/virtio.h"
 
@@ -21,7 +22,7 @@
 
 #define QUEUES	   5u
 #define AT_ONCE	   256u	 /* page numbers */
-#define PAGES_MOST 4096u /* page numbers in a chain: the drivers' most is 1,024 */
+#define PAGES_MOST 1024u /* page numbers in a chain: as many as drivers send */
 #define PART	   (2 * MIB)
 #define STAT_SIZE  10u
 
@@ -61,7 +62,7 @@ struct virtio_balloon {
 	pthread_mutex_t lock; /* what follows; taken with a queue's held */
 	pthread_cond_t changed;
 	bool kicked, busy, stops;
-	/* A chain that is under way is to come to its end: what it asks for is a favour. */
+	/* A report that is under way is to come to its end: what it asks for is a favour. */
 	_Atomic bool paused, queue_stops;
 };
 
@@ -124,27 +125,10 @@ static void serve_report(struct virtio_balloon *b, const struct virtio_chain *c)
 		give_back(b, c->in, c->in_count);
 }
 
-/* ---- queues ---- */
+/* ---- reports: the thread ---- */
 
-static void discard(struct virtio_queue *q, const struct virtio_chain *c)
-{
-	if (purpose_of(q) == INFLATE)
-		serve_inflate(of(q->virtio), c);
-	else
-		serve_report(of(q->virtio), c);
-}
-
-static bool is_request(struct virtio_queue *q, const struct virtio_chain *c)
-{
-	if (purpose_of(q) != INFLATE || c->out_size <= 4 * PAGES_MOST)
-		return true;
-	virtio_break(q->virtio, "%zu bytes of page numbers; at most %u are served", c->out_size, 4 * PAGES_MOST);
-	virtqueue_drop(q);
-	return false;
-}
-
-/* The queue's lock is held: the next chain. */
-static bool take_chain(struct virtio_balloon *b, struct virtio_queue *q, struct virtio_chain *c)
+/* The next chain. The queue's lock is held. */
+static bool take_report(struct virtio_balloon *b, struct virtio_queue *q, struct virtio_chain *c)
 {
 	if (b->paused)
 		return false;
@@ -152,10 +136,10 @@ static bool take_chain(struct virtio_balloon *b, struct virtio_queue *q, struct 
 		if (!virtqueue_want_kicks(q, true))
 			return false;
 	b->queue_stops = false;
-	return is_request(q, c);
+	return true;
 }
 
-/* In the thread. False: there is none. */
+/* False: there is none. */
 static bool serve_one(struct virtio_balloon *b, struct virtio_queue *q)
 {
 	struct iovec pieces[VIRTIO_MAX_PIECES];
@@ -163,13 +147,13 @@ static bool serve_one(struct virtio_balloon *b, struct virtio_queue *q)
 	bool there;
 
 	lock_take(&q->lock);
-	there = take_chain(b, q, &popped);
+	there = take_report(b, q, &popped);
 	if (there)
 		virtio_chain_copy(&c, &popped, pieces);
 	lock_drop(&q->lock);
 	if (!there)
 		return false;
-	discard(q, &c);
+	serve_report(b, &c);
 	lock_take(&q->lock);
 	virtqueue_push(q, &c, 0);
 	virtqueue_publish(q);
@@ -200,9 +184,8 @@ static void *balloon_thread(void *opaque)
 	while (wait_for_work(b))
 		for (unsigned n = 0; n < QUEUES; n++) {
 			struct virtio_queue *q = &b->virtio.queues[n];
-			enum purpose purpose = purpose_of(q);
 
-			while ((purpose == INFLATE || purpose == REPORTS) && serve_one(b, q))
+			while (purpose_of(q) == REPORTS && serve_one(b, q))
 				;
 		}
 	return NULL;
@@ -216,12 +199,32 @@ static void wake(struct virtio_balloon *b)
 	pthread_mutex_unlock(&b->lock);
 }
 
-static void serve_in_line(struct virtio_queue *q, const struct virtio_chain *c)
+/* ---- the other queues ---- */
+
+static void report_in_line(struct virtio_queue *q, const struct virtio_chain *c)
 {
-	if (!is_request(q, c))
-		return;
-	discard(q, c);
+	serve_report(of(q->virtio), c);
 	virtqueue_push(q, c, 0);
+}
+
+/* Drivers wait for one before they send the next. */
+static void kick_inflate(struct virtio_queue *q)
+{
+	struct virtio_chain c;
+
+	if (virtqueue_pop(q, &c)) {
+		if (c.out_size > 4 * PAGES_MOST) {
+			virtio_break(q->virtio, "%zu bytes of page numbers; at most %u are served", c.out_size,
+				     4 * PAGES_MOST);
+			virtqueue_drop(q);
+			return;
+		}
+		serve_inflate(of(q->virtio), &c);
+		virtqueue_push(q, &c, 0);
+		virtqueue_publish(q);
+	}
+	if (virtqueue_want_kicks(q, true))
+		virtqueue_later(q);
 }
 
 /* What is not in the balloon any more is there when it is touched. */
@@ -286,10 +289,10 @@ static void kick(struct virtio_queue *q)
 	switch (purpose_of(q)) {
 	case DEFLATE: virtqueue_serve(q, deflate); break;
 	case STATS: hear_stats(q); break;
-	case INFLATE:
+	case INFLATE: kick_inflate(q); break;
 	case REPORTS:
 		if (b->in_line)
-			virtqueue_serve(q, serve_in_line);
+			virtqueue_serve(q, report_in_line);
 		else
 			wake(b);
 		break;
