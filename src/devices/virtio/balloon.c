@@ -93,15 +93,23 @@ static void give_back(struct virtio_balloon *b, const struct iovec *pieces, unsi
 	}
 }
 
-static void inflate(struct virtio_balloon *b, const uint8_t *numbers, size_t count)
+static int compare(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Neighbours are given back together: a hole costs the host more than its pages. */
+static void inflate(struct virtio_balloon *b, uint32_t *numbers, size_t count)
 {
 	struct guest_mem *mem = b->virtio.device.bus->mem;
 	struct iovec pieces[AT_ONCE];
 	unsigned used = 0, wrong = 0;
 
+	qsort(numbers, count, sizeof(*numbers), compare);
 	for (size_t n = 0; n < count; n++)
-		if (mem_dma_map(mem, gpa((uint64_t)load_le32(numbers + 4 * n) << PAGE_SHIFT), PAGE_SIZE, true, pieces,
-				&used, AT_ONCE))
+		if (mem_dma_map(mem, gpa((uint64_t)numbers[n] << PAGE_SHIFT), PAGE_SIZE, true, pieces, &used, AT_ONCE))
 			wrong++;
 	if (wrong)
 		log_guest("virtio-balloon: %u pages that are no memory", wrong);
@@ -110,7 +118,7 @@ static void inflate(struct virtio_balloon *b, const uint8_t *numbers, size_t cou
 
 static void serve_inflate(struct virtio_balloon *b, const struct virtio_chain *c)
 {
-	uint8_t numbers[4 * AT_ONCE];
+	uint32_t numbers[AT_ONCE];
 
 	for (size_t at = 0; at + 4 <= c->out_size; at += sizeof(numbers))
 		inflate(b, numbers, virtio_chain_read(c, at, numbers, sizeof(numbers)) / 4);
