@@ -80,7 +80,8 @@ struct device_type {
 	_(virtio_port)                                                                                                 \
 	_(virtio_9p)                                                                                                   \
 	_(virtio_vsock)                                                                                                \
-	_(virtio_balloon)
+	_(virtio_balloon)                                                                                              \
+	_(virtio_pmem)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)

@@ -75,6 +75,8 @@ struct host_memory {
 	size_t size;
 };
 int host_memory_create(struct host_memory *, const char *name, size_t size, struct error *);
+/* Memory that is a file: its first `size` bytes, whole pages. fd: the file's, for reading alone where `readonly`; it is the memory's if this succeeds. */
+int host_memory_open(struct host_memory *, const char *name, int fd, size_t size, bool readonly, struct error *);
 void host_memory_destroy(struct host_memory *);
 /* Shows [offset, offset + size) of it, whole pages, at `at` too, in place of what is mapped there. 0 or -errno. */
 int host_memory_show(const struct host_memory *, size_t offset, size_t size, void *at);
@@ -178,6 +180,11 @@ void host_signal_pass_on(const struct sigaction *, int signal, siginfo_t *, void
  * a sentence names the memory. What: a constant string. host_memory_create() and ..._destroy() call these.
  */
 void host_backed_add(const void *base, size_t size, const char *what);
+/*
+ * Of a file, which others may cut: it gets its size back (what was lost is zeros), the access goes on, and a line says so. Where it cannot be changed, what is behind its
+ * end is shown as zeros.
+ */
+void host_backed_add_file(const void *base, size_t size, const char *what, int fd);
 void host_backed_remove(const void *base);
 
 /*

@@ -77,6 +77,18 @@ fail:
 	return rc;
 }
 
+int host_memory_open(struct host_memory *memory, const char *name, int fd, size_t size, bool readonly,
+		     struct error *err)
+{
+	void *base = mmap(NULL, size, readonly ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+	if (base == MAP_FAILED)
+		return refuse_mapping(name, size, err);
+	*memory = (struct host_memory){ .fd = fd, .base = base, .size = size };
+	host_backed_add_file(base, size, name, fd);
+	return 0;
+}
+
 void host_memory_destroy(struct host_memory *memory)
 {
 	if (!memory->base)

@@ -12,7 +12,8 @@
 #define CPUS	    2
 #define MAX_ACTIONS 400
 #define DISK_SIZE   (256u << 10)
-#define DEVICES	    4
+#define DEVICES	    7
+#define PMEM_SIZE   (2u << 20)
 #define QUEUE_SIZE  16
 /* Queue n's parts, and what it is to send */
 #define TABLES(n) (0x10000u + (n)*0x4000u)
@@ -85,14 +86,16 @@ static void power_on(struct pc *pc)
 	}
 }
 
-static void pc_create(struct pc *pc, int disk)
+static void pc_create(struct pc *pc, int disk, int file)
 {
 	void *cpus[CPUS] = { pc, pc };
-	char spec[128];
+	char spec[128], socket[64], pmem[64];
 	struct bus *bus;
 
 	snprintf(spec, sizeof(spec), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu", disk,
 		 pc->input.size & 1 ? "on" : "off", 1 + pc->input.size % 3);
+	snprintf(socket, sizeof(socket), "virtio-vsock,socket=unix:/tmp/fuzz_virtio.%d", (int)getpid());
+	snprintf(pmem, sizeof(pmem), "virtio-pmem,file=/proc/self/fd/%d", file);
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->mem = mem_create(MEM_MIN, NULL);
 	pc->bus = bus = bus_create(pc->mem, pc->clock, &pc->trace, NULL);
@@ -101,7 +104,10 @@ static void pc_create(struct pc *pc, int disk)
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-rng" }, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL) ||
 	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-port,name=fuzz" }, NULL) ||
-	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL))
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-net,net=none,queues=2" }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = socket }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = "virtio-balloon,stats=1" }, NULL) ||
+	    !device_plug(bus, NULL, &(struct device_request){ .spec = pmem }, NULL))
 		abort();
 	pc->hole = (struct mem_layer){
 		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
@@ -285,12 +291,12 @@ static void act(struct pc *pc, unsigned action)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pc pc = { .input = { data, size, 0 } };
-	int disk = memfd_create("disk", 0);
+	int disk = memfd_create("disk", 0), file = memfd_create("pmem", 0);
 
 	log_set_level(LOG_ERROR);
-	if (disk < 0 || ftruncate(disk, DISK_SIZE))
+	if (disk < 0 || ftruncate(disk, DISK_SIZE) || file < 0 || ftruncate(file, PMEM_SIZE))
 		abort();
-	pc_create(&pc, disk);
+	pc_create(&pc, disk, file);
 	for (unsigned n = 0; n < DEVICES; n++)
 		start(&pc, n);
 	for (unsigned i = 0; i < MAX_ACTIONS && pc.input.offset < pc.input.size; i++)
@@ -299,5 +305,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (lseek(disk, 0, SEEK_END) != DISK_SIZE)
 		abort();
 	close(disk);
+	close(file);
 	return 0;
 }

@@ -6,6 +6,7 @@
  * The thread pops a chain when it serves it: a pause or a reset waits for one.
  */
 #include "devices/virtio/virtio.h"
+#include "devices/virtio/worker.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -55,15 +56,9 @@ struct virtio_balloon {
 	vtime_t stats_period;
 	uint32_t wanted;	     /* pages, by the host */
 	_Atomic uint64_t given_back; /* bytes, so far */
-	/* The thread's */
-	bool in_line; /* virtual time: there is none */
-	pthread_t thread;
-	bool has_thread;
-	pthread_mutex_t lock; /* what follows; taken with a queue's held */
-	pthread_cond_t changed;
-	bool kicked, busy, stops;
-	/* A report that is under way is to come to its end: what it asks for is a favour. */
-	_Atomic bool paused, queue_stops;
+	bool in_line;		     /* virtual time: there is no worker */
+	struct virtio_worker worker;
+	_Atomic bool queue_stops; /* the report that is under way is to come to its end: it asks for a favour */
 };
 
 static struct virtio_balloon *of(struct virtio_device *v) { return (struct virtio_balloon *)v; }
@@ -84,7 +79,7 @@ static void give_back(struct virtio_balloon *b, const struct iovec *pieces, unsi
 	for (unsigned n = 0; n < count; n++) {
 		struct iovec part = pieces[n];
 
-		for (size_t left = part.iov_len; left && !b->paused && !b->queue_stops; left -= part.iov_len) {
+		for (size_t left = part.iov_len; left && !b->worker.paused && !b->queue_stops; left -= part.iov_len) {
 			part.iov_len = MIN(left, PART);
 			mem_dma_discard(mem, &part);
 			b->given_back += part.iov_len;
@@ -138,7 +133,7 @@ static void serve_report(struct virtio_balloon *b, const struct virtio_chain *c)
 /* The next chain. The queue's lock is held. */
 static bool take_report(struct virtio_balloon *b, struct virtio_queue *q, struct virtio_chain *c)
 {
-	if (b->paused)
+	if (b->worker.paused)
 		return false;
 	while (!virtqueue_pop(q, c))
 		if (!virtqueue_want_kicks(q, true))
@@ -169,42 +164,16 @@ static bool serve_one(struct virtio_balloon *b, struct virtio_queue *q)
 	return true;
 }
 
-static bool wait_for_work(struct virtio_balloon *b)
-{
-	bool stops;
-
-	pthread_mutex_lock(&b->lock);
-	b->busy = false;
-	pthread_cond_broadcast(&b->changed);
-	while (!b->stops && (b->paused || !b->kicked))
-		pthread_cond_wait(&b->changed, &b->lock);
-	b->kicked = false;
-	b->busy = true;
-	stops = b->stops;
-	pthread_mutex_unlock(&b->lock);
-	return !stops;
-}
-
-static void *balloon_thread(void *opaque)
+static void serve_reports(void *opaque)
 {
 	struct virtio_balloon *b = opaque;
 
-	while (wait_for_work(b))
-		for (unsigned n = 0; n < QUEUES; n++) {
-			struct virtio_queue *q = &b->virtio.queues[n];
+	for (unsigned n = 0; n < QUEUES; n++) {
+		struct virtio_queue *q = &b->virtio.queues[n];
 
-			while (purpose_of(q) == REPORTS && serve_one(b, q))
-				;
-		}
-	return NULL;
-}
-
-static void wake(struct virtio_balloon *b)
-{
-	pthread_mutex_lock(&b->lock);
-	b->kicked = true;
-	pthread_cond_broadcast(&b->changed);
-	pthread_mutex_unlock(&b->lock);
+		while (purpose_of(q) == REPORTS && serve_one(b, q))
+			;
+	}
 }
 
 /* ---- the other queues ---- */
@@ -227,6 +196,7 @@ static void kick_inflate(struct virtio_queue *q)
 			virtqueue_drop(q);
 			return;
 		}
+		of(q->virtio)->queue_stops = false; /* an earlier one's */
 		serve_inflate(of(q->virtio), &c);
 		virtqueue_push(q, &c, 0);
 		virtqueue_publish(q);
@@ -302,7 +272,7 @@ static void kick(struct virtio_queue *q)
 		if (b->in_line)
 			virtqueue_serve(q, report_in_line);
 		else
-			wake(b);
+			virtio_worker_kick(&b->worker);
 		break;
 	}
 }
@@ -327,6 +297,7 @@ static void config_written(struct virtio_device *v, unsigned offset, unsigned si
 
 /* ---- virtio_ops ---- */
 
+/* The statistics are the last that were heard: drivers reset their devices when a system goes down. */
 static void balloon_reset(struct virtio_device *v)
 {
 	struct virtio_balloon *b = of(v);
@@ -338,7 +309,6 @@ static void balloon_reset(struct virtio_device *v)
 	lock_take(&q->lock);
 	timer_disarm(&b->stats_timer);
 	b->stats_due = VTIME_NEVER;
-	b->stats_known = 0;
 	lock_drop(&q->lock);
 }
 
@@ -350,22 +320,8 @@ static void balloon_loaded(struct virtio_device *v)
 
 static void queue_stops(struct virtio_queue *q) { of(q->virtio)->queue_stops = true; }
 
-static void balloon_pause(struct virtio_device *v)
-{
-	struct virtio_balloon *b = of(v);
-
-	pthread_mutex_lock(&b->lock);
-	b->paused = true;
-	while (b->busy)
-		pthread_cond_wait(&b->changed, &b->lock);
-	pthread_mutex_unlock(&b->lock);
-}
-
-static void balloon_resume(struct virtio_device *v)
-{
-	of(v)->paused = false;
-	wake(of(v)); /* what was interrupted goes on */
-}
+static void balloon_pause(struct virtio_device *v) { virtio_worker_pause(&of(v)->worker); }
+static void balloon_resume(struct virtio_device *v) { virtio_worker_resume(&of(v)->worker); }
 
 static const struct virtio_ops balloon_ops = {
 	.id = VIRTIO_ID_BALLOON,
@@ -385,16 +341,8 @@ static void balloon_destroy(struct device *device)
 {
 	struct virtio_balloon *b = (struct virtio_balloon *)device;
 
-	if (b->has_thread) {
-		pthread_mutex_lock(&b->lock);
-		b->stops = true;
-		pthread_cond_broadcast(&b->changed);
-		pthread_mutex_unlock(&b->lock);
-		pthread_join(b->thread, NULL);
-	}
+	virtio_worker_end(&b->worker);
 	timer_disarm(&b->stats_timer);
-	pthread_cond_destroy(&b->changed);
-	pthread_mutex_destroy(&b->lock);
 	virtio_fini(&b->virtio);
 	free(b);
 }
@@ -434,8 +382,6 @@ static int balloon_create(struct bus *bus, const void *options, struct error *er
 	if (!b)
 		return error_set_errno(err, ENOMEM, "virtio-balloon");
 	virtio_init(&b->virtio, bus, "virtio-balloon", &balloon_device_ops, &balloon_ops);
-	pthread_mutex_init(&b->lock, NULL);
-	pthread_cond_init(&b->changed, NULL);
 	timer_init(&b->stats_timer, bus->clock, "virtio-balloon", ask_for_stats, b);
 	b->virtio.offered |= F_STATS | F_DEFLATE_ON_OOM | F_PAGE_POISON | F_REPORTING;
 	b->virtio.config_size = CONFIG_SIZE;
@@ -444,17 +390,13 @@ static int balloon_create(struct bus *bus, const void *options, struct error *er
 	b->wanted = (uint32_t)(o->size << 20 >> PAGE_SHIFT);
 	b->stats_period = o->stats * NS_PER_S;
 	b->stats_due = VTIME_NEVER;
-	atomic_init(&b->paused, true);
 	b->in_line = clock_kind(bus->clock) == CLOCK_VIRTUAL;
 	for (unsigned n = 0; !rc && n < QUEUES; n++)
 		rc = virtio_add_queue(&b->virtio, VIRTIO_QUEUE_SIZE, kick, err);
 	b->stats_timer.lock = &b->virtio.queues[STATS].lock;
 	if (!rc && !b->in_line)
-		rc = host_thread_create(&b->thread, "balloon", balloon_thread, b, err);
-	if (rc)
-		return rc;
-	b->has_thread = !b->in_line;
-	return virtio_plug(&b->virtio, &(struct virtio_options){ .legacy = o->legacy }, err);
+		rc = virtio_worker_start(&b->worker, "balloon", serve_reports, b, err);
+	return rc ? rc : virtio_plug(&b->virtio, &(struct virtio_options){ .legacy = o->legacy }, err);
 }
 
 const struct device_type virtio_balloon_type = {
