@@ -249,7 +249,7 @@ static int show(struct virtio_pmem *p, uint64_t size, struct error *err)
 
 static int open_memory(struct virtio_pmem *p, const struct pmem_options *o, struct error *err)
 {
-	uint64_t size;
+	uint64_t size = 0;
 	int fd;
 
 	if (!o->file || !*o->file)
