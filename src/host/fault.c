@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "host/host.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -55,22 +56,31 @@ static bool show_zeros(uint64_t at)
 	return mmap(page, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page;
 }
 
-/* Is a file shorter than it was? The access may be by any mapping of it. False: not by this. */
+/* Of this thread: where it tries again because another thread has repaired something; 0: nowhere. */
+static _Thread_local uint64_t tries_again;
+
+/* Is a file shorter than it was? The access may be by any mapping of it. False: it is not that. */
 static bool repair(uint64_t at)
 {
-	bool repaired = false;
+	bool repaired = false, by_another = false;
 
 	for (size_t n = 0; n < MAX_BACKED; n++) {
 		uint64_t size = atomic_load(&backed[n].size);
 		struct stat st;
 
-		if (!size || backed[n].fd < 0 || fstat(backed[n].fd, &st) || (uint64_t)st.st_size >= size)
+		if (!size || backed[n].fd < 0 || fstat(backed[n].fd, &st))
 			continue;
+		if ((uint64_t)st.st_size >= size) {
+			by_another |= atomic_load(&backed[n].cut);
+			continue;
+		}
 		repaired |= !ftruncate(backed[n].fd, (off_t)size) || show_zeros(at);
 		if (!atomic_exchange(&backed[n].cut, true))
 			complain("somebody has cut a file; what was behind its end is zeros now: ", backed[n].what);
 	}
-	return repaired;
+	by_another &= !repaired && tries_again != at;
+	tries_again = by_another ? at : 0;
+	return repaired || by_another;
 }
 
 static void on_bus_error(int signal, siginfo_t *info, void *context)
@@ -78,8 +88,14 @@ static void on_bus_error(int signal, siginfo_t *info, void *context)
 	uint64_t at = (uint64_t)(uintptr_t)info->si_addr;
 	bool hardware = info->si_code == BUS_MCEERR_AR || info->si_code == BUS_MCEERR_AO;
 
-	if (info->si_code == BUS_ADRERR && repair(at))
-		return;
+	if (info->si_code == BUS_ADRERR) {
+		int code = errno;
+		bool repaired = repair(at);
+
+		errno = code;
+		if (repaired)
+			return;
+	}
 	for (size_t n = 0; n < MAX_BACKED && (hardware || info->si_code == BUS_ADRERR); n++) {
 		if (at - atomic_load(&backed[n].base) >= atomic_load(&backed[n].size))
 			continue;
