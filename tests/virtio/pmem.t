@@ -6,7 +6,7 @@ kernel=generic
 need_modules
 
 # The drivers of file systems came later to what is fetched.
-has_dax() { grep -aqF crc32c_generic.ko "$guest/generic-modules/modules.cpio" && command -v mke2fs >/dev/null; }
+has_dax() { cpio -it --quiet <"$guest/generic-modules/modules.cpio" | grep -q 'crc32c_generic.ko$' && command -v mke2fs >/dev/null; }
 no_dax="no mke2fs, or no driver of ext4: remove the folder generic-modules of the cache, run scripts/get-guest.sh"
 # dax NAME FUNCTION...: a check that needs them.
 dax() {
