@@ -84,6 +84,12 @@ void block_drain(struct block *);
 /* Drains; what was written and not flushed is written down. NULL is fine. */
 void block_close(struct block *);
 
+/*
+ * Who opens a file for what, told to others as QEMU does: -EBUSY with a sentence, if one of them does not go with it. block_open() does so; for files that are used
+ * otherwise. The lock is the descriptor's.
+ */
+int file_lock(int fd, const char *path, bool readonly, struct error *);
+
 #include "block/image.h"
 
 #endif

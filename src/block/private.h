@@ -64,9 +64,6 @@ int file_set_size(struct file *, uint64_t size);
 /* Are there holes from `offset` on, or data, and for how many bytes (of `size`)? What cannot be found out is data. */
 bool file_has_data(struct file *, uint64_t offset, uint64_t size, uint64_t *length);
 
-/* ---- lock.c: who opens a file for what, told to others as QEMU does ---- */
-int file_lock(int fd, const char *path, bool readonly, struct error *);
-
 /* ---- layers ---- */
 
 enum image_content {

@@ -82,7 +82,10 @@ struct device_type {
 	_(virtio_net)                                                                                                  \
 	_(virtio_console)                                                                                              \
 	_(virtio_port)                                                                                                 \
-	_(virtio_9p)
+	_(virtio_9p)                                                                                                   \
+	_(virtio_vsock)                                                                                                \
+	_(virtio_balloon)                                                                                              \
+	_(virtio_pmem)
 
 #define _(name) extern const struct device_type name##_type;
 DEVICE_TYPES(_)
@@ -129,6 +132,36 @@ uint32_t virtio_mmio_windows(struct bus *);
 bool coprocessor_error(struct bus *, bool asserted);
 /* Press the power button (SCI); in the thread that plugs and unplugs devices. */
 void piix_power_button(struct bus *);
+
+/* virtio-balloon, whose functions are called in the thread that plugs and unplugs devices. _(enum suffix, name) of what drivers tell of a guest, virtio 1.2, 5.5.6.5 */
+#define BALLOON_STAT_NAMES(_)                                                                                          \
+	_(SWAP_IN, "bytes swapped in")                                                                                 \
+	_(SWAP_OUT, "bytes swapped out")                                                                               \
+	_(MAJOR_FAULTS, "major page faults")                                                                           \
+	_(MINOR_FAULTS, "minor page faults")                                                                           \
+	_(FREE, "bytes unused")                                                                                        \
+	_(TOTAL, "bytes of memory")                                                                                    \
+	_(AVAILABLE, "bytes available")                                                                                \
+	_(CACHES, "bytes of disk caches")                                                                              \
+	_(HUGE_ALLOCATED, "huge pages allocated")                                                                      \
+	_(HUGE_FAILED, "huge pages not to be had")
+enum balloon_stat {
+#define _(id, name) BALLOON_STAT_##id,
+	BALLOON_STAT_NAMES(_)
+#undef _
+		BALLOON_STATS
+};
+struct balloon_info {
+	uint64_t wanted, actual; /* bytes in the balloon */
+	uint64_t given_back;	 /* bytes, ever: of the balloon, and free ones */
+	uint32_t stats_known;	 /* bits of those that the driver has told */
+	uint64_t stats[BALLOON_STATS];
+};
+/* How many bytes, whole pages, the guest is to do without from now on. -ENOENT: there is no balloon. */
+int balloon_set(struct bus *, uint64_t bytes, struct error *);
+int balloon_query(struct bus *, struct balloon_info *, struct error *);
+/* Nothing, if there is no balloon. */
+void balloon_print(struct bus *, FILE *);
 
 /* ---- fixed places that boot/'s tables and the devices agree on ---- */
 

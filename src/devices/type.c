@@ -51,13 +51,24 @@ static const struct device_type *find_type(const char *spec, struct error *err)
 	return NULL;
 }
 
+/* Names are fields of C's in the table: what is _ there is written -. */
+static bool is_name(const char *field, const char *name, size_t length)
+{
+	if (strlen(field) != length)
+		return false;
+	for (size_t n = 0; n < length; n++)
+		if (field[n] != name[n] && !(field[n] == '_' && name[n] == '-'))
+			return false;
+	return true;
+}
+
 static const struct device_option *find_option(const struct device_type *type, const char *name, size_t length,
 					       struct error *err)
 {
 	struct words names = { "", 0 };
 
 	for (const struct device_option *o = type->options; o && o->name; o++) {
-		if (strlen(o->name) == length && !strncmp(o->name, name, length))
+		if (is_name(o->name, name, length))
 			return o;
 		add_word(&names, o->name);
 	}
@@ -359,6 +370,8 @@ static void print_option(const struct device_option *o, FILE *out)
 		snprintf(left, sizeof(left), "%s=%" PRIu64 "..%" PRIu64, o->name, o->least, o->most);
 	else
 		snprintf(left, sizeof(left), "%s=%s", o->name, kinds[o->kind]);
+	for (char *c = left; (c = strchr(c, '_')); c++)
+		*c = '-';
 	fprintf(out, "  %-24s %s", left, o->help);
 	if (o->by_default)
 		fprintf(out, " (default %s)", o->by_default);

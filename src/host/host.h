@@ -75,6 +75,8 @@ struct host_memory {
 	size_t size;
 };
 int host_memory_create(struct host_memory *, const char *name, size_t size, struct error *);
+/* Memory that is a file: its first `size` bytes, whole pages. fd: the file's, for reading alone where `readonly`; it is the memory's if this succeeds. */
+int host_memory_open(struct host_memory *, const char *name, int fd, size_t size, bool readonly, struct error *);
 void host_memory_destroy(struct host_memory *);
 /* Shows [offset, offset + size) of it, whole pages, at `at` too, in place of what is mapped there. 0 or -errno. */
 int host_memory_show(const struct host_memory *, size_t offset, size_t size, void *at);
@@ -84,8 +86,8 @@ int host_memory_show(const struct host_memory *, size_t offset, size_t size, voi
  * size, if all are zeros from there on. Looking does not make the host provide memory.
  */
 size_t host_memory_data(const struct host_memory *, size_t offset, size_t *size);
-/* All zeros, and given back to the host. Other mappings of it see that too. */
-void host_memory_clear(const struct host_memory *);
+/* [offset, offset + size), whole pages: zeros, and given back to the host. Other mappings of it see that too. */
+void host_memory_clear(const struct host_memory *, size_t offset, size_t size);
 
 /*
  * Memory for generated code, mapped twice: `write` (never executable) and `exec` (never writable). The same offset in
@@ -125,7 +127,7 @@ struct host_listener {
 	dev_t device;
 	ino_t inode;
 };
-/* In place of a socket that an earlier process left behind; never of another file, nor of a socket in use. */
+/* In place of a socket that an earlier process left behind; never of another file, nor of a socket in use. Only this user may connect. */
 int host_unix_listen(struct host_listener *, const char *path, struct error *);
 /* Closes it, and removes its file. */
 void host_unix_unlisten(struct host_listener *);
@@ -178,6 +180,11 @@ void host_signal_pass_on(const struct sigaction *, int signal, siginfo_t *, void
  * a sentence names the memory. What: a constant string. host_memory_create() and ..._destroy() call these.
  */
 void host_backed_add(const void *base, size_t size, const char *what);
+/*
+ * Of a file, which others may cut: it gets its size back (what was lost is zeros), the access goes on, and a line says so. Where it cannot be changed, what is behind its
+ * end is shown as zeros.
+ */
+void host_backed_add_file(const void *base, size_t size, const char *what, int fd);
 void host_backed_remove(const void *base);
 
 /*

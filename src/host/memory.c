@@ -77,6 +77,18 @@ fail:
 	return rc;
 }
 
+int host_memory_open(struct host_memory *memory, const char *name, int fd, size_t size, bool readonly,
+		     struct error *err)
+{
+	void *base = mmap(NULL, size, readonly ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+	if (base == MAP_FAILED)
+		return refuse_mapping(name, size, err);
+	*memory = (struct host_memory){ .fd = fd, .base = base, .size = size };
+	host_backed_add_file(base, size, name, fd);
+	return 0;
+}
+
 void host_memory_destroy(struct host_memory *memory)
 {
 	if (!memory->base)
@@ -112,10 +124,10 @@ size_t host_memory_data(const struct host_memory *memory, size_t offset, size_t 
 	return (size_t)start;
 }
 
-void host_memory_clear(const struct host_memory *memory)
+void host_memory_clear(const struct host_memory *memory, size_t offset, size_t size)
 {
-	if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)memory->size))
-		memset(memory->base, 0, memory->size);
+	if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size))
+		memset(memory->base + offset, 0, size);
 }
 
 /*

@@ -77,6 +77,7 @@ int host_unix_listen(struct host_listener *listener, const char *path, struct er
 	listener->fd = create_socket(err);
 	if (listener->fd < 0)
 		return listener->fd;
+	(void)fchmod(listener->fd, S_IRUSR | S_IWUSR); /* its file will have that mode */
 	if (bind(listener->fd, (const struct sockaddr *)&address, sizeof(address))) {
 		rc = error_set_errno(err, errno, "cannot bind a socket to '%s'", path);
 	} else {

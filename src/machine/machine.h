@@ -91,6 +91,9 @@ void machine_power_button(struct machine *);
  */
 int machine_plug(struct machine *, const struct device_request *, struct error *);
 int machine_unplug(struct machine *, const char *name, unsigned instance, struct error *);
+/* balloon_set() and balloon_query(), likewise. */
+int machine_set_balloon(struct machine *, uint64_t bytes, struct error *);
+int machine_query_balloon(struct machine *, struct balloon_info *, struct error *);
 /* While it does not run. */
 int machine_read_memory(struct machine *, gpa_t, void *, size_t, struct error *);
 /*

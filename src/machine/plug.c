@@ -65,6 +65,8 @@ struct change {
 	const struct device_request *request;
 	const char *name;
 	unsigned instance;
+	uint64_t balloon;
+	struct balloon_info *info;
 	struct error *err;
 	int rc;
 };
@@ -102,6 +104,20 @@ static void unplug_one(struct machine *m, void *arg)
 	bus_unlock(m->bus);
 }
 
+static void set_balloon(struct machine *m, void *arg)
+{
+	struct change *c = arg;
+
+	c->rc = balloon_set(m->bus, c->balloon, c->err);
+}
+
+static void query_balloon(struct machine *m, void *arg)
+{
+	struct change *c = arg;
+
+	c->rc = balloon_query(m->bus, c->info, c->err);
+}
+
 static int change(struct machine *m, void (*fn)(struct machine *, void *), struct change c, struct error *err)
 {
 	struct error ignored;
@@ -119,4 +135,14 @@ int machine_plug(struct machine *m, const struct device_request *request, struct
 int machine_unplug(struct machine *m, const char *name, unsigned instance, struct error *err)
 {
 	return change(m, unplug_one, (struct change){ .name = name, .instance = instance }, err);
+}
+
+int machine_set_balloon(struct machine *m, uint64_t bytes, struct error *err)
+{
+	return change(m, set_balloon, (struct change){ .balloon = bytes }, err);
+}
+
+int machine_query_balloon(struct machine *m, struct balloon_info *info, struct error *err)
+{
+	return change(m, query_balloon, (struct change){ .info = info }, err);
 }

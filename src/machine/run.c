@@ -284,6 +284,7 @@ void machine_print_stats(struct machine *m, FILE *out)
 			(unsigned long long)m->bus->ticks.late, (unsigned long long)m->bus->ticks.reinjected,
 			(unsigned long long)m->bus->ticks.given_up);
 	overhead_print(&m->mem->overhead, out);
+	balloon_print(m->bus, out);
 	for (unsigned i = 0; m->engine.ops->stats && i < m->cpu_count; i++)
 		m->engine.ops->stats(m->cpus[i].cpu, out);
 }

@@ -114,3 +114,18 @@ void mem_dma_written(struct guest_mem *mem, const void *host, size_t len)
 		len -= part;
 	}
 }
+
+void mem_dma_discard(struct guest_mem *mem, const struct iovec *piece)
+{
+	const struct host_memory *ram = &mem->ram.file;
+	size_t offset = (size_t)((const uint8_t *)piece->iov_base - ram->base), start, end;
+
+	if (offset >= ram->size)
+		return;
+	start = align_up(offset, PAGE_SIZE);
+	end = align_down(offset + piece->iov_len, PAGE_SIZE);
+	if (start >= end)
+		return;
+	host_memory_clear(ram, start, end - start);
+	mem_dma_written(mem, ram->base + start, end - start);
+}

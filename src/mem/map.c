@@ -63,11 +63,9 @@ static void insert_memory(struct guest_mem *mem, struct memory *memory)
 	list_insert_before(&other->node, &memory->node);
 }
 
-int memory_init(struct guest_mem *mem, struct memory *memory, enum memory_kind kind, const char *name, uint64_t size,
-		struct error *err)
+static int name_memory(struct guest_mem *mem, struct memory *memory, enum memory_kind kind, const char *name,
+		       uint64_t size, struct error *err)
 {
-	int rc;
-
 	if (!size || size & (PAGE_SIZE - 1))
 		return error_set(err, EINVAL, "memory '%s' of %" PRIu64 " bytes: expected whole pages of %u bytes",
 				 name, size, PAGE_SIZE);
@@ -78,10 +76,41 @@ int memory_init(struct guest_mem *mem, struct memory *memory, enum memory_kind k
 	if (memory->first == UINT64_MAX)
 		return error_set(err, ENOSPC, "memory '%s' of %" PRIu64 " KiB: devices have %" PRIu64 " MiB in all",
 				 name, size >> 10, (uint64_t)MEM_MAX_OTHER >> 20);
-	rc = host_memory_create(&memory->file, name, size, err);
+	return 0;
+}
+
+int memory_init(struct guest_mem *mem, struct memory *memory, enum memory_kind kind, const char *name, uint64_t size,
+		struct error *err)
+{
+	int rc = name_memory(mem, memory, kind, name, size, err);
+
+	if (!rc)
+		rc = host_memory_create(&memory->file, name, size, err);
 	if (!rc)
 		insert_memory(mem, memory);
 	return rc;
+}
+
+/* Files may be large: what is known of each page counts. */
+static int open_memory(struct guest_mem *mem, struct memory *memory, int fd, uint64_t size, struct error *err)
+{
+	uint64_t records = overhead_of_pages(size);
+	int rc;
+
+	if (!overhead_take(&mem->overhead, OVERHEAD_PAGES, records))
+		return error_set(err, ENOMEM,
+				 "records of %" PRIu64 " MiB take %" PRIu64
+				 " MiB beyond the guest's memory; --overhead says "
+				 "how much may be taken",
+				 size >> 20, (records >> 20) + 1);
+	rc = host_memory_open(&memory->file, memory->name, fd, size, memory->kind == MEMORY_KIND_ROM, err);
+	if (rc) {
+		overhead_give(&mem->overhead, OVERHEAD_PAGES, records);
+		return rc;
+	}
+	memory->records = records;
+	insert_memory(mem, memory);
+	return 0;
 }
 
 void memory_fini(struct guest_mem *mem, struct memory *memory)
@@ -94,6 +123,7 @@ void memory_fini(struct guest_mem *mem, struct memory *memory)
 		atomic_store(&page->direct, 0);
 	}
 	origin_forget(mem, memory);
+	overhead_give(&mem->overhead, OVERHEAD_PAGES, memory->records);
 	list_remove(&memory->node);
 	host_memory_destroy(&memory->file);
 }
@@ -108,6 +138,22 @@ struct memory *memory_create(struct guest_mem *mem, enum memory_kind kind, const
 		return NULL;
 	}
 	if (memory_init(mem, memory, kind, name, size, err)) {
+		free(memory);
+		return NULL;
+	}
+	return memory;
+}
+
+struct memory *memory_create_of(struct guest_mem *mem, enum memory_kind kind, const char *name, int fd, uint64_t size,
+				struct error *err)
+{
+	struct memory *memory = calloc(1, sizeof(*memory));
+
+	if (!memory) {
+		error_set_errno(err, ENOMEM, "memory '%s'", name);
+		return NULL;
+	}
+	if (name_memory(mem, memory, kind, name, size, err) || open_memory(mem, memory, fd, size, err)) {
 		free(memory);
 		return NULL;
 	}
@@ -186,6 +232,18 @@ void mem_layer_remove(struct guest_mem *mem, struct mem_layer *layer)
 		atomic_store(&mem->stale, true);
 	}
 	pthread_mutex_unlock(&mem->layers_lock);
+}
+
+uint64_t mem_top(struct guest_mem *mem)
+{
+	const struct mem_layer *layer;
+	uint64_t top = 0;
+
+	pthread_mutex_lock(&mem->layers_lock);
+	list_for_each (layer, &mem->layers, node)
+		top = MAX(top, layer->start + layer->size);
+	pthread_mutex_unlock(&mem->layers_lock);
+	return top;
 }
 
 /* ---- the flat list ---- */

@@ -20,8 +20,9 @@
 /* The PC's hole below 4 GiB: RAM beyond this goes above 4 GiB. */
 #define MEM_LOW_TOP   0xc0000000ull
 #define MEM_HIGH_BASE 0x100000000ull
-/* Bytes of RAM a machine may have: they end within the processor's 40 bits of physical address (CPU_PHYS_BITS). */
-#define MEM_MAX ((1ull << 40) - (MEM_HIGH_BASE - MEM_LOW_TOP))
+/* The end of all addresses (CPU_PHYS_BITS), and bytes of RAM a machine may have: they end there. */
+#define MEM_TOP (1ull << 40)
+#define MEM_MAX (MEM_TOP - (MEM_HIGH_BASE - MEM_LOW_TOP))
 #define MEM_MIN (1ull << 20)
 
 /*
@@ -70,6 +71,8 @@ void overhead_init(struct overhead *, uint64_t limit, uint64_t ram, unsigned cpu
 bool overhead_take(struct overhead *, enum overhead_kind, uint64_t size);
 void overhead_give(struct overhead *, enum overhead_kind, uint64_t size);
 static inline uint64_t overhead_left(const struct overhead *o) { return o->limit - atomic_load(&o->taken); }
+/* What is known of so many bytes of guest memory. */
+uint64_t overhead_of_pages(uint64_t size);
 void overhead_print(const struct overhead *, FILE *);
 
 /* ---- map.c: memories, and which addresses show them ---- */
@@ -82,6 +85,7 @@ enum memory_kind {
 	MEMORY_KIND_ROM,    /* writes are dropped */
 	MEMORY_KIND_VIDEO,  /* a frame buffer */
 	MEMORY_KIND_DEVICE, /* a device's: its BAR shows it */
+	MEMORY_KIND_FILE,   /* a file of the host's, whose contents are its own: no part of a saved machine */
 };
 
 /*
@@ -102,6 +106,7 @@ struct memory {
 	unsigned instance;
 	struct host_memory file;
 	uint64_t first;
+	uint64_t records; /* bytes of the overhead that its pages' take; of RAM, and of small ones: none of its own */
 	/* origin.c */
 	struct mem_origin origin;
 	_Atomic uint64_t *absent; /* bit a page: it is still its origin's; NULL: there never was one */
@@ -135,7 +140,7 @@ struct mem_region {
 #define MEM_MAX_LAYERS 128
 #define MEM_MAX_ROMS   8
 /* Besides RAM, all memories together. */
-#define MEM_MAX_OTHER (1ull << 30)
+#define MEM_MAX_OTHER (16ull << 30)
 
 struct mem_map {
 	unsigned count;
@@ -211,6 +216,9 @@ int mem_add_rom(struct guest_mem *, gpa_t start, const uint8_t *contents, uint64
 
 /* Memory of whole pages, zeros. It is the first instance of its name that is free, as devices are. NULL on error. Before vCPUs run, or while they stand between instructions. */
 struct memory *memory_create(struct guest_mem *, enum memory_kind, const char *name, uint64_t size, struct error *);
+/* The same of a file: its first `size` bytes. kind: MEMORY_KIND_ROM, opened for reading alone, or _FILE. fd is the memory's if this succeeds. */
+struct memory *memory_create_of(struct guest_mem *, enum memory_kind, const char *name, int fd, uint64_t size,
+				struct error *);
 /* Nothing shows it any more, and mem_commit() was since. */
 void memory_destroy(struct guest_mem *, struct memory *);
 
@@ -222,6 +230,8 @@ static inline bool mem_is_stale(const struct guest_mem *mem)
 {
 	return atomic_load_explicit(&mem->stale, memory_order_relaxed);
 }
+/* Nothing is shown from here on. */
+uint64_t mem_top(struct guest_mem *);
 /*
  * Make the map what the layers say. All vCPUs stopped (vcpu_env.exclusive); code that was decoded from what changes is forgotten, listeners are told.
  * A vCPU that was in the middle of an access may still do it to what was there.
@@ -263,6 +273,11 @@ int mem_dma_map(struct guest_mem *, gpa_t addr, size_t len, bool write, struct i
 		unsigned room);
 /* What mem_note_write() is for other writes: bytes at these addresses, which are of one piece, were written. */
 void mem_dma_written(struct guest_mem *, const void *host, size_t len);
+/*
+ * A piece as mem_dma_map() gives it for writing: its whole pages of guest RAM hold zeros from now on, and the host has their memory until they are touched again. Other
+ * memories' stay as they are.
+ */
+void mem_dma_discard(struct guest_mem *, const struct iovec *piece);
 
 /*
  * Places where two pages are shown one behind the other; one thread's. NULL: no memory, which mem_pair() takes. What a pair needs of the

@@ -26,7 +26,9 @@
  * struct mem_page, the windows' records and bits (engine/bt/window.c), the host's page tables of the mapping that C uses: 16, 4 and 8 bytes
  * a page, and little else.
  */
-static uint64_t page_records(uint64_t ram) { return (ram >> PAGE_SHIFT) * 29 + MIB; }
+uint64_t overhead_of_pages(uint64_t size) { return (size >> PAGE_SHIFT) * 29; }
+
+static uint64_t page_records(uint64_t ram) { return overhead_of_pages(ram) + MIB; }
 
 static uint64_t code_by_default(unsigned cpus)
 {

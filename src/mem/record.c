@@ -241,7 +241,7 @@ static void load_runs(struct guest_mem *mem, struct memory *memory, struct reade
 	struct run run;
 
 	origin_forget(mem, memory);
-	host_memory_clear(&memory->file);
+	host_memory_clear(&memory->file, 0, memory->file.size);
 	do {
 		const uint8_t *data = take_run(reader, &run);
 

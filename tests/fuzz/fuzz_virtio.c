@@ -12,9 +12,10 @@
 #define CPUS	    2
 #define MAX_ACTIONS 400
 #define DISK_SIZE   (256u << 10)
-#define DEVICES	    5
+#define DEVICES	    8
 #define SCSI	    4
 #define DISKS	    3
+#define PMEM_SIZE   (2u << 20)
 #define QUEUE_SIZE  16
 #define PACKED_SIZE 7
 /* Queue n's parts, and what it is to send */
@@ -108,10 +109,10 @@ static bool plug(struct pc *pc, const char *what)
 	return plug_plain(pc, spec);
 }
 
-static void pc_create(struct pc *pc, const int disks[DISKS])
+static void pc_create(struct pc *pc, const int disks[DISKS], int file)
 {
 	void *cpus[CPUS] = { pc, pc };
-	char disk[128], scsi_disk[128], scsi_cd[128];
+	char disk[128], scsi_disk[128], scsi_cd[128], socket[64], pmem[64];
 	struct bus *bus;
 
 	snprintf(disk, sizeof(disk), "virtio-blk,file=/proc/self/fd/%d,format=raw,discard=%s,queues=%zu", disks[0],
@@ -121,13 +122,16 @@ static void pc_create(struct pc *pc, const int disks[DISKS])
 	snprintf(scsi_cd, sizeof(scsi_cd), "scsi-cd,file=/proc/self/fd/%d", disks[2]);
 	pc->mmio = pc->input.size & 2;
 	pc->may_be_packed = pc->input.size & 4;
+	snprintf(socket, sizeof(socket), "virtio-vsock,socket=unix:/tmp/fuzz_virtio.%d", (int)getpid());
+	snprintf(pmem, sizeof(pmem), "virtio-pmem,file=/proc/self/fd/%d", file);
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->mem = mem_create(MEM_MIN, NULL);
 	pc->bus = bus = bus_create(pc->mem, pc->clock, &pc->trace, NULL);
 	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
 	    piix_type.create(bus, NULL, NULL) || !plug(pc, "virtio-rng") || !plug(pc, disk) ||
 	    !plug(pc, "virtio-port,name=fuzz") || !plug(pc, "virtio-net,net=none,queues=2") ||
-	    !plug(pc, "virtio-scsi") || !plug_plain(pc, scsi_disk) || !plug_plain(pc, scsi_cd))
+	    !plug(pc, "virtio-scsi") || !plug(pc, socket) || !plug(pc, "virtio-balloon,stats=1") || !plug(pc, pmem) ||
+	    !plug_plain(pc, scsi_disk) || !plug_plain(pc, scsi_cd))
 		abort();
 	pc->hole = (struct mem_layer){
 		.start = TABLES(0), .size = PAGE_SIZE, .priority = MEM_PRIORITY_SHADOW, .reads = true, .writes = true
@@ -423,7 +427,7 @@ static void act(struct pc *pc, unsigned action)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct pc pc = { .input = { data, size, 0 } };
-	int disks[DISKS];
+	int disks[DISKS], file = memfd_create("pmem", 0);
 
 	log_set_level(LOG_ERROR);
 	for (unsigned n = 0; n < DISKS; n++) {
@@ -431,7 +435,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (disks[n] < 0 || ftruncate(disks[n], DISK_SIZE))
 			abort();
 	}
-	pc_create(&pc, disks);
+	if (file < 0 || ftruncate(file, PMEM_SIZE))
+		abort();
+	pc_create(&pc, disks, file);
 	for (unsigned n = 0; n < DEVICES; n++)
 		start(&pc, n);
 	for (unsigned i = 0; i < MAX_ACTIONS && pc.input.offset < pc.input.size; i++)
@@ -442,5 +448,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 		close(disks[n]);
 	}
+	close(file);
 	return 0;
 }

@@ -181,13 +181,50 @@ static void pages_are_fetched_before(void **state)
 	mem_destroy(mem);
 }
 
+/* ---- what is given back ---- */
+
+static void discarded_pages_are_zeros(void **state)
+{
+	struct guest_mem *mem = mem_create(4 * MIB, NULL);
+	struct memory *other = memory_create(mem, MEMORY_KIND_VIDEO, "block", MIB, NULL);
+	struct pieces p = { .count = 0 };
+	uint8_t *ram = mem->ram.file.base;
+	uint64_t bitmap[4 * MIB / PAGE_SIZE / 64];
+	struct iovec piece = { other->file.base, MIB };
+	size_t size;
+
+	(void)state;
+	memset(ram, 1, 4 * MIB);
+	memset(other->file.base, 1, MIB);
+	mem_dirty_start(mem);
+	assert_int_equal(map(mem, 0x200fff, 0x3000, true, &p), 0);
+	mem_dma_discard(mem, p.iov);
+	assert_int_equal(host_memory_data(&mem->ram.file, 0x201000, &size), 0x203000); /* the host has them back */
+	assert_int_equal(ram[0x200fff], 1);
+	assert_int_equal(ram[0x201000], 0);
+	assert_int_equal(ram[0x202fff], 0);
+	assert_int_equal(ram[0x203000], 1);
+	assert_int_equal(ram[0x203fff], 1);
+	mem_dirty_collect(mem, 0, ARRAY_SIZE(bitmap) * 64, bitmap);
+	for (unsigned n = 0; n < ARRAY_SIZE(bitmap); n++)
+		assert_int_equal(bitmap[n], n == 0x200 / 64 ? 6 : 0);
+	/* What is smaller than a page, and what is no RAM, stays. */
+	piece = (struct iovec){ ram + 0x300001, 2 * PAGE_SIZE - 2 };
+	mem_dma_discard(mem, &piece);
+	assert_int_equal(ram[0x300001], 1);
+	piece = (struct iovec){ other->file.base, MIB };
+	mem_dma_discard(mem, &piece);
+	assert_int_equal(other->file.base[0], 1);
+	memory_destroy(mem, other);
+	mem_destroy(mem);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(pieces_are_what_the_map_says),
-		cmocka_unit_test(writes_are_noted),
-		cmocka_unit_test(the_map_changes_meanwhile),
-		cmocka_unit_test(pages_are_fetched_before),
+		cmocka_unit_test(pieces_are_what_the_map_says), cmocka_unit_test(writes_are_noted),
+		cmocka_unit_test(the_map_changes_meanwhile),	cmocka_unit_test(pages_are_fetched_before),
+		cmocka_unit_test(discarded_pages_are_zeros),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -23,7 +23,7 @@
 
 struct request {
 	struct list node;
-	uint16_t place; /* in the available ring */
+	uint16_t behind; /* the queue's position behind it */
 	struct virtio_chain chain;
 	struct iovec pieces[];
 };
@@ -57,12 +57,6 @@ static void drop(struct virtio_queue *q, const struct virtio_chain *c)
 	virtqueue_drop(q);
 }
 
-static void unpop(struct virtio_queue *q, const struct virtio_chain *c)
-{
-	(void)c;
-	virtqueue_unpop(q);
-}
-
 static void end_all(struct back_end_queue *bq, struct virtio_queue *q,
 		    void (*end)(struct virtio_queue *, const struct virtio_chain *))
 {
@@ -78,9 +72,9 @@ static void rewind_all(struct back_end *b, struct back_end_queue *bq, struct vir
 {
 	struct request *r = list_entry(bq->requests.prev, struct request, node), *before;
 
-	for (; &r->node != &bq->requests && r->place == (uint16_t)(q->next_available - 1); r = before) {
+	for (; &r->node != &bq->requests && r->behind == q->next_available; r = before) {
 		before = list_entry(r->node.prev, struct request, node);
-		end_request(q, r, unpop);
+		end_request(q, r, virtqueue_unpop);
 	}
 	end_all(bq, q, b->ops->fail);
 }
@@ -114,16 +108,16 @@ static bool take(struct back_end *b, struct back_end_queue *bq, struct virtio_qu
 		return true;
 	}
 	if (need > bq->ring->free) {
-		virtqueue_unpop(q);
+		virtqueue_unpop(q, c);
 		return false;
 	}
 	r = malloc(sizeof(*r) + virtio_chain_pieces(c) * sizeof(r->pieces[0]));
 	if (!r) {
-		virtqueue_unpop(q);
+		virtqueue_unpop(q, c);
 		virtqueue_later(q);
 		return false;
 	}
-	r->place = (uint16_t)(q->next_available - 1);
+	r->behind = q->next_available;
 	virtio_chain_copy(&r->chain, c, r->pieces);
 	list_append(&bq->requests, &r->node);
 	give(bq, r);
