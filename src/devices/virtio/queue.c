@@ -200,6 +200,19 @@ bool virtqueue_pop(struct virtio_queue *q, struct virtio_chain *c)
 	return true;
 }
 
+bool virtqueue_pop_again(struct virtio_queue *q, uint16_t head, struct virtio_chain *c)
+{
+	if (!is_served(q))
+		return false;
+	*c = (struct virtio_chain){ .head = head };
+	if (head >= q->size)
+		return broken(q, "a chain that begins with a descriptor that there is not");
+	if (!take_apart(q, c))
+		return false;
+	q->popped++;
+	return true;
+}
+
 static void one_less(struct virtio_queue *q)
 {
 	BUG_ON(!q->popped);
@@ -368,7 +381,7 @@ void virtqueue_fini(struct virtio_queue *q)
 
 void virtqueue_stop(struct virtio_queue *q)
 {
-	if (q->popped && q->virtio->ops->queue_stops)
+	if (q->virtio->ops->queue_stops)
 		q->virtio->ops->queue_stops(q);
 	q->enabled = false; /* nothing is popped from now on, what is under way comes to an end unseen */
 	while (q->popped)
