@@ -237,8 +237,7 @@ static int fill_name(struct qcow2 *q, const struct fill *f)
 	uint64_t index;
 	int rc = qcow2_table_for_write(q, f->offset, false, &table, &index);
 
-	/* Where nothing was and zeros were read, nothing is still zeros; and counts of an image that is marked are made anew. */
-	q->fresh += q->header.version == 2 || !(f->zeros && f->fresh);
+	q->fresh++;
 	for (uint64_t n = 0; n < f->new.count && !rc; n++)
 		rc = qcow2_set_entry(q, table, index + n, (f->new.first + n) << q->cluster_bits | ENTRY_COPIED);
 	return rc;
