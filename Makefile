@@ -63,6 +63,7 @@ BLOCK := $(call program,block)
 MORE_ENGINES := $(call program,engines)
 objects.engines := $(OUT)/obj/cli/main.o
 PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) $(BLOCK) $(MORE_ENGINES)
+SHIMS := $(patsubst tests/%.c,$(OUT)/tests/%.so,$(sort $(wildcard tests/shims/*.c)))
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 # A fuzzer of one of these is all of it but its main().
 all_but_main = $(filter-out tests/$(1)/$(1).c,$(sort $(wildcard tests/$(1)/*.c)))
@@ -156,6 +157,12 @@ $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TOOL   $<')
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $<
+
+# What is loaded before the C library: without sanitizers, which want to be the first.
+$(OUT)/tests/shims/%.so: tests/shims/%.c $(OUT)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  SHIM   $<')
+	$(Q)$(CC) $(CFLAGS_ALL) -fno-sanitize=all -fPIC -shared -MMD -MP -MF $@.d -o $@ $<
 
 # Programs for Linux guests: whole, with the C library.
 TORTURE := $(OUT)/tests/guest-linux/torture
@@ -257,7 +264,7 @@ $(DISK): tests/memdisk/disk.S
 # The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
 unit: $(UNIT) $(ISOLATION)
 guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT) $(DISK)
-helpers: $(HELPERS) $(TORTURE) $(USER32)
+helpers: $(HELPERS) $(SHIMS) $(TORTURE) $(USER32)
 
 packages:
 	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test bench-devices,$(MAKECMDGOALS)),debian)

@@ -21,15 +21,15 @@ enum chunk { CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE };
 #define CHUNK_ERROR BIT(15)
 #define CHUNK_DONE  BIT(0)
 
-#define PART	     (1u << 20) /* bytes of a request */
+#define PART (1u << 20) /* bytes of a request */
 /*
  * A server that says nothing for so long, though something is wanted of it, is as good as gone; so long others are tried to be had, then requests fail at
  * once, but for one a second that tries again. So whoever waits for a request (a driver's reset, a pause) does so for half a minute at most.
  */
-#define PATIENCE     10 /* seconds */
+#define PATIENCE      10 /* seconds */
 #define PATIENCE_DOWN 1
-#define TRY_APART_MS 100
-#define SENT_MOST    2 /* times that a request is sent, with a connection of its own each */
+#define TRY_APART_MS  100
+#define SENT_MOST     2 /* times that a request is sent, with a connection of its own each */
 
 struct nbd {
 	struct image image;
@@ -45,7 +45,7 @@ struct nbd {
 	bool broken;		    /* the connection; nobody begins to use it */
 	uint64_t answered, flushed; /* writes: all, and those that were answered before the last flush */
 	bool lost;		    /* there were others when the connection broke: the next flush fails */
-	uint64_t next_try;	    /* host_monotonic_ns() before which nobody connects: the server is gone; 0: it is not */
+	uint64_t next_try; /* host_monotonic_ns() before which nobody connects: the server is gone; 0: it is not */
 };
 
 struct nbd_request {

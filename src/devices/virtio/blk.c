@@ -72,12 +72,13 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
 /* Heads of a queue's chains, a bit each. */
 #define HEAD_WORDS (VIRTIO_QUEUE_SIZE / 64)
-_Static_assert(QUEUES_MOST * HEAD_WORDS == 64, "as in the list below");
+_Static_assert(QUEUES_MOST *HEAD_WORDS == 64, "as in the list below");
 
 #define BLK_STATE(_, T)                                                                                                \
 	_(T, uint8_t, writeback, 1, 1, 1, 1)                                                                           \
 	_(T, uint64_t, sectors, 1, 2, 0, UINT64_MAX) /* of the disk that was saved with the machine */                 \
-	_(T, uint64_t, held, 64, 3, 0, UINT64_MAX) /* chains that wait for the host, by their heads; each queue's under its lock */
+	_(T, uint64_t, held, 64, 3, 0,                                                                                 \
+	  UINT64_MAX) /* chains that wait for the host, by their heads; each queue's under its lock */
 
 /* clang-format off */
 #define BLK_OPTIONS(_, T)                                                                                              \
@@ -100,8 +101,11 @@ struct blk_options {
 
 /* A name that is none of C's. */
 #define ON_ERROR_OPTION                                                                                                \
-	{ "on-error", DEVICE_TEXT, 0, 0, "report", "to the guest; stop: the machine waits; enospc: it waits for room", \
-	  offsetof(struct blk_options, on_error) }
+	{                                                                                                              \
+		"on-error", DEVICE_TEXT, 0, 0, "report",                                                               \
+			"to the guest; stop: the machine waits; enospc: it waits for room",                            \
+			offsetof(struct blk_options, on_error)                                                         \
+	}
 
 /* What becomes of a request that the host cannot do. */
 enum on_error { ON_ERROR_REPORT, ON_ERROR_STOP, ON_ERROR_ENOSPC };
@@ -120,8 +124,8 @@ struct virtio_blk {
 	struct block *block;
 	const struct block_info *info;
 	const char *serial;
-	struct block_memory memory;	       /* the machine's budget */
-	bool in_line;			       /* virtual time */
+	struct block_memory memory; /* the machine's budget */
+	bool in_line;		    /* virtual time */
 	enum on_error on_error;
 	struct bus_hold hold;
 	pthread_mutex_t hold_lock; /* behind a queue's */
@@ -145,10 +149,7 @@ static void finish(struct virtio_queue *q, const struct virtio_chain *c, uint8_t
 
 /* ---- errors of the host that the machine waits for ---- */
 
-static bool is_full(int result)
-{
-	return result == -ENOSPC || result == -EDQUOT || result == -EFBIG;
-}
+static bool is_full(int result) { return result == -ENOSPC || result == -EDQUOT || result == -EFBIG; }
 
 /* What the guest itself is to blame for, or cannot be had, is no error of the host's; data that a failed sync has lost does not come back. */
 static bool must_wait(const struct virtio_blk *blk, const struct blk_request *r)
@@ -699,7 +700,7 @@ static int add_queues(struct virtio_blk *blk, unsigned count, struct error *err)
 	int rc = 0;
 
 	for (unsigned n = 0; !rc && n < count; n++) {
-		blk->here[n] = malloc(sizeof(*blk->here[n]) + VIRTIO_MAX_PIECES * sizeof(struct iovec));
+		blk->here[n] = calloc(1, sizeof(*blk->here[n]) + VIRTIO_MAX_PIECES * sizeof(struct iovec));
 		rc = blk->here[n] ? virtio_add_queue(&blk->virtio, VIRTIO_QUEUE_SIZE, kick, err)
 				  : error_set_errno(err, ENOMEM, "virtio-blk");
 	}
@@ -734,8 +735,7 @@ const struct device_type virtio_blk_type = {
 	.name = "virtio-blk",
 	.help = "a disk",
 	.most = DISKS_MOST,
-	.options = (const struct device_option[]){ BLK_OPTIONS(DEVICE_OPTION_ROW_, struct blk_options)
-						   ON_ERROR_OPTION,
+	.options = (const struct device_option[]){ BLK_OPTIONS(DEVICE_OPTION_ROW_, struct blk_options) ON_ERROR_OPTION,
 						   { .name = NULL } },
 	.options_size = sizeof(struct blk_options),
 	.short_form = { .name = "--disk",
