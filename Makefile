@@ -78,7 +78,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run debian debian-test bench-devices test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run debian debian-test verify crash bench-devices test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -92,6 +92,8 @@ help:
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
 	@echo 'debian-test  minutes of work in that Debian: packages, copies, file systems'
+	@echo 'verify    fio writes and finds it again in that Debian, on every bus, format and cache (ARGS: megabytes each)'
+	@echo 'crash     machines and writers are killed while they write (ARGS: how many machines, writers)'
 	@echo 'oracle    compare instructions with the host CPU: 1,000 cases of every form, both engines (ORACLE_ARGS)'
 	@echo 'lockstep  boot kernels under both engines side by side, compared all the way (LOCKSTEP_ARGS)'
 	@echo 'snapshot  save machines at random moments and go on in new processes, for longer (SNAPSHOT_ROUNDS)'
@@ -267,7 +269,7 @@ guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT) $(DISK)
 helpers: $(HELPERS) $(SHIMS) $(TORTURE) $(USER32)
 
 packages:
-	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test bench-devices,$(MAKECMDGOALS)),debian)
+	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test verify bench-devices,$(MAKECMDGOALS)),debian)
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
@@ -310,6 +312,14 @@ debian-test: packages
 	$(Q)$(MAKE) $(JOBS) all helpers
 	$(DEBIAN)
 	$(Q)$(TEST_ENV) prove --timer -v --exec '' tests/debian/long.sh
+
+verify: packages
+	$(Q)$(MAKE) $(JOBS) all helpers
+	$(DEBIAN)
+	$(Q)$(TEST_ENV) tests/debian/verify.sh $(ARGS)
+
+crash: all helpers $(BLOCK)
+	$(Q)$(TEST_ENV) tests/virtio/crash.sh $(ARGS)
 
 # Long: the scripts say what can be chosen.
 stress: all helpers

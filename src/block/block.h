@@ -87,6 +87,8 @@ int block_try(struct block *, struct block_request *);
 void block_submit(struct block *, struct block_request *);
 /* In the calling thread, however long it takes; returns the result. done() is not called. */
 int block_do(struct block *, struct block_request *);
+/* A sync has failed: what the host has dropped does not come back, and requests that must be durable fail from now on. */
+bool block_has_lost(const struct block *);
 /* Waits until what was submitted is done. */
 void block_drain(struct block *);
 /* Drains; what was written and not flushed is written down. NULL is fine. */

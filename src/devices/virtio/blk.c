@@ -161,7 +161,7 @@ static bool must_wait(const struct virtio_blk *blk, const struct blk_request *r)
 	if (is_full(result))
 		return true;
 	return blk->on_error == ON_ERROR_STOP && r->block.op != BLOCK_FLUSH && result && result != -EINVAL &&
-	       result != -EPERM && result != -ENOTSUP;
+	       result != -EPERM && result != -ENOTSUP && !block_has_lost(blk->block);
 }
 
 /* Heads of the queue's chains that are held. */
