@@ -23,11 +23,12 @@ enum chunk { CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE };
 
 #define PART (1u << 20) /* bytes of a request */
 /*
- * A server that says nothing for so long, though something is wanted of it, is as good as gone; so long others are tried to be had, then requests fail at
- * once, but for one a second that tries again. So whoever waits for a request (a driver's reset, a pause) does so for half a minute at most.
+ * A server that says nothing for so long, though something is wanted of it, is as good as gone: a flush of its may take a while. So long another one is tried to be
+ * had; then requests fail at once, but for one a second that tries again. Whoever waits for a request (a driver's reset, a pause) does so no longer than all of this.
  */
-#define PATIENCE      10 /* seconds */
-#define PATIENCE_DOWN 1
+#define PATIENCE      30 /* seconds, each of these */
+#define CONNECT_MOST  10
+#define CONNECT_AGAIN 1
 #define TRY_APART_MS  100
 #define SENT_MOST     2 /* times that a request is sent, with a connection of its own each */
 
@@ -285,7 +286,7 @@ static int try_to_connect(const struct nbd *n, unsigned patience, struct nbd_exp
 /* Lock held, and nobody uses the connection. */
 static int connect_again(struct nbd *n)
 {
-	uint64_t now = host_monotonic_ns(), end = now + PATIENCE * 1000000000ull;
+	uint64_t now = host_monotonic_ns(), end = now + CONNECT_MOST * 1000000000ull;
 	struct nbd_export export;
 	struct error err = { 0 };
 	int fd;
@@ -294,8 +295,8 @@ static int connect_again(struct nbd *n)
 		return -EIO;
 	if (!n->next_try)
 		log_warning("'%s': the connection is lost; trying again", n->image.file->path);
-	while ((fd = try_to_connect(n, n->next_try ? PATIENCE_DOWN : PATIENCE, &export, &err)) < 0 && !n->next_try &&
-	       host_monotonic_ns() < end)
+	while ((fd = try_to_connect(n, n->next_try ? CONNECT_AGAIN : CONNECT_MOST, &export, &err)) < 0 &&
+	       !n->next_try && host_monotonic_ns() < end)
 		poll(NULL, 0, TRY_APART_MS);
 	if (fd < 0) {
 		if (!n->next_try)
@@ -530,9 +531,10 @@ static int open_connection(struct nbd *n, const struct block_options *options, s
 
 	if (rc)
 		return rc;
-	n->fd = nbd_connect(&n->address, &n->export, PATIENCE, err);
+	n->fd = nbd_connect(&n->address, &n->export, CONNECT_MOST, err);
 	if (n->fd < 0)
 		return n->fd;
+	nbd_set_patience(n->fd, PATIENCE);
 	if ((n->export.flags & NBD_READ_ONLY) && !options->readonly)
 		return error_set(err, EROFS, "the server lets nobody write to it; readonly or snapshot only reads it");
 	if (n->export.size > INT64_MAX - BLOCK_SECTOR)

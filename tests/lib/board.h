@@ -29,7 +29,7 @@ struct board {
 	struct trace trace;
 	struct board_cpu cpus[BOARD_CPUS];
 	unsigned requests[5];  /* by enum bus_request */
-	struct bus_hold *hold; /* that has begun, of the only device that has one; the test is who retries */
+	struct bus_hold *hold; /* the last one that has begun, unless one has ended since; the test is who retries */
 };
 
 static inline void board_interrupt(void *cpu) { ((struct board_cpu *)cpu)->interrupts++; }
@@ -51,11 +51,7 @@ static inline void board_request(void *opaque, enum bus_request request)
 
 static inline void board_hold(void *opaque, struct bus_hold *hold, bool begins)
 {
-	struct board *board = opaque;
-
-	if ((board->hold != NULL) == begins)
-		fail_msg("a hold %s", begins ? "while there is one" : "ends that had not begun");
-	board->hold = begins ? hold : NULL;
+	((struct board *)opaque)->hold = begins ? hold : NULL;
 }
 
 /* Interrupt controllers for `cpus` CPUs, nothing else. */

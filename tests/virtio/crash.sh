@@ -16,6 +16,7 @@ for program in mke2fs e2fsck debugfs; do
 	command -v "$program" >/dev/null || { echo "1..0 # SKIP no $program (e2fsprogs)"; exit 0; }
 done
 echo "# seed $seed"
+exec 4>&1 # past what check keeps
 disks="raw,writeback raw,none qcow2,writeback qcow2,none"
 slots=8
 
@@ -125,7 +126,7 @@ machines() {
 	while [ $killed -lt "$kills" ]; do
 		kills_one && all_is_there || { echo "kill $((killed + 1)) of seed $seed"; return 1; }
 		killed=$((killed + 1))
-		[ $((killed % 20)) != 0 ] || echo "# $(date +%T) $killed machines killed, $(grep -c ^F "$scratch/all") flushes seen" >&2
+		[ $((killed % 20)) != 0 ] || echo "# $(date +%T) $killed machines killed, $(grep -c ^F "$scratch/all") flushes seen" >&4
 	done
 }
 check "$kills machines killed" machines

@@ -94,13 +94,15 @@ static int sync_early(struct qcow2 *q)
 	int rc = write_unnamed(q, !q->lazy);
 	uint64_t fresh = q->fresh;
 
-	if (rc || q->durable == fresh)
-		return rc;
-	pthread_mutex_unlock(&q->lock);
-	rc = file_sync(q->image.file);
-	pthread_mutex_lock(&q->lock);
-	if (!rc)
-		q->durable = MAX(q->durable, fresh);
+	if (!rc && q->durable != fresh) {
+		pthread_mutex_unlock(&q->lock);
+		rc = file_sync(q->image.file);
+		pthread_mutex_lock(&q->lock);
+		if (!rc)
+			q->durable = MAX(q->durable, fresh);
+	}
+	if (rc)
+		atomic_store(&q->failed, true);
 	return rc;
 }
 

@@ -103,7 +103,7 @@ struct blk_options {
 #define ON_ERROR_OPTION                                                                                                \
 	{                                                                                                              \
 		"on-error", DEVICE_TEXT, 0, 0, "report",                                                               \
-			"to the guest; stop: the machine waits; enospc: it waits for room",                            \
+			"the guest gets the host's errors; stop: the machine waits; enospc: for room",                 \
 			offsetof(struct blk_options, on_error)                                                         \
 	}
 
