@@ -90,7 +90,8 @@ image_is_whole() {
 # files_are_there DISK FILE: each slot's last flushed file, or one that was begun later.
 files_are_there() {
 	e2fsck -p "$2"
-	[ $? -le 1 ] && e2fsck -fn "$2" >"$scratch/fsck" 2>&1 || { cat "$scratch/fsck"; return 1; }
+	[ $? -le 1 ] || return 1
+	e2fsck -fn "$2" >"$scratch/fsck" 2>&1 || { cat "$scratch/fsck"; return 1; }
 	slot=0
 	while [ $slot -lt $slots ]; do
 		rm -f "$scratch/file"
@@ -113,8 +114,10 @@ all_is_there() {
 	number=0
 	for disk in $disks; do
 		number=$((number + 1))
-		image_is_whole "${disk%,*}" "$scratch/$disk" && "$doppel" image convert --quiet -U -f "${disk%,*}" -O raw "$scratch/$disk" "$scratch/shown" &&
-			files_are_there "vd$(echo abcd | cut -c $number)" "$scratch/shown" || { echo "disk $disk"; return 1; }
+		echo "disk $disk"
+		image_is_whole "${disk%,*}" "$scratch/$disk" || return 1
+		"$doppel" image convert --quiet -U -f "${disk%,*}" -O raw "$scratch/$disk" "$scratch/shown" || return 1
+		files_are_there "vd$(echo abcd | cut -c $number)" "$scratch/shown" || return 1
 	done
 }
 
@@ -124,7 +127,9 @@ machines() {
 	new_disks || return 1
 	killed=0
 	while [ $killed -lt "$kills" ]; do
-		kills_one && all_is_there || { echo "kill $((killed + 1)) of seed $seed"; return 1; }
+		echo "kill $((killed + 1)) of seed $seed"
+		kills_one || return 1
+		all_is_there || return 1
 		killed=$((killed + 1))
 		[ $((killed % 20)) != 0 ] || echo "# $(date +%T) $killed machines killed, $(grep -c ^F "$scratch/all") flushes seen" >&4
 	done
