@@ -63,6 +63,7 @@ BLOCK := $(call program,block)
 MORE_ENGINES := $(call program,engines)
 objects.engines := $(OUT)/obj/cli/main.o
 PROGRAMS := $(ORACLE) $(LOCKSTEP) $(ISOLATION) $(STEP) $(VECTORS) $(SNAPSHOT) $(DIRTY) $(BLOCK) $(MORE_ENGINES)
+SHIMS := $(patsubst tests/%.c,$(OUT)/tests/%.so,$(sort $(wildcard tests/shims/*.c)))
 HELPERS := $(patsubst tests/%.c,$(OUT)/tests/%,$(sort $(wildcard tests/tools/*.c)))
 # A fuzzer of one of these is all of it but its main().
 all_but_main = $(filter-out tests/$(1)/$(1).c,$(sort $(wildcard tests/$(1)/*.c)))
@@ -77,7 +78,7 @@ GUESTS := $(patsubst tests/guest/%.c,$(BUILD)/guest/%.elf,$(sort $(wildcard test
 GUESTS += $(patsubst tests/guest/%.S,$(BUILD)/guest/%.elf,$(sort $(wildcard tests/guest/test_*.S)))
 SCRIPTS := $(sort $(wildcard tests/*/*.t))
 
-.PHONY: all packages unit guests helpers fuzzers run debian debian-test bench-devices bench-programs test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
+.PHONY: all packages unit guests helpers fuzzers run debian debian-test verify crash bench-devices bench-programs test check stress bench oracle isolation step mutants lockstep dirty snapshot fuzz lint tidy format install clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -91,6 +92,8 @@ help:
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
 	@echo 'debian-test  minutes of work in that Debian: packages, copies, file systems'
+	@echo 'verify    fio writes and finds it again in that Debian, on every bus, format and cache (ARGS: megabytes each)'
+	@echo 'crash     machines and writers are killed while they write (ARGS: how many machines, writers)'
 	@echo 'oracle    compare instructions with the host CPU: 1,000 cases of every form, both engines (ORACLE_ARGS)'
 	@echo 'lockstep  boot kernels under both engines side by side, compared all the way (LOCKSTEP_ARGS)'
 	@echo 'snapshot  save machines at random moments and go on in new processes, for longer (SNAPSHOT_ROUNDS)'
@@ -157,6 +160,12 @@ $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TOOL   $<')
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $<
+
+# What is loaded before the C library: without sanitizers, which want to be the first.
+$(OUT)/tests/shims/%.so: tests/shims/%.c $(OUT)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  SHIM   $<')
+	$(Q)$(CC) $(CFLAGS_ALL) -fno-sanitize=all -fPIC -shared -MMD -MP -MF $@.d -o $@ $<
 
 # Programs for Linux guests: whole, with the C library.
 TORTURE := $(OUT)/tests/guest-linux/torture
@@ -258,10 +267,10 @@ $(DISK): tests/memdisk/disk.S
 # The isolation fuzzer looks at the translator's own structures: whoever changes those finds out soon.
 unit: $(UNIT) $(ISOLATION)
 guests: $(GUESTS) $(MULTIBOOT) $(ROM) $(RESET) $(FLAT) $(DISK)
-helpers: $(HELPERS) $(TORTURE) $(USER32)
+helpers: $(HELPERS) $(SHIMS) $(TORTURE) $(USER32)
 
 packages:
-	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test bench-devices bench-programs,$(MAKECMDGOALS)),debian)
+	@scripts/packages.sh $(filter test lint,$(MAKECMDGOALS)) $(if $(filter debian debian-test verify bench-devices bench-programs,$(MAKECMDGOALS)),debian)
 
 # What the test scripts are told: where things are.
 TEST_ENV = DOPPEL='$(abspath $(DOPPEL))' GUEST_DIR='$(abspath $(BUILD)/guest)' TOOLS_DIR='$(abspath $(OUT)/tests/tools)' \
@@ -308,6 +317,14 @@ debian-test: packages
 	$(Q)$(MAKE) $(JOBS) all helpers
 	$(DEBIAN)
 	$(Q)$(TEST_ENV) prove --timer -v --exec '' tests/debian/long.sh
+
+verify: packages
+	$(Q)$(MAKE) $(JOBS) all helpers
+	$(DEBIAN)
+	$(Q)$(TEST_ENV) tests/debian/verify.sh $(ARGS)
+
+crash: all helpers $(BLOCK)
+	$(Q)$(TEST_ENV) tests/virtio/crash.sh $(ARGS)
 
 # Long: the scripts say what can be chosen.
 stress: all helpers

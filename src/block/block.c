@@ -125,6 +125,8 @@ static void run(void *opaque, struct block_request *r)
 
 void block_submit(struct block *block, struct block_request *r) { workers_submit(block->workers, r); }
 
+bool block_has_lost(const struct block *block) { return atomic_load(&block->image->file->sync_failed); }
+
 void block_drain(struct block *block) { workers_drain(block->workers); }
 
 /* ---- life ---- */

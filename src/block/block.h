@@ -27,6 +27,13 @@ enum block_backing {
 	BLOCK_BACKING_NONE,
 };
 
+/* Whose memory it is that images keep tables in. Any thread. */
+struct block_memory {
+	/* False: there is no room for so many bytes more. An image of which this is so makes do with a few tables. */
+	bool (*take)(const struct block_memory *, uint64_t size);
+	void (*give)(const struct block_memory *, uint64_t size);
+};
+
 /* All zeros but the file: the default. */
 struct block_options {
 	const char *file;
@@ -37,6 +44,7 @@ struct block_options {
 	bool unlocked; /* for looking at an image that somebody else may be writing to; nothing without readonly */
 	enum block_cache cache;
 	enum block_backing backing;
+	const struct block_memory *memory; /* outlives the disk; NULL: nobody counts it */
 };
 
 struct block_info {
@@ -79,6 +87,8 @@ int block_try(struct block *, struct block_request *);
 void block_submit(struct block *, struct block_request *);
 /* In the calling thread, however long it takes; returns the result. done() is not called. */
 int block_do(struct block *, struct block_request *);
+/* A sync has failed: what the host has dropped does not come back, and requests that must be durable fail from now on. */
+bool block_has_lost(const struct block *);
 /* Waits until what was submitted is done. */
 void block_drain(struct block *);
 /* Drains; what was written and not flushed is written down. NULL is fine. */

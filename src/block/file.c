@@ -298,11 +298,11 @@ int file_sync(struct file *f)
 	if (f->unsafe)
 		return 0;
 	pthread_mutex_lock(&f->syncing);
-	if (f->sync_failed) {
+	if (atomic_load(&f->sync_failed)) {
 		rc = -EIO;
 	} else if (atomic_exchange(&f->written, false) && fdatasync(f->fd)) {
 		rc = -errno;
-		f->sync_failed = true;
+		atomic_store(&f->sync_failed, true);
 	}
 	pthread_mutex_unlock(&f->syncing);
 	return rc;

@@ -21,9 +21,16 @@ enum chunk { CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE };
 #define CHUNK_ERROR BIT(15)
 #define CHUNK_DONE  BIT(0)
 
-#define PART	     (1u << 20) /* bytes of a request */
-#define TRIES	     100	/* to connect again, a tenth of a second apart: then requests fail */
-#define TRY_APART_MS 100
+#define PART (1u << 20) /* bytes of a request */
+/*
+ * A server that says nothing for so long, though something is wanted of it, is as good as gone: a flush of its may take a while. So long another one is tried to be
+ * had; then requests fail at once, but for one a second that tries again. Whoever waits for a request (a driver's reset, a pause) does so no longer than all of this.
+ */
+#define PATIENCE      30 /* seconds, each of these */
+#define CONNECT_MOST  10
+#define CONNECT_AGAIN 1
+#define TRY_APART_MS  100
+#define SENT_MOST     2 /* times that a request is sent, with a connection of its own each */
 
 struct nbd {
 	struct image image;
@@ -39,6 +46,7 @@ struct nbd {
 	bool broken;		    /* the connection; nobody begins to use it */
 	uint64_t answered, flushed; /* writes: all, and those that were answered before the last flush */
 	bool lost;		    /* there were others when the connection broke: the next flush fails */
+	uint64_t next_try; /* host_monotonic_ns() before which nobody connects: the server is gone; 0: it is not */
 };
 
 struct nbd_request {
@@ -264,28 +272,42 @@ static bool same_export(const struct nbd_export *a, const struct nbd_export *b)
 	return a->size == b->size && a->flags == b->flags;
 }
 
+/* A connection to the same disk, or -errno with a sentence. */
+static int try_to_connect(const struct nbd *n, unsigned patience, struct nbd_export *export, struct error *err)
+{
+	int fd = nbd_connect(&n->address, export, patience, err);
+
+	if (fd < 0 || same_export(export, &n->export))
+		return fd;
+	close(fd);
+	return error_set(err, ESTALE, "it is another disk now");
+}
+
 /* Lock held, and nobody uses the connection. */
 static int connect_again(struct nbd *n)
 {
+	uint64_t now = host_monotonic_ns(), end = now + CONNECT_MOST * 1000000000ull;
 	struct nbd_export export;
 	struct error err = { 0 };
-	int fd = -1;
+	int fd;
 
-	log_warning("'%s': the connection is lost; trying again", n->image.file->path);
-	for (int tries = 0; tries < TRIES && fd < 0; tries++) {
-		fd = nbd_connect(&n->address, &export, &err);
-		if (fd < 0)
-			poll(NULL, 0, TRY_APART_MS);
-	}
-	if (fd >= 0 && !same_export(&export, &n->export)) {
-		error_set(&err, ESTALE, "it is another disk now");
-		close(fd);
-		fd = -1;
-	}
+	if (now < n->next_try)
+		return -EIO;
+	if (!n->next_try)
+		log_warning("'%s': the connection is lost; trying again", n->image.file->path);
+	while ((fd = try_to_connect(n, n->next_try ? CONNECT_AGAIN : CONNECT_MOST, &export, &err)) < 0 &&
+	       !n->next_try && host_monotonic_ns() < end)
+		poll(NULL, 0, TRY_APART_MS);
 	if (fd < 0) {
-		log_error("'%s': %s", n->image.file->path, err.text);
+		if (!n->next_try)
+			log_error("'%s': %s; requests fail until the server is back", n->image.file->path, err.text);
+		n->next_try = host_monotonic_ns() + 1000000000;
 		return -EIO;
 	}
+	if (n->next_try)
+		log_warning("'%s': the server is back", n->image.file->path);
+	n->next_try = 0;
+	nbd_set_patience(fd, PATIENCE);
 	close(n->fd);
 	n->fd = fd;
 	n->export.structured = export.structured;
@@ -334,8 +356,8 @@ static int do_request(struct nbd *n, struct nbd_request *r)
 	int rc = 0;
 
 	pthread_mutex_lock(&n->lock);
-	while (!r->done && !rc) {
-		rc = begin_use(n);
+	for (unsigned sent = 0; !r->done && !rc; sent++) {
+		rc = sent < SENT_MOST ? begin_use(n) : -EIO;
 		if (!rc)
 			try_request(n, r);
 	}
@@ -509,9 +531,10 @@ static int open_connection(struct nbd *n, const struct block_options *options, s
 
 	if (rc)
 		return rc;
-	n->fd = nbd_connect(&n->address, &n->export, err);
+	n->fd = nbd_connect(&n->address, &n->export, CONNECT_MOST, err);
 	if (n->fd < 0)
 		return n->fd;
+	nbd_set_patience(n->fd, PATIENCE);
 	if ((n->export.flags & NBD_READ_ONLY) && !options->readonly)
 		return error_set(err, EROFS, "the server lets nobody write to it; readonly or snapshot only reads it");
 	if (n->export.size > INT64_MAX - BLOCK_SECTOR)

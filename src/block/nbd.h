@@ -30,7 +30,9 @@ struct nbd_export {
 int nbd_parse(const char *uri, struct nbd_address *, struct error *);
 void nbd_address_free(struct nbd_address *);
 /* A connection that is ready for requests: its descriptor, or -errno with a sentence. */
-int nbd_connect(const struct nbd_address *, struct nbd_export *, struct error *);
+int nbd_connect(const struct nbd_address *, struct nbd_export *, unsigned patience, struct error *);
+/* Seconds without a byte of a server from which something is wanted: -ETIMEDOUT. */
+void nbd_set_patience(int fd, unsigned seconds);
 /* All of it; 0 or -errno. */
 int nbd_receive(int fd, void *to, size_t size);
 int nbd_send(int fd, const void *from, size_t size);

@@ -120,8 +120,10 @@ int nbd_receive(int fd, void *to, size_t size)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0)
-			return n ? -errno : -ECONNRESET;
+		if (n < 0)
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
+		if (!n)
+			return -ECONNRESET;
 		at += n;
 		size -= (size_t)n;
 	}
@@ -138,7 +140,7 @@ int nbd_send(int fd, const void *from, size_t size)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return -errno;
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
 		at += n;
 		size -= (size_t)n;
 	}
@@ -147,7 +149,16 @@ int nbd_send(int fd, const void *from, size_t size)
 
 /* ---- the connection ---- */
 
-static int connect_unix(const char *path, struct error *err)
+void nbd_set_patience(int fd, unsigned seconds)
+{
+	struct timeval most = { .tv_sec = seconds };
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &most, sizeof(most));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof(most));
+}
+
+/* Connecting takes no longer, either: patience is set before. */
+static int connect_unix(const char *path, unsigned patience, struct error *err)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	int fd, code;
@@ -157,6 +168,7 @@ static int connect_unix(const char *path, struct error *err)
 				 strlen(path), sizeof(to.sun_path) - 1);
 	memcpy(to.sun_path, path, strlen(path));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	nbd_set_patience(fd, patience);
 	if (fd >= 0 && !connect(fd, (struct sockaddr *)&to, sizeof(to)))
 		return fd;
 	code = errno;
@@ -165,7 +177,7 @@ static int connect_unix(const char *path, struct error *err)
 	return error_set_errno(err, code, "cannot connect to '%s'", path);
 }
 
-static int connect_tcp(const char *host, const char *port, struct error *err)
+static int connect_tcp(const char *host, const char *port, unsigned patience, struct error *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list = NULL;
 	int rc = getaddrinfo(host, port, &hints, &list), code = 0, fd = -1, one = 1;
@@ -174,6 +186,7 @@ static int connect_tcp(const char *host, const char *port, struct error *err)
 		return error_set(err, EHOSTUNREACH, "cannot find '%s' port '%s': %s", host, port, gai_strerror(rc));
 	for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
 		fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+		nbd_set_patience(fd, patience);
 		if (fd >= 0 && !connect(fd, a->ai_addr, a->ai_addrlen))
 			break;
 		code = errno;
@@ -290,7 +303,7 @@ static int greet(int fd, struct nbd_export *e, struct answer *answer, struct err
 	return rc ? error_set_errno(err, -rc, "the NBD server's answers") : 0;
 }
 
-int nbd_connect(const struct nbd_address *a, struct nbd_export *e, struct error *err)
+int nbd_connect(const struct nbd_address *a, struct nbd_export *e, unsigned patience, struct error *err)
 {
 	struct answer *answer = malloc(sizeof(*answer));
 	int fd, rc;
@@ -298,7 +311,7 @@ int nbd_connect(const struct nbd_address *a, struct nbd_export *e, struct error 
 	if (!answer)
 		return error_set_errno(err, ENOMEM, "connect to an NBD server");
 	*e = (struct nbd_export){ .least = 1, .most = 32u << 20 };
-	fd = a->path ? connect_unix(a->path, err) : connect_tcp(a->host, a->port, err);
+	fd = a->path ? connect_unix(a->path, patience, err) : connect_tcp(a->host, a->port, patience, err);
 	rc = fd < 0 ? fd : greet(fd, e, answer, err);
 	if (!rc)
 		rc = go(fd, a, e, answer, err);

@@ -106,7 +106,7 @@ static int open_nameless(const struct block_options *options, struct file **file
 static struct image *put_on_top(struct image *base, const struct block_options *options, struct error *err)
 {
 	struct block_create_options create = { .file = options->file, .size = base->size };
-	struct block_options open = { .cache = BLOCK_UNSAFE, .discard = true };
+	struct block_options open = { .cache = BLOCK_UNSAFE, .discard = true, .memory = options->memory };
 	struct image *image = NULL;
 	struct file *file = NULL;
 	int rc = open_nameless(options, &file, err);

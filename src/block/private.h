@@ -39,7 +39,7 @@ struct file {
 	_Atomic bool no_nowait;
 	_Atomic bool written;	  /* since the last sync began */
 	pthread_mutex_t syncing;  /* who syncs: others wait for it, as what they wrote may be part of it */
-	bool sync_failed;	  /* the host has dropped what it could not write: nothing can be promised any more */
+	_Atomic bool sync_failed; /* the host has dropped what it could not write: nothing can be promised any more */
 	pthread_rwlock_t partial; /* with O_DIRECT: who writes parts of what is written at once, alone */
 };
 

@@ -106,6 +106,13 @@ enum bus_request {
 	BUS_REQUEST_QUIT,     /* the user typed the quit sequence on a character device */
 };
 
+/* Of a device that waits for something of the host's, such as room on its disk, and with which the guest waits; zero but for retry at first. */
+struct bus_hold {
+	/* Each second, in the event loop's thread without a lock: has it come? May be called once more behind the hold's end. */
+	void (*retry)(struct bus_hold *);
+	struct list node; /* private */
+};
+
 /* Belongs to who defers it; zero but for fn at first. */
 struct bus_work {
 	void (*fn)(struct bus_work *);
@@ -145,6 +152,11 @@ struct bus {
 	/* Requests to the machine, any thread, with locks or not; NULL: nobody listens. */
 	void (*request)(void *opaque, enum bus_request);
 	void *request_opaque;
+	/*
+	 * From begin to end vCPUs and guest time stand still; devices go on. Any thread, with locks or not; each device has one hold at most. With
+	 * request_opaque. NULL: nobody listens.
+	 */
+	void (*hold)(void *opaque, struct bus_hold *, bool begins);
 	/* Calls fn(bus) with all vCPUs stopped. NULL: there are none. */
 	void (*stopped)(void *opaque, void (*fn)(struct bus *));
 	void *stopped_opaque;

@@ -12,9 +12,7 @@ static const char *const backing_names[] = {
 	[BLOCK_BACKING_NEAR] = "near", [BLOCK_BACKING_ANY] = "any", [BLOCK_BACKING_NONE] = "none", NULL
 };
 
-/* Which of three names; or -EINVAL. */
-static int parse_name(const char *device, const char *option, const char *value, const char *const names[],
-		      struct error *err)
+int disk_option(const char *device, const char *option, const char *value, const char *const names[], struct error *err)
 {
 	for (int n = 0; names[n]; n++)
 		if (!strcmp(value, names[n]))
@@ -34,7 +32,8 @@ static int check_options(const char *device, const struct disk_options *o, struc
 	return 0;
 }
 
-struct block *disk_open(const char *device, const struct disk_options *o, struct error *err)
+struct block *disk_open(const char *device, const struct disk_options *o, const struct block_memory *memory,
+			struct error *err)
 {
 	struct block_options options = {
 		.file = o->file,
@@ -42,9 +41,10 @@ struct block *disk_open(const char *device, const struct disk_options *o, struct
 		.readonly = o->readonly,
 		.snapshot = o->snapshot,
 		.discard = o->discard,
+		.memory = memory,
 	};
-	int cache = parse_name(device, "cache", o->cache, cache_names, err);
-	int backing = parse_name(device, "backing", o->backing, backing_names, err);
+	int cache = disk_option(device, "cache", o->cache, cache_names, err);
+	int backing = disk_option(device, "backing", o->backing, backing_names, err);
 	int rc = check_options(device, o, err);
 
 	if (cache < 0 || backing < 0 || rc)

@@ -31,12 +31,15 @@ struct disk_options {
 #define DISK_OPTIONS_OF(options)                                                                                       \
 	(struct disk_options) { DISK_OPTIONS(DISK_OPTION_COPY_, options) }
 
-/* Device: its name, for sentences. NULL with a sentence. */
-struct block *disk_open(const char *device, const struct disk_options *, struct error *);
+/* Device: its name, for sentences. memory: see struct block_options. NULL with a sentence. */
+struct block *disk_open(const char *device, const struct disk_options *, const struct block_memory *memory,
+			struct error *);
+/* Which of three names an option's value is; or -EINVAL. */
+int disk_option(const char *device, const char *option, const char *value, const char *const names[], struct error *);
 
 struct virtio_options;
-/* virtio/blk.c: queues 0: as many as there are processors. */
-int blk_disk_create(struct bus *, const struct disk_options *, unsigned queues, const struct virtio_options *,
-		    struct error *);
+/* virtio/blk.c. on_error: the name of what is done about the host's errors; queues 0: as many as there are processors. */
+int blk_disk_create(struct bus *, const struct disk_options *, const char *on_error, unsigned queues,
+		    const struct virtio_options *, struct error *);
 
 #endif

@@ -151,6 +151,7 @@ static int create_guest_side(struct machine *m, struct error *err)
 		return -err->code;
 	m->bus->reinject = !m->virtual_time;
 	m->bus->request = machine_bus_request;
+	m->bus->hold = pause_hold;
 	m->bus->request_opaque = m;
 	m->bus->locks.waits = exclusive_wait;
 	m->bus->locks.waits_opaque = m;
@@ -201,6 +202,7 @@ int machine_create(struct machine **machine, const struct machine_config *config
 	m->virtual_time = config->clock == CLOCK_VIRTUAL;
 	m->paused = true;
 	list_init(&m->calls);
+	list_init(&m->holds);
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_changed, NULL);
 	pthread_mutex_init(&m->exclusive.lock, NULL);

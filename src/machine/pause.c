@@ -9,6 +9,9 @@
  */
 #include "machine/private.h"
 
+#define RETRY_APART 1000000000u /* ns, of holds */
+#define HOLDS_MOST  64		/* that are retried at once */
+
 struct call {
 	struct list node;
 	void (*fn)(struct machine *, void *);
@@ -46,15 +49,64 @@ void pause_wait(struct machine *m)
 	stop_devices(m);
 }
 
+/* Guest time, with the vCPUs. */
+static void stand_still(struct machine *m, bool still)
+{
+	if (still == (m->retry_at != 0))
+		return;
+	m->retry_at = still ? host_monotonic_ns() + RETRY_APART : 0;
+	if (still)
+		clock_stop(m->clock);
+	else
+		clock_start(m->clock);
+}
+
 void pause_end(struct machine *m)
 {
 	if (!m->devices_run)
 		bus_resume(m->bus);
 	m->devices_run = true;
 	pthread_mutex_lock(&m->run_lock);
-	m->paused = false;
+	m->paused = !list_empty(&m->holds);
 	pthread_cond_broadcast(&m->run_changed);
 	pthread_mutex_unlock(&m->run_lock);
+	stand_still(m, m->paused);
+}
+
+/* ---- holds ---- */
+
+void pause_hold(void *machine, struct bus_hold *hold, bool begins)
+{
+	struct machine *m = machine;
+
+	pthread_mutex_lock(&m->run_lock);
+	if (begins)
+		list_append(&m->holds, &hold->node);
+	else
+		list_remove(&hold->node);
+	pthread_mutex_unlock(&m->run_lock);
+	machine_request(m, REQUEST_HOLD);
+}
+
+/* Devices come and go in this thread alone. A device's function takes its locks, and run_lock comes behind these. */
+uint64_t pause_retry(struct machine *m)
+{
+	struct bus_hold *holds[HOLDS_MOST], *hold;
+	unsigned count = 0;
+
+	if (!m->retry_at)
+		return UINT64_MAX;
+	if (host_monotonic_ns() < m->retry_at)
+		return m->retry_at;
+	pthread_mutex_lock(&m->run_lock);
+	list_for_each (hold, &m->holds, node)
+		if (count < HOLDS_MOST)
+			holds[count++] = hold;
+	pthread_mutex_unlock(&m->run_lock);
+	for (unsigned n = 0; n < count; n++)
+		holds[n]->retry(holds[n]);
+	m->retry_at = host_monotonic_ns() + RETRY_APART;
+	return m->retry_at;
 }
 
 /* ---- threads ---- */

@@ -53,6 +53,7 @@ enum machine_request {
 	REQUEST_ENGINE_ERROR = 32,
 	REQUEST_INIT = 64,
 	REQUEST_SIGNAL = 128,
+	REQUEST_HOLD = 256, /* one began, or ended */
 };
 
 struct machine {
@@ -86,6 +87,8 @@ struct machine {
 	bool loop_runs;	   /* calls are for the event loop's thread; under run_lock, as they are */
 	bool direct_call;  /* one is carried out where it came from; likewise */
 	struct list calls; /* pause_call() */
+	struct list holds; /* of devices (bus_hold); under run_lock */
+	uint64_t retry_at; /* host_monotonic_ns() at which holds are retried; 0: there are none; event loop's thread */
 
 	_Atomic unsigned requests;
 	int status;
@@ -165,7 +168,7 @@ void turn_give(struct machine *, unsigned holder);
 void pause_begin(struct machine *);
 /* Event loop's thread: until vCPUs are parked, then devices' threads are stopped. */
 void pause_wait(struct machine *);
-/* Event loop's thread; the other way round. */
+/* Event loop's thread; the other way round. While there are holds, vCPUs stay parked and guest time stands still. */
 void pause_end(struct machine *);
 /* From the machine's thread: creates vCPUs' threads, which are paused; ends them, and stops the devices'. */
 int pause_start_threads(struct machine *, struct error *);
@@ -175,6 +178,11 @@ void pause_loop_begins(struct machine *);
 void pause_loop_ended(struct machine *);
 /* Any thread that vCPUs and devices do not wait for: runs fn while both are stopped, and waits for it. */
 void pause_call(struct machine *, void (*fn)(struct machine *, void *), void *arg);
+
+/* Of the bus. */
+void pause_hold(void *machine, struct bus_hold *, bool begins);
+/* Of the event loop, before each wait: holds are retried if it is time; until when it may wait then, or UINT64_MAX. */
+uint64_t pause_retry(struct machine *);
 
 /* ---- plug.c ---- */
 /* All of m->config's, and what every PC has. */

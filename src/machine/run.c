@@ -105,10 +105,12 @@ static void handle_requests(void *machine)
 		end(m, m->bus->exit_code);
 	} else if (requests & REQUEST_POWEROFF) {
 		end(m, MACHINE_POWEROFF);
-	} else {
+	} else if (requests & ~REQUEST_HOLD) {
 		if (requests & REQUEST_TRIPLE_FAULT)
 			report_reset(m);
 		restart(m, requests);
+	} else {
+		pause_end(m);
 	}
 }
 
@@ -152,15 +154,18 @@ void machine_power_button(struct machine *m) { event_loop_post(m->loop, press_po
 
 /* ---- running ---- */
 
-/* Of the event loop, before each wait. */
-static uint64_t run_timers(void *machine)
+/* Of the event loop, before each wait. Under virtual time timers are the vCPUs'. */
+static uint64_t tick(void *machine)
 {
 	struct machine *m = machine;
+	uint64_t retry = pause_retry(m);
 	vtime_t next;
 
+	if (m->virtual_time)
+		return retry;
 	next = clock_run(m->clock);
 	bus_settle(m->bus);
-	return clock_host_deadline(m->clock, next);
+	return MIN(retry, clock_host_deadline(m->clock, next));
 }
 
 static void wake_loop(void *machine)
@@ -226,13 +231,10 @@ int machine_run(struct machine *m)
 {
 	int rc;
 
-	if (m->virtual_time) {
-		clock_set_notify(m->clock, turn_deadline_moved, m);
-	} else {
-		event_loop_set_tick(m->loop, run_timers, m);
-		clock_set_notify(m->clock, wake_loop, m);
-	}
+	event_loop_set_tick(m->loop, tick, m);
+	clock_set_notify(m->clock, m->virtual_time ? turn_deadline_moved : wake_loop, m);
 	m->over = false;
+	m->retry_at = 0;
 	clock_start(m->clock);
 	rc = watch_signals(m, &m->failure);
 	if (!rc)

@@ -46,7 +46,8 @@ struct mem_page {
 /* clang-format off */
 #define OVERHEAD_KINDS(_)                                                                                              \
 	_(PAGES, "records of guest pages") _(CPUS, "processors and their TLBs")                                        \
-	_(CODE, "room for decoded and translated code") _(WINDOWS, "windows: page tables of the host, records")
+	_(CODE, "room for decoded and translated code") _(WINDOWS, "windows: page tables of the host, records")        \
+	_(DISKS, "tables of disk images")
 /* clang-format on */
 
 enum overhead_kind {
@@ -70,6 +71,8 @@ void overhead_init(struct overhead *, uint64_t limit, uint64_t ram, unsigned cpu
 /* False: there is no room for it, and nothing was taken. */
 bool overhead_take(struct overhead *, enum overhead_kind, uint64_t size);
 void overhead_give(struct overhead *, enum overhead_kind, uint64_t size);
+/* The same for what can do with less: only while a quarter of the budget is left for what cannot. */
+bool overhead_take_spare(struct overhead *, enum overhead_kind, uint64_t size);
 static inline uint64_t overhead_left(const struct overhead *o) { return o->limit - atomic_load(&o->taken); }
 /* What is known of so many bytes of guest memory. */
 uint64_t overhead_of_pages(uint64_t size);

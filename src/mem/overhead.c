@@ -77,6 +77,11 @@ bool overhead_take(struct overhead *o, enum overhead_kind kind, uint64_t size)
 	return true;
 }
 
+bool overhead_take_spare(struct overhead *o, enum overhead_kind kind, uint64_t size)
+{
+	return overhead_left(o) >= o->limit / 4 + size && overhead_take(o, kind, size);
+}
+
 void overhead_give(struct overhead *o, enum overhead_kind kind, uint64_t size)
 {
 	atomic_fetch_sub(&o->taken, size);

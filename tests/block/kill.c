@@ -118,11 +118,16 @@ static int check_repaired(const struct block_options *options)
 	struct block_details details;
 	struct block_check_result result;
 	struct error err = { 0 };
+	unsigned version = 0;
 
 	block_close(must_open(options));
-	if (!block_examine(options, &details, &err) && details.version == 2)
-		block_check(options, BLOCK_REPAIR_LEAKS, &result, NULL, NULL, &err);
+	if (!block_examine(options, &details, &err))
+		version = details.version;
 	block_details_free(&details);
+	if (!version)
+		return 0; /* raw */
+	if (version == 2)
+		block_check(options, BLOCK_REPAIR_LEAKS, &result, NULL, NULL, &err);
 	if (block_check(options, BLOCK_REPAIR_NONE, &result, NULL, NULL, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		return 1;

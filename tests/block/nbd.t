@@ -8,6 +8,27 @@ block=${BLOCK:-$PWD/build/release/tests/block/block}
 cd "$scratch" || exit 1
 export doppel block
 
+# A server that says nothing any more, from the middle of it on; what becomes of it takes half a minute, and is looked at below.
+hang() {
+	truncate -s 64M hang.raw
+	qemu-nbd -t -f raw -k "$scratch/hang" hang.raw &
+	hanging=$!
+	until [ -S hang ]; do kill -0 "$hanging" || return 1; done
+	"$block" speed "nbd:unix:$scratch/hang" write 4096 16384 >hang.out 2>hang.err &
+	hung=$!
+	until [ "$(du -k hang.raw | cut -f 1)" -gt 1000 ] || ! kill -0 $hung; do :; done
+	kill -STOP "$hanging"
+}
+hung_up() {
+	wait "$hung"
+	status=$?
+	kill -9 "$hanging"
+	wait "$hanging"
+	cat hang.err
+	[ $status = 1 ] && grep -q 'the connection is lost' hang.err && grep -q 'requests fail until the server is back' hang.err && grep -q 'Input/output error' hang.err
+}
+[ -z "${LONG:-}" ] || ! command -v qemu-nbd >have || hang
+
 if command -v nbdkit >have; then
 	served() {
 		script=$1
@@ -64,6 +85,11 @@ if command -v qemu-nbd >have; then
 		[ $status = 0 ]
 	}
 	check "random requests to qemu-nbd" qemu_served
+	if [ -n "${LONG:-}" ]; then
+		check "a server that says nothing any more: requests fail" hung_up
+	else
+		skip "a server that says nothing any more" "LONG=1 waits for that"
+	fi
 else
 	skip "qemu-nbd" "it is not installed (qemu-utils)"
 fi

@@ -28,7 +28,8 @@ struct board {
 	struct guest_mem *mem; /* NULL: there is none */
 	struct trace trace;
 	struct board_cpu cpus[BOARD_CPUS];
-	unsigned requests[5]; /* by enum bus_request */
+	unsigned requests[5];  /* by enum bus_request */
+	struct bus_hold *hold; /* the last one that has begun, unless one has ended since; the test is who retries */
 };
 
 static inline void board_interrupt(void *cpu) { ((struct board_cpu *)cpu)->interrupts++; }
@@ -46,6 +47,11 @@ static inline uint64_t board_tsc_offset(void *cpu) { return ((struct board_cpu *
 static inline void board_request(void *opaque, enum bus_request request)
 {
 	((struct board *)opaque)->requests[request]++;
+}
+
+static inline void board_hold(void *opaque, struct bus_hold *hold, bool begins)
+{
+	((struct board *)opaque)->hold = begins ? hold : NULL;
 }
 
 /* Interrupt controllers for `cpus` CPUs, nothing else. */
@@ -66,6 +72,7 @@ static inline struct board *board_create_with(unsigned cpus, enum clock_kind clo
 	board->clock = clock_create(clock, 0, NULL);
 	board->bus = bus_create(NULL, board->clock, &board->trace, NULL);
 	board->bus->request = board_request;
+	board->bus->hold = board_hold;
 	board->bus->request_opaque = board;
 	if (irq_chip_create(board->bus, cpus, &ops, opaque, NULL))
 		abort();

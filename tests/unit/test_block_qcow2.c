@@ -188,6 +188,45 @@ static void test_versions_and_caches(void **state)
 	random_image(f->file[0], 4, (struct block_options){ .cache = BLOCK_UNSAFE }, 200);
 }
 
+/* What tables may take, and have taken. */
+struct budget {
+	struct block_memory memory;
+	_Atomic uint64_t limit, taken, most;
+};
+
+static bool budget_take(const struct block_memory *memory, uint64_t size)
+{
+	struct budget *b = (struct budget *)container_of(memory, const struct budget, memory);
+
+	if (b->taken + size > b->limit)
+		return false;
+	b->taken += size;
+	b->most = MAX(b->most, b->taken);
+	return true;
+}
+
+static void budget_give(const struct block_memory *memory, uint64_t size)
+{
+	((struct budget *)container_of(memory, const struct budget, memory))->taken -= size;
+}
+
+/* With a few tables in memory it takes longer, no more; what was taken is given back. */
+static void test_budget(void **state)
+{
+	static const uint64_t limits[] = { 0, 5 * 512, 1 << 20 };
+	struct disk_folder *f = *state;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(limits); n++) {
+		struct budget budget = { .memory = { budget_take, budget_give }, .limit = limits[n] };
+
+		create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 512 });
+		random_image(f->file[0], n + 1,
+			     (struct block_options){ QUICK, .discard = true, .memory = &budget.memory }, 150);
+		assert_int_equal(budget.taken, 0);
+		assert_true(n ? budget.most > 0 && budget.most % 512 == 0 : !budget.most);
+	}
+}
+
 /* Layers: what the lower ones have shows where the upper ones have nothing, and they do not change. */
 static void test_layers(void **state)
 {
@@ -368,6 +407,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_parts_of_clusters, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refcount_widths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_versions_and_caches, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_layers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_snapshot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_discard, setup, teardown),

@@ -270,6 +270,138 @@ static void reset_in_the_middle(void **state)
 	}
 }
 
+/* ---- errors that the machine waits for ---- */
+
+/* A read of what is not in the file any more. */
+static struct disk plug_and_hold(enum clock_kind clock)
+{
+	struct disk disk = plug(clock, ",on-error=stop", FLUSH);
+	uint64_t table = queue(&disk)->descriptors;
+
+	assert_int_equal(pwrite(disk.fd, "something", 9, 1024), 9);
+	assert_int_equal(ftruncate(disk.fd, 0), 0);
+	header(&disk, IN, 2);
+	driver_descriptor(&disk.d, table, 5, HEADER, 16, D_NEXT, 6);
+	driver_descriptor(&disk.d, table, 6, DATA, 512, D_NEXT | D_WRITE, 7);
+	driver_descriptor(&disk.d, table, 7, STATUS, 1, D_WRITE, 0);
+	driver_add(&disk.d, queue(&disk), 5);
+	driver_kick(&disk.d, queue(&disk));
+	bus_pause(disk.d.b->bus);
+	assert_non_null(disk.d.b->hold);
+	assert_int_equal(driver_used(&disk.d, queue(&disk), NULL), -1);
+	return disk;
+}
+
+static void heal(struct disk *disk)
+{
+	assert_int_equal(ftruncate(disk->fd, DISK_SIZE), 0);
+	assert_int_equal(pwrite(disk->fd, "something", 9, 1024), 9);
+}
+
+static void check_answered(struct disk *disk)
+{
+	char text[10] = "";
+	uint8_t status;
+
+	bus_pause(disk->d.b->bus);
+	assert_null(disk->d.b->hold);
+	assert_int_equal(driver_used(&disk->d, queue(disk), NULL), 5);
+	assert_int_equal(mem_read(disk->d.mem, gpa(STATUS), &status, 1), 0);
+	assert_int_equal(status, OK);
+	assert_int_equal(mem_read(disk->d.mem, gpa(DATA), text, 9), 0);
+	assert_string_equal(text, "something");
+	bus_resume(disk->d.b->bus);
+}
+
+static void waits_for_the_host(void **state)
+{
+	struct disk disk = plug_and_hold(*(enum clock_kind *)*state);
+	struct bus_hold *hold = disk.d.b->hold;
+
+	/* It is tried again when the devices go on, and each time that it is to be. */
+	bus_resume(disk.d.b->bus);
+	hold->retry(hold);
+	bus_pause(disk.d.b->bus);
+	assert_ptr_equal(disk.d.b->hold, hold);
+	assert_int_equal(driver_used(&disk.d, queue(&disk), NULL), -1);
+	bus_resume(disk.d.b->bus);
+	heal(&disk);
+	hold->retry(hold);
+	check_answered(&disk);
+	/* Too late, which is fine. */
+	hold->retry(hold);
+	assert_int_equal(driver_used(&disk.d, queue(&disk), NULL), -1);
+	unplug(&disk);
+}
+
+/* Another machine, which was not held, goes on with what waits. */
+static void waits_over_a_load(void **state)
+{
+	struct disk disk = plug_and_hold(*(enum clock_kind *)*state);
+	struct writer saved = board_save(disk.d.b);
+
+	heal(&disk);
+	bus_resume(disk.d.b->bus);
+	check_answered(&disk);
+	assert_int_equal(ftruncate(disk.fd, 0), 0);
+	bus_pause(disk.d.b->bus);
+	assert_int_equal(board_load(disk.d.b, &saved, clock_now(disk.d.b->clock), NULL), 0);
+	assert_non_null(disk.d.b->hold);
+	mem_fill(disk.d.mem, gpa(DATA), 0, 512);
+	mem_fill(disk.d.mem, gpa(queue(&disk)->used + 2), 0, 2);
+	queue(&disk)->seen = 0;
+	heal(&disk);
+	bus_resume(disk.d.b->bus);
+	check_answered(&disk);
+	free(saved.data);
+	unplug(&disk);
+}
+
+static void reset_while_it_waits(void **state)
+{
+	struct disk disk = plug_and_hold(*(enum clock_kind *)*state);
+
+	bus_resume(disk.d.b->bus);
+	driver_wr(&disk.d, 0x14, 1, 0);
+	assert_int_equal(driver_status(&disk.d), 0);
+	assert_null(disk.d.b->hold);
+	heal(&disk);
+	driver_features(&disk.d, V1);
+	driver_queue(&disk.d, 0, 256);
+	driver_ok(&disk.d);
+	assert_int_equal(request(&disk, IN, 0, 512), OK);
+	unplug(&disk);
+}
+
+/* The driver writes other chains where one waits: what is no request breaks the device; none is answered that was not asked for. */
+static void chains_that_change_meanwhile(void **state)
+{
+	struct disk disk = plug_and_hold(*(enum clock_kind *)*state);
+
+	driver_descriptor(&disk.d, queue(&disk)->descriptors, 5, HEADER, 16, 0, 0);
+	bus_resume(disk.d.b->bus);
+	bus_pause(disk.d.b->bus);
+	assert_null(disk.d.b->hold);
+	assert_true(driver_status(&disk.d) & VIRTIO_NEEDS_RESET);
+	bus_resume(disk.d.b->bus);
+	unplug(&disk);
+}
+
+/* Room is what enospc waits for, and report waits for nothing. */
+static void reports_to_the_guest(void **state)
+{
+	static const char *const options[] = { "", ",on-error=report", ",on-error=enospc" };
+
+	for (unsigned n = 0; n < ARRAY_SIZE(options); n++) {
+		struct disk disk = plug(*(enum clock_kind *)*state, options[n], FLUSH);
+
+		assert_int_equal(ftruncate(disk.fd, 0), 0);
+		assert_int_equal(request(&disk, IN, 0, 512), IOERR);
+		assert_null(disk.d.b->hold);
+		unplug(&disk);
+	}
+}
+
 static void options_are_checked(void **state)
 {
 	static const struct {
@@ -280,6 +412,8 @@ static void options_are_checked(void **state)
 		{ "virtio-blk,file=/dev/null,cache=write",
 		  "option 'cache' is 'write'; expected writeback, none or unsafe" },
 		{ "virtio-blk,file=/dev/null,backing=far", "option 'backing' is 'far'; expected near, any or none" },
+		{ "virtio-blk,file=/dev/null,on-error=go",
+		  "option 'on-error' is 'go'; expected report, stop or enospc" },
 		{ "virtio-blk,file=/dev/null,serial=0123456789abcdefghijk", "expected at most 20 characters" },
 		{ "virtio-blk,file=/dev/null,queues=17", "expected a number from 1 to 16" },
 	};
@@ -309,6 +443,11 @@ int main(void)
 		BOTH(no_requests),
 		BOTH(the_configuration_says_what_it_is),
 		BOTH(reset_in_the_middle),
+		BOTH(waits_for_the_host),
+		BOTH(waits_over_a_load),
+		BOTH(reset_while_it_waits),
+		BOTH(chains_that_change_meanwhile),
+		BOTH(reports_to_the_guest),
 		cmocka_unit_test(options_are_checked),
 	};
 

@@ -93,7 +93,8 @@ struct image *qcow2_open_backing(const struct qcow2 *q, const struct block_optio
 	struct block_options below = { .readonly = readonly,
 				       .unlocked = options->unlocked && readonly,
 				       .cache = options->cache,
-				       .backing = options->backing };
+				       .backing = options->backing,
+				       .memory = options->memory };
 	struct image *image;
 	bool probed;
 	char *file;

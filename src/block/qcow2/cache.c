@@ -6,9 +6,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define TABLES_LEAST 4u
+
 int cache_init(struct table_cache *cache, uint64_t tables, unsigned max)
 {
-	cache->max = (unsigned)MIN(MAX(tables, 4), max);
+	cache->max = (unsigned)MIN(MAX(tables, TABLES_LEAST), max);
 	cache->tables = calloc(cache->max, sizeof(*cache->tables));
 	cache->buckets = malloc(cache->max * sizeof(*cache->buckets));
 	if (!cache->tables || !cache->buckets)
@@ -17,8 +19,10 @@ int cache_init(struct table_cache *cache, uint64_t tables, unsigned max)
 	return 0;
 }
 
-void cache_free(struct table_cache *cache)
+void cache_free(struct qcow2 *q, struct table_cache *cache)
 {
+	if (cache->taken)
+		q->memory->give(q->memory, cache->taken);
 	for (unsigned n = 0; n < cache->count; n++)
 		free(cache->tables[n].data);
 	free(cache->tables);
@@ -62,14 +66,27 @@ static void hash(struct table_cache *cache, struct table *table, uint64_t offset
 /* One that was not used lately, best one that needs not be written. */
 static struct table *choose(struct table_cache *cache)
 {
-	for (unsigned n = 0; n < 3 * cache->max; n++) {
-		struct table *table = &cache->tables[cache->hand++ % cache->max];
+	for (unsigned n = 0; n < 3 * cache->count; n++) {
+		struct table *table = &cache->tables[cache->hand++ % cache->count];
 
-		if (!table->offset || (!table->used && (!table->dirty || n >= 2 * cache->max)))
+		if (!table->offset || (!table->used && (!table->dirty || n >= 2 * cache->count)))
 			return table;
 		table->used = false;
 	}
-	return &cache->tables[cache->hand++ % cache->max];
+	return &cache->tables[cache->hand++ % cache->count];
+}
+
+/* May there be another one? The first few may be, in any case. */
+static bool may_grow(struct qcow2 *q, struct table_cache *cache)
+{
+	if (cache->count == cache->max)
+		return false;
+	if (!q->memory)
+		return true;
+	if (!q->memory->take(q->memory, q->cluster_size))
+		return cache->count < TABLES_LEAST;
+	cache->taken += q->cluster_size;
+	return true;
 }
 
 /* A place for another table. */
@@ -78,7 +95,7 @@ static int make_room(struct qcow2 *q, struct table_cache *cache, bool nowait, st
 	struct table *table;
 	int rc;
 
-	if (cache->count < cache->max) {
+	if (may_grow(q, cache)) {
 		table = &cache->tables[cache->count];
 		table->data = aligned_alloc(PAGE_SIZE, MAX(q->cluster_size, PAGE_SIZE));
 		if (!table->data)

@@ -267,7 +267,7 @@ static int fill_name(struct qcow2 *q, const struct fill *f)
 	uint64_t index;
 	int rc = qcow2_table_for_write(q, f->offset, false, &table, &index);
 
-	q->data_first = true;
+	q->fresh++;
 	for (uint64_t n = 0; n < f->new.count && !rc; n++)
 		rc = qcow2_set_entry(q, table, index + n, (f->new.first + n) << q->cluster_bits | ENTRY_COPIED,
 				     q->extended ? fill_bitmap(q, f, table, index, n) : 0);

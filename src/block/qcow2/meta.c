@@ -32,17 +32,27 @@ static int write_l1(struct qcow2 *q)
 	return 0;
 }
 
-static int write_all(struct qcow2 *q, bool refcounts)
+/* What is to be durable before anything names it. */
+static int write_unnamed(struct qcow2 *q, bool refcounts)
 {
 	bool fresh = false, any = false;
 	int rc = refcounts ? cache_write(q, &q->refblocks, false, &any) : 0;
 
 	if (!rc)
 		rc = cache_write(q, &q->l2, true, &fresh);
-	if (!rc && (fresh || q->data_first))
+	q->fresh += fresh;
+	return rc;
+}
+
+static int write_all(struct qcow2 *q, bool refcounts)
+{
+	bool any = false;
+	int rc = write_unnamed(q, refcounts);
+
+	if (!rc && q->durable != q->fresh)
 		rc = file_sync(q->image.file);
 	if (!rc)
-		q->data_first = false;
+		q->durable = q->fresh;
 	if (!rc)
 		rc = cache_write(q, &q->l2, false, &any);
 	if (!rc)
@@ -75,6 +85,27 @@ static struct clusters *take_freed(struct qcow2 *q, size_t *count)
 	return freed;
 }
 
+/*
+ * What is to be durable first, while others use the tables: the lock is dropped for the sync. What they add meanwhile is synced under it, which is
+ * little, and most often nothing. Lock held.
+ */
+static int sync_early(struct qcow2 *q)
+{
+	int rc = write_unnamed(q, !q->lazy);
+	uint64_t fresh = q->fresh;
+
+	if (!rc && q->durable != fresh) {
+		pthread_mutex_unlock(&q->lock);
+		rc = file_sync(q->image.file);
+		pthread_mutex_lock(&q->lock);
+		if (!rc)
+			q->durable = MAX(q->durable, fresh);
+	}
+	if (rc)
+		atomic_store(&q->failed, true);
+	return rc;
+}
+
 int qcow2_flush(struct image *image)
 {
 	struct qcow2 *q = container_of(image, struct qcow2, image);
@@ -83,7 +114,9 @@ int qcow2_flush(struct image *image)
 	int rc;
 
 	pthread_mutex_lock(&q->lock);
-	rc = qcow2_write_metadata(q);
+	rc = sync_early(q);
+	if (!rc)
+		rc = qcow2_write_metadata(q);
 	if (!rc)
 		freed = take_freed(q, &count);
 	pthread_mutex_unlock(&q->lock);

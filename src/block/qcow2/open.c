@@ -244,6 +244,7 @@ static void set_geometry(struct qcow2 *q, const struct block_options *options)
 	q->lazy = q->header.version >= 3 && (q->header.compatible & COMPATIBLE_LAZY);
 	q->reftable_size = (uint64_t)q->header.reftable_clusters << q->cluster_bits >> 3;
 	q->readonly = options->readonly;
+	q->memory = options->memory;
 	q->image.size = align_up(q->header.size, BLOCK_SECTOR);
 	q->image.cluster = q->cluster_size;
 }
@@ -308,8 +309,8 @@ void qcow2_free(struct image *image)
 
 	if (rc)
 		log_error("'%s': what was written last may be lost: %s", image->file->path, strerror(-rc));
-	cache_free(&q->l2);
-	cache_free(&q->refblocks);
+	cache_free(q, &q->l2);
+	cache_free(q, &q->refblocks);
 	set_free(&q->metadata);
 	free(q->l1);
 	free(q->reftable);

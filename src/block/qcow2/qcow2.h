@@ -74,11 +74,12 @@ struct table_cache {
 	struct table *tables;
 	int *buckets;
 	unsigned count, max, hand;
+	uint64_t taken; /* bytes, of struct block_memory */
 };
 
 struct qcow2;
 int cache_init(struct table_cache *, uint64_t tables, unsigned max);
-void cache_free(struct table_cache *);
+void cache_free(struct qcow2 *, struct table_cache *);
 /* The table at an offset; it stays there until the next one of the same cache is got. -EAGAIN with nowait if that needs the file. */
 int cache_get(struct qcow2 *, struct table_cache *, uint64_t offset, bool nowait, struct table **);
 /* A table of zeros that will be at that offset: dirty, and fresh. */
@@ -108,6 +109,7 @@ struct qcow2 {
 	uint32_t cluster_size;
 	bool readonly, extended, lazy;
 	bool checked; /* opened for a check, which repairs */
+	const struct block_memory *memory;
 
 	pthread_mutex_t lock;
 	uint64_t *l1, *reftable; /* as numbers of this host */
@@ -120,8 +122,9 @@ struct qcow2 {
 	uint64_t fresh_from;	     /* those from there on were never written: zeros */
 	struct clusters *freed;	     /* in use until what no longer names them is durable */
 	size_t freed_count, freed_room;
-	bool data_first; /* L2 tables name new clusters, which must be durable before */
-	bool marked;	 /* as written to, in the file */
+	/* What must be durable before the tables that name it are written: new clusters and tables, counted, and how many of them are. */
+	uint64_t fresh, durable;
+	bool marked; /* as written to, in the file */
 	bool corrupt;
 	_Atomic bool failed; /* metadata could not be written: the mark stays */
 

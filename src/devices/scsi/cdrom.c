@@ -321,7 +321,7 @@ static int cd_create(struct bus *bus, const void *options, struct error *err)
 	struct disk_options disk = {
 		.file = o->file, .format = o->format, .cache = "writeback", .backing = "near", .readonly = true
 	};
-	struct block *block = disk_open("scsi-cd", &disk, err);
+	struct block *block = disk_open("scsi-cd", &disk, NULL, err);
 
 	if (!block)
 		return err ? -err->code : -EINVAL;

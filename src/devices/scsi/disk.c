@@ -129,7 +129,7 @@ static const struct scsi_kind disk_kind = {
 
 int scsi_disk_create(struct bus *bus, const struct disk_options *o, unsigned number, struct error *err)
 {
-	struct block *block = disk_open("scsi-disk", o, err);
+	struct block *block = disk_open("scsi-disk", o, NULL, err);
 
 	if (!block)
 		return err ? -err->code : -EINVAL;

@@ -133,19 +133,28 @@ bool ring_add_buffer(struct virtio_queue *q, struct virtio_chain *c, const struc
 	return true;
 }
 
-bool virtqueue_pop(struct virtio_queue *q, struct virtio_chain *c)
+static bool take(struct virtio_queue *q, struct virtio_chain *c, const uint16_t *head)
 {
 	bool popped;
 
 	if (!is_served(q))
 		return false;
 	*c = (struct virtio_chain){ .out = q->pieces };
-	popped = ring_of(q)->pop(q, c);
+	popped = head ? ring_of(q)->pop_again(q, c, *head) : ring_of(q)->pop(q, c);
 	c->in = q->pieces + c->out_count;
 	q->popped += popped;
+	return popped;
+}
+
+bool virtqueue_pop(struct virtio_queue *q, struct virtio_chain *c)
+{
+	bool popped = take(q, c, NULL);
+
 	q->looked = q->next_available;
 	return popped;
 }
+
+bool virtqueue_pop_again(struct virtio_queue *q, uint16_t head, struct virtio_chain *c) { return take(q, c, &head); }
 
 static void one_less(struct virtio_queue *q)
 {
@@ -299,7 +308,7 @@ void virtqueue_fini(struct virtio_queue *q)
 
 void virtqueue_stop(struct virtio_queue *q)
 {
-	if (q->popped && q->virtio->ops->queue_stops)
+	if (q->virtio->ops->queue_stops)
 		q->virtio->ops->queue_stops(q);
 	q->enabled = false; /* nothing is popped from now on, what is under way comes to an end unseen */
 	while (q->popped)

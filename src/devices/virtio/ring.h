@@ -34,6 +34,8 @@ struct ring_ops {
 	bool (*find)(struct virtio_queue *);
 	/* The next chain, its buffers in q->pieces. False: there is none, or the device is broken now. */
 	bool (*pop)(struct virtio_queue *, struct virtio_chain *);
+	/* The chain that begins there, once more. NULL: it is not in the ring any more. */
+	bool (*pop_again)(struct virtio_queue *, struct virtio_chain *, uint16_t head);
 	void (*unpop)(struct virtio_queue *, const struct virtio_chain *);
 	void (*push)(struct virtio_queue *, const struct virtio_chain *, uint32_t written);
 	/* The driver gets to know what was pushed, which is something; does it want an interrupt for that? */

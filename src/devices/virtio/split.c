@@ -56,23 +56,30 @@ static bool step(struct virtio_queue *q, struct walk *w, struct virtio_chain *c,
 	return !*more || w->at < w->size ? true : ring_broken(q, "a descriptor that there is not");
 }
 
+static bool take_apart(struct virtio_queue *q, struct virtio_chain *c, uint16_t head)
+{
+	struct walk w = { .table = q->descriptor_part, .size = q->size, .at = head };
+	bool more = true;
+
+	c->head = head;
+	if (head >= q->size)
+		return ring_broken(q, "a chain that begins with a descriptor that there is not");
+	while (more)
+		if (!step(q, &w, c, &more))
+			return false;
+	return true;
+}
+
 static bool pop(struct virtio_queue *q, struct virtio_chain *c)
 {
 	uint16_t waiting = (uint16_t)(ring_load16(q->available_part + RING_INDEX) - q->next_available);
-	struct walk w = { .table = q->descriptor_part, .size = q->size };
-	bool more = true;
 
 	if (!waiting)
 		return false;
 	if (waiting > q->size)
 		return ring_broken(q, "more chains than it has room for");
-	c->head = ring_load16(q->available_part + RING_START + 2u * (q->next_available & (q->size - 1u)));
-	if (c->head >= q->size)
-		return ring_broken(q, "a chain that begins with a descriptor that there is not");
-	w.at = c->head;
-	while (more)
-		if (!step(q, &w, c, &more))
-			return false;
+	if (!take_apart(q, c, ring_load16(q->available_part + RING_START + 2u * (q->next_available & (q->size - 1u)))))
+		return false;
 	q->next_available++;
 	return true;
 }
@@ -118,6 +125,7 @@ static bool has_more(struct virtio_queue *q) { return ring_load16(q->available_p
 const struct ring_ops split_ring = {
 	.find = find,
 	.pop = pop,
+	.pop_again = take_apart,
 	.unpop = unpop,
 	.push = push,
 	.publish = publish,

@@ -72,8 +72,8 @@ struct virtio_ops {
 	/* The driver is ready (DRIVER_OK): features are what they will be. The device's lock is held. NULL: nothing. */
 	void (*started)(struct virtio_device *);
 	/*
-	 * Chains of the queue that wait for something other than the device's own threads are given up, by virtqueue_drop(): it is about to be reset. The others
-	 * are waited for behind this. The queue's lock is held. NULL: there are none.
+	 * Chains of the queue that wait for something other than the device's own threads are given up, by virtqueue_drop() if they were not dropped before: it is
+	 * about to be reset. The others are waited for behind this. The queue's lock is held. NULL: there are none.
 	 */
 	void (*queue_stops)(struct virtio_queue *);
 	/* The device as it was when it was new: by the driver, or with the machine. All queues are. The device's lock is held. NULL: that is all. */
@@ -269,8 +269,10 @@ void virtqueue_push(struct virtio_queue *, const struct virtio_chain *, size_t w
 void virtqueue_note(struct virtio_queue *, const struct virtio_chain *);
 /* The driver gets to know what was pushed, and an interrupt if it wants one. */
 void virtqueue_publish(struct virtio_queue *);
-/* The chain is never pushed: in queue_stops. */
+/* The chain is never pushed: in queue_stops; or later, popped again by its head, in a machine perhaps that was loaded in between. */
 void virtqueue_drop(struct virtio_queue *);
+/* False: it cannot be, and the device is broken, or the queue is not to be served. Of split rings alone: in others it may be overwritten. */
+bool virtqueue_pop_again(struct virtio_queue *, uint16_t head, struct virtio_chain *);
 /* Is the driver to kick when it adds something? True: it has, already. */
 bool virtqueue_want_kicks(struct virtio_queue *, bool);
 /*

@@ -182,6 +182,16 @@ static void leave_string(greg_t *regs, struct vcpu *v, const struct bt_block *b)
  * Make translated code come back to C soon: nothing is found in jump tables any more, and the direct exits of the block that
  * runs, or is about to, lead to stubs.
  */
+static void come_back(struct vcpu *v)
+{
+	struct bt_block *b = bt_of(v)->entering;
+
+	bt_of(v)->kicked = 1;
+	bt_frame(v)->jump = bt_jump_pointer(bt_of(v)->nothing);
+	if (b)
+		bt_unlink_exits(v, b);
+}
+
 static void on_kick(int signal, siginfo_t *info, void *context)
 {
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -197,10 +207,7 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 			return;
 		bt_of(v)->ticked = 1;
 	}
-	bt_of(v)->kicked = 1;
-	bt_frame(v)->jump = bt_jump_pointer(bt_of(v)->nothing);
-	if ((b = bt_of(v)->entering))
-		bt_unlink_exits(v, b);
+	come_back(v);
 	if ((b = bt_block_at(bt_of(v), rip))) {
 		bt_unlink_exits(v, b);
 		look_up_again(regs, b, bt_exec(bt_of(v), b));
@@ -347,6 +354,11 @@ void bt_signals_kick(struct vcpu *v)
 	if (atomic_fetch_or(&bt->kick, BT_KICKED) != BT_RUNS)
 		return;
 	debug_yield();
+	/* From what the vCPU itself does, an interrupt of a device that it told to begin: a signal would come here. */
+	if (thread_vcpu == v) {
+		come_back(v);
+		return;
+	}
 	while (syscall(SYS_tgkill, bt->process, bt->thread_id, KICK_SIGNAL) && errno == EAGAIN)
 		sched_yield();
 }
