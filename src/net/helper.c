@@ -123,6 +123,7 @@ static void input_frame(struct helper *h, const struct net_frame *frame)
 	offload_apply(h->frame, frame->size, &frame->offload, NET_CAN_TCP4 | NET_CAN_TCP6 | NET_CAN_ECN, &h->to_slirp);
 }
 
+/* At most a batch: sockets have their turn, too. */
 static void input_frames(struct helper *h)
 {
 	struct net_frame frames[INPUT_BATCH];
@@ -134,6 +135,7 @@ static void input_frames(struct helper *h)
 		input_frame(h, &frames[i]);
 		ring_release(&h->channel.from_guest, &frames[i], 1);
 	}
+	ring_wake(&h->channel.to_guest);
 }
 
 /* ---- libslirp's other callbacks ---- */
@@ -241,6 +243,7 @@ static void serve(struct helper *h)
 		uint32_t timeout = UINT32_MAX;
 		int ready;
 
+		input_frames(h);
 		h->fds[0] = (struct pollfd){ .fd = h->channel.helper_event, .events = POLLIN };
 		h->fds[1] = (struct pollfd){ .fd = HELPER_SOCKET, .events = POLLIN };
 		h->fd_count = FIXED_FDS;
@@ -254,7 +257,7 @@ static void serve(struct helper *h)
 			return;
 		h->lib.slirp_pollfds_poll(h->slirp, ready < 0, get_revents, h);
 		run_timer(h);
-		input_frames(h);
+		ring_wake(&h->channel.to_guest);
 	}
 }
 

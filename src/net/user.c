@@ -233,6 +233,7 @@ static int user_send(struct net *net, const struct iovec *iov, unsigned count, s
 		return code ? 0 : -EAGAIN;
 	net_gather(place, iov, count, 0, size);
 	ring_write(&u->channel.from_guest, size, offload);
+	ring_wake(&u->channel.from_guest);
 	return 0;
 }
 

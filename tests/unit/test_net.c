@@ -15,6 +15,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -389,6 +390,7 @@ static void test_ring(void **state)
 	struct channel ch;
 	struct ring reader;
 	unsigned wrote = 0, read = 0;
+	eventfd_t wakes;
 	int code;
 
 	(void)state;
@@ -408,6 +410,16 @@ static void test_ring(void **state)
 		ring_release(&reader, frames, 8);
 	}
 	assert_true(ring_sleep(&reader));
+	/* Several frames, one wake. */
+	write_one(&ch.to_guest, 100, 1);
+	write_one(&ch.to_guest, 100, 2);
+	assert_int_equal(eventfd_read(ch.helper_event, &wakes), -1);
+	ring_wake(&ch.to_guest);
+	ring_wake(&ch.to_guest);
+	assert_int_equal(eventfd_read(ch.helper_event, &wakes), 0);
+	assert_int_equal(wakes, 1);
+	assert_int_equal(ring_peek(&reader, frames, 8), 2);
+	ring_release(&reader, frames, 2);
 	ring_awake(&reader);
 	/* Full. */
 	while (ring_reserve(&ch.to_guest, 60000, &code))

@@ -178,6 +178,12 @@ static void leave_string(greg_t *regs, struct vcpu *v, const struct bt_block *b)
 	regs[REG_RIP] = (greg_t)(uintptr_t)bt_frame(v)->exit_glue;
 }
 
+static void note_kick(struct vcpu *v)
+{
+	bt_of(v)->kicked = 1;
+	bt_frame(v)->jump = bt_jump_pointer(bt_of(v)->nothing);
+}
+
 /*
  * Make translated code come back to C soon: nothing is found in jump tables any more, and the direct exits of the block that
  * runs, or is about to, lead to stubs.
@@ -197,8 +203,7 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 			return;
 		bt_of(v)->ticked = 1;
 	}
-	bt_of(v)->kicked = 1;
-	bt_frame(v)->jump = bt_jump_pointer(bt_of(v)->nothing);
+	note_kick(v);
 	if ((b = bt_of(v)->entering))
 		bt_unlink_exits(v, b);
 	if ((b = bt_block_at(bt_of(v), rip))) {
@@ -346,6 +351,11 @@ void bt_signals_kick(struct vcpu *v)
 
 	if (atomic_fetch_or(&bt->kick, BT_KICKED) != BT_RUNS)
 		return;
+	/* An interrupt that a device raises in the middle of its own access: no translated code runs that a signal would have to stop. */
+	if (thread_vcpu == v && !bt->entering) {
+		note_kick(v);
+		return;
+	}
 	debug_yield();
 	while (syscall(SYS_tgkill, bt->process, bt->thread_id, KICK_SIGNAL) && errno == EAGAIN)
 		sched_yield();
