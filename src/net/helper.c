@@ -306,22 +306,41 @@ static int make_slirp(struct helper *h, struct error *err)
 	return h->slirp ? 0 : error_set(err, EINVAL, "libslirp refuses its configuration");
 }
 
+union address {
+	struct sockaddr any;
+	struct sockaddr_in ip4;
+	struct sockaddr_in6 ip6;
+	struct sockaddr_un local;
+};
+
+static socklen_t set_address(union address *a, const struct net_place *place, bool ip6)
+{
+	if (ip6) {
+		a->ip6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+						.sin6_port = htons(place->port),
+						.sin6_addr = place->address.ip6 };
+		return sizeof(a->ip6);
+	}
+	a->ip4 = (struct sockaddr_in){ .sin_family = AF_INET,
+				       .sin_port = htons(place->port),
+				       .sin_addr = place->address.ip4 };
+	return sizeof(a->ip4);
+}
+
 static int add_forward(struct helper *h, const struct net_forward *f)
 {
-	struct sockaddr_in guest = { .sin_family = AF_INET, .sin_port = htons(f->guest_port), .sin_addr = f->guest };
-	struct sockaddr_in inet = { .sin_family = AF_INET, .sin_port = htons(f->host_port), .sin_addr = f->host };
-	struct sockaddr_un local = { .sun_family = AF_UNIX };
-	const struct sockaddr *host = (const struct sockaddr *)&inet;
-	socklen_t size = sizeof(inet);
+	union address guest, host;
+	socklen_t guest_size = set_address(&guest, &f->guest, f->ip6), host_size = set_address(&host, &f->host, f->ip6);
+	/* An IPv6 socket for IPv4 connections, too, would give them addresses that no guest can answer. */
+	int flags = (f->kind == FORWARD_UDP ? SLIRP_HOSTFWD_UDP : 0) | (f->ip6 ? SLIRP_HOSTFWD_V6ONLY : 0);
 
 	if (f->kind == FORWARD_UNIX) {
-		strcpy(local.sun_path, f->path);
-		host = (const struct sockaddr *)&local;
-		size = sizeof(local);
+		host.local = (struct sockaddr_un){ .sun_family = AF_UNIX };
+		strcpy(host.local.sun_path, f->path);
+		host_size = sizeof(host.local);
 	}
 	errno = 0;
-	if (!h->lib.slirp_add_hostxfwd(h->slirp, host, size, (const struct sockaddr *)&guest, sizeof(guest),
-				       f->kind == FORWARD_UDP ? SLIRP_HOSTFWD_UDP : 0))
+	if (!h->lib.slirp_add_hostxfwd(h->slirp, &host.any, host_size, &guest.any, guest_size, flags))
 		return 0;
 	return errno ? -errno : -EINVAL;
 }

@@ -63,7 +63,7 @@ void capture_frame(struct capture *, const struct iovec *, unsigned count, size_
 void capture_close(struct capture *);
 
 /* ---- port.c ---- */
-/* " by NAME (process N)" of who has a port of this host bound, as far as /proc tells; else "". */
-void port_owner(bool udp, struct in_addr, uint16_t port, char *text, size_t size);
+/* " by NAME (process N)" of who has a port of this host bound, as far as /proc tells; else "". The address is one of IPv4; those of IPv6 are not compared. */
+void port_owner(bool udp, bool ip6, struct in_addr, uint16_t port, char *text, size_t size);
 
 #endif

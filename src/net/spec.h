@@ -11,11 +11,19 @@
 #define NET_MOST_FORWARDS 32
 #define NET_PATH_SIZE	  108 /* of struct sockaddr_un */
 
+struct net_place {
+	union {
+		struct in_addr ip4;
+		struct in6_addr ip6;
+	} address; /* 0: all of the host's; in the guest, the one that DHCP gives, or the first one with IPv6 that is seen */
+	uint16_t port;
+};
+
 /* A port of the host, or a socket's path, whose connections come out in the guest. */
 struct net_forward {
 	enum { FORWARD_TCP, FORWARD_UDP, FORWARD_UNIX } kind;
-	struct in_addr host, guest; /* 0: all addresses; the one that DHCP gives */
-	uint16_t host_port, guest_port;
+	bool ip6; /* both addresses: libslirp translates none */
+	struct net_place host, guest;
 	char path[NET_PATH_SIZE];
 };
 

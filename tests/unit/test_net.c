@@ -54,6 +54,16 @@ static void test_spec(void **state)
 	net_forward_print(&s.user.forwards[2], text, sizeof(text));
 	assert_string_equal(text, "unix:/run/a-b:c-80");
 	assert_true(s.user.restricted && !s.user.ip6 && s.user.mtu == 9000 && s.mtu == 9000 && s.mac[5] == 0xef);
+	assert_int_equal(net_spec_parse("user,forward=tcp:[::1]:2222-:22,forward=udp:53-[fec0::15]:5353,"
+					"forward=tcp::80-:8080",
+					&s, NULL),
+			 0);
+	net_forward_print(&s.user.forwards[0], text, sizeof(text));
+	assert_string_equal(text, "tcp:[::1]:2222-[::]:22");
+	net_forward_print(&s.user.forwards[1], text, sizeof(text));
+	assert_string_equal(text, "udp:[::]:53-[fec0::15]:5353");
+	net_forward_print(&s.user.forwards[2], text, sizeof(text));
+	assert_string_equal(text, "tcp:80-8080");
 	assert_int_equal(net_spec_parse("stream:tcp:[::1]:99,server", &s, NULL), 0);
 	assert_string_equal(s.where, "::1");
 	assert_string_equal(s.port, "99");
@@ -82,6 +92,13 @@ static void test_bad_specs(void **state)
 	refused("user,forward=tcp:1.2.3:80-22", "option 'forward'");
 	refused("user,forward=sctp:80-22", "option 'forward'");
 	refused("user,forward=unix:-22", "option 'forward'");
+	refused("user,forward=tcp:[::1:80-22", "option 'forward'");
+	refused("user,forward=tcp:[1.2.3.4]:80-22", "option 'forward'");
+	refused("user,forward=tcp:[::1]:80-10.0.2.15:22", "either IPv4 addresses or IPv6 addresses in brackets");
+	refused("user,forward=tcp:127.0.0.1:80-[fec0::15]:22", "option 'forward'");
+	refused("user,forward=unix:/a-[fec0::15]:22", "option 'forward'");
+	refused("user,forward=tcp:[::1]:80-22,ipv6=off",
+		"option 'forward' is 'tcp:[::1]:80-[::]:22', but 'ipv6' is off");
 	refused("user,mtu=1279", "option 'mtu' is '1279'; expected a number from 1280 to 65520");
 	refused("user,mtu=1500x", "option 'mtu'");
 	refused("user,dns=dns.example", "expected an IPv4 address");

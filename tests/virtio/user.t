@@ -1,0 +1,60 @@
+#!/bin/sh
+# The user network's further sides: connections from the host by IPv6 and by a Unix socket, names, ICMP, DHCP's options, the death of its process.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/virtio/lib.sh
+
+# Ports that nobody has.
+port=$(perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport')
+
+up="modprobe virtio_net
+ip link set lo up
+ip link set eth0 up
+printf '#!/bin/sh\nif [ \$1 = bound ]; then ip addr add \$ip/24 dev eth0; for r in \$router; do ip route add default via \$r; done; set >/tmp/dhcp-said; echo nameserver \$dns >/etc/resolv.conf; fi\n' >/tmp/dhcp
+chmod 755 /tmp/dhcp
+mkdir -p /etc
+udhcpc -i eth0 -s /tmp/dhcp -n -q -f -O hostname -O mtu 2>/dev/null"
+
+# client WHERE WHAT: an HTTP request to tcp:PORT, tcp6:PORT or unix:PATH, until there is an answer that has WHAT.
+cat >"$scratch/client" <<'END'
+use strict; use IO::Socket::IP; use IO::Socket::UNIX;
+my ($kind, $where) = $ARGV[0] =~ /(\w+):(.*)/;
+$SIG{ALRM} = sub { exit 1 };
+alarm $ARGV[2];
+for (;; select undef, undef, undef, 0.2) {
+	my $s = $kind eq "unix" ? IO::Socket::UNIX->new(Peer => $where)
+		: IO::Socket::IP->new(PeerHost => $kind eq "tcp6" ? "::1" : "127.0.0.1", PeerPort => $where) or next;
+	local $SIG{PIPE} = "IGNORE";
+	print $s "GET $ARGV[1] HTTP/1.0\r\n\r\n";
+	$s->flush;
+	my $answer = join "", <$s>;
+	exit 0 if $answer =~ / 200 OK.*inside/s;
+}
+END
+client() { perl "$scratch/client" "$1" "$2" "$limit"; }
+
+# The guest serves until the host has asked for /end.
+serve="mkdir -p /www/cgi-bin
+echo inside >/www/data
+printf '#!/bin/sh\necho HTTP/1.0 200 OK; echo; echo inside; echo >/tmp/end\n' >/www/cgi-bin/end
+chmod 755 /www/cgi-bin/end
+httpd -p [::]:80 -h /www
+until [ -f /tmp/end ]; do sleep 0.2; done"
+
+forwards() {
+	clients="$*"
+	(for c in $clients; do client "$c" /data || exit 1; done; client "tcp:$port" /cgi-bin/end) &
+	others=$!
+	well --engine bt --net "user,forward=tcp:127.0.0.1:$port-80,forward=tcp:[::1]:$port-:80,forward=unix:$scratch/socket-80"
+	status=$?
+	[ $status = 0 ] || kill $others
+	wait $others && [ $status = 0 ]
+}
+script="$up
+$serve"
+guest_with -
+if grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null; then
+	check "connections by IPv4, IPv6 and a Unix socket, engine bt" forwards "tcp:$port" "tcp6:$port" "unix:$scratch/socket"
+else
+	skip "connections by IPv4, IPv6 and a Unix socket, engine bt" "no IPv6 here"
+fi
+finish
