@@ -135,7 +135,6 @@ static void input_frames(struct helper *h)
 		input_frame(h, &frames[i]);
 		ring_release(&h->channel.from_guest, &frames[i], 1);
 	}
-	ring_wake(&h->channel.to_guest);
 }
 
 /* ---- libslirp's other callbacks ---- */
@@ -243,7 +242,6 @@ static void serve(struct helper *h)
 		uint32_t timeout = UINT32_MAX;
 		int ready;
 
-		input_frames(h);
 		h->fds[0] = (struct pollfd){ .fd = h->channel.helper_event, .events = POLLIN };
 		h->fds[1] = (struct pollfd){ .fd = HELPER_SOCKET, .events = POLLIN };
 		h->fd_count = FIXED_FDS;
@@ -255,6 +253,8 @@ static void serve(struct helper *h)
 			drain_event(h->channel.helper_event);
 		if (ready > 0 && h->fds[1].revents)
 			return;
+		/* In front of it, since it sends what a frame made possible: packets that waited for an ARP reply. */
+		input_frames(h);
 		h->lib.slirp_pollfds_poll(h->slirp, ready < 0, get_revents, h);
 		run_timer(h);
 		ring_wake(&h->channel.to_guest);
