@@ -57,4 +57,56 @@ if grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null; then
 else
 	skip "connections by IPv4, IPv6 and a Unix socket, engine bt" "no IPv6 here"
 fi
+
+# A server that takes whatever comes, and gives a little. It prints a line for each connection that a MiB came by.
+sink=$((port + 1))
+cat >"$scratch/sink" <<'END'
+use strict; use IO::Socket::INET; use IO::Select;
+my $l = IO::Socket::INET->new(Listen => 9, LocalAddr => "127.0.0.1", LocalPort => $ARGV[0], ReuseAddr => 1) or die;
+my $all = IO::Select->new($l);
+my %bytes;
+$SIG{PIPE} = "IGNORE";
+$| = 1;
+for (;;) {
+	for my $s ($all->can_read) {
+		if ($s == $l) { $s = $l->accept; syswrite $s, "hello\n"; $all->add($s); next }
+		my $n = sysread $s, my $data, 1 << 16;
+		print "flows\n" if ($bytes{$s} // 0) < 1 << 20 && ($bytes{$s} += $n // 0) >= 1 << 20;
+		delete $bytes{$s}, $all->remove($s), close $s if !$n;
+	}
+}
+END
+# The process is killed while data goes through it: the link goes, the connection is reset, a new one serves.
+script="$up
+downs() { cat /sys/class/net/eth0/carrier_down_count; }
+before=\$(downs)
+for death in 1 2; do
+	nc 10.0.2.2 $sink </dev/zero >/dev/null 2>&1 &
+	wait \$! || :
+	until [ \$(downs) = \$((before + death)) ] && [ \$(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 0.1; done
+done
+[ \"\$(nc 10.0.2.2 $sink </dev/null)\" = hello ]"
+guest_with -
+kill_helpers() {
+	for death in 1 2; do
+		until [ "$(grep -c flows "$scratch/flows")" = $death ]; do sleep 0.1; done
+		kill -9 "$(pgrep -P "$(pgrep -f "^$doppel run .*$scratch/initrd")" -f net-helper)"
+	done
+}
+deaths() {
+	perl "$scratch/sink" "$sink" >"$scratch/flows" &
+	server=$!
+	kill_helpers &
+	killer=$!
+	boot wait 'started again in 1 s' wait 'started again in 2 s' wait 'all is well' exit 0 -- \
+		--initrd "$scratch/initrd" --engine bt --net user
+	status=$?
+	kill "$server" "$killer" 2>/dev/null
+	return $status
+}
+if command -v pgrep >/dev/null; then
+	check "its process is killed: link, connections and a new one, engine bt" deaths
+else
+	skip "its process is killed: link, connections and a new one, engine bt" "no pgrep"
+fi
 finish
