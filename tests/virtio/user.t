@@ -109,4 +109,43 @@ if command -v pgrep >/dev/null; then
 else
 	skip "its process is killed: link, connections and a new one, engine bt" "no pgrep"
 fi
+
+# Names, by a resolver of ours: in namespaces where port 53 and /etc/resolv.conf are this user's.
+cat >"$scratch/resolver" <<'END'
+use strict; use IO::Socket::INET;
+my $s = IO::Socket::INET->new(Proto => "udp", LocalAddr => "127.0.0.1", LocalPort => 53) or die;
+while ($s->recv(my $q, 512)) {
+	my ($name, $type) = substr($q, 12) =~ /^(.*?\0)(..)/s;
+	my $known = $name eq "\4host\7example\0";
+	my @answers = $known && $type eq "\0\1" ? "\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x0a\1\2\3" : ();
+	$s->send(substr($q, 0, 2) . pack("n5", $known ? 0x8180 : 0x8183, 1, scalar @answers, 0, 0) . $name . $type . "\0\1" . join "", @answers);
+}
+END
+echo nameserver 127.0.0.1 >"$scratch/resolv.conf"
+cat >"$scratch/resolved" <<END
+'$guest/busybox/busybox' ifconfig lo 127.0.0.1 up && mount --bind '$scratch/resolv.conf' /etc/resolv.conf || exit 77
+perl '$scratch/resolver' &
+"\$@"
+status=\$?
+kill \$!
+exit \$status
+END
+script="$up
+grep -q hostname=.guest-7 /tmp/dhcp-said
+[ \$(cat /sys/class/net/eth0/mtu) = 9000 ]
+nslookup host.example | grep -q 10.1.2.3
+if nslookup other.example; then exit 1; fi
+ping -c 1 10.0.2.2 >/dev/null
+ping -c 1 10.0.2.3 >/dev/null"
+guest_with -
+names() {
+	printf '#!/bin/sh\nexec unshare -Urnm sh "%s" "%s" "$@"\n' "$scratch/resolved" "$doppel" >"$scratch/named"
+	chmod 755 "$scratch/named"
+	(doppel=$scratch/named; well --engine bt --net user,hostname=guest-7,mtu=9000)
+}
+if unshare -Urnm sh "$scratch/resolved" true 2>/dev/null; then
+	check "names, the host's answer to ping, DHCP's host name, the MTU, engine bt" names
+else
+	skip "names, the host's answer to ping, DHCP's host name, the MTU, engine bt" "no namespaces for this user"
+fi
 finish
