@@ -57,8 +57,8 @@ void net_set_link(struct net *, bool up);
 /* Copies [from, from + size) of what the iov has. */
 void net_gather(void *to, const struct iovec *, unsigned count, size_t from, size_t size);
 
-/* ---- capture.c: a file in pcap's format ---- */
-struct capture *capture_open(const char *path, struct error *);
+/* ---- capture.c: a file in pcap's format, of so many bytes at most; whatever becomes of it, the net goes on ---- */
+struct capture *capture_open(const char *path, uint64_t most, struct error *);
 void capture_frame(struct capture *, const struct iovec *, unsigned count, size_t size);
 void capture_close(struct capture *);
 

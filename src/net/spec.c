@@ -203,6 +203,13 @@ static int set_dns(struct net_spec *spec, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_capture_size(struct net_spec *spec, const char *value, struct error *err)
+{
+	if (parse_number(value, 1, 1u << 20, &spec->capture_mib))
+		return 0;
+	return wrong("capture-size", value, "a number of MiB from 1 to 1048576", err);
+}
+
 static int set_mtu(struct net_spec *spec, const char *value, struct error *err)
 {
 	char expected[64];
@@ -248,7 +255,7 @@ static const struct option {
 	{ "hostname", set_hostname, false, ANY_KIND }, { "dns", set_dns, false, USER_ONLY },
 	{ "ipv6", set_ip6, true, USER_ONLY },	       { "server", set_server, true, STREAM_ONLY },
 	{ "mtu", set_mtu, false, ANY_KIND },	       { "mac", set_mac, false, ANY_KIND },
-	{ "capture", set_capture, false, ANY_KIND },
+	{ "capture", set_capture, false, ANY_KIND },   { "capture-size", set_capture_size, false, ANY_KIND },
 };
 
 static int unknown(const char *name, size_t length, unsigned kind, struct error *err)
@@ -335,7 +342,7 @@ int net_spec_parse(const char *text, struct net_spec *spec, struct error *err)
 	char *copy = strdup(text), *at = copy, *one;
 	int rc;
 
-	*spec = (struct net_spec){ .user = { .ip6 = true } };
+	*spec = (struct net_spec){ .capture_mib = NET_CAPTURE_MIB, .user = { .ip6 = true } };
 	if (!copy)
 		return error_set_errno(err, ENOMEM, "cannot look at '%.128s'", text);
 	rc = parse_kind(spec, strsep(&at, ","), err);

@@ -9,7 +9,8 @@
 #include <netinet/in.h>
 
 #define NET_MOST_FORWARDS 32
-#define NET_PATH_SIZE	  108 /* of struct sockaddr_un */
+#define NET_CAPTURE_MIB	  1024 /* unless the spec says so */
+#define NET_PATH_SIZE	  108  /* of struct sockaddr_un */
 
 struct net_place {
 	union {
@@ -44,6 +45,7 @@ struct net_spec {
 	char port[8];	 /* of stream:tcp */
 	bool server;
 	char capture[256]; /* path; "": none */
+	unsigned capture_mib;
 	bool has_mac;
 	uint8_t mac[NET_MAC_SIZE];
 	unsigned mtu; /* 0: not given */

@@ -84,7 +84,7 @@ static void test_bad_specs(void **state)
 	refused("stream:tcp:localhost:0", "is no network");
 	refused("stream:tcp::80", "is no network");
 	refused("tap:name-that-is-too-long", "is no network");
-	refused("none,restrict", "option 'restrict' is unknown; expected hostname, mtu, mac, capture");
+	refused("none,restrict", "option 'restrict' is unknown; expected hostname, mtu, mac, capture, capture-size");
 	refused("user,forward", "option 'forward' has no value");
 	refused("user,forward=tcp:22", "expected tcp:[HOSTADDRESS:]PORT-[GUESTADDRESS:]PORT");
 	refused("user,forward=tcp:65536-22", "option 'forward' is 'tcp:65536-22'");
@@ -101,6 +101,7 @@ static void test_bad_specs(void **state)
 		"option 'forward' is 'tcp:[::1]:80-[::]:22', but 'ipv6' is off");
 	refused("user,mtu=1279", "option 'mtu' is '1279'; expected a number from 1280 to 65520");
 	refused("user,mtu=1500x", "option 'mtu'");
+	refused("user,capture-size=0", "option 'capture-size' is '0'; expected a number of MiB");
 	refused("user,dns=dns.example", "expected an IPv4 address");
 	refused("user,mac=53:54:00:00:00:01", "option 'mac'");
 	refused("user,mac=52:54:00:00:00:1", "option 'mac'");

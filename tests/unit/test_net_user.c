@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -456,46 +457,98 @@ static void test_hold(void **state)
 	peer_close(&p);
 }
 
+/* Whole records to its end, by the format's description; how many. */
+static unsigned count_packets(int fd)
+{
+	uint32_t header[6], packet[4];
+	unsigned count = 0;
+	struct stat st;
+	off_t at = 24;
+
+	assert_int_equal(pread(fd, header, 24, 0), 24);
+	assert_int_equal(header[0], 0xa1b23c4d);
+	assert_int_equal(header[1], 2 | 4 << 16);
+	assert_int_equal(header[4], NET_FRAME_MAX);
+	assert_int_equal(header[5], 1);
+	for (; pread(fd, packet, 16, at) == 16; count++) {
+		uint8_t frame[14];
+
+		assert_true(packet[1] < 1000000000);
+		assert_int_equal(packet[2], packet[3]);
+		assert_int_equal(pread(fd, frame, 14, at + 16), 14);
+		assert_true(!memcmp(frame, peer_mac, 6) || !memcmp(frame + 6, peer_mac, 6));
+		at += 16 + packet[2];
+	}
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, at);
+	return count;
+}
+
+static void ask_and_hear(struct net_peer *p)
+{
+	peer_arp(p, PEER_HOST);
+	free(peer_next(p).data);
+}
+
 static void test_capture(void **state)
 {
 	char path[] = "/tmp/doppel-capture-XXXXXX", spec[64];
-	uint32_t header[6], packet[4];
 	struct net_peer p;
-	unsigned count = 0;
 	int fd = mkstemp(path);
 
 	(void)state;
 	snprintf(spec, sizeof(spec), "user,ipv6=off,capture=%s", path);
 	peer_open(&p, spec);
-	peer_arp(&p, PEER_HOST);
-	free(peer_next(&p).data);
+	ask_and_hear(&p);
 	peer_close(&p);
-	assert_int_equal(read(fd, header, 24), 24);
-	assert_int_equal(header[0], 0xa1b23c4d);
-	assert_int_equal(header[5], 1);
-	for (; read(fd, packet, 16) == 16; count++) {
-		assert_int_equal(packet[2], packet[3]);
-		lseek(fd, packet[2], SEEK_CUR);
-	}
-	assert_int_equal(count, 2);
+	assert_int_equal(count_packets(fd), 2);
 	close(fd);
 	unlink(path);
+}
+
+/* Both a file that may not grow any more and one that is as large as was asked for; the network goes on. */
+static void test_capture_ends(void **state)
+{
+	char path[] = "/tmp/doppel-capture-XXXXXX", spec[64];
+	static uint8_t frame[60000];
+	struct rlimit before, limit;
+	struct net_peer p;
+	int fd = mkstemp(path);
+
+	(void)state;
+	snprintf(spec, sizeof(spec), "user,ipv6=off,capture=%s,capture-size=1", path);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	limit = before;
+	limit.rlim_cur = 24 + 3 * (16 + 42) + 20;
+	peer_open(&p, spec);
+	setrlimit(RLIMIT_FSIZE, &limit);
+	for (unsigned i = 0; i < 4; i++)
+		ask_and_hear(&p);
+	peer_close(&p);
+	setrlimit(RLIMIT_FSIZE, &before);
+	assert_in_range(count_packets(fd), 2, 3);
+	memcpy(frame + 6, peer_mac, 6);
+	peer_open(&p, spec);
+	for (unsigned i = 0; i < 30; i++)
+		peer_send(&p, frame, sizeof(frame), NULL);
+	ask_and_hear(&p);
+	peer_close(&p);
+	assert_int_equal(count_packets(fd), 17);
+	close(fd);
+	unlink(path);
+	signal(SIGXFSZ, SIG_DFL);
 }
 
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_arp),
-		cmocka_unit_test(test_dhcp),
-		cmocka_unit_test(test_guest_to_host),
-		cmocka_unit_test(test_host_to_guest),
-		cmocka_unit_test(test_forwards),
-		cmocka_unit_test(test_taken_port),
-		cmocka_unit_test(test_death),
-		cmocka_unit_test(test_hold),
-		cmocka_unit_test(test_capture),
-		cmocka_unit_test(test_udp_forward),
-		cmocka_unit_test(test_taken_port_ip6),
+		cmocka_unit_test(test_arp),	      cmocka_unit_test(test_dhcp),
+		cmocka_unit_test(test_guest_to_host), cmocka_unit_test(test_host_to_guest),
+		cmocka_unit_test(test_forwards),      cmocka_unit_test(test_taken_port),
+		cmocka_unit_test(test_death),	      cmocka_unit_test(test_hold),
+		cmocka_unit_test(test_capture),	      cmocka_unit_test(test_capture_ends),
+		cmocka_unit_test(test_udp_forward),   cmocka_unit_test(test_taken_port_ip6),
 	};
 
 	if (argc > 1 && !strcmp(argv[1], NET_HELPER_COMMAND))

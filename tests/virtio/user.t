@@ -141,11 +141,17 @@ guest_with -
 names() {
 	printf '#!/bin/sh\nexec unshare -Urnm sh "%s" "%s" "$@"\n' "$scratch/resolved" "$doppel" >"$scratch/named"
 	chmod 755 "$scratch/named"
-	(doppel=$scratch/named; well --engine bt --net user,hostname=guest-7,mtu=9000)
+	(doppel=$scratch/named; well --engine bt --net "user,hostname=guest-7,mtu=9000,capture=$scratch/names.pcap")
 }
 if unshare -Urnm sh "$scratch/resolved" true 2>/dev/null; then
 	check "names, the host's answer to ping, DHCP's host name, the MTU, engine bt" names
 else
 	skip "names, the host's answer to ping, DHCP's host name, the MTU, engine bt" "no namespaces for this user"
+fi
+captured() { [ "$(tcpdump -nr - <"$scratch/names.pcap" 2>/dev/null | grep -cE 'A\? host.example|A 10.1.2.3|ICMP echo reply')" -ge 4 ]; }
+if command -v tcpdump >/dev/null && [ -f "$scratch/names.pcap" ]; then
+	check "tcpdump reads what was captured" captured
+else
+	skip "tcpdump reads what was captured" "no tcpdump, or nothing captured"
 fi
 finish
