@@ -27,6 +27,7 @@
 #define MSS_RAISED   (SLIRP_MTU - 40)
 #define INPUT_BATCH  64
 #define HOLD_BELOW   (RING_SIZE / 4) /* free bytes of the ring to the guest */
+#define WAKE_AT	     (RING_SIZE / 8) /* bytes for the guest, in the middle of a turn */
 #define MOST_FDS     1024	     /* walls.c lets it have no more */
 #define FIXED_FDS    2		     /* in front of libslirp's: the event, the socket */
 #define IDLE_TIMEOUT 1000	     /* ms: what libslirp says when it has nothing to do */
@@ -59,7 +60,8 @@ struct helper {
 	struct helper_timer timer;
 	struct pollfd fds[MOST_FDS];
 	unsigned fd_count;
-	bool holds; /* the guest is slow: sockets are not read */
+	bool holds;	  /* the guest is slow: sockets are not read */
+	uint32_t unheard; /* bytes for the guest that the monitor was not woken for */
 	struct frame_sink to_guest, to_slirp;
 	struct mss_table mss;
 	uint8_t frame[NET_FRAME_MAX]; /* that is worked on */
@@ -70,6 +72,12 @@ static int64_t now_ms(void) { return (int64_t)(host_monotonic_ns() / 1000000); }
 /* ---- frames ---- */
 
 static unsigned guest_can(const struct helper *h) { return atomic_load(&h->channel.shared->can); }
+
+static void wake_monitor(struct helper *h)
+{
+	h->unheard = 0;
+	ring_wake(&h->channel.to_guest);
+}
 
 static void put_to_guest(struct frame_sink *sink, const uint8_t *frame, size_t size, const struct net_offload *offload)
 {
@@ -84,6 +92,10 @@ static void put_to_guest(struct frame_sink *sink, const uint8_t *frame, size_t s
 		return;
 	memcpy(place, frame, size);
 	ring_write(&h->channel.to_guest, size, offload);
+	/* Once a turn, unless that would fill the ring. */
+	h->unheard += (uint32_t)size;
+	if (h->unheard >= WAKE_AT)
+		wake_monitor(h);
 }
 
 static ssize_t send_packet(const void *data, size_t size, void *opaque)
@@ -257,7 +269,7 @@ static void serve(struct helper *h)
 		input_frames(h);
 		h->lib.slirp_pollfds_poll(h->slirp, ready < 0, get_revents, h);
 		run_timer(h);
-		ring_wake(&h->channel.to_guest);
+		wake_monitor(h);
 	}
 }
 
