@@ -27,6 +27,7 @@
 #define MSS_RAISED   (SLIRP_MTU - 40)
 #define INPUT_BATCH  64
 #define HOLD_BELOW   (RING_SIZE / 4) /* free bytes of the ring to the guest */
+#define WAKE_AT	     (RING_SIZE / 8) /* bytes for the guest, in the middle of a turn */
 #define MOST_FDS     1024	     /* walls.c lets it have no more */
 #define FIXED_FDS    2		     /* in front of libslirp's: the event, the socket */
 #define IDLE_TIMEOUT 1000	     /* ms: what libslirp says when it has nothing to do */
@@ -59,7 +60,8 @@ struct helper {
 	struct helper_timer timer;
 	struct pollfd fds[MOST_FDS];
 	unsigned fd_count;
-	bool holds; /* the guest is slow: sockets are not read */
+	bool holds;	  /* the guest is slow: sockets are not read */
+	uint32_t unheard; /* bytes for the guest that the monitor was not woken for */
 	struct frame_sink to_guest, to_slirp;
 	struct mss_table mss;
 	uint8_t frame[NET_FRAME_MAX]; /* that is worked on */
@@ -70,6 +72,12 @@ static int64_t now_ms(void) { return (int64_t)(host_monotonic_ns() / 1000000); }
 /* ---- frames ---- */
 
 static unsigned guest_can(const struct helper *h) { return atomic_load(&h->channel.shared->can); }
+
+static void wake_monitor(struct helper *h)
+{
+	h->unheard = 0;
+	ring_wake(&h->channel.to_guest);
+}
 
 static void put_to_guest(struct frame_sink *sink, const uint8_t *frame, size_t size, const struct net_offload *offload)
 {
@@ -84,6 +92,10 @@ static void put_to_guest(struct frame_sink *sink, const uint8_t *frame, size_t s
 		return;
 	memcpy(place, frame, size);
 	ring_write(&h->channel.to_guest, size, offload);
+	/* Once a turn, unless that would fill the ring. */
+	h->unheard += (uint32_t)size;
+	if (h->unheard >= WAKE_AT)
+		wake_monitor(h);
 }
 
 static ssize_t send_packet(const void *data, size_t size, void *opaque)
@@ -123,6 +135,7 @@ static void input_frame(struct helper *h, const struct net_frame *frame)
 	offload_apply(h->frame, frame->size, &frame->offload, NET_CAN_TCP4 | NET_CAN_TCP6 | NET_CAN_ECN, &h->to_slirp);
 }
 
+/* At most a batch: sockets have their turn, too. */
 static void input_frames(struct helper *h)
 {
 	struct net_frame frames[INPUT_BATCH];
@@ -252,9 +265,11 @@ static void serve(struct helper *h)
 			drain_event(h->channel.helper_event);
 		if (ready > 0 && h->fds[1].revents)
 			return;
+		/* In front of it, since it sends what a frame made possible: packets that waited for an ARP reply. */
+		input_frames(h);
 		h->lib.slirp_pollfds_poll(h->slirp, ready < 0, get_revents, h);
 		run_timer(h);
-		input_frames(h);
+		wake_monitor(h);
 	}
 }
 
@@ -303,22 +318,41 @@ static int make_slirp(struct helper *h, struct error *err)
 	return h->slirp ? 0 : error_set(err, EINVAL, "libslirp refuses its configuration");
 }
 
+union address {
+	struct sockaddr any;
+	struct sockaddr_in ip4;
+	struct sockaddr_in6 ip6;
+	struct sockaddr_un local;
+};
+
+static socklen_t set_address(union address *a, const struct net_place *place, bool ip6)
+{
+	if (ip6) {
+		a->ip6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+						.sin6_port = htons(place->port),
+						.sin6_addr = place->address.ip6 };
+		return sizeof(a->ip6);
+	}
+	a->ip4 = (struct sockaddr_in){ .sin_family = AF_INET,
+				       .sin_port = htons(place->port),
+				       .sin_addr = place->address.ip4 };
+	return sizeof(a->ip4);
+}
+
 static int add_forward(struct helper *h, const struct net_forward *f)
 {
-	struct sockaddr_in guest = { .sin_family = AF_INET, .sin_port = htons(f->guest_port), .sin_addr = f->guest };
-	struct sockaddr_in inet = { .sin_family = AF_INET, .sin_port = htons(f->host_port), .sin_addr = f->host };
-	struct sockaddr_un local = { .sun_family = AF_UNIX };
-	const struct sockaddr *host = (const struct sockaddr *)&inet;
-	socklen_t size = sizeof(inet);
+	union address guest, host;
+	socklen_t guest_size = set_address(&guest, &f->guest, f->ip6), host_size = set_address(&host, &f->host, f->ip6);
+	/* An IPv6 socket for IPv4 connections, too, would give them addresses that no guest can answer. */
+	int flags = (f->kind == FORWARD_UDP ? SLIRP_HOSTFWD_UDP : 0) | (f->ip6 ? SLIRP_HOSTFWD_V6ONLY : 0);
 
 	if (f->kind == FORWARD_UNIX) {
-		strcpy(local.sun_path, f->path);
-		host = (const struct sockaddr *)&local;
-		size = sizeof(local);
+		host.local = (struct sockaddr_un){ .sun_family = AF_UNIX };
+		strcpy(host.local.sun_path, f->path);
+		host_size = sizeof(host.local);
 	}
 	errno = 0;
-	if (!h->lib.slirp_add_hostxfwd(h->slirp, host, size, (const struct sockaddr *)&guest, sizeof(guest),
-				       f->kind == FORWARD_UDP ? SLIRP_HOSTFWD_UDP : 0))
+	if (!h->lib.slirp_add_hostxfwd(h->slirp, &host.any, host_size, &guest.any, guest_size, flags))
 		return 0;
 	return errno ? -errno : -EINVAL;
 }

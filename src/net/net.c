@@ -147,7 +147,7 @@ static int open_all(struct net *net, const char *text, struct error *err)
 	if (net->wake_fd < 0)
 		return error_set_errno(err, errno, "cannot create the network's eventfd");
 	if (*net->spec.capture) {
-		net->capture = capture_open(net->spec.capture, err);
+		net->capture = capture_open(net->spec.capture, (uint64_t)net->spec.capture_mib << 20, err);
 		if (!net->capture)
 			return err ? -err->code : -EINVAL;
 	}

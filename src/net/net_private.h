@@ -57,13 +57,13 @@ void net_set_link(struct net *, bool up);
 /* Copies [from, from + size) of what the iov has. */
 void net_gather(void *to, const struct iovec *, unsigned count, size_t from, size_t size);
 
-/* ---- capture.c: a file in pcap's format ---- */
-struct capture *capture_open(const char *path, struct error *);
+/* ---- capture.c: a file in pcap's format, of so many bytes at most; whatever becomes of it, the net goes on ---- */
+struct capture *capture_open(const char *path, uint64_t most, struct error *);
 void capture_frame(struct capture *, const struct iovec *, unsigned count, size_t size);
 void capture_close(struct capture *);
 
 /* ---- port.c ---- */
-/* " by NAME (process N)" of who has a port of this host bound, as far as /proc tells; else "". */
-void port_owner(bool udp, struct in_addr, uint16_t port, char *text, size_t size);
+/* " by NAME (process N)" of who has a port of this host bound, as far as /proc tells; else "". The address is one of IPv4; those of IPv6 are not compared. */
+void port_owner(bool udp, bool ip6, struct in_addr, uint16_t port, char *text, size_t size);
 
 #endif

@@ -81,14 +81,15 @@ static void name_process(const char *process, char *text, size_t size)
 	snprintf(text, size, " by %s (process %.32s)", name, process);
 }
 
-void port_owner(bool udp, struct in_addr address, uint16_t port, char *text, size_t size)
+void port_owner(bool udp, bool ip6, struct in_addr address, uint16_t port, char *text, size_t size)
 {
-	uint64_t inode = find_inode(udp ? "/proc/net/udp" : "/proc/net/tcp", udp, address, port);
+	uint64_t inode = ip6 ? 0 : find_inode(udp ? "/proc/net/udp" : "/proc/net/tcp", udp, address, port);
 	const struct dirent *entry;
 	char wanted[48];
 	DIR *folder;
 
 	*text = 0;
+	/* A socket of IPv6 may have the port of IPv4, too. */
 	if (!inode)
 		inode = find_inode(udp ? "/proc/net/udp6" : "/proc/net/tcp6", udp, address, port);
 	folder = inode ? opendir("/proc") : NULL;

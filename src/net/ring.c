@@ -156,6 +156,10 @@ void ring_write(struct ring *r, size_t size, const struct net_offload *offload)
 	memcpy(r->data + r->at % RING_SIZE, &record, sizeof(record));
 	r->at += RECORD_SIZE(size);
 	atomic_store(&r->shared->written, r->at);
+}
+
+void ring_wake(struct ring *r)
+{
 	if (atomic_load(&r->shared->reader_waits) && atomic_exchange(&r->shared->reader_waits, 0))
 		wake_event(r->wake_fd);
 }

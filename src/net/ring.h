@@ -49,10 +49,11 @@ void channel_close(struct channel *);
 
 /*
  * Where a frame of `size` can be put together; NULL: there is no room, and the reader will wake this end when there is. ring_write() then makes it the
- * reader's. -EPROTO in *code: the other end broke the ring.
+ * reader's, which ring_wake() has to follow soon, once for several frames. -EPROTO in *code: the other end broke the ring.
  */
 uint8_t *ring_reserve(struct ring *, size_t size, int *code);
 void ring_write(struct ring *, size_t size, const struct net_offload *);
+void ring_wake(struct ring *);
 /* False: there are fewer free bytes (less than half of the ring), and the reader will wake this end. */
 bool ring_has_room(struct ring *, uint32_t bytes);
 

@@ -40,39 +40,53 @@ static bool parse_port(const char *text, uint16_t *port)
 	return true;
 }
 
-/* "[ADDRESS:]PORT"; without an address it is 0. */
-static bool parse_place(char *text, struct in_addr *address, uint16_t *port)
+/* "[ADDRESS:]PORT", an IPv6 address in brackets; without one it is 0, and *family AF_UNSPEC. */
+static bool parse_place(char *text, struct net_place *place, int *family)
 {
 	char *colon = strrchr(text, ':');
+	size_t length;
 
-	address->s_addr = 0;
-	if (!colon)
-		return parse_port(text, port);
+	*family = AF_UNSPEC;
+	if (!colon || colon == text)
+		return parse_port(colon ? colon + 1 : text, &place->port);
 	*colon = 0;
-	return parse_port(colon + 1, port) && (colon == text || inet_pton(AF_INET, text, address) == 1);
+	*family = AF_INET;
+	length = strlen(text);
+	if (*text == '[' && text[length - 1] == ']') {
+		*family = AF_INET6;
+		text[length - 1] = 0;
+		text++;
+	}
+	return parse_port(colon + 1, &place->port) && inet_pton(*family, text, &place->address) == 1;
 }
 
 /* ---- forwards ---- */
 
 #define FORWARD_HELP                                                                                                   \
-	"tcp:[HOSTADDRESS:]PORT-[GUESTADDRESS:]PORT, the same with udp, or unix:PATH-[GUESTADDRESS:]PORT, with IPv4 "  \
-	"addresses and ports from 1 to 65535"
+	"tcp:[HOSTADDRESS:]PORT-[GUESTADDRESS:]PORT, the same with udp, or unix:PATH-[GUESTADDRESS:]PORT, with ports " \
+	"from 1 to 65535 and either IPv4 addresses or IPv6 addresses in brackets"
 
 static bool parse_ends(struct net_forward *f, char *text)
 {
+	int host_family = AF_INET, guest_family;
 	char *dash = strrchr(text, '-');
 
 	if (!dash)
 		return false;
 	*dash = 0;
-	if (!parse_place(dash + 1, &f->guest, &f->guest_port))
+	if (!parse_place(dash + 1, &f->guest, &guest_family))
 		return false;
-	if (f->kind != FORWARD_UNIX)
-		return parse_place(text, &f->host, &f->host_port);
-	if (!*text || strlen(text) >= sizeof(f->path))
-		return false;
-	strcpy(f->path, text);
-	return true;
+	if (f->kind != FORWARD_UNIX) {
+		if (!parse_place(text, &f->host, &host_family))
+			return false;
+	} else {
+		if (!*text || strlen(text) >= sizeof(f->path))
+			return false;
+		strcpy(f->path, text);
+	}
+	f->ip6 = host_family == AF_INET6 || guest_family == AF_INET6;
+	/* Connections to a path come from an IPv4 address. */
+	return !f->ip6 || (host_family != AF_INET && guest_family != AF_INET);
 }
 
 static const char *const forward_kinds[] = { "tcp:", "udp:", "unix:" };
@@ -97,21 +111,27 @@ static bool parse_forward(struct net_forward *f, const char *value)
 	return false;
 }
 
-static void print_place(char *text, size_t size, struct in_addr address, uint16_t port)
+static void print_place(char *text, size_t size, const struct net_forward *f, const struct net_place *place)
 {
-	char name[INET_ADDRSTRLEN] = "";
+	char name[INET6_ADDRSTRLEN] = "";
 
-	if (address.s_addr)
-		inet_ntop(AF_INET, &address, name, sizeof(name));
-	snprintf(text, size, "%s%s%u", name, *name ? ":" : "", port);
+	/* A port alone would be one of IPv4. */
+	if (f->ip6) {
+		inet_ntop(AF_INET6, &place->address.ip6, name, sizeof(name));
+		snprintf(text, size, "[%s]:%u", name, place->port);
+		return;
+	}
+	if (place->address.ip4.s_addr)
+		inet_ntop(AF_INET, &place->address.ip4, name, sizeof(name));
+	snprintf(text, size, "%s%s%u", name, *name ? ":" : "", place->port);
 }
 
 void net_forward_print(const struct net_forward *f, char *text, size_t size)
 {
-	char host[32], guest[32];
+	char host[64], guest[64];
 
-	print_place(host, sizeof(host), f->host, f->host_port);
-	print_place(guest, sizeof(guest), f->guest, f->guest_port);
+	print_place(host, sizeof(host), f, &f->host);
+	print_place(guest, sizeof(guest), f, &f->guest);
 	snprintf(text, size, "%s%s-%s", forward_kinds[f->kind], f->kind == FORWARD_UNIX ? f->path : host, guest);
 }
 
@@ -124,6 +144,20 @@ static int set_forward(struct net_spec *spec, const char *value, struct error *e
 	if (!parse_forward(&user->forwards[user->forward_count], value))
 		return wrong("forward", value, FORWARD_HELP, err);
 	user->forward_count++;
+	return 0;
+}
+
+/* When all options are known. */
+static int check_forwards(const struct net_user_spec *user, struct error *err)
+{
+	char text[192];
+
+	for (unsigned i = 0; i < user->forward_count; i++) {
+		if (!user->forwards[i].ip6 || user->ip6)
+			continue;
+		net_forward_print(&user->forwards[i], text, sizeof(text));
+		return error_set(err, EINVAL, "option 'forward' is '%s', but 'ipv6' is off", text);
+	}
 	return 0;
 }
 
@@ -167,6 +201,13 @@ static int set_dns(struct net_spec *spec, const char *value, struct error *err)
 	if (inet_pton(AF_INET, value, &spec->user.dns) != 1)
 		return wrong("dns", value, "an IPv4 address", err);
 	return 0;
+}
+
+static int set_capture_size(struct net_spec *spec, const char *value, struct error *err)
+{
+	if (parse_number(value, 1, 1u << 20, &spec->capture_mib))
+		return 0;
+	return wrong("capture-size", value, "a number of MiB from 1 to 1048576", err);
 }
 
 static int set_mtu(struct net_spec *spec, const char *value, struct error *err)
@@ -220,6 +261,7 @@ static const struct option {
 	{ "mtu", set_mtu, false, ANY_KIND },
 	{ "mac", set_mac, false, ANY_KIND },
 	{ "capture", set_capture, false, FRAMES_SEEN },
+	{ "capture-size", set_capture_size, false, FRAMES_SEEN },
 };
 
 static int unknown(const char *name, size_t length, unsigned kind, struct error *err)
@@ -307,12 +349,14 @@ int net_spec_parse(const char *text, struct net_spec *spec, struct error *err)
 	char *copy = strdup(text), *at = copy, *one;
 	int rc;
 
-	*spec = (struct net_spec){ .user = { .ip6 = true } };
+	*spec = (struct net_spec){ .capture_mib = NET_CAPTURE_MIB, .user = { .ip6 = true } };
 	if (!copy)
 		return error_set_errno(err, ENOMEM, "cannot look at '%.128s'", text);
 	rc = parse_kind(spec, strsep(&at, ","), err);
 	while (!rc && (one = strsep(&at, ",")))
 		rc = parse_option(spec, one, err);
+	if (!rc)
+		rc = check_forwards(&spec->user, err);
 	spec->user.mtu = spec->mtu ? spec->mtu : 1500;
 	free(copy);
 	return rc;

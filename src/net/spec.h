@@ -9,13 +9,22 @@
 #include <netinet/in.h>
 
 #define NET_MOST_FORWARDS 32
-#define NET_PATH_SIZE	  108 /* of struct sockaddr_un */
+#define NET_CAPTURE_MIB	  1024 /* unless the spec says so */
+#define NET_PATH_SIZE	  108  /* of struct sockaddr_un */
+
+struct net_place {
+	union {
+		struct in_addr ip4;
+		struct in6_addr ip6;
+	} address; /* 0: all of the host's; in the guest, the one that DHCP gives, or the first one with IPv6 that is seen */
+	uint16_t port;
+};
 
 /* A port of the host, or a socket's path, whose connections come out in the guest. */
 struct net_forward {
 	enum { FORWARD_TCP, FORWARD_UDP, FORWARD_UNIX } kind;
-	struct in_addr host, guest; /* 0: all addresses; the one that DHCP gives */
-	uint16_t host_port, guest_port;
+	bool ip6; /* both addresses: libslirp translates none */
+	struct net_place host, guest;
 	char path[NET_PATH_SIZE];
 };
 
@@ -36,6 +45,7 @@ struct net_spec {
 	char port[8];	 /* of stream:tcp */
 	bool server;
 	char capture[256]; /* path; "": none */
+	unsigned capture_mib;
 	bool has_mac;
 	uint8_t mac[NET_MAC_SIZE];
 	unsigned mtu; /* 0: not given */

@@ -310,7 +310,8 @@ static int listen_tcp(struct net *net, struct error *err)
 	code = errno;
 	if (code != EADDRINUSE)
 		return error_set_errno(err, code, "cannot listen on %s port %s", net->spec.where, net->spec.port);
-	port_owner(false, a->ai_family == AF_INET ? in->sin_addr : any, ntohs(in->sin_port), owner, sizeof(owner));
+	port_owner(false, a->ai_family == AF_INET6, a->ai_family == AF_INET ? in->sin_addr : any, ntohs(in->sin_port),
+		   owner, sizeof(owner));
 	return error_set(err, code, "port %s is already in use%s", net->spec.port, owner);
 }
 

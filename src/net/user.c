@@ -19,7 +19,9 @@
 #include <unistd.h>
 
 #define START_TIMEOUT 60000 /* ms */
-#define START_AGAIN   1000  /* ms behind its death */
+#define AGAIN_LEAST   1	    /* seconds behind its death; twice as many each time, */
+#define AGAIN_MOST    32
+#define STEADY	      60 /* but for one that ran so many seconds */
 
 struct user {
 	struct channel channel;
@@ -27,6 +29,8 @@ struct user {
 	int socket;	 /* -1: none */
 	bool answered;	 /* it runs. Changed under send_lock; otherwise the channel is the net's thread's alone */
 	bool complained; /* that it cannot be started again */
+	uint64_t since;	 /* when it began to run, or died; ns, monotonic */
+	unsigned delay;	 /* seconds from then on until it is started again; 0: it never died */
 };
 
 /* ---- starting the process ---- */
@@ -135,10 +139,10 @@ static int explain(const struct net_user_spec *spec, const struct helper_answer 
 				       f->path);
 	if (answer->code != EADDRINUSE)
 		return error_set_errno(err, answer->code, "option 'forward' is '%s': cannot listen on port %u", forward,
-				       f->host_port);
-	port_owner(f->kind == FORWARD_UDP, f->host, f->host_port, owner, sizeof(owner));
+				       f->host.port);
+	port_owner(f->kind == FORWARD_UDP, f->ip6, f->host.address.ip4, f->host.port, owner, sizeof(owner));
 	return error_set(err, answer->code, "option 'forward' is '%s': port %u is already in use%s", forward,
-			 f->host_port, owner);
+			 f->host.port, owner);
 }
 
 /* It is there, or its end. */
@@ -154,6 +158,7 @@ static int read_answer(struct net *net, struct error *err)
 		return explain(&net->spec.user, &answer, err);
 	pthread_mutex_lock(&net->send_lock);
 	u->answered = true;
+	u->since = host_monotonic_ns();
 	atomic_store(&u->channel.shared->can, atomic_load(&net->can));
 	pthread_mutex_unlock(&net->send_lock);
 	return 0;
@@ -180,6 +185,14 @@ static void describe_end(int status, char *text, size_t size)
 		snprintf(text, size, "ended with status %d", WEXITSTATUS(status));
 }
 
+#define SECOND 1000000000ull
+
+static void wait_longer(struct user *u)
+{
+	u->delay = u->delay ? MIN(2 * u->delay, AGAIN_MOST) : AGAIN_LEAST;
+	u->since = host_monotonic_ns();
+}
+
 /* It died, or broke the rings: it is started again soon. */
 static void lost(struct net *net)
 {
@@ -191,14 +204,25 @@ static void lost(struct net *net)
 	waitpid(u->process, &status, 0);
 	u->process = 0;
 	describe_end(status, how, sizeof(how));
+	if (host_monotonic_ns() - u->since >= STEADY * SECOND)
+		u->delay = 0;
+	wait_longer(u);
 	/* A guest may know how to cause it. */
-	log_guest("user network: its process %s; connections are lost, it is started again", how);
+	log_guest("user network: its process %s; connections are lost, it is started again in %u s", how, u->delay);
 	pthread_mutex_lock(&net->send_lock);
 	u->answered = false;
 	pthread_mutex_unlock(&net->send_lock);
 	stop(u);
 	net_set_link(net, false);
 	net_writable(net);
+}
+
+/* How many ms until then. */
+static int start_again_in(const struct user *u)
+{
+	uint64_t due = u->since + u->delay * SECOND, now = host_monotonic_ns();
+
+	return now < due ? (int)((due - now) / 1000000 + 1) : 0;
 }
 
 static void start_again(struct net *net)
@@ -214,6 +238,7 @@ static void start_again(struct net *net)
 	if (!u->complained)
 		log_error("user network: %s; it is tried again", err.text);
 	u->complained = true;
+	wait_longer(u);
 	stop(u);
 }
 
@@ -233,6 +258,7 @@ static int user_send(struct net *net, const struct iovec *iov, unsigned count, s
 		return code ? 0 : -EAGAIN;
 	net_gather(place, iov, count, 0, size);
 	ring_write(&u->channel.from_guest, size, offload);
+	ring_wake(&u->channel.from_guest);
 	return 0;
 }
 
@@ -261,7 +287,7 @@ static unsigned user_prepare(struct net *net, struct pollfd *fds, int *timeout)
 	struct user *u = net->data;
 
 	if (!u->answered) {
-		*timeout = START_AGAIN;
+		*timeout = start_again_in(u);
 		return 0;
 	}
 	if (!net_holds(net) && !ring_sleep(&u->channel.to_guest))
@@ -276,7 +302,8 @@ static void user_ready(struct net *net, const struct pollfd *fds)
 	struct user *u = net->data;
 
 	if (!u->answered) {
-		start_again(net);
+		if (!start_again_in(u))
+			start_again(net);
 		return;
 	}
 	ring_awake(&u->channel.to_guest);

@@ -247,13 +247,14 @@ static inline void peer_segment(struct net_peer *p, struct peer_tcp *c, unsigned
 	free(frame);
 }
 
-/* The next segment for the port; other frames are passed over, but for ARP requests, which are answered. */
-static inline struct peer_frame peer_next_tcp(struct net_peer *p, uint16_t port)
+/* The next segment or datagram for the port; other frames are passed over, but for ARP requests, which are answered. */
+static inline struct peer_frame peer_next_to(struct net_peer *p, uint8_t protocol, uint16_t port)
 {
 	for (;;) {
 		struct peer_frame f = peer_next(p);
 
-		if (f.size >= 54 && get16(f.data + 12) == 0x0800 && f.data[23] == 6 && get16(f.data + 36) == port)
+		if (f.size >= 42 && get16(f.data + 12) == 0x0800 && f.data[23] == protocol &&
+		    get16(f.data + 36) == port)
 			return f;
 		if (get16(f.data + 12) == 0x0806 && f.data[21] == 1) {
 			uint8_t reply[42];
@@ -270,6 +271,8 @@ static inline struct peer_frame peer_next_tcp(struct net_peer *p, uint16_t port)
 		free(f.data);
 	}
 }
+
+static inline struct peer_frame peer_next_tcp(struct net_peer *p, uint16_t port) { return peer_next_to(p, 6, port); }
 
 static inline void peer_arp(struct net_peer *p, uint32_t who)
 {

@@ -15,6 +15,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -53,6 +54,16 @@ static void test_spec(void **state)
 	net_forward_print(&s.user.forwards[2], text, sizeof(text));
 	assert_string_equal(text, "unix:/run/a-b:c-80");
 	assert_true(s.user.restricted && !s.user.ip6 && s.user.mtu == 9000 && s.mtu == 9000 && s.mac[5] == 0xef);
+	assert_int_equal(net_spec_parse("user,forward=tcp:[::1]:2222-:22,forward=udp:53-[fec0::15]:5353,"
+					"forward=tcp::80-:8080",
+					&s, NULL),
+			 0);
+	net_forward_print(&s.user.forwards[0], text, sizeof(text));
+	assert_string_equal(text, "tcp:[::1]:2222-[::]:22");
+	net_forward_print(&s.user.forwards[1], text, sizeof(text));
+	assert_string_equal(text, "udp:[::]:53-[fec0::15]:5353");
+	net_forward_print(&s.user.forwards[2], text, sizeof(text));
+	assert_string_equal(text, "tcp:80-8080");
 	assert_int_equal(net_spec_parse("stream:tcp:[::1]:99,server", &s, NULL), 0);
 	assert_string_equal(s.where, "::1");
 	assert_string_equal(s.port, "99");
@@ -73,7 +84,7 @@ static void test_bad_specs(void **state)
 	refused("stream:tcp:localhost:0", "is no network");
 	refused("stream:tcp::80", "is no network");
 	refused("tap:name-that-is-too-long", "is no network");
-	refused("none,restrict", "option 'restrict' is unknown; expected hostname, mtu, mac, capture");
+	refused("none,restrict", "option 'restrict' is unknown; expected hostname, mtu, mac, capture, capture-size");
 	refused("user,forward", "option 'forward' has no value");
 	refused("user,forward=tcp:22", "expected tcp:[HOSTADDRESS:]PORT-[GUESTADDRESS:]PORT");
 	refused("user,forward=tcp:65536-22", "option 'forward' is 'tcp:65536-22'");
@@ -81,8 +92,16 @@ static void test_bad_specs(void **state)
 	refused("user,forward=tcp:1.2.3:80-22", "option 'forward'");
 	refused("user,forward=sctp:80-22", "option 'forward'");
 	refused("user,forward=unix:-22", "option 'forward'");
+	refused("user,forward=tcp:[::1:80-22", "option 'forward'");
+	refused("user,forward=tcp:[1.2.3.4]:80-22", "option 'forward'");
+	refused("user,forward=tcp:[::1]:80-10.0.2.15:22", "either IPv4 addresses or IPv6 addresses in brackets");
+	refused("user,forward=tcp:127.0.0.1:80-[fec0::15]:22", "option 'forward'");
+	refused("user,forward=unix:/a-[fec0::15]:22", "option 'forward'");
+	refused("user,forward=tcp:[::1]:80-22,ipv6=off",
+		"option 'forward' is 'tcp:[::1]:80-[::]:22', but 'ipv6' is off");
 	refused("user,mtu=1279", "option 'mtu' is '1279'; expected a number from 1280 to 65520");
 	refused("user,mtu=1500x", "option 'mtu'");
+	refused("user,capture-size=0", "option 'capture-size' is '0'; expected a number of MiB");
 	refused("user,dns=dns.example", "expected an IPv4 address");
 	refused("user,mac=53:54:00:00:00:01", "option 'mac'");
 	refused("user,mac=52:54:00:00:00:1", "option 'mac'");
@@ -389,6 +408,7 @@ static void test_ring(void **state)
 	struct channel ch;
 	struct ring reader;
 	unsigned wrote = 0, read = 0;
+	eventfd_t wakes;
 	int code;
 
 	(void)state;
@@ -408,6 +428,16 @@ static void test_ring(void **state)
 		ring_release(&reader, frames, 8);
 	}
 	assert_true(ring_sleep(&reader));
+	/* Several frames, one wake. */
+	write_one(&ch.to_guest, 100, 1);
+	write_one(&ch.to_guest, 100, 2);
+	assert_int_equal(eventfd_read(ch.helper_event, &wakes), -1);
+	ring_wake(&ch.to_guest);
+	ring_wake(&ch.to_guest);
+	assert_int_equal(eventfd_read(ch.helper_event, &wakes), 0);
+	assert_int_equal(wakes, 1);
+	assert_int_equal(ring_peek(&reader, frames, 8), 2);
+	ring_release(&reader, frames, 2);
 	ring_awake(&reader);
 	/* Full. */
 	while (ring_reserve(&ch.to_guest, 60000, &code))

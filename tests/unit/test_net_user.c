@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -300,6 +301,75 @@ static void test_forwards(void **state)
 	rmdir(folder);
 }
 
+/* A datagram of the guest's, without a checksum. */
+static void send_datagram(struct net_peer *p, uint32_t to, uint16_t here, uint16_t there, const char *text)
+{
+	size_t size = strlen(text);
+	uint8_t frame[128] = { 0 };
+
+	memcpy(frame + 42, text, size);
+	put_ip(frame, 42 + size, PEER_ADDRESS, to, 17);
+	put16(frame + 34, here);
+	put16(frame + 36, there);
+	put16(frame + 38, (unsigned)(8 + size));
+	peer_send(p, frame, 42 + size, NULL);
+}
+
+static void test_udp_forward(void **state)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const struct timeval patience = { .tv_sec = PEER_GIVE_UP };
+	uint16_t port = free_port();
+	struct peer_frame f;
+	struct net_peer p;
+	char spec[64], text[8];
+
+	(void)state;
+	snprintf(spec, sizeof(spec), "user,forward=udp:127.0.0.1:%u-:5353", port);
+	peer_open(&p, spec);
+	to.sin_port = htons(port);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+	assert_int_equal(send(fd, "ask", 3, 0), 3);
+	f = peer_next_to(&p, 17, 5353);
+	assert_int_equal(get32(f.data + 30), PEER_ADDRESS);
+	assert_int_equal(get16(f.data + 38), 8 + 3);
+	assert_memory_equal(f.data + 42, "ask", 3);
+	send_datagram(&p, get32(f.data + 26), 5353, (uint16_t)get16(f.data + 34), "told");
+	assert_int_equal(recv(fd, text, sizeof(text), 0), 4);
+	assert_memory_equal(text, "told", 4);
+	free(f.data);
+	close(fd);
+	peer_close(&p);
+}
+
+/* Not the one that has the same port by IPv4. */
+static void test_taken_port_ip6(void **state)
+{
+	struct sockaddr_in6 address = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	int server = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t size = sizeof(address);
+	struct error err = { 0 };
+	char spec[64], who[64];
+
+	(void)state;
+	if (server < 0 || bind(server, (struct sockaddr *)&address, size)) {
+		close(server);
+		skip();
+	}
+	assert_int_equal(listen(server, 1), 0);
+	assert_int_equal(getsockname(server, (struct sockaddr *)&address, &size), 0);
+	snprintf(spec, sizeof(spec), "user,forward=tcp:[::1]:%u-22", ntohs(address.sin6_port));
+	assert_null(net_open(spec, &err));
+	assert_int_equal(err.code, EADDRINUSE);
+	snprintf(who, sizeof(who), "port %u is already in use by", ntohs(address.sin6_port));
+	assert_non_null(strstr(err.text, who));
+	snprintf(who, sizeof(who), "(process %d)", getpid());
+	assert_non_null(strstr(err.text, who));
+	close(server);
+}
+
 static void test_taken_port(void **state)
 {
 	char spec[64], who[64], expected[64];
@@ -387,30 +457,87 @@ static void test_hold(void **state)
 	peer_close(&p);
 }
 
+/* Whole records to its end, by the format's description; how many. */
+static unsigned count_packets(int fd)
+{
+	uint32_t header[6], packet[4];
+	unsigned count = 0;
+	struct stat st;
+	off_t at = 24;
+
+	assert_int_equal(pread(fd, header, 24, 0), 24);
+	assert_int_equal(header[0], 0xa1b23c4d);
+	assert_int_equal(header[1], 2 | 4 << 16);
+	assert_int_equal(header[4], NET_FRAME_MAX);
+	assert_int_equal(header[5], 1);
+	for (; pread(fd, packet, 16, at) == 16; count++) {
+		uint8_t frame[14];
+
+		assert_true(packet[1] < 1000000000);
+		assert_int_equal(packet[2], packet[3]);
+		assert_int_equal(pread(fd, frame, 14, at + 16), 14);
+		assert_true(!memcmp(frame, peer_mac, 6) || !memcmp(frame + 6, peer_mac, 6));
+		at += 16 + packet[2];
+	}
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, at);
+	return count;
+}
+
+static void ask_and_hear(struct net_peer *p)
+{
+	peer_arp(p, PEER_HOST);
+	free(peer_next(p).data);
+}
+
 static void test_capture(void **state)
 {
 	char path[] = "/tmp/doppel-capture-XXXXXX", spec[64];
-	uint32_t header[6], packet[4];
 	struct net_peer p;
-	unsigned count = 0;
 	int fd = mkstemp(path);
 
 	(void)state;
 	snprintf(spec, sizeof(spec), "user,ipv6=off,capture=%s", path);
 	peer_open(&p, spec);
-	peer_arp(&p, PEER_HOST);
-	free(peer_next(&p).data);
+	ask_and_hear(&p);
 	peer_close(&p);
-	assert_int_equal(read(fd, header, 24), 24);
-	assert_int_equal(header[0], 0xa1b23c4d);
-	assert_int_equal(header[5], 1);
-	for (; read(fd, packet, 16) == 16; count++) {
-		assert_int_equal(packet[2], packet[3]);
-		lseek(fd, packet[2], SEEK_CUR);
-	}
-	assert_int_equal(count, 2);
+	assert_int_equal(count_packets(fd), 2);
 	close(fd);
 	unlink(path);
+}
+
+/* Both a file that may not grow any more and one that is as large as was asked for; the network goes on. */
+static void test_capture_ends(void **state)
+{
+	char path[] = "/tmp/doppel-capture-XXXXXX", spec[64];
+	static uint8_t frame[60000];
+	struct rlimit before, limit;
+	struct net_peer p;
+	int fd = mkstemp(path);
+
+	(void)state;
+	snprintf(spec, sizeof(spec), "user,ipv6=off,capture=%s,capture-size=1", path);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	limit = before;
+	limit.rlim_cur = 24 + 3 * (16 + 42) + 20;
+	peer_open(&p, spec);
+	setrlimit(RLIMIT_FSIZE, &limit);
+	for (unsigned i = 0; i < 4; i++)
+		ask_and_hear(&p);
+	peer_close(&p);
+	setrlimit(RLIMIT_FSIZE, &before);
+	assert_in_range(count_packets(fd), 2, 3);
+	memcpy(frame + 6, peer_mac, 6);
+	peer_open(&p, spec);
+	for (unsigned i = 0; i < 30; i++)
+		peer_send(&p, frame, sizeof(frame), NULL);
+	ask_and_hear(&p);
+	peer_close(&p);
+	assert_int_equal(count_packets(fd), 17);
+	close(fd);
+	unlink(path);
+	signal(SIGXFSZ, SIG_DFL);
 }
 
 int main(int argc, char **argv)
@@ -420,7 +547,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_guest_to_host), cmocka_unit_test(test_host_to_guest),
 		cmocka_unit_test(test_forwards),      cmocka_unit_test(test_taken_port),
 		cmocka_unit_test(test_death),	      cmocka_unit_test(test_hold),
-		cmocka_unit_test(test_capture),
+		cmocka_unit_test(test_capture),	      cmocka_unit_test(test_capture_ends),
+		cmocka_unit_test(test_udp_forward),   cmocka_unit_test(test_taken_port_ip6),
 	};
 
 	if (argc > 1 && !strcmp(argv[1], NET_HELPER_COMMAND))

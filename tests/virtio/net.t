@@ -74,7 +74,7 @@ modprobe=
 append=doppel_run=/run
 
 script="$up
-! timeout 10 wget -q -O /dev/null http://10.0.2.2:$port/data"
+if timeout 10 wget -q -O /dev/null http://10.0.2.2:$port/data; then exit 1; fi"
 guest_with -
 check "restrict: the host is not to be reached" well --net user,restrict
 finish
