@@ -69,6 +69,8 @@ static inline void echo_kept(void)
 
 static inline void echo_queue_stops(struct virtio_queue *q)
 {
+	if (!echo.kept)
+		return;
 	assert_ptr_equal(q, echo.kept);
 	echo.kept = NULL;
 	virtqueue_drop(q);

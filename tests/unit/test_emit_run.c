@@ -109,6 +109,8 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
 	uint64_t offset = fault.w ? (uint64_t)regs[REG_RIP] - (uint64_t)(uintptr_t)fault.w->cache.exec : UINT64_MAX;
 
+	if (fault.w && bt_return_was_refused(regs, fault.w->v))
+		return;
 	if (offset >= PAGE_SIZE) { /* not emitted code: happens again, and ends the program */
 		sigaction(signal, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
 		return;

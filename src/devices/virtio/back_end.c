@@ -561,6 +561,8 @@ void back_end_driver_ready(struct back_end *b)
 
 void back_end_queue_stops(struct back_end *b, struct virtio_queue *q)
 {
+	if (!q->popped)
+		return;
 	b->queues[q->index].state = QUEUE_STOPPING;
 	wake(b);
 }

@@ -83,7 +83,11 @@ static void started(struct virtio_device *v)
 }
 
 /* Without a back end, and of the control queue, all chains are pushed where they are popped. */
-static void queue_stops(struct virtio_queue *q) { back_end_queue_stops(net_of(q->virtio)->back_end, q); }
+static void queue_stops(struct virtio_queue *q)
+{
+	if (net_of(q->virtio)->back_end)
+		back_end_queue_stops(net_of(q->virtio)->back_end, q);
+}
 
 static void reset(struct virtio_device *v)
 {

@@ -184,6 +184,8 @@ extern const struct bt_glue bt_glue_avx, bt_glue_sse, bt_glue32_avx, bt_glue32_s
 /* glue.c, for signal.c: jumped to where the host's kernel does not return to. */
 void bt_return(void);
 extern char bt_return_end[];
+/* signal.c: is this signal's frame (its general registers) one of a return that the kernel refused? True: it has been changed to go on there. */
+bool bt_return_was_refused(long long regs[], struct vcpu *);
 
 /* mode.c */
 uint32_t bt_key(const struct vcpu *);

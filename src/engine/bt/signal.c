@@ -98,7 +98,7 @@ static bool give_back_pointers(greg_t *regs, const struct vcpu *v, const struct 
  */
 #define REFUSALS 3
 
-static bool is_refused_return(greg_t regs[NGREG], struct vcpu *v)
+bool bt_return_was_refused(greg_t regs[], struct vcpu *v)
 {
 	struct bt_cpu *bt = bt_of(v);
 
@@ -131,7 +131,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	int saved_errno = errno;
 	unsigned n;
 
-	if (v && is_its_own(signal, info) && is_refused_return(regs, v))
+	if (v && is_its_own(signal, info) && bt_return_was_refused(regs, v))
 		return;
 	if (!b || !is_its_own(signal, info)) {
 		pass_on(signal, info, context);
