@@ -94,7 +94,8 @@ static bool give_back_pointers(greg_t *regs, const struct vcpu *v, const struct 
 
 /*
  * Some kernels (PVM's) return to user mode only with a canonical RSP, and it is the guest's: after any interrupt of translated code, or
- * of the glue about it, #GP is reported where it was to go on. #GP of the instruction there itself comes again and again.
+ * of the glue about it, #GP is reported where it was to go on, or #UD by an emulator that was to help. What the
+ * instruction there raises itself comes again and again.
  */
 #define REFUSALS 3
 
@@ -103,7 +104,7 @@ bool bt_return_was_refused(greg_t regs[], struct vcpu *v)
 	struct bt_cpu *bt = bt_of(v);
 
 	static_assert(sizeof(bt->refusal.regs) == NGREG * sizeof(greg_t), "all registers of a frame");
-	if (regs[REG_TRAPNO] != EXC_GP || is_canonical((uint64_t)regs[REG_RSP]))
+	if ((regs[REG_TRAPNO] != EXC_GP && regs[REG_TRAPNO] != EXC_UD) || is_canonical((uint64_t)regs[REG_RSP]))
 		return false;
 	if (memcmp(bt->refusal.regs, regs, sizeof(bt->refusal.regs))) {
 		memcpy(bt->refusal.regs, regs, sizeof(bt->refusal.regs));
