@@ -125,6 +125,7 @@ struct bus *bus_create(struct guest_mem *mem, struct clock *clock, struct trace 
 		bus_destroy(bus);
 		return NULL;
 	}
+	bus->name = "";
 	bus->mem = mem;
 	bus->clock = clock;
 	bus->trace = trace;

@@ -137,6 +137,7 @@ struct bus {
 	_Atomic bool a20_closed; /* address line 20 is held low; who changes it defers a20 */
 	struct bus_work a20;	 /* the machine's */
 	struct bus_work remap;	 /* mem_commit(): bus_remap() */
+	const char *name;	 /* the machine's; "": it has none */
 	struct list devices;
 	struct guest_mem *mem;
 	struct clock *clock;

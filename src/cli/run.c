@@ -3,8 +3,10 @@
  */
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What the options fill. */
 struct run_arguments {
@@ -14,6 +16,20 @@ struct run_arguments {
 };
 
 /* ---- values ---- */
+
+static int set_name(void *target, const char *value, struct error *err)
+{
+	size_t length = strlen(value);
+
+	if (!isalnum((unsigned char)*value) || length > MACHINE_NAME_MAX ||
+	    strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") != length)
+		return error_set(err, EINVAL,
+				 "'%.80s' is no name; expected a letter or digit, and at most %u more of these, dots, "
+				 "hyphens and underscores",
+				 value, MACHINE_NAME_MAX - 1);
+	((struct run_arguments *)target)->config.name = value;
+	return 0;
+}
 
 static int set_memory(void *target, const char *value, struct error *err)
 {
@@ -194,6 +210,7 @@ const struct cli_option run_options[] = {
 	  NULL, true },
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--firmware", "FILE", "instead of a kernel: a ROM, started at the reset vector", set_firmware, NULL, true },
+	{ "--name", "NAME", "the machine's name: its network cards' addresses follow it", set_name, NULL, false },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,
 	  NULL, false },

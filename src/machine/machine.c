@@ -149,6 +149,8 @@ static int create_guest_side(struct machine *m, struct error *err)
 	m->bus = bus_create(m->mem, m->clock, &m->trace, err);
 	if (!m->bus)
 		return -err->code;
+	if (m->config.name)
+		m->bus->name = m->config.name;
 	m->bus->reinject = !m->virtual_time;
 	m->bus->request = machine_bus_request;
 	m->bus->hold = pause_hold;

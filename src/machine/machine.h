@@ -21,7 +21,10 @@ struct machine_guest {
 	void *opaque;
 };
 
+#define MACHINE_NAME_MAX 63
+
 struct machine_config {
+	const char *name; /* MACHINE_NAME_MAX characters at most; NULL: none. Its cards' addresses follow it */
 	const struct machine_guest *guest;	  /* instead of a kernel, or NULL */
 	const char *firmware;			  /* instead of a kernel: a ROM, or NULL */
 	const char *kernel, *initrd, *append;	  /* kernel is required, or one of the above */

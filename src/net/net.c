@@ -213,12 +213,17 @@ const char *net_back_end(const struct net *net) { return net->spec.kind == NET_V
 unsigned net_mtu(const struct net *net) { return net->spec.mtu; }
 bool net_link_is_up(const struct net *net) { return atomic_load(&net->up); }
 
-void net_mac(const struct net *net, unsigned instance, uint8_t mac[NET_MAC_SIZE])
+static uint64_t hash_text(uint64_t hash, const char *text) /* FNV-1a */
 {
-	uint64_t hash = 14695981039346656037ull; /* FNV-1a */
+	for (; *text; text++)
+		hash = (hash ^ (uint8_t)*text) * 1099511628211ull;
+	return hash;
+}
 
-	for (const char *at = net->spec.user.hostname; *at; at++)
-		hash = (hash ^ (uint8_t)*at) * 1099511628211ull;
+void net_mac(const struct net *net, const char *machine, unsigned instance, uint8_t mac[NET_MAC_SIZE])
+{
+	uint64_t hash = hash_text(hash_text(14695981039346656037ull, machine), net->spec.user.hostname);
+
 	hash = (hash ^ instance) * 1099511628211ull;
 	/* Locally administered, as other monitors' cards. */
 	memcpy(mac,

@@ -94,8 +94,8 @@ void net_set_offloads(struct net *, unsigned can);
 const char *net_back_end(const struct net *);
 /* The MTU asked for, or 0. */
 unsigned net_mtu(const struct net *);
-/* The address asked for; else one made of the guest's name (hostname=), and of `instance`, so that it is the same each time. */
-void net_mac(const struct net *, unsigned instance, uint8_t mac[NET_MAC_SIZE]);
+/* The address asked for; else one made of the machine's name, of the guest's (hostname=), and of `instance`, so that it is the same each time. */
+void net_mac(const struct net *, const char *machine, unsigned instance, uint8_t mac[NET_MAC_SIZE]);
 bool net_link_is_up(const struct net *);
 
 /* ---- the user network's process ---- */

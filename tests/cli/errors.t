@@ -56,6 +56,8 @@ check "unknown kind of serial port" refused 2 "carrier-pigeon" run --kernel "$ke
 check "more serial ports than there can be" refused 2 "--serial" run --kernel "$kernel" --serial null --serial null \
 	--serial null --serial null --serial null
 check "unknown device: says which there are" refused 2 "pc-testdev" run --kernel "$kernel" --device toaster
+check "a name with a space" refused 2 "'web 1' is no name" run --kernel "$kernel" --name 'web 1'
+check "a name of 64 characters" refused 2 "at most 62 more" run --kernel "$kernel" --name "$(printf 'n%.0s' $(seq 64))"
 check "unknown option of a device" refused 2 "expected port, chardev" run --kernel "$kernel" --device uart,colour=red
 check "a device without options" refused 2 "expected none" run --kernel "$kernel" --device pit,port=1
 for value in 0 5 x -1 1x 0x5 99999999999999999999 ''; do

@@ -613,18 +613,22 @@ static void test_mac(void **state)
 	struct net *net = net_open("none,hostname=web", NULL), *other = net_open("none,hostname=db", NULL);
 
 	(void)state;
-	net_mac(net, 0, a);
-	net_mac(net, 0, b);
+	net_mac(net, "", 0, a);
+	net_mac(net, "", 0, b);
 	assert_memory_equal(a, b, 6);
-	net_mac(net, 1, b);
-	net_mac(other, 0, c);
+	net_mac(net, "", 1, b);
+	net_mac(other, "", 0, c);
 	assert_memory_not_equal(a, b, 6);
 	assert_memory_not_equal(a, c, 6);
+	net_mac(net, "web1", 0, b);
+	net_mac(net, "web2", 0, c);
+	assert_memory_not_equal(a, b, 6);
+	assert_memory_not_equal(b, c, 6);
 	assert_memory_equal(a, ((const uint8_t[]){ 0x52, 0x54, 0 }), 3);
 	net_close(net);
 	net_close(other);
 	net = net_open("none,mac=02:00:00:00:00:07", NULL);
-	net_mac(net, 3, a);
+	net_mac(net, "", 3, a);
 	assert_memory_equal(a, ((const uint8_t[]){ 2, 0, 0, 0, 0, 7 }), 6);
 	net_close(net);
 }

@@ -289,7 +289,7 @@ static int net_create(struct bus *bus, const void *opaque, struct error *err)
 		return err ? error_prefix(err, "network") : -EINVAL;
 	}
 	virtio_init(&n->virtio, bus, "virtio-net", &net_device_ops, &net_virtio_ops);
-	net_mac(n->net, n->virtio.device.instance, n->first_mac);
+	net_mac(n->net, bus->name, n->virtio.device.instance, n->first_mac);
 	rc = net_back_end(n->net) ? open_back_end(n, err) : 0;
 	if (rc)
 		return rc;
