@@ -73,7 +73,7 @@ check "virtual time: the same run twice" same_twice
 script="modprobe virtio_blk
 [ \$(cat /sys/block/vda/ro /sys/block/vdb/ro | tr -d '\\n') = 10 ]
 [ \"\$(cat /sys/block/vda/serial)\" = 'number one' ]
-! dd if=/data of=/dev/vda bs=4k count=1 2>/dev/null
+if dd if=/data of=/dev/vda bs=4k count=1 2>/dev/null; then exit 1; fi
 dd if=/data of=/dev/vdb bs=4k count=1 conv=fsync 2>/dev/null
 [ \$(cat /sys/block/vdb/queue/write_cache | tr -d ' ') = writeback ]
 echo 'write through' >/sys/block/vdb/cache_type

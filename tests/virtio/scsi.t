@@ -73,7 +73,7 @@ cd /sys/bus/scsi/devices/0:0:0:0
 [ \$(tail -c +5 vpd_pg80) = number-one ]
 tail -c +9 vpd_pg83 | grep -q '^DOPPEL  number-one'
 [ \$(cat /sys/block/\$a/ro /sys/block/\$b/ro | tr -d '\\n') = 10 ]
-! dd if=/data of=/dev/\$a bs=4k count=1 conv=fsync 2>/dev/null
+if dd if=/data of=/dev/\$a bs=4k count=1 conv=fsync 2>/dev/null; then exit 1; fi
 dd if=/data of=/dev/\$b bs=4k count=1 conv=fsync 2>/dev/null
 cd /sys/class/scsi_disk/0:0:1:0
 [ \"\$(cat cache_type) \$(cat FUA)\" = 'write back 1' ]
@@ -97,7 +97,7 @@ modprobe isofs
 until [ -b /dev/sr0 ]; do sleep 0.1; done
 [ \$(cat /sys/block/sr0/ro /sys/block/sr0/removable | tr -d '\\n') = 11 ]
 [ \"\$(sha256sum </dev/sr0)\" = \"\$(cat /disc.sum)\" ]
-! dd if=/dev/zero of=/dev/sr0 bs=2k count=1 2>/dev/null
+if dd if=/dev/zero of=/dev/sr0 bs=2k count=1 2>/dev/null; then exit 1; fi
 [ ! -f /is-iso ] || { mkdir /mnt; mount -t iso9660 /dev/sr0 /mnt; [ \"\$(sha256sum </mnt/a-file.with_a.Long.name)\" = '$sum' ]; umount /mnt; }"
 disc() {
 	disc=$1

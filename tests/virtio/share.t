@@ -51,11 +51,11 @@ touch -d '2001-02-03 04:05:06' work/6
 mkfifo work/fifo
 ( echo through >work/fifo & )
 [ \$(cat work/fifo) = through ]
-! mknod work/device c 1 3 2>/dev/null
-! mv work work/6 2>/dev/null
+if mknod work/device c 1 3 2>/dev/null; then exit 1; fi
+if mv work work/6 2>/dev/null; then exit 1; fi
 mv work moved
 ln -s /etc/passwd moved/escape
-! cat moved/escape 2>/dev/null
+if cat moved/escape 2>/dev/null; then exit 1; fi
 rmdir tree/a 2>/dev/null && exit 1
 dd if=/dev/zero of=moved/synced bs=100k count=3 conv=fsync 2>/dev/null
 df /mnt >/dev/null
@@ -110,11 +110,11 @@ script="$mount tree /mnt
 mkdir /other
 mount -t 9p -o trans=virtio,version=9p2000.L other /other
 [ \$(cat /mnt/a/7 | wc -c) = 1400 ]
-! touch /mnt/new 2>/dev/null
-! rm /mnt/a/1 2>/dev/null
-! chmod 600 /mnt/a/1 2>/dev/null
-! mv /mnt/a /mnt/c 2>/dev/null
-! dd if=/dev/zero of=/mnt/a/2 conv=notrunc count=1 2>/dev/null
+if touch /mnt/new 2>/dev/null; then exit 1; fi
+if rm /mnt/a/1 2>/dev/null; then exit 1; fi
+if chmod 600 /mnt/a/1 2>/dev/null; then exit 1; fi
+if mv /mnt/a /mnt/c 2>/dev/null; then exit 1; fi
+if dd if=/dev/zero of=/mnt/a/2 conv=notrunc count=1 2>/dev/null; then exit 1; fi
 cp /mnt/a/b/large /other
 umount /mnt /other"
 readonly_too() {

@@ -166,7 +166,7 @@ umount /mnt"
 	script="$folder
 echo here it is
 while cat /mnt/data >/dev/null 2>&1 && echo 3 >/proc/sys/vm/drop_caches; do :; done
-! ls /mnt/many
+if ls /mnt/many; then exit 1; fi
 ! umount /mnt || true"
 	guest_with -
 	check "virtiofsd is killed" fails_without

@@ -16,8 +16,8 @@ guest_script() {
 /streams check vsock:2:80 1 $1
 /streams check vsock:2:80 $2 10000
 /streams check vsock:2:80 $2 10
-! /streams check vsock:2:81 1 1 2>/dev/null
-! /streams check vsock:7:80 1 1 2>/dev/null
+if /streams check vsock:2:81 1 1 2>/dev/null; then exit 1; fi
+if /streams check vsock:7:80 1 1 2>/dev/null; then exit 1; fi
 until /streams check vsock:2:99 1 1 2>/dev/null; do sleep 0.1; done"
 	guest_with "$streams"
 }
