@@ -29,6 +29,7 @@ static struct {
 	struct bt_cpu *bt;
 	struct bt_windows *windows;
 	const struct bt_glue *glues[2];
+	bool can_step;
 	struct bt_glue stepped[2];
 	uint64_t stack;
 	ZydisDecoder decoder;
@@ -264,9 +265,12 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
-	const greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+	bool general = regs[REG_TRAPNO] == EXC_GP || regs[REG_TRAPNO] == EXC_UD;
 
-	if (in_code((uint64_t)regs[REG_RIP])) {
+	if (general && !is_canonical((uint64_t)regs[REG_RSP])) {
+		/* Some kernels refuse to return so, anywhere: bt_return_was_refused(). */
+	} else if (in_code((uint64_t)regs[REG_RIP])) {
 		watch.counts.faults++;
 		if (signal != SIGFPE)
 			check_instruction(regs);
@@ -334,12 +338,61 @@ static void stepped_enter(struct vcpu *v)
 	__writeeflags(__readeflags() & ~(unsigned long long)HOST_TF);
 }
 
+/*
+ * ---- can there be steps at all? ----
+ * Not where the host's kernel returns to user mode with a canonical RSP only (PVM): each step behind which the guest has another one would be refused.
+ */
+
+extern const char probe_landing[];
+__asm__(".pushsection .text\n"
+	".globl probe_landing\n"
+	"probe_landing:\n\t"
+	"int3\n"
+	".popsection");
+
+static greg_t probe_regs[NGREG];
+static bool probe_refused;
+
+static void on_probe(int signal, siginfo_t *info, void *context)
+{
+	greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	(void)info;
+	if (signal == SIGUSR1) {
+		memcpy(probe_regs, regs, sizeof(probe_regs));
+		regs[REG_RIP] = (greg_t)(uintptr_t)probe_landing;
+		regs[REG_RSP] = 1ll << 62; /* not canonical */
+		return;
+	}
+	probe_refused = signal != SIGTRAP;
+	memcpy(regs, probe_regs, sizeof(probe_regs));
+}
+
+static bool can_step(void)
+{
+	static const int probed[] = { SIGUSR1, SIGTRAP, SIGSEGV, SIGBUS, SIGILL };
+	struct sigaction action = { .sa_sigaction = on_probe, .sa_flags = SA_SIGINFO | SA_ONSTACK },
+			 old[ARRAY_SIZE(probed)];
+	static uint8_t stack_of_probe[1 << 16];
+	stack_t stack = { .ss_sp = stack_of_probe, .ss_size = sizeof(stack_of_probe) }, old_stack;
+
+	sigaltstack(&stack, &old_stack);
+	for (unsigned n = 0; n < ARRAY_SIZE(probed); n++)
+		sigaction(probed[n], &action, &old[n]);
+	raise(SIGUSR1);
+	for (unsigned n = 0; n < ARRAY_SIZE(probed); n++)
+		sigaction(probed[n], &old[n], NULL);
+	sigaltstack(&old_stack, NULL);
+	return !probe_refused;
+}
+
 /* ---- beginning and end ---- */
 
 void watch_begin(struct vcpu *v)
 {
 	struct sigaction action = { .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
+	watch.can_step = can_step();
 	watch.v = v;
 	watch.bt = bt_of(v);
 	watch.windows = bt_of(v)->windows;
@@ -381,7 +434,7 @@ void watch_run(bool every_instruction, unsigned milliseconds, bool ends)
 	watch.ends = ends;
 	watch.alarms = 0;
 	for (unsigned n = 0; n < ARRAY_SIZE(watch.glues); n++)
-		watch.bt->glues[n] = every_instruction ? &watch.stepped[n] : watch.glues[n];
+		watch.bt->glues[n] = every_instruction && watch.can_step ? &watch.stepped[n] : watch.glues[n];
 	set_timer(milliseconds);
 }
 
