@@ -11,7 +11,7 @@ for target in ${FUZZERS-build/fuzz/tests/fuzz/fuzz_*}; do
 	inputs=$runs
 	# Each is hundreds of decoded instructions, a machine saved and loaded some times, or an image opened and checked some times.
 	case $target in */fuzz_step | */fuzz_machine_state | */fuzz_qcow2) inputs=$((runs / 8)) ;; esac
-	check "${target##*/}: $inputs inputs" "$target" -runs="$inputs" -seed=1 -max_total_time=30 -timeout=10 -rss_limit_mb=4096 \
+	check "${target##*/}: $inputs inputs" "$target" -runs="$inputs" -seed=1 -max_total_time=15 -timeout=10 -rss_limit_mb=4096 \
 		-artifact_prefix="$scratch/"
 done
 finish
