@@ -241,7 +241,7 @@ prepare() {
 	NGINX
 	openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -out certificate -days 3650 -subj /CN=doppel 2>/dev/null
 	mkdir files
-	for n in {1..2500}; do head -c $((n % 7 * 500 + 40)) words >files/$n; done
+	for n in {1..2500}; do head -c $((n % 7 * 500 + 40)) words >"files/$n"; done
 	tar -cf files.tar --sort=name -C files .
 	rm -r files
 	git init -q repository

@@ -13,7 +13,7 @@ used() { awk '/^Pss_Shmem:/ { print int($2 / 1024); found = 1 } END { if (!found
 until_said() { until grep -q "$1" "$scratch/out"; do kill -0 $pid 2>/dev/null || return 1; done; }
 # until_used CONDITION MIB
 until_used() {
-	until [ "$(used)" "$1" "$2" ]; do
+	until test "$(used)" "$1" "$2"; do
 		kill -0 $pid 2>/dev/null || return 1
 		sleep 0.2
 	done
