@@ -10,11 +10,11 @@ pid=
 used() { awk '/^Pss_Shmem:/ { print int($2 / 1024); found = 1 } END { if (!found) print 0 }' "/proc/$pid/smaps_rollup" 2>/dev/null; }
 
 # until_said WORD: the guest has printed it.
-until_said() { until grep -q "$1" "$scratch/out"; do kill -0 $pid 2>/dev/null || return 1; done; }
+until_said() { until grep -q "$1" "$scratch/out"; do kill -0 "$pid" 2>/dev/null || return 1; done; }
 # until_used CONDITION MIB
 until_used() {
 	until test "$(used)" "$1" "$2"; do
-		kill -0 $pid 2>/dev/null || return 1
+		kill -0 "$pid" 2>/dev/null || return 1
 		sleep 0.2
 	done
 }
@@ -32,7 +32,7 @@ run() {
 }
 ended_well() {
 	exec 3>&-
-	wait $timeout && grep -q 'all is well' "$scratch/out"
+	wait "$timeout" && grep -q 'all is well' "$scratch/out"
 }
 
 # tmpfs gives all of a file's pages back when it is removed.
