@@ -41,6 +41,9 @@ static void put_both32(uint8_t *to, uint32_t value)
 	store_be32(to + 4, value);
 }
 
+/* Of text, without what ends it. */
+static void put_bytes(uint8_t *to, const void *bytes, size_t size) { memcpy(to, bytes, size); }
+
 /* ---- names ---- */
 
 /* ECMA-119 7.5: capital letters, digits, underscores; version 1. Returns the length. */
@@ -54,7 +57,7 @@ static unsigned put_plain_name(uint8_t *to, const char *name)
 
 		to[n] = (uint8_t)(small ? name[n] - 'a' + 'A' : good ? name[n] : '_');
 	}
-	memcpy(to + n, ".;1", 3);
+	put_bytes(to + n, ".;1", 3);
 	return n + 3;
 }
 
@@ -100,7 +103,7 @@ static uint8_t *end_record(uint8_t *record, uint8_t *end)
 /* RRIP 4.1.1: who may do what, and how many names it has. */
 static uint8_t *put_mode(uint8_t *to, uint32_t mode, uint32_t links)
 {
-	memcpy(to, "PX\44\1", 4);
+	put_bytes(to, "PX\44\1", 4);
 	put_both32(to + 4, mode);
 	put_both32(to + 12, links);
 	memset(to + 20, 0, 16); /* root's */
@@ -111,9 +114,9 @@ static uint8_t *put_rock_ridge_name(uint8_t *to, const char *name)
 {
 	size_t size = strlen(name);
 
-	memcpy(to, "NM\0\1\0", 5);
+	put_bytes(to, "NM\0\1\0", 5);
 	to[2] = (uint8_t)(5 + size);
-	memcpy(to + 5, name, size);
+	put_bytes(to + 5, name, size);
 	return to + 5 + size;
 }
 
@@ -125,9 +128,9 @@ static uint8_t *put_self(uint8_t *to, uint32_t sector, bool rock_ridge)
 	to[RECORD_SIZE] = 0;
 	at = put_record(to, 1, sector, SECTOR, DIRECTORY);
 	if (rock_ridge) {
-		memcpy(at, "SP\7\1\xbe\xef\0", 7);
+		put_bytes(at, "SP\7\1\xbe\xef\0", 7);
 		at = put_mode(at + 7, 040555, 2);
-		memcpy(at, "ER\x12\1\x0a\0\0\1RRIP_1991A", 18);
+		put_bytes(at, "ER\x12\1\x0a\0\0\1RRIP_1991A", 18);
 		at += 18;
 	}
 	return end_record(to, at);
@@ -178,15 +181,15 @@ static void put_volume(uint8_t *image, bool joliet, const char *volume, uint32_t
 	uint8_t *d = image + (size_t)(joliet ? JOLIET : PRIMARY) * SECTOR;
 	uint32_t paths = PATHS + (joliet ? 2 : 0), root = joliet ? JOLIET_ROOT : ROOT;
 
-	memcpy(d, joliet ? "\2CD001\1" : "\1CD001\1", 7);
+	put_bytes(d, joliet ? "\2CD001\1" : "\1CD001\1", 7);
 	put_spaces(d + 8, 64, joliet);
 	if (joliet)
 		put_wide(d + 40, volume);
 	else
-		memcpy(d + 40, volume, strlen(volume));
+		put_bytes(d + 40, volume, strlen(volume));
 	put_both32(d + 80, sectors);
 	if (joliet)
-		memcpy(d + 88, "%/E", 3); /* UCS-2, level 3 */
+		put_bytes(d + 88, "%/E", 3); /* UCS-2, level 3 */
 	put_both16(d + 120, 1);
 	put_both16(d + 124, 1);
 	put_both16(d + 128, SECTOR);
@@ -197,7 +200,7 @@ static void put_volume(uint8_t *image, bool joliet, const char *volume, uint32_t
 	end_record(d + 156, put_record(d + 156, 1, root, SECTOR, DIRECTORY));
 	put_spaces(d + 190, 623, joliet);
 	for (unsigned n = 0; n < 4; n++)
-		memcpy(d + 813 + (size_t)17 * n, "0000000000000000", 16); /* dates that are not given */
+		put_bytes(d + 813 + (size_t)17 * n, "0000000000000000", 16); /* dates that are not given */
 	d[881] = 1;
 	d = image + (size_t)paths * SECTOR;
 	for (unsigned n = 0; n < 2; n++, d += SECTOR) {
@@ -241,12 +244,12 @@ void *block_make_iso(const char *volume, const struct block_iso_file *files, uns
 	}
 	put_volume(image, false, volume, sectors);
 	put_volume(image, true, volume, sectors);
-	memcpy(image + (size_t)TERMINATOR * SECTOR, "\377CD001\1", 7);
+	put_bytes(image + (size_t)TERMINATOR * SECTOR, "\377CD001\1", 7);
 	put_directory(image, ROOT, false, files, places, count);
 	put_directory(image, JOLIET_ROOT, true, files, places, count);
 	for (unsigned n = 0; n < count; n++)
 		if (files[n].size)
-			memcpy(image + (size_t)places[n].sector * SECTOR, files[n].data, files[n].size);
+			put_bytes(image + (size_t)places[n].sector * SECTOR, files[n].data, files[n].size);
 	*size = (size_t)sectors * SECTOR;
 	return image;
 }

@@ -14,7 +14,8 @@
 static void put_text(uint8_t *to, const char *text, size_t size)
 {
 	memset(to, ' ', size);
-	memcpy(to, text, MIN(strlen(text), size));
+	for (size_t n = 0; n < size && text[n]; n++)
+		to[n] = (uint8_t)text[n];
 }
 
 /* ---- readiness ---- */
@@ -117,7 +118,7 @@ static unsigned identify(const struct scsi_target *t, uint8_t *content)
 	content[0] = 2; /* ASCII */
 	content[1] = 1;
 	content[3] = (uint8_t)size;
-	memcpy(content + 4, VENDOR, 8);
+	put_text(content + 4, VENDOR, 8);
 	memcpy(content + 12, name, size - 8);
 	return 4 + size;
 }

@@ -679,7 +679,9 @@ int vsock_open(struct vsock_links *l, const char *path, uint64_t guest_cid, stru
 
 void vsock_close(struct vsock_links *l)
 {
-	while (!list_empty(&l->links))
-		link_free(l, list_entry(l->links.next, struct vsock_link, node));
+	struct vsock_link *link, *next;
+
+	list_for_each_safe (link, next, &l->links, node)
+		link_free(l, link);
 	host_unix_unlisten(&l->listener);
 }

@@ -12,9 +12,9 @@
 	3 /* quarters of what the CPU's code may take are the cache's at most, the rest is the interpreter's */
 #define BT_CACHE_PART_OF 4
 #define BT_HASH_BITS	 16 /* of the smallest table of blocks */
-#define BT_HASH_BITS_MAX 20
+#define BT_HASH_BITS_MAX 18
 #define BT_PAGE_BITS	 12
-#define BT_JUMP_BITS	 14
+#define BT_JUMP_BITS	 13
 #define BT_JUMP_TABLES	 24
 #define BT_JUMP_GUESSES	 64
 #define BT_JUMP_NOTED	 256u
