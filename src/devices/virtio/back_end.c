@@ -571,14 +571,7 @@ void back_end_queue_stops(struct back_end *b, struct virtio_queue *q)
 void back_end_reset(struct back_end *b)
 {
 	atomic_store(&b->ready, false);
-	for (unsigned n = 0; n < b->rings; n++) {
-		struct virtio_queue *q = queue_at(b, n);
-
-		lock_take(&q->lock);
-		if (b->queues[n].state != QUEUE_IDLE)
-			b->queues[n].state = QUEUE_STOPPING;
-		lock_drop(&q->lock);
-	}
+	stop_all(b);
 	wake(b);
 }
 

@@ -143,16 +143,12 @@ static bool take(struct virtio_queue *q, struct virtio_chain *c, const uint16_t 
 	popped = head ? ring_of(q)->pop_again(q, c, *head) : ring_of(q)->pop(q, c);
 	c->in = q->pieces + c->out_count;
 	q->popped += popped;
+	if (!head)
+		q->looked = q->next_available;
 	return popped;
 }
 
-bool virtqueue_pop(struct virtio_queue *q, struct virtio_chain *c)
-{
-	bool popped = take(q, c, NULL);
-
-	q->looked = q->next_available;
-	return popped;
-}
+bool virtqueue_pop(struct virtio_queue *q, struct virtio_chain *c) { return take(q, c, NULL); }
 
 bool virtqueue_pop_again(struct virtio_queue *q, uint16_t head, struct virtio_chain *c) { return take(q, c, &head); }
 
