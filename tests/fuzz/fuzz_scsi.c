@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE
 #include "devices/scsi/scsi.h"
+#include "lib/no_cpus.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -16,19 +17,6 @@
 #define REQUESTS_MOST 4096 /* of one command: WRITE SAME and UNMAP of all that is allowed */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void ignore(void *cpu) { (void)cpu; }
-static void ignore_sipi(void *cpu, uint8_t vector) { (void)cpu, (void)vector; }
-
-static uint64_t no_offset(void *cpu)
-{
-	(void)cpu;
-	return 0;
-}
-
-static const struct lapic_ops lapic_ops = {
-	.interrupt = ignore, .nmi = ignore, .init = ignore, .sipi = ignore_sipi, .tsc_offset = no_offset
-};
 
 static void plug(struct bus *bus, const char *format)
 {
@@ -50,7 +38,7 @@ static struct bus *create(void)
 	struct bus *bus = bus_create(NULL, clock_create(CLOCK_VIRTUAL, 0, NULL), &trace, NULL);
 	void *cpus[CPUS] = { bus };
 
-	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
+	if (irq_chip_create(bus, CPUS, &no_cpus, cpus, NULL) || pci_bus_create(bus, NULL) ||
 	    piix_type.create(bus, NULL, NULL))
 		abort();
 	plug(bus, "scsi-disk,file=/proc/self/fd/%d,format=raw,discard,serial=1");

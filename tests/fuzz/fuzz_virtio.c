@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "devices/devices.h"
+#include "lib/no_cpus.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -23,22 +24,6 @@
 #define BUFFERS	  0x30000u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* ---- CPUs that nothing impresses ---- */
-
-static void ignore(void *cpu) { (void)cpu; }
-
-static void ignore_sipi(void *cpu, uint8_t vector) { (void)cpu, (void)vector; }
-
-static uint64_t no_offset(void *cpu)
-{
-	(void)cpu;
-	return 0;
-}
-
-static const struct lapic_ops lapic_ops = {
-	.interrupt = ignore, .nmi = ignore, .init = ignore, .sipi = ignore_sipi, .tsc_offset = no_offset
-};
 
 /* ---- the machine ---- */
 
@@ -127,7 +112,7 @@ static void pc_create(struct pc *pc, const int disks[DISKS], int file)
 	pc->clock = clock_create(CLOCK_VIRTUAL, 0, NULL);
 	pc->mem = mem_create(MEM_MIN, NULL);
 	pc->bus = bus = bus_create(pc->mem, pc->clock, &pc->trace, NULL);
-	if (irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
+	if (irq_chip_create(bus, CPUS, &no_cpus, cpus, NULL) || pci_bus_create(bus, NULL) ||
 	    piix_type.create(bus, NULL, NULL) || !plug(pc, "virtio-rng") || !plug(pc, disk) ||
 	    !plug(pc, "virtio-port,name=fuzz") || !plug(pc, "virtio-net,net=none,queues=2") ||
 	    !plug(pc, "virtio-scsi") || !plug(pc, socket) || !plug(pc, "virtio-balloon,stats=1") || !plug(pc, pmem) ||
