@@ -80,6 +80,9 @@ static int create_host_side(struct machine *m, struct error *err)
 	m->loop = event_loop_create(err);
 	if (!m->loop)
 		return -err->code;
+	m->display = display_create(m->loop, err);
+	if (!m->display)
+		return -err->code;
 	m->clock = clock_create(c->clock, 0, err);
 	if (!m->clock)
 		return -err->code;
@@ -151,6 +154,7 @@ static int create_guest_side(struct machine *m, struct error *err)
 		return -err->code;
 	if (m->config.name)
 		m->bus->name = m->config.name;
+	m->bus->display = m->display;
 	m->bus->reinject = !m->virtual_time;
 	m->bus->request = machine_bus_request;
 	m->bus->hold = pause_hold;
@@ -255,6 +259,7 @@ void machine_destroy(struct machine *m)
 	if (m->mem)
 		mem_destroy(m->mem);
 	clock_destroy(m->clock);
+	display_destroy(m->display);
 	if (m->loop)
 		event_loop_destroy(m->loop);
 	trace_close(&m->trace);

@@ -8,6 +8,7 @@
 #define DOPPEL_MACHINE_PRIVATE_H
 
 #include "bus/bus.h"
+#include "display/display.h"
 #include "machine/machine.h"
 
 #include <pthread.h>
@@ -66,6 +67,7 @@ struct machine {
 	struct clock *clock;
 	struct bus *bus;
 	struct event_loop *loop;
+	struct display *display;
 	struct host_signals signals; /* config.ends_on_signals */
 	struct event_source signals_source;
 	int signal_number;    /* of REQUEST_SIGNAL; event loop's thread */

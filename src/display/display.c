@@ -1,0 +1,27 @@
+#include "display/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct display *display_create(struct event_loop *loop, struct error *err)
+{
+	struct display *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		error_set_errno(err, ENOMEM, "create a display");
+		return NULL;
+	}
+	d->loop = loop;
+	list_init(&d->screens);
+	list_init(&d->viewers);
+	list_init(&d->inputs);
+	return d;
+}
+
+void display_destroy(struct display *d)
+{
+	if (!d)
+		return;
+	BUG_ON(!list_empty(&d->screens) || !list_empty(&d->viewers) || !list_empty(&d->inputs));
+	free(d);
+}
