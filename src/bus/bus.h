@@ -343,6 +343,9 @@ struct pci_window {
 	uint8_t size; /* 1, 2, 4 */
 };
 
+/* The expansion ROM, among the BARs: it has a register and an enable bit of its own. See pci_add_rom(). */
+#define PCI_ROM 6
+
 struct pci_device {
 	struct device device;
 	uint8_t devfn; /* slot << 3 | function */
@@ -359,7 +362,7 @@ struct pci_device {
 		struct memory
 			*memory; /* what it shows, of its size; NULL: the range's functions answer. The device's */
 		struct mem_layer layer;
-	} bars[6];
+	} bars[PCI_ROM + 1];
 	uint8_t bars_mapped;	   /* by number: two may want the same place, who is there stays */
 	struct irq_line intx;	   /* routed by the PIIX3's PIRQ registers, unless MSI-X is enabled */
 	unsigned capabilities_end; /* where the next capability goes; 0: there is none yet */
@@ -381,7 +384,7 @@ struct pci_device {
  */
 #define PCI_CONFIG_STATE(_, T)                                                                                         \
 	_(T, uint8_t, pci.config, 256, 1000, 0, 0xff)                                                                  \
-	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x3f)                                                               \
+	_(T, uint8_t, pci.bars_mapped, 1, 1001, 0, 0x7f)                                                               \
 	_(T, uint8_t, pci.devfn, 1, 1002, 0, 0xff)
 
 /* Ports 0xcf8..0xcff; the host bridge. */
@@ -400,6 +403,11 @@ void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint
  * caller's. After pci_init_config, before pci_add. Returns its offset in the configuration space.
  */
 uint8_t pci_add_capability(struct pci_device *, uint8_t id, unsigned size);
+/*
+ * An expansion ROM with a file's contents, at most 16 MiB, filled up with zeros to a power of two; before pci_add. It is read where the guest enables it; writes are
+ * dropped. pci_remove() frees it. A bus without memory has none.
+ */
+int pci_add_rom(struct pci_device *, const char *file, struct error *);
 /*
  * Plug a device after device_init, pci_init_config, its capabilities, and setting its bars (type bits and masks of their registers are filled in
  * here; range.read, .write, .sizes are the device's). Sets intx. PCI_ANY_SLOT: the first that is free. -EBUSY when the place is taken.

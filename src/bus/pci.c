@@ -87,14 +87,17 @@ void pci_set_pirqs(struct bus *bus, const int isa_lines[PIRQS])
 
 /* ---- base address registers ---- */
 
+static unsigned bar_register(unsigned n) { return n == PCI_ROM ? PCI_ROM_BAR : PCI_BARS + 4 * n; }
+
 static uint64_t bar_address(const struct pci_device *pci, unsigned n)
 {
-	const uint8_t *reg = &pci->config[PCI_BARS + 4 * n];
+	const uint8_t *reg = &pci->config[bar_register(n)];
 	uint64_t low = load_le32(reg);
 
 	if (pci->bars[n].io)
 		return low & ~3ull;
-	return (low & ~15ull) | (pci->bars[n].wide ? (uint64_t)load_le32(reg + 4) << 32 : 0);
+	return (low & (n == PCI_ROM ? ~(uint64_t)ROM_FIXED : ~15ull)) |
+	       (pci->bars[n].wide ? (uint64_t)load_le32(reg + 4) << 32 : 0);
 }
 
 /* An address that a range of this size can be at: 0 and all ones (sizing) are "nowhere". */
@@ -103,6 +106,8 @@ static bool bar_mappable(const struct pci_device *pci, unsigned n, uint64_t addr
 	uint16_t command = load_le16(&pci->config[PCI_COMMAND]);
 	uint64_t last = address + pci->bars[n].size - 1;
 
+	if (n == PCI_ROM && !(pci->config[PCI_ROM_BAR] & ROM_ENABLE))
+		return false;
 	if (!(command & (pci->bars[n].io ? COMMAND_IO : COMMAND_MEMORY)) || !address || last < address)
 		return false;
 	if (pci->bars[n].io)
@@ -133,7 +138,8 @@ static void show_memory(struct pci_device *pci, unsigned n)
 			log_guest("BAR %u: %s", n, error.text);
 	}
 	if (layer->added)
-		mem_layer_set(mem, layer, shown ? pci->bars[n].range.start : layer->start, shown, shown);
+		mem_layer_set(mem, layer, shown ? pci->bars[n].range.start : layer->start, shown,
+			      shown && n != PCI_ROM);
 	bus_remap(pci->device.bus);
 }
 
@@ -182,17 +188,21 @@ static void update_bars(struct pci_device *pci)
 static void init_bars(struct pci_device *pci)
 {
 	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
-		uint8_t *config = &pci->config[PCI_BARS + 4 * n], *mask = &pci->config_mask[PCI_BARS + 4 * n];
+		uint8_t *config = &pci->config[bar_register(n)], *mask = &pci->config_mask[bar_register(n)];
 		uint64_t size = pci->bars[n].size;
 
 		if (!size)
 			continue;
 		BUG_ON(size & (size - 1) || size < (pci->bars[n].io ? 4 : 16));
 		BUG_ON(pci->bars[n].memory && (pci->bars[n].io || size < PAGE_SIZE));
+		if (n == PCI_ROM) {
+			store_le32(mask, (uint32_t) ~(size - 1) | ROM_ENABLE);
+			continue;
+		}
 		store_le32(config, pci->bars[n].io ? 1 : pci->bars[n].wide ? 4 : 0);
 		store_le32(mask, (uint32_t) ~(size - 1) & (pci->bars[n].io ? ~3u : ~15u));
 		if (pci->bars[n].wide) {
-			BUG_ON(n == 5 || pci->bars[n].io || pci->bars[n + 1].size);
+			BUG_ON(n >= 5 || pci->bars[n].io || pci->bars[n + 1].size);
 			store_le32(mask + 4, (uint32_t)(~(size - 1) >> 32));
 		}
 	}
@@ -225,7 +235,7 @@ static void config_write(struct pci_device *pci, unsigned offset, unsigned size,
 		*byte = (*byte & ~mask) | (value & mask);
 		*byte &= ~(value & pci->config_w1c[offset + i]);
 	}
-	if (offset < PCI_BARS + 4 * ARRAY_SIZE(pci->bars))
+	if (offset < PCI_ROM_BAR + 4)
 		update_bars(pci);
 	update_interrupts(pci);
 	if (pci->config_written)
@@ -356,6 +366,31 @@ uint8_t pci_add_capability(struct pci_device *pci, uint8_t id, unsigned size)
 	return (uint8_t)at;
 }
 
+#define ROM_MOST (16u << 20) /* "a device may have ... up to 16 MB", 6.2.5.2 */
+
+int pci_add_rom(struct pci_device *pci, const char *file, struct error *err)
+{
+	struct guest_mem *mem = pci->device.bus->mem;
+	uint64_t rom_size = PAGE_SIZE;
+	struct memory *memory;
+	uint8_t *data = NULL;
+	size_t size;
+	int rc = host_file_read(file, ROM_MOST, &data, &size, err);
+
+	if (rc)
+		return error_prefix(err, "%s: ROM", pci->device.name);
+	while (rom_size < size)
+		rom_size *= 2;
+	memory = mem ? memory_create(mem, MEMORY_KIND_DEVICE, "pci-rom", rom_size, err) : NULL;
+	if (memory) {
+		memcpy(memory->file.base, data, size);
+		pci->bars[PCI_ROM].size = rom_size;
+		pci->bars[PCI_ROM].memory = memory;
+	}
+	free(data);
+	return memory || !mem ? 0 : -err->code;
+}
+
 /* Behind the bridges and where a display is looked for. */
 #define FIRST_ANY_SLOT 3
 
@@ -472,6 +507,10 @@ void pci_remove(struct pci_device *pci)
 		bus_unmap(bus, bar_space(pci, n), &pci->bars[n].range);
 		if (pci->bars[n].layer.added)
 			mem_layer_remove(bus->mem, &pci->bars[n].layer);
+	}
+	if (pci->bars[PCI_ROM].memory) {
+		mem_commit(bus->mem);
+		memory_destroy(bus->mem, pci->bars[PCI_ROM].memory);
 	}
 	if (bus->pci && bus->pci->functions[pci->devfn] == pci)
 		bus->pci->functions[pci->devfn] = NULL;

@@ -101,10 +101,13 @@ int pci_bus_loaded(const struct bus *, struct error *);
 #define PCI_LATENCY	   0x0d
 #define PCI_BARS	   0x10
 #define PCI_SUBSYSTEM	   0x2c
+#define PCI_ROM_BAR	   0x30
 #define PCI_CAPABILITIES   0x34
 #define PCI_INTERRUPT_LINE 0x3c
 #define PCI_INTERRUPT_PIN  0x3d
 #define PCI_HEADER_SIZE	   0x40
+#define ROM_ENABLE	   1u
+#define ROM_FIXED	   0x7ffu /* bits that are no address */
 #define COMMAND_IO	   BIT(0)
 #define COMMAND_MEMORY	   BIT(1)
 #define COMMAND_MASTER	   BIT(2)

@@ -4,6 +4,7 @@
 #include "lib/board.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 /* A card with a 64 KiB memory BAR, an I/O BAR and a 64-bit BAR. */
 struct card {
@@ -28,7 +29,7 @@ static void card_write(struct device *device, uint64_t offset, unsigned size, ui
 
 static void route_pirq2(struct board *b, int line) { pci_set_pirqs(b->bus, (const int[PIRQS]){ -1, -1, line, -1 }); }
 
-static struct card *card_plug(struct board *b, unsigned slot, unsigned function, uint8_t pin)
+static struct card *card_plug_with(struct board *b, unsigned slot, unsigned function, uint8_t pin, const char *rom)
 {
 	struct card *card = calloc(1, sizeof(*card));
 
@@ -44,8 +45,15 @@ static struct card *card_plug(struct board *b, unsigned slot, unsigned function,
 	card->pci.bars[1].io = true;
 	card->pci.bars[2].size = 0x2000;
 	card->pci.bars[2].wide = true;
+	if (rom)
+		assert_int_equal(pci_add_rom(&card->pci, rom, NULL), 0);
 	assert_int_equal(pci_add(b->bus, &card->pci, slot, function, NULL), 0);
 	return card;
+}
+
+static struct card *card_plug(struct board *b, unsigned slot, unsigned function, uint8_t pin)
+{
+	return card_plug_with(b, slot, function, pin, NULL);
 }
 
 static int setup(void **state)
@@ -237,6 +245,60 @@ static void records(void **state)
 	writer_free(&writer);
 }
 
+/* What the ROM shows at an address; 0xffffffff: nothing. */
+static uint32_t rom_at(const struct board *b, uint64_t address)
+{
+	uint32_t value = UINT32_MAX;
+
+	mem_read(b->mem, gpa(address), &value, sizeof(value));
+	return value;
+}
+
+static void expansion_rom(void **state)
+{
+	struct board *b = board_create(1);
+	char file[] = "/tmp/test_pci.XXXXXX";
+	int fd = mkstemp(file);
+	struct writer records;
+	struct card *card;
+
+	(void)state;
+	assert_int_equal(write(fd, "\x55\xaa\x0c\xe9", 4), 4);
+	assert_int_equal(ftruncate(fd, 6144), 0);
+	close(fd);
+	board_add_memory(b, 1 << 20);
+	assert_int_equal(pci_bus_create(b->bus, NULL), 0);
+	card = card_plug_with(b, 3, 0, 1, file);
+	unlink(file);
+	assert_int_equal(board_config_read(b, SLOT3, 0x30, 4), 0);
+	board_config_write(b, SLOT3, 0x30, 4, 0xfffffffe);
+	assert_int_equal(board_config_read(b, SLOT3, 0x30, 4), 0xffffe000); /* 8 KiB */
+	board_config_write(b, SLOT3, 0x30, 4, 0xfeb00000);
+	board_config_write(b, SLOT3, 4, 2, 2);
+	assert_int_equal(rom_at(b, 0xfeb00000), UINT32_MAX); /* it has an enable bit of its own */
+	board_config_write(b, SLOT3, 0x30, 4, 0xfeb00001);
+	assert_int_equal(rom_at(b, 0xfeb00000), 0xe90caa55);
+	assert_int_equal(mem_write(b->mem, gpa(0xfeb00000), "x", 1), 0);
+	assert_int_equal(rom_at(b, 0xfeb00000), 0xe90caa55);
+	assert_int_equal(rom_at(b, 0xfeb01ffc), 0);
+	records = board_save(b);
+	board_config_write(b, SLOT3, 0x30, 4, 0xfeb10001); /* moved */
+	assert_int_equal(rom_at(b, 0xfeb00000), UINT32_MAX);
+	assert_int_equal(rom_at(b, 0xfeb10000), 0xe90caa55);
+	board_config_write(b, SLOT3, 4, 2, 1);
+	assert_int_equal(rom_at(b, 0xfeb10000), UINT32_MAX);
+	assert_int_equal(board_load(b, &records, 0, NULL), 0);
+	mem_commit(b->mem);
+	assert_int_equal(rom_at(b, 0xfeb00000), 0xe90caa55);
+	bus_reset(b->bus);
+	bus_settle(b->bus);
+	assert_int_equal(rom_at(b, 0xfeb00000), UINT32_MAX);
+	writer_free(&records);
+	device_destroy(&card->pci.device);
+	assert_int_equal(pci_add_rom(&card_plug(b, 3, 0, 1)->pci, "/nowhere", NULL), -ENOENT);
+	board_destroy(b);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, board_teardown)
@@ -248,6 +310,7 @@ int main(void)
 		TEST(interrupts_go_where_the_pirqs_say),
 		TEST(place_is_taken_once),
 		TEST(host_bridge),
+		cmocka_unit_test(expansion_rom),
 		TEST(records),
 	};
 
