@@ -261,6 +261,7 @@ static void expansion_rom(void **state)
 	int fd = mkstemp(file);
 	struct writer records;
 	struct card *card;
+	struct error error;
 
 	(void)state;
 	assert_int_equal(write(fd, "\x55\xaa\x0c\xe9", 4), 4);
@@ -295,7 +296,8 @@ static void expansion_rom(void **state)
 	assert_int_equal(rom_at(b, 0xfeb00000), UINT32_MAX);
 	writer_free(&records);
 	device_destroy(&card->pci.device);
-	assert_int_equal(pci_add_rom(&card_plug(b, 3, 0, 1)->pci, "/nowhere", NULL), -ENOENT);
+	assert_int_equal(pci_add_rom(&card_plug(b, 3, 0, 1)->pci, "/nowhere", &error), -ENOENT);
+	assert_non_null(strstr(error.text, "/nowhere"));
 	board_destroy(b);
 }
 
