@@ -15,6 +15,10 @@ struct display *display_create(struct event_loop *loop, struct error *err)
 	list_init(&d->screens);
 	list_init(&d->viewers);
 	list_init(&d->inputs);
+	if (cadence_init(d, err)) {
+		free(d);
+		return NULL;
+	}
 	return d;
 }
 
@@ -23,5 +27,6 @@ void display_destroy(struct display *d)
 	if (!d)
 		return;
 	BUG_ON(!list_empty(&d->screens) || !list_empty(&d->viewers) || !list_empty(&d->inputs));
+	cadence_end(d);
 	free(d);
 }

@@ -42,7 +42,10 @@ struct text_picture {
 
 struct screen;
 struct screen_ops {
-	/* Brings the picture up to what the guest shows now: screen_set_size() where that changed, pixels, screen_changed() for what differs. */
+	/*
+	 * Brings the picture up to what the guest shows now: screen_set_size() where that changed, pixels, screen_changed() for what differs. These are
+	 * called here alone.
+	 */
 	void (*draw)(void *opaque, struct screen *);
 	/* False: it shows no text. Cells are the caller's, columns and rows are what they have room for, and then what there is. NULL: never text. */
 	bool (*read_text)(void *opaque, struct text_picture *);
@@ -61,7 +64,7 @@ void screen_changed(struct screen *, struct rectangle);
 /* ---- viewers ---- */
 
 struct viewer_ops {
-	/* The picture has another size, or is another screen's: all of it changed. */
+	/* Of one that was drawn. The picture has another size, or is another screen's: all of it changed. Viewers stay while one is told. */
 	void (*resized)(void *opaque, const struct picture *);
 	void (*changed)(void *opaque, const struct picture *, struct rectangle);
 };
@@ -70,7 +73,10 @@ struct viewer {
 	void *opaque;
 	struct list node; /* private */
 };
-/* While there are viewers, the screen is drawn up to 30 times a second; seldom while nothing changes, at once again behind a key. */
+/*
+ * While there are viewers, the screen is drawn up to 30 times a second; seldom while nothing changes, at once again behind a key. A new one hears of what
+ * changes from now on; what there is display_picture() knows.
+ */
 void viewer_add(struct display *, struct viewer *);
 void viewer_remove(struct display *, struct viewer *);
 /* Draws now; the picture, or NULL if there is no screen. It is valid until the loop goes on. */
