@@ -67,6 +67,8 @@ struct viewer_ops {
 	/* Of one that was drawn. The picture has another size, or is another screen's: all of it changed. Viewers stay while one is told. */
 	void (*resized)(void *opaque, const struct picture *);
 	void (*changed)(void *opaque, const struct picture *, struct rectangle);
+	/* The keyboard's (below) are others now. NULL: it does not matter. */
+	void (*lamps)(void *opaque, unsigned lamps);
 };
 struct viewer {
 	const struct viewer_ops *ops;
@@ -98,19 +100,21 @@ struct input_ops {
 	void (*move)(void *opaque, int32_t x, int32_t y);    /* INPUT_RELATIVE: so many counts to the right and down */
 	void (*place)(void *opaque, uint32_t x, uint32_t y); /* INPUT_ABSOLUTE */
 	void (*wheel)(void *opaque, int32_t up);	     /* notches; negative: down */
-	void (*complete)(void *opaque);			     /* what came since the last one happened at once */
+	void (*complete)(void *opaque);			     /* what came since the last one happened at once; or NULL */
 };
 /* A device that accepts input, the device's. The one of its kind added last that is wanted gets it. */
 struct input {
 	enum input_kind kind;
 	const struct input_ops *ops;
 	void *opaque;
-	bool unwanted;	  /* the guest does not use it now: the next one gets what comes */
-	struct list node; /* private */
+	_Atomic bool unwanted; /* the guest does not use it now: the next one gets what comes; any thread */
+	bool happened;	       /* private, as what follows: something, since it was last complete */
+	struct list node;
 };
+/* No display (NULL): nothing is done. */
 void input_add(struct display *, struct input *);
 void input_remove(struct display *, struct input *);
-/* From viewers. Absolute places go to an absolute pointer, and where there is none, as differences, to a relative one. */
+/* From viewers. A key that is down already is not pressed again, nor one let go of that is up. Absolute places go to an absolute pointer, and where there is none, as differences, to a relative one. */
 void display_key(struct display *, unsigned code, bool down);
 void display_button(struct display *, unsigned code, bool down);
 void display_move(struct display *, int32_t x, int32_t y);

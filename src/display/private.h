@@ -4,6 +4,8 @@
 
 #include "display/display.h"
 
+#include <linux/input-event-codes.h>
+
 /* When the seen screen is drawn: a one-shot timer that is armed while there are viewers. */
 struct cadence {
 	struct event_source source; /* a timerfd */
@@ -16,6 +18,9 @@ struct display {
 	struct list viewers;
 	struct cadence cadence;
 	struct list inputs;
+	struct input *pressed[KEY_CNT]; /* keys and buttons that are down: who was told */
+	bool placed;			/* an absolute place came that nobody wanted as such */
+	uint32_t place_x, place_y;	/* this one, in points of the picture */
 	_Atomic unsigned lamps;
 };
 
