@@ -73,6 +73,7 @@ struct acpi_fadt {
 #define FADT_FIX_RTC		 BIT(6) /* the RTC does not wake through PM1 */
 #define FADT_RESET_REG_SUP	 BIT(10)
 #define BOOT_ARCH_LEGACY_DEVICES BIT(0)
+#define BOOT_ARCH_8042		 BIT(1)
 #define BOOT_ARCH_NO_VGA	 BIT(2)
 #define NO_C2			 0xfff /* latencies beyond what C2 and C3 may have: they do not exist */
 #define NO_C3			 0xfff
@@ -146,7 +147,7 @@ static uint32_t place_fadt(struct table_area *t, uint32_t facs, uint32_t dsdt)
 		.p_lvl2_lat = NO_C2,
 		.p_lvl3_lat = NO_C3,
 		.century = CMOS_CENTURY,
-		.iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_NO_VGA,
+		.iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_8042 | BOOT_ARCH_NO_VGA,
 		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_RESET_REG_SUP,
 		.reset_reg = io_register(ACPI_RESET_PORT, 1),
 		.reset_value = ACPI_RESET_VALUE,

@@ -88,6 +88,28 @@ static void real_time_clock(struct aml *aml)
 	aml_end(aml, device);
 }
 
+/* The 8042's ports are the keyboard's resources, the mouse has its interrupt alone. */
+static void keyboard_and_mouse(struct aml *aml)
+{
+	size_t device = aml_device(aml, "KBD_"), resources;
+
+	aml_name_eisa_id(aml, "_HID", "PNP0303");
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_io(aml, 0x60, 1);
+	aml_resource_io(aml, 0x64, 1);
+	aml_resource_irq(aml, 1);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+	device = aml_device(aml, "MOU_");
+	aml_name_eisa_id(aml, "_HID", "PNP0F13");
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_irq(aml, 12);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+}
+
 /* The PIIX3 in slot 1 and what is on its ISA bus. */
 static void isa_bridge(struct aml *aml)
 {
@@ -99,6 +121,7 @@ static void isa_bridge(struct aml *aml)
 	serial_port(aml, "COM1", 0);
 	serial_port(aml, "COM2", 1);
 	real_time_clock(aml);
+	keyboard_and_mouse(aml);
 	aml_end(aml, device);
 }
 

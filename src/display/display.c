@@ -27,6 +27,7 @@ void display_destroy(struct display *d)
 	if (!d)
 		return;
 	BUG_ON(!list_empty(&d->screens) || !list_empty(&d->viewers) || !list_empty(&d->inputs));
+	event_loop_cancel_posts(d->loop, d);
 	cadence_end(d);
 	free(d);
 }

@@ -100,7 +100,7 @@ struct input_ops {
 	void (*move)(void *opaque, int32_t x, int32_t y);    /* INPUT_RELATIVE: so many counts to the right and down */
 	void (*place)(void *opaque, uint32_t x, uint32_t y); /* INPUT_ABSOLUTE */
 	void (*wheel)(void *opaque, int32_t up);	     /* notches; negative: down */
-	void (*complete)(void *opaque);			     /* what came since the last one happened at once; or NULL */
+	void (*complete)(void *opaque); /* what came since the last one happened at once; or NULL */
 };
 /* A device that accepts input, the device's. The one of its kind added last that is wanted gets it. */
 struct input {

@@ -24,6 +24,9 @@ struct display {
 	_Atomic unsigned lamps;
 };
 
+/* As it was drawn last; NULL: there is no screen. */
+const struct picture *display_seen(struct display *);
+
 int cadence_init(struct display *, struct error *);
 void cadence_end(struct display *);
 /* Something was typed or pointed at: what the guest makes of it is soon to be seen. */

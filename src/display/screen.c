@@ -195,6 +195,13 @@ const struct picture *display_picture(struct display *d)
 	return &s->picture;
 }
 
+const struct picture *display_seen(struct display *d)
+{
+	struct screen *s = seen(d);
+
+	return s ? &s->picture : NULL;
+}
+
 bool display_read_text(struct display *d, struct text_picture *text)
 {
 	struct screen *s = seen(d);

@@ -164,8 +164,8 @@ static void check_dsdt(unsigned cpu_count)
 	assert_int_equal(*p++, 0x10);
 	length = package_length(p, &bytes);
 	assert_memory_equal(p + bytes, "\\_SB_", 5);
-	/* PCI0, ISA, COM1, COM2, RTC, four links */
-	assert_int_equal(walk_devices(p + bytes, p + length), 9);
+	/* PCI0, ISA, COM1, COM2, RTC, keyboard, mouse, four links */
+	assert_int_equal(walk_devices(p + bytes, p + length), 11);
 	for (const uint8_t *q = p; q + 1 < p + length; q++)
 		processors += q[0] == 0x5b && q[1] == 0x83;
 	assert_int_equal(processors, cpu_count);

@@ -16,7 +16,6 @@
 #define STATUS_COMMAND	BIT(3) /* the last write was to port 0x64 */
 #define STATUS_UNLOCKED BIT(4)
 #define STATUS_AUX	BIT(5) /* the byte in the output buffer came from the second port */
-#define STATUS_TIMEOUT	BIT(6)
 
 /* Command byte, RAM byte 0 */
 #define COMMAND_IRQ1	 BIT(0)
@@ -42,8 +41,8 @@
 	_(T, uint8_t, output_port, 1, 4, OUTPUT_NO_RESET | OUTPUT_A20, 0xff)                                           \
 	_(T, uint8_t, command, 1, 5, 0, 0xff) /* whose parameter is expected at port 0x60; 0: a keyboard's */          \
 	_(T, uint8_t, port_a, 1, 6, PORT_A_A20, 0xff)                                                                  \
-	_(T, bool, from_device, 1, 7, 0, 1)   /* what is in the output buffer */                                       \
-	_(T, bool, released, 1, 8, 0, 1)      /* the keyboard has sent that a key's code follows that was let go of */ \
+	_(T, bool, from_device, 1, 7, 0, 1) /* what is in the output buffer */                                         \
+	_(T, bool, released, 1, 8, 0, 1)    /* the keyboard has sent that a key's code follows that was let go of */   \
 	_(T, uint16_t, displaced, 1, 9, 0, DISPLACED | STATUS_AUX << 8 | 0xff)                                         \
 	_(T, uint64_t, transfer_at, 1, 10, VTIME_NEVER, UINT64_MAX) /* when the next byte is there */
 
@@ -85,7 +84,7 @@ static void update_irqs(struct kbc *kbc)
 static void fill(struct kbc *kbc, uint8_t byte, uint8_t flags, bool from_device)
 {
 	kbc->output = byte;
-	kbc->status = (kbc->status & ~(STATUS_AUX | STATUS_TIMEOUT)) | STATUS_OBF | flags;
+	kbc->status = (kbc->status & ~STATUS_AUX) | STATUS_OBF | flags;
 	kbc->from_device = from_device;
 }
 
@@ -106,15 +105,12 @@ static bool port_waits(const struct kbc *kbc, unsigned port)
 {
 	const struct ps2_device *d = kbc->ports[port];
 
-	return d && port_enabled(kbc, port) && d->ops->waits(d);
+	return port_enabled(kbc, port) && d->ops->waits(d);
 }
 
 static unsigned displaced_port(const struct kbc *kbc) { return kbc->displaced >> 8 & STATUS_AUX ? 1 : 0; }
 
-static bool displaced_waits(const struct kbc *kbc)
-{
-	return kbc->displaced && port_enabled(kbc, displaced_port(kbc));
-}
+static bool displaced_waits(const struct kbc *kbc) { return kbc->displaced && port_enabled(kbc, displaced_port(kbc)); }
 
 /* After whatever may have emptied the output buffer, enabled a port or given a device something to say. */
 static void schedule(struct kbc *kbc)
@@ -243,16 +239,11 @@ static void command(struct kbc *kbc, uint8_t value)
 	}
 }
 
-/* A byte for a device enables its port. One that is not there: the controller says so, as the real one does after some milliseconds. */
+/* A byte for a device enables its port. */
 static void send(struct kbc *kbc, unsigned port, uint8_t byte)
 {
-	struct ps2_device *d = kbc->ports[port];
-
 	kbc->ram[0] &= ~(port ? COMMAND_NO_PORT2 : COMMAND_NO_PORT1);
-	if (d)
-		d->ops->write(d, byte);
-	else
-		put(kbc, PS2_RESEND, STATUS_TIMEOUT | (port ? STATUS_AUX : 0));
+	kbc->ports[port]->ops->write(kbc->ports[port], byte);
 }
 
 static void data(struct kbc *kbc, uint8_t value)
@@ -281,7 +272,7 @@ static uint64_t data_read(struct device *device, uint64_t offset, unsigned size)
 
 	(void)offset;
 	(void)size;
-	kbc->status &= ~(STATUS_OBF | STATUS_AUX | STATUS_TIMEOUT);
+	kbc->status &= ~(STATUS_OBF | STATUS_AUX);
 	update_irqs(kbc);
 	schedule(kbc);
 	return kbc->output;
@@ -373,20 +364,13 @@ static void kbc_destroy(struct device *device)
 
 /* ---- what is plugged in ---- */
 
-void ps2_init(struct ps2_device *d, struct kbc *kbc, unsigned port, const char *name, const struct device_ops *device_ops,
-	      const struct ps2_ops *ops)
+void ps2_init(struct ps2_device *d, struct kbc *kbc, unsigned port, const char *name,
+	      const struct device_ops *device_ops, const struct ps2_ops *ops)
 {
 	d->ops = ops;
 	d->kbc = kbc;
 	device_init_sharing(&d->device, kbc->device.bus, name, device_ops, kbc->device.lock);
 	kbc->ports[port] = d;
-}
-
-void ps2_unplug(struct ps2_device *d)
-{
-	for (unsigned port = 0; port < PS2_PORTS; port++)
-		if (d->kbc->ports[port] == d)
-			d->kbc->ports[port] = NULL;
 }
 
 STATE_DESC(kbc_state_desc, "kbc", 1, struct kbc, KBC_STATE);

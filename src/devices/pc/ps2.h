@@ -6,6 +6,7 @@
 #define DOPPEL_DEVICES_PS2_H
 
 #include "devices/devices.h"
+#include "display/display.h"
 
 /* The 11 bits of a byte, at the fastest clock that the devices may have, 16.7 kHz. */
 #define PS2_BYTE_NS 660000ull
@@ -33,14 +34,13 @@ struct ps2_device {
 	struct kbc *kbc;
 };
 
-/* Plugs it in; port 0 is the keyboard's, 1 the mouse's. */
+/* Plugs it in, where it stays for as long as the controller is there. */
 int ps2_keyboard_create(struct kbc *, struct error *);
 int ps2_mouse_create(struct kbc *, struct error *);
 
-/* kbc.c: of a device that is zero but for its own. */
+/* kbc.c: of a device that is zero but for its own; port 0 is the keyboard's, 1 the mouse's. */
 void ps2_init(struct ps2_device *, struct kbc *, unsigned port, const char *name, const struct device_ops *,
 	      const struct ps2_ops *);
-void ps2_unplug(struct ps2_device *);
 /* It may have a byte now. */
 void ps2_ready(struct ps2_device *);
 /* What the controller makes of a code of set 2: one of set 1. */

@@ -620,9 +620,9 @@ static void keyboard_write(struct ps2_device *device, uint8_t byte)
 
 /* ---- life ---- */
 
-static const struct ps2_ops keyboard_ps2_ops = {
-	.write = keyboard_write, .take = keyboard_take, .waits = keyboard_waits
-};
+static const struct ps2_ops keyboard_ps2_ops = { .write = keyboard_write,
+						 .take = keyboard_take,
+						 .waits = keyboard_waits };
 static const struct input_ops keyboard_input_ops = { .key = key };
 
 static void keyboard_reset(struct device *device)
@@ -647,7 +647,6 @@ static void keyboard_destroy(struct device *device)
 
 	input_remove(device->bus->display, &k->input);
 	timer_disarm(&k->timer);
-	ps2_unplug(&k->ps2);
 	free(k);
 }
 

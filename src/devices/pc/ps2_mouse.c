@@ -40,8 +40,8 @@
 	_(T, bool, remote, 1, 20, 0, 1)                                                                                \
 	_(T, bool, reporting, 1, 21, 0, 1)                                                                             \
 	_(T, bool, wrapping, 1, 22, 0, 1)                                                                              \
-	_(T, bool, refused, 1, 23, 0, 1) /* the last byte was wrong, too */                                            \
-	_(T, uint64_t, next_at, 1, 24, VTIME_NEVER, UINT64_MAX)	 /* no packet before */                                \
+	_(T, bool, refused, 1, 23, 0, 1)			  /* the last byte was wrong, too */                   \
+	_(T, uint64_t, next_at, 1, 24, VTIME_NEVER, UINT64_MAX)	  /* no packet before */                               \
 	_(T, uint64_t, tested_at, 1, 25, VTIME_NEVER, UINT64_MAX) /* when the self-test behind a reset ends */
 
 #define ID_STANDARD	 0
@@ -122,8 +122,8 @@ static void fill_packet(struct mouse *m, bool scale)
 		x = doubled(x);
 		y = doubled(y);
 	}
-	m->packet[0] = (m->told & BUTTONS_FIRST) | FIRST_ALWAYS | (x < 0 ? FIRST_X_SIGN : 0) | (y < 0 ? FIRST_Y_SIGN : 0) |
-		       (far & FAR_X ? FIRST_X_FAR : 0) | (far & FAR_Y ? FIRST_Y_FAR : 0);
+	m->packet[0] = (m->told & BUTTONS_FIRST) | FIRST_ALWAYS | (x < 0 ? FIRST_X_SIGN : 0) |
+		       (y < 0 ? FIRST_Y_SIGN : 0) | (far & FAR_X ? FIRST_X_FAR : 0) | (far & FAR_Y ? FIRST_Y_FAR : 0);
 	m->packet[1] = (uint8_t)x;
 	m->packet[2] = (uint8_t)y;
 	m->packet[3] = m->id == ID_EXPLORER ? (uint8_t)((z & 0xf) | (m->told & (BUTTON_SIDE | BUTTON_EXTRA)) << 1)
@@ -414,7 +414,9 @@ static void due(void *opaque)
 /* ---- life ---- */
 
 static const struct ps2_ops mouse_ps2_ops = { .write = mouse_write, .take = mouse_take, .waits = mouse_waits };
-static const struct input_ops mouse_input_ops = { .button = button, .move = move, .wheel = wheel, .complete = complete };
+static const struct input_ops mouse_input_ops = {
+	.button = button, .move = move, .wheel = wheel, .complete = complete
+};
 
 static void mouse_reset(struct device *device) { arm((struct mouse *)device); }
 
@@ -424,7 +426,6 @@ static void mouse_destroy(struct device *device)
 
 	input_remove(device->bus->display, &m->input);
 	timer_disarm(&m->timer);
-	ps2_unplug(&m->ps2);
 	free(m);
 }
 
