@@ -81,7 +81,7 @@ static void watcher_changed(void *opaque, const struct picture *p, struct rectan
 	note(w, p);
 }
 
-static const struct viewer_ops watcher_ops = { watcher_resized, watcher_changed };
+static const struct viewer_ops watcher_ops = { .resized = watcher_resized, .changed = watcher_changed };
 
 struct fixture {
 	struct event_loop *loop;
