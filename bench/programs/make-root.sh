@@ -22,7 +22,8 @@ set -eu
 cd "$1"
 printf 'MODULES=list\nFSTYPE=ext4\nCOMPRESS=gzip\n' >etc/initramfs-tools/conf.d/disk
 printf 'virtio_pci\nvirtio_blk\next4\n' >>etc/initramfs-tools/modules
-chroot . sh -c 'update-initramfs -u
+chroot . sh -c 'set -e
+	update-initramfs -u
 	cd /bench/data
 	apt-get -q download perl-modules-5.36
 	mv *.deb package.deb

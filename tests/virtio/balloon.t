@@ -23,12 +23,14 @@ until_used() {
 run() {
 	mkfifo "$scratch/in"
 	: >"$scratch/out"
-	timeout "$limit" "$doppel" run --kernel "$guest/$kernel/vmlinuz" --initrd "$scratch/initrd" --append "console=ttyS0 quiet $append" \
-		"$@" <"$scratch/in" >"$scratch/out" 2>&1 &
+	rm -f "$scratch/pid"
+	# shellcheck disable=SC2016  # the inner shell's, which becomes doppel
+	timeout "$limit" sh -c 'echo $$ >"$0"; exec "$@"' "$scratch/pid" "$doppel" run --kernel "$guest/$kernel/vmlinuz" \
+		--initrd "$scratch/initrd" --append "console=ttyS0 quiet $append" "$@" <"$scratch/in" >"$scratch/out" 2>&1 &
 	timeout=$!
 	exec 3>"$scratch/in"
 	rm "$scratch/in"
-	until pid=$(pgrep -P $timeout -x doppel); do kill -0 $timeout || return 1; done
+	until pid=$(cat "$scratch/pid" 2>/dev/null) && [ "$pid" ]; do kill -0 $timeout || return 1; done
 }
 ended_well() {
 	exec 3>&-
