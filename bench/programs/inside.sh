@@ -229,8 +229,7 @@ prepare() {
 		FILES := $(wildcard $(SRC)/base/*.c $(SRC)/state/*.c)
 		all: $(patsubst %.c,%.o,$(notdir $(FILES)))
 		vpath %.c $(SRC)/base $(SRC)/state
-		%.o: %.c
-			gcc -std=gnu17 -O1 -I$(SRC) -c -o $@ $<
+		%.o: %.c; gcc -std=gnu17 -O1 -I$(SRC) -c -o $@ $<
 	MAKE
 	for file in src/*/*.c; do gcc -std=gnu17 -O1 -g -Isrc -c -o "objects/$(echo "$file" | tr / _).o" "$file" 2>/dev/null || true; done
 	cat >nginx.conf <<-'NGINX'
@@ -258,8 +257,12 @@ prepare() {
 
 # The result of a run, of which only the sum is told.
 run_one() {
-	local status=0
-	(set -e; "run_$1") </dev/null >/tmp/.result 2>/tmp/.errors || status=$?
+	local status
+	# Behind a || or an if nothing that fails would end it.
+	set +e
+	(set -e; "run_$1") </dev/null >/tmp/.result 2>/tmp/.errors
+	status=$?
+	set -e
 	[ $status = 0 ] || head -c 300 /tmp/.errors >&2
 	echo "@done $status $(cksum </tmp/.result | tr ' ' -)"
 }
