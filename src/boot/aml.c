@@ -321,6 +321,26 @@ void aml_resource_io_window(struct aml *aml, unsigned first, unsigned last)
 	word_window(aml, 1, 3 /* ISA and other addresses */, first, last);
 }
 
+static void quad(struct aml *aml, uint64_t value)
+{
+	aml_dword(aml, (uint32_t)value);
+	aml_dword(aml, (uint32_t)(value >> 32));
+}
+
+void aml_resource_wide_window(struct aml *aml, uint64_t first, uint64_t last)
+{
+	aml_byte(aml, 0x8a);
+	aml_word(aml, 43);
+	aml_byte(aml, 0);
+	aml_byte(aml, WINDOW_FIXED);
+	aml_byte(aml, 1); /* read and write */
+	quad(aml, 0);
+	quad(aml, first);
+	quad(aml, last);
+	quad(aml, 0);
+	quad(aml, last - first + 1);
+}
+
 void aml_resource_memory_window(struct aml *aml, uint32_t first, uint32_t last, bool cacheable)
 {
 	aml_byte(aml, 0x87);

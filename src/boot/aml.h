@@ -66,5 +66,7 @@ void aml_resource_memory(struct aml *, uint32_t first, uint32_t length);
 void aml_resource_bus_numbers(struct aml *, unsigned first, unsigned last);
 void aml_resource_io_window(struct aml *, unsigned first, unsigned last);
 void aml_resource_memory_window(struct aml *, uint32_t first, uint32_t last, bool cacheable);
+/* The same with addresses of 64 bits, not cacheable. */
+void aml_resource_wide_window(struct aml *, uint64_t first, uint64_t last);
 
 #endif

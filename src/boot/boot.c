@@ -226,6 +226,19 @@ gpa_t boot_write_tables(const struct boot_config *config, struct guest_mem *mem)
 	return acpi_build(mem, &pc);
 }
 
+int boot_tell_firmware(const struct boot_config *config, struct bus *bus, struct error *err)
+{
+	uint8_t entry[SMBIOS_ENTRY_SIZE], tables[SMBIOS_ROOM];
+	struct pc pc;
+	size_t size;
+	int rc;
+
+	pc_describe(&pc, config, bus->mem);
+	smbios_make(bus->mem, &pc, entry, tables, &size);
+	rc = fw_cfg_add_file(bus, "etc/smbios/smbios-anchor", entry, sizeof(entry), err);
+	return rc ? rc : fw_cfg_add_file(bus, "etc/smbios/smbios-tables", tables, size, err);
+}
+
 /* ---- from files ---- */
 
 static bool is_gzip(const uint8_t *data, size_t size) { return size >= 2 && data[0] == 0x1f && data[1] == 0x8b; }

@@ -7,6 +7,7 @@
 
 #include "base/base.h"
 #include "cpu/cpu.h"
+#include "devices/devices.h"
 #include "mem/mem.h"
 
 struct boot_config {
@@ -19,6 +20,7 @@ struct boot_config {
 	uint32_t cpu_signature, cpu_features; /* CPUID 1: EAX and EDX of every processor */
 	unsigned serial_ports;		      /* bit n: COM(n + 1) exists */
 	uint32_t virtio_windows;	      /* bit n: a virtio device is in window n (devices.h) */
+	bool fw_cfg;			      /* there is a firmware configuration device */
 };
 #define BOOT_MODULES_MAX 64
 
@@ -71,6 +73,11 @@ bool bios_resumes(uint8_t shutdown_code);
  * SMBIOS tables. All from one description of the machine (pc.h). Returns the address of ACPI's RSDP.
  */
 gpa_t boot_write_tables(const struct boot_config *, struct guest_mem *);
+/* The same for a firmware: ACPI's files, from what it has decided. */
+void boot_make_acpi(const struct boot_config *, const struct guest_mem *, const struct fw_cfg_choices *,
+		    struct fw_cfg_acpi *);
+/* Files of the firmware configuration device that do not change; and, with a kernel in config, what it is to be started with. */
+int boot_tell_firmware(const struct boot_config *, struct bus *, struct error *);
 /* The I/O APIC's ID in the tables; firmware writes it to its register. No local APIC's where four bits allow that. */
 uint8_t boot_ioapic_id(unsigned cpu_count);
 

@@ -4,7 +4,7 @@
  */
 #include "boot/dsdt.h"
 
-/* Ends of the 32-bit window for PCI memory: from RAM's highest possible end to the IOAPIC. */
+/* The end of the 32-bit window for PCI memory, before the IOAPIC. */
 #define PCI_WINDOW_LAST 0xfebfffffu
 
 static const char *const link_names[PC_PIRQS] = { "LNKA", "LNKB", "LNKC", "LNKD" };
@@ -30,7 +30,13 @@ static void power_states(struct aml *aml)
 	aml_end(aml, package);
 }
 
-static void root_bus_windows(struct aml *aml)
+/* Firmware gives out what is above RAM, but nothing of the first half. */
+static uint32_t pci_window_first(const struct pc *pc)
+{
+	return (uint32_t)MAX(MIN(pc->memory, MEM_LOW_TOP), BIT(31));
+}
+
+static void root_bus_windows(struct aml *aml, const struct pc *pc)
 {
 	size_t resources;
 
@@ -41,7 +47,9 @@ static void root_bus_windows(struct aml *aml)
 	aml_resource_io_window(aml, 0, 0xcf7);
 	aml_resource_io_window(aml, 0xd00, 0xffff);
 	aml_resource_memory_window(aml, 0xa0000, 0xbffff, true);
-	aml_resource_memory_window(aml, (uint32_t)MEM_LOW_TOP, PCI_WINDOW_LAST, false);
+	aml_resource_memory_window(aml, pci_window_first(pc), PCI_WINDOW_LAST, false);
+	if (pc->window_last)
+		aml_resource_wide_window(aml, pc->window_first, pc->window_last);
 	aml_resources_end(aml, resources);
 }
 
@@ -253,6 +261,20 @@ static void virtio_device(struct aml *aml, unsigned window)
 	aml_end(aml, device);
 }
 
+/* By the ID that QEMU gave it. */
+static void firmware_configuration(struct aml *aml)
+{
+	size_t device = aml_device(aml, "FWCF"), resources;
+
+	aml_name_string(aml, "_HID", "QEMU0002");
+	aml_name_integer(aml, "_STA", 0xb); /* nothing that a user would be shown */
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_io(aml, FW_CFG_PORT, FW_CFG_PORTS);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+}
+
 void dsdt_build(struct aml *aml, const struct pc *pc)
 {
 	size_t system_bus, root_bus;
@@ -263,8 +285,10 @@ void dsdt_build(struct aml *aml, const struct pc *pc)
 	root_bus = aml_device(aml, "PCI0");
 	aml_name_eisa_id(aml, "_HID", "PNP0A03");
 	aml_name_integer(aml, "_UID", 0);
-	root_bus_windows(aml);
+	root_bus_windows(aml, pc);
 	isa_bridge(aml);
+	if (pc->fw_cfg)
+		firmware_configuration(aml);
 	aml_end(aml, root_bus);
 	for (unsigned pirq = 0; pirq < PC_PIRQS; pirq++)
 		link_device(aml, pirq);

@@ -25,6 +25,8 @@ void pc_describe(struct pc *pc, const struct boot_config *config, const struct g
 		.serial_ports = config->serial_ports,
 		.virtio_windows = config->virtio_windows,
 		.memory = mem->ram_size,
+		.pm_base = ACPI_PM_BASE,
+		.fw_cfg = config->fw_cfg,
 		.ioapic_id = boot_ioapic_id(config->cpu_count),
 	};
 }

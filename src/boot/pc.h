@@ -24,6 +24,9 @@ struct pc {
 	unsigned serial_ports;		      /* bit n: COM(n + 1) is there */
 	uint32_t virtio_windows;	      /* bit n: a virtio device is in window n */
 	uint64_t memory;		      /* bytes of RAM */
+	uint16_t pm_base;		      /* of the power management registers */
+	uint64_t window_first, window_last;   /* addresses from 4 GiB on for PCI; last 0: none */
+	bool fw_cfg;
 	uint8_t ioapic_id;
 };
 
@@ -53,5 +56,10 @@ uint8_t table_checksum(const void *, size_t);
 void mp_build(struct table_area *, const struct pc *);
 void pir_build(struct table_area *);
 void smbios_build(struct table_area *, const struct pc *);
+/* SMBIOS's entry point, without the address of its structures, and these. */
+#define SMBIOS_ENTRY_SIZE 31u
+#define SMBIOS_ROOM	  0x1000u
+void smbios_make(const struct guest_mem *, const struct pc *, uint8_t entry[SMBIOS_ENTRY_SIZE], uint8_t tables[SMBIOS_ROOM],
+		 size_t *size);
 
 #endif

@@ -5,8 +5,6 @@
 #include "boot/pc.h"
 #include "boot/private.h"
 
-#define SMBIOS_ROOM 0x400
-
 struct entry_point {
 	char anchor[4];
 	uint8_t checksum, length, major, minor;
@@ -22,7 +20,7 @@ struct entry_point {
 
 /* The table is written structure by structure: `begin`, fields, strings, `end`. */
 struct smbios {
-	uint8_t bytes[SMBIOS_ROOM];
+	uint8_t *bytes;
 	size_t size, start; /* start: of the structure at hand */
 	size_t largest;
 	uint16_t structures;
@@ -48,7 +46,7 @@ enum type {
 
 static void put(struct smbios *s, const void *data, size_t size)
 {
-	BUG_ON(!range_ok(s->size, size, sizeof(s->bytes)));
+	BUG_ON(!range_ok(s->size, size, SMBIOS_ROOM));
 	memcpy(s->bytes + s->size, data, size);
 	s->size += size;
 }
@@ -278,9 +276,10 @@ static void add_ends(struct smbios *s)
 	end(s);
 }
 
-void smbios_build(struct table_area *area, const struct pc *pc)
+void smbios_make(const struct guest_mem *mem, const struct pc *pc, uint8_t entry[SMBIOS_ENTRY_SIZE],
+		 uint8_t tables[SMBIOS_ROOM], size_t *size)
 {
-	struct smbios s = { .size = 0 };
+	struct smbios s = { .bytes = tables };
 	struct entry_point e = {
 		.anchor = { '_', 'S', 'M', '_' },
 		.length = sizeof(e),
@@ -290,17 +289,30 @@ void smbios_build(struct table_area *area, const struct pc *pc)
 		.bcd_revision = 0x28,
 	};
 
+	_Static_assert(sizeof(e) == SMBIOS_ENTRY_SIZE, "as the standard says");
 	add_bios(&s);
 	add_system(&s);
 	add_chassis(&s);
 	add_processor(&s, pc);
 	add_memory(&s, pc);
-	add_mapped_addresses(&s, area->mem);
+	add_mapped_addresses(&s, mem);
 	add_ends(&s);
 	e.largest = (uint16_t)s.largest;
 	e.structures = s.structures;
 	e.table_length = (uint16_t)s.size;
-	e.table = table_place(area, s.bytes, s.size, 16);
+	memcpy(entry, &e, sizeof(e));
+	*size = s.size;
+}
+
+void smbios_build(struct table_area *area, const struct pc *pc)
+{
+	uint8_t entry[SMBIOS_ENTRY_SIZE], tables[SMBIOS_ROOM];
+	struct entry_point e;
+	size_t size;
+
+	smbios_make(area->mem, pc, entry, tables, &size);
+	memcpy(&e, entry, sizeof(e));
+	e.table = table_place(area, tables, size, 16);
 	e.dmi_checksum = table_checksum(e.dmi_anchor, sizeof(e) - offsetof(struct entry_point, dmi_anchor));
 	e.checksum = table_checksum(&e, sizeof(e));
 	table_place(area, &e, sizeof(e), 16);

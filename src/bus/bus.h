@@ -25,6 +25,14 @@
 struct bus;
 struct device;
 
+/* What a firmware may start an operating system from, as it is told of it. */
+struct device_boot {
+	enum { DEVICE_BOOT_FLOPPY, DEVICE_BOOT_DISK, DEVICE_BOOT_CD, DEVICE_BOOT_NET } kind;
+	uint64_t order; /* 1..DEVICE_BOOT_ORDER_MOST: tried in this turn, before all that have none; 0 */
+	char path[96];	/* Open Firmware's: pci_boot_path() */
+};
+#define DEVICE_BOOT_ORDER_MOST 99
+
 struct device_ops {
 	const struct state_desc *state; /* NULL: none */
 	/* Power-on and system reset; state_reset() of `state` has been done just before. NULL: that is all. */
@@ -41,6 +49,8 @@ struct device_ops {
 	 */
 	void (*pause)(struct device *);
 	void (*resume)(struct device *);
+	/* A device that may be started from says how. Under another device's lock; looks at what does not change. False, or NULL: it is none. */
+	bool (*boots)(const struct device *, struct device_boot *);
 	void (*destroy)(struct device *); /* frees it, and all it has of the bus: ranges, lines, timers; it is paused */
 };
 
@@ -422,6 +432,14 @@ int pci_loaded(struct pci_device *, struct error *);
 void pci_attach(struct pci_device *);
 /* Unmaps and unplugs; from the device's destroy. */
 void pci_remove(struct pci_device *);
+/*
+ * The path of what is behind a function, "/pci@i0cf8/NAME@SLOT[,FUNCTION]BEHIND", for device_ops.boots; name: by its class ("scsi", "ide", "ethernet"), behind: "/disk@0,0".
+ */
+void pci_boot_path(const struct pci_device *, const char *name, const char *behind, struct device_boot *);
+/* Is there a display controller? */
+bool pci_has_display(const struct bus *);
+/* The addresses from 4 GiB on that BARs have by now; *last is 0 where none has. Takes pci_lock. */
+void pci_high_window(struct bus *, uint64_t *first, uint64_t *last);
 /*
  * PIRQ routing, set by the PIIX3: INTx of slot s pin p (1 = A) goes to PIRQ (s + p - 2) & 3, to this ISA line or none (-1). pci_lock held, or nobody
  * else there.

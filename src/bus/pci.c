@@ -518,6 +518,51 @@ void pci_remove(struct pci_device *pci)
 		msix_remove(pci->msix);
 }
 
+/* ---- for firmware ---- */
+
+void pci_boot_path(const struct pci_device *pci, const char *name, const char *behind, struct device_boot *boot)
+{
+	char function[4] = "";
+
+	if (pci->devfn & 7)
+		snprintf(function, sizeof(function), ",%x", pci->devfn & 7u);
+	snprintf(boot->path, sizeof(boot->path), "/pci@i0cf8/%s@%x%s%s", name, pci->devfn >> 3, function, behind);
+}
+
+#define CLASS_DISPLAY 0x03
+
+bool pci_has_display(const struct bus *bus)
+{
+	for (unsigned n = 0; bus->pci && n < PCI_FUNCTIONS; n++)
+		if (bus->pci->functions[n] && bus->pci->functions[n]->config[PCI_REVISION + 3] == CLASS_DISPLAY)
+			return true;
+	return false;
+}
+
+static void add_high_bars(const struct pci_device *pci, uint64_t *first, uint64_t *last)
+{
+	for (unsigned n = 0; n < ARRAY_SIZE(pci->bars); n++) {
+		uint64_t start = bar_address(pci, n);
+
+		if (!pci->bars[n].wide || start < MEM_HIGH_BASE || !bar_wanted(pci, n))
+			continue;
+		*first = *last ? MIN(*first, start) : start;
+		*last = MAX(*last, start + pci->bars[n].size - 1);
+	}
+}
+
+void pci_high_window(struct bus *bus, uint64_t *first, uint64_t *last)
+{
+	*first = *last = 0;
+	if (!bus->pci)
+		return;
+	lock_take(&bus->pci_lock);
+	for (unsigned n = 0; n < PCI_FUNCTIONS; n++)
+		if (bus->pci->functions[n])
+			add_high_bars(bus->pci->functions[n], first, last);
+	lock_drop(&bus->pci_lock);
+}
+
 /* ---- the bus's record ---- */
 
 int pci_bus_loaded(const struct bus *bus, struct error *err)

@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "bus/bus.h"
+#include "devices/fw_cfg.h"
 
 /* ---- types ---- */
 
@@ -69,6 +70,8 @@ struct device_type {
 	_(rtc)                                                                                                         \
 	_(kbc)                                                                                                         \
 	_(coprocessor)                                                                                                 \
+	_(fw_cfg)                                                                                                      \
+	_(fw_cfg_file)                                                                                                 \
 	_(uart)                                                                                                        \
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
@@ -122,6 +125,8 @@ struct device_plug *device_plug_find(struct bus *, const char *name, unsigned in
 
 /* Created by hand: date from clock_wall_ns; memory sizes go in CMOS 0x15..0x18, 0x30..0x35, 0x5b..0x5d, cpu_count - 1 in 0x5f. */
 int rtc_create(struct bus *, unsigned cpu_count, struct error *);
+/* CMOS registers that tell a firmware of other devices (0x10..0x7f, no clock's), which no reset changes. While vCPUs do not run, or in their creation. Nothing without an RTC. */
+void rtc_set_cmos(struct bus *, unsigned index, uint8_t value);
 /* `n` 0..3 = COM1..COM4; chardev may be NULL (nothing connected). */
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
 /* Bit n: there is a UART at COM(n + 1). */
@@ -130,6 +135,8 @@ unsigned uart_ports(struct bus *);
 uint32_t virtio_mmio_windows(struct bus *);
 /* The processor drives FERR#, learns IGNNE#. In its thread. */
 bool coprocessor_error(struct bus *, bool asserted);
+/* Where the power management registers are; 0: nowhere. Takes pci_lock. */
+uint16_t piix_pm_base(struct bus *);
 /* Press the power button (SCI); in the thread that plugs and unplugs devices. */
 void piix_power_button(struct bus *);
 
@@ -167,11 +174,12 @@ void balloon_print(struct bus *, FILE *);
 
 /* _(port, IRQ) of COM1 to COM4 */
 #define UART_PLACES(_)                                                                                                 \
-	_(0x3f8, 4)                                                                                                    \
+	_(COM1_PORT, 4)                                                                                                  \
 	_(0x2f8, 3)                                                                                                    \
 	_(0x3e8, 4)                                                                                                    \
 	_(0x2e8, 3)
 #define UART_COUNT 4
+#define COM1_PORT  0x3f8
 /* ISA line of each PIRQ after a reset, and those to which operating systems may steer it instead. */
 #define PIIX_PIRQ_LINES                                                                                                \
 	{                                                                                                              \

@@ -19,7 +19,8 @@
 	_(T, SWITCH, readonly, 0, 0, "off", "the guest cannot write to it")                                            \
 	_(T, SWITCH, snapshot, 0, 0, "off", "what the guest writes is gone at the end")                                \
 	_(T, SWITCH, discard, 0, 0, "off", "what the guest discards is given back to the host")                        \
-	_(T, TEXT, serial, 0, 0, NULL, "serial number, at most 20 characters")
+	_(T, TEXT, serial, 0, 0, NULL, "serial number, at most 20 characters")                                         \
+	_(T, NUMBER, boot, 1, DEVICE_BOOT_ORDER_MOST, NULL, "its turn when a firmware looks for a system")
 /* clang-format on */
 
 struct disk_options {

@@ -98,22 +98,55 @@ bool machine_warm_reset(struct machine *m)
 	return bios_resumes((uint8_t)code.value);
 }
 
-static int load(struct machine *m, struct cpu_state *state, struct error *err)
+/* Without what CPUID says. */
+static struct boot_config boot_config_of(const struct machine *m)
 {
-	const struct machine_guest *guest = m->config.guest;
-	struct cpuid_regs features = cpu_cpuid(m->cpus[0].cpu, 1, 0);
-	struct boot_config config = {
+	return (struct boot_config){
 		.kernel = m->config.kernel,
 		.initrd = m->config.initrd,
 		.command_line = m->config.append ? m->config.append : "",
 		.modules = m->config.modules,
 		.module_count = m->config.module_count,
 		.cpu_count = m->cpu_count,
-		.cpu_signature = features.eax,
-		.cpu_features = features.edx,
 		.serial_ports = uart_ports(m->bus),
 		.virtio_windows = virtio_mmio_windows(m->bus),
+		.fw_cfg = fw_cfg_is_here(m->bus),
 	};
+}
+
+static struct boot_config whole_boot_config_of(const struct machine *m)
+{
+	struct cpuid_regs features = cpu_cpuid(m->cpus[0].cpu, 1, 0);
+	struct boot_config config = boot_config_of(m);
+
+	config.cpu_signature = features.eax;
+	config.cpu_features = features.edx;
+	return config;
+}
+
+static void make_acpi(void *machine, const struct fw_cfg_choices *choices, struct fw_cfg_acpi *files)
+{
+	const struct machine *m = machine;
+	struct boot_config config = boot_config_of(m);
+
+	boot_make_acpi(&config, m->mem, choices, files);
+}
+
+int machine_tell_firmware(struct machine *m, struct error *err)
+{
+	struct boot_config config = whole_boot_config_of(m);
+	int rc;
+
+	if (!config.fw_cfg)
+		return 0;
+	rc = fw_cfg_add_acpi(m->bus, make_acpi, m, err);
+	return rc ? rc : boot_tell_firmware(&config, m->bus, err);
+}
+
+static int load(struct machine *m, struct cpu_state *state, struct error *err)
+{
+	const struct machine_guest *guest = m->config.guest;
+	struct boot_config config = whole_boot_config_of(m);
 
 	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);
 }

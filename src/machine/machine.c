@@ -31,7 +31,9 @@ static int create_board(struct machine *m, struct error *err)
 
 	if (!rc)
 		rc = pci_bus_create(m->bus, err);
-	return rc ? rc : plug_devices(m, err);
+	if (!rc)
+		rc = plug_devices(m, err);
+	return rc ? rc : machine_tell_firmware(m, err);
 }
 
 /* ---- creation ---- */

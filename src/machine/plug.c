@@ -33,13 +33,21 @@ static int plug(struct machine *m, const struct device_request *request, struct 
 	return device_plug(m->bus, m->loop, request, err) ? 0 : -err->code;
 }
 
+/* One with the defaults, unless others are asked for? */
+static bool comes_by_itself(const struct machine_config *config, const struct device_type *type)
+{
+	if (type == &fw_cfg_type)
+		return config->firmware || machine_asks_for(config, &fw_cfg_file_type);
+	return type->in_every_pc;
+}
+
 /* All devices of one type that there are to be. */
 static int plug_type(struct machine *m, const struct device_type *type, struct error *err)
 {
 	const struct machine_config *config = &m->config;
 	int rc = 0;
 
-	if (type->in_every_pc && !machine_asks_for(config, type))
+	if (comes_by_itself(config, type) && !machine_asks_for(config, type))
 		return plug(m, &(struct device_request){ .spec = type->name }, err);
 	for (unsigned i = 0; !rc && i < config->device_count; i++)
 		if (device_request_check(&config->devices[i], NULL) == type)

@@ -200,6 +200,8 @@ void machine_memory_lost(void *machine, const struct error *);
 #define GUEST_REQUESTS (REQUEST_RESET | REQUEST_POWEROFF | REQUEST_EXIT | REQUEST_INIT)
 
 /* ---- firmware.c ---- */
+/* Behind the creation of devices: what a firmware asks for. */
+int machine_tell_firmware(struct machine *, struct error *);
 /* Loads the kernel and leaves CPUs and interrupt controllers as firmware would. All vCPUs stopped and reset. */
 int machine_boot(struct machine *, struct error *);
 /* Has the guest asked for a processor's reset to go on at its own code? All vCPUs stopped. Leaves the RTC's index changed. */

@@ -332,6 +332,19 @@ static uint16_t base_of(const struct piix4_pm *pm)
 	return pm->pci.config[PMREGMISC] & 1 ? load_le16(&pm->pci.config[PMBA]) & 0xffc0 : 0;
 }
 
+uint16_t piix_pm_base(struct bus *bus)
+{
+	const struct piix4_pm *pm = (struct piix4_pm *)bus_find_device(bus, "piix4-pm", 0);
+	uint16_t base = 0;
+
+	if (!pm)
+		return 0;
+	lock_take(&bus->pci_lock);
+	base = base_of(pm);
+	lock_drop(&bus->pci_lock);
+	return base;
+}
+
 static void map_registers(struct piix4_pm *pm)
 {
 	struct error error;

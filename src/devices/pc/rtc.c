@@ -24,6 +24,7 @@ enum {
 	RTC_B,
 	RTC_C,
 	RTC_D,
+	CMOS_FIRST = 0x10, /* that is no clock's */
 	CMOS_EQUIPMENT = 0x14,
 	CMOS_BASE_MEMORY = 0x15,
 	CMOS_EXTENDED = 0x17,
@@ -387,13 +388,23 @@ static void rtc_write(struct device *device, uint64_t offset, unsigned size, uin
 
 /* ---- life ---- */
 
+/* Of what a PC's firmware has checked, 0x10 to 0x2d. */
+static void set_checksum(uint8_t *cmos)
+{
+	uint16_t checksum = 0;
+
+	for (unsigned i = 0x10; i < CMOS_CHECKSUM; i++)
+		checksum += cmos[i];
+	cmos[CMOS_CHECKSUM] = (uint8_t)(checksum >> 8);
+	cmos[CMOS_CHECKSUM + 1] = (uint8_t)checksum;
+}
+
 /* What the firmware of a PC finds out about memory, and where operating systems look for it. */
 static void fill_memory_size(struct rtc *rtc, const struct guest_mem *mem)
 {
 	uint64_t low = MIN(mem->ram_size, MEM_LOW_TOP), above_1m = low - MIN(low, 0x100000ull);
 	uint64_t above_16m = low - MIN(low, 0x1000000ull), above_4g = mem->ram_size - low;
 	uint8_t *cmos = rtc->battery.cmos;
-	uint16_t checksum = 0;
 
 	store_le16(&cmos[CMOS_BASE_MEMORY], 640);
 	store_le16(&cmos[CMOS_EXTENDED], (uint16_t)MIN(above_1m >> 10, 0xffff));
@@ -402,10 +413,7 @@ static void fill_memory_size(struct rtc *rtc, const struct guest_mem *mem)
 	above_4g = MIN(above_4g >> 16, 0xffffff);
 	store_le16(&cmos[CMOS_ABOVE_4G], (uint16_t)above_4g);
 	cmos[CMOS_ABOVE_4G + 2] = (uint8_t)(above_4g >> 16);
-	for (unsigned i = 0x10; i < CMOS_CHECKSUM; i++)
-		checksum += cmos[i];
-	cmos[CMOS_CHECKSUM] = (uint8_t)(checksum >> 8);
-	cmos[CMOS_CHECKSUM + 1] = (uint8_t)checksum;
+	set_checksum(cmos);
 }
 
 static void rtc_reset(struct device *device)
@@ -470,6 +478,18 @@ int rtc_create(struct bus *bus, unsigned cpu_count, struct error *err)
 		.start = 0x70, .size = 2, .sizes = 1, .device = &rtc->device, .read = rtc_read, .write = rtc_write
 	};
 	return bus_map(bus, BUS_PIO, &rtc->range, err);
+}
+
+void rtc_set_cmos(struct bus *bus, unsigned index, uint8_t value)
+{
+	struct rtc *rtc = (struct rtc *)bus_find_device(bus, "rtc", 0);
+
+	BUG_ON(index < CMOS_FIRST || index == RTC_CENTURY || index >= sizeof(rtc->cmos));
+	if (!rtc)
+		return;
+	rtc->battery.cmos[index] = rtc->cmos[index] = value;
+	set_checksum(rtc->battery.cmos);
+	memcpy(&rtc->cmos[CMOS_CHECKSUM], &rtc->battery.cmos[CMOS_CHECKSUM], 2);
 }
 
 static int create(struct bus *bus, const void *options, struct error *err)

@@ -287,7 +287,7 @@ static unsigned vital(const struct scsi_target *t, unsigned page, uint8_t *conte
 STATE_DESC(cd_state_desc, "scsi-cd", 1, struct scsi_target, SCSI_STATE, .loaded = scsi_target_loaded,
 	   .saving = scsi_target_saving);
 
-static const struct device_ops cd_ops = { .state = &cd_state_desc, .destroy = scsi_target_destroy };
+static const struct device_ops cd_ops = { .state = &cd_state_desc, .boots = scsi_target_boots, .destroy = scsi_target_destroy };
 
 static const struct scsi_kind cd_kind = {
 	.name = "scsi-cd",
@@ -308,7 +308,8 @@ static const struct scsi_kind cd_kind = {
 #define CD_OPTIONS(_, T)                                                                                               \
 	_(T, TEXT, file, 0, 0, NULL, "the disc's image, or a block device")                                            \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
-	_(T, NUMBER, target, 0, SCSI_TARGETS_MOST - 1, NULL, "its number; 0: the first that is free")
+	_(T, NUMBER, target, 0, SCSI_TARGETS_MOST - 1, NULL, "its number; 0: the first that is free")                  \
+	_(T, NUMBER, boot, 1, DEVICE_BOOT_ORDER_MOST, NULL, "its turn when a firmware looks for a system")
 /* clang-format on */
 
 struct cd_options {
@@ -325,7 +326,7 @@ static int cd_create(struct bus *bus, const void *options, struct error *err)
 
 	if (!block)
 		return err ? -err->code : -EINVAL;
-	return scsi_target_create(bus, &cd_kind, block, NULL, BLOCK_SIZE, (unsigned)o->target, err);
+	return scsi_target_create(bus, &cd_kind, block, NULL, BLOCK_SIZE, (unsigned)o->target, o->boot, err);
 }
 
 const struct device_type scsi_cd_type = {

@@ -62,6 +62,8 @@ void scsi_target_reset(struct scsi_target *);
 struct scsi_bus {
 	struct scsi_target *targets[SCSI_TARGETS_MOST];
 	void (*changed)(struct scsi_bus *, unsigned target, bool present);
+	/* Completes what a target is to a firmware with its path; false: firmware does not find it. */
+	bool (*boot_path)(const struct scsi_bus *, unsigned target, struct device_boot *);
 };
 /* They have none from now on. */
 void scsi_bus_end(struct scsi_bus *);

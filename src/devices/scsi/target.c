@@ -216,8 +216,17 @@ static int find_place(struct scsi_bus *bus, const struct scsi_kind *kind, const 
 	return free_number(bus, kind->name, number, err);
 }
 
+bool scsi_target_boots(const struct device *device, struct device_boot *boot)
+{
+	const struct scsi_target *t = (const struct scsi_target *)device;
+
+	*boot = (struct device_boot){ .kind = t->kind->removable ? DEVICE_BOOT_CD : DEVICE_BOOT_DISK,
+				      .order = t->boot };
+	return t->bus && t->bus->boot_path(t->bus, t->number, boot);
+}
+
 int scsi_target_create(struct bus *machine, const struct scsi_kind *kind, struct block *block, const char *serial,
-		       uint32_t block_size, unsigned number, struct error *err)
+		       uint32_t block_size, unsigned number, uint64_t boot, struct error *err)
 {
 	struct scsi_bus *bus = virtio_scsi_bus(machine, err);
 	int place = bus ? find_place(bus, kind, block_info(block), block_size, number, err) : -1;
@@ -236,6 +245,7 @@ int scsi_target_create(struct bus *machine, const struct scsi_kind *kind, struct
 	t->block_size = block_size;
 	t->blocks = t->info->size / block_size;
 	t->number = (uint8_t)place;
+	t->boot = boot;
 	device_init(&t->device, machine, kind->name, kind->device);
 	state_reset(kind->device->state, t);
 	t->bus = bus;

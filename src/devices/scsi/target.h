@@ -63,6 +63,7 @@ struct scsi_target {
 	uint64_t blocks;
 	uint32_t block_size;
 	uint8_t number; /* on its bus */
+	uint64_t boot;	/* its turn when a firmware looks for a system; 0: its kind's */
 };
 
 #define NO_ACTION 0xffu /* the operation code alone says what it is */
@@ -108,10 +109,11 @@ struct scsi_kind {
 
 /* Opens nothing: takes the block, also when it fails. */
 int scsi_target_create(struct bus *, const struct scsi_kind *, struct block *, const char *serial, uint32_t block_size,
-		       unsigned number, struct error *);
+		       unsigned number, uint64_t boot, struct error *);
 /* Of struct device_ops and of the state's description. */
 void scsi_target_destroy(struct device *);
 void scsi_target_saving(const void *);
+bool scsi_target_boots(const struct device *, struct device_boot *);
 int scsi_target_loaded(void *, uint16_t version, struct error *);
 
 /* ---- answers (sense.c); the target's lock is held ---- */

@@ -114,6 +114,7 @@ struct virtio_blk {
 	struct block_memory memory; /* the machine's budget */
 	bool in_line;		    /* virtual time */
 	enum on_error on_error;
+	uint64_t boot; /* its turn */
 	struct bus_hold hold;
 	pthread_mutex_t hold_lock; /* behind a queue's */
 	unsigned hold_count;	   /* requests that are held, or retried now; the machine is held while there are any */
@@ -609,7 +610,17 @@ static void blk_destroy(struct device *device)
 STATE_DESC(blk_state_desc, "virtio-blk", 1, struct virtio_blk, BLK_ALL_STATE, .loaded = blk_loaded,
 	   .saving = blk_saving);
 
-static const struct device_ops blk_device_ops = { .state = &blk_state_desc, VIRTIO_DEVICE_OPS, .destroy = blk_destroy };
+static bool blk_boots(const struct device *device, struct device_boot *boot)
+{
+	const struct virtio_blk *blk = (const struct virtio_blk *)device;
+
+	*boot = (struct device_boot){ .kind = DEVICE_BOOT_DISK, .order = blk->boot };
+	return virtio_boot_path(&blk->virtio, "scsi", "/disk@0,0", boot);
+}
+
+static const struct device_ops blk_device_ops = {
+	.state = &blk_state_desc, VIRTIO_DEVICE_OPS, .boots = blk_boots, .destroy = blk_destroy
+};
 static const struct virtio_ops blk_ops = {
 	.id = VIRTIO_ID_BLOCK,
 	.pci_name = "virtio-blk-pci",
@@ -642,6 +653,7 @@ static int open_disk(struct virtio_blk *blk, const struct disk_options *o, const
 		return err ? -err->code : -EINVAL;
 	blk->info = block_info(blk->block);
 	blk->serial = o->serial ? o->serial : "";
+	blk->boot = o->boot;
 	return 0;
 }
 
@@ -668,6 +680,7 @@ static int check_back_end_options(const struct blk_options *o, struct error *err
 			   : o->snapshot		   ? "snapshot"
 			   : o->discard			   ? "discard"
 			   : o->serial			   ? "serial"
+			   : o->boot			   ? "boot"
 			   : strcmp(o->on_error, "report") ? "on-error"
 							   : NULL;
 

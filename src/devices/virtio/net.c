@@ -193,7 +193,15 @@ static void net_destroy(struct device *device)
 	free(n);
 }
 
-static const struct device_ops net_device_ops = { .state = &net_state_desc, VIRTIO_DEVICE_OPS, .destroy = net_destroy };
+static bool net_boots(const struct device *device, struct device_boot *boot)
+{
+	*boot = (struct device_boot){ .kind = DEVICE_BOOT_NET };
+	return virtio_boot_path(&((const struct virtio_net *)device)->virtio, "ethernet", "/ethernet-phy@0", boot);
+}
+
+static const struct device_ops net_device_ops = {
+	.state = &net_state_desc, VIRTIO_DEVICE_OPS, .boots = net_boots, .destroy = net_destroy
+};
 static const struct net_ops net_frame_ops = {
 	.received = net_received,
 	.writable = net_is_writable,

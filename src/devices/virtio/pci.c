@@ -539,3 +539,11 @@ int virtio_plug_pci(struct virtio_device *v, bool legacy, struct error *err)
 	p->pci.window = window;
 	return pci_add(bus, &p->pci, PCI_ANY_SLOT, 0, err);
 }
+
+bool virtio_boot_path(const struct virtio_device *v, const char *name, const char *behind, struct device_boot *boot)
+{
+	if (v->transport != &transport)
+		return false;
+	pci_boot_path(&((const struct virtio_pci *)v->transport_opaque)->pci, name, behind, boot);
+	return true;
+}

@@ -596,6 +596,14 @@ static const struct virtio_ops scsi_ops = {
 	.pause = scsi_pause,
 };
 
+static bool boot_path(const struct scsi_bus *bus, unsigned target, struct device_boot *boot)
+{
+	char behind[32];
+
+	snprintf(behind, sizeof(behind), "/channel@0/disk@%x,0", target);
+	return virtio_boot_path(&container_of(bus, const struct virtio_scsi, bus)->virtio, "scsi", behind, boot);
+}
+
 static int add_queues(struct virtio_scsi *scsi, unsigned requests, struct error *err)
 {
 	int rc = virtio_add_queue(&scsi->virtio, VIRTIO_QUEUE_SIZE, kick_control, err);
@@ -629,6 +637,7 @@ static int scsi_create(struct bus *bus, const void *options, struct error *err)
 	virtio_init(&scsi->virtio, bus, "virtio-scsi", &scsi_device_ops, &scsi_ops);
 	scsi->in_line = clock_kind(bus->clock) == CLOCK_VIRTUAL;
 	scsi->bus.changed = target_changed;
+	scsi->bus.boot_path = boot_path;
 	pthread_mutex_init(&scsi->tasks_lock, NULL);
 	list_init(&scsi->waiting);
 	for (unsigned n = 0; n < SCSI_TARGETS_MOST; n++)

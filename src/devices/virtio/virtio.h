@@ -314,6 +314,9 @@ struct virtio_options {
  */
 int virtio_plug(struct virtio_device *, const struct virtio_options *, struct error *);
 
+/* pci_boot_path() of a device that is on PCI; false: it is not. */
+bool virtio_boot_path(const struct virtio_device *, const char *name, const char *behind, struct device_boot *);
+
 /* For virtio.c: */
 int virtio_plug_pci(struct virtio_device *, bool legacy, struct error *);
 int virtio_plug_mmio(struct virtio_device *, struct error *);
