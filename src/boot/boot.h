@@ -53,10 +53,12 @@ int boot_load_bytes(const struct boot_config *, const struct boot_files *, struc
 void boot_state_protected_mode(struct guest_mem *, struct cpu_state *, uint32_t eip);
 
 /*
- * Instead of a kernel: reads a firmware and maps it as ROM that ends at 4 GiB, its last 128 KiB also below 1 MiB; a multiple of 4 KiB, at
+ * Instead of a kernel: reads a firmware, by its name or from a file, and maps it as ROM that ends at 4 GiB, its last 128 KiB also below 1 MiB; a multiple of 4 KiB, at
  * most 16 MiB. The first instruction is the processor's own after a reset.
  */
-int rom_load(struct guest_mem *, const char *path, struct error *);
+int rom_load(struct guest_mem *, const char *firmware, struct error *);
+/* The n-th name that there is; NULL behind the last. */
+const char *rom_name(unsigned n);
 
 /*
  * Instead of a firmware: its ROM, at the top of 4 GiB and of 1 MiB, with code at the reset vector that asks for a reset

@@ -58,6 +58,7 @@ void cli_json_member(const char *name, const char *value, const char *after);
 extern const struct cli_option run_options[], audit_options[], image_options[], doctor_options[];
 extern const char image_notes[];
 int image_operand(void *target, const char *word, struct error *);
+int run_operand(void *target, const char *word, struct error *err);
 int run_short_form(void *target, const struct device_type *, const char *value, struct error *);
 int command_run(int argc, char **argv);
 int command_audit(int argc, char **argv);

@@ -7,7 +7,7 @@
 #define ENGINE_OPTIONS_HELP				       ENGINE_OPTIONS(_)
 
 const struct cli_command cli_commands[] = {
-	{ "run", "--kernel FILE|--firmware FILE [OPTION...]", "boot a kernel in a new virtual machine", run_options,
+	{ "run", "[DISK...] [OPTION...]", "run a new virtual machine: from its disks, or a kernel", run_options,
 	  command_run,
 	  "With --serial stdio, Ctrl-A x ends doppel and Ctrl-A h shows the other keys.\n"
 	  "SIZE is a number with K, M, G or T. file: and unix: are followed by a path.\n"
@@ -15,7 +15,7 @@ const struct cli_command cli_commands[] = {
 	  "Exit status: 0 power-off or Ctrl-A x, 1 error, 2 wrong usage, 3 triple fault, 4 engine failure. With "
 	  "--debug-exit\n"
 	  "odd ones are the guest's and even ones doppel's: 6 triple fault, 8 error. 128 + N: ended by signal N.",
-	  run_short_form, NULL },
+	  run_short_form, run_operand },
 	{ "audit", "[OPTION...]", "what the sensitive instructions of the x86 show a guest's user mode", audit_options,
 	  command_audit,
 	  "A built-in guest executes every instruction that user mode may execute though it depends on the machine's\n"

@@ -12,6 +12,7 @@
 struct run_arguments {
 	struct machine_config config;
 	const char *device_help; /* "help" or "NAME,help" */
+	bool disk_alone;	 /* one was named without an option */
 	enum { ON_TRIPLE_FAULT_DEFAULT, ON_TRIPLE_FAULT_REPORT, ON_TRIPLE_FAULT_RESET } on_triple_fault;
 };
 
@@ -135,6 +136,12 @@ int run_short_form(void *target, const struct device_type *type, const char *val
 			       (struct device_request){ type->name, type->short_form.option, value, NULL }, err);
 }
 
+int run_operand(void *target, const char *word, struct error *err)
+{
+	((struct run_arguments *)target)->disk_alone = true;
+	return run_short_form(target, &virtio_blk_type, word, err);
+}
+
 /* A field of the configuration that is the option's argument as it is, or a switch. */
 #define SET_STRING(field)                                                                                              \
 	static int set_##field(void *target, const char *value, struct error *err)                                     \
@@ -209,7 +216,8 @@ const struct cli_option run_options[] = {
 	{ "--module", "FILE[,ARGS]", "module of a multiboot kernel, and the string for it; again for more", set_module,
 	  NULL, true },
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
-	{ "--firmware", "FILE", "instead of a kernel: a ROM, started at the reset vector", set_firmware, NULL, true },
+	{ "--firmware", "FILE", "instead of a kernel: bios (the default with a disk), or a ROM", set_firmware,
+	  machine_firmware_name, true },
 	{ "--name", "NAME", "the machine's name: its network cards' addresses follow it", set_name, NULL, false },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,
@@ -295,10 +303,14 @@ int command_run(int argc, char **argv)
 		return status;
 	if (run.device_help)
 		return print_device_help(&run);
+	if (!run.config.kernel && !run.config.firmware && machine_has_disk(&run.config))
+		run.config.firmware = "bios";
 	if (!run.config.kernel && !run.config.firmware) {
-		error_set(&err, EINVAL, "no kernel; expected --kernel FILE, or --firmware FILE");
+		error_set(&err, EINVAL, "nothing to start; expected a disk, --kernel FILE, or --firmware FILE");
 		return report(&run, &err, -EINVAL);
 	}
+	if (run.disk_alone && !machine_asks_for(&run.config, &virtio_net_type))
+		run_short_form(&run, &virtio_net_type, "user", NULL);
 	if (!machine_asks_for(&run.config, &uart_type))
 		run_short_form(&run, &uart_type, "stdio", NULL);
 	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT

@@ -45,6 +45,7 @@ struct device_option {
 struct device_type {
 	const char *name, *help;
 	unsigned most;			     /* of them in a machine */
+	bool starts;			     /* a firmware may start a system from it */
 	bool in_every_pc;		     /* one, with the defaults, unless others are asked for */
 	const struct device_option *options; /* ended by a row without a name; NULL: none */
 	size_t options_size;

@@ -151,6 +151,8 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);
 }
 
+const char *machine_firmware_name(unsigned n) { return rom_name(n); }
+
 int machine_boot(struct machine *m, struct error *err)
 {
 	bus_settle(m->bus);

@@ -26,7 +26,7 @@ struct machine_guest {
 struct machine_config {
 	const char *name; /* MACHINE_NAME_MAX characters at most; NULL: none. Its cards' addresses follow it */
 	const struct machine_guest *guest;	  /* instead of a kernel, or NULL */
-	const char *firmware;			  /* instead of a kernel: a ROM, or NULL */
+	const char *firmware;			  /* instead of a kernel: its name or a ROM (rom_load()), or NULL */
 	const char *kernel, *initrd, *append;	  /* kernel is required, or one of the above */
 	const char *modules[MACHINE_MAX_MODULES]; /* "FILE[,ARGUMENTS]", of a multiboot kernel */
 	unsigned module_count;
@@ -79,6 +79,10 @@ struct machine;
 int machine_ask_for(struct machine_config *, struct device_request, struct error *);
 /* How many requests are for devices of this type. */
 unsigned machine_asks_for(const struct machine_config *, const struct device_type *);
+/* Is there one from which a firmware may start a system? */
+bool machine_has_disk(const struct machine_config *);
+/* The n-th firmware that has a name; NULL behind the last. */
+const char *machine_firmware_name(unsigned n);
 int machine_create(struct machine **, const struct machine_config *, struct error *);
 /*
  * Runs until it ends; returns a machine_end, or the guest's number. In the calling thread the event loop, in threads of their own the vCPUs. A triple

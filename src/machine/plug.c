@@ -14,6 +14,17 @@ unsigned machine_asks_for(const struct machine_config *config, const struct devi
 	return count;
 }
 
+bool machine_has_disk(const struct machine_config *config)
+{
+	for (unsigned i = 0; i < config->device_count; i++) {
+		const struct device_type *type = device_request_check(&config->devices[i], NULL);
+
+		if (type && type->starts)
+			return true;
+	}
+	return false;
+}
+
 int machine_ask_for(struct machine_config *config, struct device_request request, struct error *err)
 {
 	const struct device_type *type = device_request_check(&request, err);

@@ -333,6 +333,7 @@ const struct device_type scsi_cd_type = {
 	.name = "scsi-cd",
 	.help = "a CD or DVD drive on the SCSI controller, with a disc in it",
 	.most = SCSI_TARGETS_MOST,
+	.starts = true,
 	DEVICE_OPTIONS(CD_OPTIONS, struct cd_options),
 	.short_form = { .name = "--cdrom",
 			.option = "file",

@@ -157,6 +157,7 @@ const struct device_type scsi_disk_type = {
 	.name = "scsi-disk",
 	.help = "a disk on the SCSI controller",
 	.most = SCSI_TARGETS_MOST,
+	.starts = true,
 	DEVICE_OPTIONS(SCSI_DISK_OPTIONS, struct scsi_disk_options),
 	.create = disk_create,
 };

@@ -742,6 +742,7 @@ const struct device_type virtio_blk_type = {
 	.name = "virtio-blk",
 	.help = "a disk",
 	.most = DISKS_MOST,
+	.starts = true,
 	DEVICE_OPTIONS(BLK_OPTIONS, struct blk_options),
 	.short_form = { .name = "--disk",
 			.option = "file",
