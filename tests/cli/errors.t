@@ -21,11 +21,14 @@ echo "not a kernel" >"$kernel"
 
 check "unknown command" refused 2 "'walk'" walk
 check "run without a kernel" refused 2 "--kernel" run
+check "a disk that is not there" refused 1 "'$scratch/none'" run "$scratch/none"
+check "an order of starting that is none" refused 2 "'order' is 'cx'" run --boot order=cx "$kernel"
+check "a file for the firmware without a name" refused 2 "'name'" run --kernel "$kernel" --fw-cfg string=x
 check "a module of no multiboot kernel" refused 1 "takes no modules" run --kernel "$kernel" --module "$kernel,x"
 check "a module that is not there" refused 1 "'$scratch/none'" run --kernel "$kernel" --module "$scratch/none,x"
 check "unknown option" refused 2 "'--colour'" run --kernel "$kernel" --colour
 check "unknown option with a value" refused 2 "'--colour'" run --kernel "$kernel" --colour=red
-check "an argument that belongs to nothing" refused 2 "'stray'" run --kernel "$kernel" stray
+check "an argument that belongs to nothing" refused 2 "'stray'" audit stray
 check "an option's argument is missing" refused 2 "--kernel" run --kernel
 check "a switch with a value" refused 2 "'--pure'" run --kernel "$kernel" --pure=yes
 for m in "" x 12Q 0 -1 1.5G 512MB 99999999999999999999 1000K 512K 1T 1024G 2T 17000000T; do
