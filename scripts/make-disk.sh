@@ -14,10 +14,10 @@ grub=/usr/lib/grub/i386-pc
 modules='biosdisk part_msdos ext2 normal configfile linux linux16 multiboot serial terminal echo test search search_label search_fs_uuid gzio reboot halt sleep minicmd ls cat'
 start=2048 # of the file system, in sectors; GRUB is in front of it
 
-[ -d "$grub" ] && command -v grub-mkimage >/dev/null || {
+if [ ! -d "$grub" ] || ! command -v grub-mkimage >/dev/null; then
 	echo "make-disk: no GRUB; install grub-pc-bin and grub-common" >&2
 	exit 1
-}
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM

@@ -11,7 +11,7 @@
 #define DSDT_ROOM	0x4000
 #define ACPI_ROOM	0xf000 /* of all tables */
 #define RSDP_OLD_SIZE	20     /* what ACPI 1.0 has of the RSDP */
-#define MADT_CPUS_MAX	255 /* local APIC entries have one byte for the ID, 0xff is all */
+#define MADT_CPUS_MAX	255    /* local APIC entries have one byte for the ID, 0xff is all */
 
 struct acpi_header {
 	char signature[4];
@@ -333,7 +333,8 @@ gpa_t acpi_build(struct guest_mem *mem, const struct pc *pc)
 	struct tables t = { .data = data };
 	struct acpi_rsdp rsdp = make_tables(&t, pc);
 
-	_Static_assert(FIRMWARE_START + sizeof(rsdp) + TABLE_ALIGNMENT + ACPI_ROOM <= LEGACY_TABLES_START, "there is room");
+	_Static_assert(FIRMWARE_START + sizeof(rsdp) + TABLE_ALIGNMENT + ACPI_ROOM <= LEGACY_TABLES_START,
+		       "there is room");
 	fix(&t, start);
 	boot_write(mem, start, data, t.size);
 	rsdp.rsdt += start;

@@ -31,10 +31,7 @@ static void power_states(struct aml *aml)
 }
 
 /* Firmware gives out what is above RAM, but nothing of the first half. */
-static uint32_t pci_window_first(const struct pc *pc)
-{
-	return (uint32_t)MAX(MIN(pc->memory, MEM_LOW_TOP), BIT(31));
-}
+static uint32_t pci_window_first(const struct pc *pc) { return (uint32_t)MAX(MIN(pc->memory, MEM_LOW_TOP), BIT(31)); }
 
 static void root_bus_windows(struct aml *aml, const struct pc *pc)
 {

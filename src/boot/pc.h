@@ -59,7 +59,7 @@ void smbios_build(struct table_area *, const struct pc *);
 /* SMBIOS's entry point, without the address of its structures, and these. */
 #define SMBIOS_ENTRY_SIZE 31u
 #define SMBIOS_ROOM	  0x1000u
-void smbios_make(const struct guest_mem *, const struct pc *, uint8_t entry[SMBIOS_ENTRY_SIZE], uint8_t tables[SMBIOS_ROOM],
-		 size_t *size);
+void smbios_make(const struct guest_mem *, const struct pc *, uint8_t entry[SMBIOS_ENTRY_SIZE],
+		 uint8_t tables[SMBIOS_ROOM], size_t *size);
 
 #endif

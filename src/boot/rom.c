@@ -37,8 +37,8 @@ int rom_load(struct guest_mem *mem, const char *firmware, struct error *err)
 	int rc = boot_read_file("firmware", path, ROM_MAX, &rom, &size, err);
 
 	if (rc == -ENOENT && name)
-		return error_set(err, ENOENT, "firmware '%s' is not installed; expected %s, of the package %s", name->name,
-				 name->path, name->package);
+		return error_set(err, ENOENT, "firmware '%s' is not installed; expected %s, of the package %s",
+				 name->name, name->path, name->package);
 	if (rc && rc != -EFBIG)
 		return rc;
 	if (rc || !size || size % PAGE_SIZE) {

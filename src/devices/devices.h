@@ -175,7 +175,7 @@ void balloon_print(struct bus *, FILE *);
 
 /* _(port, IRQ) of COM1 to COM4 */
 #define UART_PLACES(_)                                                                                                 \
-	_(COM1_PORT, 4)                                                                                                  \
+	_(COM1_PORT, 4)                                                                                                \
 	_(0x2f8, 3)                                                                                                    \
 	_(0x3e8, 4)                                                                                                    \
 	_(0x2e8, 3)

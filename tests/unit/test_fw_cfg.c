@@ -173,8 +173,10 @@ static void files_of_users(void **state)
 	assert_null(plug(b, "fw-cfg-file,string=x", &error));
 	assert_null(plug(b, "fw-cfg-file,name=opt/b,file=/nowhere/at/all", &error));
 	assert_non_null(strstr(error.text, "/nowhere/at/all"));
-	assert_null(plug(b, "fw-cfg-file,string=x,name=opt/4567890123456789012345678901234567890123456789012345", &error));
-	assert_non_null(plug(b, "fw-cfg-file,string=x,name=opt/456789012345678901234567890123456789012345678901234", &error));
+	assert_null(
+		plug(b, "fw-cfg-file,string=x,name=opt/4567890123456789012345678901234567890123456789012345", &error));
+	assert_non_null(
+		plug(b, "fw-cfg-file,string=x,name=opt/456789012345678901234567890123456789012345678901234", &error));
 	device_unplug(file);
 	assert_int_equal(find_file(b, "opt/a", &size), 0);
 	end(b);
@@ -240,7 +242,10 @@ static void written_files(void **state)
 	assert_int_equal(times, 0);
 	assert_int_equal(dma(b, DMA_WRITE, 2, BUFFER), 0);
 	assert_int_equal(times, 1);
-	assert_memory_equal(content, "\0\0\0\0\0\0" "01", 8);
+	assert_memory_equal(content,
+			    "\0\0\0\0\0\0"
+			    "01",
+			    8);
 	assert_int_equal(dma(b, DMA_WRITE | DMA_READ, 0, BUFFER), 0);
 	assert_int_equal(dma(b, DMA_WRITE, 1, BUFFER), DMA_ERROR);
 	assert_int_equal(times, 1);

@@ -154,9 +154,8 @@ static void make_directory(struct fw_cfg *f)
 		count++;
 	}
 	store_be32(f->directory, count);
-	f->items[FW_CFG_DIRECTORY] = (struct item){ .data = f->directory,
-						    .size = (size_t)(entry - f->directory),
-						    .shared = true };
+	f->items[FW_CFG_DIRECTORY] =
+		(struct item){ .data = f->directory, .size = (size_t)(entry - f->directory), .shared = true };
 }
 
 static struct item *find_file(struct fw_cfg *f, const char *name)
@@ -277,8 +276,8 @@ static void make_acpi(struct fw_cfg *f)
 	memset(f->acpi.rsdp, 0, FW_CFG_RSDP_SIZE);
 	memset(f->acpi.tables, 0, FW_CFG_TABLES_SIZE);
 	memset(f->acpi.loader, 0, FW_CFG_LOADER_SIZE);
-	f->make_acpi(f->make_acpi_opaque,
-		     &(struct fw_cfg_choices){ f->pm_base, f->window_first, f->window_last }, &f->acpi);
+	f->make_acpi(f->make_acpi_opaque, &(struct fw_cfg_choices){ f->pm_base, f->window_first, f->window_last },
+		     &f->acpi);
 }
 
 /* What a firmware has chosen by now stays so until the next reset: it reads the files one after the other. */
@@ -318,10 +317,11 @@ static int check_order(const char *option, const char *order, struct error *err)
 {
 	for (const char *c = order; c && *c; c++)
 		if (kind_of(*c) < 0 || strchr(c + 1, *c))
-			return error_set(err, EINVAL,
-					 "fw-cfg: option '%s' is '%.16s'; expected each of a (floppy), c (disk), d (CD), "
-					 "n (network) once at most",
-					 option, order);
+			return error_set(
+				err, EINVAL,
+				"fw-cfg: option '%s' is '%.16s'; expected each of a (floppy), c (disk), d (CD), "
+				"n (network) once at most",
+				option, order);
 	return 0;
 }
 
@@ -563,8 +563,8 @@ static int set_numbers(struct fw_cfg *f, struct error *err)
 	int rc = 0;
 
 	for (unsigned n = 0; !rc && n < ARRAY_SIZE(items); n++)
-		rc = fill_item(item_of(f, items[n].key), items[n].data ? items[n].data : &items[n].value,
-			       items[n].size, err);
+		rc = fill_item(item_of(f, items[n].key), items[n].data ? items[n].data : &items[n].value, items[n].size,
+			       err);
 	/* How many nodes there are, of which each processor is, and how large each is: none. */
 	return rc ? rc : fill_item(&f->items[FW_CFG_NUMA], NULL, 8 * (1 + (size_t)cpus), err);
 }
@@ -673,7 +673,8 @@ const struct device_type fw_cfg_type = {
 	DEVICE_OPTIONS(FW_CFG_OPTIONS, struct fw_cfg_options),
 	.short_form = { .name = "--boot",
 			.argument = "order=ORDER[,...]",
-			.help = "what a firmware starts: a floppies, c disks, d CDs, n the network; also once=, menu=on" },
+			.help = "what a firmware starts: a floppies, c disks, d CDs, n the network; also once=, "
+				"menu=on" },
 	.create = fw_cfg_create,
 };
 

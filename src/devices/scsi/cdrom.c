@@ -287,7 +287,9 @@ static unsigned vital(const struct scsi_target *t, unsigned page, uint8_t *conte
 STATE_DESC(cd_state_desc, "scsi-cd", 1, struct scsi_target, SCSI_STATE, .loaded = scsi_target_loaded,
 	   .saving = scsi_target_saving);
 
-static const struct device_ops cd_ops = { .state = &cd_state_desc, .boots = scsi_target_boots, .destroy = scsi_target_destroy };
+static const struct device_ops cd_ops = { .state = &cd_state_desc,
+					  .boots = scsi_target_boots,
+					  .destroy = scsi_target_destroy };
 
 static const struct scsi_kind cd_kind = {
 	.name = "scsi-cd",

@@ -111,7 +111,9 @@ static unsigned vital(const struct scsi_target *t, unsigned page, uint8_t *conte
 STATE_DESC(disk_state_desc, "scsi-disk", 1, struct scsi_target, SCSI_STATE, .loaded = scsi_target_loaded,
 	   .saving = scsi_target_saving);
 
-static const struct device_ops disk_ops = { .state = &disk_state_desc, .boots = scsi_target_boots, .destroy = scsi_target_destroy };
+static const struct device_ops disk_ops = { .state = &disk_state_desc,
+					    .boots = scsi_target_boots,
+					    .destroy = scsi_target_destroy };
 
 static const struct scsi_kind disk_kind = {
 	.name = "scsi-disk",
@@ -133,7 +135,8 @@ int scsi_disk_create(struct bus *bus, const struct disk_options *o, unsigned num
 
 	if (!block)
 		return err ? -err->code : -EINVAL;
-	return scsi_target_create(bus, &disk_kind, block, o->serial, block_info(block)->logical_size, number, o->boot, err);
+	return scsi_target_create(bus, &disk_kind, block, o->serial, block_info(block)->logical_size, number, o->boot,
+				  err);
 }
 
 /* clang-format off */
