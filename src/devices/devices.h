@@ -79,9 +79,12 @@ struct device_type {
 	_(testdev)                                                                                                     \
 	_(virtio_rng)                                                                                                  \
 	_(virtio_scsi)                                                                                                 \
+	_(ide)                                                                                                         \
 	_(virtio_blk)                                                                                                  \
 	_(scsi_disk)                                                                                                   \
 	_(scsi_cd)                                                                                                     \
+	_(ide_disk)                                                                                                    \
+	_(ide_cd)                                                                                                      \
 	_(cloud_init)                                                                                                  \
 	_(virtio_net)                                                                                                  \
 	_(virtio_console)                                                                                              \

@@ -38,6 +38,10 @@ struct block *disk_open(const char *device, const struct disk_options *, const s
 /* Which of three names an option's value is; or -EINVAL. */
 int disk_option(const char *device, const char *option, const char *value, const char *const names[], struct error *);
 
+/* ata/: on the machine's IDE controller, at the first place that is free. */
+int ide_disk_create(struct bus *, const struct disk_options *, struct error *);
+int ide_cd_create(struct bus *, const struct disk_options *, struct error *);
+
 struct virtio_options;
 /* virtio/blk.c. on_error: the name of what is done about the host's errors; queues 0: as many as there are processors. */
 int blk_disk_create(struct bus *, const struct disk_options *, const char *on_error, unsigned queues,

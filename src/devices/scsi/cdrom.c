@@ -163,7 +163,7 @@ static const struct feature features[] = {
 
 static unsigned profile(const struct scsi_target *t)
 {
-	if (t->open)
+	if (t->open || !t->block)
 		return 0;
 	return is_dvd(t) ? PROFILE_DVD : PROFILE_CD;
 }
@@ -216,7 +216,8 @@ static void get_event_status(struct scsi_command *c)
 {
 	struct scsi_target *t = c->target;
 	bool media = c->cdb[4] & 0x10;
-	uint8_t data[8] = { 0, 0, media ? 0x04 : 0x80, 0x10, t->news, t->open ? 0x01 : 0x02 };
+	uint8_t data[8] = { 0, 0, media ? 0x04 : 0x80, 0x10, t->news,
+			    t->open ? 0x01 : t->block ? 0x02 : 0x00 };
 
 	if (!(c->cdb[1] & 1)) {
 		scsi_fail_field(c, SENSE_INVALID_FIELD, 1, 0);
@@ -308,7 +309,8 @@ static const struct scsi_kind cd_kind = {
 
 /* clang-format off */
 #define CD_OPTIONS(_, T)                                                                                               \
-	_(T, TEXT, file, 0, 0, NULL, "the disc's image, or a block device")                                            \
+	_(T, TEXT, file, 0, 0, NULL, "the disc's image, or a block device; without it the drive is empty")             \
+	_(T, TEXT, bus, 0, 0, "auto", "scsi or ide; auto: ide with a firmware, else scsi")                             \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
 	_(T, NUMBER, target, 0, SCSI_TARGETS_MOST - 1, NULL, "its number; 0: the first that is free")                  \
 	_(T, NUMBER, boot, 1, DEVICE_BOOT_ORDER_MOST, NULL, "its turn when a firmware looks for a system")
@@ -318,22 +320,50 @@ struct cd_options {
 	DEVICE_OPTION_FIELDS(CD_OPTIONS)
 };
 
+int scsi_cd_create(struct bus *bus, struct scsi_bus *scsi, const struct disk_options *o, unsigned number,
+		   struct error *err)
+{
+	struct block *block = o->file ? disk_open("scsi-cd", o, NULL, err) : NULL;
+
+	if (o->file && !block)
+		return err ? -err->code : -EINVAL;
+	return scsi_target_create(bus, scsi, &cd_kind, block, NULL, BLOCK_SIZE, number, o->boot, err);
+}
+
+void scsi_cd_change(struct scsi_target *t, struct block *block)
+{
+	struct block *old = t->block;
+
+	lock_take(t->device.lock);
+	scsi_target_set_medium(t, block);
+	t->open = 0;
+	t->news = block ? NEWS_MEDIUM : NEWS_REMOVED;
+	if (block)
+		t->attention |= ATTENTION_MEDIUM;
+	lock_drop(t->device.lock);
+	block_close(old);
+}
+
 static int cd_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct cd_options *o = options;
 	struct disk_options disk = {
-		.file = o->file, .format = o->format, .cache = "writeback", .backing = "near", .readonly = true
+		.file = o->file, .format = o->format, .cache = "writeback", .backing = "near", .readonly = true, .boot = o->boot
 	};
-	struct block *block = disk_open("scsi-cd", &disk, NULL, err);
+	const char *name = strcmp(o->bus, "auto") ? o->bus : bus->firmware ? "ide" : "scsi";
+	struct scsi_bus *scsi;
 
-	if (!block)
-		return err ? -err->code : -EINVAL;
-	return scsi_target_create(bus, &cd_kind, block, NULL, BLOCK_SIZE, (unsigned)o->target, o->boot, err);
+	if (!strcmp(name, "ide"))
+		return ide_cd_create(bus, &disk, err);
+	if (strcmp(name, "scsi") != 0)
+		return error_set(err, EINVAL, "scsi-cd: option 'bus' is '%.64s'; expected scsi, ide or auto", o->bus);
+	scsi = virtio_scsi_bus(bus, err);
+	return scsi ? scsi_cd_create(bus, scsi, &disk, (unsigned)o->target, err) : err ? -err->code : -EINVAL;
 }
 
 const struct device_type scsi_cd_type = {
 	.name = "scsi-cd",
-	.help = "a CD or DVD drive on the SCSI controller, with a disc in it",
+	.help = "a CD or DVD drive",
 	.most = SCSI_TARGETS_MOST,
 	.starts = true,
 	DEVICE_OPTIONS(CD_OPTIONS, struct cd_options),
@@ -341,6 +371,6 @@ const struct device_type scsi_cd_type = {
 			.option = "file",
 			.options_follow = true,
 			.argument = "FILE[,...]",
-			.help = "a CD or DVD in a drive, on a virtio SCSI controller; again for more" },
+			.help = "a CD or DVD in a drive; again for more" },
 	.create = cd_create,
 };

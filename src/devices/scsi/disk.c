@@ -135,8 +135,8 @@ int scsi_disk_create(struct bus *bus, const struct disk_options *o, unsigned num
 
 	if (!block)
 		return err ? -err->code : -EINVAL;
-	return scsi_target_create(bus, &disk_kind, block, o->serial, block_info(block)->logical_size, number, o->boot,
-				  err);
+	return scsi_target_create(bus, virtio_scsi_bus(bus, err), &disk_kind, block, o->serial,
+				  block_info(block)->logical_size, number, o->boot, err);
 }
 
 /* clang-format off */

@@ -71,7 +71,11 @@ void scsi_bus_end(struct scsi_bus *);
 /* virtio/scsi.c: the machine's controller, which is made if there is none. NULL with a sentence. */
 struct scsi_bus *virtio_scsi_bus(struct bus *, struct error *);
 
-/* As target `number`, or, where that is 0, the first that is free. */
+/* As target `number`, or, where that is 0, the first that is free, of the machine's controller. */
 int scsi_disk_create(struct bus *, const struct disk_options *, unsigned number, struct error *);
+/* The same, of any controller. o->file NULL: no disc is in it. */
+int scsi_cd_create(struct bus *, struct scsi_bus *, const struct disk_options *, unsigned number, struct error *);
+/* With the machine paused: this disc is in it from now on, or none (NULL). It is the drive's. The tray is closed, whatever the guest wants. */
+void scsi_cd_change(struct scsi_target *, struct block *);
 
 #endif

@@ -27,6 +27,8 @@ enum scsi_sense_code scsi_not_ready(const struct scsi_target *t)
 {
 	if (t->open)
 		return SENSE_TRAY_OPEN;
+	if (!t->block)
+		return SENSE_NO_MEDIUM;
 	return t->stopped ? SENSE_STOPPED : SENSE_NONE;
 }
 
@@ -210,7 +212,7 @@ static int free_number(const struct scsi_bus *bus, const char *name, unsigned nu
 static int find_place(struct scsi_bus *bus, const struct scsi_kind *kind, const struct block_info *info,
 		      uint32_t block_size, unsigned number, struct error *err)
 {
-	if (info->size < block_size)
+	if (info && info->size < block_size)
 		return error_set(err, EINVAL, "%s: '%s' has %" PRIu64 " bytes; expected at least %u", kind->name,
 				 info->file, info->size, block_size);
 	return free_number(bus, kind->name, number, err);
@@ -225,11 +227,19 @@ bool scsi_target_boots(const struct device *device, struct device_boot *boot)
 	return t->bus && t->bus->boot_path(t->bus, t->number, boot);
 }
 
-int scsi_target_create(struct bus *machine, const struct scsi_kind *kind, struct block *block, const char *serial,
-		       uint32_t block_size, unsigned number, uint64_t boot, struct error *err)
+void scsi_target_set_medium(struct scsi_target *t, struct block *block)
 {
-	struct scsi_bus *bus = virtio_scsi_bus(machine, err);
-	int place = bus ? find_place(bus, kind, block_info(block), block_size, number, err) : -1;
+	static const struct block_info none = { .readonly = true, .file = "no medium" };
+
+	t->block = block;
+	t->info = block ? block_info(block) : &none;
+	t->blocks = t->info->size / t->block_size;
+}
+
+int scsi_target_create(struct bus *machine, struct scsi_bus *bus, const struct scsi_kind *kind, struct block *block,
+		       const char *serial, uint32_t block_size, unsigned number, uint64_t boot, struct error *err)
+{
+	int place = bus ? find_place(bus, kind, block ? block_info(block) : NULL, block_size, number, err) : -1;
 	struct scsi_target *t = place >= 0 ? calloc(1, sizeof(*t)) : NULL;
 
 	if (!t) {
@@ -239,11 +249,9 @@ int scsi_target_create(struct bus *machine, const struct scsi_kind *kind, struct
 		return err ? -err->code : -EINVAL;
 	}
 	t->kind = kind;
-	t->block = block;
-	t->info = block_info(block);
 	t->serial = serial ? serial : "";
 	t->block_size = block_size;
-	t->blocks = t->info->size / block_size;
+	scsi_target_set_medium(t, block);
 	t->number = (uint8_t)place;
 	t->boot = boot;
 	device_init(&t->device, machine, kind->name, kind->device);

@@ -10,6 +10,7 @@
 enum scsi_sense_code {
 	SENSE_NONE = 0x000000,
 	SENSE_STOPPED = 0x020402,	      /* initializing command required */
+	SENSE_NO_MEDIUM = 0x023a01,	      /* medium not present, tray closed */
 	SENSE_TRAY_OPEN = 0x023a02,	      /* medium not present, tray open */
 	SENSE_WRITE_ERROR = 0x030c00,	      /* */
 	SENSE_READ_ERROR = 0x031100,	      /* unrecovered */
@@ -57,8 +58,8 @@ struct scsi_target {
 	STATE_FIELDS(SCSI_STATE)
 	const struct scsi_kind *kind;
 	struct scsi_bus *bus; /* NULL: the controller is gone */
-	struct block *block;
-	const struct block_info *info;
+	struct block *block; /* NULL: there is no medium */
+	const struct block_info *info; /* of it; of none */
 	const char *serial; /* "" */
 	uint64_t blocks;
 	uint32_t block_size;
@@ -107,9 +108,11 @@ struct scsi_kind {
 
 /* ---- target.c ---- */
 
-/* Opens nothing: takes the block, also when it fails. */
-int scsi_target_create(struct bus *, const struct scsi_kind *, struct block *, const char *serial, uint32_t block_size,
-		       unsigned number, uint64_t boot, struct error *);
+/* Opens nothing: takes the block, also when it fails. NULL: there is no medium. */
+int scsi_target_create(struct bus *, struct scsi_bus *, const struct scsi_kind *, struct block *, const char *serial,
+		       uint32_t block_size, unsigned number, uint64_t boot, struct error *);
+/* Another medium, or none, which the target has from now on. */
+void scsi_target_set_medium(struct scsi_target *, struct block *);
 /* Of struct device_ops and of the state's description. */
 void scsi_target_destroy(struct device *);
 void scsi_target_saving(const void *);

@@ -84,7 +84,7 @@ _Static_assert(QUEUES_MOST *HEAD_WORDS == 64, "as in the list below");
 /* clang-format off */
 #define BLK_OPTIONS(_, T)                                                                                              \
 	DISK_OPTIONS(_, T)                                                                                             \
-	_(T, TEXT, bus, 0, 0, "virtio", "virtio, or scsi: on the SCSI controller")                                     \
+	_(T, TEXT, bus, 0, 0, "virtio", "virtio; scsi: on the SCSI controller; ide: as a PC of old has it")              \
 	_(T, TEXT, on_error, 0, 0, "report", "the guest gets the host's errors; stop: the machine waits; enospc: for room") \
 	_(T, NUMBER, queues, 1, QUEUES_MOST, NULL, "queues; by default one for each processor")                        \
 	VIRTIO_OPTIONS(_, T)
@@ -714,6 +714,27 @@ int blk_disk_create(struct bus *bus, const struct disk_options *o, const char *o
 	return virtio_plug(&blk->virtio, virtio_options, err);
 }
 
+static int scsi_create(struct bus *bus, const struct disk_options *o, struct error *err)
+{
+	return scsi_disk_create(bus, o, 0, err);
+}
+
+static const struct {
+	const char *name;
+	int (*create)(struct bus *, const struct disk_options *, struct error *);
+} other_buses[] = { { "scsi", scsi_create }, { "ide", ide_disk_create } };
+
+static int wrong_queues(const struct blk_options *o, struct error *err)
+{
+	if (strcmp(o->bus, "scsi") != 0)
+		return error_set(err, EINVAL, "virtio-blk: option 'queues' is %" PRIu64 "; bus=%s has none", o->queues,
+				 o->bus);
+	return error_set(err, EINVAL,
+			 "virtio-blk: option 'queues' is %" PRIu64
+			 "; with bus=scsi they are the controller's: --device virtio-scsi,queues=%" PRIu64,
+			 o->queues, o->queues);
+}
+
 static int blk_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct blk_options *o = options;
@@ -728,14 +749,10 @@ static int blk_create(struct bus *bus, const void *options, struct error *err)
 	if (!strcmp(o->bus, "virtio"))
 		return blk_disk_create(bus, &DISK_OPTIONS_OF(o), o->on_error, (unsigned)o->queues, VIRTIO_OPTIONS_OF(o),
 				       err);
-	if (strcmp(o->bus, "scsi") != 0)
-		return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio or scsi", o->bus);
-	if (o->queues)
-		return error_set(err, EINVAL,
-				 "virtio-blk: option 'queues' is %" PRIu64
-				 "; with bus=scsi they are the controller's: --device virtio-scsi,queues=%" PRIu64,
-				 o->queues, o->queues);
-	return scsi_disk_create(bus, &DISK_OPTIONS_OF(o), 0, err);
+	for (unsigned n = 0; n < ARRAY_SIZE(other_buses); n++)
+		if (!strcmp(o->bus, other_buses[n].name))
+			return o->queues ? wrong_queues(o, err) : other_buses[n].create(bus, &DISK_OPTIONS_OF(o), err);
+	return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio, scsi or ide", o->bus);
 }
 
 const struct device_type virtio_blk_type = {

@@ -561,7 +561,7 @@ static void scsi_pause(struct virtio_device *v)
 	struct virtio_scsi *scsi = of(v);
 
 	for (unsigned n = 0; n < SCSI_TARGETS_MOST; n++)
-		if (scsi->bus.targets[n])
+		if (scsi->bus.targets[n] && scsi_block(scsi->bus.targets[n]))
 			block_drain(scsi_block(scsi->bus.targets[n]));
 }
 
