@@ -302,7 +302,7 @@ static void read_log(struct ata_drive *d, struct ata_task *task, struct ata_tran
 {
 	unsigned page = task->lba & 0xff;
 
-	if ((page && page != 0x10) || !d->queues || task->count != 1 || task->lba & 0xffffff00) {
+	if ((page && (page != 0x10 || !d->queues)) || task->count != 1 || task->lba & 0xffffff00) {
 		refuse(task);
 		return;
 	}
@@ -312,7 +312,7 @@ static void read_log(struct ata_drive *d, struct ata_task *task, struct ata_tran
 		t->data[511] = 0x80;
 	} else {
 		t->data[0] = 1;
-		t->data[2 * 0x10] = 1;
+		t->data[2 * 0x10] = d->queues;
 	}
 	t->kind = ATA_DATA_IN;
 	t->dma = how & DMA;
@@ -347,7 +347,7 @@ static const struct command commands[] = {
 	{ 0x25, 0x25, WIDE | DMA, read_sectors },
 	{ 0x27, 0x27, WIDE, native_maximum },
 	{ 0x29, 0x29, WIDE | MULTIPLE, read_sectors },
-	{ 0x2f, 0x2f, 0, read_log },
+	{ 0x2f, 0x2f, WIDE, read_log },
 	{ 0x30, 0x31, 0, write_sectors },
 	{ 0x34, 0x34, WIDE, write_sectors },
 	{ 0x35, 0x35, WIDE | DMA, write_sectors },
@@ -356,7 +356,7 @@ static const struct command commands[] = {
 	{ 0x3d, 0x3d, WIDE | DMA | FUA, write_sectors },
 	{ 0x40, 0x41, 0, verify },
 	{ 0x42, 0x42, WIDE, verify },
-	{ 0x47, 0x47, DMA, read_log },
+	{ 0x47, 0x47, WIDE | DMA, read_log },
 	{ 0x60, 0x60, WIDE | DMA | QUEUED, read_sectors },
 	{ 0x61, 0x61, WIDE | DMA | QUEUED, write_sectors },
 	{ 0x70, 0x7f, 0, do_nothing }, /* SEEK */

@@ -660,9 +660,11 @@ static bool done_here(struct channel *ch, struct block *block)
 /* Until the guest, or a worker, has the next turn. While the machine is paused nothing begins. */
 static void work(struct channel *ch)
 {
-	while (ch->phase == WORK && (!ch->paused || ch->goes_on) && prepare(ch)) {
+	while (ch->phase == WORK && (!ch->paused || ch->goes_on)) {
 		struct block *block = ata_block(drive_of(ch));
 
+		if (!prepare(ch))
+			continue; /* there may be more of it, or it is another phase */
 		if (ch->in_line) {
 			block_do(block, ch->request);
 		} else if (!done_here(ch, block)) {

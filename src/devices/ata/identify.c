@@ -81,13 +81,13 @@ static void put_disk(const struct ata_drive *d, uint8_t *data)
 	put(data, 51, 0x0200);
 	put(data, 52, 0x0200);
 	put(data, 59, d->multiple ? 0x100u | d->multiple : 0);
-	/* SMART, power management, write cache, look-ahead; 48-bit addresses, FLUSH CACHE and its EXT; FUA */
+	/* SMART, power management, write cache, look-ahead; 48-bit addresses, FLUSH CACHE and its EXT; FUA, logs */
 	put(data, 82, 0x0069);
 	put(data, 83, 0x7400);
-	put(data, 84, 0x4040);
+	put(data, 84, 0x4060);
 	put(data, 85, 0x0008 | (d->smart ? 1 : 0) | (d->cached ? 0x20 : 0) | (d->ahead ? 0x40 : 0));
 	put(data, 86, 0x3400);
-	put(data, 87, 0x4040);
+	put(data, 87, 0x4060);
 	put(data, 106, ratio > 1 ? 0x6000u | (unsigned)__builtin_ctz(ratio) : 0x4000);
 	put(data, 119, 0x4000);
 	put(data, 120, 0x4000);
