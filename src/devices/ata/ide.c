@@ -809,6 +809,7 @@ static void run_packet(struct channel *ch)
 
 static void begin_transfer(struct channel *ch, const struct ata_transfer *t)
 {
+	ch->error[selected(ch)] = 0;
 	ch->kind = (uint8_t)t->kind;
 	ch->dma = t->dma;
 	ch->fua = t->fua;
