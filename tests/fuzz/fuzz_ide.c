@@ -33,8 +33,7 @@ static void plug(struct bus *bus, const char *format)
 static struct bus *create(void)
 {
 	static struct trace trace;
-	struct bus *bus =
-		bus_create(mem_create(MEM_MIN, NULL), clock_create(CLOCK_VIRTUAL, 0, NULL), &trace, NULL);
+	struct bus *bus = bus_create(mem_create(MEM_MIN, NULL), clock_create(CLOCK_VIRTUAL, 0, NULL), &trace, NULL);
 	void *cpus[1] = { bus };
 
 	if (irq_chip_create(bus, 1, &no_cpus, cpus, NULL) || pci_bus_create(bus, NULL) ||

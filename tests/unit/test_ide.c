@@ -155,8 +155,8 @@ static void check_end(struct setup *s, uint8_t status, uint8_t error, int line)
 	if (is != status || why != error)
 		fail_msg("line %d: status %02x, error %02x", line, is, why);
 }
-#define ENDED(s)	check_end(s, 0x50, 0, __LINE__)
-#define FAILED(s, why)	check_end(s, 0x51, why, __LINE__)
+#define ENDED(s)       check_end(s, 0x50, 0, __LINE__)
+#define FAILED(s, why) check_end(s, 0x51, why, __LINE__)
 
 static uint32_t sector_number(const uint8_t *sector) { return load_le32(sector); }
 
@@ -729,11 +729,21 @@ static void damaged_records(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(says_what_it_is),	    TEST(a_drive_that_is_not_there), TEST(signatures),
-		TEST(no_interrupts_with_nien), TEST(reads_and_writes),	     TEST(large_ones),
-		TEST(cylinders_heads_sectors), TEST(what_is_refused),	     TEST(dma_in_pieces),
-		TEST(tables_that_do_not_fit),  TEST(no_bus_master),	     TEST(trims),
-		TEST(packets),		       TEST(change_of_medium),	     TEST(goes_on_elsewhere),
+		TEST(says_what_it_is),
+		TEST(a_drive_that_is_not_there),
+		TEST(signatures),
+		TEST(no_interrupts_with_nien),
+		TEST(reads_and_writes),
+		TEST(large_ones),
+		TEST(cylinders_heads_sectors),
+		TEST(what_is_refused),
+		TEST(dma_in_pieces),
+		TEST(tables_that_do_not_fit),
+		TEST(no_bus_master),
+		TEST(trims),
+		TEST(packets),
+		TEST(change_of_medium),
+		TEST(goes_on_elsewhere),
 		TEST(damaged_records),
 	};
 

@@ -16,7 +16,7 @@
 #define ATA_SECTOR	  512u
 #define ATA_MULTIPLE_MOST 16u /* sectors of a block */
 #define ATA_PACKET_SIZE	  12u
-#define ATA_TRIM_BLOCKS	  8u	/* of ranges, of one DATA SET MANAGEMENT */
+#define ATA_TRIM_BLOCKS	  8u	 /* of ranges, of one DATA SET MANAGEMENT */
 #define ATA_WIDE_MOST	  65536u /* sectors of one command */
 
 /* Status and error registers */
@@ -48,7 +48,7 @@ enum ata_kind {
 	ATA_READ,    /* `count` sectors from `lba` on */
 	ATA_WRITE,
 	ATA_FLUSH,
-	ATA_TRIM,  /* `size` bytes from the host: ranges */
+	ATA_TRIM,    /* `size` bytes from the host: ranges */
 	ATA_COMMAND, /* a packet */
 	ATA_KINDS,
 };
@@ -69,7 +69,7 @@ struct ata_transfer {
 	_(T, uint8_t, heads, 1, 2, 16, 16)		   /* the translation of cylinders, heads and sectors */       \
 	_(T, uint8_t, track, 1, 3, 63, 0xff)                                                                           \
 	_(T, uint8_t, multiple, 1, 4, 0, ATA_MULTIPLE_MOST) /* sectors; 0: not set */                                  \
-	_(T, uint8_t, mode, 1, 5, 0x0c, 0x45) /* of transfers, as SET FEATURES sets it */                              \
+	_(T, uint8_t, mode, 1, 5, 0x0c, 0x45)		    /* of transfers, as SET FEATURES sets it */                \
 	_(T, bool, cached, 1, 6, 1, 1)                                                                                 \
 	_(T, bool, ahead, 1, 7, 1, 1) /* looks ahead, the guest may think */                                           \
 	_(T, bool, smart, 1, 8, 1, 1)                                                                                  \
@@ -79,15 +79,15 @@ struct ata_transfer {
 struct ata_drive {
 	struct device device;
 	STATE_FIELDS(ATA_STATE)
-	unsigned number; /* of its controller's */
-	bool queues;	 /* the controller can do NCQ */
+	unsigned number;     /* of its controller's */
+	bool queues;	     /* the controller can do NCQ */
 	struct block *block; /* a disk's; NULL: a CD drive */
 	const struct block_info *info;
 	uint64_t sectors;
 	char serial[DISK_SERIAL_SIZE + 1];
 	struct scsi_bus bus;
-	struct scsi_target *cd; /* who answers packets; the bus's */
-	uint64_t boot;	 /* its turn when a firmware looks for a system */
+	struct scsi_target *cd;		  /* who answers packets; the bus's */
+	uint64_t boot;			  /* its turn when a firmware looks for a system */
 	void (*gone)(struct ata_drive *); /* its controller is told that it goes */
 	/* Completes what it is to a firmware with its path. */
 	bool (*boot_path)(const struct ata_drive *, struct device_boot *);

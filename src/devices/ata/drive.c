@@ -422,7 +422,10 @@ bool ata_trim_range(const struct ata_drive *d, const uint8_t range[8], uint64_t 
 
 struct block *ata_block(const struct ata_drive *d) { return ata_is_cd(d) ? scsi_block(d->cd) : d->block; }
 
-static void ata_saving(const void *object) { ((struct ata_drive *)object)->saved_sectors = ((const struct ata_drive *)object)->sectors; }
+static void ata_saving(const void *object)
+{
+	((struct ata_drive *)object)->saved_sectors = ((const struct ata_drive *)object)->sectors;
+}
 
 static int ata_loaded(void *object, uint16_t version, struct error *err)
 {

@@ -10,10 +10,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define CHANNELS  2u
-#define HERE_MOST (1u << 20) /* bytes that are moved at once where the guest asks */
-#define DMA_PIECE (256u << 10)
-#define PIECES	  1024u /* of memory, of one request: a block of 2,048 bytes in regions of two */
+#define CHANNELS	 2u
+#define HERE_MOST	 (1u << 20) /* bytes that are moved at once where the guest asks */
+#define DMA_PIECE	 (256u << 10)
+#define PIECES		 1024u /* of memory, of one request: a block of 2,048 bytes in regions of two */
 #define PIECES_OF_REGION 32u
 
 /* PCI configuration: timing, with the bit that has the ports decoded */
@@ -22,9 +22,9 @@
 
 /* Registers of a channel; of its control block there is one */
 enum { DATA, ERROR, COUNT, LBA_LOW, LBA_MID, LBA_HIGH, DEVICE, STATUS, REGISTERS };
-#define FEATURE	    ERROR
-#define COMMAND	    STATUS
-#define PER_DRIVE   6u /* of which each drive has its own */
+#define FEATURE	     ERROR
+#define COMMAND	     STATUS
+#define PER_DRIVE    6u /* of which each drive has its own */
 #define CONTROL_NIEN 0x02u
 #define CONTROL_SRST 0x04u
 #define CONTROL_HOB  0x80u
@@ -58,7 +58,7 @@ _Static_assert(PRD_FIELDS == 3 && PER_DRIVE == 6 && ATA_PIECE == 65536 && SCSI_C
 	_(T, uint8_t, before, 12, 2, 0, 0xff) /* what was in them before, for 48-bit addresses */                      \
 	_(T, uint8_t, error, 2, 3, 0, 0xff)                                                                            \
 	_(T, uint8_t, status, 2, 4, 0, 0xff)                                                                           \
-	_(T, uint8_t, device_register, 1, 5, 0, 0xff)                                                                           \
+	_(T, uint8_t, device_register, 1, 5, 0, 0xff)                                                                  \
 	_(T, uint8_t, control, 1, 6, 0, 0xff)                                                                          \
 	_(T, bool, interrupt, 1, 7, 0, 1)                                                                              \
 	_(T, uint8_t, phase, 1, 8, IDLE, PHASES - 1)                                                                   \
@@ -66,11 +66,11 @@ _Static_assert(PRD_FIELDS == 3 && PER_DRIVE == 6 && ATA_PIECE == 65536 && SCSI_C
 	_(T, bool, dma, 1, 10, 0, 1)                                                                                   \
 	_(T, bool, fua, 1, 11, 0, 1)                                                                                   \
 	_(T, uint64_t, lba, 1, 12, 0, 0xffffffffffff)                                                                  \
-	_(T, uint32_t, left, 1, 13, 0, ATA_WIDE_MOST)	/* sectors, or bytes of parameters */                          \
-	_(T, uint32_t, block, 1, 14, 0, ATA_PIECE)	/* bytes between two interrupts */                             \
-	_(T, uint32_t, at, 1, 15, 0, ATA_PIECE)		/* in the buffer; */                                           \
-	_(T, uint32_t, end, 1, 16, 0, ATA_PIECE)	/* of the block */                                             \
-	_(T, uint32_t, filled, 1, 17, 0, ATA_PIECE)	/* of what is in the buffer, or is to be */                    \
+	_(T, uint32_t, left, 1, 13, 0, ATA_WIDE_MOST) /* sectors, or bytes of parameters */                            \
+	_(T, uint32_t, block, 1, 14, 0, ATA_PIECE)    /* bytes between two interrupts */                               \
+	_(T, uint32_t, at, 1, 15, 0, ATA_PIECE)	      /* in the buffer; */                                             \
+	_(T, uint32_t, end, 1, 16, 0, ATA_PIECE)      /* of the block */                                               \
+	_(T, uint32_t, filled, 1, 17, 0, ATA_PIECE)   /* of what is in the buffer, or is to be */                      \
 	_(T, uint8_t, cdb, 16, 18, 0, 0xff)                                                                            \
 	_(T, uint32_t, packet_lba, 1, 19, 0, UINT32_MAX)                                                               \
 	_(T, uint32_t, packet_blocks, 1, 20, 0, UINT32_MAX)                                                            \
@@ -79,7 +79,7 @@ _Static_assert(PRD_FIELDS == 3 && PER_DRIVE == 6 && ATA_PIECE == 65536 && SCSI_C
 	_(T, uint32_t, table, 1, 23, 0, UINT32_MAX)                                                                    \
 	_(T, uint32_t, prd, 3, 24, 0, UINT32_MAX)                                                                      \
 	_(T, bool, prd_last, 1, 25, 0, 1)                                                                              \
-	_(T, bool, gathers, 1, 26, 0, 1)		/* the ranges of TRIM are not all there */                     \
+	_(T, bool, gathers, 1, 26, 0, 1) /* the ranges of TRIM are not all there */                                    \
 	_(T, uint8_t, buffer, 65536, 27, 0, 0xff)
 
 struct ide;
@@ -611,7 +611,7 @@ static void sectors_done(struct channel *ch)
 		ch->prd_last = ch->then_last;
 	}
 	if (ch->own.result) {
-		ch->bm_status &= (uint8_t)~(ch->dma ? BM_ACTIVE : 0);
+		ch->bm_status &= (uint8_t) ~(ch->dma ? BM_ACTIVE : 0);
 		end(ch, ch->own.result);
 		return;
 	}
@@ -830,9 +830,7 @@ static void begin_transfer(struct channel *ch, const struct ata_transfer *t)
 			break;
 		}
 		/* fallthrough */
-	default:
-		begin_work(ch);
-		work_here(ch);
+	default: begin_work(ch); work_here(ch);
 	}
 }
 
@@ -1153,7 +1151,8 @@ static int channel_loaded(void *object, uint16_t version, struct error *err)
 				 ch->device.name, ch->kind, ch->phase);
 	if (!has_sane_buffer(ch) || (ch->kind == ATA_COMMAND && ch->left > ATA_PIECE - 1) ||
 	    (ch->kind == ATA_TRIM && ch->left > ATA_TRIM_BLOCKS * ATA_SECTOR))
-		return error_set(err, EINVAL, "%s: a transfer of %u that is at byte %u of %u, in a block that ends at %u",
+		return error_set(err, EINVAL,
+				 "%s: a transfer of %u that is at byte %u of %u, in a block that ends at %u",
 				 ch->device.name, ch->left, ch->at, ch->filled, ch->end);
 	return 0;
 }
@@ -1402,9 +1401,12 @@ static int disk_create(struct bus *bus, const void *options, struct error *err)
 static int cd_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct ide_cd_options *o = options;
-	struct disk_options disk = {
-		.file = o->file, .format = o->format, .cache = "writeback", .backing = "near", .readonly = true, .boot = o->boot
-	};
+	struct disk_options disk = { .file = o->file,
+				     .format = o->format,
+				     .cache = "writeback",
+				     .backing = "near",
+				     .readonly = true,
+				     .boot = o->boot };
 	int n, rc = unit_of(o->unit, &n, err);
 
 	return rc ? rc : add_drive(bus, &disk, true, n, err);
@@ -1412,7 +1414,8 @@ static int cd_create(struct bus *bus, const void *options, struct error *err)
 
 const struct device_type ide_type = {
 	.name = "ide",
-	.help = "an IDE controller, for --disk FILE,bus=ide and --cdrom FILE,bus=ide; made with the first of them otherwise",
+	.help = "an IDE controller, for --disk FILE,bus=ide and --cdrom FILE,bus=ide; made with the first of them "
+		"otherwise",
 	.most = 1,
 	.create = ide_create,
 };

@@ -30,7 +30,7 @@ unsigned ata_packet_begin(struct ata_packet *p)
 						: load_be32(cdb + 5) & 0xffffff;
 	}
 	switch (cdb[0]) {
-	case 0x15: return cdb[4];		/* MODE SELECT (6) */
+	case 0x15: return cdb[4];	      /* MODE SELECT (6) */
 	case 0x55: return load_be16(cdb + 7); /* and (10) */
 	default: return 0;
 	}

@@ -216,8 +216,7 @@ static void get_event_status(struct scsi_command *c)
 {
 	struct scsi_target *t = c->target;
 	bool media = c->cdb[4] & 0x10;
-	uint8_t data[8] = { 0, 0, media ? 0x04 : 0x80, 0x10, t->news,
-			    t->open ? 0x01 : t->block ? 0x02 : 0x00 };
+	uint8_t data[8] = { 0, 0, media ? 0x04 : 0x80, 0x10, t->news, t->open ? 0x01 : t->block ? 0x02 : 0x00 };
 
 	if (!(c->cdb[1] & 1)) {
 		scsi_fail_field(c, SENSE_INVALID_FIELD, 1, 0);
@@ -347,9 +346,12 @@ void scsi_cd_change(struct scsi_target *t, struct block *block)
 static int cd_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct cd_options *o = options;
-	struct disk_options disk = {
-		.file = o->file, .format = o->format, .cache = "writeback", .backing = "near", .readonly = true, .boot = o->boot
-	};
+	struct disk_options disk = { .file = o->file,
+				     .format = o->format,
+				     .cache = "writeback",
+				     .backing = "near",
+				     .readonly = true,
+				     .boot = o->boot };
 	const char *name = strcmp(o->bus, "auto") ? o->bus : bus->firmware ? "ide" : "scsi";
 	struct scsi_bus *scsi;
 

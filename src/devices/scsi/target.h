@@ -57,10 +57,10 @@ struct scsi_target {
 	struct device device;
 	STATE_FIELDS(SCSI_STATE)
 	const struct scsi_kind *kind;
-	struct scsi_bus *bus; /* NULL: the controller is gone */
-	struct block *block; /* NULL: there is no medium */
+	struct scsi_bus *bus;	       /* NULL: the controller is gone */
+	struct block *block;	       /* NULL: there is no medium */
 	const struct block_info *info; /* of it; of none */
-	const char *serial; /* "" */
+	const char *serial;	       /* "" */
 	uint64_t blocks;
 	uint32_t block_size;
 	uint8_t number; /* on its bus */
