@@ -42,7 +42,7 @@ SOURCES := $(sort $(shell find src -name '*.c'))
 LIB_SOURCES := $(filter-out src/cli/main.c,$(SOURCES))
 # Guests that are part of doppel.
 ASM_SOURCES := $(sort $(shell find src -name '*.S'))
-LIBS := -lZydis -lZycore -lseccomp -lz -lzstd $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
+LIBS := -lZydis -lZycore -lseccomp -lz -lzstd -lpng $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
 
 LIB := $(OUT)/libdoppel.a
 DOPPEL := $(OUT)/doppel

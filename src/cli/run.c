@@ -2,6 +2,7 @@
  * doppel run: options to a machine's configuration, then the machine.
  */
 #include "cli/cli.h"
+#include "display/display.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -13,6 +14,7 @@ struct run_arguments {
 	struct machine_config config;
 	const char *device_help; /* "help" or "NAME,help" */
 	bool disk_alone;	 /* one was named without an option */
+	enum { VGA_DEFAULT, VGA_STD, VGA_NONE } vga;
 	enum { ON_TRIPLE_FAULT_DEFAULT, ON_TRIPLE_FAULT_REPORT, ON_TRIPLE_FAULT_RESET } on_triple_fault;
 };
 
@@ -118,6 +120,29 @@ static int set_module(void *target, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_vga(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (!strcmp(value, "std"))
+		run->vga = VGA_STD;
+	else if (!strcmp(value, "none"))
+		run->vga = VGA_NONE;
+	else
+		return error_set(err, EINVAL, "'%s' is unknown; expected std or none", value);
+	return 0;
+}
+
+static int add_screenshot(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (run->config.screenshot_count == MACHINE_MAX_SCREENSHOTS)
+		return error_set(err, EINVAL, "at most %d can be asked for", MACHINE_MAX_SCREENSHOTS);
+	run->config.screenshots[run->config.screenshot_count++] = value;
+	return screenshot_check(value, err);
+}
+
 static int set_device(void *target, const char *value, struct error *err)
 {
 	struct run_arguments *run = target;
@@ -186,6 +211,13 @@ static const char *device_word(unsigned n)
 	return n ? device_types[n - 1] ? device_types[n - 1]->name : NULL : "help";
 }
 
+static const char *vga_word(unsigned n)
+{
+	static const char *const words[] = { "std", "none", NULL };
+
+	return words[n];
+}
+
 static const char *triple_fault_word(unsigned n)
 {
 	static const char *const words[] = { "report", "reset", NULL };
@@ -231,6 +263,11 @@ const struct cli_option run_options[] = {
 	{ "--pure", NULL, "tell the guest nothing of doppel: no paravirtual interface", set_pure, NULL, false },
 	{ "--device", "NAME[,...]", "a device, with OPTION=VALUE; 'help' and 'NAME,help' list them; again for more",
 	  set_device, device_word, false },
+	{ "--vga", "KIND", "std, or none (default std with a firmware or if something shows the screen)", set_vga,
+	  vga_word, false },
+	{ "--screenshot", "FILE[,...]",
+	  "the screen as a PNG at the end, or with at=SECONDS, every=SECONDS; again for more", add_screenshot, NULL,
+	  true },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--on-triple-fault", "WHAT", "end with a status, or reset (default; with --no-reboot: report)",
 	  set_on_triple_fault, triple_fault_word, false },
@@ -283,6 +320,17 @@ static int print_device_help(const struct run_arguments *run)
 	return report(run, &err, rc);
 }
 
+/* A kernel with a serial console needs none, and starts sooner without. */
+static int add_vga(struct run_arguments *run, struct error *err)
+{
+	bool wanted = run->vga == VGA_STD ||
+		      (run->vga == VGA_DEFAULT && (run->config.firmware || run->config.screenshot_count));
+
+	if (!wanted || machine_asks_for(&run->config, &vga_type))
+		return 0;
+	return machine_ask_for(&run->config, (struct device_request){ .spec = vga_type.name }, err);
+}
+
 int command_run(int argc, char **argv)
 {
 	struct run_arguments run = {
@@ -313,6 +361,9 @@ int command_run(int argc, char **argv)
 		run_short_form(&run, &virtio_net_type, "user", NULL);
 	if (!machine_asks_for(&run.config, &uart_type))
 		run_short_form(&run, &uart_type, "stdio", NULL);
+	rc = add_vga(&run, &err);
+	if (rc)
+		return report(&run, &err, rc);
 	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT
 						 ? !run.config.no_reboot
 						 : run.on_triple_fault == ON_TRIPLE_FAULT_RESET;

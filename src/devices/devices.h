@@ -77,6 +77,7 @@ struct device_type {
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
+	_(vga)                                                                                                         \
 	_(virtio_rng)                                                                                                  \
 	_(virtio_scsi)                                                                                                 \
 	_(ide)                                                                                                         \

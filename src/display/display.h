@@ -88,6 +88,20 @@ bool display_read_text(struct display *, struct text_picture *);
 /* A viewer's wish. */
 void display_wish_size(struct display *, uint32_t width, uint32_t height);
 
+/* ---- pictures as files (png.c) ---- */
+
+/* A PNG, which takes the place of what was there when it is whole. 0 or -errno. */
+int picture_write_png(const struct picture *, const char *path, struct error *);
+
+/* "FILE[,at=SECONDS][,every=SECONDS]", from now on in the host's time: what is seen then, or at the end; every so often, and at the end, too. */
+struct screenshot;
+/* -EINVAL with a sentence. */
+int screenshot_check(const char *spec, struct error *);
+struct screenshot *screenshot_open(struct display *, struct event_loop *, const char *spec, struct error *);
+/* The machine's run is over. */
+void screenshot_end(struct screenshot *);
+void screenshot_close(struct screenshot *);
+
 /* ---- keys and pointers: codes are Linux's (linux/input-event-codes.h: KEY_A, BTN_LEFT), which name keys by their place ---- */
 
 enum input_kind { INPUT_KEYS, INPUT_RELATIVE, INPUT_ABSOLUTE, INPUT_KINDS };

@@ -221,6 +221,8 @@ int machine_create(struct machine **machine, const struct machine_config *config
 	rc = create_host_side(m, err);
 	if (!rc)
 		rc = create_guest_side(m, err);
+	if (!rc)
+		rc = views_open(m, err);
 	if (!rc) {
 		bus_reset(m->bus);
 		rc = machine_boot(m, err);
@@ -247,6 +249,7 @@ void machine_destroy(struct machine *m)
 {
 	if (!m)
 		return;
+	views_close(m);
 	if (m->bus)
 		devices_unplug(m->bus);
 	bus_destroy(m->bus);

@@ -10,9 +10,10 @@
 #include "devices/devices.h"
 #include "engine/engine.h"
 
-#define MACHINE_MAX_CPUS    64
-#define MACHINE_MAX_MODULES 32
-#define MACHINE_MAX_DEVICES 32
+#define MACHINE_MAX_CPUS	64
+#define MACHINE_MAX_MODULES	32
+#define MACHINE_MAX_DEVICES	32
+#define MACHINE_MAX_SCREENSHOTS 8
 
 /* A guest that comes from no file. */
 struct machine_guest {
@@ -42,6 +43,8 @@ struct machine_config {
 	struct device_request
 		devices[MACHINE_MAX_DEVICES]; /* besides, or instead of, those of every PC: machine_ask_for() */
 	unsigned device_count;
+	const char *screenshots[MACHINE_MAX_SCREENSHOTS]; /* screenshot_open() */
+	unsigned screenshot_count;
 	const char *trace;	   /* categories, or NULL */
 	const char *trace_file;	   /* NULL: standard error */
 	uint64_t trace_limit;	   /* bytes */

@@ -68,6 +68,7 @@ struct machine {
 	struct bus *bus;
 	struct event_loop *loop;
 	struct display *display;
+	struct screenshot *screenshots[MACHINE_MAX_SCREENSHOTS];
 	struct host_signals signals; /* config.ends_on_signals */
 	struct event_source signals_source;
 	int signal_number;    /* of REQUEST_SIGNAL; event loop's thread */
@@ -189,6 +190,12 @@ uint64_t pause_retry(struct machine *);
 /* ---- plug.c ---- */
 /* All of m->config's, and what every PC has. */
 int plug_devices(struct machine *, struct error *);
+
+/* ---- views.c ---- */
+/* Viewers that m->config asks for; when its run is over; and away with them. */
+int views_open(struct machine *, struct error *);
+void views_end(struct machine *);
+void views_close(struct machine *);
 
 /* ---- run.c ---- */
 /* Any thread. */

@@ -252,6 +252,7 @@ int machine_run(struct machine *m)
 	pause_loop_ended(m);
 	ignore_signals(m);
 	clock_stop(m->clock);
+	views_end(m);
 	report_end(m);
 	return m->status;
 }
