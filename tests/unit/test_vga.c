@@ -985,7 +985,7 @@ static void note_changed(void *opaque, const struct picture *p, struct rectangle
 
 static void test_changes(void **state)
 {
-	static const struct viewer_ops ops = { note_resized, note_changed };
+	static const struct viewer_ops ops = { .resized = note_resized, .changed = note_changed };
 	struct viewer viewer = { .ops = &ops };
 	struct fixture *f = *state;
 
