@@ -56,6 +56,7 @@ ISOLATION := $(call program,isolation)
 STEP := $(call program,step)
 VECTORS := $(call program,vectors)
 libs.vectors := -ljansson -lz
+libs.picture := -lpng
 SNAPSHOT := $(call program,snapshot)
 DIRTY := $(call program,dirty)
 BLOCK := $(call program,block)
@@ -159,7 +160,7 @@ $(PROGRAMS) $(if $(filter fuzz,$(FLAVOUR)),$(FUZZ)): $$(call program_objects,$$(
 $(OUT)/tests/tools/%: tests/tools/%.c $(OUT)/flags
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  TOOL   $<')
-	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $<
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $< $(libs.$(@F))
 
 # What is loaded before the C library: without sanitizers, which want to be the first.
 $(OUT)/tests/shims/%.so: tests/shims/%.c $(OUT)/flags
