@@ -12,13 +12,14 @@
 
 static const char *check_link(const struct bt_cpu *bt, const struct bt_link *l)
 {
-	uint32_t leads = (uint32_t)(l->rel32 + 4 - bt->cache.write) + load_le32(l->rel32);
+	uint32_t leads = l->rel32 + 4 + load_le32(bt->cache.write + l->rel32);
+	const struct bt_block *to = bt_record(bt, l->to);
 
 	if (leads == l->stub)
 		return NULL;
-	if (!l->to || l->to->dead)
+	if (!to || to->dead)
 		return "a direct exit leads neither to its stub nor to a living block";
-	return leads == l->to->code + l->to->inner_entry ? NULL : "a linked exit leads elsewhere";
+	return leads == to->code + to->inner_entry ? NULL : "a linked exit leads elsewhere";
 }
 
 static const char *check_blocks(const struct bt_cpu *bt)
@@ -26,12 +27,12 @@ static const char *check_blocks(const struct bt_cpu *bt)
 	const char *wrong;
 
 	for (uint32_t n = 0; n < bt->block_count; n++) {
-		const struct bt_block *b = bt->blocks[n];
+		const struct bt_block *b = bt_block(bt, n);
 
 		if (b->index != n || b->code + b->code_size > bt->code_used || b->count > 64 || b->link_count > 2)
 			return "a block's record is not right";
 		for (unsigned k = 0; k < b->link_count; k++)
-			if ((wrong = check_link(bt, &b->links[k])))
+			if ((wrong = check_link(bt, &bt_links(b)[k])))
 				return wrong;
 	}
 	return NULL;
@@ -46,7 +47,7 @@ static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *
 		if (bt_jump_index(-t->to[n].nkey) != n)
 			continue; /* never found */
 		b = bt_block_at(bt, t->to[n].code);
-		if (!b || bt_exec(bt, b) != t->to[n].code || b != t->block[n])
+		if (!b || bt_exec(bt, b) != t->to[n].code || b != bt_record(bt, t->block[n]))
 			return "a jump table leads to what is no block";
 		if (b->key & BT_KEY_ANYWHERE ? b->rip != (-t->to[n].nkey & ~PAGE_MASK)
 					     : b->dead || b->rip != -t->to[n].nkey)

@@ -107,8 +107,8 @@ static struct bt_block *block_at(struct fixture *f, uint64_t at)
 	struct bt_cpu *bt = bt_of(f->v);
 
 	for (uint32_t n = 0; n < bt->block_count; n++)
-		if (bt->blocks[n]->gpa == at && !bt->blocks[n]->dead)
-			return bt->blocks[n];
+		if (bt_block(bt, n)->gpa == at && !bt_block(bt, n)->dead)
+			return bt_block(bt, n);
 	fail_msg("nothing was translated at %#lx", at);
 	return NULL;
 }

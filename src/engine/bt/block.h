@@ -7,12 +7,11 @@
 #include "engine/bt/bt.h"
 #include "engine/interp/interp.h"
 
-#define BT_CODE_PART 4 /* thirteenths of the cache's size that are for code, the rest is for what is known about it */
+#define BT_CODE_PART 5 /* thirteenths of the cache's size that are for code, the rest is for what is known about it */
 #define BT_CACHE_PART                                                                                                  \
 	3 /* quarters of what the CPU's code may take are the cache's at most, the rest is the interpreter's */
 #define BT_CACHE_PART_OF 4
 #define BT_HASH_BITS	 16 /* of the smallest table of blocks */
-#define BT_HASH_BITS_MAX 18
 #define BT_PAGE_BITS	 12
 #define BT_JUMP_BITS	 13
 #define BT_JUMP_TABLES	 24
@@ -47,54 +46,71 @@ static inline enum bt_exit_kind bt_exit_kind(uint64_t arg) { return arg & 15; }
 
 struct bt_block;
 
+/*
+ * Records are many: they name each other by where they are in bt_cpu.meta, in units of BT_REF_UNIT. 0: none.
+ */
+typedef uint32_t bt_ref;
+#define BT_REF_UNIT 8u
+
 struct bt_link {
-	struct list node; /* in to->incoming while linked */
-	struct bt_block *from, *to;
-	uint64_t target; /* as bt_block.rip */
-	uint8_t *rel32;	 /* in the jump; writable view */
-	uint32_t stub;	 /* code offset to which it jumps when not linked */
-	bool other_page; /* rests on more than the translation of its own page, or may do */
+	uint64_t target;       /* as bt_block.rip */
+	bt_ref from, to;       /* blocks; to: while linked */
+	bt_ref next, previous; /* links to the same block */
+	uint32_t rel32;	       /* code offset of the jump's distance */
+	uint32_t stub : 31;    /* code offset to which it jumps when not linked */
+	uint32_t other_page : 1; /* rests on more than the translation of its own page, or may do */
 };
 
 struct bt_insn {
-	uint16_t host;	    /* offset of its host code from the block's */
-	uint16_t guest;	    /* offset of its bytes */
-	uint16_t fop;	    /* of an x87 instruction */
-	int8_t window_base; /* register whose window R11 holds there, -1 none */
-	uint8_t len;
-	uint8_t string_pointers : 3; /* BT_STRING_*; 0: no string instruction */
-	uint8_t string_at;	     /* how far behind its host code's start that is itself */
-	uint8_t align;		     /* bytes of alignment that its memory operand must have */
-	uint8_t faults;		     /* times it went to C by a fault; saturates at BT_FAULTS_FORCED */
-	uint32_t single;	     /* bt_single_of(): where the interpreter's form is, 0: it was not needed yet */
+	uint64_t host : 16;	       /* offset of its host code from the block's */
+	uint64_t guest : 10;	       /* offset of its bytes */
+	uint64_t len : 4;
+	uint64_t fop : 11;	       /* of an x87 instruction */
+	uint64_t window : 5;	       /* 1 + register whose window R11 holds there, 0: none */
+	uint64_t align_shift : 3;      /* alignment that its memory operand must have */
+	uint64_t string_pointers : 3;  /* BT_STRING_*; 0: no string instruction */
+	uint64_t string_at : 8;	       /* how far behind its host code's start that is itself */
+	uint64_t faults : 4;	       /* times it went to C by a fault, BT_FAULTS_FORCED at most */
 };
 #define BT_FAULTS_FORCED 8
 #define BT_MAX_LINKS	 2
 
+/* Behind its instructions there is a struct bt_second if it crosses into a second page, then its links. */
 struct bt_block {
-	struct bt_block *hash_next;
-	struct bt_block *page_next[2]; /* blocks of the same physical page */
-	uint64_t gpa, gpa2;	       /* first byte's; second page's if it crosses */
+	uint64_t gpa; /* first byte's */
 	uint64_t rip; /* see bt_address(); BT_KEY_ANYWHERE: relative to its page, as the links' targets are */
 	uint32_t key;
 	uint32_t code_limit; /* see bt_code_limit() */
 	uint32_t index;
-	uint32_t code, code_size; /* offsets in the cache */
-	uint16_t inner_entry;	  /* for those who know that bt_frame.code_base is right: offset from its code */
-	uint8_t count, link_count;
-	bool dead; /* the guest's code changed; not in any table any more */
-	bool crosses;
+	uint32_t code; /* offset in the cache */
+	bt_ref page_next; /* blocks of the same physical page */
+	bt_ref home;	  /* struct code_page of its first byte */
+	bt_ref home_next; /* of the blocks of that */
+	bt_ref incoming;  /* links that lead here */
+	bt_ref singles;	  /* interpreter's forms of its instructions */
 	struct {
 		uint16_t restart, end; /* offsets from its code; 0: none */
 	} lookups[2];
-	const struct mem_page *page[2];
-	uint32_t gen[2];
-	struct code_page *home; /* of its first byte */
-	uint64_t second_space;	/* crosses: for which its second page's translation was found last */
-	struct list home_node;
-	struct list incoming;
-	struct bt_link *links; /* link_count of them, behind the instructions */
-	struct bt_insn insns[];
+	uint16_t code_size;
+	uint16_t count : 7, link_count : 2;
+	uint16_t inner_entry : 5; /* for those who know that bt_frame.code_base is right: offset from its code */
+	uint16_t crosses : 1;
+	uint16_t dead : 1; /* the guest's code changed; not in any table any more */
+	struct bt_insn insns[]; /* `count`, and one for what follows */
+};
+
+/* Of a block that crosses. */
+struct bt_second {
+	uint64_t gpa;
+	uint64_t space; /* for which its translation was found last */
+	bt_ref page_next;
+};
+
+/* An interpreter's form of an instruction, and of which. The form is behind it. */
+struct bt_single {
+	bt_ref next;
+	uint32_t insn;
+	uint64_t unused;
 };
 
 /* The blocks that begin in one page of linear addresses in one physical page, in user mode or not: see link.c. */
@@ -102,9 +118,15 @@ struct code_page {
 	struct code_page *hash_next;
 	uint64_t gpa, lin; /* BT_ANYWHERE: may be at any linear address */
 	uint64_t space;	   /* for which its links to other pages are; see bt_fetched_space() */
+	bt_ref blocks;	   /* some may be dead */
 	bool user;
 	bool shared; /* by address spaces: it has no such links */
-	struct list blocks;
+};
+
+/* Where a block is by its addresses and key. Open addressing: beside each other, so that a look is into one cache line mostly. */
+struct block_slot {
+	uint32_t tag; /* upper bits: the place where the search begins */
+	bt_ref block; /* 0: empty */
 };
 
 struct jump_target {
@@ -115,7 +137,7 @@ struct jump_target {
 /* Address, as bt_address() says, -> code in one address space and mode. */
 struct jump_table {
 	_Alignas(64) struct jump_target to[1u << BT_JUMP_BITS];
-	struct bt_block *block[1u << BT_JUMP_BITS];
+	bt_ref block[1u << BT_JUMP_BITS];
 	/* Which entries were put in since it was empty; more than BT_JUMP_NOTED: some others, too. */
 	uint16_t noted[BT_JUMP_NOTED];
 	unsigned inserted;
@@ -177,10 +199,12 @@ void bt_code_flush(struct vcpu *);
 #define BT_KEY_PLAIN_SHIFT 20
 #define BT_KEY_BASED_SHIFT 26
 /*
- * Code of young address spaces, most of which is shared by many at different addresses, may be at any linear address. Not near the
- * end of the lower half, so that direct branches lead to canonical addresses.
+ * User code that is mostly shared by many address spaces at different addresses may be at any linear address: until its space is old, and
+ * of programs that are linked for their addresses only while it is young. Not near the end of the lower half, so that direct branches lead
+ * to canonical addresses.
  */
 #define BT_KEY_ANYWHERE	  (1u << 31)
+#define BT_ANYWHERE_START BIT(32)
 #define BT_ANYWHERE_LIMIT (BIT(47) - BIT(32))
 #define BT_ANYWHERE	  1 /* in place of a page's linear address */
 static inline bool bt_is_code32(uint32_t key) { return (key & 3) != MODE_64; }
@@ -191,10 +215,14 @@ struct bt_block *bt_find(struct vcpu *, uint64_t gpa, uint64_t rip, uint32_t key
 struct bt_block *bt_block_at(struct bt_cpu *, uint64_t exec);
 /* NULL when full. What is then left has still room for one interpreter's form of an instruction, unless that was taken since. */
 void *bt_meta_alloc(struct bt_cpu *, size_t);
-#define BT_SINGLE_SIZE align_up(sizeof(struct block) + 2 * sizeof(struct insn), 16)
+#define BT_SINGLE_SIZE align_up(sizeof(struct bt_single) + sizeof(struct block) + 2 * sizeof(struct insn), 16)
 bool bt_has_reserve(const struct bt_cpu *);
-/* Room for an instruction's interpreter's form, also in the reserve; NULL when full. */
-struct block *bt_single_alloc(struct bt_cpu *, struct bt_insn *);
+/* The interpreter's form of instruction n, maybe without its host stub (interp_single_is_whole()); NULL when it has none yet. */
+struct block *bt_single_of(const struct bt_cpu *, const struct bt_block *, unsigned n);
+/* Room for one, also in the reserve; NULL when full. */
+struct block *bt_single_alloc(struct bt_cpu *, struct bt_block *, unsigned n);
+/* Is there place for one more block in the table of blocks? */
+bool bt_make_place(struct bt_cpu *);
 /* What was allocated last ends here. */
 void bt_meta_trim(struct bt_cpu *, const void *end);
 void bt_insert(struct vcpu *, struct bt_block *);
@@ -202,8 +230,10 @@ void bt_insert(struct vcpu *, struct bt_block *);
 uint64_t bt_invalidate_bytes(struct vcpu *, uint64_t gpa, size_t len, bool *hit);
 void bt_invalidate_block(struct vcpu *, struct bt_block *);
 struct jump_table *bt_jump_table(struct vcpu *, uint32_t key);
-struct bt_block *bt_jump_find(struct jump_table *, uint64_t rip);
+struct bt_block *bt_jump_find(const struct bt_cpu *, const struct jump_table *, uint64_t rip);
 void bt_jump_insert(struct vcpu *, struct jump_table *, uint64_t rip, struct bt_block *);
+/* Nothing is found any more by computed jumps of user code in the current address space, until C has been asked. */
+void bt_jump_forget_user(struct vcpu *);
 bool bt_is_forced(const struct bt_cpu *, uint64_t gpa);
 void bt_force(struct bt_cpu *, uint64_t gpa);
 
@@ -214,10 +244,18 @@ static inline uint64_t bt_block_rip(const struct vcpu *v, const struct bt_block 
 		return (uint32_t)b->rip;
 	return b->rip + (b->key & BT_KEY_ANYWHERE ? bt_frame(v)->code_base : 0);
 }
-/* Address of a link's target. */
-static inline uint64_t bt_link_target(const struct vcpu *v, const struct bt_link *l)
+/* Address of the target of one of its links. */
+static inline uint64_t bt_link_target(const struct vcpu *v, const struct bt_block *b, const struct bt_link *l)
 {
-	return l->target + (l->from->key & BT_KEY_ANYWHERE ? bt_frame(v)->code_base : 0);
+	return l->target + (b->key & BT_KEY_ANYWHERE ? bt_frame(v)->code_base : 0);
+}
+static inline struct bt_second *bt_second(const struct bt_block *b)
+{
+	return (struct bt_second *)(uintptr_t)&b->insns[b->count + 1];
+}
+static inline struct bt_link *bt_links(const struct bt_block *b)
+{
+	return b->crosses ? (struct bt_link *)(bt_second(b) + 1) : (struct bt_link *)bt_second(b);
 }
 /* As emitted code computes it. */
 static inline unsigned bt_jump_index(uint64_t address)
@@ -238,13 +276,6 @@ static inline uint64_t bt_jump_pointer(const struct jump_table *t)
  */
 static inline uint64_t bt_jump_empty(unsigned n) { return n ? -(uint64_t)0 : -(uint64_t)1; }
 
-/* Is what was just translated what the bytes still say? From then on it is told when they change (bt_invalidate_bytes()). */
-static inline bool bt_is_fresh(const struct bt_block *b)
-{
-	return atomic_load(&b->page[0]->code_gen) == b->gen[0] &&
-	       (!b->crosses || atomic_load(&b->page[1]->code_gen) == b->gen[1]);
-}
-
 /* ---- link.c, translate.c ---- */
 
 /* All global translations of the upper half, as one address space. */
@@ -261,5 +292,7 @@ void bt_unlink_exits(struct vcpu *, struct bt_block *);
 
 /* translate.c: the block at s.rip, in this page; NULL: no room. Raises what fetching raises. */
 struct bt_block *bt_translate(struct vcpu *, struct code_page *);
+/* Is what was just translated what the bytes still say? From then on it is told when they change (bt_invalidate_bytes()). */
+bool bt_is_fresh(const struct vcpu *);
 
 #endif

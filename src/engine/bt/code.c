@@ -80,11 +80,12 @@ struct jump_table *bt_jump_table(struct vcpu *v, uint32_t key)
 	return &bt->tables[bt->jump];
 }
 
-struct bt_block *bt_jump_find(struct jump_table *t, uint64_t rip)
+struct bt_block *bt_jump_find(const struct bt_cpu *bt, const struct jump_table *t, uint64_t rip)
 {
 	unsigned n = bt_jump_index(rip);
+	struct bt_block *b = t->to[n].nkey == -rip ? bt_record(bt, t->block[n]) : NULL;
 
-	return t->to[n].nkey == -rip && !t->block[n]->dead ? t->block[n] : NULL;
+	return b && !b->dead ? b : NULL;
 }
 
 void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct bt_block *b)
@@ -92,10 +93,19 @@ void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct b
 	unsigned n = bt_jump_index(rip);
 
 	t->to[n] = (struct jump_target){ .nkey = -rip, .code = bt_exec(bt_of(v), b) };
-	t->block[n] = b;
+	t->block[n] = bt_ref_of(bt_of(v), b);
 	if (t->inserted < BT_JUMP_NOTED)
 		t->noted[t->inserted] = (uint16_t)n;
 	t->inserted = MIN(t->inserted + 1, BT_JUMP_NOTED + 1);
+}
+
+void bt_jump_forget_user(struct vcpu *v)
+{
+	struct bt_cpu *bt = bt_of(v);
+
+	for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
+		if (bt->uses[n].space == v->address_space && (bt->uses[n].key & BT_KEY_USER))
+			clear_table(&bt->tables[n]);
 }
 
 /* Where entries of jump tables lead whose block is gone: R10 is the address. Always at the start of the cache. */
@@ -127,97 +137,137 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 
 /* ---- blocks ---- */
 
+static uint32_t tag_of(uint64_t gpa, uint64_t rip, uint32_t key)
+{
+	uint64_t sum = gpa ^ rip * 0x9e3779b97f4a7c15ull ^ key * 0xd6e8feb86659fd93ull;
+
+	return (uint32_t)(sum * 0x9e3779b97f4a7c15ull >> 32);
+}
+
+static uint32_t tag_of_block(const struct bt_block *b) { return tag_of(b->gpa, b->rip, b->key); }
+
+/* Where a search for this tag begins. */
+static uint32_t first_place(const struct bt_cpu *bt, uint32_t tag) { return tag >> (32 - bt->hash_bits); }
+
+static uint32_t place_mask(const struct bt_cpu *bt) { return (uint32_t)BIT(bt->hash_bits) - 1; }
+
 struct bt_block *bt_find(struct vcpu *v, uint64_t gpa, uint64_t rip, uint32_t key)
 {
-	struct bt_block *b;
+	const struct bt_cpu *bt = bt_of(v);
+	const struct block_slot *slot;
+	uint32_t tag, n;
 
 	if (key & BT_KEY_ANYWHERE)
 		rip &= ~PAGE_MASK;
-	b = bt_of(v)->hash[hash_of(gpa, rip, bt_of(v)->hash_bits)];
-	while (b && (b->gpa != gpa || b->rip != rip || b->key != key || b->code_limit != bt_code_limit(v)))
-		b = b->hash_next;
-	return b;
+	tag = tag_of(gpa, rip, key);
+	for (n = first_place(bt, tag); (slot = &bt->hash[n])->block; n = (n + 1) & place_mask(bt)) {
+		struct bt_block *b = slot->tag == tag ? bt_record(bt, slot->block) : NULL;
+
+		if (b && b->gpa == gpa && b->rip == rip && b->key == key && b->code_limit == bt_code_limit(v))
+			return b;
+	}
+	return NULL;
 }
 
-static struct bt_block **page_list(struct bt_cpu *bt, uint64_t page)
+/* There is an empty place. */
+static void hash_insert(struct bt_cpu *bt, struct block_slot slot)
 {
-	return &bt->pages[hash_of(page & PAGE_MASK, 0, BT_PAGE_BITS)];
+	uint32_t n = first_place(bt, slot.tag);
+
+	while (bt->hash[n].block)
+		n = (n + 1) & place_mask(bt);
+	bt->hash[n] = slot;
+	bt->hash_used++;
 }
 
-static struct bt_block **hash_slot(const struct bt_cpu *bt, const struct bt_block *b)
+/* What follows moves up, as far as it is found there. */
+static void hash_remove(struct bt_cpu *bt, const struct bt_block *b)
 {
-	return &bt->hash[hash_of(b->gpa, b->rip, bt->hash_bits)];
+	uint32_t mask = place_mask(bt), hole = first_place(bt, tag_of_block(b)), n;
+	bt_ref ref = bt_ref_of(bt, b);
+
+	while (bt->hash[hole].block != ref)
+		hole = (hole + 1) & mask;
+	for (n = (hole + 1) & mask; bt->hash[n].block; n = (n + 1) & mask) {
+		if (((n - first_place(bt, bt->hash[n].tag)) & mask) < ((n - hole) & mask))
+			continue;
+		bt->hash[hole] = bt->hash[n];
+		hole = n;
+	}
+	bt->hash[hole].block = 0;
+	bt->hash_used--;
 }
 
-/* Where there is no memory for a larger table the chains get longer. */
-static void grow_hash(struct bt_cpu *bt)
+static void hash_grow(struct bt_cpu *bt)
 {
-	struct bt_block **old = bt->hash, **hash, *b, *next;
+	struct block_slot *old = bt->hash, *hash;
 	size_t size = (size_t)1 << bt->hash_bits;
 
-	if (bt->hash_bits == BT_HASH_BITS_MAX || !(hash = calloc(2 * size, sizeof(struct bt_block *))))
+	if (!(hash = calloc(2 * size, sizeof(*hash))))
 		return;
 	bt->hash = hash;
 	bt->hash_bits++;
+	bt->hash_used = 0;
 	for (size_t n = 0; n < size; n++)
-		for (b = old[n]; b; b = next) {
-			struct bt_block **slot = hash_slot(bt, b);
-
-			next = b->hash_next;
-			b->hash_next = *slot;
-			*slot = b;
-		}
+		if (old[n].block)
+			hash_insert(bt, old[n]);
 	free(old);
+}
+
+/* Up to three quarters are taken; where there is no memory for a larger table, seven eighths. */
+bool bt_make_place(struct bt_cpu *bt)
+{
+	if (bt->hash_used >= 3u << (bt->hash_bits - 2))
+		hash_grow(bt);
+	return bt->hash_used < 7u << (bt->hash_bits - 3);
+}
+
+static bt_ref *page_list(struct bt_cpu *bt, uint64_t page)
+{
+	return &bt->pages[hash_of(page & PAGE_MASK, 0, BT_PAGE_BITS)];
 }
 
 void bt_insert(struct vcpu *v, struct bt_block *b)
 {
 	struct bt_cpu *bt = bt_of(v);
-	struct bt_block **slot;
+	struct code_page *home = bt_record(bt, b->home);
+	bt_ref ref = bt_ref_of(bt, b), *list;
 
-	if (bt->block_count >> bt->hash_bits)
-		grow_hash(bt);
-	slot = hash_slot(bt, b);
-	b->hash_next = *slot;
-	*slot = b;
-	slot = page_list(bt, b->gpa);
-	b->page_next[0] = *slot;
-	*slot = b;
-	if (b->crosses && page_list(bt, b->gpa2) != slot) {
-		slot = page_list(bt, b->gpa2);
-		b->page_next[1] = *slot;
-		*slot = b;
+	hash_insert(bt, (struct block_slot){ tag_of_block(b), ref });
+	list = page_list(bt, b->gpa);
+	b->page_next = *list;
+	*list = ref;
+	if (b->crosses && page_list(bt, bt_second(b)->gpa) != list) {
+		list = page_list(bt, bt_second(b)->gpa);
+		bt_second(b)->page_next = *list;
+		*list = ref;
 	}
-	list_append(&b->home->blocks, &b->home_node);
-	bt->blocks[bt->block_count++] = b;
+	b->home_next = home->blocks;
+	home->blocks = ref;
+	bt->blocks[bt->block_count++] = ref;
 }
 
 /* In a list of this page, a block hangs by its first or its second page. */
-static struct bt_block **next_in_page(struct bt_cpu *bt, struct bt_block *b, struct bt_block **list)
+static bt_ref *next_in_page(struct bt_cpu *bt, struct bt_block *b, const bt_ref *list)
 {
-	return page_list(bt, b->gpa) == list ? &b->page_next[0] : &b->page_next[1];
+	return page_list(bt, b->gpa) == list ? &b->page_next : &bt_second(b)->page_next;
 }
 
 void bt_invalidate_block(struct vcpu *v, struct bt_block *b)
 {
 	struct bt_cpu *bt = bt_of(v);
-	struct bt_block **slot = hash_slot(bt, b);
-	struct bt_link *l, *next;
 
 	if (b->dead)
 		return;
 	b->dead = true;
 	bt->stats.invalidated++;
-	while (*slot != b)
-		slot = &(*slot)->hash_next;
-	*slot = b->hash_next;
+	hash_remove(bt, b);
 	for (unsigned n = 0; n < b->link_count; n++)
-		bt_unlink(v, &b->links[n]);
-	list_for_each_safe (l, next, &b->incoming, node)
-		bt_unlink(v, l);
-	list_remove(&b->home_node);
+		bt_unlink(v, &bt_links(b)[n]);
+	while (b->incoming)
+		bt_unlink(v, bt_record(bt, b->incoming));
 	jump_remove(bt, b);
-	/* Its page lists still hold it; the next invalidation of the page takes it out. */
+	/* The lists of its page and its home still hold it: who goes through them next takes it out. */
 }
 
 static unsigned bytes_of(const struct bt_block *b)
@@ -236,19 +286,19 @@ static unsigned bytes_in_page(const struct bt_block *b, uint64_t page, unsigned 
 	if ((b->gpa & PAGE_MASK) == page)
 		return MIN(end, PAGE_SIZE) - start;
 	*offset = 0;
-	return b->crosses && (b->gpa2 & PAGE_MASK) == page ? end - PAGE_SIZE : 0;
+	return b->crosses && (bt_second(b)->gpa & PAGE_MASK) == page ? end - PAGE_SIZE : 0;
 }
 
 uint64_t bt_invalidate_bytes(struct vcpu *v, uint64_t gpa, size_t len, bool *hit)
 {
 	struct bt_cpu *bt = bt_of(v);
-	struct bt_block **list = page_list(bt, gpa), **slot = list;
+	bt_ref *list = page_list(bt, gpa), *slot = list;
 	unsigned from = gpa & ~PAGE_MASK;
 	uint64_t living = 0;
 
 	while (*slot) {
-		struct bt_block *b = *slot;
-		struct bt_block **next = next_in_page(bt, b, list);
+		struct bt_block *b = bt_record(bt, *slot);
+		bt_ref *next = next_in_page(bt, b, list);
 		unsigned offset, size = b->dead ? 0 : bytes_in_page(b, gpa & PAGE_MASK, &offset);
 
 		if (size && from < offset + size && offset < from + len) {
@@ -269,21 +319,24 @@ struct bt_block *bt_block_at(struct bt_cpu *bt, uint64_t exec)
 {
 	uint64_t offset = exec - (uint64_t)(uintptr_t)bt->cache.exec;
 	uint32_t low = 0, high = bt->block_count;
+	struct bt_block *b;
 
-	if (offset >= bt->code_used)
+	if (offset >= bt->code_used || !high)
 		return NULL;
 	while (high - low > 1) {
 		uint32_t middle = low + (high - low) / 2;
 
-		if (bt->blocks[middle]->code <= offset)
+		if (bt_block(bt, middle)->code <= offset)
 			low = middle;
 		else
 			high = middle;
 	}
-	if (low < bt->block_count && offset - bt->blocks[low]->code < bt->blocks[low]->code_size)
-		return bt->blocks[low];
-	return NULL;
+	b = bt_block(bt, low);
+	return offset - b->code < b->code_size ? b : NULL;
 }
+
+/* Nothing is where a reference of 0 would lead. */
+#define BT_META_START 16u
 
 /* `kept`: what must be left behind it. */
 static void *meta_alloc(struct bt_cpu *bt, size_t size, size_t kept)
@@ -302,13 +355,24 @@ void *bt_meta_alloc(struct bt_cpu *bt, size_t size) { return meta_alloc(bt, size
 
 bool bt_has_reserve(const struct bt_cpu *bt) { return bt->meta_used + BT_SINGLE_SIZE <= bt->meta_size; }
 
-struct block *bt_single_alloc(struct bt_cpu *bt, struct bt_insn *record)
+struct block *bt_single_of(const struct bt_cpu *bt, const struct bt_block *b, unsigned n)
 {
-	struct block *single = meta_alloc(bt, BT_SINGLE_SIZE, 0);
+	struct bt_single *single = bt_record(bt, b->singles);
 
-	if (single)
-		record->single = (uint32_t)((uint8_t *)single - bt->meta);
-	return single;
+	while (single && single->insn != n)
+		single = bt_record(bt, single->next);
+	return single ? (struct block *)(single + 1) : NULL;
+}
+
+struct block *bt_single_alloc(struct bt_cpu *bt, struct bt_block *b, unsigned n)
+{
+	struct bt_single *single = meta_alloc(bt, BT_SINGLE_SIZE, 0);
+
+	if (!single)
+		return NULL;
+	*single = (struct bt_single){ .next = b->singles, .insn = n };
+	b->singles = bt_ref_of(bt, single);
+	return (struct block *)(single + 1);
 }
 
 void bt_meta_trim(struct bt_cpu *bt, const void *end)
@@ -352,6 +416,7 @@ void bt_code_flush(struct vcpu *v)
 	bt->pending = NULL;
 	bt->code_epoch++;
 	memset(bt->hash, 0, sizeof(bt->hash[0]) << bt->hash_bits);
+	bt->hash_used = 0;
 	memset(bt->pages, 0, sizeof(bt->pages));
 	memset(bt->homes, 0, sizeof(bt->homes));
 	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
@@ -359,7 +424,7 @@ void bt_code_flush(struct vcpu *v)
 		bt->uses[n].space = 0;
 	}
 	bt->jump = 0;
-	if (bt->meta_used) {
+	if (bt->meta_used > BT_META_START) {
 		host_code_discard(&bt->cache);
 		madvise(bt->meta, bt->meta_size, MADV_DONTNEED);
 		bt->stats.flushes++;
@@ -367,7 +432,7 @@ void bt_code_flush(struct vcpu *v)
 			move_code(v);
 	}
 	memory_taken_back(bt->meta, bt->meta_size);
-	bt->meta_used = 0;
+	bt->meta_used = BT_META_START;
 	make_gone_stub(bt);
 	bt->block_count = 0;
 }
@@ -404,8 +469,8 @@ int bt_code_create(struct vcpu *v, struct error *err)
 		return ret;
 	bt->meta = aligned_alloc(PAGE_SIZE, bt->meta_size);
 	bt->hash_bits = BT_HASH_BITS;
-	bt->hash = calloc((size_t)1 << BT_HASH_BITS, sizeof(struct bt_block *));
-	bt->blocks = calloc(bt->options.blocks, sizeof(struct bt_block *));
+	bt->hash = calloc((size_t)1 << BT_HASH_BITS, sizeof(*bt->hash));
+	bt->blocks = calloc(bt->options.blocks, sizeof(*bt->blocks));
 	bt->tables = aligned_alloc(_Alignof(struct jump_table), BT_JUMP_TABLES * sizeof(struct jump_table));
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
 	bt->tlb_lookups[0] = bt_tlb_lookup_create(false);

@@ -134,21 +134,28 @@ void emit_mov_imm(struct emitter *e, unsigned reg, uint64_t imm)
 	emit_forget(e, reg);
 }
 
-void emit_code_address(struct emitter *e, unsigned reg, uint64_t address)
+struct host_memory_operand emit_code_operand(struct emitter *e, unsigned reg, uint64_t address)
 {
 	int64_t offset = (int64_t)address;
 
-	if (!e->anywhere) {
-		emit_mov_imm(e, reg, address);
-		return;
-	}
 	emit_load_state(e, reg, (uint32_t)offsetof(struct bt_vcpu, frame.code_base));
 	/* 2 GiB to either side, and where in its page the instruction is. */
 	if (offset != (int32_t)offset) {
 		emit_lea(e, reg, reg, INT32_MAX);
 		offset -= INT32_MAX;
 	}
-	emit_lea(e, reg, reg, (int32_t)offset);
+	return based_operand(reg, (int32_t)offset);
+}
+
+void emit_code_address(struct emitter *e, unsigned reg, uint64_t address)
+{
+	if (e->anywhere) {
+		const struct host_memory_operand m = emit_code_operand(e, reg, address);
+
+		emit_lea_operand(e, true, reg, &m);
+	} else {
+		emit_mov_imm(e, reg, address);
+	}
 }
 
 void emit_lea_operand(struct emitter *e, bool w, unsigned reg, const struct host_memory_operand *m)

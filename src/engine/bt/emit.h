@@ -53,7 +53,7 @@ struct emitter {
 	unsigned slow_count;
 	/*
 	 * The block may be at any linear address. Its addresses of code are relative to the page it begins in, which is in
-	 * bt_frame.code_base. BY_TLB alone.
+	 * bt_frame.code_base.
 	 */
 	bool anywhere;
 };
@@ -226,6 +226,9 @@ static inline struct host_memory_operand windowed_operand(unsigned base, int32_t
 {
 	return (struct host_memory_operand){ .base = R11, .index = (uint8_t)base, .disp = disp };
 }
+
+/* Where code may be anywhere: an address of it, or of a RIP-relative operand, as what lies beside this register. */
+struct host_memory_operand emit_code_operand(struct emitter *, unsigned reg, uint64_t address);
 
 /* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
 void emit_window(struct emitter *, unsigned base);

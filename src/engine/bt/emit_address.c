@@ -85,8 +85,7 @@ bool emit_effective(struct emitter *e, const struct insn *i, const struct insn_h
 		    struct host_memory_operand *m, uint64_t *constant)
 {
 	if (e->anywhere && (i->flags & INSN_RIPREL)) {
-		emit_code_address(e, R10, rip_relative(i, h, rip));
-		*m = based_operand(R10, 0);
+		*m = emit_code_operand(e, R10, rip_relative(i, h, rip));
 		return true;
 	}
 	if (constant_address(i, h, rip, constant))

@@ -83,7 +83,7 @@ static bool go_on_elsewhere(struct vcpu *v)
 	if (!bt->options.link || !choose_mode(v))
 		return false;
 	table = bt_jump_table(v, bt_key(v));
-	b = bt_jump_find(table, bt_address(v));
+	b = bt_jump_find(bt, table, bt_address(v));
 	if (!b)
 		return false;
 	bt_enter_at(v, b);
@@ -154,7 +154,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	    !find_fetched(v, bt_linear(v, target), &gpa))
 		return false;
 	b = bt_find(v, gpa, target, bt_key(v));
-	if (!b || b->crosses || !is_entered(v, b->home))
+	if (!b || b->crosses || !is_entered(v, bt_record(bt, b->home)))
 		return false;
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);
@@ -200,8 +200,8 @@ static bool fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 /* The look-up table of what runs is made before the kick is looked for, so that a kick in between is not lost. */
 static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 {
-	struct bt_insn *record = &b->insns[n];
-	const struct block *single = bt_single_of(bt_of(v), record);
+	const struct bt_insn *record = &b->insns[n];
+	const struct block *single = bt_single_of(bt_of(v), b, n);
 	const struct insn *i = single ? single->insns : NULL;
 	struct segment_before before;
 	void *landing[5];
@@ -243,13 +243,13 @@ static bool do_insn(struct vcpu *v, struct bt_block *b, unsigned n)
 bool bt_fast(struct vcpu *v)
 {
 	uint64_t arg = bt_frame(v)->exit_arg;
-	struct bt_block *b = bt_of(v)->blocks[bt_exit_block(arg)];
+	struct bt_block *b = bt_block(bt_of(v), bt_exit_block(arg));
 	unsigned n = bt_exit_insn(arg);
 
 	bt_note_code_segment(v);
 	switch (bt_exit_kind(arg)) {
-	case BT_EXIT_LOOKUP0: return find_target(v, bt_link_target(v, &b->links[0]));
-	case BT_EXIT_LOOKUP1: return find_target(v, bt_link_target(v, &b->links[1]));
+	case BT_EXIT_LOOKUP0: return find_target(v, bt_link_target(v, b, &bt_links(b)[0]));
+	case BT_EXIT_LOOKUP1: return find_target(v, bt_link_target(v, b, &bt_links(b)[1]));
 	case BT_EXIT_INDIRECT: return find_target(v, bt_frame(v)->target);
 	case BT_EXIT_TLB_READ: return fill_tlb(v, b, n, false);
 	case BT_EXIT_TLB_WRITE: return fill_tlb(v, b, n, true);

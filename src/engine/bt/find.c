@@ -22,8 +22,8 @@ static bool check_second(struct vcpu *v, struct bt_block *b)
 	if (!b->crosses)
 		return true;
 	fetch_page(v, v->code_mode == MODE_64 ? second : (uint32_t)second, &gpa2);
-	b->second_space = bt_fetched_space(v);
-	return gpa2 == b->gpa2;
+	bt_second(b)->space = bt_fetched_space(v);
+	return gpa2 == bt_second(b)->gpa;
 }
 
 /* NULL: no room. */
@@ -40,7 +40,7 @@ static struct bt_block *try_to_find(struct vcpu *v)
 		bt_invalidate_block(v, b);
 	while (home && (b = bt_translate(v, home))) {
 		check_second(v, b);
-		if (bt_is_fresh(b))
+		if (bt_is_fresh(v))
 			return b;
 		bt_invalidate_block(v, b);
 	}
@@ -53,7 +53,7 @@ struct bt_block *bt_find_or_translate(struct vcpu *v)
 
 	if (unlikely(!bt_has_reserve(bt_of(v))))
 		bt_code_flush(v);
-	b = bt_jump_find(bt_jump_table(v, bt_key(v)), bt_address(v));
+	b = bt_jump_find(bt_of(v), bt_jump_table(v, bt_key(v)), bt_address(v));
 	if (b)
 		return b;
 	v->count[COUNT_BLOCK_LOOKUPS]++;

@@ -32,59 +32,77 @@ static bool is_alive(const struct vcpu *v, uint64_t space)
 
 /* ---- links ---- */
 
-static void point(struct bt_cpu *bt, struct bt_link *l, uint32_t code_offset)
+static void point(struct bt_cpu *bt, const struct bt_link *l, uint32_t code_offset)
 {
-	int64_t next = l->rel32 + 4 - bt->cache.write;
-
-	store_le32(l->rel32, (uint32_t)((int64_t)code_offset - next));
+	store_le32(bt->cache.write + l->rel32, code_offset - (l->rel32 + 4));
 }
 
-static bool is_in_page(const struct bt_link *l, const struct bt_block *to)
+static struct bt_block *from_of(const struct bt_cpu *bt, const struct bt_link *l) { return bt_record(bt, l->from); }
+
+static bool is_in_page(const struct bt_block *from, const struct bt_block *to)
 {
-	return l->from->home == to->home && !to->crosses;
+	return from->home == to->home && !to->crosses;
 }
 
 /* `to` was found in the current address space. */
-static bool would_hold(const struct vcpu *v, const struct bt_link *l, const struct bt_block *to)
+static bool would_hold(const struct vcpu *v, const struct bt_block *from, const struct bt_block *to)
 {
-	const struct code_page *from = l->from->home;
+	const struct code_page *page = bt_record(bt_of(v), from->home), *to_page = bt_record(bt_of(v), to->home);
 	uint64_t global = bt_global_space(v);
 
-	if (is_in_page(l, to))
+	if (is_in_page(from, to))
 		return true;
-	if (from->shared)
+	if (page->shared)
 		return false;
-	return from->space == v->address_space || (from->space == global && to->home->space == global &&
-						   !to->home->shared && (!to->crosses || to->second_space == global));
+	return page->space == v->address_space || (page->space == global && to_page->space == global &&
+						   !to_page->shared && (!to->crosses || bt_second(to)->space == global));
 }
 
 void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
 {
-	if (l->target != to->rip || l->from->dead || l->from->key != to->key || l->from->code_limit != to->code_limit ||
-	    !would_hold(v, l, to))
+	struct bt_cpu *bt = bt_of(v);
+	const struct bt_block *from = from_of(bt, l);
+	struct bt_link *next;
+
+	if (l->target != to->rip || from->dead || from->key != to->key || from->code_limit != to->code_limit ||
+	    !would_hold(v, from, to))
 		return;
 	bt_unlink(v, l);
-	l->to = to;
-	list_append(&to->incoming, &l->node);
-	point(bt_of(v), l, to->code + to->inner_entry);
-	bt_of(v)->stats.links++;
+	l->to = bt_ref_of(bt, to);
+	l->next = to->incoming;
+	l->previous = 0;
+	to->incoming = bt_ref_of(bt, l);
+	if ((next = bt_record(bt, l->next)))
+		next->previous = to->incoming;
+	point(bt, l, to->code + to->inner_entry);
+	bt->stats.links++;
 }
 
 void bt_unlink(struct vcpu *v, struct bt_link *l)
 {
+	struct bt_cpu *bt = bt_of(v);
+	struct bt_link *next, *previous;
+
 	if (!l->to)
 		return;
-	point(bt_of(v), l, l->stub);
-	list_remove(&l->node);
-	l->to = NULL;
-	bt_of(v)->stats.unlinked++;
+	point(bt, l, l->stub);
+	next = bt_record(bt, l->next);
+	previous = bt_record(bt, l->previous);
+	if (next)
+		next->previous = l->previous;
+	if (previous)
+		previous->next = l->next;
+	else
+		((struct bt_block *)bt_record(bt, l->to))->incoming = l->next;
+	l->to = 0;
+	bt->stats.unlinked++;
 }
 
 /* `to` and the lists stay: the code alone is changed, and the next exit through the stub puts it back. */
 void bt_unlink_exits(struct vcpu *v, struct bt_block *b)
 {
 	for (unsigned n = 0; n < b->link_count; n++)
-		point(bt_of(v), &b->links[n], b->links[n].stub);
+		point(bt_of(v), &bt_links(b)[n], bt_links(b)[n].stub);
 }
 
 /* ---- pages ---- */
@@ -104,29 +122,43 @@ static struct code_page *find_page(struct vcpu *v, uint64_t gpa, uint64_t lin)
 	if (p || !(p = bt_meta_alloc(bt_of(v), sizeof(*p))))
 		return p;
 	*p = (struct code_page){ .hash_next = *slot, .gpa = gpa, .lin = lin, .user = user, .shared = anywhere };
-	list_init(&p->blocks);
 	return *slot = p;
+}
+
+/* The living block at *slot of a page's list, or behind it: dead ones are taken out. */
+static struct bt_block *living(struct bt_cpu *bt, bt_ref *slot)
+{
+	struct bt_block *b;
+
+	while ((b = bt_record(bt, *slot)) && b->dead)
+		*slot = b->home_next;
+	return b;
 }
 
 static void unlink_page(struct vcpu *v, struct code_page *p)
 {
-	struct bt_block *b;
+	struct bt_cpu *bt = bt_of(v);
+	bt_ref *slot = &p->blocks;
 
-	list_for_each (b, &p->blocks, home_node)
-		for (unsigned n = 0; n < b->link_count; n++)
-			if (b->links[n].to && !is_in_page(&b->links[n], b->links[n].to))
-				bt_unlink(v, &b->links[n]);
+	for (struct bt_block *b; (b = living(bt, slot)); slot = &b->home_next)
+		for (unsigned n = 0; n < b->link_count; n++) {
+			struct bt_link *l = &bt_links(b)[n];
+
+			if (l->to && !is_in_page(b, bt_record(bt, l->to)))
+				bt_unlink(v, l);
+		}
 }
 
 /* Blocks with ways to other pages are translated anew when they are wanted. */
 static void share_page(struct vcpu *v, struct code_page *p)
 {
-	struct bt_block *b, *next;
+	struct bt_cpu *bt = bt_of(v);
+	bt_ref *slot = &p->blocks;
 
 	p->shared = true;
-	list_for_each_safe (b, next, &p->blocks, home_node)
+	for (struct bt_block *b; (b = living(bt, slot)); slot = &b->home_next)
 		for (unsigned n = 0; n < b->link_count && !b->dead; n++)
-			if (b->links[n].other_page)
+			if (bt_links(b)[n].other_page)
 				bt_invalidate_block(v, b);
 }
 

@@ -83,7 +83,7 @@ static bool ready_to_translate(struct vcpu *v)
 /* Where the x87 instruction executed last was: translated code only says which one. */
 static void note_x87(struct vcpu *v)
 {
-	const struct bt_block *b = bt_of(v)->blocks[bt_exit_block(bt_frame(v)->x87)];
+	const struct bt_block *b = bt_block(bt_of(v), bt_exit_block(bt_frame(v)->x87));
 	const struct bt_insn *record = &b->insns[bt_exit_insn(bt_frame(v)->x87)];
 	uint32_t data = bt_frame(v)->x87_data;
 
@@ -126,7 +126,7 @@ static bool handle_exit(struct vcpu *v)
 {
 	struct bt_cpu *bt = bt_of(v);
 	uint64_t arg = bt_frame(v)->exit_arg;
-	struct bt_block *b = bt->blocks[bt_exit_block(arg)];
+	struct bt_block *b = bt_block(bt, bt_exit_block(arg));
 	unsigned n = bt_exit_insn(arg);
 	enum bt_exit_kind kind = bt_exit_kind(arg);
 
@@ -137,11 +137,13 @@ static bool handle_exit(struct vcpu *v)
 	switch (kind) {
 	case BT_EXIT_LINK0:
 	case BT_EXIT_LINK1:
-		bt->pending = &b->links[kind - BT_EXIT_LINK0];
-		v->s.rip = bt_rip(v, bt_link_target(v, bt->pending));
+		bt->pending = &bt_links(b)[kind - BT_EXIT_LINK0];
+		v->s.rip = bt_rip(v, bt_link_target(v, b, bt->pending));
 		return false;
 	case BT_EXIT_LOOKUP0:
-	case BT_EXIT_LOOKUP1: v->s.rip = bt_rip(v, bt_link_target(v, &b->links[kind - BT_EXIT_LOOKUP0])); return false;
+	case BT_EXIT_LOOKUP1:
+		v->s.rip = bt_rip(v, bt_link_target(v, b, &bt_links(b)[kind - BT_EXIT_LOOKUP0]));
+		return false;
 	case BT_EXIT_INDIRECT:
 		v->s.rip = bt_rip(v, bt_frame(v)->target);
 		if (is_canonical(v->s.rip))

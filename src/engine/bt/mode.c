@@ -69,7 +69,8 @@ uint32_t bt_key(const struct vcpu *v)
 
 	bool tlb = v->code_mode != MODE_16 &&
 		   (bt_of(v)->options.tlb == BT_TLB_ALL || (v->cpl == 3 && bt_space_is_young(bt_of(v))));
-	bool anywhere = tlb && v->code_mode == MODE_64 && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT;
+	bool anywhere = v->code_mode == MODE_64 && v->cpl == 3 && v->s.rip < BT_ANYWHERE_LIMIT &&
+			(tlb || (v->s.rip >= BT_ANYWHERE_START && !bt_space_is_old(bt_of(v))));
 
 	/* Of CS, blocks have the base and limit themselves. */
 	return (v->mode_key & ~(uint32_t)(MODE_KEY_BASE_0 | MODE_KEY_NO_LIMIT)) |

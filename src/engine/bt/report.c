@@ -86,7 +86,7 @@ static void trace_host(struct vcpu *v, const struct bt_block *b, uint32_t from, 
 
 static void trace_block(struct vcpu *v, const struct bt_block *b, const struct block *decoded)
 {
-	uint32_t end = b->link_count ? b->links[0].stub - b->code : b->code_size;
+	uint32_t end = b->link_count ? bt_links(b)[0].stub - b->code : b->code_size;
 	uint64_t base = v->s.rip - b->rip; /* not 0 for code that may be anywhere */
 	char name[TEXT_SIZE];
 
@@ -102,13 +102,13 @@ static void trace_block(struct vcpu *v, const struct bt_block *b, const struct b
 		trace_host(v, b, b->insns[n].host, n + 1 < b->count ? b->insns[n + 1].host : end);
 	}
 	for (unsigned k = 0; k < b->link_count; k++) {
-		const struct bt_link *l = &b->links[k];
+		const struct bt_link *l = &bt_links(b)[k];
 
 		trace_emit(v->trace, TRACE_BLOCKS, "    exit %u to %s%s", k,
 			   guest_code_name(v, base + l->target, name, sizeof(name)),
 			   l->other_page ? ", which rests on another page" : "");
 		trace_host(v, b, l->stub - b->code,
-			   k + 1 < b->link_count ? b->links[k + 1].stub - b->code : b->code_size);
+			   k + 1 < b->link_count ? bt_links(b)[k + 1].stub - b->code : b->code_size);
 	}
 	trace_unlock(v->trace);
 }

@@ -10,6 +10,7 @@
 #define BT_SPACE_ENTRIES 4
 #define BT_TICK_NS	 4000000 /* of the vCPU thread's CPU time */
 #define BT_YOUNG_TICKS	 2	 /* this many found in its user code make an address space grown up */
+#define BT_OLD_TICKS	 100	 /* and this many old */
 
 /* (field, what it counts) */
 /* clang-format off */
@@ -17,7 +18,7 @@
 	_(translated, "blocks translated") _(guest_insns, "of guest instructions") _(guest_bytes, "of guest bytes")    \
 	_(code_bytes, "to host bytes") _(invalidated, "blocks forgotten: code changed, or retranslated")               \
 	_(forced, "instructions retranslated: they faulted again and again")                                           \
-	_(grown, "address spaces retranslated: for windows") _(flushes, "whole code cache forgotten")                  \
+	_(grown, "address spaces retranslated: for windows") _(aged, "address spaces retranslated: for their addresses") _(flushes, "whole code cache forgotten")                  \
 	_(links, "links made") _(unlinked, "links undone") _(enters, "translated code entered from C")                 \
 	_(tlb_misses, "TLB misses of translated code") _(fast, "system instructions done at once")                     \
 	_(faults, "host faults in translated code")
@@ -54,7 +55,7 @@ struct bt_space {
 	uint64_t key;			    /* the part of CR3 that is an address */
 	uint64_t entries[BT_SPACE_ENTRIES]; /* of user addresses, in young.c's order; 0: none */
 	uint16_t slots[BT_SPACE_ENTRIES];
-	uint8_t ticks; /* saturates at BT_YOUNG_TICKS: grown up */
+	uint8_t ticks; /* saturates at BT_OLD_TICKS */
 	bool ages;     /* without paging none is young */
 };
 
@@ -74,11 +75,16 @@ struct bt_cpu {
 	size_t code_used;
 	uint8_t *meta;
 	size_t meta_used;
-	struct bt_block **hash; /* by physical and linear address; as many places as blocks, to BT_HASH_BITS_MAX */
+	struct block_slot *hash; /* by physical and linear address and key; grows with the blocks */
 	unsigned hash_bits;
-	struct bt_block *pages[1u << BT_PAGE_BITS]; /* by physical page */
+	uint32_t hash_used;
+	bt_ref pages[1u << BT_PAGE_BITS]; /* blocks by physical page */
 	struct code_page *homes[BT_CODE_PAGES];
-	struct bt_block **blocks; /* by index, which is also the order of code */
+	bt_ref *blocks; /* by index, which is also the order of code */
+	struct {
+		const struct mem_page *page[2]; /* NULL: none */
+		uint32_t gen[2];
+	} decoded; /* what the block translated last was decoded from: bt_is_fresh() */
 	uint32_t block_count;
 	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
 	struct jump_use uses[BT_JUMP_TABLES];
@@ -148,10 +154,18 @@ static inline void bt_charge(struct vcpu *v, int instructions)
 		v->budget -= instructions;
 }
 
-/* The interpreter's form of an instruction, maybe without its host stub (interp_single_is_whole()); NULL when it has none yet. */
-static inline struct block *bt_single_of(const struct bt_cpu *bt, const struct bt_insn *record)
+/* Records by reference, and back. */
+static inline void *bt_record(const struct bt_cpu *bt, bt_ref ref)
 {
-	return record->single ? (struct block *)(bt->meta + record->single) : NULL;
+	return ref ? bt->meta + (size_t)ref * BT_REF_UNIT : NULL;
+}
+static inline bt_ref bt_ref_of(const struct bt_cpu *bt, const void *record)
+{
+	return (bt_ref)((size_t)((const uint8_t *)record - bt->meta) / BT_REF_UNIT);
+}
+static inline struct bt_block *bt_block(const struct bt_cpu *bt, uint32_t index)
+{
+	return bt_record(bt, bt->blocks[index]);
 }
 
 static inline uint64_t bt_exec(const struct bt_cpu *bt, const struct bt_block *b)
@@ -213,6 +227,12 @@ enum bt_tlb_use { BT_TLB_LITTLE, BT_TLB_YOUNG, BT_TLB_ALL }; /* engine option tl
 static inline bool bt_space_is_young(const struct bt_cpu *bt)
 {
 	return bt->timed && bt->options.tlb != BT_TLB_LITTLE && bt->space->ages && bt->space->ticks < BT_YOUNG_TICKS;
+}
+
+/* Where Linux grants no timer all are. */
+static inline bool bt_space_is_old(const struct bt_cpu *bt)
+{
+	return !bt->timed || !bt->space->ages || bt->space->ticks >= BT_OLD_TICKS;
 }
 
 /* find.c */

@@ -57,23 +57,23 @@ void bt_decode_again(struct vcpu *v, const struct bt_block *b, const struct bt_i
 
 	copy_code(v, at, bytes, avail);
 	if (b->crosses) {
-		copy_code(v, b->gpa2, bytes + avail, sizeof(bytes) - avail);
+		copy_code(v, bt_second(b)->gpa, bytes + avail, sizeof(bytes) - avail);
 		avail = sizeof(bytes);
 	}
 	interp_decode_insn(v, bytes, avail, 0, i, &h);
 }
 
 /* The interpreter's form of an instruction, whole. NULL: no room. */
-static struct block *single_of(struct vcpu *v, struct bt_block *b, struct bt_insn *record)
+static struct block *single_of(struct vcpu *v, struct bt_block *b, unsigned n)
 {
-	struct block *single = bt_single_of(bt_of(v), record);
+	struct block *single = bt_single_of(bt_of(v), b, n);
 	struct insn i;
 
 	if (single && interp_single_is_whole(v, single))
 		return single;
-	if (!single && !(single = bt_single_alloc(bt_of(v), record)))
+	if (!single && !(single = bt_single_alloc(bt_of(v), b, n)))
 		return NULL;
-	bt_decode_again(v, b, record, &i);
+	bt_decode_again(v, b, &b->insns[n], &i);
 	interp_single(v, single, &i);
 	return single;
 }
@@ -144,7 +144,7 @@ bool bt_run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_k
 
 	v->s.rip = bt_block_rip(v, b) + record->guest;
 	next = v->s.rip + record->len;
-	single = single_of(v, b, record);
+	single = single_of(v, b, n);
 	if (!single) /* all is forgotten when the next block is looked for, and the instruction found anew */
 		return false;
 	epoch = bt->code_epoch;
@@ -173,7 +173,7 @@ bool bt_run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_k
 	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF) || (v->x87_watch && (b->key & BT_KEY_X87)))
 		return false;
 	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
-	if (following->window_base >= 0 && !window_of(v, (unsigned)following->window_base, &bt_frame(v)->r11))
+	if (following->window && !window_of(v, following->window - 1u, &bt_frame(v)->r11))
 		return false;
 	bt_resume_at(v, b, following->host);
 	return true;
@@ -194,7 +194,7 @@ bool bt_fill_tlb(struct vcpu *v, struct bt_block *b, unsigned n, bool write)
 	bt_of(v)->stats.tlb_misses++;
 	v->s.rip = bt_block_rip(v, b) + record->guest;
 	/* In 32-bit code a limit may be in the operand's way, which is looked at before the page tables. */
-	if (bt_is_code32(b->key) || bt_frame(v)->target & (MAX(record->align, 1) - 1u) ||
+	if (bt_is_code32(b->key) || bt_frame(v)->target & ((1u << record->align_shift) - 1) ||
 	    !cpu_tlb_fill(v, bt_frame(v)->target, write))
 		return bt_run_single(v, b, n, BT_EXIT_CALLOUT);
 	if (b->dead)

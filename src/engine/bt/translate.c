@@ -6,6 +6,7 @@ struct translation {
 	struct vcpu *v;
 	struct bt_cpu *bt;
 	struct bt_block *b;
+	const struct code_page *home;
 	struct emitter e;
 	uint64_t rip;  /* address (bt_address()) of the instruction at hand */
 	uint64_t next; /* and of the one behind it */
@@ -27,24 +28,25 @@ static void note_lookup(struct translation *t, unsigned n, const uint8_t *restar
 /* A direct way out, jumping to its stub, which is emitted later. */
 static void add_link(struct translation *t, int cc, uint64_t target)
 {
-	struct bt_link *l = &t->b->links[t->b->link_count++];
+	struct bt_link *l = &bt_links(t->b)[t->b->link_count];
 	uint64_t from = bt_linear(t->v, t->b->rip), to = bt_linear(t->v, target);
 
-	*l = (struct bt_link){ .from = t->b, .target = target };
+	t->b->link_count++;
+	*l = (struct bt_link){ .from = bt_ref_of(t->bt, t->b), .target = target };
 	/* Near its end, an instruction may go on in the next page. */
 	l->other_page = ((to ^ from) & PAGE_MASK) || (to & ~PAGE_MASK) > PAGE_SIZE - 15;
-	list_init(&l->node);
-	l->rel32 = emit_jump(&t->e, cc, t->e.at + t->e.to_exec);
+	if (emit_jump(&t->e, cc, t->e.at + t->e.to_exec))
+		l->rel32 = (uint32_t)(t->e.at - 4 - t->bt->cache.write);
 }
 
 static void emit_stubs(struct translation *t)
 {
 	for (unsigned k = 0; k < t->b->link_count && !t->e.full; k++) {
-		struct bt_link *l = &t->b->links[k];
+		struct bt_link *l = &bt_links(t->b)[k];
 
-		l->stub = (uint32_t)(t->e.at - t->bt->cache.write);
-		store_le32(l->rel32, (uint32_t)(t->e.at - (l->rel32 + 4)));
-		if (l->other_page && t->b->home->shared) {
+		l->stub = (uint32_t)(t->e.at - t->bt->cache.write) & INT32_MAX;
+		store_le32(t->bt->cache.write + l->rel32, l->stub - (l->rel32 + 4));
+		if (l->other_page && t->home->shared) {
 			note_lookup(t, k,
 				    emit_lookup_constant(&t->e, l->target,
 							 BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LOOKUP0 + k)));
@@ -376,11 +378,11 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	*record = (struct bt_insn){
 		.host = offset_of(t, t->e.at),
 		.guest = i->offset,
-		.window_base = (int8_t)t->e.window_base,
+		.window = (unsigned)(t->e.window_base + 1),
 		.len = i->len,
-		.align = h->mem_align,
+		.align_shift = (unsigned)__builtin_ctz(h->mem_align),
 		.fop = h->x87 && h->modrm_offset
-			       ? (uint16_t)((i->bytes[h->modrm_offset - 1] & 7) << 8 | i->bytes[h->modrm_offset])
+			       ? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset]
 			       : 0,
 	};
 	t->rip = t->b->rip + i->offset;
@@ -424,38 +426,48 @@ static void emit_charge(struct translation *t)
 	emit_store_state(&t->e, R10, budget);
 }
 
-static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, struct code_page *home)
+static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, const struct code_page *home)
 {
 	struct bt_cpu *bt = bt_of(v);
 	struct bt_block *b;
-	size_t insns;
 
-	if (bt->block_count >= bt->options.blocks)
+	if (bt->block_count >= bt->options.blocks || !bt_make_place(bt))
 		return NULL;
 	/* A following instruction is looked at behind the last one, too. */
-	insns = sizeof(*b) + (decoded->count + 1u) * sizeof(struct bt_insn);
-	b = bt_meta_alloc(bt, insns + BT_MAX_LINKS * sizeof(struct bt_link));
+	b = bt_meta_alloc(bt, sizeof(*b) + (decoded->count + 1u) * sizeof(struct bt_insn) + sizeof(struct bt_second) +
+				      BT_MAX_LINKS * sizeof(struct bt_link));
 	if (!b)
 		return NULL;
 	*b = (struct bt_block){
 		.gpa = decoded->gpa,
-		.gpa2 = decoded->gpa2,
 		.rip = bt_address(v),
 		.key = bt_key(v),
 		.code_limit = bt_code_limit(v),
 		.index = bt->block_count,
 		.code = (uint32_t)bt->code_used,
-		.count = (uint8_t)decoded->count,
-		.crosses = decoded->page[1],
-		.page = { decoded->page[0], decoded->page[1] },
-		.gen = { decoded->gen[0], decoded->gen[1] },
-		.home = home,
-		.links = (struct bt_link *)((uint8_t *)b + insns),
+		.count = decoded->count,
+		.crosses = decoded->page[1] != NULL,
+		.home = bt_ref_of(bt, home),
 	};
 	if (b->key & BT_KEY_ANYWHERE)
 		b->rip &= ~PAGE_MASK;
-	list_init(&b->incoming);
+	if (b->crosses)
+		*bt_second(b) = (struct bt_second){ .gpa = decoded->gpa2 };
+	for (unsigned n = 0; n < 2; n++) {
+		bt->decoded.page[n] = decoded->page[n];
+		bt->decoded.gen[n] = decoded->gen[n];
+	}
 	return b;
+}
+
+bool bt_is_fresh(const struct vcpu *v)
+{
+	const struct bt_cpu *bt = bt_of(v);
+
+	for (unsigned n = 0; n < 2; n++)
+		if (bt->decoded.page[n] && atomic_load(&bt->decoded.page[n]->code_gen) != bt->decoded.gen[n])
+			return false;
+	return true;
 }
 
 struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
@@ -463,7 +475,7 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	struct bt_cpu *bt = bt_of(v);
 	const struct insn_host *hosts;
 	const struct block *decoded = interp_decode(v, bt_linear(v, bt_address(v)), bt->options.block, &hosts);
-	struct translation t = { .v = v, .bt = bt };
+	struct translation t = { .v = v, .bt = bt, .home = home };
 	uint8_t *base = bt->cache.write;
 
 	t.b = new_block(v, decoded, home);
@@ -500,9 +512,9 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	emit_stubs(&t);
 	if (t.e.full)
 		return NULL;
-	t.b->code_size = (uint32_t)(t.e.at - base - t.b->code);
+	t.b->code_size = offset_of(&t, t.e.at);
 	bt->code_used = align_up((uint64_t)(t.e.at - base), 16);
-	bt_meta_trim(bt, &t.b->links[t.b->link_count]);
+	bt_meta_trim(bt, &bt_links(t.b)[t.b->link_count]);
 	bt_insert(v, t.b);
 	bt->stats.translated++;
 	bt->stats.guest_insns += decoded->count;

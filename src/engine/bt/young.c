@@ -80,12 +80,16 @@ void bt_space_tick(struct vcpu *v)
 {
 	struct bt_space *s = bt_of(v)->space;
 
-	if (!s->ages || s->ticks >= BT_YOUNG_TICKS)
+	if (!s->ages || s->ticks >= BT_OLD_TICKS)
 		return;
 	remember_entries(v, s);
-	if (++s->ticks < BT_YOUNG_TICKS)
-		return;
-	bt_of(v)->stats.grown++;
-	bt_windows_young(bt_of(v)->windows, v, false);
-	bt_windows_graduate(bt_of(v)->windows, v);
+	s->ticks++;
+	if (s->ticks == BT_YOUNG_TICKS) {
+		bt_of(v)->stats.grown++;
+		bt_windows_young(bt_of(v)->windows, v, false);
+		bt_windows_graduate(bt_of(v)->windows, v);
+	} else if (s->ticks == BT_OLD_TICKS) {
+		bt_of(v)->stats.aged++;
+		bt_jump_forget_user(v);
+	}
 }
