@@ -1065,6 +1065,8 @@ static void test_tlb32(void **state)
 static void test_anywhere(void **state)
 {
 	static const uint8_t load[] = { 0x48, 0x8d, 0x05, 0xf0, 0xff, 0xff, 0x7f }; /* lea 0x7ffffff0(%rip), %rax */
+	static const uint8_t store[] = { 0x89, 0x05, 0x01, 0x04, 0x00, 0x00 };	    /* mov %eax, 0x401(%rip) */
+	static const uint8_t far_store[] = { 0x89, 0x05, 0xf0, 0xff, 0xff, 0x7f };  /* mov %eax, 0x7ffffff0(%rip) */
 	struct emitter e = empty();
 	struct insn_host h;
 	struct insn i;
@@ -1084,8 +1086,24 @@ static void test_anywhere(void **state)
 	assert_int_equal(emit_insn(&e, &i, &h, 0x100), EMIT_DONE);
 	check_listing(&e, "mov r10, qword ptr gs:code_base\n"
 			  "lea r10, [r10+0x7FFFFFFF]\n"
-			  "lea r10, [r10+0xF8]\n"
-			  "lea rax, [r10]\n");
+			  "lea rax, [r10+0xF8]\n");
+	/* By windows: that of the code's page, within 2 GiB of which the operand is, or of a register that is near. */
+	e.way = BY_WINDOWS;
+	e.at = code;
+	cpu_decode(everything(), MODE_64, store, sizeof(store), 0, &i, &h);
+	assert_int_equal(emit_insn(&e, &i, &h, 0x100), EMIT_DONE);
+	check_listing(&e, "mov r10, qword ptr gs:code_base\n"
+			  "sarx r11, r10, r15\n"
+			  "mov r11, qword ptr [r15+r11*8-0x27]\n"
+			  "mov dword ptr [r11+r10*1+0x507], eax\n");
+	e.at = code;
+	cpu_decode(everything(), MODE_64, far_store, sizeof(far_store), 0, &i, &h);
+	assert_int_equal(emit_insn(&e, &i, &h, 0x100), EMIT_DONE);
+	check_listing(&e, "mov r10, qword ptr gs:code_base\n"
+			  "lea r10, [r10+0x7FFFFFFF]\n"
+			  "sarx r11, r10, r15\n"
+			  "mov r11, qword ptr [r15+r11*8-0x27]\n"
+			  "mov dword ptr [r11+r10*1+0xF7], eax\n");
 }
 
 static void test_jumps(void **state)

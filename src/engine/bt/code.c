@@ -1,11 +1,26 @@
 /* The code cache: blocks by physical and linear address, links between them, and forgetting them in time. */
-#define _GNU_SOURCE /* MADV_DONTNEED */
+#define _GNU_SOURCE /* MADV_DONTNEED, MADV_HUGEPAGE */
 #include "engine/bt/emit.h"
 #include "engine/bt/runtime.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+
+/*
+ * Memory that is looked at all over: in huge pages where the host gives them, since misses of its TLB would cost more than what is looked
+ * for. All zero if that was asked for.
+ */
+#define HUGE_PAGE (2 * MIB)
+static void *alloc_huge(size_t size, bool zero)
+{
+	void *p = aligned_alloc(HUGE_PAGE, align_up(size, HUGE_PAGE));
+
+	if (!p)
+		return NULL;
+	madvise(p, align_up(size, HUGE_PAGE), MADV_HUGEPAGE);
+	return zero ? memset(p, 0, size) : p;
+}
 
 static unsigned hash_of(uint64_t a, uint64_t b, unsigned bits)
 {
@@ -203,7 +218,7 @@ static void hash_grow(struct bt_cpu *bt)
 	struct block_slot *old = bt->hash, *hash;
 	size_t size = (size_t)1 << bt->hash_bits;
 
-	if (!(hash = calloc(2 * size, sizeof(*hash))))
+	if (!(hash = alloc_huge(2 * size * sizeof(*hash), true)))
 		return;
 	bt->hash = hash;
 	bt->hash_bits++;
@@ -467,11 +482,11 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	ret = host_code_create(&bt->cache, bt->code_size, err);
 	if (ret)
 		return ret;
-	bt->meta = aligned_alloc(PAGE_SIZE, bt->meta_size);
+	bt->meta = alloc_huge(bt->meta_size, false);
 	bt->hash_bits = BT_HASH_BITS;
 	bt->hash = calloc((size_t)1 << BT_HASH_BITS, sizeof(*bt->hash));
 	bt->blocks = calloc(bt->options.blocks, sizeof(*bt->blocks));
-	bt->tables = aligned_alloc(_Alignof(struct jump_table), BT_JUMP_TABLES * sizeof(struct jump_table));
+	bt->tables = alloc_huge(BT_JUMP_TABLES * sizeof(struct jump_table), false);
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
 	bt->tlb_lookups[0] = bt_tlb_lookup_create(false);
 	bt->tlb_lookups[1] = bt_tlb_lookup_create(true);

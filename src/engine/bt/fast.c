@@ -156,6 +156,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	b = bt_find(v, gpa, target, bt_key(v));
 	if (!b || b->crosses || !is_entered(v, bt_record(bt, b->home)))
 		return false;
+	bt->stats.found++;
 	table = bt_jump_table(v, b->key);
 	bt_jump_insert(v, table, target, b);
 	bt_enter_at(v, b);

@@ -20,6 +20,7 @@
 	_(forced, "instructions retranslated: they faulted again and again")                                           \
 	_(grown, "address spaces retranslated: for windows") _(aged, "address spaces retranslated: for their addresses") _(flushes, "whole code cache forgotten")                  \
 	_(links, "links made") _(unlinked, "links undone") _(enters, "translated code entered from C")                 \
+	_(found, "look-ups past the jump table")                 \
 	_(tlb_misses, "TLB misses of translated code") _(fast, "system instructions done at once")                     \
 	_(faults, "host faults in translated code")
 /* What such a fault turned out to be. */
