@@ -53,24 +53,24 @@ typedef uint32_t bt_ref;
 #define BT_REF_UNIT 8u
 
 struct bt_link {
-	uint64_t target;       /* as bt_block.rip */
-	bt_ref from, to;       /* blocks; to: while linked */
-	bt_ref next, previous; /* links to the same block */
-	uint32_t rel32;	       /* code offset of the jump's distance */
-	uint32_t stub : 31;    /* code offset to which it jumps when not linked */
+	uint64_t target;	 /* as bt_block.rip */
+	bt_ref from, to;	 /* blocks; to: while linked */
+	bt_ref next, previous;	 /* links to the same block */
+	uint32_t rel32;		 /* code offset of the jump's distance */
+	uint32_t stub : 31;	 /* code offset to which it jumps when not linked */
 	uint32_t other_page : 1; /* rests on more than the translation of its own page, or may do */
 };
 
 struct bt_insn {
-	uint64_t host : 16;	       /* offset of its host code from the block's */
-	uint64_t guest : 10;	       /* offset of its bytes */
+	uint64_t host : 16;  /* offset of its host code from the block's */
+	uint64_t guest : 10; /* offset of its bytes */
 	uint64_t len : 4;
-	uint64_t fop : 11;	       /* of an x87 instruction */
-	uint64_t window : 5;	       /* 1 + register whose window R11 holds there, 0: none */
-	uint64_t align_shift : 3;      /* alignment that its memory operand must have */
-	uint64_t string_pointers : 3;  /* BT_STRING_*; 0: no string instruction */
-	uint64_t string_at : 8;	       /* how far behind its host code's start that is itself */
-	uint64_t faults : 4;	       /* times it went to C by a fault, BT_FAULTS_FORCED at most */
+	uint64_t fop : 11;	      /* of an x87 instruction */
+	uint64_t window : 5;	      /* 1 + register whose window R11 holds there, 0: none */
+	uint64_t align_shift : 3;     /* alignment that its memory operand must have */
+	uint64_t string_pointers : 3; /* BT_STRING_*; 0: no string instruction */
+	uint64_t string_at : 8;	      /* how far behind its host code's start that is itself */
+	uint64_t faults : 4;	      /* times it went to C by a fault, BT_FAULTS_FORCED at most */
 };
 #define BT_FAULTS_FORCED 8
 #define BT_MAX_LINKS	 2
@@ -82,7 +82,7 @@ struct bt_block {
 	uint32_t key;
 	uint32_t code_limit; /* see bt_code_limit() */
 	uint32_t index;
-	uint32_t code; /* offset in the cache */
+	uint32_t code;	  /* offset in the cache */
 	bt_ref page_next; /* blocks of the same physical page */
 	bt_ref home;	  /* struct code_page of its first byte */
 	bt_ref home_next; /* of the blocks of that */
@@ -95,7 +95,7 @@ struct bt_block {
 	uint16_t count : 7, link_count : 2;
 	uint16_t inner_entry : 5; /* for those who know that bt_frame.code_base is right: offset from its code */
 	uint16_t crosses : 1;
-	uint16_t dead : 1; /* the guest's code changed; not in any table any more */
+	uint16_t dead : 1;	/* the guest's code changed; not in any table any more */
 	struct bt_insn insns[]; /* `count`, and one for what follows */
 };
 

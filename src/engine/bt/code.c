@@ -441,7 +441,9 @@ void bt_code_flush(struct vcpu *v)
 	bt->jump = 0;
 	if (bt->meta_used > BT_META_START) {
 		host_code_discard(&bt->cache);
-		madvise(bt->meta, bt->meta_size, MADV_DONTNEED);
+		/* The first huge page is wanted again at once. */
+		if (bt->meta_size > HUGE_PAGE)
+			madvise(bt->meta + HUGE_PAGE, bt->meta_size - HUGE_PAGE, MADV_DONTNEED);
 		bt->stats.flushes++;
 		if (v->perf_map)
 			move_code(v);

@@ -54,8 +54,9 @@ static bool would_hold(const struct vcpu *v, const struct bt_block *from, const 
 		return true;
 	if (page->shared)
 		return false;
-	return page->space == v->address_space || (page->space == global && to_page->space == global &&
-						   !to_page->shared && (!to->crosses || bt_second(to)->space == global));
+	return page->space == v->address_space ||
+	       (page->space == global && to_page->space == global && !to_page->shared &&
+		(!to->crosses || bt_second(to)->space == global));
 }
 
 void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)

@@ -381,9 +381,8 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		.window = (unsigned)(t->e.window_base + 1),
 		.len = i->len,
 		.align_shift = (unsigned)__builtin_ctz(h->mem_align),
-		.fop = h->x87 && h->modrm_offset
-			       ? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset]
-			       : 0,
+		.fop = h->x87 && h->modrm_offset ? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset]
+						 : 0,
 	};
 	t->rip = t->b->rip + i->offset;
 	t->next = address_of(t, t->rip + i->len);
