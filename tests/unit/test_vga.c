@@ -41,7 +41,6 @@ static struct fixture *create(void)
 
 static void destroy(struct fixture *f)
 {
-	devices_unplug(f->board->bus);
 	board_destroy(f->board);
 	display_destroy(f->display);
 	event_loop_destroy(f->loop);
