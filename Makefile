@@ -42,7 +42,7 @@ SOURCES := $(sort $(shell find src -name '*.c'))
 LIB_SOURCES := $(filter-out src/cli/main.c,$(SOURCES))
 # Guests that are part of doppel.
 ASM_SOURCES := $(sort $(shell find src -name '*.S'))
-LIBS := -lZydis -lZycore -lseccomp -lz -lzstd -lpng $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
+LIBS := -lZydis -lZycore -lseccomp -lnettle -lz -lzstd -lpng $(if $(shell grep -rl '<jansson.h>' src),-ljansson) -lpthread
 
 LIB := $(OUT)/libdoppel.a
 DOPPEL := $(OUT)/doppel
@@ -129,6 +129,9 @@ $(OUT)/obj/%.o: src/%.S $(OUT)/flags
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  AS     $<')
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# What it contains is no file that the compiler tells of.
+$(OUT)/obj/display/web_page.o: src/display/web_page.html
 
 # An archive keeps members of deleted sources: begin anew.
 $(LIB): $(LIB_SOURCES:src/%.c=$(OUT)/obj/%.o) $(ASM_SOURCES:src/%.S=$(OUT)/obj/%.o)

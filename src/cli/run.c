@@ -155,6 +155,29 @@ static int set_device(void *target, const char *value, struct error *err)
 	return machine_ask_for(&run->config, (struct device_request){ .spec = value }, err);
 }
 
+static int set_display(void *target, const char *value, struct error *err)
+{
+	struct machine_config *config = &((struct run_arguments *)target)->config;
+	int rc = display_check(value, err);
+
+	if (rc)
+		return rc;
+	if (config->display_count == DISPLAY_MOST)
+		return error_set(err, EINVAL, "a machine has at most %d", DISPLAY_MOST);
+	config->displays[config->display_count++] = value;
+	return 0;
+}
+
+static int set_keyboard(void *target, const char *value, struct error *err)
+{
+	for (unsigned n = 0; display_keyboard_name(n); n++)
+		if (!strcmp(display_keyboard_name(n), value)) {
+			((struct run_arguments *)target)->config.keyboard = value;
+			return 0;
+		}
+	return error_set(err, EINVAL, "'%.32s' is unknown; expected a layout such as us, uk, de or fr", value);
+}
+
 int run_short_form(void *target, const struct device_type *type, const char *value, struct error *err)
 {
 	return machine_ask_for(&((struct run_arguments *)target)->config,
@@ -218,6 +241,13 @@ static const char *vga_word(unsigned n)
 	return words[n];
 }
 
+static const char *display_word(unsigned n)
+{
+	static const char *const words[] = { "none", "vnc:", "vnc:unix:", "web:", NULL };
+
+	return words[n];
+}
+
 static const char *triple_fault_word(unsigned n)
 {
 	static const char *const words[] = { "report", "reset", NULL };
@@ -268,6 +298,11 @@ const struct cli_option run_options[] = {
 	{ "--screenshot", "FILE[,...]",
 	  "the screen as a PNG at the end, or with at=SECONDS, every=SECONDS; again for more", add_screenshot, NULL,
 	  true },
+	{ "--display", "KIND:[ADDR:]PORT[,...]",
+	  "where the screen is seen and typed into: by VNC or a browser; again for more", set_display, display_word,
+	  false },
+	{ "--keyboard", "LAYOUT", "the guest's, for viewers that send characters (default us)", set_keyboard,
+	  display_keyboard_name, false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--on-triple-fault", "WHAT", "end with a status, or reset (default; with --no-reboot: report)",
 	  set_on_triple_fault, triple_fault_word, false },

@@ -1,4 +1,4 @@
-#include "display/private.h"
+#include "display/keymap.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,6 +15,8 @@ struct display *display_create(struct event_loop *loop, struct error *err)
 	list_init(&d->screens);
 	list_init(&d->viewers);
 	list_init(&d->inputs);
+	list_init(&d->servers);
+	d->keymap = keymap_find("us");
 	if (cadence_init(d, err)) {
 		free(d);
 		return NULL;
@@ -26,6 +28,7 @@ void display_destroy(struct display *d)
 {
 	if (!d)
 		return;
+	servers_close(d);
 	BUG_ON(!list_empty(&d->screens) || !list_empty(&d->viewers) || !list_empty(&d->inputs));
 	event_loop_cancel_posts(d->loop, d);
 	cadence_end(d);

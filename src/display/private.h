@@ -22,7 +22,12 @@ struct display {
 	bool placed;			/* an absolute place came that nobody wanted as such */
 	uint32_t place_x, place_y;	/* this one, in points of the picture */
 	_Atomic unsigned lamps;
+	const struct keymap *keymap;
+	struct list servers;
 };
+
+/* server.c */
+void servers_close(struct display *);
 
 /* As it was drawn last; NULL: there is no screen. */
 const struct picture *display_seen(struct display *);

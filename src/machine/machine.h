@@ -8,6 +8,7 @@
 #include "clock/clock.h"
 #include "cpu/cpu.h"
 #include "devices/devices.h"
+#include "display/display.h"
 #include "engine/engine.h"
 
 #define MACHINE_MAX_CPUS	64
@@ -45,6 +46,9 @@ struct machine_config {
 	unsigned device_count;
 	const char *screenshots[MACHINE_MAX_SCREENSHOTS]; /* screenshot_open() */
 	unsigned screenshot_count;
+	const char *displays[DISPLAY_MOST]; /* display_show() */
+	unsigned display_count;
+	const char *keyboard;	   /* display_set_keyboard(); NULL: that of the United States */
 	const char *trace;	   /* categories, or NULL */
 	const char *trace_file;	   /* NULL: standard error */
 	uint64_t trace_limit;	   /* bytes */

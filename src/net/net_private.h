@@ -62,8 +62,4 @@ struct capture *capture_open(const char *path, uint64_t most, struct error *);
 void capture_frame(struct capture *, const struct iovec *, unsigned count, size_t size);
 void capture_close(struct capture *);
 
-/* ---- port.c ---- */
-/* " by NAME (process N)" of who has a port of this host bound, as far as /proc tells; else "". The address is one of IPv4; those of IPv6 are not compared. */
-void port_owner(bool udp, bool ip6, struct in_addr, uint16_t port, char *text, size_t size);
-
 #endif

@@ -296,7 +296,6 @@ static int listen_tcp(struct net *net, struct error *err)
 	struct stream *s = net->data;
 	const struct addrinfo *a = s->addresses;
 	const struct sockaddr_in *in = (const struct sockaddr_in *)a->ai_addr;
-	const struct in_addr any = { 0 };
 	char owner[128] = "";
 	const int on = 1;
 	int code;
@@ -310,8 +309,8 @@ static int listen_tcp(struct net *net, struct error *err)
 	code = errno;
 	if (code != EADDRINUSE)
 		return error_set_errno(err, code, "cannot listen on %s port %s", net->spec.where, net->spec.port);
-	port_owner(false, a->ai_family == AF_INET6, a->ai_family == AF_INET ? in->sin_addr : any, ntohs(in->sin_port),
-		   owner, sizeof(owner));
+	host_port_owner(false, a->ai_family == AF_INET6, a->ai_family == AF_INET ? in->sin_addr.s_addr : INADDR_ANY,
+			ntohs(in->sin_port), owner, sizeof(owner));
 	return error_set(err, code, "port %s is already in use%s", net->spec.port, owner);
 }
 

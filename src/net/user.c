@@ -140,7 +140,7 @@ static int explain(const struct net_user_spec *spec, const struct helper_answer 
 	if (answer->code != EADDRINUSE)
 		return error_set_errno(err, answer->code, "option 'forward' is '%s': cannot listen on port %u", forward,
 				       f->host.port);
-	port_owner(f->kind == FORWARD_UDP, f->ip6, f->host.address.ip4, f->host.port, owner, sizeof(owner));
+	host_port_owner(f->kind == FORWARD_UDP, f->ip6, f->host.address.ip4.s_addr, f->host.port, owner, sizeof(owner));
 	return error_set(err, answer->code, "option 'forward' is '%s': port %u is already in use%s", forward,
 			 f->host.port, owner);
 }

@@ -2,7 +2,7 @@
  * Who has a port of this host, as far as /proc tells: its socket's inode in /proc/net, then the process that has that among its descriptors.
  */
 #define _GNU_SOURCE
-#include "net/net_private.h"
+#include "host/host.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -81,8 +81,9 @@ static void name_process(const char *process, char *text, size_t size)
 	snprintf(text, size, " by %s (process %.32s)", name, process);
 }
 
-void port_owner(bool udp, bool ip6, struct in_addr address, uint16_t port, char *text, size_t size)
+void host_port_owner(bool udp, bool ip6, uint32_t be_address, uint16_t port, char *text, size_t size)
 {
+	struct in_addr address = { be_address };
 	uint64_t inode = ip6 ? 0 : find_inode(udp ? "/proc/net/udp" : "/proc/net/tcp", udp, address, port);
 	const struct dirent *entry;
 	char wanted[48];
