@@ -160,7 +160,7 @@ static int set_display(void *target, const char *value, struct error *err)
 	struct machine_config *config = &((struct run_arguments *)target)->config;
 	int rc = display_check(value, err);
 
-	if (rc)
+	if (rc || !strcmp(value, "none"))
 		return rc;
 	if (config->display_count == DISPLAY_MOST)
 		return error_set(err, EINVAL, "a machine has at most %d", DISPLAY_MOST);
@@ -359,7 +359,7 @@ static int print_device_help(const struct run_arguments *run)
 static int add_vga(struct run_arguments *run, struct error *err)
 {
 	bool wanted = run->vga == VGA_STD ||
-		      (run->vga == VGA_DEFAULT && (run->config.firmware || run->config.screenshot_count));
+		      (run->vga == VGA_DEFAULT && (run->config.firmware || run->config.screenshot_count || run->config.display_count));
 
 	if (!wanted || machine_asks_for(&run->config, &vga_type))
 		return 0;

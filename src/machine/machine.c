@@ -193,20 +193,6 @@ static int check_config(const struct machine_config *c, struct error *err)
 	return 0;
 }
 
-/* When there is something to be seen and to be typed into. */
-static int show(struct machine *m, struct error *err)
-{
-	const struct machine_config *c = &m->config;
-	int rc = c->keyboard ? display_set_keyboard(m->display, c->keyboard, err) : 0;
-
-	for (unsigned n = 0; !rc && n < c->display_count; n++) {
-		rc = display_show(m->display, c->displays[n], err);
-		if (rc)
-			error_prefix(err, "display '%.128s'", c->displays[n]);
-	}
-	return rc;
-}
-
 int machine_create(struct machine **machine, const struct machine_config *config, struct error *err)
 {
 	struct error ignored = { 0 };
@@ -241,8 +227,6 @@ int machine_create(struct machine **machine, const struct machine_config *config
 		bus_reset(m->bus);
 		rc = machine_boot(m, err);
 	}
-	if (!rc)
-		rc = show(m, err);
 	if (rc) {
 		machine_destroy(m);
 		return rc;

@@ -3,6 +3,19 @@
  */
 #include "machine/private.h"
 
+static int open_displays(struct machine *m, struct error *err)
+{
+	const struct machine_config *c = &m->config;
+	int rc = c->keyboard ? display_set_keyboard(m->display, c->keyboard, err) : 0;
+
+	for (unsigned n = 0; !rc && n < c->display_count; n++) {
+		rc = display_show(m->display, c->displays[n], err);
+		if (rc)
+			error_prefix(err, "--display %.128s", c->displays[n]);
+	}
+	return rc;
+}
+
 int views_open(struct machine *m, struct error *err)
 {
 	for (unsigned n = 0; n < m->config.screenshot_count; n++) {
@@ -10,7 +23,7 @@ int views_open(struct machine *m, struct error *err)
 		if (!m->screenshots[n])
 			return -err->code;
 	}
-	return 0;
+	return open_displays(m, err);
 }
 
 void views_end(struct machine *m)

@@ -137,8 +137,10 @@ static void keep(struct session *s, const char *bytes, size_t n)
 	}
 	memcpy(s->text + s->size, bytes, n);
 	s->size += n;
-	if (s->log)
+	if (s->log) {
 		fwrite(bytes, 1, n, s->log);
+		fflush(s->log); /* others may wait for it there */
+	}
 }
 
 /* Reads what is there, waiting at most until `until`. False at the end of the output. */
