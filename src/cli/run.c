@@ -359,7 +359,8 @@ static int print_device_help(const struct run_arguments *run)
 static int add_vga(struct run_arguments *run, struct error *err)
 {
 	bool wanted = run->vga == VGA_STD ||
-		      (run->vga == VGA_DEFAULT && (run->config.firmware || run->config.screenshot_count || run->config.display_count));
+		      (run->vga == VGA_DEFAULT &&
+		       (run->config.firmware || run->config.screenshot_count || run->config.display_count));
 
 	if (!wanted || machine_asks_for(&run->config, &vga_type))
 		return 0;

@@ -69,10 +69,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct event_loop *loop = event_loop_create(NULL);
 	struct display *display = display_create(loop, NULL);
 	struct screen *screen = NULL;
-	struct input keys = { .kind = INPUT_KEYS, .ops = &input_ops }, mouse = { .kind = INPUT_RELATIVE, .ops = &input_ops };
+	struct input keys = { .kind = INPUT_KEYS, .ops = &input_ops },
+		     mouse = { .kind = INPUT_RELATIVE, .ops = &input_ops };
 	struct input tablet = { .kind = INPUT_ABSOLUTE, .ops = &input_ops };
 	uint8_t flags = size ? data[0] : 0, seed = size > 1 ? data[1] : 0;
-	struct rfb *rfb = rfb_create(display, &(struct rfb_options){ .password = flags & 1 ? "x" : NULL, .readonly = flags & 2 });
+	struct rfb *rfb =
+		rfb_create(display, &(struct rfb_options){ .password = flags & 1 ? "x" : NULL, .readonly = flags & 2 });
 	struct web *web = flags & 4 ? web_create("t") : NULL;
 	struct bytes answers = { 0 };
 	int rc = 0;
@@ -88,7 +90,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (size_t at = 2; !rc && at < size;) {
 		size_t piece = MIN(size - at, 1u + seed % 61u);
 
-		rc = web ? web_receive(web, data + at, piece, &answers, receive, rfb) : rfb_receive(rfb, data + at, piece);
+		rc = web ? web_receive(web, data + at, piece, &answers, receive, rfb)
+			 : rfb_receive(rfb, data + at, piece);
 		at += piece;
 		seed = (uint8_t)(seed * 5 + 1);
 		if (seed % 4 == 0 && screen) {

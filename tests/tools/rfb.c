@@ -86,7 +86,9 @@ static unsigned take_number(unsigned bytes)
 
 static void request(void)
 {
-	put((const uint8_t[]){ 3, 1, 0, 0, 0, 0, (uint8_t)(width >> 8), (uint8_t)width, (uint8_t)(height >> 8), (uint8_t)height }, 10);
+	put((const uint8_t[]){ 3, 1, 0, 0, 0, 0, (uint8_t)(width >> 8), (uint8_t)width, (uint8_t)(height >> 8),
+			       (uint8_t)height },
+	    10);
 }
 
 /* One update, of which only the lamps matter. */
@@ -170,7 +172,8 @@ static void point(uint8_t buttons, int x, int y)
 {
 	uint16_t at_x = (uint16_t)(0x7fff + x), at_y = (uint16_t)(0x7fff + y);
 
-	put((const uint8_t[]){ 5, buttons, (uint8_t)(at_x >> 8), (uint8_t)at_x, (uint8_t)(at_y >> 8), (uint8_t)at_y }, 6);
+	put((const uint8_t[]){ 5, buttons, (uint8_t)(at_x >> 8), (uint8_t)at_x, (uint8_t)(at_y >> 8), (uint8_t)at_y },
+	    6);
 }
 
 static void wait_for_lamps(unsigned wanted)
@@ -179,7 +182,10 @@ static void wait_for_lamps(unsigned wanted)
 		take_update();
 }
 
-static int compare(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int compare(const void *a, const void *b)
+{
+	return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
 
 static void lamp_times(unsigned count)
 {
