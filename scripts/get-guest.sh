@@ -124,7 +124,7 @@ unpack() {
 
 # Drivers that guests load by modprobe; what they need comes along.
 modules='virtio_pci virtio_mmio virtio-rng virtio_blk virtio_net virtio_console virtio_balloon virtio_pmem virtio_scsi virtiofs
-	vmw_vsock_virtio_transport virtio_input evdev psmouse nd_pmem sd_mod sr_mod isofs crc32c_generic ext4 xfs btrfs 9p 9pnet_virtio
+	vmw_vsock_virtio_transport nd_pmem sd_mod sr_mod isofs crc32c_generic ext4 xfs btrfs 9p 9pnet_virtio
 	ata_piix ata_generic pata_legacy ahci nvme floppy bochs'
 
 # pack_modules ROOT: ROOT/modules.cpio of the modules in ROOT/lib/modules, and of no others.
