@@ -3,7 +3,7 @@
 # namespaces may be made.
 #
 #   get-debian.sh          makes $DOPPEL_CACHE/debian, when not there yet:
-#       root.qcow2              its disk, one ext4 file system; who boots it does so through an overlay
+#       root.qcow2              its disk, one ext4 file system, with GRUB; who boots it does so through an overlay
 #       vmlinuz, initrd.img     its kernel, and Debian's own initial RAM disk with the drivers for that disk
 #       key, key.pub            opens root's account over ssh
 #       ssh_config              for ssh -F and scp -F: the name `debian' is that account, on the host's port 2222
@@ -96,7 +96,12 @@ as_root sh -euc 'cd "$1"
 	cp root/boot/initrd.img-* out/initrd.img
 	dpkg-query --admindir=root/var/lib/dpkg -W >out/packages
 	sed "s/^/debian /" root/etc/ssh/ssh_host_ed25519_key.pub >out/known_hosts
-	mke2fs -q -t ext4 -L debian -E lazy_itable_init=0,lazy_journal_init=0 -d root root.raw 8G' sh "$work"
+	mkdir -p root/boot/grub
+	for kernel in root/boot/vmlinuz-*; do
+		printf "serial\nterminal_input serial\nterminal_output serial\nset timeout=1\nmenuentry Debian {\n\tlinux %s %s\n\tinitrd %s\n}\n" \
+			"${kernel#root}" "root=/dev/vda console=ttyS0" "/boot/initrd.img-${kernel#root/boot/vmlinuz-}"
+	done >root/boot/grub/grub.cfg
+	"$2" -w root.raw 8192 root -L debian' sh "$work" "$here/make-disk.sh"
 "${DOPPEL:-doppel}" image convert --quiet -f raw -O qcow2 "$work/root.raw" "$work/out/root.qcow2"
 chmod 755 "$work/out"
 mv -T "$work/out" "$cache/debian"

@@ -127,7 +127,9 @@ static void pc_create(struct pc *pc)
 	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
 		 piix_type.create(bus, NULL, NULL) || pit_type.create(bus, NULL, NULL) || rtc_create(bus, 1, NULL) ||
 		 kbc_type.create(bus, NULL, NULL) || uart_create(bus, 0, &pc->serial, NULL) ||
-		 uart_create(bus, 2, NULL, NULL) || debug_exit_type.create(bus, NULL, NULL) ||
+		 uart_create(bus, 2, NULL, NULL) ||
+		 !device_plug(bus, NULL, &(struct device_request){ .spec = "fw-cfg,once=n" }, NULL) ||
+		 debug_exit_type.create(bus, NULL, NULL) ||
 		 (pc->input.size & 1 ? testdev_type.create(bus, NULL, NULL)
 				     : debug_console_type.create(bus, &nowhere, NULL));
 	if (failed)
@@ -150,9 +152,25 @@ static void access_port(struct pc *pc, bool write)
 	static const struct {
 		uint16_t start, size;
 	} places[] = {
-		{ 0x20, 2 },	      { 0xa0, 2 },	     { 0x4d0, 2 }, { 0x40, 4 },	 { 0x61, 1 },  { 0x70, 2 },
-		{ 0x60, 1 },	      { 0x64, 1 },	     { 0x92, 1 },  { 0x3f8, 8 }, { 0x3e8, 8 }, { 0xcf8, 8 },
-		{ ACPI_PM_BASE, 16 }, { ACPI_GPE0_BASE, 4 }, { 0xf4, 4 },  { 0xe9, 1 },	 { 0xe0, 12 }, { 0x2000, 24 },
+		{ 0x20, 2 },
+		{ 0xa0, 2 },
+		{ 0x4d0, 2 },
+		{ 0x40, 4 },
+		{ 0x61, 1 },
+		{ 0x70, 2 },
+		{ 0x60, 1 },
+		{ 0x64, 1 },
+		{ 0x92, 1 },
+		{ 0x3f8, 8 },
+		{ 0x3e8, 8 },
+		{ 0xcf8, 8 },
+		{ ACPI_PM_BASE, 16 },
+		{ ACPI_GPE0_BASE, 4 },
+		{ 0xf4, 4 },
+		{ 0xe9, 1 },
+		{ 0xe0, 12 },
+		{ 0x2000, 24 },
+		{ FW_CFG_PORT, FW_CFG_PORTS },
 	};
 	unsigned place = (unsigned)take(pc, 1);
 	struct bus_access access = { .space = BUS_PIO, .size = (uint8_t)(1 << take(pc, 1) % 3), .write = write };
@@ -328,6 +346,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		act(&pc, (unsigned)take(&pc, 1));
 	/* Whatever was left running is bounded. */
 	run_timers(&pc, clock_now(pc.clock) + MAX_STEP);
+	devices_unplug(pc.bus);
 	bus_destroy(pc.bus);
 	if (clock_next_deadline(pc.clock) != VTIME_NEVER)
 		abort(); /* somebody left a timer behind */

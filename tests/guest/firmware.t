@@ -30,7 +30,7 @@ refused() {
 }
 
 post() {
-	"$expect" -t 60 wait 'SeaBIOS' wait 'Found 2 cpu(s)' wait 'ACPI' wait 'No bootable device' signal 15 exit 143 -- \
+	"$expect" -t 60 wait 'SeaBIOS' wait 'Found 2 cpu(s)' wait 'Copying SMBIOS' wait 'No bootable device' signal 15 exit 143 -- \
 		"$doppel" run --serial null --debug-console stdio --firmware "$@" </dev/null
 }
 
