@@ -15,6 +15,7 @@ static const struct rom_name {
 	const char *name, *path, *package;
 } rom_names[] = {
 	{ "bios", "/usr/share/seabios/bios-256k.bin", "seabios" },
+	{ "uefi", "/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf" },
 };
 
 const char *rom_name(unsigned n) { return n < ARRAY_SIZE(rom_names) ? rom_names[n].name : NULL; }

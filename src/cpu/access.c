@@ -93,8 +93,12 @@ static struct target enter(struct vcpu *v, uint64_t lin, const struct page_walk 
 {
 	const struct mem_region *region = mem_find(v->mem, walk->page);
 
-	if (unlikely(access == ACCESS_WRITE && region && !region->writable && region->write_host))
-		return write_behind(region, walk, lin & ~PAGE_MASK);
+	if (unlikely(access == ACCESS_WRITE && region && !region->writable)) {
+		if (region->write_host)
+			return write_behind(region, walk, lin & ~PAGE_MASK);
+		if (region->write_bus)
+			return (struct target){ .gpa = gpa(walk->page.v | (lin & ~PAGE_MASK)) };
+	}
 	return enter_tlb(v, lin, walk, view);
 }
 

@@ -73,6 +73,7 @@ struct device_type {
 	_(coprocessor)                                                                                                 \
 	_(fw_cfg)                                                                                                      \
 	_(fw_cfg_file)                                                                                                 \
+	_(pflash)                                                                                                      \
 	_(uart)                                                                                                        \
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \

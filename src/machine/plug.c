@@ -49,6 +49,8 @@ static bool comes_by_itself(const struct machine_config *config, const struct de
 {
 	if (type == &fw_cfg_type)
 		return config->firmware || machine_asks_for(config, &fw_cfg_file_type);
+	if (type == &pflash_type)
+		return config->firmware && !strcmp(config->firmware, "uefi");
 	return type->in_every_pc;
 }
 

@@ -298,6 +298,7 @@ static struct mem_region region_between(const struct guest_mem *mem, uint64_t st
 		region.write_pages = &mem->pages[write->memory->first + (offset >> PAGE_SHIFT)];
 	}
 	region.writable = region.host && region.host == region.write_host;
+	region.write_bus = region.host && !write;
 	return region;
 }
 
@@ -306,7 +307,7 @@ static bool goes_on(const uint8_t *a, const uint8_t *b, uint64_t size) { return 
 /* Is b behind a, and more of the same? */
 static bool continues(const struct mem_region *a, const struct mem_region *b)
 {
-	return b->start == a->start + a->size && goes_on(a->host, b->host, a->size) &&
+	return b->start == a->start + a->size && a->write_bus == b->write_bus && goes_on(a->host, b->host, a->size) &&
 	       goes_on(a->write_host, b->write_host, a->size) &&
 	       (!a->pages || b->pages == a->pages + (a->size >> PAGE_SHIFT)) &&
 	       (!a->write_pages || b->write_pages == a->write_pages + (a->size >> PAGE_SHIFT));

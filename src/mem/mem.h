@@ -136,7 +136,8 @@ struct mem_region {
 	uint8_t *host;		/* what is read; NULL: the bus answers */
 	struct mem_page *pages; /* one a page */
 	bool writable;		/* writes go to the same pages */
-	uint8_t *write_host;	/* where writes go; NULL: they are dropped, or the bus's where reads are */
+	uint8_t *write_host;	/* where writes go; NULL: they are dropped, or the bus's where reads are, or: */
+	bool write_bus;		/* memory is read, but writes are the bus's: no layer takes them */
 	struct mem_page *write_pages;
 };
 

@@ -157,6 +157,7 @@ static int piix3_create(struct bus *bus, struct error *err)
 #define PMREGMISC 0x80 /* bit 0: they are enabled */
 #define PM_SIZE	  64
 #define GPE0_SIZE 4
+#define APM_PORTS 0xb2
 
 /* Offsets from PMBA */
 enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
@@ -181,7 +182,8 @@ enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
 	_(T, uint16_t, gpe_enable, 1, 5, 0, 0xffff)                                                                    \
 	_(T, uint64_t, timer_seen, 1, 6, 0, UINT64_MAX) /* vtime to which TMR_STS is up to date */                     \
 	_(T, uint64_t, timer_at, 1, 7, VTIME_NEVER, UINT64_MAX)                                                        \
-	_(T, bool, mapped, 1, 8, 0, 1) /* the registers are where PMBA says */
+	_(T, bool, mapped, 1, 8, 0, 1) /* the registers are where PMBA says */                                         \
+	_(T, uint8_t, apm, 2, 9, 0, 0xff) /* control and status of power management by SMIs, which nobody takes */
 #define PM_RECORD(_, T) PCI_CONFIG_STATE(_, T) PM_STATE(_, T)
 
 /* Where the registers are is under pci_lock; what is in them under the device's own. */
@@ -190,7 +192,7 @@ struct piix4_pm {
 	STATE_FIELDS(PM_STATE)
 	struct irq_line sci;
 	struct timer timer;
-	struct bus_range registers, gpe0;
+	struct bus_range registers, gpe0, apm_ports;
 };
 
 static uint64_t timer_ticks(vtime_t t) { return (uint64_t)((unsigned __int128)t * ACPI_PM_TIMER_HZ / 1000000000); }
@@ -308,6 +310,18 @@ static void gpe_write(struct device *device, uint64_t offset, unsigned size, uin
 	update_sci(pm);
 }
 
+static uint64_t apm_read(struct device *device, uint64_t offset, unsigned size)
+{
+	(void)size;
+	return ((struct piix4_pm *)device)->apm[offset];
+}
+
+static void apm_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	(void)size;
+	((struct piix4_pm *)device)->apm[offset] = (uint8_t)value;
+}
+
 static const struct device_ops pm_ops;
 
 void piix_power_button(struct bus *bus)
@@ -392,6 +406,7 @@ static void pm_destroy(struct device *device)
 	timer_disarm(&pm->timer);
 	bus_unmap(device->bus, BUS_PIO, &pm->registers);
 	bus_unmap(device->bus, BUS_PIO, &pm->gpe0);
+	bus_unmap(device->bus, BUS_PIO, &pm->apm_ports);
 	irq_line_free(&pm->sci);
 	pci_remove(&pm->pci);
 	free(pm);
@@ -456,9 +471,14 @@ static int pm_create(struct bus *bus, struct error *err)
 				       .device = &pci->device,
 				       .read = gpe_read,
 				       .write = gpe_write };
+	pm->apm_ports = (struct bus_range){
+		.start = APM_PORTS, .size = 2, .sizes = 1, .device = &pci->device, .read = apm_read, .write = apm_write
+	};
 	result = pci_add(bus, pci, PIIX_SLOT, 3, err);
 	if (!result)
 		result = bus_map(bus, BUS_PIO, &pm->gpe0, err);
+	if (!result)
+		result = bus_map(bus, BUS_PIO, &pm->apm_ports, err);
 	if (result)
 		return result;
 	pm_reset(&pci->device);
