@@ -148,7 +148,8 @@ struct bus {
 	struct bus_work a20;	 /* the machine's */
 	struct bus_work remap;	 /* mem_commit(): bus_remap() */
 	const char *name;	 /* the machine's; "": it has none */
-	bool firmware;		 /* one starts the machine: what it is to boot from is where firmware looks */
+	/* One starts the machine: what it is to boot from is where firmware looks, and chipset registers are as after power-on. Before devices are created. */
+	bool firmware;
 	struct display *display; /* the host's side of screens and keys, for devices; NULL: there is none */
 	struct list devices;
 	struct guest_mem *mem;

@@ -157,7 +157,7 @@ static int create_guest_side(struct machine *m, struct error *err)
 	if (m->config.name)
 		m->bus->name = m->config.name;
 	m->bus->display = m->display;
-	m->bus->firmware = m->config.firmware;
+	m->bus->firmware = m->config.firmware != NULL;
 	m->bus->reinject = !m->virtual_time;
 	m->bus->request = machine_bus_request;
 	m->bus->hold = pause_hold;

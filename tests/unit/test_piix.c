@@ -165,6 +165,36 @@ static void registers_move_with_their_base(void **state)
 	assert_int_equal(inw(b, 0x604), 1);
 }
 
+static void apm_ports(void **state)
+{
+	struct board *b = *state;
+
+	outb(b, 0xb2, 0x12);
+	outb(b, 0xb3, 0x34);
+	assert_int_equal(inb(b, 0xb2), 0x12);
+	assert_int_equal(inb(b, 0xb3), 0x34);
+	bus_reset(b->bus);
+	assert_int_equal(inb(b, 0xb2), 0);
+}
+
+/* A firmware that finds the registers enabled takes it that somebody has put them where they are to be. */
+static void a_firmware_places_them(void **state)
+{
+	struct board *b = board_create(1);
+
+	(void)state;
+	b->bus->firmware = true;
+	assert_int_equal(pci_bus_create(b->bus, NULL), 0);
+	assert_int_equal(piix_type.create(b->bus, NULL, NULL), 0);
+	assert_int_equal(piix_pm_base(b->bus), 0);
+	assert_int_equal(inw(b, 0x604), 0xffff);
+	board_config_write(b, PM, 0x40, 4, 0xb000);
+	board_config_write(b, PM, 0x80, 1, 1);
+	assert_int_equal(piix_pm_base(b->bus), 0xb000);
+	assert_int_equal(inw(b, 0xb004), 1);
+	board_destroy(b);
+}
+
 static void keyboard_controller(void **state)
 {
 	struct board *b = *state;
@@ -197,9 +227,17 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, board_teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(identification), TEST(pirq_registers_route),	    TEST(power_off),
-		TEST(reset_requests), TEST(power_button_is_an_sci),	    TEST(timer_counts_and_overflows),
-		TEST(gpe_block),      TEST(registers_move_with_their_base), TEST(keyboard_controller),
+		TEST(identification),
+		TEST(pirq_registers_route),
+		TEST(power_off),
+		TEST(reset_requests),
+		TEST(power_button_is_an_sci),
+		TEST(timer_counts_and_overflows),
+		TEST(gpe_block),
+		TEST(registers_move_with_their_base),
+		TEST(keyboard_controller),
+		TEST(apm_ports),
+		cmocka_unit_test(a_firmware_places_them),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -203,8 +203,8 @@ static int check_size(const char *name, uint64_t size, struct error *err)
 {
 	if (size && size <= SIZE_MOST && size % BLOCK == 0)
 		return 0;
-	return error_set(err, EINVAL, "'%s' has %" PRIu64 " bytes; expected a multiple of %u, at most %u MiB", name, size,
-			 BLOCK, SIZE_MOST >> 20);
+	return error_set(err, EINVAL, "'%s' has %" PRIu64 " bytes; expected a multiple of %u, at most %u MiB", name,
+			 size, BLOCK, SIZE_MOST >> 20);
 }
 
 static int create_of_file(struct pflash *p, const struct pflash_options *o, struct error *err)
@@ -217,8 +217,8 @@ static int create_of_file(struct pflash *p, const struct pflash_options *o, stru
 	rc = fstat(fd, &status) ? error_set_errno(err, errno, "'%s'", o->file)
 				: check_size(o->file, (uint64_t)status.st_size, err);
 	if (!rc) {
-		p->memory = memory_create_of(p->device.bus->mem, MEMORY_KIND_FILE, "pflash", fd, (uint64_t)status.st_size,
-					     err);
+		p->memory = memory_create_of(p->device.bus->mem, MEMORY_KIND_FILE, "pflash", fd,
+					     (uint64_t)status.st_size, err);
 		rc = p->memory ? 0 : -err->code;
 	}
 	if (rc)
@@ -286,11 +286,9 @@ static int place(struct pflash *p, struct error *err)
 	if (start < MEM_LOW_TOP + size)
 		return error_set(err, EINVAL, "pflash: there is no firmware in whose front it could be");
 	start -= size;
-	p->layer = (struct mem_layer){ .memory = p->memory,
-				       .start = start,
-				       .size = size,
-				       .priority = MEM_PRIORITY_ROM,
-				       .reads = true };
+	p->layer = (struct mem_layer){
+		.memory = p->memory, .start = start, .size = size, .priority = MEM_PRIORITY_ROM, .reads = true
+	};
 	rc = mem_layer_add(bus->mem, &p->layer, err);
 	if (rc)
 		return rc;

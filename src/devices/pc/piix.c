@@ -1,7 +1,7 @@
 /*
  * The south bridge: PIIX3 ISA bridge at 00:01.0 (Intel 82371SB data sheet, 290550) with PIRQ routing and the reset control
  * register, and the PIIX4's power management function at 00:01.3 (82371AB, 290562), which is ACPI's fixed hardware (ACPI 6.5,
- * 4.8). Kernels are booted directly: what a firmware programs in these is done at reset.
+ * 4.8). What a firmware programs in these is done at reset where a kernel is started without one.
  */
 #include "devices/devices.h"
 
@@ -182,7 +182,7 @@ enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
 	_(T, uint16_t, gpe_enable, 1, 5, 0, 0xffff)                                                                    \
 	_(T, uint64_t, timer_seen, 1, 6, 0, UINT64_MAX) /* vtime to which TMR_STS is up to date */                     \
 	_(T, uint64_t, timer_at, 1, 7, VTIME_NEVER, UINT64_MAX)                                                        \
-	_(T, bool, mapped, 1, 8, 0, 1) /* the registers are where PMBA says */                                         \
+	_(T, bool, mapped, 1, 8, 0, 1)	  /* the registers are where PMBA says */                                      \
 	_(T, uint8_t, apm, 2, 9, 0, 0xff) /* control and status of power management by SMIs, which nobody takes */
 #define PM_RECORD(_, T) PCI_CONFIG_STATE(_, T) PM_STATE(_, T)
 
@@ -451,11 +451,11 @@ static int pm_create(struct bus *bus, struct error *err)
 	pci_init_config(pci, 0x8086, 0x7113, 0x06800003, 0, 0, 1);
 	pci->config[0x3c] = ACPI_SCI_IRQ;
 	store_le16(&pci->config[0x06], 0x0280);
-	store_le32(&pci->config[PMBA], ACPI_PM_BASE | 1);
+	store_le32(&pci->config[PMBA], bus->firmware ? 1 : ACPI_PM_BASE | 1);
 	store_le16(&pci->config_mask[PMBA], 0xffc0);
 	/* Firmware takes it for a sign that somebody has set up SMM, and leaves alone what is not there. */
 	store_le32(&pci->config[DEVACTB], BIT(25));
-	pci->config[PMREGMISC] = 1;
+	pci->config[PMREGMISC] = !bus->firmware;
 	pci->config_mask[PMREGMISC] = 1;
 	pci->config_written = pm_config_written;
 	pm->sci = irq_isa_line(&pm->pci.device, ACPI_SCI_IRQ);
