@@ -278,7 +278,7 @@ const struct cli_option run_options[] = {
 	{ "--module", "FILE[,ARGS]", "module of a multiboot kernel, and the string for it; again for more", set_module,
 	  NULL, true },
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
-	{ "--firmware", "FILE", "instead of a kernel: bios (the default with a disk), or a ROM", set_firmware,
+	{ "--firmware", "FILE", "instead of a kernel: bios (the default with a disk), uefi, or a ROM", set_firmware,
 	  machine_firmware_name, true },
 	{ "--name", "NAME", "the machine's name: its network cards' addresses follow it", set_name, NULL, false },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
