@@ -12,9 +12,20 @@
 
 static const char *check_link(const struct bt_cpu *bt, const struct bt_link *l)
 {
-	uint32_t leads = l->rel32 + 4 + load_le32(bt->cache.write + l->rel32);
-	const struct bt_block *to = bt_record(bt, l->to);
+	uint32_t end = l->rel32 + 4u, leads = end + load_le32(bt->cache.write + l->rel32);
+	const struct bt_block *to = bt_record(bt, l->to), *from = bt_record(bt, l->from);
+	uint16_t opcode;
 
+	if (!l->rel32)
+		return l->to ? "an exit that looks up is linked" : NULL;
+	opcode = load_le16(bt->cache.write + l->rel32 - 2);
+	if (l->last != (end == from->code + from->code_size && !l->conditional))
+		return "which exit ends a block is not known";
+	/* MOV to R11 where nothing has to be jumped over; a kick may have come while it was written */
+	if (l->last && opcode == 0xbb41)
+		leads = end;
+	else if (l->conditional ? (opcode & 0xf0ff) != 0x800f : opcode != 0xe940)
+		return "an exit is no jump";
 	if (leads == l->stub)
 		return NULL;
 	if (!to || to->dead)
@@ -47,7 +58,7 @@ static const char *check_jump_table(struct bt_cpu *bt, const struct jump_table *
 		if (bt_jump_index(-t->to[n].nkey) != n)
 			continue; /* never found */
 		b = bt_block_at(bt, t->to[n].code);
-		if (!b || bt_exec(bt, b) != t->to[n].code || b != bt_record(bt, t->block[n]))
+		if (!b || bt_exec_at(bt, bt_entry(b)) != t->to[n].code || b != bt_record(bt, t->block[n]))
 			return "a jump table leads to what is no block";
 		if (b->key & BT_KEY_ANYWHERE ? b->rip != (-t->to[n].nkey & ~PAGE_MASK)
 					     : b->dead || b->rip != -t->to[n].nkey)

@@ -29,6 +29,7 @@ pages that are no RAM are mapped;window_fill.c;s/c.mappable &= c.frame - ram->st
 changed code runs on;code.c;/^uint64_t bt_invalidate_bytes/,/^}/s/bt_invalidate_block(v, b);/(void)v;/
 windows are not compared after a flush;window_check.c;/^bool window_validate(/,/^}/s/^{/{ if (all || !all) return true;/
 32-bit code may use the page before 4 GiB;window_space.c;s/window->narrow = true;/;/
+a jump that is none stays none;link.c;s/code_offset == next ? OPCODE_NOTHING : OPCODE_JUMP/OPCODE_NOTHING/
 signals go on where RSP points;signal.c;s/(int)SS_AUTODISARM/0/
 END
 )

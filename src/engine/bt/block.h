@@ -53,13 +53,19 @@ typedef uint32_t bt_ref;
 #define BT_REF_UNIT 8u
 
 struct bt_link {
-	uint64_t target;	 /* as bt_block.rip */
-	bt_ref from, to;	 /* blocks; to: while linked */
-	bt_ref next, previous;	 /* links to the same block */
-	uint32_t rel32;		 /* code offset of the jump's distance */
+	uint64_t target;       /* as bt_block.rip */
+	bt_ref from, to;       /* blocks; to: while linked */
+	bt_ref next, previous; /* links to the same block */
+	uint32_t
+		rel32 : 30; /* code offset of the jump's distance; 0: there is no jump, the stub, a look-up, is where it would be */
+	uint32_t conditional : 1; /* the jump is a Jcc */
+	uint32_t
+		last : 1; /* the jump, of BT_LINK_JUMP bytes, ends the block's code: it goes when `to` comes right behind */
 	uint32_t stub : 31;	 /* code offset to which it jumps when not linked */
 	uint32_t other_page : 1; /* rests on more than the translation of its own page, or may do */
 };
+#define BT_LINK_JUMP 6
+#define BT_REL32_MAX (BIT(30) - 1)
 
 struct bt_insn {
 	uint64_t host : 16;  /* offset of its host code from the block's */
@@ -83,6 +89,7 @@ struct bt_block {
 	uint32_t code_limit; /* see bt_code_limit() */
 	uint32_t index;
 	uint32_t code;	  /* offset in the cache */
+	uint32_t cold;	  /* of what seldom runs; it ends where that of the block before begins */
 	bt_ref page_next; /* blocks of the same physical page */
 	bt_ref home;	  /* struct code_page of its first byte */
 	bt_ref home_next; /* of the blocks of that */

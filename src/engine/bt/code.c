@@ -107,7 +107,7 @@ void bt_jump_insert(struct vcpu *v, struct jump_table *t, uint64_t rip, struct b
 {
 	unsigned n = bt_jump_index(rip);
 
-	t->to[n] = (struct jump_target){ .nkey = -rip, .code = bt_exec(bt_of(v), b) };
+	t->to[n] = (struct jump_target){ .nkey = -rip, .code = bt_exec_at(bt_of(v), bt_entry(b)) };
 	t->block[n] = bt_ref_of(bt_of(v), b);
 	if (t->inserted < BT_JUMP_NOTED)
 		t->noted[t->inserted] = (uint16_t)n;
@@ -139,7 +139,7 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 
 	/* It may have many entries; who follows one comes to C. */
 	if (b->key & BT_KEY_ANYWHERE) {
-		uint8_t *code = bt->cache.write + b->code;
+		uint8_t *code = bt->cache.write + bt_entry(b);
 
 		code[0] = 0xe9;
 		store_le32(code + 1, (uint32_t)(bt->cache.write - (code + 5)));
@@ -333,21 +333,22 @@ uint64_t bt_invalidate_bytes(struct vcpu *v, uint64_t gpa, size_t len, bool *hit
 struct bt_block *bt_block_at(struct bt_cpu *bt, uint64_t exec)
 {
 	uint64_t offset = exec - (uint64_t)(uintptr_t)bt->cache.exec;
+	bool cold = offset >= bt->cold;
 	uint32_t low = 0, high = bt->block_count;
 	struct bt_block *b;
 
-	if (offset >= bt->code_used || !high)
+	if (offset >= (cold ? bt->code_size : bt->code_used) || !high)
 		return NULL;
 	while (high - low > 1) {
 		uint32_t middle = low + (high - low) / 2;
 
-		if (bt_block(bt, middle)->code <= offset)
+		if (cold ? bt_block(bt, middle - 1)->cold > offset : bt_block(bt, middle)->code <= offset)
 			low = middle;
 		else
 			high = middle;
 	}
 	b = bt_block(bt, low);
-	return offset - b->code < b->code_size ? b : NULL;
+	return cold || offset - b->code < b->code_size ? b : NULL;
 }
 
 /* Nothing is where a reference of 0 would lead. */
@@ -451,6 +452,7 @@ void bt_code_flush(struct vcpu *v)
 	memory_taken_back(bt->meta, bt->meta_size);
 	bt->meta_used = BT_META_START;
 	make_gone_stub(bt);
+	bt->cold = bt->code_size;
 	bt->block_count = 0;
 }
 

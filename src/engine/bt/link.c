@@ -32,9 +32,41 @@ static bool is_alive(const struct vcpu *v, uint64_t space)
 
 /* ---- links ---- */
 
+/*
+ * Two opcodes before the same four bytes: JMP (with a prefix that means nothing), and MOV to R11, which nobody reads there. So a kick's handler may
+ * come between any two stores here, to store its own.
+ */
+#define OPCODE_JUMP    0xe940
+#define OPCODE_NOTHING 0xbb41
+
 static void point(struct bt_cpu *bt, const struct bt_link *l, uint32_t code_offset)
 {
-	store_le32(bt->cache.write + l->rel32, code_offset - (l->rel32 + 4));
+	uint8_t *at = bt->cache.write + l->rel32;
+	uint32_t next = l->rel32 + 4u;
+
+	if (!l->rel32)
+		return;
+	store_le32(at, code_offset - next);
+	if (l->last)
+		store_le16(at - 2, code_offset == next ? OPCODE_NOTHING : OPCODE_JUMP);
+}
+
+static uint32_t entry_of(const struct bt_block *to) { return to->code + to->inner_entry; }
+
+/* A conditional jump to what comes right behind the block: the other way becomes the one that jumps. */
+static void turn_round(struct bt_cpu *bt, const struct bt_block *from, struct bt_link *l, const struct bt_block *to)
+{
+	struct bt_link *other = &bt_links(from)[l == bt_links(from)];
+	uint32_t rel32 = l->rel32;
+
+	if (!l->conditional || !other->last || entry_of(to) != from->code + from->code_size)
+		return;
+	bt->cache.write[rel32 - 1] ^= 1;
+	l->rel32 = other->rel32;
+	other->rel32 = rel32 & BT_REL32_MAX;
+	l->conditional = other->last = false;
+	l->last = other->conditional = true;
+	point(bt, other, other->to ? entry_of(bt_record(bt, other->to)) : other->stub);
 }
 
 static struct bt_block *from_of(const struct bt_cpu *bt, const struct bt_link *l) { return bt_record(bt, l->from); }
@@ -75,7 +107,8 @@ void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
 	to->incoming = bt_ref_of(bt, l);
 	if ((next = bt_record(bt, l->next)))
 		next->previous = to->incoming;
-	point(bt, l, to->code + to->inner_entry);
+	turn_round(bt, from, l, to);
+	point(bt, l, entry_of(to));
 	bt->stats.links++;
 }
 

@@ -86,10 +86,15 @@ static void trace_host(struct vcpu *v, const struct bt_block *b, uint32_t from, 
 
 static void trace_block(struct vcpu *v, const struct bt_block *b, const struct block *decoded)
 {
-	uint32_t end = b->link_count ? bt_links(b)[0].stub - b->code : b->code_size;
+	const struct bt_link *links = bt_links(b);
+	uint32_t end = b->code_size;
 	uint64_t base = v->s.rip - b->rip; /* not 0 for code that may be anywhere */
 	char name[TEXT_SIZE];
 
+	/* Look-ups come behind the instructions, the last exit's first. */
+	for (unsigned k = 0; k < b->link_count; k++)
+		if (links[k].stub < b->cold)
+			end = links[k].stub - b->code;
 	trace_lock(v->trace);
 	trace_emit(v->trace, TRACE_BLOCKS,
 		   "cpu %u: block %u, %s, physical %#llx, key %#x: %u instructions of %u bytes become %u bytes",
@@ -107,8 +112,9 @@ static void trace_block(struct vcpu *v, const struct bt_block *b, const struct b
 		trace_emit(v->trace, TRACE_BLOCKS, "    exit %u to %s%s", k,
 			   guest_code_name(v, base + l->target, name, sizeof(name)),
 			   l->other_page ? ", which rests on another page" : "");
-		trace_host(v, b, l->stub - b->code,
-			   k + 1 < b->link_count ? bt_links(b)[k + 1].stub - b->code : b->code_size);
+		if (l->stub < b->cold)
+			trace_host(v, b, l->stub - b->code,
+				   k && links[0].stub < b->cold ? links[0].stub - b->code : b->code_size);
 	}
 	trace_unlock(v->trace);
 }
@@ -211,7 +217,7 @@ void bt_stats_print(struct vcpu *v, FILE *out)
 #define _(field, what) print_count(out, what, s->field);
 	BT_COUNTERS(_)
 #undef _
-	print_count(out, "KiB of code now", bt->code_used >> 10);
+	print_count(out, "KiB of code now", (bt->code_used + bt->code_size - bt->cold) >> 10);
 	print_count(out, "KiB about blocks now", bt->meta_used >> 10);
 	fprintf(out, "  its host faults by cause\n");
 	for (unsigned n = 0; n < BT_FAULT_CAUSE_COUNT; n++)

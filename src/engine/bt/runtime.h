@@ -73,7 +73,8 @@ struct bt_cpu {
 	/* Bytes of translated code and about blocks: when either is used up, all is forgotten. */
 	size_t code_size, meta_size;
 	struct host_code cache;
-	size_t code_used;
+	size_t code_used; /* code grows up from the cache's start, */
+	size_t cold;	  /* what seldom runs down from its end, in the same order of blocks */
 	uint8_t *meta;
 	size_t meta_used;
 	struct block_slot *hash; /* by physical and linear address and key; grows with the blocks */
@@ -169,9 +170,15 @@ static inline struct bt_block *bt_block(const struct bt_cpu *bt, uint32_t index)
 	return bt_record(bt, bt->blocks[index]);
 }
 
-static inline uint64_t bt_exec(const struct bt_cpu *bt, const struct bt_block *b)
+static inline uint64_t bt_exec_at(const struct bt_cpu *bt, uint32_t offset)
 {
-	return (uint64_t)(uintptr_t)bt->cache.exec + b->code;
+	return (uint64_t)(uintptr_t)bt->cache.exec + offset;
+}
+static inline uint64_t bt_exec(const struct bt_cpu *bt, const struct bt_block *b) { return bt_exec_at(bt, b->code); }
+/* Where look-ups lead: before its code comes what notes bt_frame.code_base, or that is among what seldom runs. */
+static inline uint32_t bt_entry(const struct bt_block *b)
+{
+	return (b->key & BT_KEY_ANYWHERE) && !b->inner_entry ? b->cold : b->code;
 }
 /* Translated code is to be entered in b, at this offset from its code. */
 static inline void bt_resume_at(struct vcpu *v, struct bt_block *b, uint32_t offset)

@@ -25,35 +25,88 @@ static void note_lookup(struct translation *t, unsigned n, const uint8_t *restar
 	t->b->lookups[n].end = offset_of(t, t->e.at);
 }
 
-/* A direct way out, jumping to its stub, which is emitted later. */
+/* A direct way out, jumping to its stub, which is emitted later. Without a condition it has BT_LINK_JUMP bytes: see link.c. */
 static void add_link(struct translation *t, int cc, uint64_t target)
 {
+	const uint8_t prefix = 0x40;
 	struct bt_link *l = &bt_links(t->b)[t->b->link_count];
 	uint64_t from = bt_linear(t->v, t->b->rip), to = bt_linear(t->v, target);
 
 	t->b->link_count++;
-	*l = (struct bt_link){ .from = bt_ref_of(t->bt, t->b), .target = target };
+	*l = (struct bt_link){ .from = bt_ref_of(t->bt, t->b), .target = target, .conditional = cc >= 0 };
 	/* Near its end, an instruction may go on in the next page. */
 	l->other_page = ((to ^ from) & PAGE_MASK) || (to & ~PAGE_MASK) > PAGE_SIZE - 15;
+	if (cc < 0)
+		emit_bytes(&t->e, &prefix, 1);
 	if (emit_jump(&t->e, cc, t->e.at + t->e.to_exec))
-		l->rel32 = (uint32_t)(t->e.at - 4 - t->bt->cache.write);
+		l->rel32 = (uint32_t)(t->e.at - 4 - t->bt->cache.write) & BT_REL32_MAX;
 }
 
-static void emit_stubs(struct translation *t)
-{
-	for (unsigned k = 0; k < t->b->link_count && !t->e.full; k++) {
-		struct bt_link *l = &bt_links(t->b)[k];
+static bool looks_up(const struct translation *t, const struct bt_link *l) { return l->other_page && t->home->shared; }
 
-		l->stub = (uint32_t)(t->e.at - t->bt->cache.write) & INT32_MAX;
-		store_le32(t->bt->cache.write + l->rel32, l->stub - (l->rel32 + 4));
-		if (l->other_page && t->home->shared) {
-			note_lookup(t, k,
-				    emit_lookup_constant(&t->e, l->target,
-							 BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LOOKUP0 + k)));
+static uint32_t cache_offset(const struct translation *t) { return (uint32_t)(t->e.at - t->bt->cache.write); }
+
+static void begin_stub(struct translation *t, struct bt_link *l)
+{
+	l->stub = cache_offset(t) & INT32_MAX;
+	store_le32(t->bt->cache.write + l->rel32, l->stub - (l->rel32 + 4u));
+}
+
+/* Does the block's code, so far, end in the link's jump? */
+static bool ends_in(const struct translation *t, const struct bt_link *l)
+{
+	return !l->conditional && l->rel32 + 4u == cache_offset(t);
+}
+
+/* Ways out that look their target up are the end of the block's code. The last one needs no jump to there. */
+static void emit_link_lookups(struct translation *t)
+{
+	struct bt_link *links = bt_links(t->b);
+
+	for (unsigned k = t->b->link_count; k-- > 0 && !t->e.full;) {
+		uint32_t arg = BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LOOKUP0 + k);
+
+		if (!looks_up(t, &links[k]))
+			continue;
+		if (ends_in(t, &links[k])) {
+			t->e.at -= BT_LINK_JUMP;
+			links[k].rel32 = 0;
+			links[k].stub = cache_offset(t) & INT32_MAX;
 		} else {
+			begin_stub(t, &links[k]);
+		}
+		note_lookup(t, k, emit_lookup_constant(&t->e, links[k].target, arg));
+	}
+	for (unsigned k = 0; k < t->b->link_count && !t->e.full; k++)
+		links[k].last = ends_in(t, &links[k]);
+}
+
+/* At most, of a block's exit that is not linked; of where look-ups lead to a block that comes right behind another; all that seldom runs. */
+#define STUB_SIZE  14
+#define ENTRY_SIZE 21
+#define COLD_SIZE  (BT_MAX_LINKS * STUB_SIZE + ENTRY_SIZE)
+
+/* What seldom runs is at the other end of the cache. */
+static void emit_cold(struct translation *t, bool with_entry)
+{
+	struct bt_cpu *bt = t->bt;
+	struct bt_link *links = bt_links(t->b);
+	uint32_t size = with_entry ? ENTRY_SIZE : 0;
+
+	for (unsigned k = 0; k < t->b->link_count; k++)
+		size += looks_up(t, &links[k]) ? 0 : STUB_SIZE;
+	t->b->cold = (uint32_t)bt->cold - size;
+	t->e.at = bt->cache.write + t->b->cold;
+	t->e.end = bt->cache.write + bt->cold + EMIT_SLACK;
+	if (with_entry) { /* bt_entry() */
+		emit_note_code_base(&t->e, (unsigned)t->b->rip);
+		emit_jump(&t->e, -1, (void *)(uintptr_t)bt_exec(bt, t->b));
+	}
+	for (unsigned k = 0; k < t->b->link_count; k++)
+		if (!looks_up(t, &links[k])) {
+			begin_stub(t, &links[k]);
 			emit_leave(&t->e, BT_EXIT_ARG(t->b->index, t->n, BT_EXIT_LINK0 + k));
 		}
-	}
 }
 
 static void emit_way_to_c(struct translation *t, const struct insn *i)
@@ -137,7 +190,7 @@ static const uint8_t end_count16[] = { 0x44, 0x89, 0xd1 }; /* mov %r10d, %ecx */
 static void emit_counted16(struct translation *t, const struct insn *i, uint64_t target)
 {
 	static const uint8_t count_down[] = { 0x66, 0x8d, 0x49, 0xff }; /* lea -1(%rcx), %cx */
-	const uint8_t jump_len = 5, jcc_len = 2, back_len = sizeof(end_count16);
+	const uint8_t jump_len = BT_LINK_JUMP, jcc_len = 2, back_len = sizeof(end_count16);
 	bool jcxz = i->op == OP_JCXZ, plain = jcxz || i->op == OP_LOOP;
 	uint8_t jrcxz[2] = { 0xe3, (uint8_t)(back_len + (plain ? 0 : jcc_len) + jump_len) };
 
@@ -156,7 +209,7 @@ static void emit_counted16(struct translation *t, const struct insn *i, uint64_t
 /* JRCXZ and LOOP. Distances are those to what add_link() emits. */
 static void emit_counted(struct translation *t, const struct insn *i, uint64_t target)
 {
-	const uint8_t jump_len = 5, jcc_len = 2;
+	const uint8_t jump_len = BT_LINK_JUMP, jcc_len = 2;
 	uint8_t zero[3] = { 0x67, 0xe3 }, *jump = i->addrsize == 8 ? zero + 1 : zero;
 	size_t len = i->addrsize == 8 ? 2 : 3;
 
@@ -425,6 +478,18 @@ static void emit_charge(struct translation *t)
 	emit_store_state(&t->e, R10, budget);
 }
 
+/* Is this where the block that was translated last goes on? Then it comes right behind. */
+static bool is_behind(const struct bt_cpu *bt, const struct bt_block *b)
+{
+	const struct bt_block *last = bt->block_count ? bt_block(bt, bt->block_count - 1) : NULL;
+	const struct bt_link *links = last ? bt_links(last) : NULL;
+
+	if (!last || !last->link_count || !links[last->link_count - 1].last || last->dead || last->home != b->home ||
+	    last->key != b->key)
+		return false;
+	return links[last->link_count - 1].target == b->rip || (links[0].conditional && links[0].target == b->rip);
+}
+
 static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, const struct code_page *home)
 {
 	struct bt_cpu *bt = bt_of(v);
@@ -443,13 +508,13 @@ static struct bt_block *new_block(struct vcpu *v, const struct block *decoded, c
 		.key = bt_key(v),
 		.code_limit = bt_code_limit(v),
 		.index = bt->block_count,
-		.code = (uint32_t)bt->code_used,
 		.count = decoded->count,
 		.crosses = decoded->page[1] != NULL,
 		.home = bt_ref_of(bt, home),
 	};
 	if (b->key & BT_KEY_ANYWHERE)
 		b->rip &= ~PAGE_MASK;
+	b->code = (uint32_t)(is_behind(bt, b) ? bt->code_used : align_up(bt->code_used, 16));
 	if (b->crosses)
 		*bt_second(b) = (struct bt_second){ .gpa = decoded->gpa2 };
 	for (unsigned n = 0; n < 2; n++) {
@@ -476,13 +541,14 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	const struct block *decoded = interp_decode(v, bt_linear(v, bt_address(v)), bt->options.block, &hosts);
 	struct translation t = { .v = v, .bt = bt, .home = home };
 	uint8_t *base = bt->cache.write;
+	bool entry_is_cold;
 
 	t.b = new_block(v, decoded, home);
 	if (!t.b)
 		return NULL;
 	t.e = (struct emitter){
-		.at = base + bt->code_used,
-		.end = base + bt->code_size,
+		.at = base + t.b->code,
+		.end = base + bt->cold - 2 * COLD_SIZE,
 		.to_exec = bt->cache.exec - base,
 		.window_base = -1,
 		.tlb_lookup = bt->tlb_lookups[bt_is_code32(t.b->key)],
@@ -498,7 +564,8 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		.code_limit = t.b->code_limit,
 		.anywhere = t.b->key & BT_KEY_ANYWHERE,
 	};
-	if (t.e.anywhere)
+	entry_is_cold = t.e.anywhere && is_behind(bt, t.b);
+	if (t.e.anywhere && !entry_is_cold)
 		emit_note_code_base(&t.e, (unsigned)t.b->rip);
 	t.b->inner_entry = offset_of(&t, t.e.at);
 	if (bt->counting)
@@ -508,17 +575,21 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))
 		add_link(&t, -1, address_of(&t, t.b->rip + decoded->bytes));
 	t.n = decoded->count ? decoded->count - 1u : 0;
-	emit_stubs(&t);
+	emit_link_lookups(&t);
 	if (t.e.full)
 		return NULL;
 	t.b->code_size = offset_of(&t, t.e.at);
-	bt->code_used = align_up((uint64_t)(t.e.at - base), 16);
+	emit_cold(&t, entry_is_cold);
+	if (t.e.full)
+		return NULL;
+	bt->code_used = t.b->code + t.b->code_size;
+	bt->stats.code_bytes += t.b->code_size + bt->cold - t.b->cold;
+	bt->cold = t.b->cold;
 	bt_meta_trim(bt, &bt_links(t.b)[t.b->link_count]);
 	bt_insert(v, t.b);
 	bt->stats.translated++;
 	bt->stats.guest_insns += decoded->count;
 	bt->stats.guest_bytes += decoded->bytes;
-	bt->stats.code_bytes += t.b->code_size;
 	bt_report_block(v, t.b, decoded);
 	return t.b;
 }
