@@ -18,8 +18,10 @@
 #define ARRAY_SIZE(a)			(sizeof(a) / sizeof((a)[0]))
 #define printf_like(f, a)		__attribute__((format(printf, f, a)))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-#define MIN(a, b)			((a) < (b) ? (a) : (b))
-#define MAX(a, b)			((a) > (b) ? (a) : (b))
+#define DOPPEL_VERSION			"0.1"
+
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* ---- addresses: types that the compiler refuses to mix ---- */
 

@@ -55,7 +55,8 @@ const char *cli_cpu_word(unsigned n);
 /* One member of a JSON object, both strings, and what follows it. */
 void cli_json_member(const char *name, const char *value, const char *after);
 
-extern const struct cli_option run_options[], audit_options[], image_options[], doctor_options[];
+extern const struct cli_option run_options[], audit_options[], image_options[], doctor_options[], list_options[],
+	stop_options[], wait_options[];
 extern const char image_notes[];
 int image_operand(void *target, const char *word, struct error *);
 int run_operand(void *target, const char *word, struct error *err);
@@ -64,6 +65,14 @@ int command_run(int argc, char **argv);
 int command_audit(int argc, char **argv);
 int command_image(int argc, char **argv);
 int command_doctor(int argc, char **argv);
+int machine_operand(void *target, const char *word, struct error *);
+int qmp_operand(void *target, const char *word, struct error *);
+int command_list(int argc, char **argv);
+int command_info(int argc, char **argv);
+int command_simple(int argc, char **argv); /* pause, resume, reset */
+int command_stop(int argc, char **argv);
+int command_wait(int argc, char **argv);
+int command_qmp(int argc, char **argv);
 int command_help(int argc, char **argv);
 int command_version(int argc, char **argv);
 int command_completion(int argc, char **argv);

@@ -2,6 +2,7 @@
  * doppel run: options to a machine's configuration, then the machine.
  */
 #include "cli/cli.h"
+#include "control/control.h"
 #include "display/display.h"
 
 #include <ctype.h>
@@ -9,9 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define QMP_MOST 3
+
 /* What the options fill. */
 struct run_arguments {
 	struct machine_config config;
+	const char *qmp[QMP_MOST];
+	unsigned qmp_count;
 	const char *device_help; /* "help" or "NAME,help" */
 	bool disk_alone;	 /* one was named without an option */
 	enum { VGA_DEFAULT, VGA_STD, VGA_NONE } vga;
@@ -141,6 +146,16 @@ static int add_screenshot(void *target, const char *value, struct error *err)
 		return error_set(err, EINVAL, "at most %d can be asked for", MACHINE_MAX_SCREENSHOTS);
 	run->config.screenshots[run->config.screenshot_count++] = value;
 	return screenshot_check(value, err);
+}
+
+static int set_qmp(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (run->qmp_count == QMP_MOST)
+		return error_set(err, EINVAL, "there are at most %d such sockets", QMP_MOST);
+	run->qmp[run->qmp_count++] = value;
+	return 0;
 }
 
 static int set_device(void *target, const char *value, struct error *err)
@@ -280,7 +295,9 @@ const struct cli_option run_options[] = {
 	{ "--append", "STRING", "kernel command line", set_append, NULL, false },
 	{ "--firmware", "FILE", "instead of a kernel: bios (the default with a disk), uefi, or a ROM", set_firmware,
 	  machine_firmware_name, true },
-	{ "--name", "NAME", "the machine's name: its network cards' addresses follow it", set_name, NULL, false },
+	{ "--name", "NAME", "the machine's name: 'doppel list' shows it, and its network cards' addresses follow it",
+	  set_name, NULL, false },
+	{ "--qmp", "unix:PATH", "a socket that speaks QMP; again for more", set_qmp, NULL, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,
 	  NULL, false },
@@ -379,6 +396,7 @@ int command_run(int argc, char **argv)
 			    .ends_on_signals = true },
 	};
 	struct error err = { 0 };
+	struct control *control;
 	struct machine *machine;
 	int status = cli_parse(cli_find("run"), argc, argv, &run);
 	int rc;
@@ -406,7 +424,13 @@ int command_run(int argc, char **argv)
 	rc = machine_create(&machine, &run.config, &err);
 	if (rc)
 		return report(&run, &err, rc);
+	rc = control_create(&control, machine, run.qmp, run.qmp_count, &err);
+	if (rc) {
+		machine_destroy(machine);
+		return report(&run, &err, rc);
+	}
 	status = machine_run(machine);
+	control_destroy(control);
 	if (run.config.stats)
 		machine_print_stats(machine, stderr);
 	machine_destroy(machine);

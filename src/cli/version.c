@@ -3,8 +3,6 @@
  */
 #include "cli/cli.h"
 
-#define DOPPEL_VERSION "0.1"
-
 int command_version(int argc, char **argv)
 {
 	(void)argv;

@@ -22,6 +22,9 @@ uint64_t host_tsc_hz(void);
 /* Starts a thread called `name` (at most 15 characters), all signals blocked but those that report its own faults. */
 int host_thread_create(pthread_t *, const char *name, void *(*fn)(void *), void *arg, struct error *);
 
+/* The calling thread's number, as the kernel counts. */
+int host_thread_id(void);
+
 /* ---- locks ---- */
 
 /*

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 struct thread_start {
 	char name[16];
@@ -50,3 +52,5 @@ int host_thread_create(pthread_t *thread, const char *name, void *(*fn)(void *),
 	}
 	return 0;
 }
+
+int host_thread_id(void) { return (int)syscall(SYS_gettid); }

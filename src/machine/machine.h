@@ -99,6 +99,29 @@ int machine_run(struct machine *);
 /* Any thread. */
 void machine_quit(struct machine *);
 void machine_power_button(struct machine *);
+/* As by the button of a PC. */
+void machine_reset_button(struct machine *);
+/* From stop to go_on vCPUs and guest time stand still; the event loop's thread. True: it was otherwise. */
+bool machine_stop(struct machine *);
+bool machine_go_on(struct machine *);
+enum machine_status {
+	MACHINE_RUNNING,
+	MACHINE_PAUSED,	  /* by machine_stop() */
+	MACHINE_IO_ERROR, /* a disk waits for the host */
+};
+/* The event loop's thread. */
+enum machine_status machine_status(struct machine *);
+/* What happens to it, for one who listens; in the event loop's thread. */
+enum machine_event { MACHINE_STOPS, MACHINE_GOES_ON, MACHINE_RESETS, MACHINE_BUTTON, MACHINE_ENDS };
+/* by_guest: it wanted that itself; of resets and ends. */
+typedef void machine_listener(void *opaque, enum machine_event, bool by_guest);
+void machine_listen(struct machine *, machine_listener *, void *opaque);
+struct event_loop *machine_loop(struct machine *);
+/* The creator's; valid while the machine is. */
+const struct machine_config *machine_config(const struct machine *);
+/* ns of guest time; the thread of the CPU, as the host's kernel numbers it (0: it has not begun). Any thread. */
+uint64_t machine_time(const struct machine *);
+int machine_cpu_thread_id(const struct machine *, unsigned cpu);
 /*
  * While it runs or not, from any thread but a vCPU's or a device's own: a device comes, or goes with all that belongs to it, while vCPUs
  * and devices' threads are stopped. The guest is told nothing of it. -ENOENT: there is no such device, or it is a part of the PC.

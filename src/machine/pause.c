@@ -59,6 +59,7 @@ static void stand_still(struct machine *m, bool still)
 		clock_stop(m->clock);
 	else
 		clock_start(m->clock);
+	machine_tell(m, still ? MACHINE_STOPS : MACHINE_GOES_ON, false);
 }
 
 void pause_end(struct machine *m)
@@ -107,6 +108,32 @@ uint64_t pause_retry(struct machine *m)
 		holds[n]->retry(holds[n]);
 	m->retry_at = host_monotonic_ns() + RETRY_APART;
 	return m->retry_at;
+}
+
+static void nothing_to_retry(struct bus_hold *hold) { (void)hold; }
+
+static bool set_stopped(struct machine *m, bool stopped)
+{
+	if (m->stopped == stopped)
+		return false;
+	m->stopped = stopped;
+	m->stop.retry = nothing_to_retry;
+	pause_hold(m, &m->stop, stopped);
+	return true;
+}
+
+bool machine_stop(struct machine *m) { return set_stopped(m, true); }
+
+bool machine_go_on(struct machine *m) { return set_stopped(m, false); }
+
+enum machine_status machine_status(struct machine *m)
+{
+	bool held;
+
+	pthread_mutex_lock(&m->run_lock);
+	held = !list_empty(&m->holds);
+	pthread_mutex_unlock(&m->run_lock);
+	return m->stopped ? MACHINE_PAUSED : held ? MACHINE_IO_ERROR : MACHINE_RUNNING;
 }
 
 /* ---- threads ---- */
@@ -192,6 +219,7 @@ void pause_loop_begins(struct machine *m)
 	pthread_mutex_lock(&m->run_lock);
 	wait_for_direct(m);
 	m->loop_runs = true;
+	m->loop_thread = pthread_self();
 	pthread_mutex_unlock(&m->run_lock);
 }
 
@@ -219,6 +247,11 @@ void pause_call(struct machine *m, void (*fn)(struct machine *, void *), void *a
 		return;
 	}
 	list_append(&m->calls, &call.node);
+	if (pthread_equal(m->loop_thread, pthread_self())) {
+		pthread_mutex_unlock(&m->run_lock);
+		calls_posted(m);
+		return;
+	}
 	event_loop_post(m->loop, calls_posted, m);
 	while (!call.done)
 		pthread_cond_wait(&m->run_changed, &m->run_lock);

@@ -33,6 +33,7 @@ struct machine_cpu {
 	struct vcpu *cpu;
 	struct lapic *lapic;
 	pthread_t thread;
+	_Atomic int thread_id; /* the host kernel's; 0: it has not begun */
 	bool started;
 	struct sleeper sleeper;
 	/* exclusive.c, under machine.exclusive.lock */
@@ -54,7 +55,8 @@ enum machine_request {
 	REQUEST_ENGINE_ERROR = 32,
 	REQUEST_INIT = 64,
 	REQUEST_SIGNAL = 128,
-	REQUEST_HOLD = 256, /* one began, or ended */
+	REQUEST_HOLD = 256,   /* one began, or ended */
+	REQUEST_BUTTON = 512, /* with REQUEST_RESET: it is the button's */
 };
 
 struct machine {
@@ -90,7 +92,12 @@ struct machine {
 	bool loop_runs;	   /* calls are for the event loop's thread; under run_lock, as they are */
 	bool direct_call;  /* one is carried out where it came from; likewise */
 	struct list calls; /* pause_call() */
-	struct list holds; /* of devices (bus_hold); under run_lock */
+	struct list holds; /* of devices (bus_hold), and stop; under run_lock */
+	struct bus_hold stop;
+	bool stopped;	       /* stop is a hold; event loop's thread */
+	pthread_t loop_thread; /* while loop_runs */
+	machine_listener *listener;
+	void *listener_opaque;
 	uint64_t retry_at; /* host_monotonic_ns() at which holds are retried; 0: there are none; event loop's thread */
 
 	_Atomic unsigned requests;
@@ -200,6 +207,8 @@ void views_close(struct machine *);
 /* ---- run.c ---- */
 /* Any thread. */
 void machine_request(struct machine *, enum machine_request);
+/* Whoever listens; the event loop's thread. */
+void machine_tell(struct machine *, enum machine_event, bool by_guest);
 void machine_bus_request(void *machine, enum bus_request);
 /* Of the memory: mem_loss(). Any thread. */
 void machine_memory_lost(void *machine, const struct error *);

@@ -35,11 +35,18 @@ static int reset(struct machine *m, struct error *err)
 	return machine_boot(m, err);
 }
 
-static void end(struct machine *m, int status)
+void machine_tell(struct machine *m, enum machine_event event, bool by_guest)
+{
+	if (m->listener)
+		m->listener(m->listener_opaque, event, by_guest);
+}
+
+static void end(struct machine *m, int status, bool by_guest)
 {
 	m->status = status;
 	m->over = true;
 	event_loop_stop(m->loop);
+	machine_tell(m, MACHINE_ENDS, by_guest);
 }
 
 /*
@@ -60,11 +67,12 @@ static void restart(struct machine *m, unsigned requests)
 		reset_cpus(m, true);
 		pause_end(m);
 	} else if (m->config.no_reboot) {
-		end(m, MACHINE_POWEROFF);
+		end(m, MACHINE_POWEROFF, true);
 	} else if (reset(m, &err)) {
 		m->failure = err;
-		end(m, MACHINE_ENGINE_ERROR);
+		end(m, MACHINE_ENGINE_ERROR, false);
 	} else {
+		machine_tell(m, MACHINE_RESETS, !(requests & REQUEST_BUTTON));
 		pause_end(m);
 	}
 }
@@ -92,19 +100,19 @@ static void handle_requests(void *machine)
 	pause_wait(m);
 	requests = atomic_exchange(&m->requests, 0);
 	if (requests & REQUEST_SIGNAL) {
-		end(m, MACHINE_SIGNAL + m->signal_number);
+		end(m, MACHINE_SIGNAL + m->signal_number, false);
 	} else if (requests & REQUEST_QUIT) {
 		atomic_fetch_or(&m->requests,
 				requests & GUEST_REQUESTS); /* they are part of what machine_save() saves */
-		end(m, MACHINE_QUIT);
+		end(m, MACHINE_QUIT, false);
 	} else if (requests & REQUEST_ENGINE_ERROR) {
-		end(m, MACHINE_ENGINE_ERROR);
+		end(m, MACHINE_ENGINE_ERROR, false);
 	} else if ((requests & REQUEST_TRIPLE_FAULT) && !m->config.triple_fault_resets) {
-		end(m, MACHINE_TRIPLE_FAULT);
+		end(m, MACHINE_TRIPLE_FAULT, true);
 	} else if (requests & REQUEST_EXIT) {
-		end(m, m->bus->exit_code);
+		end(m, m->bus->exit_code, true);
 	} else if (requests & REQUEST_POWEROFF) {
-		end(m, MACHINE_POWEROFF);
+		end(m, MACHINE_POWEROFF, true);
 	} else if (requests & ~REQUEST_HOLD) {
 		if (requests & REQUEST_TRIPLE_FAULT)
 			report_reset(m);
@@ -147,10 +155,34 @@ void machine_memory_lost(void *machine, const struct error *why)
 
 void machine_quit(struct machine *m) { machine_request(m, REQUEST_QUIT); }
 
-static void press_power_button(void *machine) { piix_power_button(((struct machine *)machine)->bus); }
+void machine_reset_button(struct machine *m) { machine_request(m, REQUEST_RESET | REQUEST_BUTTON); }
+
+static void press_power_button(void *machine)
+{
+	struct machine *m = machine;
+
+	piix_power_button(m->bus);
+	machine_tell(m, MACHINE_BUTTON, false);
+}
 
 /* Devices come and go in the loop's thread. */
 void machine_power_button(struct machine *m) { event_loop_post(m->loop, press_power_button, m); }
+
+/* ---- for who controls it ---- */
+
+void machine_listen(struct machine *m, machine_listener *fn, void *opaque)
+{
+	m->listener = fn;
+	m->listener_opaque = opaque;
+}
+
+struct event_loop *machine_loop(struct machine *m) { return m->loop; }
+
+const struct machine_config *machine_config(const struct machine *m) { return &m->config; }
+
+uint64_t machine_time(const struct machine *m) { return clock_now(m->clock); }
+
+int machine_cpu_thread_id(const struct machine *m, unsigned cpu) { return atomic_load(&m->cpus[cpu].thread_id); }
 
 /* ---- running ---- */
 

@@ -80,6 +80,7 @@ void *machine_cpu_thread(void *machine_cpu)
 {
 	struct machine_cpu *mc = machine_cpu;
 
+	atomic_store(&mc->thread_id, host_thread_id());
 	while (may_run(mc->machine)) {
 		if (mc->machine->virtual_time)
 			turn_run(mc);
