@@ -95,7 +95,6 @@ static inline struct irq_line board_line(struct board *board, unsigned n)
 
 static inline void board_destroy(struct board *board)
 {
-	devices_unplug(board->bus);
 	bus_destroy(board->bus);
 	mem_destroy(board->mem);
 	clock_destroy(board->clock);
