@@ -74,6 +74,7 @@ wanted="is no command" check "what is no command" refuses qmp one '{"no": 1}'
 # Conversations byte by byte. talk BYTES...: perl's strings, sent one after the other; prints what comes until the machine closes the connection or is silent for a second.
 cat >"$scratch/talk" <<'PERL'
 use strict;
+$| = 1;
 use IO::Socket::UNIX;
 use IO::Select;
 chdir "$ENV{XDG_RUNTIME_DIR}/doppel/one" or die "$!";
@@ -126,7 +127,8 @@ wanted="still runs after 1 seconds" check "a guest may leave the power button al
 check "he hears of the button" hears POWERDOWN
 wanted="still runs" check "wait waits" refuses wait one --timeout 1
 check "stop --force ends it" "$doppel" stop one --force --timeout 100
-check "he hears of the end" eval 'hears SHUTDOWN && wait $listener && grep -q closed "$scratch/events"'
+hears_end() { hears SHUTDOWN && wait "$listener" && grep -q closed "$scratch/events"; }
+check "he hears of the end" hears_end
 check "its process has ended well" ended
 check "nothing is left" leaves_nothing
 
@@ -141,7 +143,13 @@ check "what it left is cleared" leaves_nothing
 check "its name is free, another socket is served, too" start --qmp "unix:$scratch/qmp"
 other_socket() { perl -e 'use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "$!"; print scalar <$s>;' "$scratch/qmp" | grep -q '"QMP"'; }
 check "it greets" other_socket
-check "a wait ends with the machine" eval '"$doppel" wait one --timeout 100 & kill $pid; wait $!'
+has_socket() { find "/proc/$1/fd" -lname 'socket:*' | grep -q .; }
+wait_ends() {
+	"$doppel" wait one --timeout 100 &
+	waiter=$!
+	becomes has_socket $waiter && "$doppel" info one && sleep 0.5 && kill "$pid" && wait $waiter
+}
+check "a wait ends with the machine" wait_ends
 ended
 check "nothing is left of it" eval 'leaves_nothing && [ ! -e "$scratch/qmp" ]'
 
