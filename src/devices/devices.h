@@ -79,6 +79,8 @@ struct device_type {
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
 	_(vga)                                                                                                         \
+	_(floppy)                                                                                                      \
+	_(dma)                                                                                                         \
 	_(virtio_rng)                                                                                                  \
 	_(virtio_scsi)                                                                                                 \
 	_(ide)                                                                                                         \
@@ -143,6 +145,11 @@ uint32_t virtio_mmio_windows(struct bus *);
 bool coprocessor_error(struct bus *, bool asserted);
 /* Where the power management registers are; 0: nowhere. Takes pci_lock. */
 uint16_t piix_pm_base(struct bus *);
+/*
+ * A device on the ISA bus has data for a channel, or wants some: as many of `size` bytes as it takes now; 0: it is masked, or does something else. last: that was its terminal count. With a device's lock
+ * that was made before the controllers.
+ */
+unsigned isa_dma_transfer(struct bus *, unsigned channel, uint8_t *data, unsigned size, bool to_memory, bool *last);
 /* Press the power button (SCI); in the thread that plugs and unplugs devices. */
 void piix_power_button(struct bus *);
 
