@@ -58,7 +58,8 @@ enum phase { COMMAND, EXECUTION, RESULT, PHASES };
 	_(T, uint8_t, perpendicular, 1, 15, 0, 0xff)                                                                   \
 	_(T, uint8_t, changed, 1, 16, 3, 3) /* which disks are others than those that were looked at */                \
 	_(T, uint8_t, sector, 512, 17, 0, 0xff) /* without DMA: what the guest reads or writes of it */                \
-	_(T, uint16_t, place, 1, 18, 0, 511)
+	_(T, uint16_t, place, 1, 18, 0, 511)                                                                           \
+	_(T, uint8_t, last_sector, 1, 19, 0, 0xff) /* EOT of the last transfer */
 
 struct drive {
 	struct block *block; /* NULL: no disk */
@@ -79,6 +80,7 @@ struct floppy {
 	struct irq_line line;
 	struct bus_range ports, dir_port;
 	bool in_line; /* virtual time */
+	uint64_t boot; /* drive A's turn when a firmware looks for a system; 0: its kind's */
 };
 
 static unsigned unit_of(const struct floppy *f) { return f->bytes[1] & 3; }
@@ -196,10 +198,9 @@ enum { READ_TRACK = 2, WRITE = 5, READ = 6, WRITE_DELETED = 9, READ_ID = 10, REA
 
 static unsigned operation(const struct floppy *f)
 {
-	unsigned code = f->bytes[0] & 0x1f;
-
-	return code;
+	return f->bytes[0] & 0x1f;
 }
+
 static bool is_write(const struct floppy *f) { return operation(f) == WRITE || operation(f) == WRITE_DELETED; }
 static bool is_scan(const struct floppy *f) { return (operation(f) & 0x13) == 0x11; } /* 11h, 19h, 1dh */
 static bool by_dma(const struct floppy *f) { return !(f->specified[1] & 1); }
@@ -339,6 +340,7 @@ static void verify(struct floppy *f)
 
 static void transfer(struct floppy *f)
 {
+	f->last_sector = f->bytes[6];
 	if (has_no_track(f))
 		return;
 	if (is_write(f) && block_info(drive_of(f)->block)->readonly)
@@ -489,7 +491,7 @@ static void lock(struct floppy *f)
 static void dump_registers(struct floppy *f)
 {
 	RESULT_OF(f, f->cylinder[0], f->cylinder[1], f->cylinder[2], f->cylinder[3], f->specified[0], f->specified[1],
-		  f->bytes[6], (uint8_t)((f->locked ? 0x80 : 0) | (f->perpendicular & 0x3f)), f->configured[0],
+		  f->last_sector, (uint8_t)((f->locked ? 0x80 : 0) | (f->perpendicular & 0x3f)), f->configured[0],
 		  f->configured[1]);
 }
 
@@ -563,12 +565,10 @@ static void write_dsr(struct floppy *f, uint8_t value)
 
 static uint8_t read_msr(const struct floppy *f)
 {
-	uint8_t seeks = 0;
-
 	if (!(f->dor & DOR_RUNS))
 		return 0;
 	switch (f->phase) {
-	case RESULT: return MSR_RQM | MSR_IN | MSR_BUSY | seeks;
+	case RESULT: return MSR_RQM | MSR_IN | MSR_BUSY;
 	case EXECUTION: return MSR_RQM | MSR_NDMA | MSR_BUSY | (is_write(f) ? 0 : MSR_IN);
 	default: return (uint8_t)(MSR_RQM | (f->at ? MSR_BUSY : 0));
 	}
@@ -625,6 +625,8 @@ static void write_fifo(struct floppy *f, uint8_t value)
 	}
 	if (f->phase != COMMAND)
 		return;
+	if (!f->at)
+		memset(f->bytes, 0, sizeof(f->bytes));
 	f->bytes[f->at++] = value;
 	command = find_command(f->bytes[0]);
 	if (f->at >= command->size)
@@ -723,9 +725,21 @@ static int floppy_loaded(void *object, uint16_t version, struct error *err)
 
 STATE_DESC(floppy_state_desc, "floppy", 1, struct floppy, FLOPPY_STATE, .loaded = floppy_loaded);
 
-static const struct device_ops floppy_ops = {
-	.state = &floppy_state_desc, .reset = floppy_reset, .pause = floppy_pause, .destroy = floppy_destroy
-};
+/* Drive A's turn is before disks'. */
+static bool floppy_boots(const struct device *device, struct device_boot *boot)
+{
+	const struct floppy *f = (const struct floppy *)device;
+
+	*boot = (struct device_boot){ .kind = DEVICE_BOOT_FLOPPY, .order = f->boot };
+	snprintf(boot->path, sizeof(boot->path), "/pci@i0cf8/isa@%x/fdc@03f0/floppy@0", PIIX_SLOT);
+	return true;
+}
+
+static const struct device_ops floppy_ops = { .state = &floppy_state_desc,
+					      .reset = floppy_reset,
+					      .pause = floppy_pause,
+					      .boots = floppy_boots,
+					      .destroy = floppy_destroy };
 
 static int create_controller(struct bus *bus, struct error *err)
 {
@@ -820,6 +834,8 @@ static int create(struct bus *bus, const void *options, struct error *err)
 	d->block = disk_open("floppy", &DISK_OPTIONS_OF(o), NULL, err);
 	if (!d->block)
 		return err ? -err->code : -EINVAL;
+	if (d == &f->drives[0])
+		f->boot = o->boot;
 	rc = read_disk(d, err);
 	if (!rc)
 		tell_firmware(f);
