@@ -51,7 +51,7 @@ static void write_ioapic(struct machine *m, uint64_t offset, uint32_t value)
 }
 
 /*
- * The 8259s with a PC's vectors, 08h and 70h, and every line masked but the slave's; the I/O APIC with the ID that tables name; a shutdown
+ * The 8259s with a PC's vectors, 08h and 70h, and every line masked but the slave's; the DMA controllers as a cascade; the I/O APIC with the ID that tables name; a shutdown
  * code that the guest left is used up.
  */
 static void set_chipset(struct machine *m)
@@ -70,6 +70,8 @@ static void set_chipset(struct machine *m)
 		{ 0xa1, 0x02 },
 		{ 0xa1, 0x01 },
 		{ 0xa1, 0xff },
+		{ 0xd6, 0xc0 },
+		{ 0xd4, 0x00 },
 		{ 0x70, BOOT_SHUTDOWN_CODE },
 		{ 0x71, 0x00 },
 	};

@@ -496,7 +496,6 @@ static void dump_registers(struct floppy *f)
 }
 
 static void version(struct floppy *f) { RESULT_OF(f, 0x90); }
-static void part_id(struct floppy *f) { RESULT_OF(f, 0x41); }
 static void invalid(struct floppy *f) { RESULT_OF(f, ST0_INVALID); }
 
 static const struct command {
@@ -510,7 +509,7 @@ static const struct command {
 	{ 0x0c, 0x1f, 9, transfer },	  { 0x0d, 0x1f, 6, format },	      { 0x0e, 0xff, 1, dump_registers },
 	{ 0x8f, 0xbf, 3, relative_seek }, { 0x0f, 0xff, 3, seek_to },	      { 0x10, 0xff, 1, version },
 	{ 0x11, 0x1f, 9, transfer },	  { 0x12, 0xff, 2, set_perpendicular }, { 0x13, 0xff, 4, configure },
-	{ 0x14, 0x7f, 1, lock },	  { 0x16, 0x1f, 9, transfer },	      { 0x18, 0xff, 1, part_id },
+	{ 0x14, 0x7f, 1, lock },	  { 0x16, 0x1f, 9, transfer },	      
 	{ 0x19, 0x1f, 9, transfer },	  { 0x1d, 0x1f, 9, transfer },
 };
 static const struct command unknown = { 0, 0, 1, invalid };
