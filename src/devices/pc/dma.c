@@ -203,8 +203,9 @@ unsigned isa_dma_transfer(struct bus *bus, unsigned channel, uint8_t *data, unsi
 	if (!dma)
 		return 0;
 	lock_take(dma->device.lock);
-	if (!is_stopped(dma, channel) && (MODE_TYPE(dma->mode[channel]) == TYPE_VERIFY ||
-					  MODE_TYPE(dma->mode[channel]) == (to_memory ? TYPE_TO_MEMORY : TYPE_FROM_MEMORY)))
+	if (!is_stopped(dma, channel) &&
+	    (MODE_TYPE(dma->mode[channel]) == TYPE_VERIFY ||
+	     MODE_TYPE(dma->mode[channel]) == (to_memory ? TYPE_TO_MEMORY : TYPE_FROM_MEMORY)))
 		while (!*last && done + unit <= size) {
 			move_one(dma, channel, data + done, unit, to_memory);
 			*last = count_one(dma, channel);

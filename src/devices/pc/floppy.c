@@ -19,18 +19,18 @@ static const struct medium {
 	uint8_t tracks, heads, sectors, drive;
 	uint8_t rates; /* bits */
 } media[] = {
-	{ 160, 40, 1, 8, 1, BIT(1) | BIT(2) },	{ 180, 40, 1, 9, 1, BIT(1) | BIT(2) },
-	{ 320, 40, 2, 8, 1, BIT(1) | BIT(2) },	{ 360, 40, 2, 9, 1, BIT(1) | BIT(2) },
-	{ 720, 80, 2, 9, 4, BIT(2) },		{ 1200, 80, 2, 15, 2, BIT(0) },
-	{ 1440, 80, 2, 18, 4, BIT(0) },		{ 1680, 80, 2, 21, 4, BIT(0) },
+	{ 160, 40, 1, 8, 1, BIT(1) | BIT(2) }, { 180, 40, 1, 9, 1, BIT(1) | BIT(2) },
+	{ 320, 40, 2, 8, 1, BIT(1) | BIT(2) }, { 360, 40, 2, 9, 1, BIT(1) | BIT(2) },
+	{ 720, 80, 2, 9, 4, BIT(2) },	       { 1200, 80, 2, 15, 2, BIT(0) },
+	{ 1440, 80, 2, 18, 4, BIT(0) },	       { 1680, 80, 2, 21, 4, BIT(0) },
 	{ 2880, 80, 2, 36, 5, BIT(3) },
 };
 #define IMAGE_MOST (2880u << 10)
 
 /* Registers */
 enum { SRA, SRB, DOR, TDR, MSR, FIFO, UNUSED, DIR };
-#define DSR MSR
-#define CCR DIR
+#define DSR	 MSR
+#define CCR	 DIR
 #define DOR_RUNS 0x04u
 #define DOR_GATE 0x08u
 enum { MSR_RQM = 0x80, MSR_IN = 0x40, MSR_NDMA = 0x20, MSR_BUSY = 0x10 };
@@ -49,14 +49,14 @@ enum phase { COMMAND, EXECUTION, RESULT, PHASES };
 	_(T, uint8_t, at, 1, 6, 0, 15)                                                                                 \
 	_(T, uint8_t, size, 1, 7, 0, 15)                                                                               \
 	_(T, bool, interrupt, 1, 8, 0, 1)                                                                              \
-	_(T, uint8_t, told, 4, 9, 0, 0xff) /* ST0 for SENSE INTERRUPT STATUS, by drive; */                             \
+	_(T, uint8_t, told, 4, 9, 0, 0xff)   /* ST0 for SENSE INTERRUPT STATUS, by drive; */                           \
 	_(T, uint8_t, to_tell, 1, 10, 0, 15) /* which drives have one */                                               \
 	_(T, uint8_t, cylinder, 4, 11, 0, 0xff)                                                                        \
 	_(T, uint8_t, specified, 2, 12, 0, 0xff)                                                                       \
 	_(T, uint8_t, configured, 2, 13, 0, 0xff)                                                                      \
 	_(T, bool, locked, 1, 14, 0, 1)                                                                                \
 	_(T, uint8_t, perpendicular, 1, 15, 0, 0xff)                                                                   \
-	_(T, uint8_t, changed, 1, 16, 3, 3) /* which disks are others than those that were looked at */                \
+	_(T, uint8_t, changed, 1, 16, 3, 3)	/* which disks are others than those that were looked at */            \
 	_(T, uint8_t, sector, 512, 17, 0, 0xff) /* without DMA: what the guest reads or writes of it */                \
 	_(T, uint16_t, place, 1, 18, 0, 511)                                                                           \
 	_(T, uint8_t, last_sector, 1, 19, 0, 0xff) /* EOT of the last transfer */
@@ -79,7 +79,7 @@ struct floppy {
 	struct drive drives[DRIVES];
 	struct irq_line line;
 	struct bus_range ports, dir_port;
-	bool in_line; /* virtual time */
+	bool in_line;  /* virtual time */
 	uint64_t boot; /* drive A's turn when a firmware looks for a system; 0: its kind's */
 };
 
@@ -120,7 +120,8 @@ static bool next_dirty(struct drive *d)
 static void look_at_result(const struct drive *d)
 {
 	if (d->request.result)
-		log_warning("floppy '%s': a write failed: %s", block_info(d->block)->file, strerror(-d->request.result));
+		log_warning("floppy '%s': a write failed: %s", block_info(d->block)->file,
+			    strerror(-d->request.result));
 }
 
 static void write_back(struct drive *d)
@@ -194,12 +195,18 @@ static void fail(struct floppy *f, uint8_t st1, uint8_t st2) { end_transfer(f, S
 /* ---- transfers ---- */
 
 /* Operations by the low bits of the code */
-enum { READ_TRACK = 2, WRITE = 5, READ = 6, WRITE_DELETED = 9, READ_ID = 10, READ_DELETED = 12, FORMAT = 13, VERIFY = 22 };
+enum {
+	READ_TRACK = 2,
+	WRITE = 5,
+	READ = 6,
+	WRITE_DELETED = 9,
+	READ_ID = 10,
+	READ_DELETED = 12,
+	FORMAT = 13,
+	VERIFY = 22
+};
 
-static unsigned operation(const struct floppy *f)
-{
-	return f->bytes[0] & 0x1f;
-}
+static unsigned operation(const struct floppy *f) { return f->bytes[0] & 0x1f; }
 
 static bool is_write(const struct floppy *f) { return operation(f) == WRITE || operation(f) == WRITE_DELETED; }
 static bool is_scan(const struct floppy *f) { return (operation(f) & 0x13) == 0x11; } /* 11h, 19h, 1dh */
@@ -503,14 +510,28 @@ static const struct command {
 	uint8_t size;
 	void (*run)(struct floppy *);
 } commands[] = {
-	{ 0x02, 0x1f, 9, read_track },	  { 0x03, 0xff, 3, specify },	      { 0x04, 0xff, 2, sense_drive },
-	{ 0x05, 0x1f, 9, transfer },	  { 0x06, 0x1f, 9, transfer },	      { 0x07, 0xff, 2, recalibrate },
-	{ 0x08, 0xff, 1, sense_interrupt }, { 0x09, 0x1f, 9, transfer },      { 0x0a, 0x1f, 2, read_id },
-	{ 0x0c, 0x1f, 9, transfer },	  { 0x0d, 0x1f, 6, format },	      { 0x0e, 0xff, 1, dump_registers },
-	{ 0x8f, 0xbf, 3, relative_seek }, { 0x0f, 0xff, 3, seek_to },	      { 0x10, 0xff, 1, version },
-	{ 0x11, 0x1f, 9, transfer },	  { 0x12, 0xff, 2, set_perpendicular }, { 0x13, 0xff, 4, configure },
-	{ 0x14, 0x7f, 1, lock },	  { 0x16, 0x1f, 9, transfer },	      
-	{ 0x19, 0x1f, 9, transfer },	  { 0x1d, 0x1f, 9, transfer },
+	{ 0x02, 0x1f, 9, read_track },
+	{ 0x03, 0xff, 3, specify },
+	{ 0x04, 0xff, 2, sense_drive },
+	{ 0x05, 0x1f, 9, transfer },
+	{ 0x06, 0x1f, 9, transfer },
+	{ 0x07, 0xff, 2, recalibrate },
+	{ 0x08, 0xff, 1, sense_interrupt },
+	{ 0x09, 0x1f, 9, transfer },
+	{ 0x0a, 0x1f, 2, read_id },
+	{ 0x0c, 0x1f, 9, transfer },
+	{ 0x0d, 0x1f, 6, format },
+	{ 0x0e, 0xff, 1, dump_registers },
+	{ 0x8f, 0xbf, 3, relative_seek },
+	{ 0x0f, 0xff, 3, seek_to },
+	{ 0x10, 0xff, 1, version },
+	{ 0x11, 0x1f, 9, transfer },
+	{ 0x12, 0xff, 2, set_perpendicular },
+	{ 0x13, 0xff, 4, configure },
+	{ 0x14, 0x7f, 1, lock },
+	{ 0x16, 0x1f, 9, transfer },
+	{ 0x19, 0x1f, 9, transfer },
+	{ 0x1d, 0x1f, 9, transfer },
 };
 static const struct command unknown = { 0, 0, 1, invalid };
 
@@ -714,11 +735,13 @@ static int floppy_loaded(void *object, uint16_t version, struct error *err)
 	struct floppy *f = object;
 
 	(void)version;
-	if (f->phase == RESULT ? f->at >= f->size : f->phase == COMMAND && f->at && f->at >= find_command(f->bytes[0])->size)
+	if (f->phase == RESULT ? f->at >= f->size
+			       : f->phase == COMMAND && f->at && f->at >= find_command(f->bytes[0])->size)
 		return error_set(err, EINVAL, "floppy: byte %u of %u, in phase %u", f->at, f->size, f->phase);
-	if (f->phase == EXECUTION && (!drive_of(f) || (operation(f) != READ && operation(f) != READ_TRACK && !is_write(f))))
-		return error_set(err, EINVAL, "floppy: command 0x%02x of drive %u moves data, which it cannot", f->bytes[0],
-				 unit_of(f));
+	if (f->phase == EXECUTION &&
+	    (!drive_of(f) || (operation(f) != READ && operation(f) != READ_TRACK && !is_write(f))))
+		return error_set(err, EINVAL, "floppy: command 0x%02x of drive %u moves data, which it cannot",
+				 f->bytes[0], unit_of(f));
 	return 0;
 }
 
@@ -781,8 +804,10 @@ static int read_disk(struct drive *d, struct error *err)
 
 	d->medium = find_medium(info->size);
 	if (!d->medium)
-		return error_set(err, EINVAL, "floppy: '%s' has %llu bytes; expected 160, 180, 320, 360, 720, 1200, 1440, 1680 or 2880 KiB",
-				 info->file, (unsigned long long)info->size);
+		return error_set(
+			err, EINVAL,
+			"floppy: '%s' has %llu bytes; expected 160, 180, 320, 360, 720, 1200, 1440, 1680 or 2880 KiB",
+			info->file, (unsigned long long)info->size);
 	d->data = malloc(info->size);
 	if (!d->data)
 		return error_set_errno(err, ENOMEM, "floppy '%s'", info->file);
