@@ -2,10 +2,13 @@
  * A whole board saved and loaded into another: no interrupt comes again that was served, the same bytes come out when it is saved
  * again, and from then on both do the same. A record that is refused leaves all devices as they were.
  */
+#define _GNU_SOURCE
 #include "devices/virtio/virtio.h"
 #include "lib/board.h"
 
 #include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* A function with BARs that can be put one onto the other, and an interrupt pin. */
 struct card {
@@ -54,16 +57,29 @@ static const struct {
 	uint32_t address;
 } virtio_bars[] = { { 0x10, VIRTIO_PORTS }, { 0x14, VIRTIO_MESSAGES }, { 0x20, VIRTIO_REGISTERS } };
 
+static void floppy_plug(struct bus *bus)
+{
+	int fd = memfd_create("floppy", 0);
+	char spec[64];
+
+	assert_int_equal(ftruncate(fd, 1440 << 10), 0);
+	snprintf(spec, sizeof(spec), "floppy,file=/proc/self/fd/%d,format=raw", fd);
+	assert_non_null(device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL));
+	close(fd);
+}
+
 static struct full_board full_board(void)
 {
 	struct full_board f = { .b = board_create(CPUS) };
 	struct bus *bus = f.b->bus;
 
 	board_add_memory(f.b, MEM_MIN);
-	assert_int_equal(pci_bus_create(bus, NULL) || piix_type.create(bus, NULL, NULL) ||
-				 pit_type.create(bus, NULL, NULL) || rtc_create(bus, CPUS, NULL) ||
-				 kbc_type.create(bus, NULL, NULL) || coprocessor_type.create(bus, NULL, NULL) ||
-				 uart_create(bus, 0, NULL, NULL) || uart_create(bus, 1, NULL, NULL) ||
+	floppy_plug(bus);
+	assert_int_equal(pci_bus_create(bus, NULL) || dma_type.create(bus, NULL, NULL) ||
+				 piix_type.create(bus, NULL, NULL) || pit_type.create(bus, NULL, NULL) ||
+				 rtc_create(bus, CPUS, NULL) || kbc_type.create(bus, NULL, NULL) ||
+				 coprocessor_type.create(bus, NULL, NULL) || uart_create(bus, 0, NULL, NULL) ||
+				 uart_create(bus, 1, NULL, NULL) ||
 				 !device_plug(bus, NULL, &(struct device_request){ .spec = "fw-cfg" }, NULL) ||
 				 debug_exit_type.create(bus, NULL, NULL) || testdev_type.create(bus, NULL, NULL) ||
 				 virtio_rng_type.create(bus, &(struct virtio_options){ .legacy = true }, NULL) ||
@@ -228,6 +244,21 @@ static uint64_t access_port(struct board *b, uint64_t *seed)
 	return 0;
 }
 
+/* Registers of ISA DMA and of the floppy controller; most often a byte of a command, from a few that are read and write among others. */
+static uint64_t access_floppy(struct board *b, uint64_t *seed)
+{
+	static const uint16_t registers[] = { 0x04, 0x05, 0x08, 0x0a, 0x0b, 0x0c,  0x0d,  0x0f,	 0x81,
+					      0xc4, 0xd0, 0xd4, 0xd6, 0xde, 0x3f2, 0x3f3, 0x3f4, 0x3f7 };
+	static const uint8_t bytes[] = { 0, 0, 0,    0,	   1,	 1,    2,    2,	   3,	 4,    7,
+					 8, 8, 0x0f, 0x12, 0x18, 0x44, 0x45, 0x46, 0xe6, 0x4a, 0x4d };
+	uint16_t port = next(seed) % 4 ? 0x3f5 : registers[next(seed) % ARRAY_SIZE(registers)];
+	uint8_t value = port == 0x3f2 ? 0x1c : bytes[next(seed) % ARRAY_SIZE(bytes)];
+
+	if (next(seed) % 3)
+		outb(b, port, value);
+	return next(seed) % 2 ? inb(b, port) : 0;
+}
+
 static uint64_t access_config(struct board *b, uint64_t *seed)
 {
 	static const struct {
@@ -313,7 +344,8 @@ static uint64_t act(struct full_board *f, uint64_t *seed)
 {
 	struct board *b = f->b;
 
-	switch (next(seed) % 28) {
+	switch (next(seed) % 36) {
+	case 28 ... 35: return access_floppy(b, seed);
 	case 20 ... 23: return access_virtio(b, seed);
 	case 24 ... 27: return access_virtio_mmio(b, seed);
 	case 0 ... 4: return access_port(b, seed);

@@ -61,8 +61,11 @@ enum phase { COMMAND, EXECUTION, RESULT, PHASES };
 	_(T, uint16_t, place, 1, 18, 0, 511)                                                                           \
 	_(T, uint8_t, last_sector, 1, 19, 0, 0xff) /* EOT of the last transfer */
 
+/* With its disk; the controller's lock is its own. */
 struct drive {
-	struct block *block; /* NULL: no disk */
+	struct device device; /* its instance is its number */
+	struct floppy *floppy;
+	struct block *block;
 	const struct medium *medium;
 	uint8_t *data; /* all of it */
 	uint8_t dirty[IMAGE_MOST / SECTOR / 8];
@@ -70,27 +73,23 @@ struct drive {
 	struct iovec piece;
 	uint8_t copy[36 * SECTOR];
 	bool under_way;
-	struct floppy *floppy;
+	uint64_t boot; /* its turn when a firmware looks for a system; 0: its kind's */
 };
 
 struct floppy {
 	struct device device;
 	STATE_FIELDS(FLOPPY_STATE)
-	struct drive drives[DRIVES];
+	struct drive *drives[DRIVES]; /* NULL: there is none */
 	struct irq_line line;
 	struct bus_range ports, dir_port;
-	bool in_line;  /* virtual time */
-	uint64_t boot; /* drive A's turn when a firmware looks for a system; 0: its kind's */
+	bool in_line; /* virtual time */
 };
 
 static unsigned unit_of(const struct floppy *f) { return f->bytes[1] & 3; }
 static unsigned head_of(const struct floppy *f) { return f->bytes[1] >> 2 & 1; }
 
 /* NULL: there is no disk. */
-static struct drive *drive_of(struct floppy *f)
-{
-	return unit_of(f) < DRIVES && f->drives[unit_of(f)].block ? &f->drives[unit_of(f)] : NULL;
-}
+static struct drive *drive_of(const struct floppy *f) { return unit_of(f) < DRIVES ? f->drives[unit_of(f)] : NULL; }
 
 /* ---- what goes to the image ---- */
 
@@ -231,7 +230,7 @@ static uint8_t *find_sector(struct floppy *f)
 	const uint8_t *id = f->bytes + 2;
 	unsigned cylinder = f->cylinder[unit_of(f)];
 
-	if (id[0] != cylinder) {
+	if (id[0] != cylinder || cylinder >= d->medium->tracks) {
 		fail(f, ST1_NO_DATA, ST2_WRONG_CYLINDER);
 		return NULL;
 	}
@@ -428,7 +427,7 @@ static void seek(struct floppy *f, unsigned to, uint8_t st0)
 		return;
 	}
 	/* A step tells the drive of the disk that is in it now. */
-	if (f->drives[n].block && f->cylinder[n] != to)
+	if (f->drives[n] && f->cylinder[n] != to)
 		f->changed &= (uint8_t)~BIT(n);
 	f->cylinder[n] = (uint8_t)to;
 	tell(f, n, ST0_SEEK_END | st0 | (uint8_t)n);
@@ -658,7 +657,7 @@ static uint8_t read_dir(const struct floppy *f)
 	unsigned n = f->dor & 3;
 
 	/* The line of the drive whose motor turns. */
-	return n < DRIVES && f->dor & BIT(4 + n) && (f->changed & BIT(n) || !f->drives[n].block) ? 0x80 : 0;
+	return n < DRIVES && f->dor & BIT(4 + n) && (f->changed & BIT(n) || !f->drives[n]) ? 0x80 : 0;
 }
 
 static uint64_t port_read(struct device *device, uint64_t offset, unsigned size)
@@ -667,7 +666,7 @@ static uint64_t port_read(struct device *device, uint64_t offset, unsigned size)
 
 	(void)size;
 	switch (offset) {
-	case SRA: return (uint64_t)(f->interrupt ? 0x80 : 0) | (f->drives[1].block ? 0 : 0x40);
+	case SRA: return (uint64_t)(f->interrupt ? 0x80 : 0) | (f->drives[1] ? 0 : 0x40);
 	case SRB: return 0xc0 | ((f->dor & 1) << 5) | (f->dor >> 4 & 3);
 	case DOR: return f->dor;
 	case TDR: return f->tape;
@@ -707,15 +706,6 @@ static void ccr_write(struct device *device, uint64_t offset, unsigned size, uin
 
 static void floppy_reset(struct device *device) { set_interrupt((struct floppy *)device, false); }
 
-static void floppy_pause(struct device *device)
-{
-	struct floppy *f = (struct floppy *)device;
-
-	for (unsigned n = 0; n < DRIVES; n++)
-		if (f->drives[n].block)
-			block_drain(f->drives[n].block);
-}
-
 static void floppy_destroy(struct device *device)
 {
 	struct floppy *f = (struct floppy *)device;
@@ -723,10 +713,6 @@ static void floppy_destroy(struct device *device)
 	bus_unmap(device->bus, BUS_PIO, &f->ports);
 	bus_unmap(device->bus, BUS_PIO, &f->dir_port);
 	irq_line_free(&f->line);
-	for (unsigned n = 0; n < DRIVES; n++) {
-		block_close(f->drives[n].block);
-		free(f->drives[n].data);
-	}
 	free(f);
 }
 
@@ -745,22 +731,10 @@ static int floppy_loaded(void *object, uint16_t version, struct error *err)
 	return 0;
 }
 
-STATE_DESC(floppy_state_desc, "floppy", 1, struct floppy, FLOPPY_STATE, .loaded = floppy_loaded);
-
-/* Drive A's turn is before disks'. */
-static bool floppy_boots(const struct device *device, struct device_boot *boot)
-{
-	const struct floppy *f = (const struct floppy *)device;
-
-	*boot = (struct device_boot){ .kind = DEVICE_BOOT_FLOPPY, .order = f->boot };
-	snprintf(boot->path, sizeof(boot->path), "/pci@i0cf8/isa@%x/fdc@03f0/floppy@0", PIIX_SLOT);
-	return true;
-}
+STATE_DESC(floppy_state_desc, "floppy-controller", 1, struct floppy, FLOPPY_STATE, .loaded = floppy_loaded);
 
 static const struct device_ops floppy_ops = { .state = &floppy_state_desc,
 					      .reset = floppy_reset,
-					      .pause = floppy_pause,
-					      .boots = floppy_boots,
 					      .destroy = floppy_destroy };
 
 static int create_controller(struct bus *bus, struct error *err)
@@ -770,14 +744,10 @@ static int create_controller(struct bus *bus, struct error *err)
 
 	if (!f)
 		return error_set_errno(err, ENOMEM, "floppy");
-	device_init(&f->device, bus, "floppy", &floppy_ops);
+	device_init(&f->device, bus, "floppy-controller", &floppy_ops);
 	state_reset(&floppy_state_desc, f);
 	f->in_line = clock_kind(bus->clock) == CLOCK_VIRTUAL;
 	f->line = irq_isa_line(&f->device, LINE);
-	for (unsigned n = 0; n < DRIVES; n++) {
-		f->drives[n].floppy = f;
-		f->drives[n].request.done = written;
-	}
 	f->ports = (struct bus_range){
 		.start = 0x3f0, .size = 6, .sizes = 1, .device = &f->device, .read = port_read, .write = port_write
 	};
@@ -820,11 +790,57 @@ static int read_disk(struct drive *d, struct error *err)
 /* CMOS: the drives' types, and how many there are. */
 static void tell_firmware(const struct floppy *f)
 {
-	unsigned a = f->drives[0].medium ? f->drives[0].medium->drive : 0;
-	unsigned b = f->drives[1].medium ? f->drives[1].medium->drive : 0;
+	unsigned a = f->drives[0] ? f->drives[0]->medium->drive : 0;
+	unsigned b = f->drives[1] ? f->drives[1]->medium->drive : 0;
 
 	rtc_set_cmos(f->device.bus, 0x10, (uint8_t)(a << 4 | b));
 	rtc_set_cmos(f->device.bus, 0x14, (uint8_t)(0x07 | (b ? 0x40 : 0))); /* and a floating-point unit, a display */
+}
+
+static void drive_pause(struct device *device) { block_drain(((struct drive *)device)->block); }
+
+/* Firmware starts only from drive A. */
+static bool drive_boots(const struct device *device, struct device_boot *boot)
+{
+	*boot = (struct device_boot){ .kind = DEVICE_BOOT_FLOPPY, .order = ((const struct drive *)device)->boot };
+	snprintf(boot->path, sizeof(boot->path), "/pci@i0cf8/isa@%x/fdc@03f0/floppy@0", PIIX_SLOT);
+	return !device->instance;
+}
+
+/* What moved to or from its disk is over. */
+static void drive_destroy(struct device *device)
+{
+	struct drive *d = (struct drive *)device;
+	struct floppy *f = d->floppy;
+
+	block_close(d->block);
+	if (f->phase == EXECUTION && drive_of(f) == d)
+		await_command(f);
+	f->drives[device->instance] = NULL;
+	f->changed |= (uint8_t)BIT(device->instance);
+	free(d->data);
+	free(d);
+}
+
+static const struct device_ops drive_ops = { .pause = drive_pause, .boots = drive_boots, .destroy = drive_destroy };
+
+/* The first drive brings it, in a machine that is being made: firmware and systems look for it once, and it goes before ISA DMA, whose lock it takes. */
+static struct floppy *find_controller(struct bus *bus, struct error *err)
+{
+	struct device_plug *plugging = bus->plugging;
+
+	if (!bus_find_device(bus, "floppy-controller", 0)) {
+		if (bus_find_device(bus, "dma", 0)) {
+			error_set(err, EBUSY,
+				  "floppy: this machine was made without a controller; expected --floppy at its start");
+			return NULL;
+		}
+		bus->plugging = NULL;
+		if (create_controller(bus, err))
+			return NULL;
+		bus->plugging = plugging;
+	}
+	return (struct floppy *)bus_find_device(bus, "floppy-controller", 0);
 }
 
 /* clang-format off */
@@ -839,31 +855,27 @@ struct floppy_options {
 static int create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct floppy_options *o = options;
-	struct device_plug *plugging = bus->plugging;
-	struct floppy *f;
-	struct drive *d;
-	int rc;
+	struct floppy *f = find_controller(bus, err);
+	struct drive *d = f ? calloc(1, sizeof(*d)) : NULL;
 
-	if (!bus_find_device(bus, "floppy", 0)) {
-		bus->plugging = NULL;
-		rc = create_controller(bus, err);
-		bus->plugging = plugging;
-		if (rc)
-			return rc;
-	}
-	f = (struct floppy *)bus_find_device(bus, "floppy", 0);
-	d = &f->drives[f->drives[0].block ? 1 : 0];
-	if (d->block)
-		return error_set(err, EBUSY, "floppy: there are %u drives already", DRIVES);
+	if (!f)
+		return -err->code;
+	if (!d)
+		return error_set_errno(err, ENOMEM, "floppy");
+	d->floppy = f;
+	d->boot = o->boot;
+	d->request.done = written;
 	d->block = disk_open("floppy", &DISK_OPTIONS_OF(o), NULL, err);
-	if (!d->block)
-		return err ? -err->code : -EINVAL;
-	if (d == &f->drives[0])
-		f->boot = o->boot;
-	rc = read_disk(d, err);
-	if (!rc)
-		tell_firmware(f);
-	return rc;
+	if (!d->block || read_disk(d, err)) {
+		block_close(d->block);
+		free(d->data);
+		free(d);
+		return -err->code;
+	}
+	device_init_sharing(&d->device, bus, "floppy", &drive_ops, f->device.lock);
+	f->drives[d->device.instance] = d;
+	tell_firmware(f);
+	return 0;
 }
 
 const struct device_type floppy_type = {

@@ -749,9 +749,17 @@ static int blk_create(struct bus *bus, const void *options, struct error *err)
 	if (!strcmp(o->bus, "virtio"))
 		return blk_disk_create(bus, &DISK_OPTIONS_OF(o), o->on_error, (unsigned)o->queues, VIRTIO_OPTIONS_OF(o),
 				       err);
-	for (unsigned n = 0; n < ARRAY_SIZE(other_buses); n++)
-		if (!strcmp(o->bus, other_buses[n].name))
-			return o->queues ? wrong_queues(o, err) : other_buses[n].create(bus, &DISK_OPTIONS_OF(o), err);
+	for (unsigned n = 0; n < ARRAY_SIZE(other_buses); n++) {
+		if (strcmp(o->bus, other_buses[n].name) != 0)
+			continue;
+		if (o->queues)
+			return wrong_queues(o, err);
+		if (strcmp(o->on_error, "report") != 0)
+			return error_set(err, EINVAL,
+					 "virtio-blk: option 'on-error' is '%.64s'; expected report with bus=%s",
+					 o->on_error, o->bus);
+		return other_buses[n].create(bus, &DISK_OPTIONS_OF(o), err);
+	}
 	return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio, scsi or ide", o->bus);
 }
 
