@@ -240,6 +240,43 @@ static void without_dma(void **state)
 	destroy(copy);
 }
 
+/* Its drive goes with its disk while the guest reads: what was to be read is no more; another one is another disk. */
+static void drives_go(void **state)
+{
+	struct setup *s = *state;
+	struct error err = { 0 };
+	struct board *b = board_create(1);
+	char spec[64];
+
+	COMMAND(s, "\x03\xaf\x03");
+	COMMAND(s, "\x0f\0\1");
+	COMMAND(s, "\x08");
+	RESULT(s, "\x20\1");
+	assert_int_equal(inb(s->b, 0x3f7) & 0x80, 0);
+	COMMAND(s, "\x46\0\1\0\1\2\x12\x1b\xff");
+	assert_int_equal(inb(s->b, 0x3f4), 0xf0);
+	devices_unplug(s->b->bus);
+	assert_int_equal(inb(s->b, 0x3f4), 0x80);
+	assert_int_equal(inb(s->b, 0x3f7) & 0x80, 0x80);
+	COMMAND(s, "\x4a\0");
+	RESULT(s, "\x40\1\0\0\0\0\0");
+	snprintf(spec, sizeof(spec), "floppy,file=/proc/self/fd/%d,format=raw", s->fd);
+	assert_non_null(device_plug(s->b->bus, NULL, &(struct device_request){ .spec = spec }, &err));
+	assert_int_equal(inb(s->b, 0x3f7) & 0x80, 0x80);
+	COMMAND(s, "\x4a\0");
+	RESULT(s, "\0\0\0\1\0\1\2");
+	/* Its image is another drive's; one where there is no controller; one of another size */
+	assert_null(device_plug(s->b->bus, NULL, &(struct device_request){ .spec = spec }, &err));
+	assert_int_equal(dma_type.create(b->bus, NULL, NULL), 0);
+	assert_null(device_plug(b->bus, NULL, &(struct device_request){ .spec = spec }, &err));
+	assert_non_null(strstr(err.text, "without a controller"));
+	board_destroy(b);
+	devices_unplug(s->b->bus);
+	assert_int_equal(ftruncate(s->fd, SIZE - 512), 0);
+	assert_null(device_plug(s->b->bus, NULL, &(struct device_request){ .spec = spec }, &err));
+	assert_non_null(strstr(err.text, "has 1474048 bytes; expected 160"));
+}
+
 static void dma_registers(void **state)
 {
 	struct setup *s = *state;
@@ -267,7 +304,8 @@ static void dma_registers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(resets_and_seeks), TEST(reads_and_writes), TEST(formats), TEST(without_dma), TEST(dma_registers),
+		TEST(resets_and_seeks), TEST(reads_and_writes), TEST(formats),
+		TEST(without_dma),	TEST(dma_registers),	TEST(drives_go),
 	};
 
 	log_set_level(LOG_ERROR);

@@ -131,16 +131,17 @@ static void words_write(struct device *device, uint64_t offset, unsigned size, u
 	write_controller((struct dma *)device, 1, (unsigned)offset / 2, (uint8_t)value);
 }
 
+/* Without a lock: systems write to port 0x80, which has no channel, to pass time, on all processors at once. */
 static uint64_t pages_read(struct device *device, uint64_t offset, unsigned size)
 {
 	(void)size;
-	return ((struct dma *)device)->page[offset];
+	return __atomic_load_n(&((struct dma *)device)->page[offset], __ATOMIC_RELAXED);
 }
 
 static void pages_write(struct device *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	(void)size;
-	((struct dma *)device)->page[offset] = (uint8_t)value;
+	__atomic_store_n(&((struct dma *)device)->page[offset], (uint8_t)value, __ATOMIC_RELAXED);
 }
 
 /* ---- transfers ---- */
@@ -150,7 +151,7 @@ static const uint8_t page_of[CHANNELS] = { 7, 3, 1, 2, 15, 11, 9, 10 };
 
 static gpa_t place_of(const struct dma *dma, unsigned channel)
 {
-	uint32_t page = dma->page[page_of[channel]];
+	uint32_t page = __atomic_load_n(&dma->page[page_of[channel]], __ATOMIC_RELAXED);
 
 	return channel < CASCADE ? gpa(page << 16 | dma->address[channel])
 				 : gpa((page & 0xfe) << 16 | (uint32_t)dma->address[channel] << 1);
@@ -247,9 +248,13 @@ static int create(struct bus *bus, const void *options, struct error *err)
 	dma->words = (struct bus_range){
 		.start = 0xc0, .size = 32, .sizes = 1, .device = &dma->device, .read = words_read, .write = words_write
 	};
-	dma->pages = (struct bus_range){
-		.start = 0x80, .size = 16, .sizes = 1, .device = &dma->device, .read = pages_read, .write = pages_write
-	};
+	dma->pages = (struct bus_range){ .start = 0x80,
+					 .size = 16,
+					 .sizes = 1,
+					 .takes_locks = true,
+					 .device = &dma->device,
+					 .read = pages_read,
+					 .write = pages_write };
 	rc = bus_map(bus, BUS_PIO, &dma->bytes, err);
 	if (!rc)
 		rc = bus_map(bus, BUS_PIO, &dma->words, err);
