@@ -3,12 +3,15 @@
  * local APICs, interrupt acknowledges, input on the serial line, time passing, resets, records of a snapshot cut up and put
  * together again. Nothing may crash or hang; time always moves on.
  */
+#define _GNU_SOURCE
 #include "backend/backend.h"
 #include "bus/bus.h"
 #include "devices/devices.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define CPUS	    2
 #define MAX_ACTIONS 4096
@@ -123,6 +126,21 @@ static void request(void *opaque, enum bus_request what)
 	(void)what;
 }
 
+/* Of 160 KiB, zeros at first. */
+static bool floppy_plug(struct bus *bus)
+{
+	int fd = memfd_create("floppy", 0);
+	char spec[64];
+	bool plugged;
+
+	if (fd < 0 || ftruncate(fd, 160 << 10))
+		abort();
+	snprintf(spec, sizeof(spec), "floppy,file=/proc/self/fd/%d,format=raw", fd);
+	plugged = device_plug(bus, NULL, &(struct device_request){ .spec = spec }, NULL);
+	close(fd);
+	return plugged;
+}
+
 /* The debugging console and pc-testdev have ports in common: inputs of even and of odd size. */
 static void pc_create(struct pc *pc)
 {
@@ -135,10 +153,10 @@ static void pc_create(struct pc *pc)
 	pc->bus = bus = bus_create(NULL, pc->clock, &pc->trace, NULL);
 	bus->request = request;
 	bus->reinject = pc->input.size & 2; /* late timers, made up for or not */
-	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || pci_bus_create(bus, NULL) ||
-		 piix_type.create(bus, NULL, NULL) || pit_type.create(bus, NULL, NULL) || rtc_create(bus, 1, NULL) ||
-		 kbc_type.create(bus, NULL, NULL) || uart_create(bus, 0, &pc->serial, NULL) ||
-		 uart_create(bus, 2, NULL, NULL) ||
+	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || !floppy_plug(bus) ||
+		 dma_type.create(bus, NULL, NULL) || pci_bus_create(bus, NULL) || piix_type.create(bus, NULL, NULL) ||
+		 pit_type.create(bus, NULL, NULL) || rtc_create(bus, 1, NULL) || kbc_type.create(bus, NULL, NULL) ||
+		 uart_create(bus, 0, &pc->serial, NULL) || uart_create(bus, 2, NULL, NULL) ||
 		 !device_plug(bus, NULL, &(struct device_request){ .spec = "fw-cfg,once=n" }, NULL) ||
 		 debug_exit_type.create(bus, NULL, NULL) ||
 		 (pc->input.size & 1 ? testdev_type.create(bus, NULL, NULL)
