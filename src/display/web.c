@@ -41,11 +41,13 @@ struct web {
 static int respond(struct bytes *out, const char *status, const char *type, const char *body, size_t size)
 {
 	char head[512];
-	int n = snprintf(head, sizeof(head),
-			 "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n"
-			 "Cache-Control: no-store\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n"
-			 "Content-Security-Policy: default-src 'self' 'unsafe-inline'; connect-src 'self' ws:\r\n\r\n",
-			 status, type, size);
+	int n = snprintf(
+		head, sizeof(head),
+		"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n"
+		"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+		"Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+		"img-src data:; connect-src 'self' ws: wss:; frame-ancestors 'none'\r\n\r\n",
+		status, type, size);
 
 	bytes_add(out, head, (size_t)n);
 	bytes_add(out, body, size);
