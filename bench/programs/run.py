@@ -148,6 +148,9 @@ def plot(path, rows, peers):
 
 def report(programs, peers, figures, path):
     """figures[peer][program][run] = (CPU, wall), the least of each."""
+    if "native" not in peers:
+        print(f"no ratios without native; the seconds are in {os.path.dirname(path)}/programs.txt")
+        return
     guests = [p for p in peers if p != "native"]
     print(f'{"program":16}{"native s":>10}' + "".join(f'{p + " 1st":>12}{"2nd":>8}{"wall":>8}' for p in guests))
     rows = []
