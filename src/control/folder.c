@@ -2,7 +2,7 @@
  * Where machines with names are found: $XDG_RUNTIME_DIR/doppel/NAME/, or /tmp/doppel-UID/NAME/ where there is no such variable; for this user alone. Who has locked
  * NAME/lock is the machine. The kernel takes the lock from a process that was killed; what it left is removed by whoever looks next.
  */
-#define _GNU_SOURCE /* O_PATH */
+#define _GNU_SOURCE /* O_PATH, scandirat */
 #include "control/private.h"
 
 #include <dirent.h>
@@ -156,59 +156,24 @@ static bool is_alive(int all, const char *name)
 	return rc == -EWOULDBLOCK;
 }
 
-static int compare(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-/* Names of folders in the folder, which are the caller's, as the array is. */
-static int read_names(int all, char ***names, size_t *count, struct error *err)
-{
-	DIR *folder = fdopendir(dup(all));
-	size_t room = 0;
-	int rc = folder ? 0 : error_set_errno(err, errno, "cannot read the folder of machines");
-
-	while (!rc) {
-		const struct dirent *entry = readdir(folder);
-
-		if (!entry)
-			break;
-		if (entry->d_name[0] == '.')
-			continue;
-		if (*count == room) {
-			char **more = realloc(*names, (room + 64) * sizeof(**names));
-
-			if (!more) {
-				rc = error_set_errno(err, ENOMEM, "read the folder of machines");
-				break;
-			}
-			*names = more;
-			room += 64;
-		}
-		(*names)[*count] = strdup(entry->d_name);
-		if ((*names)[*count])
-			++*count;
-	}
-	if (folder)
-		closedir(folder);
-	qsort(*names, *count, sizeof(**names), compare);
-	return rc;
-}
+static int is_visible(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
 int control_each(void (*fn)(void *opaque, const char *name), void *opaque, struct error *err)
 {
-	int all = open_all(false, err), rc;
-	char **names = NULL;
-	size_t count = 0;
+	int all = open_all(false, err), count;
+	struct dirent **entries = NULL;
 
 	if (all < 0)
 		return all == -ENOENT ? 0 : all;
-	rc = read_names(all, &names, &count, err);
-	for (size_t n = 0; n < count; n++) {
-		if (!rc && is_alive(all, names[n]))
-			fn(opaque, names[n]);
-		free(names[n]);
+	count = scandirat(all, ".", &entries, is_visible, alphasort);
+	for (int n = 0; n < count; n++) {
+		if (is_alive(all, entries[n]->d_name))
+			fn(opaque, entries[n]->d_name);
+		free(entries[n]);
 	}
-	free(names);
+	free(entries);
 	close(all);
-	return rc;
+	return count < 0 ? error_set_errno(err, errno, "cannot read the folder of machines") : 0;
 }
 
 int folder_connect(const char *name, struct error *err)

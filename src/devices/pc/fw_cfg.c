@@ -391,10 +391,11 @@ static void set_serial_console(struct fw_cfg *f)
 
 static void select_item(struct fw_cfg *f, uint16_t key)
 {
-	const struct item *item = item_of(f, key & ~WRITES);
+	const struct item *item;
 
-	f->selected = item ? key & ~WRITES : NOTHING;
 	f->offset = 0;
+	item = item_of(f, key & ~WRITES);
+	f->selected = item ? key & ~WRITES : NOTHING;
 	if (item && item->acpi)
 		want_acpi(f);
 }

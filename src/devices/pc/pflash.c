@@ -237,7 +237,7 @@ static int create_of_template(struct pflash *p, const char *template, struct err
 		rc = check_size(template, size, err);
 	if (!rc) {
 		p->memory = memory_create(p->device.bus->mem, MEMORY_KIND_DEVICE, "pflash", size, err);
-		rc = p->memory ? 0 : -err->code;
+		rc = p->memory ? 0 : -ENOMEM;
 	}
 	if (!rc)
 		memcpy(p->memory->file.base, data, size);

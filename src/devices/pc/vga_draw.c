@@ -189,7 +189,7 @@ static void draw_off(struct vga_drawn *d, struct screen *screen)
 /* In character clocks: 8 or 9 dots, which may be two pixels wide each. */
 struct raster {
 	unsigned columns, dots, height;
-	bool wide;
+	unsigned wide;		/* 1: dots are twice as wide; no padding: it is compared as bytes */
 	uint32_t address, step; /* of the row, and from one to the next */
 	unsigned row_scan;	/* the line of the row */
 	unsigned pan;		/* dots to the left */
@@ -346,7 +346,7 @@ static struct raster make_raster(const struct look *l)
 		.columns = l->crtc[CRTC_H_DISPLAY_END] + 1u,
 		.dots = is_text(l) && !(l->sequencer[SEQ_CLOCKING] & CLOCKING_8_DOTS) ? 9 : 8,
 		.height = display_lines(l),
-		.wide = l->sequencer[SEQ_CLOCKING] & CLOCKING_HALF,
+		.wide = !!(l->sequencer[SEQ_CLOCKING] & CLOCKING_HALF),
 		.address = crtc_pair(l, CRTC_START_HIGH) + (l->crtc[CRTC_PRESET_ROW] >> 5 & 3),
 		.step = l->crtc[CRTC_OFFSET] * 2,
 		.row_scan = l->crtc[CRTC_PRESET_ROW] & 31,
