@@ -429,13 +429,17 @@ static int listen_tcp(struct server *s, struct error *err)
 
 static unsigned bound_port(const struct server *s)
 {
-	struct sockaddr_storage address = { 0 };
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} address = { .v6 = { 0 } };
 	socklen_t size = sizeof(address);
 
-	if (getsockname(s->listener.fd, (struct sockaddr *)&address, &size))
+	if (getsockname(s->listener.fd, &address.any, &size))
 		return 0;
 	/* The port is at the same place in both. */
-	return ntohs(((const struct sockaddr_in *)&address)->sin_port);
+	return ntohs(address.v6.sin6_port);
 }
 
 static void say_where(const struct server *s)
