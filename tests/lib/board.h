@@ -101,6 +101,13 @@ static inline void board_destroy(struct board *board)
 	free(board);
 }
 
+/* Of tests that plug devices. */
+static inline void board_unplug(struct board *board)
+{
+	devices_unplug(board->bus);
+	board_destroy(board);
+}
+
 /* Run timers one after the other until guest time t. */
 static inline void board_run_until(struct board *board, vtime_t t)
 {

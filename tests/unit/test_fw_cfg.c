@@ -147,7 +147,7 @@ static void items(void **state)
 	assert_int_equal(inl(b, 0x518), load_le32(" CFG"));
 	outb(b, 0x511, 7); /* nothing is written so */
 	assert_int_equal(read_number(b, 1, 4), 3);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static void files_of_users(void **state)
@@ -173,7 +173,7 @@ static void files_of_users(void **state)
 		plug(b, "fw-cfg-file,string=x,name=opt/456789012345678901234567890123456789012345678901234", &error));
 	device_unplug(file);
 	assert_int_equal(find_file(b, "opt/a", &size), 0);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static void requests(void **state)
@@ -195,7 +195,7 @@ static void requests(void **state)
 	assert_int_equal(dma(b, DMA_READ, 8, BUFFER), 0);
 	assert_int_equal(mem_read(b->mem, gpa(BUFFER), bytes, 8), 0);
 	assert_int_equal(load_le64(bytes), RAM);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static void hostile_requests(void **state)
@@ -215,7 +215,7 @@ static void hostile_requests(void **state)
 	assert_int_equal(dma(b, DMA_SELECT | DMA_WRITE, 4, BUFFER), DMA_ERROR); /* read-only */
 	assert_int_equal(dma(b, 0xffffu << 16 | DMA_SELECT | DMA_WRITE, 4, BUFFER), DMA_ERROR);
 	assert_int_equal(dma(b, DMA_SELECT | DMA_READ, 4, REQUEST), 0); /* over the request */
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static void note_written(void *opaque) { ++*(unsigned *)opaque; }
@@ -245,7 +245,7 @@ static void written_files(void **state)
 	assert_int_equal(times, 1);
 	fw_cfg_remove_file(b->bus, "etc/x");
 	fw_cfg_remove_file(b->bus, "etc/x");
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static uint8_t cmos(struct board *b, uint8_t index)
@@ -272,12 +272,12 @@ static void boot_order(void **state)
 	expect_file(b, "bootorder", "/first\n/second\n/cd\n/disk\n");
 	assert_int_equal(cmos(b, 0x3d), 0x23);
 	assert_int_equal(cmos(b, 0x38), 0);
-	board_destroy(b);
+	board_unplug(b);
 	b = board_create(1);
 	assert_null(plug(b, "fw-cfg,order=cc", &error));
 	assert_null(plug(b, "fw-cfg,once=x", &error));
 	assert_non_null(strstr(error.text, "once"));
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static unsigned made;
@@ -325,7 +325,7 @@ static void acpi_when_it_is_asked_for(void **state)
 	assert_int_equal(inb(b, 0x511), 0); /* in the middle of reading rsdp */
 	assert_int_equal(read_number(b, rsdp, 2), 0xb000);
 	writer_free(&records);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static void damaged_records(void **state)
@@ -356,7 +356,7 @@ static void damaged_records(void **state)
 		memcpy(writer.data + n, old, 2);
 	}
 	writer_free(&writer);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 int main(void)

@@ -124,7 +124,7 @@ static void commands(void **state)
 	bus_settle(b->bus);
 	assert_int_equal(byte_at(b, 0), 'F');
 	remove_files(&f);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static void the_file(void **state)
@@ -141,14 +141,14 @@ static void the_file(void **state)
 	assert_non_null(strstr(error.text, "in use"));
 	command(b, 8, 0x10);
 	command(b, 8, 0x42);
-	board_destroy(b);
+	board_unplug(b);
 	assert_int_equal(stat(f.file, &status), 0);
 	assert_int_equal(status.st_size, SIZE);
 	assert_int_equal(status.st_mode & 0777, 0600);
 	unlink(f.template); /* it is not needed any more */
 	assert_non_null(plug(other, f.spec, NULL));
 	assert_int_equal(byte_at(other, 8), 0x42);
-	board_destroy(other);
+	board_unplug(other);
 	assert_int_equal(truncate(f.file, SIZE - 1), 0);
 	b = board();
 	assert_null(plug(b, f.spec, &error));
@@ -157,14 +157,14 @@ static void the_file(void **state)
 	assert_null(plug(b, f.spec, &error)); /* from nothing, nothing is made */
 	assert_non_null(strstr(error.text, f.template));
 	remove_files(&f);
-	board_destroy(b);
+	board_unplug(b);
 	b = board_create(1);
 	board_add_memory(b, MEM_MIN);
 	make_files(&f, "");
 	assert_null(plug(b, f.spec, &error));
 	assert_non_null(strstr(error.text, "no firmware"));
 	remove_files(&f);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 static void records(void **state)
@@ -188,7 +188,7 @@ static void records(void **state)
 	assert_int_equal(byte_at(b, 0x2000), 0x21);
 	writer_free(&records);
 	remove_files(&f);
-	board_destroy(b);
+	board_unplug(b);
 }
 
 int main(void)

@@ -96,12 +96,6 @@ static struct full_board full_board(void)
 	return f;
 }
 
-static void destroy(struct board *b)
-{
-	devices_unplug(b->bus);
-	board_destroy(b);
-}
-
 static void set_pin(struct card *card, bool level)
 {
 	lock_take(card->pci.device.lock);
@@ -138,7 +132,7 @@ static void check_quiet(struct board *b)
 		assert_int_equal(lapic_take(irq_lapic(copy.b->bus, i)), -1);
 		assert_int_equal(copy.b->cpus[i].nmis, 0);
 	}
-	destroy(copy.b);
+	board_unplug(copy.b);
 }
 
 /* PIRQ 3 to line 5, whose IOAPIC input is edge-triggered. */
@@ -155,7 +149,7 @@ static void served_edge_of_a_pirq(void **state)
 	check_quiet(f.b);
 	lapic_wr(f.b, 0, 0xb0, 0);
 	check_quiet(f.b);
-	destroy(f.b);
+	board_unplug(f.b);
 }
 
 static void served_edges_of_isa_lines(void **state)
@@ -166,7 +160,7 @@ static void served_edges_of_isa_lines(void **state)
 
 		(void)state;
 		if (line == 2) {
-			destroy(f.b);
+			board_unplug(f.b);
 			continue;
 		}
 		lapic_wr(f.b, 0, 0xf0, 0x1ff);
@@ -178,7 +172,7 @@ static void served_edges_of_isa_lines(void **state)
 		check_quiet(f.b);
 		outb(f.b, (uint16_t)(0x2000 + line), 0);
 		check_quiet(f.b);
-		destroy(f.b);
+		board_unplug(f.b);
 	}
 }
 
@@ -194,7 +188,7 @@ static void served_edge_of_the_8259_as_nmi(void **state)
 	outb(f.b, 0x2005, 1);
 	assert_int_equal(f.b->cpus[0].nmis, 1);
 	check_quiet(f.b);
-	destroy(f.b);
+	board_unplug(f.b);
 }
 
 static void level_in_service_comes_again_after_eoi_only(void **state)
@@ -210,8 +204,8 @@ static void level_in_service_comes_again_after_eoi_only(void **state)
 	assert_int_equal(board_take(copy.b), -1);
 	lapic_wr(copy.b, 0, 0xb0, 0);
 	assert_int_equal(board_take(copy.b), 0x60);
-	destroy(copy.b);
-	destroy(f.b);
+	board_unplug(copy.b);
+	board_unplug(f.b);
 }
 
 /* ---- any state, and what comes of it ---- */
@@ -413,8 +407,8 @@ static void any_state_goes_on_as_it_would_have(void **state)
 		struct full_board f = random_board(&seed), copy = copy_of(f.b);
 
 		check_same_future(&f, &copy, seed);
-		destroy(copy.b);
-		destroy(f.b);
+		board_unplug(copy.b);
+		board_unplug(f.b);
 	}
 }
 
@@ -434,8 +428,8 @@ static void a_used_board_forgets(void **state)
 			fail_msg("%s", err.text);
 		check_same_future(&f, &used, seed);
 		writer_free(&saved);
-		destroy(used.b);
-		destroy(f.b);
+		board_unplug(used.b);
+		board_unplug(f.b);
 	}
 }
 
@@ -477,8 +471,8 @@ static void a_bad_record_changes_nothing(void **state)
 	assert_in_range(refused, 1000, 2000);
 	writer_free(&good);
 	writer_free(&before);
-	destroy(f.b);
-	destroy(other.b);
+	board_unplug(f.b);
+	board_unplug(other.b);
 }
 
 int main(void)

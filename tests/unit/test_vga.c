@@ -41,7 +41,7 @@ static struct fixture *create(void)
 
 static void destroy(struct fixture *f)
 {
-	board_destroy(f->board);
+	board_unplug(f->board);
 	display_destroy(f->display);
 	event_loop_destroy(f->loop);
 	free(f);

@@ -433,7 +433,7 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		.guest = i->offset,
 		.window = (unsigned)(t->e.window_base + 1),
 		.len = i->len,
-		.align_shift = (unsigned)__builtin_ctz(h->mem_align),
+		.align_shift = h->mem_align ? (unsigned)__builtin_ctz(h->mem_align) : 0,
 		.fop = h->x87 && h->modrm_offset ? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset]
 						 : 0,
 	};
