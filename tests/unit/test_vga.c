@@ -1163,5 +1163,6 @@ int main(void)
 		VGA_TEST(test_damage),	     VGA_TEST(test_reset),
 	};
 
+	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
