@@ -7,7 +7,13 @@
 #define OFF(label) ((label) - rom + START)
 #define COM1  0x3f8
 #define RESET_CONTROL 0xcf9
-#define PM1_CONTROL   0x604
+#define PCI_ADDRESS   0xcf8
+#define PCI_DATA      0xcfc
+#define PM_FUNCTION   0x80000b00 /* of configuration space: 00:01.3 */
+#define PMBA	      0x40
+#define PMREGMISC     0x80
+#define PM_BASE	      0x600
+#define PM1_CONTROL   (PM_BASE + 4)
 #define SLEEP_OFF     0x2000
 #define MEMORY_MARK   0x500 /* kept by a reset */
 #define MARK	      0x600df00d
@@ -105,6 +111,19 @@ protected:
 again:
 	mov	$text_again, %esi
 	call	print
+	/* After a reset nobody has said where the power management registers are, and that they are. */
+	mov	$PCI_ADDRESS, %edx
+	mov	$PM_FUNCTION + PMBA, %eax
+	out	%eax, %dx
+	mov	$PCI_DATA, %edx
+	mov	$PM_BASE, %eax
+	out	%eax, %dx
+	mov	$PCI_ADDRESS, %edx
+	mov	$PM_FUNCTION + PMREGMISC, %eax
+	out	%eax, %dx
+	mov	$PCI_DATA, %edx
+	mov	$1, %al
+	out	%al, %dx
 	mov	$PM1_CONTROL, %edx
 	mov	$SLEEP_OFF, %eax
 	out	%ax, %dx
