@@ -175,7 +175,7 @@ static json_t *balloon(struct call *call)
 
 /* ---- the table ---- */
 
-enum type { TYPE_TEXT, TYPE_NUMBER, TYPE_SWITCH, TYPE_LIST };
+enum type { TYPE_NUMBER, TYPE_LIST };
 struct argument {
 	const char *name;
 	enum type type;
@@ -222,18 +222,14 @@ static json_t *query_commands(struct call *call)
 
 /* ---- checks ---- */
 
-static bool is_text(const json_t *v) { return json_is_string(v); }
 static bool is_number(const json_t *v) { return json_is_integer(v); }
-static bool is_switch(const json_t *v) { return json_is_boolean(v); }
 static bool is_list(const json_t *v) { return json_is_array(v); }
 
 static const struct {
 	const char *name;
 	bool (*is)(const json_t *);
 } types[] = {
-	[TYPE_TEXT] = { "string", is_text },
 	[TYPE_NUMBER] = { "integer", is_number },
-	[TYPE_SWITCH] = { "boolean", is_switch },
 	[TYPE_LIST] = { "array", is_list },
 };
 

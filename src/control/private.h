@@ -47,7 +47,7 @@ struct call {
 	/* If it returns NULL: */
 	const char *class;
 	char why[256];
-	bool negotiates, quits;
+	bool negotiates; /* it was qmp_capabilities */
 };
 /* A JSON object of the client: the answer, which is the caller's. ready: the client has sent qmp_capabilities. */
 json_t *command_answer(struct machine *, json_t *request, bool *ready);
