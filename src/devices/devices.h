@@ -123,6 +123,11 @@ struct device_plug *device_plug(struct bus *, struct event_loop *, const struct 
 void device_unplug(struct device_plug *);
 /* All that were plugged, the last one first. */
 void devices_unplug(struct bus *);
+/*
+ * From a device's create: what it is to be on and nobody asked for is made, and the machine's own from then on. 0, or create's -errno: what that has made is destroyed.
+ */
+int device_create_own(struct bus *, int (*create)(struct bus *, const void *options, struct error *),
+		      const void *options, struct error *);
 const struct device_type *device_plug_type(const struct device_plug *);
 /* What the guest has of it, "NAME,OPTION=VALUE...": all numbers and switches; characters and texts are the host's side. */
 void device_plug_print(const struct device_plug *, FILE *);

@@ -352,6 +352,21 @@ void device_plug_print(const struct device_plug *plug, FILE *out)
 	}
 }
 
+int device_create_own(struct bus *bus, int (*create)(struct bus *, const void *options, struct error *),
+		      const void *options, struct error *err)
+{
+	struct device_plug *plugging = bus->plugging;
+	const struct list *last = bus->devices.prev;
+	int rc;
+
+	bus->plugging = NULL;
+	rc = create(bus, options, err);
+	bus->plugging = plugging;
+	while (rc && bus->devices.prev != last)
+		device_destroy(list_entry(bus->devices.prev, struct device, node));
+	return rc;
+}
+
 struct device_plug *device_plug_find(struct bus *bus, const char *name, unsigned instance)
 {
 	const struct device *device = bus_find_device(bus, name, instance);

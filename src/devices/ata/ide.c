@@ -1272,24 +1272,11 @@ static int ide_create(struct bus *bus, const void *options, struct error *err)
 
 #define DRIVES (2 * CHANNELS)
 
-/* One that nobody asked for is the machine's own. */
 static struct ide *find_ide(struct bus *bus, struct error *err)
 {
-	struct device_plug *plugging = bus->plugging;
-	int rc = 0;
-
-	if (!bus_find_device(bus, "piix3-ide", 0)) {
-		bus->plugging = NULL;
-		rc = ide_create(bus, NULL, err);
-		bus->plugging = plugging;
-	}
-	if (!rc)
-		return (struct ide *)bus_find_device(bus, "piix3-ide", 0);
-	while (bus_find_device(bus, "ide-channel", 0))
-		device_destroy(bus_find_device(bus, "ide-channel", 0));
-	if (bus_find_device(bus, "piix3-ide", 0))
-		device_destroy(bus_find_device(bus, "piix3-ide", 0));
-	return NULL;
+	if (!bus_find_device(bus, "piix3-ide", 0) && device_create_own(bus, ide_create, NULL, err))
+		return NULL;
+	return (struct ide *)bus_find_device(bus, "piix3-ide", 0);
 }
 
 static struct ata_drive **place_of(struct ide *ide, unsigned n) { return &ide->channels[n / 2].drives[n % 2]; }

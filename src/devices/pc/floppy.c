@@ -737,11 +737,12 @@ static const struct device_ops floppy_ops = { .state = &floppy_state_desc,
 					      .reset = floppy_reset,
 					      .destroy = floppy_destroy };
 
-static int create_controller(struct bus *bus, struct error *err)
+static int create_controller(struct bus *bus, const void *options, struct error *err)
 {
 	struct floppy *f = calloc(1, sizeof(*f));
 	int rc;
 
+	(void)options;
 	if (!f)
 		return error_set_errno(err, ENOMEM, "floppy");
 	device_init(&f->device, bus, "floppy-controller", &floppy_ops);
@@ -827,18 +828,14 @@ static const struct device_ops drive_ops = { .pause = drive_pause, .boots = driv
 /* The first drive brings it, in a machine that is being made: firmware and systems look for it once, and it goes before ISA DMA, whose lock it takes. */
 static struct floppy *find_controller(struct bus *bus, struct error *err)
 {
-	struct device_plug *plugging = bus->plugging;
-
 	if (!bus_find_device(bus, "floppy-controller", 0)) {
 		if (bus_find_device(bus, "dma", 0)) {
 			error_set(err, EBUSY,
 				  "floppy: this machine was made without a controller; expected --floppy at its start");
 			return NULL;
 		}
-		bus->plugging = NULL;
-		if (create_controller(bus, err))
+		if (device_create_own(bus, create_controller, NULL, err))
 			return NULL;
-		bus->plugging = plugging;
 	}
 	return (struct floppy *)bus_find_device(bus, "floppy-controller", 0);
 }

@@ -650,27 +650,12 @@ static int scsi_create(struct bus *bus, const void *options, struct error *err)
 	return virtio_plug(&scsi->virtio, VIRTIO_OPTIONS_OF(o), err);
 }
 
-/* One that nobody asked for is the machine's own: targets of others may be on it. */
-static int create_own(struct bus *bus, struct error *err)
-{
-	struct device_plug *plugging = bus->plugging;
-	const char *const made[] = { scsi_ops.pci_name, "virtio-scsi" };
-	int rc;
-
-	bus->plugging = NULL;
-	rc = scsi_create(bus, &(struct scsi_options){ .legacy = true }, err);
-	bus->plugging = plugging;
-	for (unsigned n = 0; rc && n < ARRAY_SIZE(made); n++)
-		if (bus_find_device(bus, made[n], 0))
-			device_destroy(bus_find_device(bus, made[n], 0));
-	return rc;
-}
-
 struct scsi_bus *virtio_scsi_bus(struct bus *bus, struct error *err)
 {
 	struct device *device = bus_find_device(bus, "virtio-scsi", 0);
 
-	if (!device && create_own(bus, err))
+	/* Targets of others may be on it. */
+	if (!device && device_create_own(bus, scsi_create, &(struct scsi_options){ .legacy = true }, err))
 		return NULL;
 	return &((struct virtio_scsi *)bus_find_device(bus, "virtio-scsi", 0))->bus;
 }
