@@ -437,7 +437,7 @@ static int find_records(struct loading *l)
 	return 0;
 }
 
-/* Takes its record out of the list. */
+/* Takes its record, the first of that name, out of the list. */
 static int load_device(struct loading *l, struct device *device)
 {
 	char wanted[STATE_NAME_SIZE], found[STATE_NAME_SIZE];
@@ -450,7 +450,8 @@ static int load_device(struct loading *l, struct device *device)
 		l->reader->offset = l->records[n];
 		if (!state_peek(l->reader, found, &size) || strcmp(found, wanted) != 0)
 			continue;
-		l->records[n] = l->records[--l->record_count];
+		l->record_count--;
+		memmove(&l->records[n], &l->records[n + 1], (l->record_count - n) * sizeof(l->records[0]));
 		rc = load_record(l, device->ops->state, device->instance, device);
 		*l->reader = behind;
 		return rc;
@@ -461,11 +462,12 @@ static int load_device(struct loading *l, struct device *device)
 
 static int load_devices(struct loading *l)
 {
-	struct device *device;
+	struct device *device = NULL;
 	int rc = find_records(l);
 
-	list_for_each (device, &l->m->bus->devices, node)
-		if (!rc && device->ops->state)
+	/* In the order in which they were saved: devices of several names may have records of one. */
+	while (!rc && (device = bus_next_device(l->m->bus, device)))
+		if (device->ops->state)
 			rc = load_device(l, device);
 	if (!rc && l->record_count) {
 		struct reader left = { l->reader->data, l->reader->size, l->records[0] };
