@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "bus/bus.h"
 #include "devices/devices.h"
+#include "lib/fuzz.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -166,14 +167,7 @@ static void pc_create(struct pc *pc)
 	card_plug(bus);
 }
 
-static uint64_t take(struct pc *pc, size_t bytes)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < bytes && pc->input.offset < pc->input.size; i++)
-		value |= (uint64_t)pc->input.data[pc->input.offset++] << (8 * i);
-	return value;
-}
+static uint64_t take(struct pc *pc, size_t bytes) { return fuzz_take(&pc->input, bytes); }
 
 /* Most accesses go where a device is. */
 static void access_port(struct pc *pc, bool write)

@@ -3,34 +3,16 @@
  */
 #define _GNU_SOURCE
 #include "devices/scsi/scsi.h"
+#include "lib/fuzz.h"
 #include "lib/no_cpus.h"
 
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #define CPUS	      1
-#define DISK_SIZE     (1u << 20)
 #define COMMANDS      64
 #define PIECES	      3
 #define DATA_MOST     0x4000u
 #define REQUESTS_MOST 4096 /* of one command: WRITE SAME and UNMAP of all that is allowed */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void plug(struct bus *bus, const char *format)
-{
-	int fd = memfd_create("disk", 0);
-	struct error err = { 0 };
-	char spec[128];
-
-	snprintf(spec, sizeof(spec), format, fd);
-	if (ftruncate(fd, DISK_SIZE) || !device_plug(bus, NULL, &(struct device_request){ .spec = spec }, &err)) {
-		fprintf(stderr, "%s\n", err.text);
-		abort();
-	}
-	close(fd);
-}
 
 static struct bus *create(void)
 {
@@ -41,31 +23,22 @@ static struct bus *create(void)
 	if (irq_chip_create(bus, CPUS, &no_cpus, cpus, NULL) || pci_bus_create(bus, NULL) ||
 	    piix_type.create(bus, NULL, NULL))
 		abort();
-	plug(bus, "scsi-disk,file=/proc/self/fd/%d,format=raw,discard,serial=1");
-	plug(bus, "scsi-disk,file=/proc/self/fd/%d,readonly");
-	plug(bus, "scsi-cd,file=/proc/self/fd/%d");
+	fuzz_plug_disk(bus, "scsi-disk,file=/proc/self/fd/%d,format=raw,discard,serial=1");
+	fuzz_plug_disk(bus, "scsi-disk,file=/proc/self/fd/%d,readonly");
+	fuzz_plug_disk(bus, "scsi-cd,file=/proc/self/fd/%d");
 	return bus;
-}
-
-static uint64_t take(struct reader *input, size_t bytes)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < bytes && input->offset < input->size; i++)
-		value |= (uint64_t)input->data[input->offset++] << (8 * i);
-	return value;
 }
 
 /* Memory of its own for each piece: what is read or written beside it is found. */
 static struct scsi_data make_data(struct reader *input, struct iovec *iov)
 {
-	struct scsi_data data = { .iov = iov, .count = 1 + (int)(take(input, 1) % PIECES) };
+	struct scsi_data data = { .iov = iov, .count = 1 + (int)(fuzz_take(input, 1) % PIECES) };
 
 	for (int n = 0; n < data.count; n++) {
-		iov[n].iov_len = take(input, 2) % DATA_MOST;
+		iov[n].iov_len = fuzz_take(input, 2) % DATA_MOST;
 		iov[n].iov_base = malloc(MAX(iov[n].iov_len, 1));
 		for (size_t i = 0; i < iov[n].iov_len; i++)
-			((uint8_t *)iov[n].iov_base)[i] = i < 48 ? (uint8_t)take(input, 1) : 0;
+			((uint8_t *)iov[n].iov_base)[i] = i < 48 ? (uint8_t)fuzz_take(input, 1) : 0;
 		data.size += iov[n].iov_len;
 	}
 	return data;
@@ -83,14 +56,14 @@ static void check(const struct scsi_command *c)
 static void command(struct scsi_bus *bus, struct reader *input)
 {
 	struct iovec iov[PIECES], mine[PIECES];
-	struct scsi_command c = { .target = bus->targets[take(input, 1) % 3] };
-	unsigned choice = (unsigned)take(input, 1), requests = 0;
+	struct scsi_command c = { .target = bus->targets[fuzz_take(input, 1) % 3] };
+	unsigned choice = (unsigned)fuzz_take(input, 1), requests = 0;
 	struct scsi_data data;
 	bool more;
 
 	c.other_unit = !(choice & 0xf0);
 	for (unsigned n = 0; n < SCSI_CDB_SIZE; n++)
-		c.cdb[n] = (uint8_t)take(input, 1);
+		c.cdb[n] = (uint8_t)fuzz_take(input, 1);
 	data = make_data(input, iov);
 	memcpy(mine, iov, sizeof(mine));
 	if (choice & 1)

@@ -1,9 +1,11 @@
 /*
  * The VGA: accesses to its ports, windows and BARs in any order, its record with wrong bytes, and somebody who looks at any moment.
  */
+#define _GNU_SOURCE
 #include "bus/bus.h"
 #include "devices/devices.h"
 #include "display/display.h"
+#include "lib/fuzz.h"
 
 #include <stdlib.h>
 
@@ -33,14 +35,7 @@ static void put(struct pc *pc, enum bus_space space, uint64_t address, unsigned 
 	bus_access(pc->bus, &access);
 }
 
-static uint64_t take(struct pc *pc, size_t bytes)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < bytes && pc->input.offset < pc->input.size; i++)
-		value |= (uint64_t)pc->input.data[pc->input.offset++] << (8 * i);
-	return value;
-}
+static uint64_t take(struct pc *pc, size_t bytes) { return fuzz_take(&pc->input, bytes); }
 
 static void create(struct pc *pc)
 {

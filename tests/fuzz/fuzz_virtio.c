@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "devices/devices.h"
+#include "lib/fuzz.h"
 #include "lib/no_cpus.h"
 
 #include <stdlib.h>
@@ -41,14 +42,7 @@ struct pc {
 	struct reader input;
 };
 
-static uint64_t take(struct pc *pc, size_t bytes)
-{
-	uint64_t value = 0;
-
-	for (size_t i = 0; i < bytes && pc->input.offset < pc->input.size; i++)
-		value |= (uint64_t)pc->input.data[pc->input.offset++] << (8 * i);
-	return value;
-}
+static uint64_t take(struct pc *pc, size_t bytes) { return fuzz_take(&pc->input, bytes); }
 
 static void do_access(struct pc *pc, enum bus_space space, uint64_t address, unsigned size, bool write, uint64_t value)
 {
