@@ -32,6 +32,14 @@ struct disk_options {
 #define DISK_OPTIONS_OF(options)                                                                                       \
 	(struct disk_options) { DISK_OPTIONS(DISK_OPTION_COPY_, options) }
 
+/* Those of a drive's own options (a pointer to file, format, boot) as of a disk that cannot be written. */
+#define DISC_OPTIONS_OF(options)                                                                                       \
+	(struct disk_options)                                                                                          \
+	{                                                                                                              \
+		.file = (options)->file, .format = (options)->format, .cache = "writeback", .backing = "near",         \
+		.readonly = true, .boot = (options)->boot                                                              \
+	}
+
 /* Device: its name, for sentences. memory: see struct block_options. NULL with a sentence. */
 struct block *disk_open(const char *device, const struct disk_options *, const struct block_memory *memory,
 			struct error *);

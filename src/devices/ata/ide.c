@@ -355,6 +355,35 @@ static bool copy_dma(struct channel *ch, uint32_t size, bool to_memory)
 	return true;
 }
 
+/* As many of the next `all` bytes of blocks as one request moves straight where they belong: its pieces, and where DMA is then. 0: it waits, or has ended. */
+static uint32_t plan_dma(struct channel *ch, uint32_t block, uint64_t all, bool to_memory)
+{
+	struct cursor c = cursor_of(ch);
+	uint32_t size;
+
+	if (!is_running(ch)) {
+		wait_for_dma(ch);
+		return 0;
+	}
+	size = map_blocks(ch, &c, block, (uint32_t)MIN(all, DMA_PIECE), to_memory);
+	if (!size) {
+		starve(ch, &c);
+		return 0;
+	}
+	memcpy(ch->then, c.field, sizeof(ch->then));
+	ch->then_last = c.last;
+	return size;
+}
+
+/* What was planned is done. */
+static void finish_dma(struct channel *ch, bool to_memory)
+{
+	for (unsigned n = 0; n < ch->piece_count && to_memory; n++)
+		mem_dma_written(mem_of(ch), ch->pieces[n].iov_base, ch->pieces[n].iov_len);
+	memcpy(ch->prd, ch->then, sizeof(ch->prd));
+	ch->prd_last = ch->then_last;
+}
+
 /* ---- PIO: what is in the buffer, block by block ---- */
 
 static void offer_block(struct channel *ch, bool tell)
@@ -414,7 +443,6 @@ static bool ask_sectors(struct channel *ch, uint32_t size)
 static bool prepare_sectors(struct channel *ch)
 {
 	uint64_t all = (uint64_t)ch->left * ATA_SECTOR;
-	struct cursor c;
 	uint32_t size;
 
 	if (!ch->dma) {
@@ -423,19 +451,8 @@ static bool prepare_sectors(struct channel *ch)
 		ch->piece_count = 1;
 		return ask_sectors(ch, size);
 	}
-	if (!is_running(ch)) {
-		wait_for_dma(ch);
-		return false;
-	}
-	c = cursor_of(ch);
-	size = map_blocks(ch, &c, ATA_SECTOR, (uint32_t)MIN(all, DMA_PIECE), ch->kind == ATA_READ);
-	if (!size) {
-		starve(ch, &c);
-		return false;
-	}
-	memcpy(ch->then, c.field, sizeof(ch->then));
-	ch->then_last = c.last;
-	return ask_sectors(ch, size);
+	size = plan_dma(ch, ATA_SECTOR, all, ch->kind == ATA_READ);
+	return size && ask_sectors(ch, size);
 }
 
 static bool prepare_trim(struct channel *ch)
@@ -512,10 +529,7 @@ static bool deliver_by_dma(struct channel *ch)
 /* Blocks went where they belong. */
 static void blocks_by_dma(struct channel *ch)
 {
-	for (unsigned n = 0; n < ch->piece_count; n++)
-		mem_dma_written(mem_of(ch), ch->pieces[n].iov_base, ch->pieces[n].iov_len);
-	memcpy(ch->prd, ch->then, sizeof(ch->prd));
-	ch->prd_last = ch->then_last;
+	finish_dma(ch, true);
 	end_dma(ch);
 	if (ch->packet.blocks)
 		begin_work(ch);
@@ -537,27 +551,6 @@ static void end_piece(struct channel *ch)
 		deliver(ch, ch->scsi.in.size ? (uint32_t)ch->scsi.moved : 0);
 }
 
-/* Where the data of blocks go, straight. False: it waits, or has ended. */
-static bool map_piece(struct channel *ch, uint32_t *most)
-{
-	struct cursor c = cursor_of(ch);
-	uint32_t size;
-
-	if (!is_running(ch)) {
-		wait_for_dma(ch);
-		return false;
-	}
-	size = map_blocks(ch, &c, 2048, (uint32_t)MIN(ch->packet.blocks * 2048ull, DMA_PIECE), true);
-	if (!size) {
-		starve(ch, &c);
-		return false;
-	}
-	memcpy(ch->then, c.field, sizeof(ch->then));
-	ch->then_last = c.last;
-	*most = size;
-	return true;
-}
-
 static bool prepare_packet(struct channel *ch)
 {
 	struct ata_drive *d = drive_of(ch);
@@ -570,9 +563,11 @@ static bool prepare_packet(struct channel *ch)
 	memcpy(ch->packet.cdb, ch->cdb, sizeof(ch->packet.cdb));
 	ch->packet.lba = ch->packet_lba;
 	ch->packet.blocks = ch->packet_blocks;
-	if (ch->packet.blocks && ch->dma && !map_piece(ch, &most))
-		return false;
-	if (!ch->packet.blocks || !ch->dma) {
+	if (ch->packet.blocks && ch->dma) {
+		most = plan_dma(ch, SCSI_CD_BLOCK, (uint64_t)ch->packet.blocks * SCSI_CD_BLOCK, true);
+		if (!most)
+			return false;
+	} else {
 		ch->pieces[0] = (struct iovec){ ch->buffer, ch->left ? ch->left : most };
 		ch->piece_count = 1;
 	}
@@ -604,12 +599,8 @@ static void sectors_done(struct channel *ch)
 {
 	uint32_t count = (uint32_t)(ch->own.size / ATA_SECTOR);
 
-	if (ch->dma) {
-		for (unsigned n = 0; n < ch->piece_count && ch->kind == ATA_READ; n++)
-			mem_dma_written(mem_of(ch), ch->pieces[n].iov_base, ch->pieces[n].iov_len);
-		memcpy(ch->prd, ch->then, sizeof(ch->prd));
-		ch->prd_last = ch->then_last;
-	}
+	if (ch->dma)
+		finish_dma(ch, ch->kind == ATA_READ);
 	if (ch->own.result) {
 		ch->bm_status &= (uint8_t) ~(ch->dma ? BM_ACTIVE : 0);
 		end(ch, ch->own.result);
@@ -1388,12 +1379,7 @@ static int disk_create(struct bus *bus, const void *options, struct error *err)
 static int cd_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct ide_cd_options *o = options;
-	struct disk_options disk = { .file = o->file,
-				     .format = o->format,
-				     .cache = "writeback",
-				     .backing = "near",
-				     .readonly = true,
-				     .boot = o->boot };
+	struct disk_options disk = DISC_OPTIONS_OF(o);
 	int n, rc = unit_of(o->unit, &n, err);
 
 	return rc ? rc : add_drive(bus, &disk, true, n, err);

@@ -4,7 +4,6 @@
  */
 #include "devices/ata/ata.h"
 
-#define BLOCK		2048u
 #define READ_10		0x28
 #define READ_12		0xa8
 #define READ_CD		0xbe
@@ -55,7 +54,7 @@ void ata_packet_piece(struct ata_drive *d, const struct ata_packet *p, struct sc
 	c->target = d->cd;
 	memcpy(c->cdb, p->cdb, SCSI_CDB_SIZE);
 	if (p->blocks)
-		set_blocks(c->cdb, p->lba, MIN(p->blocks, most / BLOCK));
+		set_blocks(c->cdb, p->lba, MIN(p->blocks, most / SCSI_CD_BLOCK));
 }
 
 static void keep_sense(struct ata_drive *d, const struct scsi_command *c)
@@ -74,7 +73,7 @@ static void keep_sense(struct ata_drive *d, const struct scsi_command *c)
 
 bool ata_packet_done(struct ata_drive *d, struct ata_packet *p, const struct scsi_command *c, struct ata_task *task)
 {
-	uint32_t blocks = (uint32_t)(c->moved / BLOCK);
+	uint32_t blocks = (uint32_t)(c->moved / SCSI_CD_BLOCK);
 
 	ata_end(task, 0);
 	if (c->status == SCSI_GOOD && !c->overrun) {

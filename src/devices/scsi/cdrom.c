@@ -6,7 +6,6 @@
 #include <errno.h>
 
 #define MMC_6	       0x04e0
-#define BLOCK_SIZE     2048u
 #define CD_BLOCKS_MOST (80u * 60 * 75) /* 80 minutes */
 #define LEAD_IN	       150u	       /* blocks in front of the first, in minutes and seconds */
 #define DVD_FIRST      0x30000u	       /* physical number of a DVD's first sector */
@@ -120,8 +119,8 @@ static void read_track_information(struct scsi_command *c)
 /* Formats 0, physical, and 1, copyright: there is none. */
 static void read_dvd_structure(struct scsi_command *c)
 {
-	unsigned format = c->cdb[7], size = format ? 8 : 4 + BLOCK_SIZE;
-	uint8_t data[4 + BLOCK_SIZE] = { 0 };
+	unsigned format = c->cdb[7], size = format ? 8 : 4 + SCSI_CD_BLOCK;
+	uint8_t data[4 + SCSI_CD_BLOCK] = { 0 };
 
 	if (!is_dvd(c->target)) {
 		scsi_fail(c, SENSE_OTHER_MEDIUM);
@@ -326,7 +325,7 @@ int scsi_cd_create(struct bus *bus, struct scsi_bus *scsi, const struct disk_opt
 
 	if (o->file && !block)
 		return err ? -err->code : -EINVAL;
-	return scsi_target_create(bus, scsi, &cd_kind, block, NULL, BLOCK_SIZE, number, o->boot, err);
+	return scsi_target_create(bus, scsi, &cd_kind, block, NULL, SCSI_CD_BLOCK, number, o->boot, err);
 }
 
 void scsi_cd_change(struct scsi_target *t, struct block *block)
@@ -346,12 +345,7 @@ void scsi_cd_change(struct scsi_target *t, struct block *block)
 static int cd_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct cd_options *o = options;
-	struct disk_options disk = { .file = o->file,
-				     .format = o->format,
-				     .cache = "writeback",
-				     .backing = "near",
-				     .readonly = true,
-				     .boot = o->boot };
+	struct disk_options disk = DISC_OPTIONS_OF(o);
 	const char *name = strcmp(o->bus, "auto") ? o->bus : bus->firmware ? "ide" : "scsi";
 	struct scsi_bus *scsi;
 

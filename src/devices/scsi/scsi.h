@@ -18,6 +18,7 @@
 #define SCSI_TARGETS_MOST 64u
 #define SCSI_CDB_SIZE	  16u
 #define SCSI_SENSE_SIZE	  32u
+#define SCSI_CD_BLOCK	  2048u /* bytes */
 
 /* SAM-5, 5.3.1 */
 enum scsi_status { SCSI_GOOD = 0x00, SCSI_CHECK_CONDITION = 0x02 };
