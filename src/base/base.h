@@ -23,6 +23,18 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* ---- bytes that grow; begins as zeros, data is freed by who has it ---- */
+
+struct bytes {
+	uint8_t *data;
+	size_t size, capacity;
+};
+/* `size` more at the end, to be filled; NULL: no memory. */
+uint8_t *bytes_extend(struct bytes *, size_t size);
+bool bytes_add(struct bytes *, const void *, size_t size);
+/* Without so many at the beginning. */
+void bytes_cut_front(struct bytes *, size_t size);
+
 /* ---- addresses: types that the compiler refuses to mix ---- */
 
 typedef struct {

@@ -36,7 +36,7 @@ enum split_result { SPLIT_MORE, SPLIT_WHOLE, SPLIT_BAD };
  * Takes bytes of data from *used on, from zeros. WHOLE: data[*begin] to data[*used - 1] are an object or array. BAD: a line of what is neither, nested too
  * deeply, or too long. MORE: all is used, nothing is whole. Begins anew behind WHOLE and BAD.
  */
-enum split_result split_next(struct split *, const char *data, size_t size, size_t *begin, size_t *used);
+enum split_result split_next(struct split *, const uint8_t *data, size_t size, size_t *begin, size_t *used);
 
 /* ---- commands.c ---- */
 

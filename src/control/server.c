@@ -18,17 +18,12 @@
 #define READ_SIZE      4096u
 #define END_PATIENCE   200 /* ms, for clients to take what is left for them at the end */
 
-struct buffer {
-	char *data;
-	size_t size, room;
-};
-
 struct client {
 	struct control *control;
 	struct event_source source;
 	struct list node;
 	struct split split;
-	struct buffer in, out;
+	struct bytes in, out;
 	size_t scanned; /* bytes of in that split has seen */
 	bool ready;
 };
@@ -46,32 +41,6 @@ struct control {
 	unsigned listener_count, client_count;
 	struct list clients;
 };
-
-/* ---- buffers ---- */
-
-static bool append(struct buffer *b, const char *data, size_t size, size_t most)
-{
-	if (size > most - MIN(most, b->size))
-		return false;
-	if (b->size + size > b->room) {
-		size_t room = MAX(2 * b->room, align_up(b->size + size, READ_SIZE));
-		char *more = realloc(b->data, room);
-
-		if (!more)
-			return false;
-		b->data = more;
-		b->room = room;
-	}
-	memcpy(b->data + b->size, data, size);
-	b->size += size;
-	return true;
-}
-
-static void cut_front(struct buffer *b, size_t size)
-{
-	b->size -= size;
-	memmove(b->data, b->data + size, b->size);
-}
 
 /* ---- clients ---- */
 
@@ -98,7 +67,7 @@ static bool flush(struct client *c)
 			return false;
 		if (n < 0)
 			break;
-		cut_front(&c->out, (size_t)n);
+		bytes_cut_front(&c->out, (size_t)n);
 	}
 	event_loop_modify(machine_loop(c->control->machine), &c->source, c->out.size ? POLLIN | POLLOUT : POLLIN);
 	return true;
@@ -108,7 +77,8 @@ static bool flush(struct client *c)
 static bool send_object(struct client *c, json_t *object)
 {
 	char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-	bool sent = text && append(&c->out, text, strlen(text), OUTPUT_MOST) && append(&c->out, "\r\n", 2, OUTPUT_MOST);
+	bool sent = text && c->out.size + strlen(text) <= OUTPUT_MOST && bytes_add(&c->out, text, strlen(text)) &&
+		    bytes_add(&c->out, "\r\n", 2);
 
 	free(text);
 	json_decref(object);
@@ -116,11 +86,11 @@ static bool send_object(struct client *c, json_t *object)
 }
 
 /* False: it is to be dropped. */
-static bool serve_text(struct client *c, const char *text, size_t size)
+static bool serve_text(struct client *c, const uint8_t *text, size_t size)
 {
 	json_error_t error;
 	char why[JSON_ERROR_TEXT_LENGTH + 32];
-	json_t *request = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error), *answer;
+	json_t *request = json_loadb((const char *)text, size, JSON_REJECT_DUPLICATES, &error), *answer;
 
 	if (request) {
 		answer = command_answer(c->control->machine, request, &c->ready);
@@ -149,7 +119,7 @@ static bool serve_input(struct client *c)
 	/* Nothing is kept of what is between texts, or was no JSON. */
 	if (!c->split.depth)
 		done = c->scanned;
-	cut_front(&c->in, done);
+	bytes_cut_front(&c->in, done);
 	c->scanned -= done;
 	return good;
 }
@@ -157,7 +127,7 @@ static bool serve_input(struct client *c)
 static void client_ready(void *opaque, short revents)
 {
 	struct client *c = opaque;
-	char data[READ_SIZE];
+	uint8_t data[READ_SIZE];
 	ssize_t n;
 
 	if ((revents & POLLOUT) && !flush(c)) {
@@ -169,7 +139,7 @@ static void client_ready(void *opaque, short revents)
 	n = recv(c->source.fd, data, sizeof(data), MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0 || !append(&c->in, data, (size_t)n, INPUT_MOST) || !serve_input(c))
+	if (n <= 0 || c->in.size + (size_t)n > INPUT_MOST || !bytes_add(&c->in, data, (size_t)n) || !serve_input(c))
 		drop(c);
 }
 

@@ -5,10 +5,10 @@
 
 #define DEPTH_MOST 64u
 
-enum split_result split_next(struct split *s, const char *data, size_t size, size_t *begin, size_t *used)
+enum split_result split_next(struct split *s, const uint8_t *data, size_t size, size_t *begin, size_t *used)
 {
 	while (*used < size) {
-		char c = data[(*used)++];
+		char c = (char)data[(*used)++];
 
 		if (!s->depth && !s->garbage)
 			*begin = *used - 1;

@@ -6,15 +6,6 @@
 
 #include "display/private.h"
 
-/* Bytes that grow. */
-struct bytes {
-	uint8_t *data;
-	size_t size, capacity;
-};
-/* `size` more at the end, to be filled; NULL: no memory. */
-uint8_t *bytes_extend(struct bytes *, size_t size);
-bool bytes_add(struct bytes *, const void *, size_t size);
-
 /* ---- pixels (rfb_encode.c) ---- */
 
 struct pixel_format {

@@ -10,35 +10,6 @@
 #define LEVEL 2
 #define TILE  64
 
-/* ---- bytes ---- */
-
-uint8_t *bytes_extend(struct bytes *b, size_t size)
-{
-	uint8_t *data;
-
-	if (b->size + size > b->capacity) {
-		size_t capacity = MAX(b->size + size, 2 * b->capacity);
-
-		data = realloc(b->data, capacity);
-		if (!data)
-			return NULL;
-		b->data = data;
-		b->capacity = capacity;
-	}
-	data = b->data + b->size;
-	b->size += size;
-	return data;
-}
-
-bool bytes_add(struct bytes *b, const void *data, size_t size)
-{
-	uint8_t *to = bytes_extend(b, size);
-
-	if (to && size)
-		memcpy(to, data, size);
-	return to;
-}
-
 /* ---- formats ---- */
 
 static void fill_table(const struct pixel_format *f, uint32_t table[256], unsigned most, unsigned shift)

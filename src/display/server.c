@@ -394,37 +394,18 @@ static int take_password(struct server *s, struct error *err)
 
 /* ---- listening ---- */
 
-static int port_in_use(const struct server *s, const struct addrinfo *a, struct error *err)
-{
-	const struct sockaddr_in *in = (const struct sockaddr_in *)a->ai_addr;
-	char owner[128] = "";
-
-	host_port_owner(false, a->ai_family == AF_INET6, a->ai_family == AF_INET ? in->sin_addr.s_addr : INADDR_ANY,
-			(uint16_t)atoi(s->spec.port), owner, sizeof(owner));
-	return error_set(err, EADDRINUSE, "port %s is already in use%s", s->spec.port, owner);
-}
-
 static int listen_tcp(struct server *s, struct error *err)
 {
 	const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
 					.ai_socktype = SOCK_STREAM };
 	struct addrinfo *a;
-	const int on = 1;
-	int rc = 0, fd;
 
 	if (getaddrinfo(s->spec.address, s->spec.port, &hints, &a))
 		return error_set(err, EINVAL, "'%.64s' is no address; expected one of IPv4, or of IPv6 in brackets",
 				 s->spec.address);
-	fd = s->listener.fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		rc = error_set_errno(err, errno, "cannot create a socket");
-	else if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) || bind(fd, a->ai_addr, a->ai_addrlen) ||
-		 listen(fd, MOST_CONNECTIONS))
-		rc = errno == EADDRINUSE ? port_in_use(s, a, err)
-					 : error_set_errno(err, errno, "cannot listen on '%s', port %s",
-							   s->spec.address, s->spec.port);
+	s->listener.fd = host_tcp_listen(a, MOST_CONNECTIONS, s->spec.address, s->spec.port, err);
 	freeaddrinfo(a);
-	return rc;
+	return MIN(s->listener.fd, 0);
 }
 
 static unsigned bound_port(const struct server *s)

@@ -1,10 +1,12 @@
 /*
- * Unix sockets with a path.
+ * Sockets that others connect to: at a path, and by TCP.
  */
 #define _GNU_SOURCE
 #include "host/host.h"
 
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -104,4 +106,27 @@ void host_unix_unlisten(struct host_listener *listener)
 	    st.st_ino == listener->inode)
 		unlink(listener->path);
 	listener->bound = false;
+}
+
+/* ---- TCP ---- */
+
+int host_tcp_listen(const struct addrinfo *a, int backlog, const char *where, const char *port, struct error *err)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)a->ai_addr;
+	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), code;
+	char owner[128] = "";
+	const int on = 1;
+
+	if (fd < 0)
+		return error_set_errno(err, errno, "cannot create a socket");
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (!bind(fd, a->ai_addr, a->ai_addrlen) && !listen(fd, backlog))
+		return fd;
+	code = errno;
+	close(fd);
+	if (code != EADDRINUSE)
+		return error_set_errno(err, code, "cannot listen on %s port %s", where, port);
+	host_port_owner(false, a->ai_family == AF_INET6, a->ai_family == AF_INET ? in->sin_addr.s_addr : INADDR_ANY,
+			ntohs(in->sin_port), owner, sizeof(owner));
+	return error_set(err, code, "port %s is already in use%s", port, owner);
 }

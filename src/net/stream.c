@@ -294,24 +294,9 @@ static int resolve(struct net *net, struct error *err)
 static int listen_tcp(struct net *net, struct error *err)
 {
 	struct stream *s = net->data;
-	const struct addrinfo *a = s->addresses;
-	const struct sockaddr_in *in = (const struct sockaddr_in *)a->ai_addr;
-	char owner[128] = "";
-	const int on = 1;
-	int code;
 
-	s->listener.fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (s->listener.fd < 0)
-		return error_set_errno(err, errno, "cannot create a socket");
-	setsockopt(s->listener.fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (!bind(s->listener.fd, a->ai_addr, a->ai_addrlen) && !listen(s->listener.fd, 1))
-		return 0;
-	code = errno;
-	if (code != EADDRINUSE)
-		return error_set_errno(err, code, "cannot listen on %s port %s", net->spec.where, net->spec.port);
-	host_port_owner(false, a->ai_family == AF_INET6, a->ai_family == AF_INET ? in->sin_addr.s_addr : INADDR_ANY,
-			ntohs(in->sin_port), owner, sizeof(owner));
-	return error_set(err, code, "port %s is already in use%s", net->spec.port, owner);
+	s->listener.fd = host_tcp_listen(s->addresses, 1, net->spec.where, net->spec.port, err);
+	return MIN(s->listener.fd, 0);
 }
 
 static int connect_first(struct net *net, struct error *err)
