@@ -15,7 +15,10 @@ start() {
 	pid=$!
 	tries=0
 	until url=$(grep -o 'http://[^ ]*' "$scratch/log"); do
-		[ $((tries += 1)) -lt 600 ] && kill -0 "$pid" || { cat "$scratch/log"; return 1; }
+		if [ $((tries += 1)) -gt 600 ] || ! kill -0 "$pid"; then
+			cat "$scratch/log"
+			return 1
+		fi
 		sleep 0.1
 	done
 	port=${url#http://127.0.0.1:}
