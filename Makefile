@@ -89,7 +89,7 @@ help:
 	@echo 'all       build $(DOPPEL)'
 	@echo 'run       boot a stock Debian kernel to a shell on this terminal'
 	@echo 'debian    make a Debian 12 on a disk and boot it on this terminal; ssh in by port 2222'
-	@echo 'test      build and run every test'
+	@echo 'test      build and run every test (LONG=1: also what takes long and shows little that others do not)'
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
 	@echo 'debian-test  minutes of work in that Debian: packages, copies, file systems'

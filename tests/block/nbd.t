@@ -13,10 +13,10 @@ hang() {
 	truncate -s 64M hang.raw
 	qemu-nbd -t -f raw -k "$scratch/hang" hang.raw &
 	hanging=$!
-	until [ -S hang ]; do kill -0 "$hanging" || return 1; done
+	until [ -S hang ]; do kill -0 "$hanging" || return 1; sleep 0.05; done
 	"$block" speed "nbd:unix:$scratch/hang" write 4096 16384 >hang.out 2>hang.err &
 	hung=$!
-	until [ "$(du -k hang.raw | cut -f 1)" -gt 1000 ] || ! kill -0 $hung; do :; done
+	until [ "$(du -k hang.raw | cut -f 1)" -gt 1000 ] || ! kill -0 $hung; do sleep 0.05; done
 	kill -STOP "$hanging"
 }
 hung_up() {
@@ -50,13 +50,13 @@ if command -v nbdkit >have; then
 	serve() {
 		rm -f restart
 		nbdkit -f -U "$scratch/restart" file disk.raw &
-		until [ -S restart ]; do :; done
+		until [ -S restart ]; do sleep 0.05; done
 	}
 	restarted() {
 		truncate -s 64M disk.raw && serve && server=$!
 		"$block" speed "nbd:unix:$scratch/restart" write 4096 16384 >speed.out 2>err &
 		writer=$!
-		until [ "$(du -k disk.raw | cut -f 1)" -gt 4000 ] || ! kill -0 $writer; do :; done
+		until [ "$(du -k disk.raw | cut -f 1)" -gt 4000 ] || ! kill -0 $writer; do sleep 0.05; done
 		kill -9 "$server"
 		wait "$server"
 		serve
@@ -78,7 +78,7 @@ if command -v qemu-nbd >have; then
 		truncate -s 8M q.raw
 		qemu-nbd -f raw -k "$scratch/qemu" -x disk q.raw &
 		server=$!
-		until [ -S qemu ]; do :; done
+		until [ -S qemu ]; do sleep 0.05; done
 		"$block" random "nbd:unix:$scratch/qemu:exportname=disk" 5 300
 		status=$?
 		wait "$server"

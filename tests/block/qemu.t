@@ -111,7 +111,7 @@ we_hold() {
 }
 they_hold() {
 	mkfifo "$1.q" && { qemu-io -f "$2" "$1" <"$1.q" >"$1.out2" 2>&1 & } && exec 4>"$1.q" && echo 'write 0 512' >&4 &&
-		until grep -q '512/512' "$1.out2"; do :; done
+		until grep -q '512/512' "$1.out2"; do sleep 0.05; done
 	status=0
 	"$block" random "$1" 1 1 >err 2>&1 && status=1
 	"$doppel" image info "$1" >>err 2>&1 && status=1

@@ -18,6 +18,6 @@ check "the same in a guest, engine bt" \
 	boot wait 'user32: 0 failed' exit 0 absent 'Call Trace' -- --engine bt --initrd "$scratch/initrd"
 check "the same with two CPUs" \
 	boot wait 'user32: 0 failed' exit 0 absent 'Call Trace' -- --engine bt --cpus 2 --initrd "$scratch/initrd"
-check "engine interp" \
+long check "engine interp" \
 	boot wait 'user32: 0 failed' exit 0 absent 'Call Trace' -- --engine interp --initrd "$scratch/initrd"
 finish

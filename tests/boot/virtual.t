@@ -26,7 +26,7 @@ for n in 1 2; do
 	check "$n CPU(s): a boot under virtual time, engine interp" boot_logged a --cpus "$n" --engine interp
 	check "$n CPU(s): the console said something" test -s "$scratch/a.serial"
 	check "$n CPU(s): instructions are counted" counted
-	for again in interp bt bt,block=1; do
+	for again in ${LONG:+interp} bt bt,block=1; do
 		check "$n CPU(s): another one, engine $again" boot_logged b --cpus "$n" --engine "$again"
 		check "$n CPU(s): identical serial output" cmp "$scratch/a.serial" "$scratch/b.serial"
 		check "$n CPU(s): identical instruction counts" same_counts

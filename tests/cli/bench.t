@@ -49,7 +49,7 @@ if [ -f "$kernel32" ] && echo 'int main(void) { return 0; }' | gcc -m32 -static 
 		grep -q -E '^sieve +- +- +- +[0-9.]+' "$scratch/table" &&
 			grep -q -E "^32-bit guest, all: doppel / doppel's 64-bit +[0-9.]+ +<= 1.30  (ok|short)" "$scratch/table"
 	}
-	check "a 32-bit guest" narrow
+	long check "a 32-bit guest" narrow
 fi
 wrong() {
 	sed 's/return counter - 2 . swaps/return 1/' bench/compute.c >"$scratch/compute.c"

@@ -2,7 +2,7 @@
 # Every fuzz target for a fixed number of inputs from a fixed seed: seconds each, the same inputs every time.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/tap.sh
-runs=${FUZZ_RUNS:-20000}
+runs=${FUZZ_RUNS:-8000}
 
 # Where the Makefile does not say which: all that were built.
 for target in ${FUZZERS-build/fuzz/tests/fuzz/fuzz_*}; do

@@ -23,7 +23,7 @@ run_guest() {
 }
 
 for engine in interp bt; do
-	for cpus in 2 3 4 8; do
+	for cpus in 2${LONG:+ 3 4} 8; do
 		check "smp_exclusive: $engine, $cpus CPUs" run_guest smp_exclusive env
 		check "smp_exclusive: $engine, $cpus CPUs on one" run_guest smp_exclusive taskset -c "$first_cpu"
 	done

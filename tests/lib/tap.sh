@@ -2,6 +2,7 @@
 # What the shell tests share; they source it. Results are TAP lines, for prove.
 #
 #   check NAME COMMAND...   runs it; ok when its status is 0, else its output is shown
+#   long ...              the same where LONG=1 asks for what takes long and shows little that others do not
 #   skip NAME REASON
 #   finish                  last line of a test
 # A check whose name or words ask for engine bt is skipped where this host's processor cannot run it (doppel doctor).
@@ -34,6 +35,8 @@ check() {
 		tail -n 40 "$scratch/.out" | tr -cd '\11\12\40-\176' | sed 's/^/# /'
 	fi
 }
+
+long() { [ -z "${LONG:-}" ] || "$@"; }
 
 skip() {
 	tap_count=$((tap_count + 1))

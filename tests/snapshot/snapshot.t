@@ -70,7 +70,7 @@ while [ "$round" -le "$rounds" ]; do
 		done
 	done
 	if [ -f "$guest/cloud/vmlinuz" ]; then
-		for cpus in 1 2; do
+		for cpus in ${LONG:+1} 2; do
 			check "64-bit kernel, $cpus CPUs, virtual time, round $round" boot cloud initrd.cpio.gz \
 				--cpus "$cpus" --seed "$round" --stops 2
 		done

@@ -10,7 +10,9 @@ pid=
 used() { awk '/^Pss_Shmem:/ { print int($2 / 1024); found = 1 } END { if (!found) print 0 }' "/proc/$pid/smaps_rollup" 2>/dev/null; }
 
 # until_said WORD: the guest has printed it.
-until_said() { until grep -q "$1" "$scratch/out"; do kill -0 "$pid" 2>/dev/null || return 1; done; }
+until_said() {
+	until grep -q "$1" "$scratch/out"; do kill -0 "$pid" 2>/dev/null || return 1; sleep 0.1; done
+}
 # until_used CONDITION MIB
 until_used() {
 	until test "$(used)" "$1" "$2"; do
@@ -30,7 +32,7 @@ run() {
 	timeout=$!
 	exec 3>"$scratch/in"
 	rm "$scratch/in"
-	until pid=$(cat "$scratch/pid" 2>/dev/null) && [ "$pid" ]; do kill -0 $timeout || return 1; done
+	until pid=$(cat "$scratch/pid" 2>/dev/null) && [ "$pid" ]; do kill -0 $timeout || return 1; sleep 0.05; done
 }
 ended_well() {
 	exec 3>&-
@@ -60,7 +62,7 @@ reported() {
 	ended_well
 }
 check "free pages are reported, engine bt" reported --engine bt
-[ -z "${LONG:-}" ] || check "free pages are reported, 2 CPUs, engine interp" reported --engine interp --cpus 2
+long check "free pages are reported, 2 CPUs, engine interp" reported --engine interp --cpus 2
 
 # More than the balloon leaves it: the statistics say what is in it.
 script="modprobe virtio_balloon

@@ -49,7 +49,7 @@ both_ways() {
 }
 guest_with -
 check "a console and a channel, engine bt, 2 CPUs" both_ways --engine bt --cpus 2
-check "the same, engine interp" both_ways --engine interp
+long check "the same, engine interp" both_ways --engine interp
 modprobe=force_legacy=1
 append="$append pci=nomsi"
 guest_with -

@@ -27,7 +27,7 @@ END
 perl "$scratch/server" "$scratch/data" >"$scratch/port" &
 server=$!
 trap 'kill $server 2>/dev/null; rm -rf "$scratch"' EXIT
-until [ -s "$scratch/port" ]; do kill -0 $server || exit 1; done
+until [ -s "$scratch/port" ]; do kill -0 $server || exit 1; sleep 0.05; done
 port=$(cat "$scratch/port")
 
 up="modprobe virtio_net \$driver

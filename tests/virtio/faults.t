@@ -154,7 +154,7 @@ serve() {
 	rm -f "$scratch/socket"
 	qemu-nbd -t -f raw -k "$scratch/socket" "$scratch/raw" &
 	server=$!
-	until [ -S "$scratch/socket" ]; do kill -0 "$server" || return 1; done
+	until [ -S "$scratch/socket" ]; do kill -0 "$server" || return 1; sleep 0.05; done
 }
 kill_server() {
 	kill -9 "$server"

@@ -12,7 +12,7 @@ uses $transitional 1 PCI-MSI
 check "transitional, by the legacy interface" works 1 "" --memory 512M
 modprobe=
 uses $split 1 PCI-MSI
-[ -z "${LONG:-}" ] || check "transitional, by the modern interface, engine interp" works 1 "" --memory 512M --engine interp
+long check "transitional, by the modern interface, engine interp" works 1 "" --memory 512M --engine interp
 uses $packed 1 IO-APIC
 check "in windows, packed" works 1 ,transport=mmio,packed --memory 512M
 finish

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 uses $split 2 IO-APIC
 check "2 queues, engine bt" works 2 ,transport=mmio --engine bt --cpus 2
 uses $packed 1 IO-APIC
-check "packed, one queue, engine interp" works 1 ,transport=mmio,packed --engine interp
+long check "packed, one queue, engine interp" works 1 ,transport=mmio,packed --engine interp
 check "virtual time: the same run twice" same_twice ,transport=mmio,packed
 
 # Debian's driver is built without what looks on the command line. With both, others would find each device twice.

@@ -65,7 +65,7 @@ exchange() {
 guest_with "$scratch/data"
 check "data both ways, engine bt" exchange --engine bt
 check "data both ways, engine bt, 4 CPUs" exchange --engine bt --cpus 4
-check "data both ways, engine interp" exchange --engine interp
+long check "data both ways, engine interp" exchange --engine interp
 modprobe=force_legacy=1
 append="$append pci=nomsi"
 guest_with "$scratch/data"

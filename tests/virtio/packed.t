@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 uses $packed 4 PCI-MSI
 check "4 queues, engine bt" works 4 ,packed --engine bt --cpus 4
 uses $packed 1 PCI-MSI
-check "one queue, engine interp" works 1 ,packed --engine interp
+long check "one queue, engine interp" works 1 ,packed --engine interp
 append="$append pci=nomsi"
 uses $packed 2 IO-APIC
 check "modern alone, INTx, 2 queues, engine bt" works 2 ,packed,legacy=off --engine bt --cpus 2

@@ -45,7 +45,7 @@ as_memory() {
 	well --pmem "$pmem" "$@" && tail -c +409601 "$pmem" | head -c 8000000 | cmp - "$scratch/data"
 }
 check "a file as a disk, engine bt, 2 CPUs" as_memory --engine bt --cpus 2
-[ -z "${LONG:-}" ] || check "the same, engine interp, 4 GiB of memory" as_memory --engine interp --memory 4G
+long check "the same, engine interp, 4 GiB of memory" as_memory --engine interp --memory 4G
 check "the same in virtual time" as_memory --clock virtual
 
 script="$mount
@@ -68,7 +68,7 @@ works() {
 	debugfs -R 'cat /again' "$pmem" 2>/dev/null | sha256sum | grep -qF "${sum%% *}"
 }
 dax "ext4 with DAX, engine bt, 2 CPUs" works --engine bt --cpus 2
-[ -z "${LONG:-}" ] || dax "ext4, engine interp" works --engine interp
+long dax "ext4, engine interp" works --engine interp
 dax "ext4 in virtual time, 4 GiB of memory" works --clock virtual --memory 4G
 
 script="$mount
@@ -94,7 +94,7 @@ cut() {
 	timeout "$limit" "$doppel" run --kernel "$guest/$kernel/vmlinuz" --initrd "$scratch/initrd" --append "console=ttyS0 quiet $append" \
 		--pmem "$scratch/cut" >"$scratch/out" 2>&1 </dev/null &
 	pid=$!
-	until grep -q ready "$scratch/out"; do kill -0 $pid 2>/dev/null || break; done
+	until grep -q ready "$scratch/out"; do kill -0 $pid 2>/dev/null || break; sleep 0.05; done
 	: >"$scratch/cut"
 	wait $pid
 	status=$?

@@ -25,7 +25,7 @@ reads $legacy PCI-MSI
 check "legacy, MSI-X, engine bt, 2 CPUs" well --engine bt --cpus 2 --rng
 append="$append pci=nomsi"
 reads $legacy IO-APIC
-check "legacy, INTx, engine interp" well --engine interp --rng
+long check "legacy, INTx, engine interp" well --engine interp --rng
 modprobe=
 reads $modern IO-APIC
 check "modern, INTx, engine bt, 4 CPUs" well --engine bt --cpus 4 --rng

@@ -56,7 +56,7 @@ writes() {
 
 guest_with "$scratch/data"
 check "raw, engine bt, 2 CPUs" writes raw discard=on --engine bt --cpus 2
-check "raw, past the host's cache, engine interp" writes raw cache=none,discard=on --engine interp
+long check "raw, past the host's cache, engine interp" writes raw cache=none,discard=on --engine interp
 check "qcow2, 4 CPUs, one queue" writes qcow2 discard=on --device virtio-scsi,queues=1 --cpus 4
 check "qcow2, virtual time" writes qcow2 cache=unsafe,discard=on --clock virtual
 modprobe=force_legacy=1

@@ -124,7 +124,7 @@ readonly_too() {
 		cmp "$scratch/tree/a/b/large" "$scratch/folder/large"
 }
 guest_with
-check "two folders, one of them readonly, engine interp" readonly_too --engine interp
+long check "two folders, one of them readonly, engine interp" readonly_too --engine interp
 
 says() {
 	! "$doppel" run --kernel "$guest/$kernel/vmlinuz" --share "$1" >"$scratch/says" 2>&1 && grep -qF "$2" "$scratch/says"

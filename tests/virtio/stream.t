@@ -34,7 +34,7 @@ nc -l -p 99 >/tmp/word
 pair() {
 	timeout "$limit" "$@" >"$scratch/second" 2>&1 </dev/null &
 	others=$!
-	until [ -S "$socket" ]; do kill -0 "$others" 2>/dev/null || { cat "$scratch/second"; return 1; }; done
+	until [ -S "$socket" ]; do kill -0 "$others" 2>/dev/null || { cat "$scratch/second"; return 1; }; sleep 0.05; done
 	cp "$scratch/initrd1" "$scratch/initrd"
 	well --net "stream:unix:$socket,mac=52:54:00:00:00:01"
 	status=$?
@@ -59,7 +59,7 @@ fi
 through_passt() {
 	timeout -k 1 "$limit" passt -f -s "$socket" >"$scratch/passt" 2>&1 &
 	others=$!
-	until [ -S "$socket" ]; do kill -0 "$others" 2>/dev/null || { cat "$scratch/passt"; return 1; }; done
+	until [ -S "$socket" ]; do kill -0 "$others" 2>/dev/null || { cat "$scratch/passt"; return 1; }; sleep 0.05; done
 	well --net "stream:unix:$socket"
 	status=$?
 	kill "$others" 2>/dev/null
