@@ -1,6 +1,6 @@
 /*
  * ATA: disks, and CD drives that take SCSI commands in packets, as drives on a cable: what each command means (ATA/ATAPI-7, ACS-3), whatever controller the cable belongs
- * to. A controller (ide.c, ahci.c) has the task file and moves the data:
+ * to. A controller (channel.h, ahci.c) has the task file and moves the data:
  *
  *	ata_begin(drive, &task, &transfer);	says what is to be moved, and where
  *	ata_end(drive, &task, transfer.kind, result);
@@ -122,6 +122,34 @@ struct ata_drive *ata_cd_create(struct bus *, struct lock *, unsigned number, co
 /* ---- identify.c ---- */
 
 void ata_identify(const struct ata_drive *, uint8_t data[ATA_SECTOR]);
+
+/* ---- regions.c: the guest memory that a transfer goes to or comes from, as a table of a controller's says ---- */
+
+struct ata_regions {
+	struct guest_mem *mem;
+	/* The table's next entry becomes what is left, and last is set with the last one; only while it is not. False: the table is in no memory. */
+	bool (*fetch)(struct ata_regions *);
+	uint64_t next; /* fetch's: where that entry is */
+	uint64_t at;   /* what is left of a region */
+	uint32_t left;
+	uint32_t entries; /* fetch's */
+	bool last;
+	bool failed; /* the table, or what it says, is in no memory */
+};
+
+/* Host memory of one request. */
+struct ata_pieces {
+	struct iovec *iov;
+	unsigned count, room;
+};
+#define ATA_PIECES_OF_REGION 32u /* so many of them have no block any more that begins there */
+
+/* As many whole blocks as there are regions and pieces for, `most` bytes of them at most. 0: none; failed: and that is an error. */
+uint32_t ata_map_blocks(struct ata_regions *, struct ata_pieces *, uint32_t block, uint32_t most, bool to_memory);
+/* Returns how many bytes it has copied: fewer, if the regions end before, or with failed set. */
+uint32_t ata_copy_regions(struct ata_regions *, uint8_t *data, uint32_t size, bool to_memory);
+/* The host has written what was mapped so. */
+void ata_pieces_written(struct guest_mem *, const struct ata_pieces *);
 
 /* ---- packet.c: a packet command in pieces that are done one after the other ---- */
 
