@@ -92,7 +92,7 @@ help:
 	@echo 'test      build and run every test (LONG=1: also what takes long and shows little that others do not)'
 	@echo 'check     the quick part of it: unit tests and bare-metal guests'
 	@echo 'stress    minutes of work in a guest of Debian packages that checks its results, and leaks'
-	@echo 'debian-test  minutes of work in that Debian: packages, copies, file systems'
+	@echo 'debian-test  minutes of work in that Debian: packages, copies, file systems; and its installer, up to its partitioner'
 	@echo 'verify    fio writes and finds it again in that Debian, on every bus, format and cache (ARGS: megabytes each)'
 	@echo 'crash     machines and writers are killed while they write (ARGS: how many machines, writers)'
 	@echo 'oracle    compare instructions with the host CPU: 1,000 cases of every form, both engines (ORACLE_ARGS)'
@@ -320,7 +320,7 @@ debian: packages
 debian-test: packages
 	$(Q)$(MAKE) $(JOBS) all helpers
 	$(DEBIAN)
-	$(Q)$(TEST_ENV) prove --timer -v --exec '' tests/debian/long.sh
+	$(Q)$(TEST_ENV) prove --timer -v --exec '' tests/debian/long.sh tests/debian/installer.sh
 
 verify: packages
 	$(Q)$(MAKE) $(JOBS) all helpers
