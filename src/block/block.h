@@ -30,8 +30,9 @@ enum block_backing {
 /* Whose memory it is that images keep tables in. Any thread. */
 struct block_memory {
 	/* False: there is no room for so many bytes more. An image of which this is so makes do with a few tables. */
-	bool (*take)(const struct block_memory *, uint64_t size);
-	void (*give)(const struct block_memory *, uint64_t size);
+	bool (*take)(void *opaque, uint64_t size);
+	void (*give)(void *opaque, uint64_t size);
+	void *opaque; /* outlives the disk */
 };
 
 /* All zeros but the file: the default. */
@@ -44,7 +45,7 @@ struct block_options {
 	bool unlocked; /* for looking at an image that somebody else may be writing to; nothing without readonly */
 	enum block_cache cache;
 	enum block_backing backing;
-	const struct block_memory *memory; /* outlives the disk; NULL: nobody counts it */
+	const struct block_memory *memory; /* NULL: nobody counts it */
 };
 
 struct block_info {

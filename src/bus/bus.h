@@ -120,7 +120,15 @@ enum bus_request {
 struct bus_hold {
 	/* Each second, in the event loop's thread without a lock: has it come? May be called once more behind the hold's end. */
 	void (*retry)(struct bus_hold *);
-	struct list node; /* private */
+	/* Why, for who listens; set before it begins. */
+	struct bus_failure {
+		const char *device; /* name and instance */
+		unsigned instance;
+		bool writes;
+		int error; /* -errno; 0: nobody needs to be told */
+	} why;
+	struct list node; /* private, as is what follows */
+	bool told;
 };
 
 /* Belongs to who defers it; zero but for fn at first. */

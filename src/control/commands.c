@@ -354,7 +354,7 @@ const char *command_event(enum machine_event event)
 {
 	static const char *const names[] = {
 		[MACHINE_STOPS] = "STOP",	[MACHINE_GOES_ON] = "RESUME", [MACHINE_RESETS] = "RESET",
-		[MACHINE_BUTTON] = "POWERDOWN", [MACHINE_ENDS] = "SHUTDOWN",
+		[MACHINE_BUTTON] = "POWERDOWN", [MACHINE_ENDS] = "SHUTDOWN",  [MACHINE_IO_FAILS] = "BLOCK_IO_ERROR",
 	};
 
 	return names[event];

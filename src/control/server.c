@@ -167,28 +167,47 @@ static void accept_client(void *opaque, short revents)
 
 /* ---- events ---- */
 
-static json_t *event_object(enum machine_event event, bool by_guest)
+static json_t *failure_object(const struct bus_failure *f)
+{
+	char device[64];
+
+	snprintf(device, sizeof(device), "%s%u", f->device, f->instance);
+	return json_pack("{s:s,s:s,s:s,s:b,s:s}", "device", device, "operation", f->writes ? "write" : "read", "action",
+			 "stop", "nospace", f->error == -ENOSPC, "reason", strerror(-f->error));
+}
+
+/* NULL: it has none. */
+static json_t *event_data(const struct machine_news *news)
 {
 	static const char *const reasons[2][2] = { { "host-qmp-system-reset", "guest-reset" },
 						   { "host-qmp-quit", "guest-shutdown" } };
-	uint64_t now = host_realtime_ns();
-	json_t *object = json_pack("{s:{s:I,s:I},s:s}", "timestamp", "seconds", (json_int_t)(now / 1000000000),
-				   "microseconds", (json_int_t)(now / 1000 % 1000000), "event", command_event(event));
 
-	if (event == MACHINE_RESETS || event == MACHINE_ENDS)
-		json_object_set_new(
-			object, "data",
-			json_pack("{s:b,s:s}", "guest", by_guest, "reason", reasons[event == MACHINE_ENDS][by_guest]));
-	return object;
+	switch (news->event) {
+	case MACHINE_RESETS:
+	case MACHINE_ENDS:
+		return json_pack("{s:b,s:s}", "guest", news->by_guest, "reason",
+				 reasons[news->event == MACHINE_ENDS][news->by_guest]);
+	case MACHINE_IO_FAILS: return failure_object(&news->failure);
+	default: return NULL;
+	}
 }
 
-static void machine_tells(void *opaque, enum machine_event event, bool by_guest)
+static json_t *event_object(const struct machine_news *news)
+{
+	uint64_t now = host_realtime_ns();
+
+	return json_pack("{s:{s:I,s:I},s:s,s:o*}", "timestamp", "seconds", (json_int_t)(now / 1000000000),
+			 "microseconds", (json_int_t)(now / 1000 % 1000000), "event", command_event(news->event),
+			 "data", event_data(news));
+}
+
+static void machine_tells(void *opaque, const struct machine_news *news)
 {
 	struct control *control = opaque;
 	struct client *c, *next;
 
 	list_for_each_safe (c, next, &control->clients, node)
-		if (c->ready && !send_object(c, event_object(event, by_guest)))
+		if (c->ready && !send_object(c, event_object(news)))
 			shutdown(c->source.fd, SHUT_RDWR); /* its own turn in the loop drops it */
 }
 

@@ -202,7 +202,7 @@ static int cloud_init_create(struct bus *bus, const void *given, struct error *e
 		bus,
 		&(struct disk_options){
 			.file = path, .format = "raw", .cache = "unsafe", .backing = "none", .readonly = true },
-		"report", 1, &(struct virtio_options){ .legacy = true }, err);
+		1, &(struct virtio_options){ .legacy = true }, err);
 	close(fd);
 	return rc;
 }

@@ -1,5 +1,5 @@
 /*
- * What disks have in common, whatever bus they are on: how the user describes the image.
+ * What disks have in common, whatever bus they are on: how the user describes the image, and what becomes of the host's errors.
  */
 #ifndef DOPPEL_DEVICES_DISK_H
 #define DOPPEL_DEVICES_DISK_H
@@ -23,14 +23,24 @@
 	_(T, NUMBER, boot, 1, DEVICE_BOOT_ORDER_MOST, NULL, "its turn when a firmware looks for a system")
 /* clang-format on */
 
+/* clang-format off */
+/* Behind them, of those whose requests can wait for the host. */
+#define WAITING_DISK_OPTIONS(_, T)                                                                                     \
+	DISK_OPTIONS(_, T)                                                                                             \
+	_(T, TEXT, on_error, 0, 0, "report", "the guest gets the host's errors; stop: the machine waits; enospc: for room")
+/* clang-format on */
+
 struct disk_options {
 	DEVICE_OPTION_FIELDS(DISK_OPTIONS)
+	const char *on_error; /* NULL: report */
 };
 
 /* Those of a device's own options (a pointer) that are in the list above. */
 #define DISK_OPTION_COPY_(options, kind, name, ...) .name = (options)->name,
 #define DISK_OPTIONS_OF(options)                                                                                       \
 	(struct disk_options) { DISK_OPTIONS(DISK_OPTION_COPY_, options) }
+#define WAITING_DISK_OPTIONS_OF(options)                                                                               \
+	(struct disk_options) { WAITING_DISK_OPTIONS(DISK_OPTION_COPY_, options) }
 
 /* Those of a drive's own options (a pointer to file, format, boot) as of a disk that cannot be written. */
 #define DISC_OPTIONS_OF(options)                                                                                       \
@@ -40,19 +50,44 @@ struct disk_options {
 		.readonly = true, .boot = (options)->boot                                                              \
 	}
 
-/* Device: its name, for sentences. memory: see struct block_options. NULL with a sentence. */
-struct block *disk_open(const char *device, const struct disk_options *, const struct block_memory *memory,
-			struct error *);
-/* Which of three names an option's value is; or -EINVAL. */
-int disk_option(const char *device, const char *option, const char *value, const char *const names[], struct error *);
+/* Device: its name, for sentences. Tables that the image keeps are in the machine's budget. NULL with a sentence. */
+struct block *disk_open(struct bus *, const char *device, const struct disk_options *, struct error *);
+
+/* ---- errors of the host that the machine waits for ---- */
+
+/* What becomes of a request that the host cannot do. */
+enum disk_on_error { DISK_REPORT, DISK_STOP, DISK_ENOSPC };
+/* As the options say; or -EINVAL. */
+int disk_on_error(const char *device, const struct disk_options *, struct error *);
+/* Is the request, which is done, to be done again when the host can? */
+bool disk_waits(enum disk_on_error, const struct block *, const struct block_request *);
+
+/* Of a disk, or a controller with several: how many requests wait, or are tried again now. The machine is held while there are any. Any thread, with locks or not. */
+struct disk_hold {
+	struct bus_hold hold;
+	struct bus *bus;
+	pthread_mutex_t lock;
+	unsigned count;
+};
+void disk_hold_init(struct disk_hold *, struct bus *, void (*retry)(struct bus_hold *));
+/* None waits any more. */
+void disk_hold_fini(struct disk_hold *);
+/* One more, for which disk_waits() was true; the first one is said. */
+void disk_hold_add(struct disk_hold *, const struct device *, const struct block *, const struct block_request *);
+/* One fewer, that could be done: of the last one that is said, unless block is NULL. */
+void disk_hold_done(struct disk_hold *, const struct block *);
+/* So many fewer, that nobody wants any more. */
+void disk_hold_forget(struct disk_hold *, unsigned count);
+/* So many, as they were saved. */
+void disk_hold_set(struct disk_hold *, unsigned count);
 
 /* ata/: on the machine's IDE controller, at the first place that is free. */
 int ide_disk_create(struct bus *, const struct disk_options *, struct error *);
 int ide_cd_create(struct bus *, const struct disk_options *, struct error *);
 
 struct virtio_options;
-/* virtio/blk.c. on_error: the name of what is done about the host's errors; queues 0: as many as there are processors. */
-int blk_disk_create(struct bus *, const struct disk_options *, const char *on_error, unsigned queues,
-		    const struct virtio_options *, struct error *);
+/* virtio/blk.c. queues 0: as many as there are processors. */
+int blk_disk_create(struct bus *, const struct disk_options *, unsigned queues, const struct virtio_options *,
+		    struct error *);
 
 #endif

@@ -112,9 +112,20 @@ enum machine_status {
 /* The event loop's thread. */
 enum machine_status machine_status(struct machine *);
 /* What happens to it, for one who listens; in the event loop's thread. */
-enum machine_event { MACHINE_STOPS, MACHINE_GOES_ON, MACHINE_RESETS, MACHINE_BUTTON, MACHINE_ENDS };
-/* by_guest: it wanted that itself; of resets and ends. */
-typedef void machine_listener(void *opaque, enum machine_event, bool by_guest);
+enum machine_event {
+	MACHINE_STOPS,
+	MACHINE_GOES_ON,
+	MACHINE_RESETS,
+	MACHINE_BUTTON,
+	MACHINE_ENDS,
+	MACHINE_IO_FAILS, /* a disk waits for the host from now on */
+};
+struct machine_news {
+	enum machine_event event;
+	bool by_guest;		  /* it wanted that itself; of resets and ends */
+	struct bus_failure failure; /* of MACHINE_IO_FAILS */
+};
+typedef void machine_listener(void *opaque, const struct machine_news *);
 void machine_listen(struct machine *, machine_listener *, void *opaque);
 struct event_loop *machine_loop(struct machine *);
 /* The creator's; valid while the machine is. */

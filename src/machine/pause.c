@@ -59,7 +59,33 @@ static void stand_still(struct machine *m, bool still)
 		clock_stop(m->clock);
 	else
 		clock_start(m->clock);
-	machine_tell(m, still ? MACHINE_STOPS : MACHINE_GOES_ON, false);
+	machine_tell(m, &(struct machine_news){ .event = still ? MACHINE_STOPS : MACHINE_GOES_ON });
+}
+
+/* One of those that nobody was told of. */
+static bool next_failure(struct machine *m, struct bus_failure *failure)
+{
+	struct bus_hold *hold;
+	bool found = false;
+
+	pthread_mutex_lock(&m->run_lock);
+	list_for_each (hold, &m->holds, node) {
+		found = hold->why.error && !hold->told;
+		hold->told = true;
+		*failure = hold->why;
+		if (found)
+			break;
+	}
+	pthread_mutex_unlock(&m->run_lock);
+	return found;
+}
+
+static void tell_failures(struct machine *m)
+{
+	struct machine_news news = { .event = MACHINE_IO_FAILS };
+
+	while (next_failure(m, &news.failure))
+		machine_tell(m, &news);
 }
 
 void pause_end(struct machine *m)
@@ -71,6 +97,7 @@ void pause_end(struct machine *m)
 	m->paused = !list_empty(&m->holds);
 	pthread_cond_broadcast(&m->run_changed);
 	pthread_mutex_unlock(&m->run_lock);
+	tell_failures(m);
 	stand_still(m, m->paused);
 }
 
@@ -81,6 +108,7 @@ void pause_hold(void *machine, struct bus_hold *hold, bool begins)
 	struct machine *m = machine;
 
 	pthread_mutex_lock(&m->run_lock);
+	hold->told = false;
 	if (begins)
 		list_append(&m->holds, &hold->node);
 	else

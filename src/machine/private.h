@@ -208,7 +208,7 @@ void views_close(struct machine *);
 /* Any thread. */
 void machine_request(struct machine *, enum machine_request);
 /* Whoever listens; the event loop's thread. */
-void machine_tell(struct machine *, enum machine_event, bool by_guest);
+void machine_tell(struct machine *, const struct machine_news *);
 void machine_bus_request(void *machine, enum bus_request);
 /* Of the memory: mem_loss(). Any thread. */
 void machine_memory_lost(void *machine, const struct error *);

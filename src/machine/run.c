@@ -35,10 +35,15 @@ static int reset(struct machine *m, struct error *err)
 	return machine_boot(m, err);
 }
 
-void machine_tell(struct machine *m, enum machine_event event, bool by_guest)
+void machine_tell(struct machine *m, const struct machine_news *news)
 {
 	if (m->listener)
-		m->listener(m->listener_opaque, event, by_guest);
+		m->listener(m->listener_opaque, news);
+}
+
+static void tell(struct machine *m, enum machine_event event, bool by_guest)
+{
+	machine_tell(m, &(struct machine_news){ .event = event, .by_guest = by_guest });
 }
 
 static void end(struct machine *m, int status, bool by_guest)
@@ -46,7 +51,7 @@ static void end(struct machine *m, int status, bool by_guest)
 	m->status = status;
 	m->over = true;
 	event_loop_stop(m->loop);
-	machine_tell(m, MACHINE_ENDS, by_guest);
+	tell(m, MACHINE_ENDS, by_guest);
 }
 
 /*
@@ -72,7 +77,7 @@ static void restart(struct machine *m, unsigned requests)
 		m->failure = err;
 		end(m, MACHINE_ENGINE_ERROR, false);
 	} else {
-		machine_tell(m, MACHINE_RESETS, !(requests & REQUEST_BUTTON));
+		tell(m, MACHINE_RESETS, !(requests & REQUEST_BUTTON));
 		pause_end(m);
 	}
 }
@@ -162,7 +167,7 @@ static void press_power_button(void *machine)
 	struct machine *m = machine;
 
 	piix_power_button(m->bus);
-	machine_tell(m, MACHINE_BUTTON, false);
+	tell(m, MACHINE_BUTTON, false);
 }
 
 /* Devices come and go in the loop's thread. */

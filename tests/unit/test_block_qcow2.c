@@ -197,13 +197,12 @@ static void test_versions_and_caches(void **state)
 
 /* What tables may take, and have taken. */
 struct budget {
-	struct block_memory memory;
 	_Atomic uint64_t limit, taken, most;
 };
 
-static bool budget_take(const struct block_memory *memory, uint64_t size)
+static bool budget_take(void *opaque, uint64_t size)
 {
-	struct budget *b = (struct budget *)container_of(memory, const struct budget, memory);
+	struct budget *b = opaque;
 
 	if (b->taken + size > b->limit)
 		return false;
@@ -212,9 +211,9 @@ static bool budget_take(const struct block_memory *memory, uint64_t size)
 	return true;
 }
 
-static void budget_give(const struct block_memory *memory, uint64_t size)
+static void budget_give(void *opaque, uint64_t size)
 {
-	((struct budget *)container_of(memory, const struct budget, memory))->taken -= size;
+	((struct budget *)opaque)->taken -= size;
 }
 
 /* With a few tables in memory it takes longer, no more; what was taken is given back. */
@@ -224,11 +223,12 @@ static void test_budget(void **state)
 	struct disk_folder *f = *state;
 
 	for (unsigned n = 0; n < ARRAY_SIZE(limits); n++) {
-		struct budget budget = { .memory = { budget_take, budget_give }, .limit = limits[n] };
+		struct budget budget = { .limit = limits[n] };
+		struct block_memory memory = { budget_take, budget_give, &budget };
 
 		create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 512 });
 		random_image(f->file[0], n + 1,
-			     (struct block_options){ QUICK, .discard = true, .memory = &budget.memory }, 150);
+			     (struct block_options){ QUICK, .discard = true, .memory = &memory }, 150);
 		assert_int_equal(budget.taken, 0);
 		assert_true(n ? budget.most > 0 && budget.most % 512 == 0 : !budget.most);
 	}

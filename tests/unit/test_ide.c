@@ -5,7 +5,10 @@
 #include "devices/ata/ata.h"
 #include "lib/board.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define DISK_SIZE (4u << 20)
@@ -52,17 +55,17 @@ static int make_file(uint32_t size)
 }
 
 /* A disk alone on the first channel, a CD and an empty drive on the second. */
-static struct setup *create(void)
+static struct setup *create_with(enum clock_kind clock, const char *disk_options)
 {
 	struct setup *s = calloc(1, sizeof(*s));
 
-	s->b = board_create(1);
+	s->b = board_create_with(1, clock);
 	s->base = BASE;
 	s->disk = make_file(DISK_SIZE);
 	s->disc = make_file(DISC_SIZE);
 	board_add_memory(s->b, MEMORY);
 	assert_int_equal(pci_bus_create(s->b->bus, NULL) || piix_type.create(s->b->bus, NULL, NULL), 0);
-	add(s, "ide-disk", s->disk, ",discard,serial=abc");
+	add(s, "ide-disk", s->disk, disk_options);
 	add(s, "ide-cd", s->disc, "");
 	add(s, "ide-cd", -1, "");
 	bus_reset(s->b->bus);
@@ -72,6 +75,8 @@ static struct setup *create(void)
 	board_config_write(s->b, IDE_DEVFN, 0x04, 2, 5);
 	return s;
 }
+
+static struct setup *create(void) { return create_with(CLOCK_VIRTUAL, ",discard,serial=abc"); }
 
 static int setup(void **state)
 {
@@ -683,6 +688,162 @@ static void goes_on_elsewhere(void **state)
 	destroy(copy);
 }
 
+/* ---- errors that the machine waits for ---- */
+
+static void cut(struct setup *s)
+{
+	bus_pause(s->b->bus);
+	assert_int_equal(ftruncate(s->disk, 0), 0);
+	bus_resume(s->b->bus);
+}
+
+static void heal(struct setup *s)
+{
+	assert_int_equal(ftruncate(s->disk, DISK_SIZE), 0);
+	for (uint32_t n = 0; n < SECTORS; n++)
+		assert_int_equal(pwrite(s->disk, &n, 4, (off_t)n * 512), 4);
+}
+
+static struct bus_hold *held(struct setup *s)
+{
+	struct bus_hold *hold;
+
+	bus_pause(s->b->bus);
+	hold = s->b->hold;
+	bus_resume(s->b->bus);
+	return hold;
+}
+
+/* A read of sectors that are not in the file any more, by PIO or DMA. */
+static struct setup *create_and_hold(enum clock_kind clock, bool dma)
+{
+	struct setup *s = create_with(clock, ",discard,on-error=stop");
+
+	cut(s);
+	put_region(s, 0, DATA, 1024, true);
+	command(s, dma ? 0xc8 : 0x20, 2, 50);
+	if (dma)
+		start_dma(s);
+	assert_non_null(held(s));
+	assert_string_equal(s->b->hold->why.device, "ata-drive");
+	assert_false(interrupt(s));
+	return s;
+}
+
+static void check_read(struct setup *s, bool dma)
+{
+	uint8_t data[1024];
+
+	assert_true(interrupt(s));
+	if (dma) {
+		mem_read(s->b->mem, gpa(DATA), data, sizeof(data));
+	} else {
+		read_words(s, data, 512);
+		interrupt(s);
+		read_words(s, data + 512, 512);
+	}
+	ENDED(s);
+	assert_int_equal(sector_number(data), 50);
+	assert_int_equal(sector_number(data + 512), 51);
+}
+
+static void waits_for_the_host(void **state)
+{
+	static const enum clock_kind clocks[] = { CLOCK_VIRTUAL, CLOCK_HOST };
+
+	(void)state;
+	for (unsigned n = 0; n < 4; n++) {
+		struct setup *s = create_and_hold(clocks[n / 2], n % 2);
+		struct bus_hold *hold = s->b->hold;
+
+		hold->retry(hold);
+		assert_ptr_equal(held(s), hold);
+		assert_int_equal(in(s, STATUS), 0x80);
+		heal(s);
+		hold->retry(hold);
+		assert_null(held(s));
+		check_read(s, n % 2);
+		hold->retry(hold);
+		assert_null(held(s));
+		destroy(s);
+	}
+}
+
+/* A write that waits has its data still. */
+static void a_write_that_waits(void **state)
+{
+	static const enum clock_kind clocks[] = { CLOCK_VIRTUAL, CLOCK_HOST };
+	struct rlimit all, few;
+	uint8_t data[512];
+
+	(void)state;
+	memset(data, 0x5a, sizeof(data));
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &all), 0);
+	few = all;
+	few.rlim_cur = 4096;
+	signal(SIGXFSZ, SIG_IGN);
+	for (unsigned n = 0; n < ARRAY_SIZE(clocks); n++) {
+		struct setup *s = create_with(clocks[n], ",on-error=enospc");
+		uint8_t disk[512];
+
+		cut(s);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &few), 0);
+		command(s, 0x30, 1, 100);
+		write_words(s, data, 512);
+		assert_non_null(held(s));
+		assert_true(s->b->hold->why.writes);
+		assert_int_equal(s->b->hold->why.error, -EFBIG);
+		assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+		assert_null(held(s)); /* when devices go on it is tried, too */
+		assert_null(held(s));
+		assert_true(interrupt(s));
+		ENDED(s);
+		assert_int_equal(pread(s->disk, disk, 512, 100 * 512), 512);
+		assert_memory_equal(disk, data, 512);
+		destroy(s);
+	}
+}
+
+/* Resets, a machine that is loaded, and a drive that goes: nobody waits any more. Saved, it goes on in another one. */
+static void what_ends_waiting(void **state)
+{
+	for (unsigned n = 0; n < 8; n++) {
+		struct setup *s = create_and_hold(n % 2 ? CLOCK_HOST : CLOCK_VIRTUAL, true), *copy = NULL;
+		struct writer idle;
+
+		(void)state;
+		switch (n / 2) {
+		case 0:
+			outb(s->b, CONTROL, 4);
+			outb(s->b, CONTROL, 0);
+			break;
+		case 1:
+			bus_pause(s->b->bus);
+			bus_reset(s->b->bus);
+			bus_resume(s->b->bus);
+			break;
+		case 2:
+			copy = create();
+			idle = board_save(copy->b);
+			bus_pause(s->b->bus);
+			assert_int_equal(board_load(s->b, &idle, clock_now(s->b->clock), NULL), 0);
+			bus_resume(s->b->bus);
+			writer_free(&idle);
+			break;
+		default:
+			copy = copy_of(s);
+			check_read(copy, true);
+			bus_pause(s->b->bus);
+			device_unplug(device_plug_find(s->b->bus, "ata-drive", 0));
+			bus_resume(s->b->bus);
+		}
+		assert_null(held(s));
+		if (copy)
+			destroy(copy);
+		destroy(s);
+	}
+}
+
 /* Any bit of a record of a transfer may be wrong: it is refused, or what follows is harmless. */
 static void damaged_records(void **state)
 {
@@ -744,6 +905,9 @@ int main(void)
 		TEST(packets),
 		TEST(change_of_medium),
 		TEST(goes_on_elsewhere),
+		cmocka_unit_test(waits_for_the_host),
+		cmocka_unit_test(a_write_that_waits),
+		cmocka_unit_test(what_ends_waiting),
 		TEST(damaged_records),
 	};
 

@@ -414,8 +414,10 @@ static void options_are_checked(void **state)
 		{ "virtio-blk,file=/dev/null,backing=far", "option 'backing' is 'far'; expected near, any or none" },
 		{ "virtio-blk,file=/dev/null,on-error=go",
 		  "option 'on-error' is 'go'; expected report, stop or enospc" },
-		{ "virtio-blk,file=/dev/null,bus=ide,on-error=stop",
-		  "option 'on-error' is 'stop'; expected report with bus=ide" },
+		{ "virtio-blk,file=/dev/null,bus=ide,on-error=go",
+		  "option 'on-error' is 'go'; expected report, stop or enospc" },
+		{ "virtio-blk,file=/dev/null,packed=on,on-error=stop",
+		  "option 'on-error' is 'stop'; expected report with packed=on" },
 		{ "virtio-blk,file=/dev/null,serial=0123456789abcdefghijk", "expected at most 20 characters" },
 		{ "virtio-blk,file=/dev/null,queues=17", "expected a number from 1 to 16" },
 	};

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "lib/virtio_driver.h"
 
+#include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -58,7 +59,7 @@ static struct controller *plug(enum clock_kind clock, uint64_t features)
 }
 
 /* The same with a disk alone that can be written to. */
-static struct controller *plug_disk(enum clock_kind clock)
+static struct controller *plug_disk(enum clock_kind clock, const char *options)
 {
 	struct controller *s = calloc(1, sizeof(*s));
 	struct error err = { 0 };
@@ -67,7 +68,8 @@ static struct controller *plug_disk(enum clock_kind clock)
 	s->d = driver_board_with(clock);
 	s->fd = memfd_create("disk", 0);
 	assert_int_equal(ftruncate(s->fd, DISK_SIZE), 0);
-	snprintf(spec, sizeof(spec), "virtio-blk,bus=scsi,file=/proc/self/fd/%d,format=raw,discard", s->fd);
+	snprintf(spec, sizeof(spec), "virtio-blk,bus=scsi,file=/proc/self/fd/%d,format=raw,discard%s", s->fd,
+		 options);
 	if (!device_plug(s->d.b->bus, NULL, &(struct device_request){ .spec = spec }, &err))
 		fail_msg("%s", err.text);
 	driver_reset_board(&s->d);
@@ -159,7 +161,7 @@ static void fill_data(struct controller *s, uint8_t first, uint8_t second)
 
 static void commands(void **state)
 {
-	struct controller *s = plug_disk(*(enum clock_kind *)*state);
+	struct controller *s = plug_disk(*(enum clock_kind *)*state, "");
 	static const uint8_t ones[1024] = { [0 ... 511] = 1, [512 ... 1023] = 2 };
 	uint8_t bytes[1024];
 
@@ -301,7 +303,7 @@ static uint16_t used_index(struct controller *s, unsigned n)
 static void an_abort_waits(void **state)
 {
 	for (unsigned round = 0; round < 20; round++) {
-		struct controller *s = plug_disk(*(enum clock_kind *)*state);
+		struct controller *s = plug_disk(*(enum clock_kind *)*state, "");
 		uint8_t request[24] = { [4] = 5, [8] = 1 };
 
 		COMMAND(s, CDB(0), 0, 0);
@@ -315,6 +317,198 @@ static void an_abort_waits(void **state)
 		assert_int_equal(used_index(s, REQUEST), 61);
 		unplug(s);
 	}
+}
+
+/* ---- errors that the machine waits for ---- */
+
+/* READ (10) of what is not in the file any more, held. The device's threads are paused. */
+static struct controller *plug_and_hold(enum clock_kind clock)
+{
+	struct controller *s = plug_disk(clock, ",on-error=stop");
+
+	COMMAND(s, CDB(0), 0, 0);
+	assert_int_equal(pwrite(s->fd, "something", 9, 1024), 9);
+	assert_int_equal(ftruncate(s->fd, 0), 0);
+	mem_fill(s->d.mem, gpa(RESPONSE), 0x99, sizeof(s->response));
+	header(s, HEADER, disk, 7, CDB(0x28, 0, 0, 0, 0, 2, 0, 0, 1));
+	add(s, 5, HEADER, RESPONSE, 0, 512);
+	driver_kick(&s->d, queue(s, REQUEST));
+	bus_pause(s->d.b->bus);
+	assert_non_null(s->d.b->hold);
+	assert_string_equal(s->d.b->hold->why.device, "scsi-disk");
+	assert_int_equal(s->d.b->hold->why.error, -EIO);
+	assert_false(s->d.b->hold->why.writes);
+	assert_int_equal(driver_used(&s->d, queue(s, REQUEST), NULL), -1);
+	return s;
+}
+
+static void heal(struct controller *s)
+{
+	assert_int_equal(ftruncate(s->fd, DISK_SIZE), 0);
+	assert_int_equal(pwrite(s->fd, "something", 9, 1024), 9);
+}
+
+static unsigned answer(struct controller *s)
+{
+	bus_pause(s->d.b->bus);
+	assert_null(s->d.b->hold);
+	bus_resume(s->d.b->bus);
+	assert_int_equal(used(s, REQUEST), 5);
+	assert_int_equal(mem_read(s->d.mem, gpa(RESPONSE), s->response, sizeof(s->response)), 0);
+	return (unsigned)s->response[11] << 8 | s->response[10];
+}
+
+static void check_answered(struct controller *s)
+{
+	char text[10] = "";
+
+	assert_int_equal(answer(s), 0);
+	assert_int_equal(mem_read(s->d.mem, gpa(DATA), text, 9), 0);
+	assert_string_equal(text, "something");
+}
+
+static void waits_for_the_host(void **state)
+{
+	struct controller *s = plug_and_hold(*(enum clock_kind *)*state);
+	struct bus_hold *hold = s->d.b->hold;
+
+	bus_resume(s->d.b->bus);
+	hold->retry(hold);
+	bus_pause(s->d.b->bus);
+	assert_ptr_equal(s->d.b->hold, hold);
+	assert_int_equal(driver_used(&s->d, queue(s, REQUEST), NULL), -1);
+	bus_resume(s->d.b->bus);
+	heal(s);
+	hold->retry(hold);
+	check_answered(s);
+	hold->retry(hold);
+	assert_int_equal(used(s, REQUEST), -1);
+	unplug(s);
+}
+
+/* Each step of a long command may fail: it is done again from its beginning. */
+static void waits_in_the_middle(void **state)
+{
+	struct controller *s = plug_disk(*(enum clock_kind *)*state, ",on-error=stop");
+	struct bus_hold *hold;
+
+	COMMAND(s, CDB(0), 0, 0);
+	fill_data(s, 0, 0);
+	assert_int_equal(ftruncate(s->fd, 0x60000), 0);
+	header(s, HEADER, disk, 7, CDB(0x2f, 2, 0, 0, 0, 0, 0, 4, 0));
+	add(s, 5, HEADER, RESPONSE, 0x80000, 0);
+	driver_kick(&s->d, queue(s, REQUEST));
+	bus_pause(s->d.b->bus);
+	hold = s->d.b->hold;
+	assert_non_null(hold);
+	bus_resume(s->d.b->bus);
+	heal(s);
+	hold->retry(hold);
+	assert_int_equal(answer(s), CHECK_CONDITION); /* "something" is no zeros */
+	assert_int_equal(s->response[12 + 12], 0x1d);
+	unplug(s);
+}
+
+static void waits_over_a_load(void **state)
+{
+	struct controller *s = plug_and_hold(*(enum clock_kind *)*state);
+	struct writer saved = board_save(s->d.b);
+
+	heal(s);
+	bus_resume(s->d.b->bus);
+	check_answered(s);
+	assert_int_equal(ftruncate(s->fd, 0), 0);
+	bus_pause(s->d.b->bus);
+	assert_int_equal(board_load(s->d.b, &saved, clock_now(s->d.b->clock), NULL), 0);
+	assert_non_null(s->d.b->hold);
+	mem_fill(s->d.mem, gpa(DATA), 0, 512);
+	mem_fill(s->d.mem, gpa(queue(s, REQUEST)->used + 2), 0, 2);
+	driver_store16(&s->d, queue(s, REQUEST)->used + 2, 1);
+	queue(s, REQUEST)->seen = 1;
+	heal(s);
+	bus_resume(s->d.b->bus);
+	check_answered(s);
+	writer_free(&saved);
+	unplug(s);
+}
+
+static void reset_while_it_waits(void **state)
+{
+	struct controller *s = plug_and_hold(*(enum clock_kind *)*state);
+
+	bus_resume(s->d.b->bus);
+	driver_wr(&s->d, 0x14, 1, 0);
+	assert_int_equal(driver_status(&s->d), 0);
+	assert_null(s->d.b->hold);
+	heal(s);
+	start(s, 0);
+	COMMAND(s, CDB(0), 0, 0);
+	assert_int_equal(COMMAND(s, CDB(0x28, 0, 0, 0, 0, 2, 0, 0, 1), 0, 512), 0);
+	unplug(s);
+}
+
+/* Who wants it to end gets it back, and others do not. */
+static void an_abort_while_it_waits(void **state)
+{
+	static const struct {
+		uint32_t function;
+		uint64_t tag;
+		bool ends;
+	} cases[] = { { 0, 7, true }, { 0, 8, false }, { 1, 0, true }, { 5, 0, true } };
+
+	for (unsigned n = 0; n < ARRAY_SIZE(cases); n++) {
+		struct controller *s = plug_and_hold(*(enum clock_kind *)*state);
+		uint64_t table = queue(s, REQUEST)->descriptors;
+
+		/* What is sent now goes where its header was */
+		header(s, HEADER + 0x100, disk, 7, CDB(0x28, 0, 0, 0, 0, 2, 0, 0, 1));
+		driver_descriptor(&s->d, table, 5, HEADER + 0x100, 51, D_NEXT, 6);
+		driver_descriptor(&s->d, table, 6, RESPONSE + 0x100, 108, D_NEXT | D_WRITE, 7);
+		assert_int_equal(manage(s, cases[n].function, disk, cases[n].tag), 0);
+		bus_pause(s->d.b->bus);
+		assert_true(!s->d.b->hold == cases[n].ends);
+		bus_resume(s->d.b->bus);
+		assert_int_equal(used(s, REQUEST), cases[n].ends ? 5 : -1);
+		mem_read(s->d.mem, gpa(RESPONSE + 0x100), s->response, 12);
+		assert_true(!cases[n].ends || s->response[11] == 2);
+		unplug(s);
+	}
+}
+
+/* The target goes: there is nobody to wait for. */
+static void a_target_that_goes_while_it_waits(void **state)
+{
+	struct controller *s = plug_and_hold(*(enum clock_kind *)*state);
+
+	device_unplug(device_plug_find(s->d.b->bus, "scsi-disk", 0));
+	bus_resume(s->d.b->bus);
+	assert_int_equal(answer(s), BAD_TARGET);
+	unplug(s);
+}
+
+static void what_waits_for_nothing(void **state)
+{
+	static const char *const options[] = { "", ",on-error=report", ",on-error=enospc" };
+	struct error err = { 0 };
+	struct driver d;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(options); n++) {
+		struct controller *s = plug_disk(*(enum clock_kind *)*state, options[n]);
+
+		COMMAND(s, CDB(0), 0, 0);
+		assert_int_equal(ftruncate(s->fd, 0), 0);
+		assert_int_equal(COMMAND(s, CDB(0x28, 0, 0, 0, 0, 2, 0, 0, 1), 0, 512), CHECK_CONDITION);
+		assert_null(s->d.b->hold);
+		unplug(s);
+	}
+	d = driver_board_with(*(enum clock_kind *)*state);
+	assert_non_null(device_plug(d.b->bus, NULL, &(struct device_request){ .spec = "virtio-scsi,packed=on" }, &err));
+	assert_null(device_plug(d.b->bus, NULL,
+				&(struct device_request){ .spec = "scsi-disk,file=/proc/self/exe,readonly,on-error=stop" },
+				&err));
+	assert_non_null(strstr(err.text, "expected report on a controller with packed=on"));
+	devices_unplug(d.b->bus);
+	driver_end(&d);
 }
 
 /* ---- events ---- */
@@ -461,7 +655,7 @@ static void the_configuration(void **state)
 static void reset_in_the_middle(void **state)
 {
 	for (unsigned round = 0; round < 20; round++) {
-		struct controller *s = plug_disk(*(enum clock_kind *)*state);
+		struct controller *s = plug_disk(*(enum clock_kind *)*state, "");
 		uint8_t request[24] = { [4] = 1, [8] = 1 };
 		uint16_t seen;
 
@@ -514,6 +708,13 @@ int main(void)
 		BOTH(addresses),
 		BOTH(task_management),
 		BOTH(an_abort_waits),
+		BOTH(waits_for_the_host),
+		BOTH(waits_in_the_middle),
+		BOTH(waits_over_a_load),
+		BOTH(reset_while_it_waits),
+		BOTH(an_abort_while_it_waits),
+		BOTH(a_target_that_goes_while_it_waits),
+		BOTH(what_waits_for_nothing),
 		BOTH(targets_come_and_go),
 		BOTH(no_requests),
 		BOTH(goes_on_in_another),

@@ -22,7 +22,7 @@ int cache_init(struct table_cache *cache, uint64_t tables, unsigned max)
 void cache_free(struct qcow2 *q, struct table_cache *cache)
 {
 	if (cache->taken)
-		q->memory->give(q->memory, cache->taken);
+		q->memory.give(q->memory.opaque, cache->taken);
 	for (unsigned n = 0; n < cache->count; n++)
 		free(cache->tables[n].data);
 	free(cache->tables);
@@ -81,9 +81,9 @@ static bool may_grow(struct qcow2 *q, struct table_cache *cache)
 {
 	if (cache->count == cache->max)
 		return false;
-	if (!q->memory)
+	if (!q->memory.take)
 		return true;
-	if (!q->memory->take(q->memory, q->cluster_size))
+	if (!q->memory.take(q->memory.opaque, q->cluster_size))
 		return cache->count < TABLES_LEAST;
 	cache->taken += q->cluster_size;
 	return true;

@@ -244,7 +244,8 @@ static void set_geometry(struct qcow2 *q, const struct block_options *options)
 	q->lazy = q->header.version >= 3 && (q->header.compatible & COMPATIBLE_LAZY);
 	q->reftable_size = (uint64_t)q->header.reftable_clusters << q->cluster_bits >> 3;
 	q->readonly = options->readonly;
-	q->memory = options->memory;
+	if (options->memory)
+		q->memory = *options->memory;
 	q->image.size = align_up(q->header.size, BLOCK_SECTOR);
 	q->image.cluster = q->cluster_size;
 }

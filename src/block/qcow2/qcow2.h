@@ -109,7 +109,7 @@ struct qcow2 {
 	uint32_t cluster_size;
 	bool readonly, extended, lazy;
 	bool checked; /* opened for a check, which repairs */
-	const struct block_memory *memory;
+	struct block_memory memory; /* take NULL: nobody counts it */
 
 	pthread_mutex_t lock;
 	uint64_t *l1, *reftable; /* as numbers of this host */

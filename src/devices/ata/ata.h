@@ -84,6 +84,7 @@ struct ata_drive {
 	struct block *block; /* a disk's; NULL: a CD drive */
 	const struct block_info *info;
 	uint64_t sectors;
+	enum disk_on_error on_error;
 	char serial[DISK_SERIAL_SIZE + 1];
 	struct scsi_bus bus;
 	struct scsi_target *cd;		  /* who answers packets; the bus's */

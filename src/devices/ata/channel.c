@@ -269,9 +269,13 @@ static void channel_reset(struct device *device)
 	struct channel *ch = channel_of(device);
 
 	ch->goes_on = false;
+	channel_end_hold(ch);
 	update_line(ch);
 	set_signatures(ch);
 }
+
+/* Where it waited for the host it does so again when it goes on. */
+static void channel_attach(struct device *device) { channel_end_hold(channel_of(device)); }
 
 static void channel_pause(struct device *device)
 {
@@ -301,6 +305,7 @@ static void channel_destroy(struct device *device)
 
 	bus_unmap(device->bus, BUS_PIO, &ch->registers);
 	bus_unmap(device->bus, BUS_PIO, &ch->control_port);
+	disk_hold_fini(&ch->hold);
 	irq_line_free(&ch->line);
 }
 
@@ -314,6 +319,7 @@ STATE_DESC(channel_state_desc, "ide-channel", 1, struct channel, CHANNEL_STATE, 
 
 static const struct device_ops channel_ops = { .state = &channel_state_desc,
 					       .reset = channel_reset,
+					       .attach = channel_attach,
 					       .pause = channel_pause,
 					       .resume = channel_resume,
 					       .destroy = channel_destroy };
@@ -332,6 +338,7 @@ int ide_channel_create(struct channel *ch, struct pci_device *pci, _Atomic bool 
 	ch->master = master;
 	ch->in_line = clock_kind(bus->clock) == CLOCK_VIRTUAL;
 	channel_init_transfer(ch);
+	disk_hold_init(&ch->hold, bus, channel_retry);
 	device_init_sharing(&ch->device, bus, "ide-channel", &channel_ops, pci->device.lock);
 	state_reset(&channel_state_desc, ch);
 	ch->line = irq_isa_line(&ch->device, places[number].line);

@@ -84,7 +84,9 @@ struct channel {
 	bool paused;
 	bool under_way; /* a worker has a request */
 	bool dropped;	/* whose outcome is of no interest any more */
-	bool goes_on;	/* of a packet command's piece, which is not at its end */
+	bool held;	/* the piece at hand waits for the host, or is tried again: it is begun anew */
+	struct disk_hold hold;
+	bool goes_on; /* of a packet command's piece, which is not at its end */
 	size_t here_left;
 	struct ata_packet packet;
 	struct scsi_command scsi;
@@ -126,6 +128,10 @@ void channel_start_dma(struct channel *);
 void channel_go_on(struct channel *);
 /* What a worker has of the transfer comes to nothing; until then the channel is busy. */
 void channel_drop(struct channel *);
+/* What waits for the host is tried once more. Takes the lock. */
+void channel_retry(struct bus_hold *);
+/* It waits no more. */
+void channel_end_hold(struct channel *);
 /* What a transfer in its middle cannot be: -EINVAL. */
 int channel_check_transfer(const struct channel *, struct error *);
 

@@ -500,7 +500,8 @@ static struct ata_drive *create(struct bus *bus, struct lock *lock, unsigned num
 struct ata_drive *ata_disk_create(struct bus *bus, struct lock *lock, unsigned number, const struct disk_options *o,
 				  struct error *err)
 {
-	struct block *block = disk_open("ata-drive", o, NULL, err);
+	int on_error = disk_on_error("ata-drive", o, err);
+	struct block *block = on_error < 0 ? NULL : disk_open(bus, "ata-drive", o, err);
 	struct ata_drive *d = block ? create(bus, lock, number, err) : NULL;
 
 	if (!d) {
@@ -508,6 +509,7 @@ struct ata_drive *ata_disk_create(struct bus *bus, struct lock *lock, unsigned n
 		return NULL;
 	}
 	d->block = block;
+	d->on_error = (enum disk_on_error)on_error;
 	d->info = block_info(block);
 	d->sectors = MIN(d->info->size / ATA_SECTOR, WIDE_SECTORS);
 	d->boot = o->boot;

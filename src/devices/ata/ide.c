@@ -235,7 +235,7 @@ int ide_cd_create(struct bus *bus, const struct disk_options *o, struct error *e
 #define UNIT_OPTION(_, T)                                                                                              \
 	_(T, TEXT, unit, 0, 0, NULL, "0, 1: on the first channel; 2, 3: on the second; by default one that is free")
 #define IDE_DISK_OPTIONS(_, T)                                                                                         \
-	DISK_OPTIONS(_, T)                                                                                             \
+	WAITING_DISK_OPTIONS(_, T)                                                                                     \
 	UNIT_OPTION(_, T)
 #define IDE_CD_OPTIONS(_, T)                                                                                           \
 	_(T, TEXT, file, 0, 0, NULL, "the disc's image, or a block device; without it the drive is empty")             \
@@ -269,7 +269,7 @@ static int disk_create(struct bus *bus, const void *options, struct error *err)
 	const struct ide_disk_options *o = options;
 	int n, rc = unit_of(o->unit, &n, err);
 
-	return rc ? rc : add_drive(bus, &DISK_OPTIONS_OF(o), false, n, err);
+	return rc ? rc : add_drive(bus, &WAITING_DISK_OPTIONS_OF(o), false, n, err);
 }
 
 static int cd_create(struct bus *bus, const void *options, struct error *err)

@@ -388,6 +388,40 @@ static void complete(struct channel *ch)
 	}
 }
 
+/* The host's error is waited for: all that is known of the transfer is as it was before this piece. */
+static bool hold(struct channel *ch)
+{
+	const struct ata_drive *d = drive_of(ch);
+
+	if (ch->request != &ch->own || !disk_waits(d->on_error, d->block, &ch->own))
+		return false;
+	if (ch->dma && ch->kind == ATA_READ)
+		ata_pieces_written(ch->device.bus->mem, &ch->pieces);
+	if (!ch->held)
+		disk_hold_add(&ch->hold, &d->device, d->block, &ch->own);
+	ch->held = true;
+	return true;
+}
+
+void channel_end_hold(struct channel *ch)
+{
+	if (ch->held)
+		disk_hold_forget(&ch->hold, 1);
+	ch->held = false;
+}
+
+/* True: there may be more to be done. */
+static bool finish(struct channel *ch)
+{
+	if (hold(ch))
+		return false;
+	if (ch->held)
+		disk_hold_done(&ch->hold, ata_block(drive_of(ch)));
+	ch->held = false;
+	complete(ch);
+	return true;
+}
+
 static bool done_here(struct channel *ch, struct block *block)
 {
 	struct block_request *r = ch->request;
@@ -414,7 +448,8 @@ static void work(struct channel *ch)
 			block_submit(block, ch->request);
 			return;
 		}
-		complete(ch);
+		if (!finish(ch))
+			return;
 	}
 }
 
@@ -431,8 +466,8 @@ static void done(struct channel *ch)
 	ch->under_way = false;
 	ch->here_left = 0;
 	if (!ch->dropped) {
-		complete(ch);
-		work(ch);
+		if (finish(ch))
+			work(ch);
 	} else if (ch->goes_on) {
 		/* The target is told, as it has begun. */
 		ch->goes_on = scsi_go_on(&ch->scsi);
@@ -450,6 +485,7 @@ static void scsi_done(struct block_request *r) { done(container_of(r, struct cha
 void channel_drop(struct channel *ch)
 {
 	ch->dropped = ch->under_way;
+	channel_end_hold(ch);
 	ch->phase = IDLE;
 	ch->kind = ATA_NOTHING;
 }
@@ -564,6 +600,16 @@ void channel_go_on(struct channel *ch)
 	ch->here_left = 0;
 	if (!ch->under_way)
 		work(ch);
+}
+
+void channel_retry(struct bus_hold *hold)
+{
+	struct channel *ch = container_of(hold, struct channel, hold.hold);
+
+	lock_take(ch->device.lock);
+	if (ch->held)
+		channel_go_on(ch);
+	lock_drop(ch->device.lock);
 }
 
 void channel_init_transfer(struct channel *ch)

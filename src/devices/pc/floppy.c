@@ -862,7 +862,7 @@ static int create(struct bus *bus, const void *options, struct error *err)
 	d->floppy = f;
 	d->boot = o->boot;
 	d->request.done = written;
-	d->block = disk_open("floppy", &DISK_OPTIONS_OF(o), NULL, err);
+	d->block = disk_open(bus, "floppy", &DISK_OPTIONS_OF(o), err);
 	if (!d->block || read_disk(d, err)) {
 		block_close(d->block);
 		free(d->data);

@@ -321,11 +321,13 @@ struct cd_options {
 int scsi_cd_create(struct bus *bus, struct scsi_bus *scsi, const struct disk_options *o, unsigned number,
 		   struct error *err)
 {
-	struct block *block = o->file ? disk_open("scsi-cd", o, NULL, err) : NULL;
+	struct block *block = o->file ? disk_open(bus, "scsi-cd", o, err) : NULL;
 
 	if (o->file && !block)
 		return err ? -err->code : -EINVAL;
-	return scsi_target_create(bus, scsi, &cd_kind, block, NULL, SCSI_CD_BLOCK, number, o->boot, err);
+	if (scsi_target_create(bus, scsi, &cd_kind, block, NULL, SCSI_CD_BLOCK, number, o->boot, err))
+		return 0;
+	return err ? -err->code : -EINVAL;
 }
 
 void scsi_cd_change(struct scsi_target *t, struct block *block)

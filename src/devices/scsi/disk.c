@@ -129,19 +129,40 @@ static const struct scsi_kind disk_kind = {
 	.vital_pages = (const uint8_t[]){ BLOCK_LIMITS, CHARACTERISTICS, PROVISIONING, 0 },
 };
 
+/* As enum disk_on_error, or -EINVAL. */
+static int on_error_of(const struct scsi_bus *scsi, const struct disk_options *o, struct error *err)
+{
+	int on_error = disk_on_error("scsi-disk", o, err);
+
+	if (on_error <= DISK_REPORT || scsi->can_hold)
+		return on_error;
+	return error_set(err, EINVAL,
+			 "scsi-disk: option 'on-error' is '%s'; expected report on a controller with packed=on",
+			 o->on_error);
+}
+
 int scsi_disk_create(struct bus *bus, const struct disk_options *o, unsigned number, struct error *err)
 {
-	struct block *block = disk_open("scsi-disk", o, NULL, err);
+	struct block *block = disk_open(bus, "scsi-disk", o, err);
+	struct scsi_bus *scsi = block ? virtio_scsi_bus(bus, err) : NULL;
+	int on_error = scsi ? on_error_of(scsi, o, err) : -EINVAL;
+	struct scsi_target *t;
 
-	if (!block)
+	if (on_error < 0) {
+		block_close(block);
 		return err ? -err->code : -EINVAL;
-	return scsi_target_create(bus, virtio_scsi_bus(bus, err), &disk_kind, block, o->serial,
-				  block_info(block)->logical_size, number, o->boot, err);
+	}
+	t = scsi_target_create(bus, scsi, &disk_kind, block, o->serial, block_info(block)->logical_size, number,
+			       o->boot, err);
+	if (!t)
+		return err ? -err->code : -EINVAL;
+	t->on_error = (enum disk_on_error)on_error;
+	return 0;
 }
 
 /* clang-format off */
 #define SCSI_DISK_OPTIONS(_, T)                                                                                        \
-	DISK_OPTIONS(_, T)                                                                                             \
+	WAITING_DISK_OPTIONS(_, T)                                                                                             \
 	_(T, NUMBER, target, 0, SCSI_TARGETS_MOST - 1, NULL, "its number; 0: the first that is free")
 /* clang-format on */
 
@@ -153,7 +174,7 @@ static int disk_create(struct bus *bus, const void *options, struct error *err)
 {
 	const struct scsi_disk_options *o = options;
 
-	return scsi_disk_create(bus, &DISK_OPTIONS_OF(o), (unsigned)o->target, err);
+	return scsi_disk_create(bus, &WAITING_DISK_OPTIONS_OF(o), (unsigned)o->target, err);
 }
 
 const struct device_type scsi_disk_type = {

@@ -56,12 +56,17 @@ bool scsi_begin(struct scsi_command *);
 /* When that was. True: the next one. */
 bool scsi_go_on(struct scsi_command *);
 struct block *scsi_block(const struct scsi_target *);
+const struct device *scsi_device(const struct scsi_target *);
+/* When command->block is done instead of scsi_go_on(): is the host's error waited for? Then the command is given up, and begun anew later: all that they do may be done twice. */
+bool scsi_waits(const struct scsi_command *);
+void scsi_give_up(struct scsi_command *);
 /* A logical unit's or target's reset by the controller. Nothing of it is under way, or what is ends as if before. */
 void scsi_target_reset(struct scsi_target *);
 
 /* A controller's: which targets it has, and who is told that one came or goes, with the machine paused. */
 struct scsi_bus {
 	struct scsi_target *targets[SCSI_TARGETS_MOST];
+	bool can_hold; /* commands can wait for the host: on-error */
 	void (*changed)(struct scsi_bus *, unsigned target, bool present);
 	/* Completes what a target is to a firmware with its path; false: firmware does not find it. */
 	bool (*boot_path)(const struct scsi_bus *, unsigned target, struct device_boot *);

@@ -139,7 +139,21 @@ bool scsi_go_on(struct scsi_command *c)
 	return outcome(c);
 }
 
+bool scsi_waits(const struct scsi_command *c)
+{
+	return disk_waits(c->target->on_error, c->target->block, &c->block);
+}
+
+void scsi_give_up(struct scsi_command *c)
+{
+	free(c->buffer);
+	c->buffer = NULL;
+	c->next = NULL;
+}
+
 struct block *scsi_block(const struct scsi_target *t) { return t->block; }
+
+const struct device *scsi_device(const struct scsi_target *t) { return &t->device; }
 
 /* ---- the machine's ---- */
 
@@ -236,17 +250,18 @@ void scsi_target_set_medium(struct scsi_target *t, struct block *block)
 	t->blocks = t->info->size / t->block_size;
 }
 
-int scsi_target_create(struct bus *machine, struct scsi_bus *bus, const struct scsi_kind *kind, struct block *block,
-		       const char *serial, uint32_t block_size, unsigned number, uint64_t boot, struct error *err)
+struct scsi_target *scsi_target_create(struct bus *machine, struct scsi_bus *bus, const struct scsi_kind *kind,
+				       struct block *block, const char *serial, uint32_t block_size, unsigned number,
+				       uint64_t boot, struct error *err)
 {
-	int place = bus ? find_place(bus, kind, block ? block_info(block) : NULL, block_size, number, err) : -1;
+	int place = find_place(bus, kind, block ? block_info(block) : NULL, block_size, number, err);
 	struct scsi_target *t = place >= 0 ? calloc(1, sizeof(*t)) : NULL;
 
 	if (!t) {
 		block_close(block);
 		if (place >= 0)
-			return error_set_errno(err, ENOMEM, "%s", kind->name);
-		return err ? -err->code : -EINVAL;
+			error_set_errno(err, ENOMEM, "%s", kind->name);
+		return NULL;
 	}
 	t->kind = kind;
 	t->serial = serial ? serial : "";
@@ -259,5 +274,5 @@ int scsi_target_create(struct bus *machine, struct scsi_bus *bus, const struct s
 	t->bus = bus;
 	bus->targets[place] = t;
 	bus->changed(bus, (unsigned)place, true);
-	return 0;
+	return t;
 }

@@ -65,6 +65,7 @@ struct scsi_target {
 	uint32_t block_size;
 	uint8_t number; /* on its bus */
 	uint64_t boot;	/* its turn when a firmware looks for a system; 0: its kind's */
+	enum disk_on_error on_error;
 };
 
 #define NO_ACTION 0xffu /* the operation code alone says what it is */
@@ -108,9 +109,10 @@ struct scsi_kind {
 
 /* ---- target.c ---- */
 
-/* Opens nothing: takes the block, also when it fails. NULL: there is no medium. */
-int scsi_target_create(struct bus *, struct scsi_bus *, const struct scsi_kind *, struct block *, const char *serial,
-		       uint32_t block_size, unsigned number, uint64_t boot, struct error *);
+/* Opens nothing: takes the block, also when it fails. Block NULL: there is no medium. NULL with a sentence. */
+struct scsi_target *scsi_target_create(struct bus *, struct scsi_bus *, const struct scsi_kind *, struct block *,
+				       const char *serial, uint32_t block_size, unsigned number, uint64_t boot,
+				       struct error *);
 /* Another medium, or none, which the target has from now on. */
 void scsi_target_set_medium(struct scsi_target *, struct block *);
 /* Of struct device_ops and of the state's description. */

@@ -4,8 +4,8 @@
  */
 #include "devices/virtio/blk.h"
 
-#include "devices/disk.h"
 #include "devices/scsi/scsi.h"
+#include "devices/virtio/held.h"
 #include "vhost/vhost.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 #define SECTOR	     512u
-#define QUEUES_MOST  16
+#define QUEUES_MOST  HELD_QUEUES
 #define HEADER_SIZE  16u
 #define SEGMENT_SIZE 16u	/* of a discard */
 #define SECTORS_MOST (1u << 22) /* of one discard, or zeroes */
@@ -71,21 +71,14 @@ enum {
 #define TYPE_BARRIER 0x80000000u /* legacy: nothing */
 enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 
-/* Heads of a queue's chains, a bit each. */
-#define HEAD_WORDS (VIRTIO_QUEUE_SIZE / 64)
-_Static_assert(QUEUES_MOST *HEAD_WORDS == 64, "as in the list below");
-
 #define BLK_STATE(_, T)                                                                                                \
 	_(T, uint8_t, writeback, 1, 1, 1, 1)                                                                           \
-	_(T, uint64_t, sectors, 1, 2, 0, UINT64_MAX) /* of the disk that was saved with the machine */                 \
-	_(T, uint64_t, held, 64, 3, 0,                                                                                 \
-	  UINT64_MAX) /* chains that wait for the host, by their heads; each queue's under its lock */
+	_(T, uint64_t, sectors, 1, 2, 0, UINT64_MAX) /* of the disk that was saved with the machine */
 
 /* clang-format off */
 #define BLK_OPTIONS(_, T)                                                                                              \
-	DISK_OPTIONS(_, T)                                                                                             \
+	WAITING_DISK_OPTIONS(_, T)                                                                                     \
 	_(T, TEXT, bus, 0, 0, "virtio", "virtio; scsi: on the SCSI controller; ide: as a PC of old has it")              \
-	_(T, TEXT, on_error, 0, 0, "report", "the guest gets the host's errors; stop: the machine waits; enospc: for room") \
 	_(T, NUMBER, queues, 1, QUEUES_MOST, NULL, "queues; by default one for each processor")                        \
 	VIRTIO_OPTIONS(_, T)
 /* clang-format on */
@@ -94,13 +87,10 @@ struct blk_options {
 	DEVICE_OPTION_FIELDS(BLK_OPTIONS)
 };
 
-/* What becomes of a request that the host cannot do. */
-enum on_error { ON_ERROR_REPORT, ON_ERROR_STOP, ON_ERROR_ENOSPC };
-
 struct blk_request {
 	struct block_request block;
 	struct virtio_queue *queue;
-	bool retried; /* it was held, and counts as that */
+	bool again; /* it was held, and counts as that */
 	struct virtio_chain chain;
 	struct iovec pieces[]; /* the chain's */
 };
@@ -111,13 +101,10 @@ struct virtio_blk {
 	struct block *block;
 	const struct block_info *info;
 	const char *serial;
-	struct block_memory memory; /* the machine's budget */
-	bool in_line;		    /* virtual time */
-	enum on_error on_error;
+	bool in_line; /* virtual time */
+	enum disk_on_error on_error;
 	uint64_t boot; /* its turn */
-	struct bus_hold hold;
-	pthread_mutex_t hold_lock; /* behind a queue's */
-	unsigned hold_count;	   /* requests that are held, or retried now; the machine is held while there are any */
+	struct virtio_held held;
 	struct blk_request *here[QUEUES_MOST]; /* what is being done where the driver kicks */
 	size_t here_left[QUEUES_MOST];	       /* bytes */
 };
@@ -133,90 +120,6 @@ static void finish(struct virtio_queue *q, const struct virtio_chain *c, uint8_t
 {
 	virtio_chain_write(c, c->in_size - 1, &status, 1);
 	virtqueue_push(q, c, c->in_size);
-}
-
-/* ---- errors of the host that the machine waits for ---- */
-
-static bool is_full(int result) { return result == -ENOSPC || result == -EDQUOT || result == -EFBIG; }
-
-/* What the guest itself is to blame for, or cannot be had, is no error of the host's; data that a failed sync has lost does not come back. */
-static bool must_wait(const struct virtio_blk *blk, const struct blk_request *r)
-{
-	int result = r->block.result;
-
-	if (blk->on_error == ON_ERROR_REPORT || !r->queue->enabled)
-		return false;
-	if (is_full(result))
-		return true;
-	return blk->on_error == ON_ERROR_STOP && r->block.op != BLOCK_FLUSH && result && result != -EINVAL &&
-	       result != -EPERM && result != -ENOTSUP && !block_has_lost(blk->block);
-}
-
-/* Heads of the queue's chains that are held. */
-static uint64_t *held_of(struct virtio_blk *blk, const struct virtio_queue *q)
-{
-	return blk->held + (size_t)q->index * HEAD_WORDS;
-}
-
-/* So many requests fewer. True: they were the last, and the machine's hold ends. */
-static bool unhold(struct virtio_blk *blk, unsigned count)
-{
-	struct bus *bus = blk->virtio.device.bus;
-	bool last;
-
-	pthread_mutex_lock(&blk->hold_lock);
-	blk->hold_count -= count;
-	last = count && !blk->hold_count;
-	if (last && bus->hold)
-		bus->hold(bus->request_opaque, &blk->hold, false);
-	pthread_mutex_unlock(&blk->hold_lock);
-	return last;
-}
-
-/* So many more. True: they are the first, and it begins. */
-static bool hold_more(struct virtio_blk *blk, unsigned count)
-{
-	struct bus *bus = blk->virtio.device.bus;
-	bool first;
-
-	pthread_mutex_lock(&blk->hold_lock);
-	first = count && !blk->hold_count;
-	if (first && bus->hold)
-		bus->hold(bus->request_opaque, &blk->hold, true);
-	blk->hold_count += count;
-	pthread_mutex_unlock(&blk->hold_lock);
-	return first;
-}
-
-static const char *name_of(enum block_op op)
-{
-	return op == BLOCK_READ ? "a read" : op == BLOCK_FLUSH ? "a flush" : "a write";
-}
-
-/* The chain stays the device's until the host can do it. */
-static void hold(struct virtio_blk *blk, const struct blk_request *r)
-{
-	unsigned head = r->chain.head;
-
-	held_of(blk, r->queue)[head / 64] |= BIT(head % 64);
-	virtqueue_drop(r->queue);
-	if (!r->retried && hold_more(blk, 1))
-		log_warning("disk '%s': %s failed: %s; the machine waits, and tries again each second", blk->info->file,
-			    name_of(r->block.op), strerror(-r->block.result));
-}
-
-/* Those of a queue that is reset, or of the whole disk, are forgotten. */
-static void forget_held(struct virtio_queue *q)
-{
-	struct virtio_blk *blk = of(q->virtio);
-	uint64_t *held = held_of(blk, q);
-	unsigned count = 0;
-
-	for (unsigned n = 0; n < HEAD_WORDS; n++) {
-		count += (unsigned)__builtin_popcountll(held[n]);
-		held[n] = 0;
-	}
-	unhold(blk, count);
 }
 
 /* ---- requests ---- */
@@ -252,15 +155,15 @@ static void finish_request(struct blk_request *r)
 {
 	struct virtio_blk *blk = of(r->queue->virtio);
 
-	if (must_wait(blk, r)) {
-		hold(blk, r);
+	if (r->queue->enabled && disk_waits(blk->on_error, blk->block, &r->block)) {
+		virtio_hold(&blk->held, r->queue, &r->chain, r->again, &blk->virtio.device, blk->block, &r->block);
 		return;
 	}
 	if (r->block.op == BLOCK_READ)
 		r->pieces[r->chain.out_count + r->chain.in_count - 1].iov_len++;
 	finish(r->queue, &r->chain, status_of(r->block.result));
-	if (r->retried && unhold(blk, 1))
-		log_warning("disk '%s': the host can do it again; the machine goes on", blk->info->file);
+	if (r->again)
+		disk_hold_done(&blk->held.hold, blk->block);
 }
 
 /* In a worker's thread. */
@@ -316,7 +219,6 @@ static void submit(struct virtio_blk *blk, struct blk_request *r)
 	}
 	if (here)
 		finish_request(r);
-	r->retried = false;
 }
 
 /* Are writes to be on the disk when they are done? */
@@ -340,6 +242,7 @@ static struct blk_request *new_request(struct virtio_queue *q, const struct virt
 		.done = done,
 	};
 	r->queue = q;
+	r->again = virtio_held_again(&blk->held, q);
 	virtio_chain_copy(&r->chain, c, r->pieces);
 	return r;
 }
@@ -425,43 +328,15 @@ static void kick(struct virtio_queue *q)
 	virtqueue_serve(q, serve);
 }
 
-/* What is held is tried once more, by a worker. */
-static void retry_queue(struct virtio_queue *q)
+static void serve_again(struct virtio_queue *q, const struct virtio_chain *c)
 {
-	struct virtio_blk *blk = of(q->virtio);
-	struct blk_request *here = blk->here[q->index];
-	uint64_t *held = held_of(blk, q);
-	struct virtio_chain chain;
-
-	for (unsigned n = 0; n < HEAD_WORDS; n++) {
-		for (uint64_t heads = held[n]; heads; heads &= heads - 1) {
-			unsigned bit = (unsigned)__builtin_ctzll(heads);
-
-			held[n] &= ~BIT(bit);
-			here->retried = true;
-			blk->here_left[q->index] = HERE_MOST;
-			if (virtqueue_pop_again(q, (uint16_t)(n * 64 + bit), &chain))
-				serve(q, &chain);
-			/* It has become something else meanwhile. */
-			if (here->retried)
-				unhold(blk, 1);
-			here->retried = false;
-		}
-	}
-	virtqueue_publish(q);
+	of(q->virtio)->here_left[q->index] = HERE_MOST;
+	serve(q, c);
 }
 
 static void retry(struct bus_hold *hold)
 {
-	struct virtio_blk *blk = container_of(hold, struct virtio_blk, hold);
-
-	for (unsigned n = 0; n < blk->virtio.queue_count; n++) {
-		struct virtio_queue *q = &blk->virtio.queues[n];
-
-		lock_take(&q->lock);
-		retry_queue(q);
-		lock_drop(&q->lock);
-	}
+	virtio_held_serve(container_of(hold, struct virtio_held, hold.hold), serve_again);
 }
 
 /* ---- configuration ---- */
@@ -480,23 +355,10 @@ static void config_written(struct virtio_device *v, unsigned offset, unsigned si
 
 static void blk_reset(struct virtio_device *v) { set_writeback(of(v), 1); }
 
-/* As many are held as were. */
-static void count_held(struct virtio_blk *blk)
-{
-	unsigned count = 0;
-
-	for (unsigned n = 0; n < ARRAY_SIZE(blk->held); n++)
-		count += (unsigned)__builtin_popcountll(blk->held[n]);
-	if (count > blk->hold_count)
-		hold_more(blk, count - blk->hold_count);
-	else
-		unhold(blk, blk->hold_count - count);
-}
-
 static void blk_config_loaded(struct virtio_device *v)
 {
 	set_writeback(of(v), of(v)->writeback);
-	count_held(of(v));
+	virtio_held_loaded(&of(v)->held);
 }
 
 static uint8_t exponent(uint32_t ratio)
@@ -550,7 +412,9 @@ static uint64_t features_of(const struct block_info *info, unsigned queues)
 
 static void blk_pause(struct virtio_device *v) { block_drain(of(v)->block); }
 
-static void blk_resume(struct virtio_device *v) { retry(&of(v)->hold); }
+static void blk_resume(struct virtio_device *v) { virtio_held_serve(&of(v)->held, serve_again); }
+
+static void queue_stops(struct virtio_queue *q) { virtio_held_stop(&of(q->virtio)->held, q); }
 
 static void blk_saving(const void *object)
 {
@@ -567,36 +431,18 @@ static int blk_loaded(void *object, uint16_t version, struct error *err)
 	if (blk->sectors != blk->info->size / SECTOR)
 		return error_set(err, EINVAL, "virtio-blk: the disk had %" PRIu64 " sectors; '%s' has %" PRIu64,
 				 blk->sectors, blk->info->file, blk->info->size / SECTOR);
-	for (unsigned n = blk->virtio.queue_count * HEAD_WORDS; n < ARRAY_SIZE(blk->held); n++)
-		if (blk->held[n])
-			return error_set(err, EINVAL, "virtio-blk: requests of queue %u wait; there are %u queues",
-					 n / HEAD_WORDS, blk->virtio.queue_count);
+	if (virtio_held_check(&blk->held, err))
+		return -EINVAL;
 	return virtio_loaded(object, version, err);
 }
 
 /* ---- life ---- */
 
-static bool take_memory(const struct block_memory *memory, uint64_t size)
-{
-	const struct virtio_blk *blk = container_of(memory, const struct virtio_blk, memory);
-
-	return overhead_take_spare(&blk->virtio.device.bus->mem->overhead, OVERHEAD_DISKS, size);
-}
-
-static void give_memory(const struct block_memory *memory, uint64_t size)
-{
-	const struct virtio_blk *blk = container_of(memory, const struct virtio_blk, memory);
-
-	overhead_give(&blk->virtio.device.bus->mem->overhead, OVERHEAD_DISKS, size);
-}
-
 static void blk_destroy(struct device *device)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)device;
 
-	for (unsigned n = 0; n < blk->virtio.queue_count; n++)
-		forget_held(&blk->virtio.queues[n]);
-	pthread_mutex_destroy(&blk->hold_lock);
+	virtio_held_fini(&blk->held);
 	block_close(blk->block);
 	virtio_fini(&blk->virtio);
 	for (unsigned n = 0; n < QUEUES_MOST; n++)
@@ -606,7 +452,8 @@ static void blk_destroy(struct device *device)
 
 #define BLK_ALL_STATE(_, T)                                                                                            \
 	VIRTIO_STATE(_, T)                                                                                             \
-	BLK_STATE(_, T)
+	BLK_STATE(_, T)                                                                                                \
+	VIRTIO_HELD_STATE(_, T, 3)
 STATE_DESC(blk_state_desc, "virtio-blk", 1, struct virtio_blk, BLK_ALL_STATE, .loaded = blk_loaded,
 	   .saving = blk_saving);
 
@@ -628,27 +475,23 @@ static const struct virtio_ops blk_ops = {
 	.reset = blk_reset,
 	.config_written = config_written,
 	.loaded = blk_config_loaded,
-	.queue_stops = forget_held,
+	.queue_stops = queue_stops,
 	.pause = blk_pause,
 	.resume = blk_resume,
 };
 
-static const char *const on_error_names[] = {
-	[ON_ERROR_REPORT] = "report", [ON_ERROR_STOP] = "stop", [ON_ERROR_ENOSPC] = "enospc", NULL
-};
-
-static int open_disk(struct virtio_blk *blk, const struct disk_options *o, const char *on_error,
-		     const struct virtio_options *virtio_options, struct error *err)
+static int open_disk(struct virtio_blk *blk, const struct disk_options *o, const struct virtio_options *virtio_options,
+		     struct error *err)
 {
-	int what = disk_option("virtio-blk", "on-error", on_error, on_error_names, err);
+	int on_error = disk_on_error("virtio-blk", o, err);
 
-	if (what < 0)
-		return what;
-	blk->on_error = (enum on_error)what;
-	if (blk->on_error != ON_ERROR_REPORT && virtio_options->packed)
+	if (on_error < 0)
+		return on_error;
+	blk->on_error = (enum disk_on_error)on_error;
+	if (blk->on_error != DISK_REPORT && virtio_options->packed)
 		return error_set(err, EINVAL, "virtio-blk: option 'on-error' is '%s'; expected report with packed=on",
-				 on_error);
-	blk->block = disk_open("virtio-blk", o, &blk->memory, err);
+				 o->on_error);
+	blk->block = disk_open(blk->virtio.device.bus, "virtio-blk", o, err);
 	if (!blk->block)
 		return err ? -err->code : -EINVAL;
 	blk->info = block_info(blk->block);
@@ -689,7 +532,7 @@ static int check_back_end_options(const struct blk_options *o, struct error *err
 		    : 0;
 }
 
-int blk_disk_create(struct bus *bus, const struct disk_options *o, const char *on_error, unsigned queues,
+int blk_disk_create(struct bus *bus, const struct disk_options *o, unsigned queues,
 		    const struct virtio_options *virtio_options, struct error *err)
 {
 	struct virtio_blk *blk = calloc(1, sizeof(*blk));
@@ -700,11 +543,9 @@ int blk_disk_create(struct bus *bus, const struct disk_options *o, const char *o
 	if (!blk)
 		return error_set_errno(err, ENOMEM, "virtio-blk");
 	virtio_init(&blk->virtio, bus, "virtio-blk", &blk_device_ops, &blk_ops);
-	blk->memory = (struct block_memory){ .take = take_memory, .give = give_memory };
-	blk->hold.retry = retry;
-	pthread_mutex_init(&blk->hold_lock, NULL);
+	virtio_held_init(&blk->held, &blk->virtio, 0, retry);
 	blk->in_line = clock_kind(bus->clock) == CLOCK_VIRTUAL;
-	rc = open_disk(blk, o, on_error, virtio_options, err);
+	rc = open_disk(blk, o, virtio_options, err);
 	if (!rc)
 		rc = add_queues(blk, queues, err);
 	if (rc)
@@ -747,18 +588,14 @@ static int blk_create(struct bus *bus, const void *options, struct error *err)
 		return rc ? rc : blk_back_end_create(bus, back_end, queues, VIRTIO_OPTIONS_OF(o), err);
 	}
 	if (!strcmp(o->bus, "virtio"))
-		return blk_disk_create(bus, &DISK_OPTIONS_OF(o), o->on_error, (unsigned)o->queues, VIRTIO_OPTIONS_OF(o),
+		return blk_disk_create(bus, &WAITING_DISK_OPTIONS_OF(o), (unsigned)o->queues, VIRTIO_OPTIONS_OF(o),
 				       err);
 	for (unsigned n = 0; n < ARRAY_SIZE(other_buses); n++) {
 		if (strcmp(o->bus, other_buses[n].name) != 0)
 			continue;
 		if (o->queues)
 			return wrong_queues(o, err);
-		if (strcmp(o->on_error, "report") != 0)
-			return error_set(err, EINVAL,
-					 "virtio-blk: option 'on-error' is '%.64s'; expected report with bus=%s",
-					 o->on_error, o->bus);
-		return other_buses[n].create(bus, &DISK_OPTIONS_OF(o), err);
+		return other_buses[n].create(bus, &WAITING_DISK_OPTIONS_OF(o), err);
 	}
 	return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio, scsi or ide", o->bus);
 }

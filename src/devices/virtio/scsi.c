@@ -4,12 +4,12 @@
  * are done.
  */
 #include "devices/scsi/scsi.h"
-#include "devices/virtio/virtio.h"
+#include "devices/virtio/held.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define REQUEST_QUEUES_MOST 16u
+#define REQUEST_QUEUES_MOST HELD_QUEUES
 #define HERE_MOST                                                                                                      \
 	(1u << 20) /* bytes that one kick reads and writes where the driver kicks: other vCPUs may wait for it */
 
@@ -44,6 +44,7 @@ enum {
 enum {
 	RESPONSE_OK = 0, /* of a task management function: complete */
 	RESPONSE_OVERRUN = 1,
+	RESPONSE_ABORTED = 2,
 	RESPONSE_BAD_TARGET = 3,
 	RESPONSE_BUSY = 5,
 	RESPONSE_FAILURE = 9,
@@ -83,6 +84,7 @@ struct request {
 	struct virtio_queue *queue;
 	struct virtio_chain chain;
 	size_t response_size;
+	bool again; /* it was held, and counts as that */
 	uint64_t tag, number;
 	unsigned target;
 	struct list node;      /* while a worker has it */
@@ -102,12 +104,19 @@ struct virtio_scsi {
 	struct virtio_device virtio;
 	STATE_FIELDS(SCSI_STATE)
 	struct scsi_bus bus;
+	struct virtio_held held;
 	bool in_line;			       /* virtual time */
 	size_t here_left[REQUEST_QUEUES_MOST]; /* bytes */
 	pthread_mutex_t tasks_lock;	       /* what follows; no other lock is taken under it */
 	struct list tasks[SCSI_TARGETS_MOST];  /* requests that workers have, in order of number */
 	struct list waiting;
 	uint64_t next_number;
+	/* Under the control queue's lock: commands that a task management function ends. */
+	struct ended {
+		unsigned target;
+		uint64_t tag;
+		bool any;
+	} ended;
 };
 _Static_assert(SCSI_TARGETS_MOST == 64, "to_tell has one for each");
 
@@ -154,6 +163,8 @@ static void finish(struct request *r)
 	virtio_chain_write(&r->chain, 0, bytes, RESPONSE_SIZE + sense);
 	/* Also of a read that failed some bytes may have been written. */
 	virtqueue_push(r->queue, &r->chain, c->in.size ? r->chain.in_size : r->response_size);
+	if (r->again)
+		disk_hold_done(&r->scsi->held.hold, scsi_block(c->target));
 }
 
 /* ---- what workers have ---- */
@@ -190,6 +201,33 @@ static void remove_task(struct request *r, struct list *ready)
 	pthread_mutex_unlock(&scsi->tasks_lock);
 }
 
+/* Does a task management function wait for it? */
+static bool is_waited_for(const struct request *r)
+{
+	struct virtio_scsi *scsi = r->scsi;
+	const struct waiting *w;
+	bool found = false;
+
+	pthread_mutex_lock(&scsi->tasks_lock);
+	list_for_each (w, &scsi->waiting, node)
+		found |= w->target == r->target;
+	pthread_mutex_unlock(&scsi->tasks_lock);
+	return found;
+}
+
+/* The host's error is waited for: the command is begun anew later. The queue's lock is held. */
+static bool hold(struct request *r)
+{
+	struct scsi_command *c = &r->command;
+
+	if (!scsi_waits(c) || !r->queue->enabled || is_waited_for(r))
+		return false;
+	scsi_give_up(c);
+	virtio_hold(&r->scsi->held, r->queue, &r->chain, r->again, scsi_device(c->target), scsi_block(c->target),
+		    &c->block);
+	return true;
+}
+
 static void push_response(struct virtio_queue *q, const struct virtio_chain *c, uint8_t response)
 {
 	virtqueue_push(q, c, virtio_chain_write(c, 0, &response, 1));
@@ -219,12 +257,15 @@ static void done(struct block_request *block)
 	struct virtio_scsi *scsi = r->scsi;
 	struct list ready;
 
-	if (scsi_go_on(&r->command)) {
-		block_submit(scsi_block(r->command.target), block);
-		return;
-	}
 	lock_take(&q->lock);
-	finish(r);
+	if (!hold(r)) {
+		if (scsi_go_on(&r->command)) {
+			lock_drop(&q->lock);
+			block_submit(scsi_block(r->command.target), block);
+			return;
+		}
+		finish(r);
+	}
 	virtqueue_publish(q);
 	lock_drop(&q->lock);
 	list_init(&ready);
@@ -248,8 +289,8 @@ static bool done_here(struct request *r)
 	return true;
 }
 
-/* True: it is done; else a worker has it. */
-static bool run(struct request *r)
+/* A worker has it, or it is at its end. */
+static void run(struct request *r)
 {
 	bool more = scsi_begin(&r->command);
 
@@ -261,11 +302,16 @@ static bool run(struct request *r)
 		} else if (!done_here(r)) {
 			add_task(r);
 			block_submit(block, &r->command.block);
-			return false;
+			return;
+		}
+		if (hold(r)) {
+			free(r);
+			return;
 		}
 		more = scsi_go_on(&r->command);
 	}
-	return true;
+	finish(r);
+	free(r);
 }
 
 /* The pieces behind the first `skip` bytes. */
@@ -294,6 +340,7 @@ static struct request *new_request(struct virtio_queue *q, const struct virtio_c
 	memset(r, 0, sizeof(*r));
 	r->scsi = of(q->virtio);
 	r->queue = q;
+	r->again = virtio_held_again(&r->scsi->held, q);
 	r->response_size = response_size;
 	r->command.block.done = done;
 	virtio_chain_copy(&r->chain, c, r->pieces);
@@ -327,10 +374,7 @@ static void serve_unit(struct virtio_queue *q, const struct virtio_chain *c, con
 	r->command.target = unit.target;
 	r->command.other_unit = unit.other;
 	memcpy(r->command.cdb, header + HEADER_SIZE, MIN(header_size - HEADER_SIZE, SCSI_CDB_SIZE));
-	if (run(r)) {
-		finish(r);
-		free(r);
-	}
+	run(r);
 }
 
 static void serve(struct virtio_queue *q, const struct virtio_chain *c)
@@ -353,6 +397,17 @@ static void kick(struct virtio_queue *q)
 {
 	of(q->virtio)->here_left[q->index - REQUESTS] = HERE_MOST;
 	virtqueue_serve(q, serve);
+}
+
+static void serve_again(struct virtio_queue *q, const struct virtio_chain *c)
+{
+	of(q->virtio)->here_left[q->index - REQUESTS] = HERE_MOST;
+	serve(q, c);
+}
+
+static void retry(struct bus_hold *hold)
+{
+	virtio_held_serve(container_of(hold, struct virtio_held, hold.hold), serve_again);
 }
 
 /* ---- control ---- */
@@ -380,8 +435,24 @@ static struct waiting *new_waiting(const struct virtio_chain *c, unsigned target
 	return w;
 }
 
-/* The answer comes when all is done that is under way. */
-static void answer_behind_tasks(struct virtio_queue *q, const struct virtio_chain *c, unsigned target)
+/* One that waits for the host, if it is to end; else it waits again. */
+static void end_held(struct virtio_queue *q, const struct virtio_chain *c)
+{
+	struct virtio_scsi *scsi = of(q->virtio);
+	uint8_t header[HEADER_SIZE];
+	bool is_one = virtio_chain_read(c, 0, header, HEADER_SIZE) == HEADER_SIZE &&
+		      find_unit(scsi, header).number == scsi->ended.target &&
+		      (scsi->ended.any || load_le64(header + 8) == scsi->ended.tag);
+
+	if (is_one && c->in_size >= RESPONSE_SIZE)
+		respond(q, c, RESPONSE_ABORTED);
+	else
+		virtio_hold(&scsi->held, q, c, virtio_held_again(&scsi->held, q), NULL, NULL, NULL);
+}
+
+/* The answer comes when all is done that is under way; those that wait for the host end. */
+static void answer_behind_tasks(struct virtio_queue *q, const struct virtio_chain *c, unsigned target, uint64_t tag,
+				bool any)
 {
 	struct virtio_scsi *scsi = of(q->virtio);
 	struct waiting *w = new_waiting(c, target);
@@ -397,6 +468,9 @@ static void answer_behind_tasks(struct virtio_queue *q, const struct virtio_chai
 	if (waits)
 		list_append(&scsi->waiting, &w->node);
 	pthread_mutex_unlock(&scsi->tasks_lock);
+	/* A command that fails from here on is not held. */
+	scsi->ended = (struct ended){ target, tag, any };
+	virtio_held_serve(&scsi->held, end_held);
 	if (waits)
 		return;
 	push_response(q, c, RESPONSE_OK);
@@ -423,13 +497,13 @@ static void manage(struct virtio_queue *q, const struct virtio_chain *c, const u
 		return;
 	}
 	switch (function) {
-	case ABORT_TASK:
+	case ABORT_TASK: answer_behind_tasks(q, c, unit.number, tag, false); break;
 	case ABORT_TASK_SET:
-	case CLEAR_TASK_SET: answer_behind_tasks(q, c, unit.number); break;
+	case CLEAR_TASK_SET: answer_behind_tasks(q, c, unit.number, tag, true); break;
 	case I_T_NEXUS_RESET:
 	case LOGICAL_UNIT_RESET:
 		scsi_target_reset(unit.target);
-		answer_behind_tasks(q, c, unit.number);
+		answer_behind_tasks(q, c, unit.number, tag, true);
 		break;
 	case QUERY_TASK: query(q, c, &unit, tag, false); break;
 	case QUERY_TASK_SET: query(q, c, &unit, tag, true); break;
@@ -523,6 +597,7 @@ static void scsi_config_loaded(struct virtio_device *v)
 {
 	set_sizes(of(v), of(v)->sense_size, of(v)->cdb_size);
 	virtqueue_later(&v->queues[EVENT]); /* there may be something to tell */
+	virtio_held_loaded(&of(v)->held);
 }
 
 static void set_config(struct virtio_scsi *scsi, unsigned queues)
@@ -565,12 +640,24 @@ static void scsi_pause(struct virtio_device *v)
 			block_drain(scsi_block(scsi->bus.targets[n]));
 }
 
+static void scsi_resume(struct virtio_device *v) { virtio_held_serve(&of(v)->held, serve_again); }
+
+static void queue_stops(struct virtio_queue *q) { virtio_held_stop(&of(q->virtio)->held, q); }
+
+static int scsi_loaded(void *object, uint16_t version, struct error *err)
+{
+	if (virtio_held_check(&((struct virtio_scsi *)object)->held, err))
+		return -EINVAL;
+	return virtio_loaded(object, version, err);
+}
+
 /* ---- life ---- */
 
 static void scsi_destroy(struct device *device)
 {
 	struct virtio_scsi *scsi = (struct virtio_scsi *)device;
 
+	virtio_held_fini(&scsi->held);
 	scsi_bus_end(&scsi->bus);
 	virtio_fini(&scsi->virtio);
 	pthread_mutex_destroy(&scsi->tasks_lock);
@@ -579,8 +666,9 @@ static void scsi_destroy(struct device *device)
 
 #define SCSI_ALL_STATE(_, T)                                                                                           \
 	VIRTIO_STATE(_, T)                                                                                             \
-	SCSI_STATE(_, T)
-STATE_DESC(scsi_state_desc, "virtio-scsi", 1, struct virtio_scsi, SCSI_ALL_STATE, .loaded = virtio_loaded,
+	SCSI_STATE(_, T)                                                                                               \
+	VIRTIO_HELD_STATE(_, T, 4)
+STATE_DESC(scsi_state_desc, "virtio-scsi", 1, struct virtio_scsi, SCSI_ALL_STATE, .loaded = scsi_loaded,
 	   .saving = virtio_saving);
 
 static const struct device_ops scsi_device_ops = { .state = &scsi_state_desc,
@@ -593,7 +681,9 @@ static const struct virtio_ops scsi_ops = {
 	.reset = scsi_reset,
 	.config_written = config_written,
 	.loaded = scsi_config_loaded,
+	.queue_stops = queue_stops,
 	.pause = scsi_pause,
+	.resume = scsi_resume,
 };
 
 static bool boot_path(const struct scsi_bus *bus, unsigned target, struct device_boot *boot)
@@ -638,6 +728,8 @@ static int scsi_create(struct bus *bus, const void *options, struct error *err)
 	scsi->in_line = clock_kind(bus->clock) == CLOCK_VIRTUAL;
 	scsi->bus.changed = target_changed;
 	scsi->bus.boot_path = boot_path;
+	scsi->bus.can_hold = !o->packed;
+	virtio_held_init(&scsi->held, &scsi->virtio, REQUESTS, retry);
 	pthread_mutex_init(&scsi->tasks_lock, NULL);
 	list_init(&scsi->waiting);
 	for (unsigned n = 0; n < SCSI_TARGETS_MOST; n++)
