@@ -122,7 +122,7 @@ enum machine_event {
 };
 struct machine_news {
 	enum machine_event event;
-	bool by_guest;		  /* it wanted that itself; of resets and ends */
+	bool by_guest;		    /* it wanted that itself; of resets and ends */
 	struct bus_failure failure; /* of MACHINE_IO_FAILS */
 };
 typedef void machine_listener(void *opaque, const struct machine_news *);

@@ -211,10 +211,7 @@ static bool budget_take(void *opaque, uint64_t size)
 	return true;
 }
 
-static void budget_give(void *opaque, uint64_t size)
-{
-	((struct budget *)opaque)->taken -= size;
-}
+static void budget_give(void *opaque, uint64_t size) { ((struct budget *)opaque)->taken -= size; }
 
 /* With a few tables in memory it takes longer, no more; what was taken is given back. */
 static void test_budget(void **state)
@@ -227,8 +224,8 @@ static void test_budget(void **state)
 		struct block_memory memory = { budget_take, budget_give, &budget };
 
 		create((struct block_create_options){ .file = f->file[0], .size = DISK, .cluster_size = 512 });
-		random_image(f->file[0], n + 1,
-			     (struct block_options){ QUICK, .discard = true, .memory = &memory }, 150);
+		random_image(f->file[0], n + 1, (struct block_options){ QUICK, .discard = true, .memory = &memory },
+			     150);
 		assert_int_equal(budget.taken, 0);
 		assert_true(n ? budget.most > 0 && budget.most % 512 == 0 : !budget.most);
 	}

@@ -68,8 +68,7 @@ static struct controller *plug_disk(enum clock_kind clock, const char *options)
 	s->d = driver_board_with(clock);
 	s->fd = memfd_create("disk", 0);
 	assert_int_equal(ftruncate(s->fd, DISK_SIZE), 0);
-	snprintf(spec, sizeof(spec), "virtio-blk,bus=scsi,file=/proc/self/fd/%d,format=raw,discard%s", s->fd,
-		 options);
+	snprintf(spec, sizeof(spec), "virtio-blk,bus=scsi,file=/proc/self/fd/%d,format=raw,discard%s", s->fd, options);
 	if (!device_plug(s->d.b->bus, NULL, &(struct device_request){ .spec = spec }, &err))
 		fail_msg("%s", err.text);
 	driver_reset_board(&s->d);
@@ -503,9 +502,9 @@ static void what_waits_for_nothing(void **state)
 	}
 	d = driver_board_with(*(enum clock_kind *)*state);
 	assert_non_null(device_plug(d.b->bus, NULL, &(struct device_request){ .spec = "virtio-scsi,packed=on" }, &err));
-	assert_null(device_plug(d.b->bus, NULL,
-				&(struct device_request){ .spec = "scsi-disk,file=/proc/self/exe,readonly,on-error=stop" },
-				&err));
+	assert_null(device_plug(
+		d.b->bus, NULL,
+		&(struct device_request){ .spec = "scsi-disk,file=/proc/self/exe,readonly,on-error=stop" }, &err));
 	assert_non_null(strstr(err.text, "expected report on a controller with packed=on"));
 	devices_unplug(d.b->bus);
 	driver_end(&d);

@@ -97,12 +97,14 @@ fi
 
 # ---- errors ----
 
-# shimmed CALLS ON-ERROR: they fail while $scratch/failing is there.
+# shimmed CALLS ON-ERROR [NAME [BUS BUS [doppel's options]]]: they fail while $scratch/failing is there.
 shimmed() {
 	rm -f "$scratch/raw" "$scratch/qcow2"
 	"$doppel" image create --quiet -f raw "$scratch/raw" 64M && "$doppel" image create --quiet -f qcow2 "$scratch/qcow2" 64M && touch "$scratch/failing" || return 1
 	export LD_PRELOAD="$shim" FAIL_NAME="${3:-}" FAIL_CALLS="$1" FAIL_WHILE="$scratch/failing"
-	start --disk "$scratch/raw,format=raw,on-error=$2" --disk "$scratch/qcow2,on-error=$2"
+	on_error=$2 first=${4:-virtio} second=${5:-virtio}
+	shift $(($# < 5 ? $# : 5))
+	start --disk "$scratch/raw,format=raw,bus=$first,on-error=$on_error" --disk "$scratch/qcow2,bus=$second,on-error=$on_error" "$@"
 	unset LD_PRELOAD FAIL_NAME FAIL_CALLS FAIL_WHILE
 }
 io_error() { shimmed "$@" && ends_well && ! grep 'the machine waits' "$scratch/out"; }
@@ -120,6 +122,31 @@ guest_does 'for disk in vda vdb; do write $disk; done
 echo 3 >/proc/sys/vm/drop_caches
 for disk in vda vdb; do read $disk; done'
 check "the machine waits until writes do not fail any more" waits
+
+# The same of SCSI and IDE disks; who listens by QMP is told which disk it is, and why.
+listen() {
+	perl -e 'use IO::Socket::UNIX; my $s; until ($s = IO::Socket::UNIX->new(Peer => $ARGV[0])) { select undef, undef, undef, 0.1 }
+		$s->print("{\"execute\":\"qmp_capabilities\"}"); $| = 1; print while <$s>' "$scratch/qmp" >"$scratch/events" &
+	server=$!
+}
+tells() { grep -q "BLOCK_IO_ERROR.*\"device\":\"$1\",\"operation\":\"write\",\"action\":\"stop\",\"nospace\":false,\"reason\":\"Input/output error\"" "$scratch/events"; }
+other_buses() {
+	listen
+	shimmed write stop '' ide scsi --qmp "unix:$scratch/qmp" && says 'a write failed: Input/output error; the machine waits' && rm "$scratch/failing" &&
+		says 'please fail again' && touch "$scratch/failing" && echo >&3 || return 1
+	until tells scsi-disk0 && tells ata-drive0; do kill -0 "$machine" || return 1; done
+	rm "$scratch/failing" && ends_well && holds_data "$scratch/raw" "$scratch/qcow2"
+}
+kernel=generic guest_does 'modprobe ata_piix
+modprobe virtio_scsi
+modprobe sd_mod
+until [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done
+write sda
+asks "fail again"
+write sdb
+echo 3 >/proc/sys/vm/drop_caches
+for disk in sda sdb; do read $disk; done'
+kernel=generic check "disks on IDE and SCSI wait as well, and QMP says so" other_buses
 
 # ---- a file that something happens to ----
 

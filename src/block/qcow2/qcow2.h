@@ -108,7 +108,7 @@ struct qcow2 {
 		refblock_bits; /* logarithms: bytes of a cluster, entries of an L2 table, of a refcount block */
 	uint32_t cluster_size;
 	bool readonly, extended, lazy;
-	bool checked; /* opened for a check, which repairs */
+	bool checked;		    /* opened for a check, which repairs */
 	struct block_memory memory; /* take NULL: nobody counts it */
 
 	pthread_mutex_t lock;

@@ -139,10 +139,7 @@ bool scsi_go_on(struct scsi_command *c)
 	return outcome(c);
 }
 
-bool scsi_waits(const struct scsi_command *c)
-{
-	return disk_waits(c->target->on_error, c->target->block, &c->block);
-}
+bool scsi_waits(const struct scsi_command *c) { return disk_waits(c->target->on_error, c->target->block, &c->block); }
 
 void scsi_give_up(struct scsi_command *c)
 {

@@ -20,9 +20,9 @@ _Static_assert(HELD_QUEUES *HELD_WORDS == 64, "as in the list below");
 struct virtio_held {
 	struct disk_hold hold;
 	struct virtio_device *virtio;
-	unsigned first;				    /* queue of requests */
+	unsigned first;				  /* queue of requests */
 	uint64_t heads[HELD_QUEUES * HELD_WORDS]; /* a bit each, of the queues from there on */
-	bool again[HELD_QUEUES];		    /* what is served just now was held */
+	bool again[HELD_QUEUES];		  /* what is served just now was held */
 };
 
 void virtio_held_init(struct virtio_held *, struct virtio_device *, unsigned first, void (*retry)(struct bus_hold *));
