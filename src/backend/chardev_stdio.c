@@ -28,30 +28,6 @@ struct stdio {
 	bool escaped;	/* the last key was Ctrl-A */
 };
 
-/*
- * A descriptor that can be non-blocking without making everybody else's so: O_NONBLOCK belongs to the open file,
- * which the shell shares. Opening a terminal or a pipe again gives another open file. A regular file has one
- * position for all, so it is only duplicated; it does not block anyway. What cannot be opened again (a socket,
- * another user's terminal) is duplicated, too, and may block.
- */
-static int reopen(int fd, int mode, bool *may_block)
-{
-	char path[32];
-	struct stat st;
-	int again = -1;
-
-	if (fstat(fd, &st))
-		return -errno;
-	if (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		again = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	}
-	*may_block = again < 0 && !S_ISREG(st.st_mode);
-	if (again < 0)
-		again = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	return again < 0 ? -errno : again;
-}
-
 static void stdio_close(struct chardev *cd)
 {
 	struct stdio *stdio = cd->data;
@@ -73,14 +49,14 @@ static int stdio_open(struct chardev *cd, const char *argument, struct error *er
 	(void)argument;
 	if (!stdio)
 		return error_set_errno(err, ENOMEM, "cannot open");
-	stdio->out = reopen(STDOUT_FILENO, O_WRONLY, &stdio->may_block);
+	stdio->out = host_reopen(STDOUT_FILENO, O_WRONLY, &stdio->may_block);
 	if (stdio->out < 0) {
 		rc = error_set_errno(err, -stdio->out, "standard output cannot be used");
 		free(stdio);
 		return rc;
 	}
 	/* Without standard input there is nothing to read. Reading follows a poll, so it may well block. */
-	stdio->in = reopen(STDIN_FILENO, O_RDONLY, &input_may_block);
+	stdio->in = host_reopen(STDIN_FILENO, O_RDONLY, &input_may_block);
 	cd->data = stdio;
 	stdio->keys = stdio->in >= 0 && isatty(stdio->in);
 	if (stdio->keys) {

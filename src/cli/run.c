@@ -258,7 +258,7 @@ static const char *vga_word(unsigned n)
 
 static const char *display_word(unsigned n)
 {
-	static const char *const words[] = { "none", "vnc:", "vnc:unix:", "web:", NULL };
+	static const char *const words[] = { "none", "text", "vnc:", "vnc:unix:", "web:", NULL };
 
 	return words[n];
 }
@@ -316,8 +316,8 @@ const struct cli_option run_options[] = {
 	  "the screen as a PNG at the end, or with at=SECONDS, every=SECONDS; again for more", add_screenshot, NULL,
 	  true },
 	{ "--display", "KIND:[ADDR:]PORT[,...]",
-	  "where the screen is seen and typed into: by VNC or a browser; again for more", set_display, display_word,
-	  false },
+	  "where the screen is seen and typed into: by VNC or a browser, or text on the terminal; again for more",
+	  set_display, display_word, false },
 	{ "--keyboard", "LAYOUT", "the guest's, for viewers that send characters (default us)", set_keyboard,
 	  display_keyboard_name, false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
@@ -384,6 +384,15 @@ static int add_vga(struct run_arguments *run, struct error *err)
 	return machine_ask_for(&run->config, (struct device_request){ .spec = vga_type.name }, err);
 }
 
+/* Then the terminal is the screen's. */
+static bool shows_text(const struct machine_config *c)
+{
+	for (unsigned n = 0; n < c->display_count; n++)
+		if (display_is_text(c->displays[n]))
+			return true;
+	return false;
+}
+
 int command_run(int argc, char **argv)
 {
 	struct run_arguments run = {
@@ -414,7 +423,7 @@ int command_run(int argc, char **argv)
 	if (run.disk_alone && !machine_asks_for(&run.config, &virtio_net_type))
 		run_short_form(&run, &virtio_net_type, "user", NULL);
 	if (!machine_asks_for(&run.config, &uart_type))
-		run_short_form(&run, &uart_type, "stdio", NULL);
+		run_short_form(&run, &uart_type, shows_text(&run.config) ? "null" : "stdio", NULL);
 	rc = add_vga(&run, &err);
 	if (rc)
 		return report(&run, &err, rc);

@@ -1,4 +1,5 @@
 #include "display/keymap.h"
+#include "display/text.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,10 +25,23 @@ struct display *display_create(struct event_loop *loop, struct error *err)
 	return d;
 }
 
+void display_on_quit(struct display *d, void (*quit)(void *), void *opaque)
+{
+	d->quit = quit;
+	d->quit_opaque = opaque;
+}
+
+void display_end(struct display *d)
+{
+	text_close(d->text);
+	d->text = NULL;
+}
+
 void display_destroy(struct display *d)
 {
 	if (!d)
 		return;
+	display_end(d);
 	servers_close(d);
 	BUG_ON(!list_empty(&d->screens) || !list_empty(&d->viewers) || !list_empty(&d->inputs));
 	event_loop_cancel_posts(d->loop, d);

@@ -144,17 +144,23 @@ bool display_points_absolutely(struct display *);
 void display_set_lamps(struct display *, unsigned lamps);
 unsigned display_lamps(struct display *);
 
-/* ---- servers: viewers that come by a socket ---- */
+/* ---- what is asked for: servers, for viewers that come by a socket, and the terminal ---- */
 
 /* What keys make in the guest, for viewers that tell characters ("us" unless set). -EINVAL: there is no such layout. */
 int display_set_keyboard(struct display *, const char *name, struct error *);
 /* The n-th layout, NULL behind the last. */
 const char *display_keyboard_name(unsigned n);
 /*
- * "none", "vnc:[ADDRESS:]PORT", "vnc:unix:PATH", "web:[ADDRESS:]PORT", with options: password-file=FILE, password-env=NAME, readonly, exclusive. It serves
- * until display_destroy(); the log says where. -EINVAL names what is wrong.
+ * "none", "vnc:[ADDRESS:]PORT", "vnc:unix:PATH", "web:[ADDRESS:]PORT", with options: password-file=FILE, password-env=NAME, readonly, exclusive; "text", with
+ * readonly. It serves until display_destroy(), the terminal until display_end(); the log says where. -EINVAL names what is wrong.
  */
 int display_show(struct display *, const char *spec, struct error *);
+/* Is that the terminal? */
+bool display_is_text(const char *spec);
+/* Who sits at the terminal wants no more of the machine. */
+void display_on_quit(struct display *, void (*quit)(void *), void *opaque);
+/* The machine's run is over: the terminal is its user's again. */
+void display_end(struct display *);
 /* As far as that goes without opening anything. */
 int display_check(const char *spec, struct error *);
 #define DISPLAY_MOST 8 /* of them in a machine */

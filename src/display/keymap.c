@@ -189,7 +189,6 @@ static const char16_t accents[] = {
 	0x300, 0x301, 0x302, 0x303, 0x304, 0x306, 0x307, 0x308, 0x30a, 0x30b, 0x30c, 0x327, 0x328,
 };
 #define KEYSYM_DEAD    0xfe50
-#define KEYSYM_UNICODE 0x01000000
 
 /* Of keys without characters, or with the same ones everywhere: keys. */
 static const struct pair others[] = {
@@ -235,8 +234,8 @@ static uint32_t character_of(uint32_t keysym)
 {
 	if (keysym >= 0x20 && keysym <= 0xff)
 		return keysym;
-	if (keysym >= KEYSYM_UNICODE && keysym <= KEYSYM_UNICODE + 0x10ffff)
-		return keysym - KEYSYM_UNICODE;
+	if (keysym >= KEYMAP_CHARACTER(0) && keysym <= KEYMAP_CHARACTER(0x10ffff))
+		return keysym - KEYMAP_CHARACTER(0);
 	if (keysym >= KEYSYM_DEAD && keysym < KEYSYM_DEAD + ARRAY_SIZE(accents))
 		return accents[keysym - KEYSYM_DEAD];
 	return find_pair(characters, ARRAY_SIZE(characters), keysym);

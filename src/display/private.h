@@ -24,6 +24,9 @@ struct display {
 	_Atomic unsigned lamps;
 	const struct keymap *keymap;
 	struct list servers;
+	struct text *text; /* NULL: none */
+	void (*quit)(void *opaque);
+	void *quit_opaque;
 };
 
 /* server.c */

@@ -384,7 +384,7 @@ static void set_modifier(struct rfb *r, unsigned code, unsigned other, bool down
 
 static void press_character(struct rfb *r, const struct keymap_key *key)
 {
-	bool shift = key->shift ^ (key->letter && (display_lamps(r->display) & LAMP_CAPS));
+	bool shift = keymap_wants_shift(key, display_lamps(r->display));
 	bool left = false, right = false, alt = false, none = false;
 
 	set_modifier(r, KEY_LEFTSHIFT, KEY_RIGHTSHIFT, shift, &left, &right);

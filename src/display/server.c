@@ -3,6 +3,7 @@
  * session of its own. All of it in the event loop's thread, where nothing waits: what a viewer does not take now is made later.
  */
 #define _GNU_SOURCE
+#include "display/text.h"
 #include "display/web.h"
 
 #include <errno.h>
@@ -19,7 +20,7 @@
 #define TOKEN_BYTES	 16
 #define MOST_PASSWORD	 128
 
-enum server_kind { SERVER_NONE, SERVER_VNC, SERVER_WEB };
+enum server_kind { SERVER_NONE, SERVER_VNC, SERVER_WEB, SERVER_TEXT };
 
 /* What was asked for. */
 struct spec {
@@ -309,16 +310,20 @@ static int parse(const char *text, struct spec *spec, struct error *err)
 	} else if (!strncmp(what, "vnc:", 4) || !strncmp(what, "web:", 4)) {
 		spec->kind = *what == 'v' ? SERVER_VNC : SERVER_WEB;
 		rc = set_address(spec, what + 4, err);
+	} else if (!strcmp(what, "text")) {
+		spec->kind = SERVER_TEXT;
 	} else if (strcmp(what, "none") != 0) {
-		rc = error_set(
-			err, EINVAL,
-			"'%.64s' is unknown; expected none, vnc:[ADDRESS:]PORT, vnc:unix:PATH or web:[ADDRESS:]PORT",
-			what);
+		rc = error_set(err, EINVAL,
+			       "'%.64s' is unknown; expected none, text, vnc:[ADDRESS:]PORT, vnc:unix:PATH or "
+			       "web:[ADDRESS:]PORT",
+			       what);
 	}
 	while (!rc && at)
 		rc = set_option(spec, strsep(&at, ","), err);
 	if (!rc && spec->password_file && spec->password_env)
 		rc = error_set(err, EINVAL, "a password comes from a file or from the environment, not from both");
+	if (!rc && spec->kind == SERVER_TEXT && (spec->password_file || spec->password_env || spec->exclusive))
+		rc = error_set(err, EINVAL, "of a terminal's options there is readonly alone");
 	if (rc)
 		free(spec->text);
 	return rc;
@@ -452,6 +457,18 @@ static void close_server(struct server *s)
 	free(s);
 }
 
+static int show_text(struct display *d, bool readonly, struct error *err)
+{
+	struct text *text = text_open(d, STDIN_FILENO, STDOUT_FILENO, readonly, err);
+
+	if (!text)
+		return -err->code;
+	d->text = text;
+	return 0;
+}
+
+bool display_is_text(const char *text) { return !strncmp(text, "text", 4) && (!text[4] || text[4] == ','); }
+
 int display_show(struct display *d, const char *text, struct error *err)
 {
 	struct server *s;
@@ -460,6 +477,10 @@ int display_show(struct display *d, const char *text, struct error *err)
 
 	if (rc)
 		return rc;
+	if (spec.kind == SERVER_TEXT) {
+		free(spec.text);
+		return show_text(d, spec.readonly, err);
+	}
 	s = spec.kind == SERVER_NONE ? NULL : calloc(1, sizeof(*s));
 	if (!s) {
 		free(spec.text);

@@ -120,3 +120,21 @@ int host_set_nonblocking(int fd, bool on)
 	flags = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
 	return fcntl(fd, F_SETFL, flags) ? -errno : 0;
 }
+
+int host_reopen(int fd, int mode, bool *may_block)
+{
+	char path[32];
+	struct stat st;
+	int again = -1;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		again = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	}
+	*may_block = again < 0 && !S_ISREG(st.st_mode);
+	if (again < 0)
+		again = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return again < 0 ? -errno : again;
+}

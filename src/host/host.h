@@ -120,6 +120,13 @@ int host_file_read(const char *path, size_t max, uint8_t **data, size_t *size, s
 /* Write all of it, going on after short writes and EINTR; 0 or -errno. Blocks. */
 int host_write_all(int fd, const void *data, size_t size);
 int host_set_nonblocking(int fd, bool on);
+/*
+ * A descriptor that can be non-blocking without making everybody else's so: O_NONBLOCK belongs to the open file,
+ * which the shell shares. Opening a terminal or a pipe again gives another open file. A regular file has one
+ * position for all, so it is only duplicated; it does not block anyway. What cannot be opened again (a socket,
+ * another user's terminal) is duplicated, too, and may block. -errno, or it is the caller's.
+ */
+int host_reopen(int fd, int mode, bool *may_block);
 
 /* ---- Unix sockets with a path; streams, not blocking ---- */
 
@@ -202,6 +209,10 @@ void host_backed_remove(const void *base);
  */
 int host_terminal_raw(int fd, struct error *);
 void host_terminal_restore(void);
+/* Is there one in raw mode? */
+bool host_terminal_is_raw(void);
+/* What it is told when it is restored, however that comes; until then, a constant. */
+void host_terminal_farewell(const char *);
 /*
  * What a handler does with a signal that is not its own: the terminal is restored, and as soon as the handler returns the signal ends
  * the process, as it would have without one (its status, a core where they are allowed). Async-signal-safe.

@@ -18,6 +18,7 @@ static struct {
 	int fd;		  /* our own descriptor: the caller may close his */
 	struct termios saved, changed;
 	bool exit_handler;
+	_Atomic(const char *) farewell;
 } terminal;
 
 static const int fatal_signals[] = {
@@ -40,6 +41,8 @@ static void terminal_set(const struct termios *mode)
 	sigaddset(&block, SIGTTOU);
 	pthread_sigmask(SIG_BLOCK, &block, &old);
 	tcsetattr(terminal.fd, TCSANOW, mode);
+	if (mode == &terminal.saved && terminal.farewell)
+		(void)!write(terminal.fd, terminal.farewell, strlen(terminal.farewell));
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
@@ -121,6 +124,10 @@ int host_terminal_raw(int fd, struct error *err)
 	return 0;
 }
 
+bool host_terminal_is_raw(void) { return atomic_load(&terminal.raw); }
+
+void host_terminal_farewell(const char *text) { atomic_store(&terminal.farewell, text); }
+
 void host_terminal_restore(void)
 {
 	size_t i;
@@ -128,6 +135,7 @@ void host_terminal_restore(void)
 	if (!atomic_load(&terminal.raw))
 		return;
 	terminal_set(&terminal.saved);
+	atomic_store(&terminal.farewell, NULL);
 	atomic_store(&terminal.raw, false);
 	for (i = 0; i < ARRAY_SIZE(fatal_signals); i++)
 		remove_if_ours(fatal_signals[i], host_signal_end);

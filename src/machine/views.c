@@ -3,11 +3,14 @@
  */
 #include "machine/private.h"
 
+static void quit(void *machine) { machine_quit(machine); }
+
 static int open_displays(struct machine *m, struct error *err)
 {
 	const struct machine_config *c = &m->config;
 	int rc = c->keyboard ? display_set_keyboard(m->display, c->keyboard, err) : 0;
 
+	display_on_quit(m->display, quit, m);
 	for (unsigned n = 0; !rc && n < c->display_count; n++) {
 		rc = display_show(m->display, c->displays[n], err);
 		if (rc)
@@ -30,6 +33,7 @@ void views_end(struct machine *m)
 {
 	for (unsigned n = 0; n < m->config.screenshot_count; n++)
 		screenshot_end(m->screenshots[n]);
+	display_end(m->display);
 }
 
 void views_close(struct machine *m)

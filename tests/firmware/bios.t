@@ -28,6 +28,23 @@ starts() {
 	"$expect" -t 240 -l "$scratch/output" wait "GRUB of $word" wait "word=$word" wait 'all is well' exit 0 absent 'Call Trace' absent 'ACPI BIOS Error' absent 'ACPI Error' -- \
 		"$doppel" run "$@" </dev/null
 }
+# A menu on the screen, of which a key takes the second entry; GRUB then powers off by the ACPI tables.
+on_terminal() {
+	mkdir -p "$scratch/menu/boot/grub"
+	cat >"$scratch/menu/boot/grub/grub.cfg" <<-'EOF'
+		terminal_output console
+		set timeout=-1
+		menuentry "number one" { echo wrong; }
+		menuentry "number two" { echo this is number two; sleep --interruptible 60; halt; }
+	EOF
+	scripts/make-disk.sh "$scratch/menu.raw" 16 "$scratch/menu"
+	"$expect" -t 120 -p screen 'SeaBIOS (version' screen 'GNU GRUB' screen '│ number two' screen '*number one' size 100 30 screen '└──────' \
+		send '\x1b[B' screen '*number two' send '\r' screen 'this is number two' send '\x1b' exit 0 cooked -- "$doppel" run "$scratch/menu.raw" --net none --display text "$@"
+}
+left() {
+	"$expect" -t 60 -p "$@" cooked -- "$doppel" run --firmware bios --display text
+}
+
 # A table's bytes as the guest printed them, without what is elsewhere: the addresses in it, and its checksum.
 table() { tr -d '\r' <"$1" | sed -n "s/^table $2 //p"; }
 same_tables() {
@@ -56,6 +73,9 @@ guest_with -
 disk first first
 disk second second
 
+check "GRUB's menu on a terminal, engine bt" on_terminal --engine bt
+check "Ctrl-A x leaves it" left screen 'No bootable device' send '\x01x' exit 0
+check "a signal leaves it" left screen 'SeaBIOS' signal 15 exit 143
 check "nothing to start from, engine bt" nothing --firmware bios --engine bt --cpus 2 --clock virtual
 check "a disk on virtio-blk, engine interp" starts first "$scratch/first" --engine interp --net none
 check "SCSI before virtio by its number, 2 CPUs, 4 GiB" starts second --disk "$scratch/first" --disk "$scratch/second,bus=scsi,boot=1" \

@@ -8,6 +8,8 @@
  * pseudo-terminal, else its standard input and output are pipes. -t is the time limit of the whole (60). -l keeps what it
  * printed. No signal is ignored when the command begins. Steps:
  *	wait TEXT	until TEXT is printed after what the last wait found
+ *	screen TEXT	(-p) until TEXT is in a row of what a terminal of 80x25 shows, see lib/terminal.h
+ *	size COLUMNS ROWS	(-p) the terminal is of this size now, and blank
  *	send TEXT	\n \r \t \\ \xHH understood
  *	absent TEXT	TEXT has not been printed so far, anywhere
  *	signal NUMBER	send it
@@ -18,6 +20,8 @@
  * Exit status: 0 all steps held, 1 one did not (said on standard error with the last output), 2 usage.
  */
 #define _GNU_SOURCE
+#include "../lib/terminal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -43,6 +47,7 @@ struct session {
 	char *text;   /* all it printed */
 	size_t size, capacity;
 	size_t searched; /* end of what the last wait found */
+	struct terminal screen;
 	FILE *log;
 	double deadline;
 	bool ended;
@@ -75,6 +80,15 @@ static _Noreturn void __attribute__((format(printf, 2, 3))) fail(struct session 
 	if (s->pid > 0 && !s->ended)
 		kill(-s->pid, SIGKILL);
 	_exit(1);
+}
+
+static void set_size(struct session *s, unsigned columns, unsigned rows)
+{
+	const struct winsize size = { .ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows };
+
+	terminal_begin(&s->screen, columns, rows);
+	if (ioctl(s->terminal, TIOCSWINSZ, &size))
+		fail(s, "the terminal's size: %s", strerror(errno));
 }
 
 static void start(struct session *s, char **command)
@@ -119,6 +133,7 @@ static void start(struct session *s, char **command)
 		fail(s, "no process: %s", strerror(errno));
 	if (s->pty) {
 		s->in = s->out = master;
+		set_size(s, 80, 25);
 	} else {
 		close(in[0]);
 		close(out[1]);
@@ -137,6 +152,8 @@ static void keep(struct session *s, const char *bytes, size_t n)
 	}
 	memcpy(s->text + s->size, bytes, n);
 	s->size += n;
+	if (s->pty)
+		terminal_write(&s->screen, bytes, n);
 	if (s->log) {
 		fwrite(bytes, 1, n, s->log);
 		fflush(s->log); /* others may wait for it there */
@@ -181,6 +198,17 @@ static void step_wait(struct session *s, const char *text)
 			fail(s, "'%s' did not come in time", text);
 		if (!pump(s, s->deadline))
 			fail(s, "the output ended without '%s'", text);
+	}
+}
+
+static void step_screen(struct session *s, const char *text)
+{
+	while (!terminal_shows(&s->screen, text)) {
+		if (now() > s->deadline)
+			terminal_print(&s->screen, stderr), fail(s, "'%s' was not on the screen in time", text);
+		if (!pump(s, s->deadline))
+			terminal_print(&s->screen, stderr),
+				fail(s, "the output ended without '%s' on the screen", text);
 	}
 }
 
@@ -305,6 +333,10 @@ static int run_step(struct session *s, char **word)
 		return 0;
 	if (!strcmp(word[0], "wait"))
 		return step_wait(s, word[1]), 2;
+	if (!strcmp(word[0], "screen"))
+		return step_screen(s, word[1]), 2;
+	if (!strcmp(word[0], "size") && word[2])
+		return set_size(s, (unsigned)atoi(word[1]), (unsigned)atoi(word[2])), 3;
 	if (!strcmp(word[0], "send"))
 		return step_send(s, word[1]), 2;
 	if (!strcmp(word[0], "signal"))
