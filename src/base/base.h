@@ -35,6 +35,12 @@ bool bytes_add(struct bytes *, const void *, size_t size);
 /* Without so many at the beginning. */
 void bytes_cut_front(struct bytes *, size_t size);
 
+/* ---- GUIDs ---- */
+
+#define GUID_SIZE 16
+/* "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87" as firmware stores it: the first three groups are numbers with their lowest byte first. False: it is none; any bytes then. */
+bool guid_parse(const char *text, uint8_t guid[GUID_SIZE]);
+
 /* ---- addresses: types that the compiler refuses to mix ---- */
 
 typedef struct {

@@ -1,5 +1,5 @@
 /*
- * The ACPI tables that firmware would leave (ACPI 6.4 chapter 5): RSDP, RSDT and XSDT, FADT with FACS and DSDT, MADT. They describe
+ * The ACPI tables that firmware would leave (ACPI 6.4 chapter 5): RSDP, RSDT and XSDT, FADT with FACS and DSDT, MADT, HPET. They describe
  * what devices/ and bus/ build (pc.h). They are the same whether they are put into memory here, for a kernel that is booted directly, or by a firmware that is
  * given them as files, but for what that firmware has decided.
  */
@@ -282,6 +282,23 @@ static uint32_t place_madt(struct tables *t, const struct pc *pc)
 	return place_table(t, "APIC", 3, table, out.size, NULL, 0);
 }
 
+/* IA-PC HPET Specification 1.0a, 3.2.4 */
+struct acpi_hpet {
+	struct acpi_header header;
+	uint32_t id;
+	struct acpi_address address;
+	uint8_t number;
+	uint16_t minimum_tick;
+	uint8_t attributes;
+} __attribute__((packed));
+
+static uint32_t place_hpet(struct tables *t)
+{
+	struct acpi_hpet hpet = { .id = HPET_ID, .address = { .address = HPET_ADDRESS } };
+
+	return place_table(t, "HPET", 1, &hpet, sizeof(hpet), NULL, 0);
+}
+
 #define ROOTS_MOST 8
 
 static uint32_t place_root(struct tables *t, const uint32_t *tables, unsigned count, bool wide)
@@ -303,15 +320,18 @@ static uint32_t place_root(struct tables *t, const uint32_t *tables, unsigned co
 static struct acpi_rsdp make_tables(struct tables *t, const struct pc *pc)
 {
 	uint32_t dsdt = place_dsdt(t, pc), facs = place_facs(t);
-	uint32_t roots[] = { place_fadt(t, pc, facs, dsdt), place_madt(t, pc) };
+	uint32_t roots[ROOTS_MOST] = { place_fadt(t, pc, facs, dsdt), place_madt(t, pc) };
+	unsigned count = 2;
 
+	if (pc->hpet)
+		roots[count++] = place_hpet(t);
 	return (struct acpi_rsdp){
 		.signature = { 'R', 'S', 'D', ' ', 'P', 'T', 'R', ' ' },
 		.oem_id = { 'I', 'N', 'T', 'E', 'L', ' ' },
 		.revision = 2,
-		.rsdt = place_root(t, roots, ARRAY_SIZE(roots), false),
+		.rsdt = place_root(t, roots, count, false),
 		.length = sizeof(struct acpi_rsdp),
-		.xsdt = place_root(t, roots, ARRAY_SIZE(roots), true),
+		.xsdt = place_root(t, roots, count, true),
 	};
 }
 

@@ -22,6 +22,7 @@ enum aml_region_space { AML_SYSTEM_IO = 1, AML_PCI_CONFIG = 2 };
 #define AML_STORE  0x70 /* source, target */
 #define AML_AND	   0x7b /* a, b, target (AML_ZERO: none) */
 #define AML_OR	   0x7d
+#define AML_NOTIFY 0x86 /* object, value */
 #define AML_LEQUAL 0x93
 #define AML_LLESS  0x95
 #define AML_RETURN 0xa4

@@ -21,8 +21,12 @@ struct boot_config {
 	unsigned serial_ports;		      /* bit n: COM(n + 1) exists */
 	uint32_t virtio_windows;	      /* bit n: a virtio device is in window n (devices.h) */
 	bool fw_cfg;			      /* there is a firmware configuration device */
+	bool hpet, vmgenid;		      /* there are such devices */
+	const char *const *smbios;	      /* smbios_check() each */
+	unsigned smbios_count;
 };
 #define BOOT_MODULES_MAX 64
+#define BOOT_SMBIOS_MOST 16
 
 /* Contents of a file; data NULL: there is none. */
 struct boot_bytes {
@@ -80,6 +84,8 @@ void boot_make_acpi(const struct boot_config *, const struct guest_mem *, const 
 		    struct fw_cfg_acpi *);
 /* Files of the firmware configuration device that do not change; and, with a kernel in config, what it is to be started with. */
 int boot_tell_firmware(const struct boot_config *, struct bus *, struct error *);
+/* "type=N,FIELD=VALUE...", what the SMBIOS tables have in a structure instead of what they have by themselves. -EINVAL names what is wrong. */
+int smbios_check(const char *spec, struct error *);
 /* The I/O APIC's ID in the tables; firmware writes it to its register. No local APIC's where four bits allow that. */
 uint8_t boot_ioapic_id(unsigned cpu_count);
 

@@ -272,6 +272,49 @@ static void firmware_configuration(struct aml *aml)
 	aml_end(aml, device);
 }
 
+static void event_timers(struct aml *aml)
+{
+	size_t device = aml_device(aml, "HPET"), resources;
+
+	aml_name_eisa_id(aml, "_HID", "PNP0103");
+	aml_name_integer(aml, "_UID", 0);
+	aml_name(aml, "_CRS");
+	resources = aml_resources(aml);
+	aml_resource_memory(aml, HPET_ADDRESS, HPET_SIZE);
+	aml_resources_end(aml, resources);
+	aml_end(aml, device);
+}
+
+/* "Virtual Machine Generation ID", a paper of Microsoft's. The first ID is QEMU's, the drivers go by the second. */
+static void generation_id(struct aml *aml)
+{
+	size_t device = aml_device(aml, "VGEN"), package;
+
+	aml_name_string(aml, "_HID", "QEMUVGID");
+	aml_name_string(aml, "_CID", "VM_Gen_Counter");
+	aml_name_string(aml, "_DDN", "VM_Gen_Counter");
+	aml_name(aml, "ADDR");
+	package = aml_package(aml, 2);
+	aml_integer(aml, VMGENID_ADDRESS);
+	aml_integer(aml, 0);
+	aml_end(aml, package);
+	aml_end(aml, device);
+}
+
+/* "_E05", of VMGENID_EVENT: that it is another one */
+static void generation_event(struct aml *aml)
+{
+	size_t scope = aml_scope(aml, "\\_GPE"), method;
+
+	_Static_assert(VMGENID_EVENT == 5, "the method's name");
+	method = aml_method(aml, "_E05", 0);
+	aml_byte(aml, AML_NOTIFY);
+	aml_path(aml, "\\_SB_.VGEN");
+	aml_integer(aml, 0x80);
+	aml_end(aml, method);
+	aml_end(aml, scope);
+}
+
 void dsdt_build(struct aml *aml, const struct pc *pc)
 {
 	size_t system_bus, root_bus;
@@ -292,6 +335,12 @@ void dsdt_build(struct aml *aml, const struct pc *pc)
 	for (unsigned window = 0; window < VIRTIO_MMIO_WINDOWS; window++)
 		if (pc->virtio_windows & 1u << window)
 			virtio_device(aml, window);
+	if (pc->hpet)
+		event_timers(aml);
+	if (pc->vmgenid)
+		generation_id(aml);
 	aml_end(aml, system_bus);
+	if (pc->vmgenid)
+		generation_event(aml);
 	interrupt_routing(aml);
 }

@@ -27,6 +27,10 @@ void pc_describe(struct pc *pc, const struct boot_config *config, const struct g
 		.memory = mem->ram_size,
 		.pm_base = ACPI_PM_BASE,
 		.fw_cfg = config->fw_cfg,
+		.hpet = config->hpet,
+		.vmgenid = config->vmgenid,
+		.smbios = config->smbios,
+		.smbios_count = config->smbios_count,
 		.ioapic_id = boot_ioapic_id(config->cpu_count),
 	};
 }

@@ -26,7 +26,9 @@ struct pc {
 	uint64_t memory;		      /* bytes of RAM */
 	uint16_t pm_base;		      /* of the power management registers */
 	uint64_t window_first, window_last;   /* addresses from 4 GiB on for PCI; last 0: none */
-	bool fw_cfg;
+	bool fw_cfg, hpet, vmgenid;
+	const char *const *smbios; /* as of boot_config */
+	unsigned smbios_count;
 	uint8_t ioapic_id;
 };
 
@@ -58,7 +60,7 @@ void pir_build(struct table_area *);
 void smbios_build(struct table_area *, const struct pc *);
 /* SMBIOS's entry point, without the address of its structures, and these. */
 #define SMBIOS_ENTRY_SIZE 31u
-#define SMBIOS_ROOM	  0x1000u
+#define SMBIOS_ROOM	  0x8000u
 void smbios_make(const struct guest_mem *, const struct pc *, uint8_t entry[SMBIOS_ENTRY_SIZE],
 		 uint8_t tables[SMBIOS_ROOM], size_t *size);
 

@@ -152,10 +152,11 @@ struct bus {
 		pci_lock; /* configuration space of all functions and what follows from it: BARs, PAM, routes of INTx */
 	struct lock irq_lock; /* the 8259 pair, the IOAPIC and the lines to them */
 	int exit_code;
-	_Atomic bool a20_closed; /* address line 20 is held low; who changes it defers a20 */
-	struct bus_work a20;	 /* the machine's */
-	struct bus_work remap;	 /* mem_commit(): bus_remap() */
-	const char *name;	 /* the machine's; "": it has none */
+	_Atomic bool a20_closed;      /* address line 20 is held low; who changes it defers a20 */
+	struct bus_work a20;	      /* the machine's */
+	struct bus_work remap;	      /* mem_commit(): bus_remap() */
+	_Atomic bool timers_replaced; /* the HPET has interrupts 0 and 8: the 8254 and the RTC have none */
+	const char *name;	      /* the machine's; "": it has none */
 	/* One starts the machine: what it is to boot from is where firmware looks, and chipset registers are as after power-on. Before devices are created. */
 	bool firmware;
 	struct display *display; /* the host's side of screens and keys, for devices; NULL: there is none */

@@ -148,6 +148,16 @@ static int add_screenshot(void *target, const char *value, struct error *err)
 	return screenshot_check(value, err);
 }
 
+static int add_smbios(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (run->config.smbios_count == MACHINE_MAX_SMBIOS)
+		return error_set(err, EINVAL, "at most %d can be given", MACHINE_MAX_SMBIOS);
+	run->config.smbios[run->config.smbios_count++] = value;
+	return machine_check_smbios(value, err);
+}
+
 static int set_qmp(void *target, const char *value, struct error *err)
 {
 	struct run_arguments *run = target;
@@ -320,6 +330,9 @@ const struct cli_option run_options[] = {
 	  set_display, display_word, false },
 	{ "--keyboard", "LAYOUT", "the guest's, for viewers that send characters (default us)", set_keyboard,
 	  display_keyboard_name, false },
+	{ "--smbios", "type=N[,...]",
+	  "what the SMBIOS tables say of the machine: FIELD=VALUE by QEMU's names; again for more", add_smbios, NULL,
+	  false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--on-triple-fault", "WHAT", "end with a status, or reset (default; with --no-reboot: report)",
 	  set_on_triple_fault, triple_fault_word, false },

@@ -67,6 +67,7 @@ struct device_type {
 /* The PC, in order of creation: of reset and of attach. _(the type's variable, without _type) */
 #define DEVICE_TYPES(_)                                                                                                \
 	_(piix)                                                                                                        \
+	_(hpet)                                                                                                        \
 	_(pit)                                                                                                         \
 	_(rtc)                                                                                                         \
 	_(kbc)                                                                                                         \
@@ -78,6 +79,7 @@ struct device_type {
 	_(debug_exit)                                                                                                  \
 	_(debug_console)                                                                                               \
 	_(testdev)                                                                                                     \
+	_(vmgenid)                                                                                                     \
 	_(vga)                                                                                                         \
 	_(floppy)                                                                                                      \
 	_(dma)                                                                                                         \
@@ -142,6 +144,11 @@ int rtc_create(struct bus *, unsigned cpu_count, struct error *);
 void rtc_set_cmos(struct bus *, unsigned index, uint8_t value);
 /* `n` 0..3 = COM1..COM4; chardev may be NULL (nothing connected). */
 int uart_create(struct bus *, unsigned n, struct chardev *, struct error *);
+/* Under the HPET's lock, which was made before theirs: bus->timers_replaced changed. Nothing without such a device. */
+void pit_replaced(struct bus *);
+void rtc_replaced(struct bus *);
+bool hpet_is_here(struct bus *);
+bool vmgenid_is_here(struct bus *);
 /* Bit n: there is a UART at COM(n + 1). */
 unsigned uart_ports(struct bus *);
 /* Bit n: a virtio device is in window n. */
@@ -155,6 +162,8 @@ uint16_t piix_pm_base(struct bus *);
  * that was made before the controllers.
  */
 unsigned isa_dma_transfer(struct bus *, unsigned channel, uint8_t *data, unsigned size, bool to_memory, bool *last);
+/* General purpose event n happened (SCI, where it is enabled). */
+void piix_event(struct bus *, unsigned n);
 /* Press the power button (SCI); in the thread that plugs and unplugs devices. */
 void piix_power_button(struct bus *);
 
@@ -217,6 +226,15 @@ void balloon_print(struct bus *, FILE *);
 #define VIRTIO_MMIO_FIRST_LINE 16
 #define VIRTIO_MMIO_LINES      8
 #define VIRTIO_MMIO_LINE(n)    (VIRTIO_MMIO_FIRST_LINE + (n) % VIRTIO_MMIO_LINES)
+
+/* The HPET's registers, its capabilities (8086h, legacy replacement, 64 bits, three timers, revision 1), as ACPI's table repeats them. */
+#define HPET_ADDRESS 0xfed00000u
+#define HPET_SIZE    0x400u
+#define HPET_ID	     0x8086a201u
+
+/* Where the generation ID is, and the event that tells that it is another one. */
+#define VMGENID_ADDRESS 0xfed10000u
+#define VMGENID_EVENT	5u
 
 #define ACPI_PM_BASE	 0x600	/* PM1a_EVT 0x600, PM1a_CNT 0x604, PM_TMR 0x608 */
 #define ACPI_GPE0_BASE	 0xafe0 /* 4 bytes */

@@ -8,6 +8,7 @@
 #include "boot/boot.h"
 
 _Static_assert(MEM_MAX + MEM_HIGH_BASE - MEM_LOW_TOP == BIT(CPU_PHYS_BITS), "all RAM has an address");
+_Static_assert(MACHINE_MAX_SMBIOS <= BOOT_SMBIOS_MOST, "they have room");
 _Static_assert(MACHINE_MAX_MODULES <= BOOT_MODULES_MAX, "every module can be booted");
 
 /* Memory types, SDM vol. 3A 11.11 */
@@ -113,6 +114,10 @@ static struct boot_config boot_config_of(const struct machine *m)
 		.serial_ports = uart_ports(m->bus),
 		.virtio_windows = virtio_mmio_windows(m->bus),
 		.fw_cfg = fw_cfg_is_here(m->bus),
+		.hpet = hpet_is_here(m->bus),
+		.vmgenid = vmgenid_is_here(m->bus),
+		.smbios = m->config.smbios,
+		.smbios_count = m->config.smbios_count,
 	};
 }
 
@@ -152,6 +157,8 @@ static int load(struct machine *m, struct cpu_state *state, struct error *err)
 
 	return guest ? guest->load(guest->opaque, m->mem, state, err) : boot_load(&config, m->mem, state, err);
 }
+
+int machine_check_smbios(const char *spec, struct error *err) { return smbios_check(spec, err); }
 
 const char *machine_firmware_name(unsigned n) { return rom_name(n); }
 

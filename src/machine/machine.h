@@ -15,6 +15,7 @@
 #define MACHINE_MAX_MODULES	32
 #define MACHINE_MAX_DEVICES	32
 #define MACHINE_MAX_SCREENSHOTS 8
+#define MACHINE_MAX_SMBIOS	16
 
 /* A guest that comes from no file. */
 struct machine_guest {
@@ -46,6 +47,8 @@ struct machine_config {
 	unsigned device_count;
 	const char *screenshots[MACHINE_MAX_SCREENSHOTS]; /* screenshot_open() */
 	unsigned screenshot_count;
+	const char *smbios[MACHINE_MAX_SMBIOS]; /* machine_check_smbios() */
+	unsigned smbios_count;
 	const char *displays[DISPLAY_MOST]; /* display_show() */
 	unsigned display_count;
 	const char *keyboard;	   /* display_set_keyboard(); NULL: that of the United States */
@@ -90,6 +93,8 @@ unsigned machine_asks_for(const struct machine_config *, const struct device_typ
 bool machine_has_disk(const struct machine_config *);
 /* The n-th firmware that has a name; NULL behind the last. */
 const char *machine_firmware_name(unsigned n);
+/* "type=N,FIELD=VALUE...", of the SMBIOS tables. */
+int machine_check_smbios(const char *, struct error *);
 int machine_create(struct machine **, const struct machine_config *, struct error *);
 /*
  * Runs until it ends; returns a machine_end, or the guest's number. In the calling thread the event loop, in threads of their own the vCPUs. A triple

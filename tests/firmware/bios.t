@@ -48,10 +48,12 @@ left() {
 # A table's bytes as the guest printed them, without what is elsewhere: the addresses in it, and its checksum.
 table() { tr -d '\r' <"$1" | sed -n "s/^table $2 //p"; }
 same_tables() {
-	starts tables --disk "$scratch/tables,readonly,legacy=off" --fw-cfg name=opt/word,string=told --cpus 2 || return 1
+	set -- --cpus 2 --fw-cfg name=opt/word,string=told --device hpet --generation-id 324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87 \
+		--smbios type=1,serial=S-1,uuid=724e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87 --smbios 'type=2,product=a board,,b'
+	starts tables --disk "$scratch/tables,readonly,legacy=off" "$@" || return 1
 	"$expect" -t 240 -l "$scratch/direct" wait 'all is well' exit 0 -- "$doppel" run --kernel "$guest/cloud/vmlinuz" --initrd "$scratch/tables.initrd" \
-		--append 'console=ttyS0 quiet doppel_run=/run' --fw-cfg name=opt/word,string=told --cpus 2 </dev/null || return 1
-	for name in DSDT APIC FACP; do
+		--append 'console=ttyS0 quiet doppel_run=/run' "$@" </dev/null || return 1
+	for name in DSDT APIC FACP HPET DMI; do
 		table "$scratch/output" "$name" >"$scratch/a"
 		table "$scratch/direct" "$name" >"$scratch/b"
 		[ -s "$scratch/a" ] || { echo "no $name"; return 1; }
@@ -62,7 +64,14 @@ same_tables() {
 # Addresses in the FADT: 36..44, 132..148; checksums: 9.
 script='t=/sys/firmware/acpi/tables
 cat /proc/cmdline
-for name in DSDT APIC; do echo table $name $(hexdump -v -e "1/1 \"%02x\"" $t/$name | cut -c 1-18,21-); done
+d=/sys/class/dmi/id
+grep hpet /sys/devices/system/clocksource/clocksource0/available_clocksource
+[ $(cat $d/product_serial) = S-1 ]
+[ "$(cat $d/board_name)" = "a board,b" ]
+[ $(cat $d/product_uuid) = 724e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87 ]
+grep -x acpi:QEMUVGID:VM_GEN_COUNTER: /sys/bus/acpi/devices/QEMUVGID:00/modalias
+echo table DMI $(hexdump -v -e "1/1 \"%02x\"" /sys/firmware/dmi/tables/DMI)
+for name in DSDT APIC HPET; do echo table $name $(hexdump -v -e "1/1 \"%02x\"" $t/$name | cut -c 1-18,21-); done
 echo table FACP $(hexdump -v -e "1/1 \"%02x\"" $t/FACP | cut -c 1-18,21-72,89-264,297-)'
 guest_with -
 disk tables tables

@@ -156,8 +156,9 @@ static void pc_create(struct pc *pc)
 	bus->reinject = pc->input.size & 2; /* late timers, made up for or not */
 	failed = irq_chip_create(bus, CPUS, &lapic_ops, cpus, NULL) || !floppy_plug(bus) ||
 		 dma_type.create(bus, NULL, NULL) || pci_bus_create(bus, NULL) || piix_type.create(bus, NULL, NULL) ||
-		 pit_type.create(bus, NULL, NULL) || rtc_create(bus, 1, NULL) || kbc_type.create(bus, NULL, NULL) ||
-		 uart_create(bus, 0, &pc->serial, NULL) || uart_create(bus, 2, NULL, NULL) ||
+		 hpet_type.create(bus, NULL, NULL) || pit_type.create(bus, NULL, NULL) || rtc_create(bus, 1, NULL) ||
+		 kbc_type.create(bus, NULL, NULL) || uart_create(bus, 0, &pc->serial, NULL) ||
+		 uart_create(bus, 2, NULL, NULL) ||
 		 !device_plug(bus, NULL, &(struct device_request){ .spec = "fw-cfg,once=n" }, NULL) ||
 		 debug_exit_type.create(bus, NULL, NULL) ||
 		 (pc->input.size & 1 ? testdev_type.create(bus, NULL, NULL)
@@ -220,7 +221,12 @@ static void access_memory(struct pc *pc, bool write)
 {
 	struct bus_access access = { .space = BUS_MMIO, .size = (uint8_t)(1 << take(pc, 1) % 4), .write = write };
 
-	access.address = take(pc, 1) < 200 ? 0xfec00000 + take(pc, 1) % 0x48 : take(pc, 8);
+	switch (take(pc, 1) % 8) {
+	case 0: access.address = take(pc, 8); break;
+	case 1: access.address = HPET_ADDRESS + 4 * take(pc, 1); break;
+	case 2: access.address = HPET_ADDRESS + 0x100 + 8 * (take(pc, 1) % 16); break;
+	default: access.address = 0xfec00000 + take(pc, 1) % 0x48; break;
+	}
 	if (write)
 		access.value = take(pc, access.size);
 	bus_access(pc->bus, &access);

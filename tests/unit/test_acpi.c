@@ -2,6 +2,7 @@
  * ACPI tables: an operating system's way through them, from the search for the RSDP to every entry of the MADT, with checksums
  * and lengths checked, for every number of CPUs.
  */
+#define _GNU_SOURCE
 #include "lib/tables.h"
 
 #define HEADER_SIZE 36
@@ -213,6 +214,28 @@ static void test_virtio_devices(void **state)
 	destroy(g);
 }
 
+/* IA-PC HPET Specification 1.0a, 3.2.4; and devices that are there for who asks for them */
+static void test_hpet_and_generation_id(void **state)
+{
+	static const uint8_t address[] = { 0, 0, 0, 0, 0x00, 0x00, 0xd0, 0xfe, 0, 0, 0, 0 };
+	static const uint8_t integers[] = {
+		2, 0x0c, 0, 0, 0xd1, 0xfe, 0
+	}; /* of a package: the address, and its upper half */
+	struct guest *g = build(&(struct boot_config){ .cpu_count = 1, .hpet = true, .vmgenid = true }, 1 << 20);
+	const uint8_t *hpet = find_table(g, 2, "HPET");
+	const uint8_t *dsdt = table_at(g, load_le32(find_table(g, 0, "FACP") + 40), "DSDT");
+	size_t size = load_le32(dsdt + 4);
+
+	(void)state;
+	assert_int_equal(load_le32(hpet + 4), 56);
+	assert_int_equal(load_le32(hpet + 36), 0x8086a201);
+	assert_memory_equal(hpet + 40, address, sizeof(address));
+	assert_non_null(memmem(dsdt, size, "VM_Gen_Counter", 15));
+	assert_non_null(memmem(dsdt, size, integers, sizeof(integers)));
+	assert_non_null(memmem(dsdt, size, "_E05", 4));
+	destroy(g);
+}
+
 static void check_madt(unsigned cpu_count)
 {
 	struct guest *g = build_cpus(cpu_count);
@@ -270,8 +293,10 @@ static void test_madt(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rsdp), cmocka_unit_test(test_roots_agree), cmocka_unit_test(test_fadt),
-		cmocka_unit_test(test_dsdt), cmocka_unit_test(test_madt),	 cmocka_unit_test(test_virtio_devices),
+		cmocka_unit_test(test_rsdp),	       cmocka_unit_test(test_roots_agree),
+		cmocka_unit_test(test_fadt),	       cmocka_unit_test(test_dsdt),
+		cmocka_unit_test(test_madt),	       cmocka_unit_test(test_hpet_and_generation_id),
+		cmocka_unit_test(test_virtio_devices),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -68,6 +68,8 @@ static void floppy_plug(struct bus *bus)
 	close(fd);
 }
 
+#define GENERATION "vmgenid,guid=324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87"
+
 static struct full_board full_board(void)
 {
 	struct full_board f = { .b = board_create(CPUS) };
@@ -76,10 +78,10 @@ static struct full_board full_board(void)
 	board_add_memory(f.b, MEM_MIN);
 	floppy_plug(bus);
 	assert_int_equal(pci_bus_create(bus, NULL) || dma_type.create(bus, NULL, NULL) ||
-				 piix_type.create(bus, NULL, NULL) || pit_type.create(bus, NULL, NULL) ||
-				 rtc_create(bus, CPUS, NULL) || kbc_type.create(bus, NULL, NULL) ||
-				 coprocessor_type.create(bus, NULL, NULL) || uart_create(bus, 0, NULL, NULL) ||
-				 uart_create(bus, 1, NULL, NULL) ||
+				 piix_type.create(bus, NULL, NULL) || hpet_type.create(bus, NULL, NULL) ||
+				 pit_type.create(bus, NULL, NULL) || rtc_create(bus, CPUS, NULL) ||
+				 kbc_type.create(bus, NULL, NULL) || coprocessor_type.create(bus, NULL, NULL) ||
+				 uart_create(bus, 0, NULL, NULL) || uart_create(bus, 1, NULL, NULL) ||
 				 !device_plug(bus, NULL, &(struct device_request){ .spec = "fw-cfg" }, NULL) ||
 				 debug_exit_type.create(bus, NULL, NULL) || testdev_type.create(bus, NULL, NULL) ||
 				 virtio_rng_type.create(bus, &(struct virtio_options){ .legacy = true }, NULL) ||
@@ -87,6 +89,7 @@ static struct full_board full_board(void)
 					 bus, &(struct virtio_options){ .transport = "mmio", .packed = true }, NULL),
 			 0);
 	assert_non_null(device_plug(bus, NULL, &(struct device_request){ .spec = "vga" }, NULL));
+	assert_non_null(device_plug(bus, NULL, &(struct device_request){ .spec = GENERATION }, NULL));
 	for (unsigned i = 0; i < CARDS; i++)
 		f.cards[i] = card_plug(f.b, 4 + i);
 	bus_reset(bus);

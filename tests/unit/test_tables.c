@@ -4,6 +4,8 @@
  */
 #include "lib/tables.h"
 
+#include <errno.h>
+
 #define GIB	 (1ull << 30)
 #define SEARCHED 0xf0000u /* from here to 1 MiB */
 
@@ -16,6 +18,11 @@ static struct guest *build_machine(unsigned cpus, uint64_t memory)
 					    .virtio_windows = 0x80000201 };
 
 	return build(&config, memory);
+}
+
+static struct guest *build_said(const char *const *said, unsigned count)
+{
+	return build(&(struct boot_config){ .cpu_count = 1, .smbios = said, .smbios_count = count }, 1 << 20);
 }
 
 /* On 16-byte boundaries; exactly one. */
@@ -247,12 +254,110 @@ static void test_smbios(void **state)
 	check_smbios(2, 40 * GIB);
 }
 
+/* What the user says, with commas, again, and in structures that are there for that alone. */
+static void test_smbios_said(void **state)
+{
+	static const char *const said[] = {
+		"type=0,vendor=A,version=B,date=03/04/2025,release=7.8,uefi=on",
+		"type=1,manufacturer=Some,, "
+		"Inc.,product=P,serial=S-1,sku=K,family=F,uuid=324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87",
+		"type=1,product=Q",
+		"type=2,product=board,asset=",
+		"type=4,sock_pfx=U,max-speed=3000,part=N",
+		"type=11,value=first",
+		"type=11,value=,value=second",
+		"type=17,loc_pfx=L,speed=4800,manufacturer=",
+	};
+	static const uint8_t uuid[16] = { 0xaf, 0x6e, 0x4e, 0x32, 0xd1, 0xd1, 0xf6, 0x4b,
+					  0xbf, 0x41, 0xb9, 0xbb, 0x6c, 0x91, 0xfb, 0x87 };
+	struct guest *g = build_said(said, ARRAY_SIZE(said));
+	const uint8_t *entry = find(g, "_SM_"), *p = at(g, load_le32(entry + 0x18), load_le16(entry + 0x16));
+	unsigned seen = 0;
+
+	(void)state;
+	for (unsigned n = load_le16(entry + 0x1c); n; n--, p = next_structure(p)) {
+		seen |= p[0] < 32 ? 1u << p[0] : 0;
+		switch (p[0]) {
+		case 0:
+			assert_string_equal(string_of(p, p[4]), "A");
+			assert_string_equal(string_of(p, p[8]), "03/04/2025");
+			assert_true(p[0x14] == 7 && p[0x15] == 8 && p[0x13] & 8);
+			break;
+		case 1:
+			assert_string_equal(string_of(p, p[4]), "Some, Inc.");
+			assert_string_equal(string_of(p, p[5]), "Q");
+			assert_string_equal(string_of(p, p[7]), "S-1");
+			assert_memory_equal(p + 8, uuid, 16);
+			assert_string_equal(string_of(p, p[0x1a]), "F");
+			break;
+		case 2:
+			assert_string_equal(string_of(p, p[5]), "board");
+			assert_int_equal(p[8], 0);
+			break;
+		case 4:
+			assert_string_equal(string_of(p, p[4]), "U 0");
+			assert_int_equal(load_le16(p + 0x14), 3000);
+			assert_string_equal(string_of(p, p[0x22]), "N");
+			break;
+		case 11:
+			assert_int_equal(p[4], 2);
+			assert_string_equal(string_of(p, 1), "first");
+			assert_string_equal(string_of(p, 2), "second");
+			break;
+		case 17:
+			assert_string_equal(string_of(p, p[0x10]), "L 0");
+			assert_int_equal(load_le16(p + 0x15), 4800);
+			assert_int_equal(p[0x17], 0);
+			break;
+		default: break;
+		}
+	}
+	assert_int_equal(seen & (1 << 2 | 1 << 11), 1 << 2 | 1 << 11);
+	destroy(g);
+}
+
+static void test_smbios_check(void **state)
+{
+	static const struct {
+		const char *spec, *says;
+	} wrong[] = {
+		{ "", "expected type=N" },
+		{ "vendor=A", "expected type=N" },
+		{ "type=5", "expected type=N" },
+		{ "type=1x", "expected type=N" },
+		{ "type=0,product=A", "fields are vendor version" },
+		{ "type=0,vendor", "FIELD=VALUE" },
+		{ "type=0,release=1", "release" },
+		{ "type=0,release=1.256", "release" },
+		{ "type=0,uefi=maybe", "uefi" },
+		{ "type=1,uuid=324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb8", "uuid" },
+		{ "type=1,uuid=324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb878", "uuid" },
+		{ "type=4,max-speed=fast", "max-speed" },
+		{ "type=17,speed=65536", "speed" },
+	};
+	struct error err;
+	char *longest = calloc(1, 2000);
+
+	(void)state;
+	for (unsigned n = 0; n < ARRAY_SIZE(wrong); n++) {
+		assert_int_equal(smbios_check(wrong[n].spec, &err), -EINVAL);
+		if (!strstr(err.text, wrong[n].says))
+			fail_msg("'%s': %s", wrong[n].spec, err.text);
+	}
+	assert_int_equal(smbios_check("type=3", NULL), 0);
+	memset(longest, 'x', 1999);
+	memcpy(longest, "type=11,value=", 14);
+	assert_int_equal(smbios_check(longest, &err), -EINVAL);
+	longest[1536] = 0;
+	assert_int_equal(smbios_check(longest, &err), 0);
+	free(longest);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mp),
-		cmocka_unit_test(test_pir),
-		cmocka_unit_test(test_smbios),
+		cmocka_unit_test(test_mp),	    cmocka_unit_test(test_pir),		 cmocka_unit_test(test_smbios),
+		cmocka_unit_test(test_smbios_said), cmocka_unit_test(test_smbios_check),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

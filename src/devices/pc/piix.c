@@ -324,6 +324,18 @@ static void apm_write(struct device *device, uint64_t offset, unsigned size, uin
 
 static const struct device_ops pm_ops;
 
+void piix_event(struct bus *bus, unsigned n)
+{
+	struct piix4_pm *pm = (struct piix4_pm *)bus_find_device(bus, "piix4-pm", 0);
+
+	if (!pm)
+		return;
+	lock_take(pm->pci.device.lock);
+	pm->gpe_status |= BIT(n);
+	update_sci(pm);
+	lock_drop(pm->pci.device.lock);
+}
+
 void piix_power_button(struct bus *bus)
 {
 	struct device *device;

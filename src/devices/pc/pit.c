@@ -161,9 +161,12 @@ static vtime_t next_edge(struct pit *pit, vtime_t t)
 	return ticks < count ? pit->start[0] + ticks_to_ns(count) : VTIME_NEVER;
 }
 
+/* The HPET interrupts instead; reading goes on. */
+static bool is_replaced(const struct pit *pit) { return atomic_load(&pit->device.bus->timers_replaced); }
+
 static void schedule(struct pit *pit, vtime_t t)
 {
-	pit->edge_at = next_edge(pit, t);
+	pit->edge_at = is_replaced(pit) ? VTIME_NEVER : next_edge(pit, t);
 	timer_arm(&pit->timer, pit->edge_at);
 }
 
@@ -240,8 +243,20 @@ static void channel_changed(struct pit *pit, unsigned c, vtime_t t)
 {
 	if (c != 0)
 		return;
-	irq_set(&pit->irq, output(pit, 0, t));
+	irq_set(&pit->irq, !is_replaced(pit) && output(pit, 0, t));
 	schedule(pit, t);
+}
+
+void pit_replaced(struct bus *bus)
+{
+	struct pit *pit = (struct pit *)bus_find_device(bus, "pit", 0);
+
+	if (!pit)
+		return;
+	lock_take(pit->device.lock);
+	forget_edges(pit, now(pit));
+	channel_changed(pit, 0, now(pit));
+	lock_drop(pit->device.lock);
 }
 
 /* ---- programming ---- */

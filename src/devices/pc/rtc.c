@@ -267,7 +267,7 @@ static void update_irq(struct rtc *rtc)
 	uint8_t wanted = rtc->cmos[RTC_B] & ~rtc->cmos[RTC_C];
 
 	rtc->cmos[RTC_C] = (rtc->cmos[RTC_C] & ~C_IRQF) | (active ? C_IRQF : 0);
-	irq_set(&rtc->irq, active);
+	irq_set(&rtc->irq, active && !atomic_load(&rtc->device.bus->timers_replaced));
 	/* While the line is up nothing more can happen until the guest reads register C. */
 	if (!active) {
 		unsigned period = periodic_ticks(rtc);
@@ -281,6 +281,18 @@ static void update_irq(struct rtc *rtc)
 	}
 	rtc->event_at = next;
 	timer_arm(&rtc->timer, next);
+}
+
+void rtc_replaced(struct bus *bus)
+{
+	struct rtc *rtc = (struct rtc *)bus_find_device(bus, "rtc", 0);
+
+	if (!rtc)
+		return;
+	lock_take(rtc->device.lock);
+	update_flags(rtc);
+	update_irq(rtc);
+	lock_drop(rtc->device.lock);
 }
 
 static void event_due(void *opaque)
