@@ -294,5 +294,6 @@ int main(void)
 		TEST(replaces_the_old_timers), TEST(goes_on_in_another_machine),
 	};
 
+	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
