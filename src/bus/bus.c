@@ -120,6 +120,7 @@ struct bus *bus_create(struct guest_mem *mem, struct clock *clock, struct trace 
 	list_init(&bus->deferred);
 	bus->remap.fn = commit_map;
 	list_init(&bus->devices);
+	list_init(&bus->look_outs);
 	if (bus_map_create(bus)) {
 		error_set(err, ENOMEM, "out of memory for the bus");
 		bus_destroy(bus);
@@ -143,6 +144,22 @@ void bus_destroy(struct bus *bus)
 	lock_destroy(&bus->pci_lock);
 	lock_destroy(&bus->irq_lock);
 	free(bus);
+}
+
+void bus_add_look_out(struct bus *bus, struct bus_look_out *l) { list_append(&bus->look_outs, &l->node); }
+
+void bus_remove_look_out(struct bus_look_out *l)
+{
+	if (l->node.next)
+		list_remove(&l->node);
+}
+
+void bus_look_out(struct bus *bus, bool (*stop)(void *), void *opaque)
+{
+	struct bus_look_out *l;
+
+	list_for_each (l, &bus->look_outs, node)
+		l->look_out(l, stop, opaque);
 }
 
 void bus_reset(struct bus *bus)

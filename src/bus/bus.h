@@ -131,6 +131,13 @@ struct bus_hold {
 	bool told;
 };
 
+/* Of a device that may know of something that comes soon; the device's, and added and removed while vCPUs are stopped. */
+struct bus_look_out {
+	/* In the thread of a vCPU that halts, without locks: waits awake, as far as that pays and for no longer than that, or until stop(opaque) says so. */
+	void (*look_out)(struct bus_look_out *, bool (*stop)(void *), void *opaque);
+	struct list node; /* private */
+};
+
 /* Belongs to who defers it; zero but for fn at first. */
 struct bus_work {
 	void (*fn)(struct bus_work *);
@@ -160,7 +167,7 @@ struct bus {
 	/* One starts the machine: what it is to boot from is where firmware looks, and chipset registers are as after power-on. Before devices are created. */
 	bool firmware;
 	struct display *display; /* the host's side of screens and keys, for devices; NULL: there is none */
-	struct list devices;
+	struct list devices, look_outs;
 	struct guest_mem *mem;
 	struct clock *clock;
 	struct trace *trace;
@@ -229,6 +236,11 @@ void bus_unlock(struct bus *);
 void bus_defer(struct bus *, struct bus_work *);
 /* Layers of the map of memory were changed: it follows behind the access at hand. A bus without memory has none. */
 void bus_remap(struct bus *);
+void bus_add_look_out(struct bus *, struct bus_look_out *);
+/* Of one that was never added: nothing. */
+void bus_remove_look_out(struct bus_look_out *);
+/* In the thread of a vCPU that halts. */
+void bus_look_out(struct bus *, bool (*stop)(void *), void *opaque);
 /* What has been deferred so far is done when this returns. bus_access() does this; else who called devices, or a timer; without a device's lock. */
 void bus_settle(struct bus *);
 /*

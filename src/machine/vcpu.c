@@ -32,12 +32,21 @@ void machine_cpu_exit(struct machine_cpu *mc, enum exit_kind kind, const struct 
 	}
 }
 
+static bool has_work(void *machine_cpu)
+{
+	struct machine_cpu *mc = machine_cpu;
+
+	return machine_cpu_runnable(mc) || atomic_load(&mc->machine->paused);
+}
+
 static void sleep_until_work(struct machine_cpu *mc)
 {
+	if (!has_work(mc))
+		bus_look_out(mc->machine->bus, has_work, mc);
 	for (;;) {
 		uint32_t sequence = sleeper_prepare(&mc->sleeper);
 
-		if (machine_cpu_runnable(mc) || atomic_load(&mc->machine->paused))
+		if (has_work(mc))
 			break;
 		sleeper_wait(&mc->sleeper, sequence);
 	}

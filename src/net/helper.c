@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include "net/helper.h"
+#include "net/look_out.h"
 #include "net/mss.h"
 #include "net/ring.h"
 
@@ -31,6 +32,7 @@
 #define MOST_FDS     1024	     /* walls.c lets it have no more */
 #define FIXED_FDS    2		     /* in front of libslirp's: the event, the socket */
 #define IDLE_TIMEOUT 1000	     /* ms: what libslirp says when it has nothing to do */
+#define LOOK_OUT_NS  50000	     /* for what follows on frames */
 
 #define SLIRP_FUNCTIONS(_)                                                                                             \
 	_(slirp_new)                                                                                                   \
@@ -60,6 +62,8 @@ struct helper {
 	struct helper_timer timer;
 	struct pollfd fds[MOST_FDS];
 	unsigned fd_count;
+	struct look_out look_out;
+	bool active;	  /* the last turn had frames */
 	bool holds;	  /* the guest is slow: sockets are not read */
 	uint32_t unheard; /* bytes for the guest that the monitor was not woken for */
 	struct frame_sink to_guest, to_slirp;
@@ -92,6 +96,7 @@ static void put_to_guest(struct frame_sink *sink, const uint8_t *frame, size_t s
 		return;
 	memcpy(place, frame, size);
 	ring_write(&h->channel.to_guest, size, offload);
+	h->active = true;
 	/* Once a turn, unless that would fill the ring. */
 	h->unheard += (uint32_t)size;
 	if (h->unheard >= WAKE_AT)
@@ -143,6 +148,7 @@ static void input_frames(struct helper *h)
 
 	if (count < 0)
 		_exit(EXIT_FAILURE);
+	h->active |= count;
 	for (int i = 0; i < count; i++) {
 		input_frame(h, &frames[i]);
 		ring_release(&h->channel.from_guest, &frames[i], 1);
@@ -248,6 +254,25 @@ static void run_timer(struct helper *h)
 	h->timer.fire(h->timer.opaque);
 }
 
+/* How many descriptors are ready; or frames are there. */
+static int look_out(struct helper *h)
+{
+	uint64_t until;
+	bool came = false;
+	int ready = 0;
+
+	if (!h->active || !look_out_pays(&h->look_out))
+		return 0;
+	until = host_monotonic_ns() + LOOK_OUT_NS;
+	do {
+		look_out_pause();
+		came = ring_has_frames(&h->channel.from_guest);
+		ready = came ? 0 : poll(h->fds, h->fd_count, 0);
+	} while (!came && !ready && host_monotonic_ns() < until);
+	look_out_ended(&h->look_out, came || ready > 0);
+	return ready;
+}
+
 static void serve(struct helper *h)
 {
 	for (;;) {
@@ -259,13 +284,16 @@ static void serve(struct helper *h)
 		h->fd_count = FIXED_FDS;
 		h->holds = !ring_has_room(&h->channel.to_guest, HOLD_BELOW);
 		h->lib.slirp_pollfds_fill(h->slirp, &timeout, add_poll, h);
-		ready = poll(h->fds, h->fd_count, wait_time(h, timeout));
+		ready = look_out(h);
+		if (!ready)
+			ready = poll(h->fds, h->fd_count, wait_time(h, timeout));
 		ring_awake(&h->channel.from_guest);
 		if (ready > 0 && h->fds[0].revents)
 			drain_event(h->channel.helper_event);
 		if (ready > 0 && h->fds[1].revents)
 			return;
 		/* In front of it, since it sends what a frame made possible: packets that waited for an ARP reply. */
+		h->active = false;
 		input_frames(h);
 		h->lib.slirp_pollfds_poll(h->slirp, ready < 0, get_revents, h);
 		run_timer(h);

@@ -13,6 +13,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#define LOOK_OUT_NS 200000 /* an answer of the user network's process, if it has to be woken on a busy host */
+
 static const struct net_kind *const kinds[] = {
 	[NET_USER] = &net_user, [NET_STREAM_UNIX] = &net_stream, [NET_STREAM_TCP] = &net_stream,
 	[NET_TAP] = &net_tap,	[NET_NONE] = &net_none,		 [NET_VHOST_USER] = &net_none,
@@ -25,6 +27,7 @@ unsigned net_deliver(struct net *net, const struct net_frame *frames, unsigned c
 	unsigned taken;
 
 	atomic_store(&net->holds, true);
+	atomic_store(&net->expects, false);
 	taken = net->ops->received(net->opaque, frames, count);
 	BUG_ON(taken > count);
 	if (taken == count)
@@ -62,20 +65,36 @@ static void *net_thread(void *opaque)
 	struct pollfd fds[1 + NET_MOST_FDS];
 
 	fds[0] = (struct pollfd){ .fd = net->wake_fd, .events = POLLIN };
-	for (;;) {
+	pthread_mutex_lock(&net->turn_lock);
+	while (!atomic_load(&net->stopping)) {
 		int timeout = -1;
 		unsigned count = net->kind->prepare(net, fds + 1, &timeout);
 
-		if (atomic_load(&net->stopping))
-			return NULL;
+		pthread_mutex_unlock(&net->turn_lock);
 		/* No memory, or a signal: nothing is ready, then. */
 		if (poll(fds, 1 + count, timeout) < 0)
 			for (unsigned i = 0; i <= count; i++)
 				fds[i].revents = 0;
 		if (fds[0].revents)
 			drain_event(net->wake_fd);
+		pthread_mutex_lock(&net->turn_lock);
 		net->kind->ready(net, fds + 1);
 	}
+	pthread_mutex_unlock(&net->turn_lock);
+	return NULL;
+}
+
+void net_look_out(struct net *net, bool (*stop)(void *), void *stop_opaque)
+{
+	bool came;
+
+	if (!net->kind->look_out || !atomic_load(&net->expects) || pthread_mutex_trylock(&net->turn_lock))
+		return;
+	if (atomic_exchange(&net->expects, false) && look_out_pays(&net->look_out)) {
+		came = net->kind->look_out(net, host_monotonic_ns() + LOOK_OUT_NS, stop, stop_opaque);
+		look_out_ended(&net->look_out, came);
+	}
+	pthread_mutex_unlock(&net->turn_lock);
 }
 
 /* ---- from the guest; any thread ---- */
@@ -107,6 +126,8 @@ int net_send(struct net *net, const struct iovec *iov, unsigned count, const str
 	rc = net->kind->send(net, iov, count, size, offload);
 	if (rc)
 		net->wants_writable = true;
+	/* There will be no answer to what was not sent; and the net's thread has its turn, to say that there is room. */
+	atomic_store(&net->expects, !rc);
 	pthread_mutex_unlock(&net->send_lock);
 	if (!rc && net->capture)
 		capture_frame(net->capture, iov, count, size);
@@ -169,6 +190,7 @@ struct net *net_open(const char *spec, struct error *err)
 	net->wake_fd = -1;
 	atomic_init(&net->up, true);
 	pthread_mutex_init(&net->send_lock, NULL);
+	pthread_mutex_init(&net->turn_lock, NULL);
 	if (!open_all(net, spec, err))
 		return net;
 	net_close(net);
@@ -203,6 +225,7 @@ void net_close(struct net *net)
 	if (net->wake_fd >= 0)
 		close(net->wake_fd);
 	pthread_mutex_destroy(&net->send_lock);
+	pthread_mutex_destroy(&net->turn_lock);
 	free(net);
 }
 

@@ -2,8 +2,8 @@
  * net: the host's side of a network card: the user network (a process of its own), a stream to another program, a tap device. Knows of Ethernet
  * frames, not of guests' memory nor of any card.
  *
- * Threads: a net has one of its own, which waits for the host; it makes all calls of struct net_ops. Everybody else may call any function
- * from any thread, with locks of his own held, but for net_close(), which waits for that thread.
+ * Threads: a net has one of its own, which waits for the host; it makes all calls of struct net_ops, but for what net_look_out() says. Everybody else may call any
+ * function from any thread, with locks of his own held, but for net_close(), which waits for that thread.
  */
 #ifndef DOPPEL_NET_H
 #define DOPPEL_NET_H
@@ -85,6 +85,11 @@ void net_close(struct net *);
 int net_send(struct net *, const struct iovec *, unsigned count, const struct net_offload *);
 /* received() would take frames again. */
 void net_resume(struct net *);
+/*
+ * For a thread that has nothing else to do: when something was sent, so that an answer may come, and as far as that pays, waits for it awake, a fraction of a millisecond at
+ * most, until frames came or stop(stop_opaque) says so. received() is called in this thread, one at a time as ever. Without locks.
+ */
+void net_look_out(struct net *, bool (*stop)(void *), void *stop_opaque);
 /* NET_CAN_... from now on; 0 at first. Frames that are on their way may still come with what was allowed before. */
 void net_set_offloads(struct net *, unsigned can);
 

@@ -4,6 +4,7 @@
 #ifndef DOPPEL_NET_PRIVATE_H
 #define DOPPEL_NET_PRIVATE_H
 
+#include "net/look_out.h"
 #include "net/net.h"
 #include "net/spec.h"
 
@@ -27,6 +28,11 @@ struct net_kind {
 	unsigned (*prepare)(struct net *, struct pollfd *, int *timeout);
 	/* Behind each wait. */
 	void (*ready)(struct net *, const struct pollfd *);
+	/*
+	 * Between prepare and ready, in the net's thread's place: frames are delivered until some came, the time is over or stop() says so; did some come? NULL: this kind
+	 * cannot tell soon enough that they do.
+	 */
+	bool (*look_out)(struct net *, uint64_t until, bool (*stop)(void *), void *stop_opaque);
 	/* The guest takes others now: net->can. Any thread. NULL: nothing to do. */
 	void (*offloads_changed)(struct net *);
 };
@@ -46,6 +52,10 @@ struct net {
 	_Atomic unsigned can;
 	pthread_mutex_t send_lock;
 	bool wants_writable; /* under send_lock */
+	/* Who makes calls of ops has it: the net's thread while it does not wait, or who looks out. Under it: */
+	pthread_mutex_t turn_lock;
+	struct look_out look_out;
+	_Atomic bool expects; /* something was sent since frames came last */
 };
 
 /* Frames for the card; how many it took. The kind offers the rest again when ready() is called next and net_holds() is false. */

@@ -213,10 +213,12 @@ void ring_release(struct ring *r, const struct net_frame *frames, unsigned count
 		wake_event(r->wake_fd);
 }
 
+bool ring_has_frames(const struct ring *r) { return atomic_load(&r->shared->written) != r->at; }
+
 bool ring_sleep(struct ring *r)
 {
 	atomic_store(&r->shared->reader_waits, 1);
-	if (atomic_load(&r->shared->written) == r->at)
+	if (!ring_has_frames(r))
 		return true;
 	atomic_store(&r->shared->reader_waits, 0);
 	return false;

@@ -63,6 +63,7 @@ bool ring_has_room(struct ring *, uint32_t bytes);
 int ring_peek(struct ring *, struct net_frame *, unsigned most);
 /* The first `count` of those that were looked at are done with. */
 void ring_release(struct ring *, const struct net_frame *, unsigned count);
+bool ring_has_frames(const struct ring *);
 /* False: there are frames, do not sleep. True: the writer will wake this end. */
 bool ring_sleep(struct ring *);
 /* A wait is over: no more wakes are needed. */

@@ -316,6 +316,28 @@ static void user_ready(struct net *net, const struct pollfd *fds)
 		lost(net);
 }
 
+static bool user_look_out(struct net *net, uint64_t until, bool (*enough)(void *), void *opaque)
+{
+	struct user *u = net->data;
+	struct ring *ring = &u->channel.to_guest;
+	bool came = false;
+	int rc = 0;
+
+	/* Who holds waits for the guest, not for frames. */
+	if (!u->answered || net_holds(net))
+		return false;
+	ring_awake(ring);
+	while (!(came = ring_has_frames(ring)) && !enough(opaque) && host_monotonic_ns() < until)
+		look_out_pause();
+	/* Either the net's thread is woken for the next one, or it is here already. */
+	while (!rc && !net_holds(net) && !ring_sleep(ring))
+		rc = deliver_all(net);
+	/* The process is its business. */
+	if (rc)
+		wake_event(net->wake_fd);
+	return came;
+}
+
 static void user_offloads_changed(struct net *net)
 {
 	struct user *u = net->data;
@@ -372,5 +394,6 @@ const struct net_kind net_user = {
 	.send = user_send,
 	.prepare = user_prepare,
 	.ready = user_ready,
+	.look_out = user_look_out,
 	.offloads_changed = user_offloads_changed,
 };

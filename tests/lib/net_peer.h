@@ -33,6 +33,7 @@ struct net_peer {
 	unsigned first, count;
 	unsigned accepts; /* frames: that many more are taken */
 	unsigned downs, ups, writables;
+	pthread_t receiver; /* the thread that brought the last frames */
 };
 
 static inline unsigned peer_received(void *opaque, const struct net_frame *frames, unsigned count)
@@ -41,6 +42,7 @@ static inline unsigned peer_received(void *opaque, const struct net_frame *frame
 	unsigned n;
 
 	pthread_mutex_lock(&p->lock);
+	p->receiver = pthread_self();
 	for (n = 0; n < count && p->accepts && p->count < PEER_KEEPS; n++) {
 		struct peer_frame *f = &p->frames[(p->first + p->count++) % PEER_KEEPS];
 

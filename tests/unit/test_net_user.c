@@ -429,6 +429,48 @@ static void test_death(void **state)
 	assert_int_equal(find_child(), 0);
 }
 
+static bool never(void *opaque) { return (void)opaque, false; }
+
+static bool at_once(void *opaque)
+{
+	++*(unsigned *)opaque;
+	return true;
+}
+
+static void hear_arp(struct net_peer *p)
+{
+	bool arp;
+
+	do {
+		struct peer_frame f = peer_next(p);
+
+		arp = get16(f.data + 12) == 0x0806;
+		free(f.data);
+	} while (!arp);
+}
+
+/* Who looks out for the answer gets it sooner or later, and none is lost or comes twice. */
+static void test_look_out(void **state)
+{
+	unsigned asked = 0, mine = 0;
+	struct net_peer p;
+
+	(void)state;
+	peer_open(&p, "user,ipv6=off");
+	for (unsigned n = 0; n < 20000 && mine < 3; n++) {
+		peer_arp(&p, PEER_HOST);
+		net_look_out(p.net, never, NULL);
+		hear_arp(&p);
+		mine += pthread_equal(p.receiver, pthread_self()) != 0;
+	}
+	assert_int_equal(mine, 3);
+	assert_int_equal(p.count, 0);
+	/* Nothing was sent: nothing is waited for. */
+	net_look_out(p.net, at_once, &asked);
+	assert_int_equal(asked, 0);
+	peer_close(&p);
+}
+
 /* A card that takes nothing gets everything later, in order. */
 static void test_hold(void **state)
 {
@@ -549,6 +591,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_death),	      cmocka_unit_test(test_hold),
 		cmocka_unit_test(test_capture),	      cmocka_unit_test(test_capture_ends),
 		cmocka_unit_test(test_udp_forward),   cmocka_unit_test(test_taken_port_ip6),
+		cmocka_unit_test(test_look_out),
 	};
 
 	if (argc > 1 && !strcmp(argv[1], NET_HELPER_COMMAND))

@@ -184,6 +184,7 @@ static void net_destroy(struct device *device)
 {
 	struct virtio_net *n = (struct virtio_net *)device;
 
+	bus_remove_look_out(&n->look_out);
 	if (n->back_end)
 		back_end_close(n->back_end);
 	free(n->back_end);
@@ -207,6 +208,11 @@ static const struct net_ops net_frame_ops = {
 	.writable = net_is_writable,
 	.link = link_changed,
 };
+
+static void look_out(struct bus_look_out *l, bool (*stop)(void *), void *opaque)
+{
+	net_look_out(container_of(l, struct virtio_net, look_out)->net, stop, opaque);
+}
 
 /* A driver that does not use several pairs has its control queue behind the first one (5.1.2). */
 static void kick(struct virtio_queue *q)
@@ -308,6 +314,8 @@ static int net_create(struct bus *bus, const void *opaque, struct error *err)
 		rc = virtio_plug(&n->virtio, VIRTIO_OPTIONS_OF(options), err);
 	if (rc)
 		return rc;
+	n->look_out.look_out = look_out;
+	bus_add_look_out(bus, &n->look_out);
 	return n->back_end ? back_end_start(n->back_end, 2, err) : net_attach(n->net, &net_frame_ops, n, err);
 }
 

@@ -68,6 +68,7 @@ enum {
 struct virtio_net {
 	struct virtio_device virtio;
 	struct net *net;
+	struct bus_look_out look_out;
 	struct back_end *back_end; /* which has the queues of frames; NULL: the net has */
 	unsigned max_pairs;
 	uint8_t first_mac[NET_MAC_SIZE];
