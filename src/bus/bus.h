@@ -400,6 +400,7 @@ struct pci_device {
 	struct irq_line intx;	   /* routed by the PIIX3's PIRQ registers, unless MSI-X is enabled */
 	unsigned capabilities_end; /* where the next capability goes; 0: there is none yet */
 	struct msix *msix;	   /* NULL: it has none; the device's */
+	uint8_t msi;		   /* where its MSI capability is; 0: it has none */
 	/*
 	 * After a config write was merged; NULL: nothing special. Under pci_lock, as all of this struct is: no device's lock is taken here, and
 	 * what the device's own code wants to know of its configuration is kept by this in an atomic field; or bus_defer() does it.
@@ -436,6 +437,10 @@ void pci_init_config(struct pci_device *, uint16_t vendor, uint16_t device, uint
  * caller's. After pci_init_config, before pci_add. Returns its offset in the configuration space.
  */
 uint8_t pci_add_capability(struct pci_device *, uint8_t id, unsigned size);
+/* One message-signalled interrupt (MSI, PCI Local Bus Specification 3.0, 6.8.1), beside INTx; as pci_add_capability(). */
+void pci_add_msi(struct pci_device *);
+/* Sends the message, if the guest has chosen MSI: INTx reaches nobody then. Takes pci_lock. */
+void pci_send_msi(struct pci_device *);
 /*
  * An expansion ROM with a file's contents, at most 16 MiB, filled up with zeros to a power of two; before pci_add. It is read where the guest enables it; writes are
  * dropped. pci_remove() frees it. A bus without memory has none.

@@ -30,6 +30,17 @@ struct pci_bus {
 
 /* ---- interrupts ---- */
 
+/* In the capability for one message: PCI Local Bus Specification 3.0, 6.8.1 */
+#define CAPABILITY_MSI 0x05
+enum { MSI_CONTROL = 2, MSI_ADDRESS = 4, MSI_DATA = 12, MSI_SIZE = 14 };
+#define MSI_ENABLE BIT(0)
+#define MSI_WIDE   BIT(7) /* 64-bit addresses */
+
+static bool msi_replaces_intx(const struct pci_device *pci)
+{
+	return pci->msi && pci->config[pci->msi + MSI_CONTROL] & MSI_ENABLE;
+}
+
 static unsigned pirq_of(const struct pci_device *pci)
 {
 	return ((pci->devfn >> 3) + pci->config[PCI_INTERRUPT_PIN] - 2u) & (PIRQS - 1);
@@ -40,7 +51,7 @@ static bool function_asserts(const struct pci_bus *pci_bus, unsigned devfn)
 	const struct pci_device *pci = pci_bus->functions[devfn];
 
 	return pci && pci_bus->intx_level[devfn] && !(load_le16(&pci->config[PCI_COMMAND]) & COMMAND_NO_INTX) &&
-	       !(pci->msix && msix_replaces_intx(pci->msix));
+	       !(pci->msix && msix_replaces_intx(pci->msix)) && !msi_replaces_intx(pci);
 }
 
 static void update_lines(struct pci_bus *pci_bus)
@@ -364,6 +375,29 @@ uint8_t pci_add_capability(struct pci_device *pci, uint8_t id, unsigned size)
 	pci->config[PCI_STATUS] |= STATUS_LIST;
 	pci->capabilities_end = (unsigned)align_up(at + size, 4);
 	return (uint8_t)at;
+}
+
+void pci_add_msi(struct pci_device *pci)
+{
+	uint8_t *mask;
+
+	pci->msi = pci_add_capability(pci, CAPABILITY_MSI, MSI_SIZE);
+	mask = &pci->config_mask[pci->msi];
+	pci->config[pci->msi + MSI_CONTROL] = MSI_WIDE;
+	mask[MSI_CONTROL] = MSI_ENABLE;
+	store_le64(mask + MSI_ADDRESS, ~3ull);
+	store_le16(mask + MSI_DATA, 0xffff);
+}
+
+void pci_send_msi(struct pci_device *pci)
+{
+	const uint8_t *capability = &pci->config[pci->msi];
+	struct bus *bus = pci->device.bus;
+
+	lock_take(&bus->pci_lock);
+	if (msi_replaces_intx(pci) && load_le16(&pci->config[PCI_COMMAND]) & COMMAND_MASTER)
+		irq_msi(bus, load_le64(capability + MSI_ADDRESS), load_le16(capability + MSI_DATA));
+	lock_drop(&bus->pci_lock);
 }
 
 #define ROM_MOST (16u << 20) /* "a device may have ... up to 16 MB", 6.2.5.2 */
