@@ -86,11 +86,15 @@ struct device_type {
 	_(virtio_rng)                                                                                                  \
 	_(virtio_scsi)                                                                                                 \
 	_(ide)                                                                                                         \
+	_(ahci)                                                                                                        \
 	_(virtio_blk)                                                                                                  \
 	_(scsi_disk)                                                                                                   \
 	_(scsi_cd)                                                                                                     \
 	_(ide_disk)                                                                                                    \
 	_(ide_cd)                                                                                                      \
+	_(sata_disk)                                                                                                   \
+	_(sata_cd)                                                                                                     \
+	_(nvme)                                                                                                        \
 	_(cloud_init)                                                                                                  \
 	_(virtio_net)                                                                                                  \
 	_(virtio_console)                                                                                              \

@@ -84,6 +84,11 @@ void disk_hold_set(struct disk_hold *, unsigned count);
 /* ata/: on the machine's IDE controller, at the first place that is free. */
 int ide_disk_create(struct bus *, const struct disk_options *, struct error *);
 int ide_cd_create(struct bus *, const struct disk_options *, struct error *);
+/* The same on its AHCI controller. */
+int sata_disk_create(struct bus *, const struct disk_options *, struct error *);
+int sata_cd_create(struct bus *, const struct disk_options *, struct error *);
+/* nvme/: a controller of its own. */
+int nvme_disk_create(struct bus *, const struct disk_options *, struct error *);
 
 struct virtio_options;
 /* virtio/blk.c. queues 0: as many as there are processors. */

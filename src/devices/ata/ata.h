@@ -74,13 +74,15 @@ struct ata_transfer {
 	_(T, bool, ahead, 1, 7, 1, 1) /* looks ahead, the guest may think */                                           \
 	_(T, bool, smart, 1, 8, 1, 1)                                                                                  \
 	_(T, bool, standby, 1, 9, 0, 1)                                                                                \
-	_(T, uint8_t, sense, 18, 10, 0, 0xff) /* of the last packet command that failed; key 0: none */
+	_(T, uint8_t, sense, 18, 10, 0, 0xff) /* of the last packet command that failed; key 0: none */                \
+	_(T, bool, queue_failed, 1, 11, 0, 1) /* the log of that is there: ACS-3, A.14 */                              \
+	_(T, uint8_t, queue_log, 14, 12, 0, 0xff)
 
 struct ata_drive {
 	struct device device;
 	STATE_FIELDS(ATA_STATE)
 	unsigned number;     /* of its controller's */
-	bool queues;	     /* the controller can do NCQ */
+	bool queues;	     /* it is on Serial ATA, whose controller can do NCQ */
 	struct block *block; /* a disk's; NULL: a CD drive */
 	const struct block_info *info;
 	uint64_t sectors;
@@ -103,6 +105,8 @@ static inline bool ata_is_cd(const struct ata_drive *d) { return !d->block; }
 void ata_begin(struct ata_drive *, struct ata_task *, struct ata_transfer *);
 /* Status and error of a command that has ended so: 0, or -errno of what was done for it. */
 void ata_end(struct ata_task *, int result);
+/* A queued command has failed with that: what READ LOG says of it until it is read. */
+void ata_queue_failed(struct ata_drive *, unsigned tag, const struct ata_task *);
 /* As power-on, or a reset by hardware or software, leaves the registers: the signature, by which hosts know what it is. */
 void ata_signature(const struct ata_drive *, struct ata_task *);
 /* What a reset by software changes. */

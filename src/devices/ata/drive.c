@@ -39,7 +39,26 @@ void ata_soft_reset(struct ata_drive *d)
 {
 	d->multiple = 0;
 	d->standby = 0;
+	d->queue_failed = false;
 	memset(d->sense, 0, sizeof(d->sense));
+}
+
+/* ACS-3, A.14: LBA and count in two halves each, as in the registers. */
+void ata_queue_failed(struct ata_drive *d, unsigned tag, const struct ata_task *task)
+{
+	uint8_t *log = d->queue_log;
+
+	d->queue_failed = true;
+	memset(log, 0, sizeof(d->queue_log));
+	log[0] = (uint8_t)tag;
+	log[2] = task->status;
+	log[3] = task->error;
+	for (unsigned n = 0; n < 3; n++) {
+		log[4 + n] = (uint8_t)(task->lba >> 8 * n);
+		log[8 + n] = (uint8_t)(task->lba >> (24 + 8 * n));
+	}
+	log[7] = task->device;
+	store_le16(log + 12, task->count);
 }
 
 /* ---- which sectors ---- */
@@ -297,7 +316,7 @@ static void manage_data(struct ata_drive *d, struct ata_task *task, struct ata_t
 	t->size = task->count * ATA_SECTOR;
 }
 
-/* Log 10h: which queued command failed; here one that does ends all, and the host knows. Log 0: which logs there are. */
+/* Log 10h: which queued command failed, once. Log 0: which logs there are. */
 static void read_log(struct ata_drive *d, struct ata_task *task, struct ata_transfer *t, unsigned how)
 {
 	unsigned page = task->lba & 0xff;
@@ -309,7 +328,11 @@ static void read_log(struct ata_drive *d, struct ata_task *task, struct ata_tran
 	memset(t->data, 0, ATA_SECTOR);
 	if (page) {
 		t->data[0] = 0x80; /* not a queued one */
-		t->data[511] = 0x80;
+		if (d->queue_failed)
+			memcpy(t->data, d->queue_log, sizeof(d->queue_log));
+		d->queue_failed = false;
+		for (unsigned n = 0; n < ATA_SECTOR - 1; n++)
+			t->data[ATA_SECTOR - 1] -= t->data[n];
 	} else {
 		t->data[0] = 1;
 		t->data[2 * 0x10] = d->queues;

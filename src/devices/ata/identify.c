@@ -32,7 +32,10 @@ static void put_common(const struct ata_drive *d, const char *model, uint8_t *da
 		put(data, word, 120);
 	put(data, 80, 0x01f0); /* ATA/ATAPI-4 to ATA8 */
 	put(data, 88, 0x3f | (kind == 8 ? 0x100u << mode : 0));
-	put(data, 93, 0x600b); /* 80 conductors */
+	if (d->queues)
+		put(data, 76, 0x000e); /* generations 1 to 3 of Serial ATA, which has no word 93 */
+	else
+		put(data, 93, 0x600b); /* 80 conductors */
 }
 
 /* Cylinders of a geometry, as far as a word can tell. */
@@ -56,13 +59,6 @@ static void put_geometry(const struct ata_drive *d, uint8_t *data)
 	store_le32(data + 2 * 57, (uint32_t)(now * d->heads * d->track));
 	store_le32(data + 2 * 60, (uint32_t)MIN(d->sectors, NARROW_MOST));
 	store_le64(data + 2 * 100, d->sectors);
-}
-
-static void put_queueing(uint8_t *data)
-{
-	put(data, 75, 31);
-	put(data, 76, 0x010e); /* NCQ; generations 1 to 3 */
-	put(data, 78, 0);
 }
 
 static void put_disk(const struct ata_drive *d, uint8_t *data)
@@ -96,8 +92,10 @@ static void put_disk(const struct ata_drive *d, uint8_t *data)
 		put(data, 169, 1);
 	}
 	put(data, 217, 1); /* nothing turns */
-	if (d->queues)
-		put_queueing(data);
+	if (d->queues) {
+		put(data, 75, 31);
+		put(data, 76, 0x010e); /* and queued commands */
+	}
 }
 
 static void put_cd(uint8_t *data)

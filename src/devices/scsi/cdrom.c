@@ -308,7 +308,7 @@ static const struct scsi_kind cd_kind = {
 /* clang-format off */
 #define CD_OPTIONS(_, T)                                                                                               \
 	_(T, TEXT, file, 0, 0, NULL, "the disc's image, or a block device; without it the drive is empty")             \
-	_(T, TEXT, bus, 0, 0, "auto", "scsi or ide; auto: ide with a firmware, else scsi")                             \
+	_(T, TEXT, bus, 0, 0, "auto", "scsi, ide or sata; auto: ide with a firmware, else scsi")                             \
 	_(T, TEXT, format, 0, 0, "auto", "raw, qcow2, or auto: what its first bytes say")                              \
 	_(T, NUMBER, target, 0, SCSI_TARGETS_MOST - 1, NULL, "its number; 0: the first that is free")                  \
 	_(T, NUMBER, boot, 1, DEVICE_BOOT_ORDER_MOST, NULL, "its turn when a firmware looks for a system")
@@ -353,8 +353,11 @@ static int cd_create(struct bus *bus, const void *options, struct error *err)
 
 	if (!strcmp(name, "ide"))
 		return ide_cd_create(bus, &disk, err);
+	if (!strcmp(name, "sata"))
+		return sata_cd_create(bus, &disk, err);
 	if (strcmp(name, "scsi") != 0)
-		return error_set(err, EINVAL, "scsi-cd: option 'bus' is '%.64s'; expected scsi, ide or auto", o->bus);
+		return error_set(err, EINVAL, "scsi-cd: option 'bus' is '%.64s'; expected scsi, ide, sata or auto",
+				 o->bus);
 	scsi = virtio_scsi_bus(bus, err);
 	return scsi ? scsi_cd_create(bus, scsi, &disk, (unsigned)o->target, err) : err ? -err->code : -EINVAL;
 }

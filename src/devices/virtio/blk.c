@@ -78,7 +78,7 @@ enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
 /* clang-format off */
 #define BLK_OPTIONS(_, T)                                                                                              \
 	WAITING_DISK_OPTIONS(_, T)                                                                                     \
-	_(T, TEXT, bus, 0, 0, "virtio", "virtio; scsi: on the SCSI controller; ide: as a PC of old has it")              \
+	_(T, TEXT, bus, 0, 0, "virtio", "virtio; scsi: on the SCSI controller; ide: as a PC of old has it; sata: on AHCI; nvme")              \
 	_(T, NUMBER, queues, 1, QUEUES_MOST, NULL, "queues; by default one for each processor")                        \
 	VIRTIO_OPTIONS(_, T)
 /* clang-format on */
@@ -563,7 +563,11 @@ static int scsi_create(struct bus *bus, const struct disk_options *o, struct err
 static const struct {
 	const char *name;
 	int (*create)(struct bus *, const struct disk_options *, struct error *);
-} other_buses[] = { { "scsi", scsi_create }, { "ide", ide_disk_create } };
+	bool waits; /* it knows on-error */
+} other_buses[] = { { "scsi", scsi_create, true },
+		    { "ide", ide_disk_create, true },
+		    { "sata", sata_disk_create, false },
+		    { "nvme", nvme_disk_create, false } };
 
 static int wrong_queues(const struct blk_options *o, struct error *err)
 {
@@ -595,9 +599,14 @@ static int blk_create(struct bus *bus, const void *options, struct error *err)
 			continue;
 		if (o->queues)
 			return wrong_queues(o, err);
+		if (!other_buses[n].waits && strcmp(o->on_error, "report") != 0)
+			return error_set(err, EINVAL,
+					 "virtio-blk: option 'on-error' is '%.64s'; expected report with bus=%s",
+					 o->on_error, o->bus);
 		return other_buses[n].create(bus, &WAITING_DISK_OPTIONS_OF(o), err);
 	}
-	return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio, scsi or ide", o->bus);
+	return error_set(err, EINVAL, "virtio-blk: option 'bus' is '%.64s'; expected virtio, scsi, ide, sata or nvme",
+			 o->bus);
 }
 
 const struct device_type virtio_blk_type = {
