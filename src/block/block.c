@@ -129,6 +129,20 @@ bool block_has_lost(const struct block *block) { return atomic_load(&block->imag
 
 void block_drain(struct block *block) { workers_drain(block->workers); }
 
+static void give_up(struct block *block, bool begins)
+{
+	for (struct image *image = block->image; image; image = image->backing)
+		if (image->ops->give_up)
+			image->ops->give_up(image, begins);
+}
+
+void block_give_up(struct block *block)
+{
+	give_up(block, true);
+	workers_drain(block->workers);
+	give_up(block, false);
+}
+
 /* ---- life ---- */
 
 const struct block_info *block_info(const struct block *block) { return &block->info; }

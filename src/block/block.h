@@ -92,6 +92,8 @@ int block_do(struct block *, struct block_request *);
 bool block_has_lost(const struct block *);
 /* Waits until what was submitted is done. */
 void block_drain(struct block *);
+/* For who cannot wait any longer: what a server has not answered fails. Nothing is under way when it returns, some seconds later at most unless the host's own disk takes longer. */
+void block_give_up(struct block *);
 /* Drains; what was written and not flushed is written down. NULL is fine. */
 void block_close(struct block *);
 

@@ -28,6 +28,7 @@ enum chunk { CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE };
  */
 #define PATIENCE      30 /* seconds, each of these */
 #define CONNECT_MOST  10
+#define CONNECT_ONE   3 /* each attempt of these */
 #define CONNECT_AGAIN 1
 #define TRY_APART_MS  100
 #define SENT_MOST     2 /* times that a request is sent, with a connection of its own each */
@@ -46,6 +47,7 @@ struct nbd {
 	bool broken;		    /* the connection; nobody begins to use it */
 	uint64_t answered, flushed; /* writes: all, and those that were answered before the last flush */
 	bool lost;		    /* there were others when the connection broke: the next flush fails */
+	_Atomic unsigned given_up;  /* by so many: nobody waits */
 	uint64_t next_try; /* host_monotonic_ns() before which nobody connects: the server is gone; 0: it is not */
 };
 
@@ -295,8 +297,8 @@ static int connect_again(struct nbd *n)
 		return -EIO;
 	if (!n->next_try)
 		log_warning("'%s': the connection is lost; trying again", n->image.file->path);
-	while ((fd = try_to_connect(n, n->next_try ? CONNECT_AGAIN : CONNECT_MOST, &export, &err)) < 0 &&
-	       !n->next_try && host_monotonic_ns() < end)
+	while ((fd = try_to_connect(n, n->next_try ? CONNECT_AGAIN : CONNECT_ONE, &export, &err)) < 0 && !n->next_try &&
+	       !n->given_up && host_monotonic_ns() < end)
 		poll(NULL, 0, TRY_APART_MS);
 	if (fd < 0) {
 		if (!n->next_try)
@@ -325,7 +327,7 @@ static int begin_use(struct nbd *n)
 	while (n->broken && n->users)
 		pthread_cond_wait(&n->changed, &n->lock);
 	if (n->broken)
-		rc = connect_again(n);
+		rc = n->given_up ? -EIO : connect_again(n);
 	if (!rc)
 		n->users++;
 	return rc;
@@ -489,6 +491,20 @@ static int nbd_resize(struct image *image, uint64_t size, struct error *err)
 	return error_set(err, EINVAL, "'%s' is a server's: its size does not change", image->file->path);
 }
 
+static void nbd_give_up(struct image *image, bool begins)
+{
+	struct nbd *n = nbd_of(image);
+
+	if (!begins) {
+		n->given_up--;
+		return;
+	}
+	n->given_up++;
+	pthread_mutex_lock(&n->lock);
+	break_connection(n);
+	pthread_mutex_unlock(&n->lock);
+}
+
 static void nbd_free(struct nbd *n)
 {
 	if (n->fd >= 0)
@@ -520,6 +536,7 @@ static const struct image_ops nbd_ops = {
 	.flush = nbd_flush,
 	.content = nbd_content,
 	.resize = nbd_resize,
+	.give_up = nbd_give_up,
 	.close = nbd_close,
 };
 

@@ -83,6 +83,8 @@ struct image_ops {
 	/* What is there, for how many bytes of `size`? */
 	int (*content)(struct image *, uint64_t offset, uint64_t size, enum image_content *, uint64_t *length);
 	int (*resize)(struct image *, uint64_t size, struct error *);
+	/* Until it ends what waits for somebody else fails, and what begins; any thread. NULL: nothing does. */
+	void (*give_up)(struct image *, bool begins);
 	void (*close)(struct image *); /* frees the image; not its backing image */
 };
 

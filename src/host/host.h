@@ -60,6 +60,8 @@ void lock_drop(struct lock *);
  * soon, without the other locks that the caller has.
  */
 void lock_wait(struct lock *, pthread_cond_t *);
+/* For so many ns at most; false: they are over. */
+bool lock_wait_for(struct lock *, pthread_cond_t *, uint64_t ns);
 /* All of the group, while the thread has none: taking one of them is nothing then. Not twice. */
 void lock_take_all(struct lock_group *);
 void lock_drop_all(struct lock_group *);

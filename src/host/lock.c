@@ -2,6 +2,7 @@
  * Locks of devices, in groups: a machine's. Not recursive; but who has the whole group may go where single locks are taken. That threads
  * take them in one order, so that none waits for another in a circle, is looked at each time: the locks that a thread has are a stack.
  */
+#define _GNU_SOURCE
 #include "host/host.h"
 
 static _Thread_local const struct lock_group *this_has; /* this thread has all locks of that group */
@@ -109,15 +110,28 @@ void lock_drop(struct lock *lock)
 		write_output(lock->group);
 }
 
-void lock_wait(struct lock *lock, pthread_cond_t *changed)
+/* NULL: without end. */
+static bool wait_until(struct lock *lock, pthread_cond_t *changed, const struct timespec *end)
 {
 	struct lock *outer = lock->outer; /* others have the lock meanwhile */
+	int rc;
 
 	BUG_ON(this_has == lock->group || this_last != lock);
 	lock_waits(lock->group, true);
-	pthread_cond_wait(changed, &lock->mutex);
+	rc = end ? pthread_cond_clockwait(changed, &lock->mutex, CLOCK_MONOTONIC, end)
+		 : pthread_cond_wait(changed, &lock->mutex);
 	lock_waits(lock->group, false);
 	lock->outer = outer;
+	return !rc;
+}
+
+void lock_wait(struct lock *lock, pthread_cond_t *changed) { wait_until(lock, changed, NULL); }
+
+bool lock_wait_for(struct lock *lock, pthread_cond_t *changed, uint64_t ns)
+{
+	uint64_t end = host_monotonic_ns() + ns;
+
+	return wait_until(lock, changed, &(struct timespec){ (time_t)(end / 1000000000), (long)(end % 1000000000) });
 }
 
 void lock_take_all(struct lock_group *group)

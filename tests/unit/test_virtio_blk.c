@@ -5,7 +5,10 @@
 #include "lib/virtio_driver.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define DISK_SIZE (4u << 20)
@@ -270,6 +273,88 @@ static void reset_in_the_middle(void **state)
 	}
 }
 
+/* ---- a server that hangs ---- */
+
+static void send_option_reply(int fd, uint32_t option, uint32_t type, const void *data, uint32_t size)
+{
+	uint8_t head[20];
+
+	store_be64(head, 0x3e889045565a9);
+	store_be32(head + 8, option);
+	store_be32(head + 12, type);
+	store_be32(head + 16, size);
+	send(fd, head, sizeof(head), MSG_NOSIGNAL);
+	send(fd, data, size, MSG_NOSIGNAL);
+}
+
+/* An NBD server that lets one in, and answers nothing that is asked of it then. */
+static void *serve_nothing(void *listener)
+{
+	uint8_t hello[18], in[64], export[12] = { 0 };
+	int fd = accept(*(int *)listener, NULL, NULL);
+
+	memcpy(hello, "NBDMAGICIHAVEOPT", 16);
+	store_be16(hello + 16, 1);
+	store_be64(export + 2, DISK_SIZE);
+	store_be16(export + 10, 1);
+	send(fd, hello, sizeof(hello), MSG_NOSIGNAL);
+	recv(fd, in, 4 + 16, MSG_WAITALL);
+	send_option_reply(fd, 8, BIT(31) + 1, NULL, 0);
+	recv(fd, in, 16 + 8, MSG_WAITALL);
+	send_option_reply(fd, 7, 3, export, sizeof(export));
+	send_option_reply(fd, 7, 1, NULL, 0);
+	while (recv(fd, in, sizeof(in), 0) > 0)
+		;
+	close(fd);
+	return NULL;
+}
+
+/* A reset does not wait as long as a server is waited for. */
+static void reset_of_what_hangs(void **state)
+{
+	struct disk disk = { .d = driver_board_with(CLOCK_HOST), .fd = -1 };
+	char folder[] = "/tmp/doppel-blk-XXXXXX", spec[160];
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct error err = { 0 };
+	pthread_t server;
+	uint64_t began;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/nbd", folder);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 5), 0);
+	assert_int_equal(pthread_create(&server, NULL, serve_nothing, &listener), 0);
+	snprintf(spec, sizeof(spec), "virtio-blk,file=nbd:unix:%s", address.sun_path);
+	if (!device_plug(disk.d.b->bus, NULL, &(struct device_request){ .spec = spec }, &err))
+		fail_msg("%s", err.text);
+	driver_reset_board(&disk.d);
+	driver_features(&disk.d, V1);
+	driver_queue(&disk.d, 0, 256);
+	driver_ok(&disk.d);
+	header(&disk, IN, 0);
+	driver_descriptor(&disk.d, queue(&disk)->descriptors, 0, HEADER, 16, D_NEXT, 1);
+	driver_descriptor(&disk.d, queue(&disk)->descriptors, 1, DATA, 512, D_NEXT | D_WRITE, 2);
+	driver_descriptor(&disk.d, queue(&disk)->descriptors, 2, STATUS, 1, D_WRITE, 0);
+	/* More than there are workers */
+	for (unsigned n = 0; n < 9; n++)
+		driver_add(&disk.d, queue(&disk), 0);
+	driver_kick(&disk.d, queue(&disk));
+	began = host_monotonic_ns();
+	driver_wr(&disk.d, 0x14, 1, 0);
+	assert_int_equal(driver_status(&disk.d), 0);
+	assert_true(host_monotonic_ns() - began < 25000000000);
+	assert_int_equal(driver_load16(&disk.d, queue(&disk)->used + 2), 0);
+	bus_pause(disk.d.b->bus);
+	devices_unplug(disk.d.b->bus);
+	driver_end(&disk.d);
+	pthread_join(server, NULL);
+	close(listener);
+	unlink(address.sun_path);
+	rmdir(folder);
+}
+
 /* ---- errors that the machine waits for ---- */
 
 /* A read of what is not in the file any more. */
@@ -452,6 +537,7 @@ int main(void)
 		BOTH(reset_while_it_waits),
 		BOTH(chains_that_change_meanwhile),
 		BOTH(reports_to_the_guest),
+		cmocka_unit_test(reset_of_what_hangs),
 		cmocka_unit_test(options_are_checked),
 	};
 

@@ -416,6 +416,8 @@ static void blk_resume(struct virtio_device *v) { virtio_held_serve(&of(v)->held
 
 static void queue_stops(struct virtio_queue *q) { virtio_held_stop(&of(q->virtio)->held, q); }
 
+static void blk_give_up(struct virtio_device *v) { block_give_up(of(v)->block); }
+
 static void blk_saving(const void *object)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)object;
@@ -476,6 +478,7 @@ static const struct virtio_ops blk_ops = {
 	.config_written = config_written,
 	.loaded = blk_config_loaded,
 	.queue_stops = queue_stops,
+	.give_up = blk_give_up,
 	.pause = blk_pause,
 	.resume = blk_resume,
 };

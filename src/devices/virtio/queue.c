@@ -10,7 +10,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define ROUNDS_MOST 2u /* sizes of the queue that one kick serves */
+#define ROUNDS_MOST   2u	  /* sizes of the queue that one kick serves */
+#define STOP_PATIENCE 3000000000u /* ns without a chain that is done, for a driver that resets the queue */
 
 static const struct ring_ops *ring_of(const struct virtio_queue *q)
 {
@@ -302,11 +303,29 @@ void virtqueue_fini(struct virtio_queue *q)
 	free(q->pieces);
 }
 
+/* Takes the lock that it drops. */
+static void give_up(struct virtio_queue *q)
+{
+	struct virtio_device *v = q->virtio;
+
+	lock_drop(&q->lock);
+	lock_waits(q->lock.group, true);
+	v->ops->give_up(v);
+	lock_waits(q->lock.group, false);
+	lock_take(&q->lock);
+}
+
 void virtqueue_stop(struct virtio_queue *q)
 {
+	bool waits = true;
+
 	if (q->virtio->ops->queue_stops)
 		q->virtio->ops->queue_stops(q);
 	q->enabled = false; /* nothing is popped from now on, what is under way comes to an end unseen */
+	while (q->popped && waits)
+		waits = lock_wait_for(&q->lock, &q->pushed, STOP_PATIENCE);
+	if (q->popped && q->virtio->ops->give_up)
+		give_up(q);
 	while (q->popped)
 		lock_wait(&q->lock, &q->pushed);
 	timer_disarm(&q->again);

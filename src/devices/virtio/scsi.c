@@ -631,14 +631,16 @@ static void scsi_reset(struct virtio_device *v)
 			scsi_target_reset(scsi->bus.targets[n]);
 }
 
-static void scsi_pause(struct virtio_device *v)
+static void for_all_disks(struct virtio_scsi *scsi, void (*fn)(struct block *))
 {
-	struct virtio_scsi *scsi = of(v);
-
 	for (unsigned n = 0; n < SCSI_TARGETS_MOST; n++)
 		if (scsi->bus.targets[n] && scsi_block(scsi->bus.targets[n]))
-			block_drain(scsi_block(scsi->bus.targets[n]));
+			fn(scsi_block(scsi->bus.targets[n]));
 }
+
+static void scsi_pause(struct virtio_device *v) { for_all_disks(of(v), block_drain); }
+
+static void give_up(struct virtio_device *v) { for_all_disks(of(v), block_give_up); }
 
 static void scsi_resume(struct virtio_device *v) { virtio_held_serve(&of(v)->held, serve_again); }
 
@@ -682,6 +684,7 @@ static const struct virtio_ops scsi_ops = {
 	.config_written = config_written,
 	.loaded = scsi_config_loaded,
 	.queue_stops = queue_stops,
+	.give_up = give_up,
 	.pause = scsi_pause,
 	.resume = scsi_resume,
 };

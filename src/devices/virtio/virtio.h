@@ -76,6 +76,11 @@ struct virtio_ops {
 	 * about to be reset. The others are waited for behind this. The queue's lock is held. NULL: there are none.
 	 */
 	void (*queue_stops)(struct virtio_queue *);
+	/*
+	 * Chains have not been pushed for a while, and the driver waits for its reset: they are soon, whatever becomes of them. No queue's lock is held. NULL: there is
+	 * nothing to be done about it.
+	 */
+	void (*give_up)(struct virtio_device *);
 	/* The device as it was when it was new: by the driver, or with the machine. All queues are. The device's lock is held. NULL: that is all. */
 	void (*reset)(struct virtio_device *);
 	/* The driver wrote to bytes of config that config_mask lets it. The device's lock is held. NULL: that is all. */
