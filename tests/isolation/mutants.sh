@@ -11,6 +11,9 @@ mutants=$(
 	cat <<'END'
 a written register keeps its window;emit_copy.c;/static void note_written/,/^}/s/emit_forget(e, n);/;/
 a register may drift by 4 GiB;emit.h;s/#define EMIT_MAX_DRIFT (1u << 30)/#define EMIT_MAX_DRIFT 0xffffffffu/
+a sum may drift by 16 GiB;emit.c;s/distance <= left >> w->scale/distance <= left/; s/(uint32_t)distance << (w->sum ? w->scale : 0)/(uint32_t)distance/
+a sum outlives its base;emit.c;s/if (w->sum && (w->regs >> reg & 1))/if (w->sum && w->index == reg)/
+what R10 leads to outlives it;emit.c;s/if (reg == window_register\[n\])/if (n == 0 && reg == R11)/
 guards of 1 GiB;window.h;s/#define WINDOW_GUARD (4ull << 30)/#define WINDOW_GUARD (1ull << 30)/
 a slot table has little around it;window_table.c;s/(8ull << 24)/(8ull << 12)/
 bit strings of 64 bits are copied;emit_special.c;s/if (i->opsize != 8)$/if (i->opsize)/
@@ -23,7 +26,7 @@ R15 is not the table again;emit_copy.c;s/^\t\trestore_table(e);/\t\t;/
 addresses of 32 bits belong to slot 1;emit_address.c;s/emit_slot(e, 0);/emit_slot(e, 1);/
 32-bit code with 64-bit addresses;emit_encode.c;s/\*p++ = 0x67;/;/
 empty entries of jump tables match;block.h;s/{ return n ? -(uint64_t)0 : -(uint64_t)1; }/{ (void)n; return BIT(63); }/
-a call to nowhere pushes;emit.c;/^void emit_check_canonical/,/^}/s/emit_window(e, reg);/(void)reg;/
+a call to nowhere pushes;emit.c;/^void emit_check_canonical/,/^}/s/emit_load_window(e, R11, reg);/(void)reg;/
 user mode reaches the supervisor's pages;window_fill.c;s/case TABLE_USER: return f->walk.user;/case TABLE_USER: return true;/
 pages that are no RAM are mapped;window_fill.c;s/c.mappable &= c.frame - ram->start < ram->size;/;/
 changed code runs on;code.c;/^uint64_t bt_invalidate_bytes/,/^}/s/bt_invalidate_block(v, b);/(void)v;/

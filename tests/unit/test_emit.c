@@ -359,17 +359,55 @@
 	  "mov rbp, rsp\n"												\
 	  "sub rsp, 0x20\n"												\
 	  "mov qword ptr [r11+rbp*1-0x08], rdi\n")									\
-	_("mov (%rsi), %al; mov %al, (%rdi); inc %rsi; mov (%rsi), %al",						\
-	  "sarx r11, rsi, r15\n"											\
-	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
-	  "mov al, byte ptr [r11+rsi*1]\n"										\
-	  "sarx r11, rdi, r15\n"											\
-	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
-	  "mov byte ptr [r11+rdi*1], al\n"										\
-	  "inc rsi\n"													\
-	  "sarx r11, rsi, r15\n"											\
-	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
-	  "mov al, byte ptr [r11+rsi*1]\n")										\
+	_("mov (%rsi), %al; mov %al, (%rdi); inc %rsi; mov (%rsi), %al",	\
+	  "sarx r11, rsi, r15\n"	\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"	\
+	  "mov al, byte ptr [r11+rsi*1]\n"	\
+	  "sarx r10, rdi, r15\n"	\
+	  "mov r10, qword ptr [r15+r10*8-0x27]\n"	\
+	  "mov byte ptr [r10+rdi*1], al\n"	\
+	  "inc rsi\n"	\
+	  "mov al, byte ptr [r11+rsi*1]\n")	\
+	/* a sum that is used again, and one that keeps R11 for what uses that again */	\
+	_("movsd (%rcx,%rdx,8), %xmm0; mov (%rsi), %eax; mov %r10, 8(%rsi); movsd %xmm0, 8(%rcx,%rdx,8)",	\
+	  "lea r10, [rcx+rdx*8]\n"	\
+	  "sarx r11, r10, r15\n"	\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"	\
+	  "movsd xmm0, qword ptr [r11+r10*1]\n"	\
+	  "sarx r11, rsi, r15\n"	\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"	\
+	  "mov eax, dword ptr [r11+rsi*1]\n"	\
+	  "mov r10, qword ptr gs:r10\n"	\
+	  "mov qword ptr [r11+rsi*1+0x08], r10\n"	\
+	  "lea r10, [rcx+rdx*8]\n"	\
+	  "sarx r11, r10, r15\n"	\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"	\
+	  "movsd qword ptr [r11+r10*1+0x08], xmm0\n")	\
+	_("movsd (%rcx,%rdx,8), %xmm0; mov (%rsi), %eax; movsd %xmm0, 8(%rcx,%rdx,8); pop %rbx; movsd %xmm0, (%rcx,%rdx,8)",	\
+	  "lea r10, [rcx+rdx*8]\n"	\
+	  "sarx r10, r10, r15\n"	\
+	  "mov r10, qword ptr [r15+r10*8-0x27]\n"	\
+	  "lea r10, [r10+rcx*1]\n"	\
+	  "movsd xmm0, qword ptr [r10+rdx*8]\n"	\
+	  "sarx r11, rsi, r15\n"	\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"	\
+	  "mov eax, dword ptr [r11+rsi*1]\n"	\
+	  "movsd qword ptr [r10+rdx*8+0x08], xmm0\n"	\
+	  "sarx r11, rsp, r15\n"	\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"	\
+	  "mov rbx, qword ptr [rsp+r11*1]\n"	\
+	  "lea rsp, [rsp+0x08]\n"	\
+	  "movsd qword ptr [r10+rdx*8], xmm0\n")	\
+	_("mov (%rsi), %eax; mov (%rcx,%rdx,2), %edi; mov 8(%rsi), %eax",	\
+	  "sarx r11, rsi, r15\n"	\
+	  "mov r11, qword ptr [r15+r11*8-0x27]\n"	\
+	  "mov eax, dword ptr [r11+rsi*1]\n"	\
+	  "lea r10, [rcx+rdx*2]\n"	\
+	  "sarx r10, r10, r15\n"	\
+	  "mov r10, qword ptr [r15+r10*8-0x27]\n"	\
+	  "lea r10, [r10+rcx*1]\n"	\
+	  "mov edi, dword ptr [r10+rdx*2]\n"	\
+	  "mov eax, dword ptr [r11+rsi*1+0x08]\n")	\
 	_("mov (%rbx), %eax; add $0x40000001, %rbx; mov (%rbx), %eax",							\
 	  "sarx r11, rbx, r15\n"											\
 	  "mov r11, qword ptr [r15+r11*8-0x27]\n"									\
@@ -792,17 +830,20 @@ static bool emits_other(struct emitter *e, const struct insn *i)
 	return emit_string(e, i) || ((i->flags & INSN_ENDS) && emit_segment_insn(e, i, 0x20, &target) != FAR_CALLOUT);
 }
 
+#define LISTED 16 /* instructions at most */
+
 static void list_guest(const struct cpu_model *model, enum code_mode mode, const uint8_t *bytes, unsigned len,
 		       char *text, size_t size)
 {
 	struct emitter e = { .at = code,
 			     .end = code + sizeof(code),
-			     .window_base = -1,
 			     .code32 = mode != MODE_64,
 			     .plain_segments = 63,
 			     .based_segments = 1 << ES | 1 << FS | 1 << GS };
+	struct insn_host hosts[LISTED];
+	struct insn insns[LISTED];
+	unsigned count = 0;
 	bool callout = false;
-	unsigned at = 0;
 
 	if (mode == MODE_16) {
 		e.plain_segments = 0;
@@ -812,16 +853,22 @@ static void list_guest(const struct cpu_model *model, enum code_mode mode, const
 		e.code_limit = 0xffff;
 	}
 	memset(code, 0x90, sizeof(code));
-	while (at < len && !callout) {
+	for (unsigned at = 0; at < len; at += insns[count++].len) {
 		uint8_t padded[32] = { 0 };
-		struct insn_host h;
-		struct insn i;
 
+		assert_true(count < LISTED);
 		memcpy(padded, bytes + at, len - at);
-		cpu_decode(model, mode, padded, 15, at, &i, &h);
-		assert_int_not_equal(i.op, OP_INVALID);
-		callout = !(mode == MODE_16 && emits_other(&e, &i)) && emit_insn(&e, &i, &h, RIP + at) == EMIT_CALLOUT;
-		at += i.len;
+		cpu_decode(model, mode, padded, 15, at, &insns[count], &hosts[count]);
+		assert_int_not_equal(insns[count].op, OP_INVALID);
+	}
+	for (unsigned n = 0; n < count && !callout; n++) {
+		const struct insn *i = &insns[n];
+
+		e.later = i + 1;
+		e.later_hosts = &hosts[n + 1];
+		e.later_count = count - n - 1;
+		callout = !(mode == MODE_16 && emits_other(&e, i)) &&
+			  emit_insn(&e, i, &hosts[n], RIP + i->offset) == EMIT_CALLOUT;
 	}
 	text[0] = '\0';
 	list_code(model, &e, text, size);
@@ -858,7 +905,7 @@ static void check_listing(const struct emitter *e, const char *host)
 
 static struct emitter empty(void)
 {
-	return (struct emitter){ .at = code, .end = code + sizeof(code), .window_base = -1 };
+	return (struct emitter){ .at = code, .end = code + sizeof(code) };
 }
 
 static void test_ways_out(void **state)
@@ -966,7 +1013,7 @@ static void test_full(void **state)
 	(void)state;
 	cpu_decode(&model, MODE_64, load, sizeof(load), 0, &i, &h);
 	for (size_t room = 0; room < 14 + EMIT_SLACK; room++) {
-		struct emitter e = { .at = code, .end = code + room, .window_base = -1 };
+		struct emitter e = { .at = code, .end = code + room };
 
 		memset(code, 0x90, sizeof(code));
 		emit_insn(&e, &i, &h, RIP);
@@ -1109,7 +1156,7 @@ static void test_anywhere(void **state)
 static void test_jumps(void **state)
 {
 	static uint8_t pages[2 * PAGE_SIZE]; /* written, and as if it were executed one page further */
-	struct emitter e = { .at = pages, .end = pages + PAGE_SIZE, .to_exec = PAGE_SIZE, .window_base = -1 };
+	struct emitter e = { .at = pages, .end = pages + PAGE_SIZE, .to_exec = PAGE_SIZE };
 	uint8_t *rel32 = emit_jump(&e, 5, pages + PAGE_SIZE + 256);
 
 	(void)state;

@@ -504,7 +504,6 @@ static bool translate(struct world *w, struct test_case *c, struct counts *count
 	c->e = (struct emitter){ .at = w->cache.write,
 				 .end = w->cache.write + PAGE_SIZE,
 				 .to_exec = w->cache.exec - w->cache.write,
-				 .window_base = -1,
 				 .code32 = w->mode != MODE_64,
 				 .plain_segments = 63,
 				 .based_segments = based_segments(&c->s) };
@@ -513,6 +512,9 @@ static bool translate(struct world *w, struct test_case *c, struct counts *count
 		uint8_t *before = c->e.at;
 
 		c->host_at[n] = (uint16_t)(c->e.at - w->cache.write);
+		c->e.later = &c->insns[n + 1];
+		c->e.later_hosts = &c->hosts[n + 1];
+		c->e.later_count = c->count - n - 1;
 		if (emit_insn(&c->e, &c->insns[n], &c->hosts[n], rip) != EMIT_DONE) {
 			assert_ptr_equal(before, c->e.at);
 			counts->callouts++;
@@ -859,6 +861,8 @@ static void make_common_insn(struct world *w, struct test_case *c, unsigned n)
 			*p = chance(50) ? 0xc4 : (uint8_t)(0xc0 | (*p & 0x3f)); /* RSP often */
 		else if (chance(60))						/* disp8(base), the base one of a few */
 			*p = (uint8_t)(0x44 + (*p & 0x38) + below(4)), p[1] = 0x24;
+		else if (chance(25)) /* disp8(base,index): RDX, RBX, RSP or RBP, and RSI */
+			*p = (uint8_t)(0x44 + (*p & 0x38)), p[1] = (uint8_t)((p[1] & 0xc0) | RSI << 3 | (2 + below(4)));
 	} while (!decode(w, c, n, bytes) || !runnable(&c->insns[n], &c->hosts[n]));
 }
 
@@ -895,6 +899,8 @@ static void test_sequences(void **state)
 		for (unsigned reg = 0; reg < 16; reg++)
 			if (chance(85))
 				c.s.gpr[reg] = l->data + (chance(90) ? 256 + below(DATA_SIZE - 512) : below(DATA_SIZE));
+		if (chance(50)) /* the index */
+			c.s.gpr[RSI] = below(16);
 		if (n % 256 == 0)
 			fill_memory(w);
 		check(w, &c, &counts);
@@ -987,7 +993,20 @@ static void test_hostile32(void **state)
 	_("mov (%rbx), %eax; xadd %rbx, (%rbx); mov (%rbx), %ecx")						\
 	_("mov (%rbx), %eax; pop %rbx; mov (%rbx), %ecx")							\
 	_("mov (%rbx), %eax; lea (%rbx,%rsi,8), %rbx; mov (%rbx), %ecx")					\
-	_("mov (%rbx), %eax; lea 8(%ebx), %rbx; mov (%rbx), %ecx")
+	_("mov (%rbx), %eax; lea 8(%ebx), %rbx; mov (%rbx), %ecx")						\
+	_("mov (%rbx), %eax; mov (%rsp), %edx; mov %rdi, %rbx; mov (%rbx), %ecx; mov (%rsp), %edx")		\
+	_("mov (%rbx), %eax; mov (%rsp), %edx; push %r10; mov (%rsp), %edx; mov (%rbx), %ecx")			\
+	_("mov (%rsp), %edx; mov (%rbx), %eax; pushq $0x7f; add %r10, (%rsp); mov (%rbx), %ecx")		\
+	_("mov (%rsp), %edx; mov (%rbx), %eax; mov (%rbx), %r10; mov (%rbx), %ecx")				\
+	_("mov (%rbx,%rsi,8), %eax; add $0x7fffffff, %rsi; mov 0x7ffffff0(%rbx,%rsi,8), %ecx")			\
+	_("mov (%rbx,%rsi,8), %eax; mov (%rbx,%rsi,8), %eax; add $0x7ffffff, %rsi; add $0x7ffffff, %rsi; mov 0x7ffffff0(%rbx,%rsi,8), %ecx") \
+	_("mov (%rbx,%rsi,8), %eax; mov (%rbx,%rsi,8), %eax; add $0x8000001, %rsi; mov 0x7ffffff0(%rbx,%rsi,8), %ecx") \
+	_("mov (%rbx,%rsi,8), %eax; mov 8(%rbx,%rsi,8), %eax; mov %ecx, %esi; mov (%rbx,%rsi,8), %ecx")	\
+	_("mov (%rbx,%rsi,8), %eax; mov 8(%rbx,%rsi,8), %eax; lea 8(%rbx), %rbx; mov (%rbx,%rsi,8), %ecx")	\
+	_("mov (%rbx,%rsi,2), %eax; mov 8(%rbx,%rsi,2), %eax; mov (%rbx,%rsi,8), %ecx; mov (%rbx,%rdi,2), %ecx")	\
+	_("mov (%rbx,%rbx), %eax; mov 8(%rbx,%rbx), %eax; add $0x3fffffff, %rbx; mov (%rbx,%rbx), %ecx")	\
+	_("mov (%rbx,%rsi), %eax; mov (%rbx,%rsi), %r10; mov (%rbx,%rsi), %ecx")				\
+	_("mov (%rbx,%rsi), %eax; add %r10, (%rbx,%rsi); mov (%rbx,%rsi), %ecx; mov %dh, (%rbx,%rsi)")
 
 extern const uint8_t sequence_bytes[];
 __asm__(".pushsection .rodata\n.globl sequence_bytes\nsequence_bytes:\n"

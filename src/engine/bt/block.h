@@ -71,15 +71,17 @@ struct bt_insn {
 	uint64_t host : 16;  /* offset of its host code from the block's */
 	uint64_t guest : 10; /* offset of its bytes */
 	uint64_t len : 4;
-	uint64_t fop : 11;	      /* of an x87 instruction */
-	uint64_t window : 5;	      /* 1 + register whose window R11 holds there, 0: none */
+	uint64_t r11 : 5, r10 : 5;    /* what these lead to there: 1 + register whose window that is, 0: nothing, BT_WINDOW_SUM */
 	uint64_t align_shift : 3;     /* alignment that its memory operand must have */
-	uint64_t string_pointers : 3; /* BT_STRING_*; 0: no string instruction */
-	uint64_t string_at : 8;	      /* how far behind its host code's start that is itself */
 	uint64_t faults : 4;	      /* times it went to C by a fault, BT_FAULTS_FORCED at most */
+	uint64_t is_string : 1;	      /* `more` is BT_STRING_* and, above, how far behind its host code's start is itself; else FOP (x87) */
+	uint64_t more : 11;
 };
 #define BT_FAULTS_FORCED 8
+#define BT_WINDOW_SUM	 31 /* C cannot make that again */
 #define BT_MAX_LINKS	 2
+static inline unsigned bt_string_pointers(const struct bt_insn *i) { return i->is_string ? i->more & 7 : 0; }
+static inline unsigned bt_string_at(const struct bt_insn *i) { return i->more >> 3; }
 
 /* Behind its instructions there is a struct bt_second if it crosses into a second page, then its links. */
 struct bt_block {

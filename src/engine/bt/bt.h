@@ -32,7 +32,7 @@ struct bt_frame {
 	uint64_t tsc_native, tsc_offset; /* see clock_tsc_native(); 0: C reads the time */
 	uint64_t host_rsp;		 /* of the C code that entered translated code */
 	uint64_t resume;		 /* where to enter it */
-	uint64_t r11;			 /* R11 to enter with */
+	uint64_t r11, r10;		 /* R11 and R10 to enter with */
 	uint64_t exit_arg;		 /* why it was left */
 	uint64_t return_rip, return_rsp; /* of bt_return() */
 	uint64_t target; /* a computed target that was not found; a linear address that the TLB has no entry for */

@@ -43,39 +43,159 @@ void emit_op(struct emitter *e, bool w, uint8_t opcode, unsigned reg, const stru
 	emit_encoding(e, &c, m);
 }
 
-/* ---- what is known about R11 ---- */
+/* ---- what is known about R11 and R10 ---- */
 
-bool emit_window_known(const struct emitter *e, unsigned reg)
+static const uint8_t window_register[EMIT_WINDOWS] = { R11, R10 };
+
+void emit_forget_windows(struct emitter *e)
 {
-	return e->window_base >= 0 && (e->window_regs >> reg & 1);
+	for (unsigned n = 0; n < EMIT_WINDOWS; n++)
+		e->window[n].regs = 0;
+}
+
+static void forget_in(struct emit_window *w, unsigned reg)
+{
+	if (w->sum && (w->regs >> reg & 1))
+		w->regs = 0;
+	w->regs &= ~(1u << reg);
+	if (w->base == reg && w->regs)
+		w->base = (uint8_t)__builtin_ctz(w->regs);
 }
 
 void emit_forget(struct emitter *e, unsigned reg)
 {
-	if (e->window_base < 0)
-		return;
-	e->window_regs &= ~(1u << reg);
-	if (reg == R11 || !e->window_regs)
-		e->window_base = -1;
-	else if (e->window_base == (int)reg)
-		e->window_base = __builtin_ctz(e->window_regs);
+	for (unsigned n = 0; n < EMIT_WINDOWS; n++)
+		if (reg == window_register[n])
+			e->window[n].regs = 0;
+		else
+			forget_in(&e->window[n], reg);
+}
+
+/* Is what the window leads to still the same after the move? */
+static bool moves(const struct emit_window *w, unsigned reg, unsigned from, uint64_t distance)
+{
+	uint32_t left = EMIT_MAX_DRIFT - w->drift;
+
+	if (w->sum)
+		return reg == w->index && from == reg && reg != w->base && distance <= left >> w->scale;
+	return w->regs >> from & 1 && distance <= left;
 }
 
 void emit_moved(struct emitter *e, unsigned reg, unsigned from, uint64_t distance)
 {
-	if (!emit_window_known(e, from) || bt_spilled(reg) || distance > EMIT_MAX_DRIFT - e->window_drift) {
+	if (bt_spilled(reg)) {
 		emit_forget(e, reg);
 		return;
 	}
-	e->window_drift += (uint32_t)distance;
-	e->window_regs |= (uint16_t)(1u << reg);
+	for (unsigned n = 0; n < EMIT_WINDOWS; n++) {
+		struct emit_window *w = &e->window[n];
+
+		if (!w->regs || !moves(w, reg, from, distance)) {
+			forget_in(w, reg);
+			continue;
+		}
+		w->drift += (uint32_t)distance << (w->sum ? w->scale : 0);
+		if (!w->sum)
+			w->regs |= (uint16_t)(1u << reg);
+	}
 }
 
-static void set_window(struct emitter *e, unsigned base)
+static void set_window(struct emitter *e, unsigned n, unsigned base)
 {
-	e->window_base = bt_spilled(base) ? -1 : (int)base;
-	e->window_regs = (uint16_t)(1u << base);
-	e->window_drift = 0;
+	e->window[n] = (struct emit_window){ .regs = bt_spilled(base) ? 0 : (uint16_t)(1u << base), .base = (uint8_t)base };
+	e->latest = n;
+}
+
+/* Not the one that was used last, if there is a choice. */
+static unsigned choose_window(const struct emitter *e, bool r10_free)
+{
+	if (!r10_free || !e->window[0].regs)
+		return 0;
+	return !e->window[1].regs || e->latest == 0;
+}
+
+unsigned emit_window(struct emitter *e, unsigned base, bool r10_free)
+{
+	unsigned n;
+
+	for (n = 0; n < (r10_free ? EMIT_WINDOWS : 1); n++)
+		if (!e->window[n].sum && (e->window[n].regs >> base & 1)) {
+			e->latest = n;
+			return window_register[n];
+		}
+	n = choose_window(e, r10_free);
+	emit_load_window(e, window_register[n], base);
+	set_window(e, n, base);
+	return window_register[n];
+}
+
+/* ---- sums ---- */
+
+static bool is_sum(const struct emit_window *w, const struct host_memory_operand *m)
+{
+	return w->regs && w->sum && w->base == m->base && w->index == m->index && w->scale == m->scale;
+}
+
+/* Of what follows: is it an access by this base, index and scale? */
+static bool is_operand(const struct insn *i, unsigned base, unsigned index, unsigned scale)
+{
+	const struct host_memory_operand m = guest_operand(i);
+
+	return (i->flags & INSN_MEM) && i->op != OP_LEA && i->addrsize == 8 && i->seg < FS && m.base == base &&
+	       m.index == index && m.scale == scale;
+}
+
+/* Will the operand be accessed again? Guest registers in memory take R10. */
+static bool is_wanted_again(const struct emitter *e, const struct host_memory_operand *m)
+{
+	const unsigned spilled = 1u << R10 | 1u << R11 | 1u << R15, used = 1u << m->base | 1u << m->index;
+
+	for (unsigned n = 0; n < e->later_count; n++) {
+		const struct insn_host *h = &e->later_hosts[n];
+
+		if (is_operand(&e->later[n], m->base, m->index, m->scale))
+			return true;
+		if ((h->gpr_written & used) || ((h->gpr_read | h->gpr_written) & spilled))
+			return false;
+	}
+	return false;
+}
+
+/* Will R11, as it is, be used again? */
+static bool is_window_wanted(const struct emitter *e)
+{
+	for (unsigned n = 0; n < e->later_count && e->window[0].regs; n++) {
+		const struct insn *i = &e->later[n];
+
+		if (i->base < 8 * 16 && (e->window[0].regs >> i->base / 8u & 1) &&
+		    is_operand(i, i->base / 8u, HOST_NONE, 0))
+			return true;
+		if (e->later_hosts[n].gpr_written & e->window[0].regs)
+			return false;
+	}
+	return false;
+}
+
+bool emit_sum(struct emitter *e, const struct host_memory_operand *m)
+{
+	const struct host_memory_operand sum = { .base = R10, .index = m->base };
+
+	if (is_sum(&e->window[1], m)) {
+		e->latest = 1;
+		return true;
+	}
+	if (!is_wanted_again(e, m) && !is_window_wanted(e))
+		return false;
+	e->latest = 1;
+	emit_op(e, true, 0x8d, R10, m);
+	emit_load_window(e, R10, R10);
+	emit_op(e, true, 0x8d, R10, &sum);
+	e->window[1] = (struct emit_window){ .regs = (uint16_t)(1u << m->base | 1u << m->index),
+					     .sum = true,
+					     .base = m->base,
+					     .index = m->index,
+					     .scale = m->scale };
+	return true;
 }
 
 /* ---- pieces ---- */
@@ -183,9 +303,9 @@ void emit_count_down(struct emitter *e, bool w)
 
 /*
  * R15 is the address of the table's entry 0, plus 39; SARX's count is R15 mod 64 = 39, since entries are 8 bytes and the table
- * is aligned to 64. R11 is then the slot number, 25 bits with sign: the table's reserved surroundings take all of them.
+ * is aligned to 64. What it shifts into `to` is then the slot number, 25 bits with sign: the table's reserved surroundings take all of them.
  */
-void emit_window(struct emitter *e, unsigned base)
+void emit_load_window(struct emitter *e, unsigned to, unsigned base)
 {
 	/* SARX: VEX.LZ.F3.0F38.W1 F7 */
 	const struct encoding sarx = { .vex = true,
@@ -195,28 +315,26 @@ void emit_window(struct emitter *e, unsigned base)
 				       .opcode = { 0xf7 },
 				       .opcode_len = 1,
 				       .modrm = true,
-				       .reg = R11,
+				       .reg = (uint8_t)to,
 				       .rm = (uint8_t)base,
 				       .vvvv = R15 };
-	const struct host_memory_operand entry = { .base = R15, .index = R11, .scale = 3, .disp = -SLOT_SHIFT };
+	const struct host_memory_operand entry = {
+		.base = R15, .index = (uint8_t)to, .scale = 3, .disp = -SLOT_SHIFT
+	};
 
-	if (emit_window_known(e, base))
-		return;
 	emit_encoding(e, &sarx, NULL);
-	emit_op(e, true, 0x8b, R11, &entry);
-	set_window(e, base);
+	emit_op(e, true, 0x8b, to, &entry);
 }
 
 void emit_check_canonical(struct emitter *e, unsigned reg)
 {
-	e->window_base = -1;
-	emit_window(e, reg);
-	e->window_base = -1;
+	emit_load_window(e, R11, reg);
+	emit_forget(e, R11);
 }
 
 void emit_load_guest(struct emitter *e, unsigned reg, unsigned base, int32_t disp)
 {
-	struct host_memory_operand m = emit_guest_operand(e, base, disp, 8, false);
+	struct host_memory_operand m = emit_guest_operand(e, base, disp, 8, false, true);
 
 	emit_op(e, true, 0x8b, reg, &m);
 	emit_forget(e, reg);
@@ -231,7 +349,7 @@ void emit_push_register(struct emitter *e, unsigned reg)
 
 	if (keep)
 		emit_store_state(e, R10, kept);
-	top = emit_guest_operand(e, RSP, -8, 8, true);
+	top = emit_guest_operand(e, RSP, -8, 8, true, reg != R10);
 	if (keep)
 		emit_load_state(e, R10, kept);
 	emit_op(e, true, 0x89, reg, &top);
@@ -243,7 +361,7 @@ void emit_push_constant(struct emitter *e, uint64_t value)
 	struct encoding c = { .w = true, .opcode = { 0xc7 }, .opcode_len = 1, .modrm = true, .imm_len = 4 };
 	struct host_memory_operand top;
 
-	top = emit_guest_operand(e, RSP, -8, 8, true);
+	top = emit_guest_operand(e, RSP, -8, 8, true, (uint64_t)(int32_t)value == value);
 	if ((uint64_t)(int32_t)value == value) {
 		store_le32(c.imm, (uint32_t)value);
 		emit_encoding(e, &c, &top);
@@ -262,7 +380,7 @@ void emit_push_code_address(struct emitter *e, uint64_t address)
 		emit_push_constant(e, address);
 		return;
 	}
-	top = emit_guest_operand(e, RSP, -8, 8, true);
+	top = emit_guest_operand(e, RSP, -8, 8, true, false);
 	emit_code_address(e, R10, address);
 	emit_op(e, true, 0x89, R10, &top);
 	emit_lea(e, RSP, RSP, -8);

@@ -16,19 +16,30 @@ enum memory_way {
 
 struct tlb_lookup; /* emit_tlb.c */
 
+/*
+ * What a scratch register is known to lead to, R11 by number 0, R10 by number 1.
+ * A window: regs are the guest's registers that point into its slot, or less than EMIT_MAX_DRIFT beside it. `base` is one of them: the
+ * window can be had from its value again.
+ * A sum (R10 alone): base plus its window, for operands base + index << scale.
+ */
+struct emit_window {
+	uint16_t regs; /* bit n: register n; 0: nothing is known */
+	bool sum;
+	uint8_t base, index, scale;
+	uint32_t drift; /* the sum of all distances by which these registers (of a sum: its index, scaled) were moved since */
+};
+#define EMIT_WINDOWS 2
+
 /* Where code is written: the writable view; the host runs it at exec. */
 struct emitter {
 	uint8_t *at, *end; /* end: leave EMIT_SLACK free */
 	int64_t to_exec;   /* exec address = at + to_exec */
 	bool full;	   /* something did not fit: nothing more was written */
-	/* The slot that R11 holds the window of: linear base register (0..15) whose value it was computed from, or -1. */
-	int window_base;
-	/*
-	 * While window_base >= 0, emit*.c's own: bit n: register n points into that slot too, or less than EMIT_MAX_DRIFT
-	 * beside it; the sum of all distances by which these registers were moved since R11 was computed.
-	 */
-	uint16_t window_regs;
-	uint32_t window_drift;
+	struct emit_window window[EMIT_WINDOWS];
+	unsigned latest;		/* of them, the one used last */
+	const struct insn *later;	/* what follows the instruction at hand in its block: looked at for what will be used again */
+	const struct insn_host *later_hosts;
+	unsigned later_count;
 	enum memory_way way;
 	const struct tlb_lookup *tlb_lookup; /* for BY_TLB: ready-made code */
 	/* The string instruction that was emitted last, and which pointers it moves. */
@@ -203,10 +214,10 @@ void emit_move(struct emitter *, unsigned to, unsigned from);
 void emit_lea_operand(struct emitter *, bool w, unsigned reg, const struct host_memory_operand *);
 /* rorx count, from, to; w: 64 bits. */
 void emit_rotate(struct emitter *, bool w, unsigned to, unsigned from, unsigned count);
-/* The register does not hold what it did: what R11 is the window of may be unknown now. */
+/* The register does not hold what it did: what R11 and R10 lead to may be unknown now. */
 void emit_forget(struct emitter *, unsigned reg);
-/* Is R11 the window of the slot that `reg` points into, give or take EMIT_MAX_DRIFT? */
-bool emit_window_known(const struct emitter *, unsigned reg);
+/* Nothing is known of R10 and R11. */
+void emit_forget_windows(struct emitter *);
 /* The register was set to `from` (itself, or another) plus or minus at most so many bytes. */
 void emit_moved(struct emitter *, unsigned reg, unsigned from, uint64_t distance);
 static inline uint64_t magnitude(int64_t v) { return v < 0 ? -(uint64_t)v : (uint64_t)v; }
@@ -221,17 +232,24 @@ static inline struct host_memory_operand based_operand(unsigned base, int32_t di
 {
 	return (struct host_memory_operand){ .base = (uint8_t)base, .index = HOST_NONE, .disp = disp };
 }
-/* In the window that R11 leads to: base's slot. */
-static inline struct host_memory_operand windowed_operand(unsigned base, int32_t disp)
+/* In the window that a register leads to: base's slot. */
+static inline struct host_memory_operand windowed_operand(unsigned window, unsigned base, int32_t disp)
 {
-	return (struct host_memory_operand){ .base = R11, .index = (uint8_t)base, .disp = disp };
+	return (struct host_memory_operand){ .base = (uint8_t)window, .index = (uint8_t)base, .disp = disp };
 }
 
 /* Where code may be anywhere: an address of it, or of a RIP-relative operand, as what lies beside this register. */
 struct host_memory_operand emit_code_operand(struct emitter *, unsigned reg, uint64_t address);
 
-/* R11 = window displacement for the slot of host register `base` (or known to be so already: window_base). */
-void emit_window(struct emitter *, unsigned base);
+/* to = window displacement for the slot of host register `base`. What is known of `to` is not changed. */
+void emit_load_window(struct emitter *, unsigned to, unsigned base);
+/* The same, unless R11 or R10 is known to be that. Returns which; R11 unless R10 is free: not needed until the access is done. */
+unsigned emit_window(struct emitter *, unsigned base, bool r10_free);
+/*
+ * R10 + index << scale = host address of the operand with this base, index and scale, without its displacement. False: nothing was
+ * emitted, since that is not worth it.
+ */
+bool emit_sum(struct emitter *, const struct host_memory_operand *);
 
 /* NOT of 64 bits. */
 void emit_not(struct emitter *, unsigned reg);
@@ -257,8 +275,9 @@ void emit_tsc(struct emitter *, bool with_aux);
 
 /* R10 is a linear address: R11 = host address of `size` bytes there, or the code leaves to C. All else is kept. */
 void emit_tlb_lookup(struct emitter *, unsigned size, bool write);
-/* The guest's `size` bytes at disp(base), by the emitter's way; R10 is lost. */
-struct host_memory_operand emit_guest_operand(struct emitter *, unsigned base, int32_t disp, unsigned size, bool write);
+/* The guest's `size` bytes at disp(base), by the emitter's way; by the TLB R10 is lost. r10_free: see emit_window(). */
+struct host_memory_operand emit_guest_operand(struct emitter *, unsigned base, int32_t disp, unsigned size, bool write,
+					      bool r10_free);
 
 /* ---- emit32.c ---- */
 
@@ -366,7 +385,7 @@ struct host_memory_operand guest_operand(const struct insn *);
 
 /* Where a memory operand is, in host terms, once everything that it needs has been emitted. */
 struct address {
-	struct host_memory_operand operand; /* through R11 */
+	struct host_memory_operand operand; /* through R11 or R10 */
 	bool uses_r10;
 };
 

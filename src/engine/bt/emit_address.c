@@ -144,9 +144,22 @@ static void emit_slot(struct emitter *e, int64_t slot)
 /* The operand is at disp(base), in base's slot. */
 static void use_register(struct emitter *e, unsigned base, int32_t disp, struct address *a)
 {
-	emit_window(e, base);
-	a->operand = windowed_operand(base, disp);
-	a->uses_r10 = base == R10;
+	unsigned window = emit_window(e, base, base != R10);
+
+	a->operand = windowed_operand(window, base, disp);
+	a->uses_r10 = base == R10 || window == R10;
+}
+
+/* The operand is at disp from a sum of two of the host's registers. False: nothing was emitted. */
+static bool use_sum(struct emitter *e, const struct insn *i, const struct host_memory_operand *m, int32_t disp,
+		    struct address *a)
+{
+	if (i->addrsize != 8 || i->seg >= FS || m->disp || m->base == HOST_NONE || bt_spilled(m->base) ||
+	    m->index == HOST_NONE || bt_spilled(m->index) || !emit_sum(e, m))
+		return false;
+	*a = (struct address){ .operand = { .base = R10, .index = m->index, .scale = m->scale, .disp = disp },
+			       .uses_r10 = true };
+	return true;
 }
 
 static bool use_constant(struct emitter *e, uint64_t address, struct address *a)
@@ -157,7 +170,7 @@ static bool use_constant(struct emitter *e, uint64_t address, struct address *a)
 	if (a->uses_r10)
 		emit_mov_imm(e, R10, address);
 	emit_slot(e, (int64_t)address >> SLOT_SHIFT);
-	a->operand = a->uses_r10 ? windowed_operand(R10, 0) : based_operand(R11, (int32_t)address);
+	a->operand = a->uses_r10 ? windowed_operand(R11, R10, 0) : based_operand(R11, (int32_t)address);
 	return true;
 }
 
@@ -212,6 +225,8 @@ bool emit_address(struct emitter *e, const struct insn *i, const struct insn_hos
 		disp = m.disp;
 		m.disp = 0;
 	}
+	if (use_sum(e, i, &m, disp, a))
+		return true;
 	if (segment_base && i->addrsize == 8 && m.index == HOST_NONE && m.base != R10) {
 		/* One register and the segment base. */
 		emit_load_state(e, R10, segment_base);
@@ -229,7 +244,7 @@ bool emit_address(struct emitter *e, const struct insn *i, const struct insn_hos
 		use_register(e, m.base, disp, a);
 	} else {
 		emit_slot(e, 0);
-		*a = (struct address){ .operand = windowed_operand(R10, 0), .uses_r10 = true };
+		*a = (struct address){ .operand = windowed_operand(R11, R10, 0), .uses_r10 = true };
 	}
 	return true;
 }

@@ -152,16 +152,16 @@ static void store_stand_ins(struct emitter *e, const struct stand_ins *list)
 		restore_table(e);
 }
 
-/* ---- effects on what is known about R11 ---- */
+/* ---- effects on what is known about windows ---- */
 
 /* ADD, SUB, AND, INC, DEC of a 64-bit register by constants move it a little; so does MOV of one that is known. */
 static bool moved_a_little(struct emitter *e, const struct insn *i)
 {
 	unsigned reg = i->reg / 8u;
 
-	if (i->opsize != 8)
+	if (i->opsize != 8 || bt_spilled(reg))
 		return false;
-	if (i->op == OP_MOV && i->form == FORM_RR) {
+	if (i->op == OP_MOV && i->form == FORM_RR && !bt_spilled(i->rm / 8u)) {
 		emit_moved(e, reg, i->rm / 8u, 0);
 		return true;
 	}
@@ -182,7 +182,7 @@ static bool moved_a_little(struct emitter *e, const struct insn *i)
 
 static void note_written(struct emitter *e, const struct insn *i, const struct insn_host *h)
 {
-	if (e->window_base < 0 || moved_a_little(e, i))
+	if (moved_a_little(e, i))
 		return;
 	for (unsigned n = 0; n < 16; n++)
 		if (h->gpr_written >> n & 1 && !bt_spilled(n))

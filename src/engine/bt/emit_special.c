@@ -119,7 +119,7 @@ static void emit_bit_string_base(struct emitter *e, unsigned base, int32_t disp,
 	emit_lea_operand(e, true, R11, &sum);
 	sum = (struct host_memory_operand){ .base = (uint8_t)base, .index = R11, .scale = 2, .disp = disp };
 	emit_lea_operand(e, true, R10, &sum);
-	emit_window(e, R10);
+	emit_window(e, R10, false);
 }
 
 /*
@@ -160,7 +160,7 @@ static enum special_result emit_bit_string(struct emitter *e, const struct insn 
 	low.rm = (uint8_t)offset;
 	emit_encoding(e, &low, place);
 	c.reg = R15;
-	m = windowed_operand(R10, 0);
+	m = windowed_operand(R11, R10, 0);
 	emit_encoding(e, &c, &m);
 	emit_load_state(e, R15, (uint32_t)offsetof(struct bt_vcpu, slot_r15));
 	return SPECIAL_DONE;
@@ -195,6 +195,7 @@ enum emit_result emit_operand_r10(struct emitter *e, const struct insn *i, const
 		return EMIT_CALLOUT;
 	}
 	emit_op(e, true, 0x8b, R10, &a.operand);
+	emit_forget(e, R10);
 	return EMIT_DONE;
 }
 

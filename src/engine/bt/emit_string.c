@@ -100,12 +100,10 @@ static void load_windows(struct emitter *e, uint8_t pointers)
 		emit_move(e, R11, R10);
 		return;
 	}
-	if (pointers & BT_STRING_SOURCE) {
-		emit_window(e, RSI);
-		emit_move(e, R10, R11);
-	}
+	if (pointers & BT_STRING_SOURCE)
+		emit_load_window(e, R10, RSI);
 	if (pointers & BT_STRING_DESTINATION)
-		emit_window(e, RDI);
+		emit_load_window(e, R11, RDI);
 }
 
 /* False: nothing was emitted. */
@@ -136,6 +134,6 @@ bool emit_string(struct emitter *e, const struct insn *i)
 	emit_forget(e, RDI);
 	emit_forget(e, RAX);
 	emit_forget(e, RCX);
-	emit_forget(e, R11);
+	emit_forget_windows(e);
 	return true;
 }

@@ -36,7 +36,7 @@ void emit_tsc(struct emitter *e, bool with_aux)
 	emit_bytes(e, split, sizeof(split));
 	emit_forget(e, RAX);
 	emit_forget(e, RDX);
-	emit_forget(e, R11);
+	emit_forget_windows(e);
 	if (with_aux) {
 		emit_op(e, false, 0x8b, RCX, &number);
 		emit_forget(e, RCX);

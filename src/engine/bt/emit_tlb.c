@@ -39,7 +39,7 @@ static void emit_shift(struct emitter *e, enum shift shift, unsigned to, unsigne
 	emit_encoding(e, &c, NULL);
 }
 
-static void emit_sum(struct emitter *e, unsigned to, unsigned base, unsigned index, unsigned scale, int32_t disp)
+static void emit_lea_sum(struct emitter *e, unsigned to, unsigned base, unsigned index, unsigned scale, int32_t disp)
 {
 	const struct host_memory_operand m = {
 		.base = (uint8_t)base, .index = (uint8_t)index, .scale = (uint8_t)scale, .disp = disp
@@ -87,22 +87,22 @@ static void make_lookup(struct emitter *e, struct tlb_lookup *t)
 	emit_shift(e, SHLX, RCX, RCX, entry);
 	emit_shift(e, SHRX, RCX, RCX, entry);
 	emit_load_state(e, entry, (uint32_t)offsetof(struct vcpu, tlb));
-	emit_sum(e, RCX, HOST_NONE, RCX, 2, 0);
-	emit_sum(e, entry, entry, RCX, 3, 0);
+	emit_lea_sum(e, RCX, HOST_NONE, RCX, 2, 0);
+	emit_lea_sum(e, entry, entry, RCX, 3, 0);
 	/* RCX = the tag it must have: page of the last byte, and the address space */
-	emit_sum(e, RCX, R10, HOST_NONE, 0, 1);
+	emit_lea_sum(e, RCX, R10, HOST_NONE, 0, 1);
 	t->size_at = last_byte(e, t);
 	emit_shift(e, SHRX, RCX, RCX, R11);
 	emit_shift(e, SHLX, RCX, RCX, R11);
 	emit_load_state(e, R11, (uint32_t)offsetof(struct vcpu, asid));
-	emit_sum(e, RCX, RCX, R11, 0, 0);
+	emit_lea_sum(e, RCX, RCX, R11, 0, 0);
 	/* RCX = that minus the tag it has */
 	emit_load(e, R11, entry, 1);
 	t->tag_at = last_byte(e, t);
 	emit_not(e, R11);
-	emit_sum(e, RCX, RCX, R11, 0, 1);
+	emit_lea_sum(e, RCX, RCX, R11, 0, 1);
 	emit_load(e, R11, entry, offsetof(struct tlb_entry, addend));
-	emit_sum(e, R11, R11, R10, 0, 0);
+	emit_lea_sum(e, R11, R11, R10, 0, 0);
 	if (e->code32)
 		emit_load_state(e, R12, (uint32_t)offsetof(struct bt_vcpu, frame.value));
 	else
@@ -117,7 +117,7 @@ static void make_lookup(struct emitter *e, struct tlb_lookup *t)
 struct tlb_lookup *bt_tlb_lookup_create(bool code32)
 {
 	struct tlb_lookup *t = calloc(1, sizeof(*t));
-	struct emitter e = { .window_base = -1, .code32 = code32 };
+	struct emitter e = { .code32 = code32 };
 
 	if (!t)
 		return NULL;
@@ -135,7 +135,7 @@ void emit_tlb_lookup(struct emitter *e, unsigned size, bool write)
 	uint8_t *code = e->at;
 
 	emit_bytes(e, t->code, t->len);
-	emit_forget(e, R11);
+	emit_forget_windows(e);
 	if (e->full)
 		return;
 	code[t->size_at] = (uint8_t)(size - 1);
@@ -143,13 +143,12 @@ void emit_tlb_lookup(struct emitter *e, unsigned size, bool write)
 	store_le32(code + t->arg_at, e->exit_arg + write);
 }
 
-struct host_memory_operand emit_guest_operand(struct emitter *e, unsigned base, int32_t disp, unsigned size, bool write)
+struct host_memory_operand emit_guest_operand(struct emitter *e, unsigned base, int32_t disp, unsigned size, bool write,
+					      bool r10_free)
 {
-	if (e->way == BY_WINDOWS) {
-		emit_window(e, base);
-		return windowed_operand(base, disp);
-	}
-	emit_sum(e, R10, base, HOST_NONE, 0, disp);
+	if (e->way == BY_WINDOWS)
+		return windowed_operand(emit_window(e, base, r10_free), base, disp);
+	emit_lea_sum(e, R10, base, HOST_NONE, 0, disp);
 	emit_tlb_lookup(e, size, write);
 	return based_operand(R11, 0);
 }

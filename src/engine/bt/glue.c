@@ -13,7 +13,8 @@
 		[resume] "i"(offsetof(struct bt_vcpu, frame.resume)),                                                  \
 		[reload] "i"(offsetof(struct bt_vcpu, frame.reload_glue)),                                             \
 		[arg] "i"(offsetof(struct bt_vcpu, frame.exit_arg)),                                                   \
-		[r11] "i"(offsetof(struct bt_vcpu, frame.r11)), [r15] "i"(offsetof(struct bt_vcpu, slot_r15)),            \
+		[r11] "i"(offsetof(struct bt_vcpu, frame.r11)), [r10] "i"(offsetof(struct bt_vcpu, frame.r10)),        \
+		[r15] "i"(offsetof(struct bt_vcpu, slot_r15)),            \
 		[target] "i"(offsetof(struct bt_vcpu, frame.target))
 
 /* RDI = vCPU */
@@ -28,7 +29,7 @@
 	"mov " GPR(8) "(%%rdi), %%r8\n\tmov " GPR(9) "(%%rdi), %%r9\n\t"                                               \
 	"mov " GPR(12) "(%%rdi), %%r12\n\tmov " GPR(13) "(%%rdi), %%r13\n\t"                                           \
 	"mov " GPR(14) "(%%rdi), %%r14\n\t"                                                                            \
-	"mov %c[r15](%%rdi), %%r15\n\tmov %c[r11](%%rdi), %%r11\n\t"                                                   \
+	"mov %c[r15](%%rdi), %%r15\n\tmov %c[r11](%%rdi), %%r11\n\tmov %c[r10](%%rdi), %%r10\n\t"                        \
 	"mov " GPR(7) "(%%rdi), %%rdi\n\t"
 
 /* R11 = exit argument; then RDI = vCPU */

@@ -87,7 +87,7 @@ static void note_x87(struct vcpu *v)
 	const struct bt_insn *record = &b->insns[bt_exit_insn(bt_frame(v)->x87)];
 	uint32_t data = bt_frame(v)->x87_data;
 
-	v->s.fop = record->fop;
+	v->s.fop = record->more;
 	bt_frame(v)->x87 = bt_frame(v)->x87_data = 0;
 	v->s.fip = b->rip + record->guest + (b->key & BT_KEY_ANYWHERE ? bt_frame(v)->x87_base : 0);
 	if (bt_is_code32(b->key))

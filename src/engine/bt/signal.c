@@ -71,18 +71,19 @@ static bool give_back_pointers(greg_t *regs, const struct vcpu *v, const struct 
 			       uint64_t offset)
 {
 	const struct bt_insn *insn = &b->insns[n];
+	unsigned pointers = bt_string_pointers(insn);
 	const uint64_t *saved = bt_frame(v)->string_saved;
 
-	if (!insn->string_pointers || offset != (uint64_t)insn->host + insn->string_at)
+	if (!pointers || offset != (uint64_t)insn->host + bt_string_at(insn))
 		return false;
-	if (insn->string_pointers & BT_STRING_SOURCE)
+	if (pointers & BT_STRING_SOURCE)
 		regs[REG_RSI] -= regs[REG_R10];
-	if (insn->string_pointers & BT_STRING_DESTINATION)
+	if (pointers & BT_STRING_DESTINATION)
 		regs[REG_RDI] -= regs[REG_R11];
-	if (insn->string_pointers & BT_STRING_16) {
-		if (insn->string_pointers & BT_STRING_SOURCE)
+	if (pointers & BT_STRING_16) {
+		if (pointers & BT_STRING_SOURCE)
 			regs[REG_RSI] = with_low_word(saved[0], regs[REG_RSI]);
-		if (insn->string_pointers & BT_STRING_DESTINATION)
+		if (pointers & BT_STRING_DESTINATION)
 			regs[REG_RDI] = with_low_word(saved[1], regs[REG_RDI]);
 		regs[REG_RCX] = with_low_word((uint64_t)regs[REG_R12], regs[REG_RCX]);
 	} else if (bt_is_code32(b->key)) {

@@ -120,14 +120,17 @@ static void note_access(struct vcpu *v, const struct insn *i, bool write)
 
 /* ---- running it ---- */
 
-/* Where R11's window would be for this register now; false if its value is no address. */
-static bool window_of(struct vcpu *v, unsigned reg, uint64_t *r11)
+/* What R11 or R10 leads to now, as the record says; false if a register's value is no address, and where C cannot make it. */
+static bool window_of(struct vcpu *v, unsigned record, uint64_t *to)
 {
-	int64_t slot = (int64_t)v->s.gpr[reg] >> SLOT_SHIFT;
+	int64_t slot;
 
+	if (!record || record == BT_WINDOW_SUM)
+		return !record;
+	slot = (int64_t)v->s.gpr[record - 1] >> SLOT_SHIFT;
 	if (slot < -256 || slot > 255)
 		return false;
-	*r11 = *(uint64_t *)(uintptr_t)(bt_vcpu(v)->slot_r15 - SLOT_SHIFT + (uint64_t)(slot * 8));
+	*to = *(uint64_t *)(uintptr_t)(bt_vcpu(v)->slot_r15 - SLOT_SHIFT + (uint64_t)(slot * 8));
 	return true;
 }
 
@@ -172,8 +175,8 @@ bool bt_run_alone(struct vcpu *v, struct bt_block *b, unsigned n, enum bt_exit_k
 	/* CLD, STD; FLDCW and whatever else unmasks x87 exceptions, which must not become the host's */
 	if (!(v->s.rflags & FLAG_DF) != !(b->key & BT_KEY_DF) || (v->x87_watch && (b->key & BT_KEY_X87)))
 		return false;
-	/* Behind a callout nothing is known of R11; behind a fault translated code may count on it. */
-	if (following->window && !window_of(v, following->window - 1u, &bt_frame(v)->r11))
+	/* Behind a callout nothing is known of R11 and R10; behind a fault translated code may count on them. */
+	if (!window_of(v, following->r11, &bt_frame(v)->r11) || !window_of(v, following->r10, &bt_frame(v)->r10))
 		return false;
 	bt_resume_at(v, b, following->host);
 	return true;

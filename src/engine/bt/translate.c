@@ -122,7 +122,7 @@ static void emit_way_to_c(struct translation *t, const struct insn *i)
 static void emit_callout(struct translation *t, const struct insn *i)
 {
 	emit_way_to_c(t, i);
-	t->e.window_base = -1;
+	emit_forget_windows(&t->e);
 	if (bt_is_fast_and_falls_through(i) && (i->flags & INSN_ENDS)) {
 		t->b->insns[t->n + 1].host = offset_of(t, t->e.at);
 		add_link(t, -1, t->next);
@@ -367,6 +367,7 @@ static bool emit_data_pointer(struct translation *t, const struct insn *i)
 		code[3] = (uint8_t)(i->scale << 6 | (index < 16 ? index & 7 : 4) << 3 | (base & 7));
 		store_le32(code + 4, (uint32_t)i->disp);
 		emit_bytes(&t->e, code, 8);
+		emit_forget(&t->e, R10);
 	}
 	emit_store_state(&t->e, R10, offsetof(struct vcpu, s.fdp));
 	return true;
@@ -423,6 +424,11 @@ static bool may_pass_limit(const struct emitter *e, const struct insn *i)
 	return e->code32 && (used & ~e->plain_segments);
 }
 
+static unsigned window_record(const struct emit_window *w)
+{
+	return !w->regs ? 0 : w->sum ? BT_WINDOW_SUM : w->base + 1u;
+}
+
 static void translate_insn(struct translation *t, const struct insn *i, const struct insn_host *h)
 {
 	struct bt_insn *record = &t->b->insns[t->n];
@@ -431,11 +437,11 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	*record = (struct bt_insn){
 		.host = offset_of(t, t->e.at),
 		.guest = i->offset,
-		.window = (unsigned)(t->e.window_base + 1),
+		.r11 = window_record(&t->e.window[0]),
+		.r10 = window_record(&t->e.window[1]),
 		.len = i->len,
 		.align_shift = h->mem_align ? (unsigned)__builtin_ctz(h->mem_align) : 0,
-		.fop = h->x87 && h->modrm_offset ? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset]
-						 : 0,
+		.more = h->x87 && h->modrm_offset ? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset] : 0,
 	};
 	t->rip = t->b->rip + i->offset;
 	t->next = address_of(t, t->rip + i->len);
@@ -444,8 +450,10 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 	if ((forced && may_pass_limit(&t->e, i)) || !(i->flags & INSN_ENDS ? emit_end(t, i, h) : emit_plain(t, i, h)))
 		emit_callout(t, i);
 	if (t->e.string_at >= t->b->code + t->bt->cache.write + record->host) {
-		record->string_pointers = t->e.string_pointers;
-		record->string_at = (uint8_t)(t->e.string_at - (t->b->code + t->bt->cache.write + record->host));
+		unsigned at = (unsigned)(t->e.string_at - (t->b->code + t->bt->cache.write + record->host));
+
+		record->is_string = true;
+		record->more = (at << 3 | t->e.string_pointers) & 0x7ff;
 	}
 }
 
@@ -550,7 +558,6 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 		.at = base + t.b->code,
 		.end = base + bt->cold - 2 * COLD_SIZE,
 		.to_exec = bt->cache.exec - base,
-		.window_base = -1,
 		.tlb_lookup = bt->tlb_lookups[bt_is_code32(t.b->key)],
 		.code32 = bt_is_code32(t.b->key),
 		.plain_segments = (uint8_t)(t.b->key >> BT_KEY_PLAIN_SHIFT & 63),
@@ -570,8 +577,12 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	t.b->inner_entry = offset_of(&t, t.e.at);
 	if (bt->counting)
 		emit_charge(&t);
-	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++)
+	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++) {
+		t.e.later = &decoded->insns[t.n + 1];
+		t.e.later_hosts = &hosts[t.n + 1];
+		t.e.later_count = decoded->count - t.n - 1;
 		translate_insn(&t, &decoded->insns[t.n], &hosts[t.n]);
+	}
 	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))
 		add_link(&t, -1, address_of(&t, t.b->rip + decoded->bytes));
 	t.n = decoded->count ? decoded->count - 1u : 0;
