@@ -57,8 +57,8 @@ static bool in_window(uint64_t at, uint64_t size, uint64_t base)
 }
 
 /*
- * The window that R11 leads to: false if no slot of the current table has this entry. Entries of several slots may be the same number,
- * by where their windows happen to lie: the one with the access is meant.
+ * The window that R11 or R10 leads to: false if no slot of the current table has this entry. Entries of several slots may be the same
+ * number, by where their windows happen to lie: the one with the access is meant.
  */
 static bool window_of_entry(uint64_t r11, uint64_t at, uint64_t *base)
 {
@@ -97,9 +97,24 @@ static bool may_use_state(uint64_t at, uint64_t size, bool write)
 			  within(at, size, (uint64_t)(uintptr_t)bt->nothing, sizeof(*bt->nothing)));
 }
 
+/* What an operand is relative to is a window, or a register of the guest's and its window. */
+static bool is_in_window_of(const greg_t *regs, greg_t sum, uint64_t at, uint64_t size)
+{
+	static const uint8_t guest[] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI,
+					 REG_RDI, REG_R8,  REG_R9,  REG_R12, REG_R13, REG_R14 };
+	uint64_t base;
+
+	if (window_of_entry((uint64_t)sum, at, &base) && in_window(at, size, base))
+		return true;
+	for (unsigned n = 0; n < ARRAY_SIZE(guest); n++)
+		if (window_of_entry((uint64_t)(sum - regs[guest[n]]), at, &base) && in_window(at, size, base))
+			return true;
+	return false;
+}
+
 /*
- * Guest memory is reached through R11, which leads to a window or is what a look-up in the TLB found; and in 32-bit code through GS base,
- * the window of slot 0.
+ * Guest memory is reached through R11 or R10, which lead to a window or are a register's value in it, or R11 is what a look-up in the TLB
+ * found; and in 32-bit code through GS base, the window of slot 0.
  */
 static bool access_allowed(const greg_t *regs, const ZydisDecodedOperand *o, uint64_t at, uint64_t size, bool write)
 {
@@ -117,10 +132,15 @@ static bool access_allowed(const greg_t *regs, const ZydisDecodedOperand *o, uin
 		return window_of_entry((uint64_t)regs[REG_R10], at, &base) && in_window(at, size, base);
 	if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && o->mem.base == ZYDIS_REGISTER_RDI)
 		return window_of_entry((uint64_t)regs[REG_R11], at, &base) && in_window(at, size, base);
+	if (o->mem.base == ZYDIS_REGISTER_R10 && is_in_window_of(regs, regs[REG_R10], at, size))
+		return true;
+	if (o->mem.index == ZYDIS_REGISTER_R10 && o->mem.base != ZYDIS_REGISTER_R11 &&
+	    is_in_window_of(regs, regs[REG_R10], at, size))
+		return true;
 	if (o->mem.base != ZYDIS_REGISTER_R11 && o->mem.index != ZYDIS_REGISTER_R11)
 		return may_use_state(at, size, write);
-	if (window_of_entry((uint64_t)regs[REG_R11], at, &base))
-		return in_window(at, size, base);
+	if (is_in_window_of(regs, regs[REG_R11], at, size))
+		return true;
 	return in_ram_page(at, size) || may_use_state(at, size, write);
 }
 
