@@ -30,7 +30,7 @@ static const char *check_link(const struct bt_cpu *bt, const struct bt_link *l)
 		return NULL;
 	if (!to || to->dead)
 		return "a direct exit leads neither to its stub nor to a living block";
-	return leads == to->code + to->inner_entry ? NULL : "a linked exit leads elsewhere";
+	return leads == bt_link_entry(from, to) ? NULL : "a linked exit leads elsewhere";
 }
 
 static const char *check_blocks(const struct bt_cpu *bt)

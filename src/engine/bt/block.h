@@ -105,6 +105,7 @@ struct bt_block {
 	uint16_t inner_entry : 5; /* for those who know that bt_frame.code_base is right: offset from its code */
 	uint16_t crosses : 1;
 	uint16_t dead : 1;	/* the guest's code changed; not in any table any more */
+	uint8_t loop_entry;	/* for its own link, offset from its code: behind what a loop keeps (emit_loop.c); 0: none */
 	struct bt_insn insns[]; /* `count`, and one for what follows */
 };
 
@@ -293,6 +294,11 @@ static inline uint64_t bt_global_space(const struct vcpu *v) { return v->global_
 uint64_t bt_fetched_space(const struct vcpu *);
 /* C has just fetched from this page: its links are from now on those of that address space. NULL: no room. */
 struct code_page *bt_enter_page(struct vcpu *, uint64_t gpa, uint64_t lin);
+/* Where links between the blocks lead: code offset. */
+static inline uint32_t bt_link_entry(const struct bt_block *from, const struct bt_block *to)
+{
+	return to->code + (from == to && to->loop_entry ? to->loop_entry : to->inner_entry);
+}
 /* Link to a block just found, if the link leads there and would hold. */
 void bt_link(struct vcpu *, struct bt_link *, struct bt_block *to);
 void bt_unlink(struct vcpu *, struct bt_link *);

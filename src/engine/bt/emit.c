@@ -90,11 +90,14 @@ void emit_moved(struct emitter *e, unsigned reg, unsigned from, uint64_t distanc
 	for (unsigned n = 0; n < EMIT_WINDOWS; n++) {
 		struct emit_window *w = &e->window[n];
 
+		uint32_t moved = (uint32_t)distance << (w->sum ? w->scale : 0);
+
 		if (!w->regs || !moves(w, reg, from, distance)) {
 			forget_in(w, reg);
 			continue;
 		}
-		w->drift += (uint32_t)distance << (w->sum ? w->scale : 0);
+		w->drift += moved;
+		w->near += moved;
 		if (!w->sum)
 			w->regs |= (uint16_t)(1u << reg);
 	}
@@ -111,6 +114,8 @@ static unsigned choose_window(const struct emitter *e, bool r10_free)
 {
 	if (!r10_free || !e->window[0].regs)
 		return 0;
+	if (e->loop[0].regs)
+		return 1;
 	return !e->window[1].regs || e->latest == 0;
 }
 
@@ -129,11 +134,56 @@ unsigned emit_window(struct emitter *e, unsigned base, bool r10_free)
 	return window_register[n];
 }
 
+/* No hint, and nothing that leaves out elements or may access beside its operand. */
+static bool always_accesses(const struct insn *i, const struct insn_host *h)
+{
+	return (i->op >= OP_ADD && i->op <= OP_MOVSXD) || ((i->flags & INSN_HOST) && h->mem_size && (h->vec_read | h->vec_written));
+}
+
+void emit_accessed(struct emitter *e, const struct insn *i, const struct insn_host *h,
+		   const struct host_memory_operand *m)
+{
+	for (unsigned n = 0; n < EMIT_WINDOWS; n++) {
+		struct emit_window *w = &e->window[n];
+
+		if (w->regs && m->base == window_register[n] && always_accesses(i, h))
+			w->near = (uint32_t)MIN(w->near, magnitude(m->disp) + 64 + w->drift);
+	}
+}
+
 /* ---- sums ---- */
 
 static bool is_sum(const struct emit_window *w, const struct host_memory_operand *m)
 {
 	return w->regs && w->sum && w->base == m->base && w->index == m->index && w->scale == m->scale;
+}
+
+static void make_sum(struct emitter *e, unsigned n, const struct host_memory_operand *m)
+{
+	unsigned reg = window_register[n];
+	const struct host_memory_operand sum = { .base = (uint8_t)reg, .index = m->base };
+
+	emit_op(e, true, 0x8d, reg, m);
+	emit_load_window(e, reg, reg);
+	emit_op(e, true, 0x8d, reg, &sum);
+	e->window[n] = (struct emit_window){ .regs = (uint16_t)(1u << m->base | 1u << m->index),
+					     .sum = true,
+					     .base = m->base,
+					     .index = m->index,
+					     .scale = m->scale };
+	e->latest = n;
+}
+
+void emit_keep(struct emitter *e, unsigned n, const struct host_memory_operand *m)
+{
+	if (m->index != HOST_NONE) {
+		make_sum(e, n, m);
+	} else {
+		emit_load_window(e, window_register[n], m->base);
+		set_window(e, n, m->base);
+	}
+	e->window[n].near = EMIT_LOOP_DRIFT;
+	e->loop[n] = e->window[n];
 }
 
 /* Of what follows: is it an access by this base, index and scale? */
@@ -164,6 +214,8 @@ static bool is_wanted_again(const struct emitter *e, const struct host_memory_op
 /* Will R11, as it is, be used again? */
 static bool is_window_wanted(const struct emitter *e)
 {
+	if (e->loop[0].regs)
+		return true;
 	for (unsigned n = 0; n < e->later_count && e->window[0].regs; n++) {
 		const struct insn *i = &e->later[n];
 
@@ -176,26 +228,17 @@ static bool is_window_wanted(const struct emitter *e)
 	return false;
 }
 
-bool emit_sum(struct emitter *e, const struct host_memory_operand *m)
+unsigned emit_sum(struct emitter *e, const struct host_memory_operand *m)
 {
-	const struct host_memory_operand sum = { .base = R10, .index = m->base };
-
-	if (is_sum(&e->window[1], m)) {
-		e->latest = 1;
-		return true;
-	}
+	for (unsigned n = 0; n < EMIT_WINDOWS; n++)
+		if (is_sum(&e->window[n], m)) {
+			e->latest = n;
+			return window_register[n];
+		}
 	if (!is_wanted_again(e, m) && !is_window_wanted(e))
-		return false;
-	e->latest = 1;
-	emit_op(e, true, 0x8d, R10, m);
-	emit_load_window(e, R10, R10);
-	emit_op(e, true, 0x8d, R10, &sum);
-	e->window[1] = (struct emit_window){ .regs = (uint16_t)(1u << m->base | 1u << m->index),
-					     .sum = true,
-					     .base = m->base,
-					     .index = m->index,
-					     .scale = m->scale };
-	return true;
+		return HOST_NONE;
+	make_sum(e, 1, m);
+	return R10;
 }
 
 /* ---- pieces ---- */

@@ -27,6 +27,7 @@ struct emit_window {
 	bool sum;
 	uint8_t base, index, scale;
 	uint32_t drift; /* the sum of all distances by which these registers (of a sum: its index, scaled) were moved since */
+	uint32_t near;	/* so far at most they, or the sum, are beside the slot */
 };
 #define EMIT_WINDOWS 2
 
@@ -36,6 +37,7 @@ struct emitter {
 	int64_t to_exec;   /* exec address = at + to_exec */
 	bool full;	   /* something did not fit: nothing more was written */
 	struct emit_window window[EMIT_WINDOWS];
+	struct emit_window loop[EMIT_WINDOWS]; /* what they are at the start of each round of a loop; see emit_loop.c */
 	unsigned latest;		/* of them, the one used last */
 	const struct insn *later;	/* what follows the instruction at hand in its block: looked at for what will be used again */
 	const struct insn_host *later_hosts;
@@ -75,6 +77,14 @@ struct emitter {
 /* With a 32-bit displacement and an operand still inside WINDOW_GUARD. */
 #define EMIT_MAX_DRIFT (1u << 30)
 #define EMIT_SLACK     64
+/* Of what a loop keeps, from its slot, at the start of a round. */
+#define EMIT_LOOP_DRIFT (1u << 29)
+/*
+ * Displacements below are the addresses of kernel tables, and the register is the index: they belong to another slot than the
+ * register's value, so they are added before the slot is looked up. Others seldom leave the slot; when they do, the access
+ * faults in the guard, and the interpreter does it.
+ */
+#define EMIT_FAR_DISPLACEMENT (-(1 << 20))
 
 /* How emit_insn() dealt with an instruction. */
 enum emit_result {
@@ -246,10 +256,21 @@ void emit_load_window(struct emitter *, unsigned to, unsigned base);
 /* The same, unless R11 or R10 is known to be that. Returns which; R11 unless R10 is free: not needed until the access is done. */
 unsigned emit_window(struct emitter *, unsigned base, bool r10_free);
 /*
- * R10 + index << scale = host address of the operand with this base, index and scale, without its displacement. False: nothing was
- * emitted, since that is not worth it.
+ * R10 or R11, plus index << scale, = host address of the operand with this base, index and scale, without its displacement. HOST_NONE:
+ * nothing was emitted, since that is not worth it.
  */
-bool emit_sum(struct emitter *, const struct host_memory_operand *);
+unsigned emit_sum(struct emitter *, const struct host_memory_operand *);
+/* The instruction at hand has accessed this operand, and went on: what its register leads to was in the window. */
+void emit_accessed(struct emitter *, const struct insn *, const struct insn_host *, const struct host_memory_operand *);
+/* Look this operand's window, or sum, up, in front of a loop that keeps it as window[n]. */
+void emit_keep(struct emitter *, unsigned n, const struct host_memory_operand *);
+
+/* ---- emit_loop.c ---- */
+
+/* What a block that leads to itself keeps from round to round. False: nothing. */
+bool emit_loop_begin(struct emitter *, const struct insn *, const struct insn_host *, unsigned count);
+/* At the end of a round: is all as it was at its beginning? */
+bool emit_loop_holds(const struct emitter *);
 
 /* NOT of 64 bits. */
 void emit_not(struct emitter *, unsigned reg);

@@ -15,13 +15,6 @@
  */
 #include "engine/bt/emit.h"
 
-/*
- * Displacements below are the addresses of kernel tables, and the register is the index: they belong to another slot than the
- * register's value, so they are added before the slot is looked up. Others seldom leave the slot; when they do, the access
- * faults in the guard, and the interpreter does it.
- */
-#define FAR_DISPLACEMENT (-(1 << 20))
-
 static bool is_spilled(unsigned reg) { return reg < HOST_NONE && bt_spilled(reg); }
 
 struct host_memory_operand guest_operand(const struct insn *i)
@@ -154,11 +147,13 @@ static void use_register(struct emitter *e, unsigned base, int32_t disp, struct 
 static bool use_sum(struct emitter *e, const struct insn *i, const struct host_memory_operand *m, int32_t disp,
 		    struct address *a)
 {
+	unsigned sum;
+
 	if (i->addrsize != 8 || i->seg >= FS || m->disp || m->base == HOST_NONE || bt_spilled(m->base) ||
-	    m->index == HOST_NONE || bt_spilled(m->index) || !emit_sum(e, m))
+	    m->index == HOST_NONE || bt_spilled(m->index) || (sum = emit_sum(e, m)) == HOST_NONE)
 		return false;
-	*a = (struct address){ .operand = { .base = R10, .index = m->index, .scale = m->scale, .disp = disp },
-			       .uses_r10 = true };
+	*a = (struct address){ .operand = { .base = (uint8_t)sum, .index = m->index, .scale = m->scale, .disp = disp },
+			       .uses_r10 = sum == R10 };
 	return true;
 }
 
@@ -186,7 +181,7 @@ static void use_segment_constant(struct emitter *e, uint32_t segment_base, uint6
 		emit_mov_imm(e, R11, offset);
 		emit_lea_operand(e, true, R10, &sum);
 		disp = 0;
-	} else if (disp < FAR_DISPLACEMENT) {
+	} else if (disp < EMIT_FAR_DISPLACEMENT) {
 		emit_lea(e, R10, R10, disp);
 		disp = 0;
 	}
@@ -221,7 +216,7 @@ bool emit_address(struct emitter *e, const struct insn *i, const struct insn_hos
 			add_segment(e, segment_base);
 		return use_tlb(e, h->mem_size, h->mem_written, a);
 	}
-	if (i->addrsize == 8 && m.disp >= FAR_DISPLACEMENT && m.base != HOST_NONE) {
+	if (i->addrsize == 8 && m.disp >= EMIT_FAR_DISPLACEMENT && m.base != HOST_NONE) {
 		disp = m.disp;
 		m.disp = 0;
 	}

@@ -348,6 +348,7 @@ static enum emit_result emit_memory(struct emitter *e, const struct insn *i, con
 		rename_fields(c, &list);
 	load_stand_ins(e, &list);
 	emit_encoding(e, c, &a.operand);
+	emit_accessed(e, i, h, &a.operand);
 	store_stand_ins(e, &list);
 	note_written(e, i, h);
 	return EMIT_DONE;

@@ -51,22 +51,20 @@ static void point(struct bt_cpu *bt, const struct bt_link *l, uint32_t code_offs
 		store_le16(at - 2, code_offset == next ? OPCODE_NOTHING : OPCODE_JUMP);
 }
 
-static uint32_t entry_of(const struct bt_block *to) { return to->code + to->inner_entry; }
-
 /* A conditional jump to what comes right behind the block: the other way becomes the one that jumps. */
 static void turn_round(struct bt_cpu *bt, const struct bt_block *from, struct bt_link *l, const struct bt_block *to)
 {
 	struct bt_link *other = &bt_links(from)[l == bt_links(from)];
 	uint32_t rel32 = l->rel32;
 
-	if (!l->conditional || !other->last || entry_of(to) != from->code + from->code_size)
+	if (!l->conditional || !other->last || bt_link_entry(from, to) != from->code + from->code_size)
 		return;
 	bt->cache.write[rel32 - 1] ^= 1;
 	l->rel32 = other->rel32;
 	other->rel32 = rel32 & BT_REL32_MAX;
 	l->conditional = other->last = false;
 	l->last = other->conditional = true;
-	point(bt, other, other->to ? entry_of(bt_record(bt, other->to)) : other->stub);
+	point(bt, other, other->to ? bt_link_entry(from, bt_record(bt, other->to)) : other->stub);
 }
 
 static struct bt_block *from_of(const struct bt_cpu *bt, const struct bt_link *l) { return bt_record(bt, l->from); }
@@ -108,7 +106,7 @@ void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
 	if ((next = bt_record(bt, l->next)))
 		next->previous = to->incoming;
 	turn_round(bt, from, l, to);
-	point(bt, l, entry_of(to));
+	point(bt, l, bt_link_entry(from, to));
 	bt->stats.links++;
 }
 

@@ -542,6 +542,15 @@ bool bt_is_fresh(const struct vcpu *v)
 	return true;
 }
 
+/* A branch at its end whose target is its start: 64-bit code, by windows. */
+static bool leads_to_itself(const struct translation *t, const struct block *decoded)
+{
+	const struct insn *last = decoded->count ? &decoded->insns[decoded->count - 1] : NULL;
+
+	return last && !t->e.code32 && !(t->b->key & BT_KEY_TLB) && last->form == FORM_I && last->op >= OP_JMP &&
+	       last->op <= OP_LOOPNE && last->offset + last->len + last->imm == 0;
+}
+
 struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 {
 	struct bt_cpu *bt = bt_of(v);
@@ -549,7 +558,8 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	const struct block *decoded = interp_decode(v, bt_linear(v, bt_address(v)), bt->options.block, &hosts);
 	struct translation t = { .v = v, .bt = bt, .home = home };
 	uint8_t *base = bt->cache.write;
-	bool entry_is_cold;
+	bool entry_is_cold, loops;
+	unsigned loop_entry = 0;
 
 	t.b = new_block(v, decoded, home);
 	if (!t.b)
@@ -577,6 +587,9 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	t.b->inner_entry = offset_of(&t, t.e.at);
 	if (bt->counting)
 		emit_charge(&t);
+	loops = leads_to_itself(&t, decoded) && emit_loop_begin(&t.e, decoded->insns, hosts, decoded->count);
+	if (loops && !bt->counting)
+		loop_entry = offset_of(&t, t.e.at);
 	for (t.n = 0; t.n < decoded->count && !t.e.full; t.n++) {
 		t.e.later = &decoded->insns[t.n + 1];
 		t.e.later_hosts = &hosts[t.n + 1];
@@ -585,6 +598,8 @@ struct bt_block *bt_translate(struct vcpu *v, struct code_page *home)
 	}
 	if (decoded->count && !(decoded->insns[decoded->count - 1].flags & INSN_ENDS))
 		add_link(&t, -1, address_of(&t, t.b->rip + decoded->bytes));
+	if (loops && emit_loop_holds(&t.e))
+		t.b->loop_entry = (uint8_t)loop_entry;
 	t.n = decoded->count ? decoded->count - 1u : 0;
 	emit_link_lookups(&t);
 	if (t.e.full)
