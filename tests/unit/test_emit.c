@@ -903,10 +903,7 @@ static void check_listing(const struct emitter *e, const char *host)
 	assert_string_equal(text, host);
 }
 
-static struct emitter empty(void)
-{
-	return (struct emitter){ .at = code, .end = code + sizeof(code) };
-}
+static struct emitter empty(void) { return (struct emitter){ .at = code, .end = code + sizeof(code) }; }
 
 static void test_ways_out(void **state)
 {

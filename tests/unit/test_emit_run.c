@@ -26,6 +26,7 @@
 #define DATA	  0x100000u /* physical: what all locations map */
 #define DATA_SIZE (4 * PAGE_SIZE)
 #define MAX_INSNS 6
+#define ROUNDS	  8
 #define RESERVED  (256ull << 20) /* around the slot table */
 #define GAP	  (64ull << 30)	 /* around each window and its guards: nothing may get there */
 
@@ -276,10 +277,11 @@ static int teardown(void **state)
 /* ---- a case: instructions and the state they start from ---- */
 
 struct test_case {
-	struct insn insns[MAX_INSNS];
-	struct insn_host hosts[MAX_INSNS];
-	uint16_t host_at[MAX_INSNS + 1]; /* where the code of each begins */
+	struct insn insns[MAX_INSNS * ROUNDS];
+	struct insn_host hosts[MAX_INSNS * ROUNDS];
+	uint16_t host_at[MAX_INSNS * ROUNDS + 1]; /* where the code of each begins */
 	unsigned count;
+	unsigned body; /* the instructions are rounds of a loop with so many; 0: of none */
 	uint64_t rip;
 	struct cpu_state s;
 	uint64_t flags;
@@ -508,13 +510,22 @@ static bool translate(struct world *w, struct test_case *c, struct counts *count
 				 .plain_segments = 63,
 				 .based_segments = based_segments(&c->s) };
 	c->mode = w->mode;
+	if (c->body && !emit_loop_begin(&c->e, c->insns, c->hosts, c->body))
+		return false;
 	for (unsigned n = 0; n < c->count; n++) {
 		uint8_t *before = c->e.at;
+		unsigned left = c->body ? c->body - n % c->body : c->count - n;
 
+		if (c->body && n && left == c->body && !emit_loop_holds(&c->e)) {
+			c->count = n;
+			break;
+		}
+		if (left == c->body)
+			memcpy(c->e.window, c->e.loop, sizeof(c->e.window));
 		c->host_at[n] = (uint16_t)(c->e.at - w->cache.write);
 		c->e.later = &c->insns[n + 1];
 		c->e.later_hosts = &c->hosts[n + 1];
-		c->e.later_count = c->count - n - 1;
+		c->e.later_count = left - 1;
 		if (emit_insn(&c->e, &c->insns[n], &c->hosts[n], rip) != EMIT_DONE) {
 			assert_ptr_equal(before, c->e.at);
 			counts->callouts++;
@@ -555,10 +566,11 @@ static void check_fault_address(struct world *w, const struct test_case *c)
 static void check(struct world *w, struct test_case *c, struct counts *counts)
 {
 	static struct result emitted, interpreted;
-	unsigned completed = c->count, n;
+	unsigned completed, n;
 
 	if (!translate(w, c, counts))
 		return;
+	completed = c->count;
 	run_emitted(w, c, &emitted);
 	if (fault.faulted) {
 		check_fault_address(w, c);
@@ -885,7 +897,7 @@ static void test_sequences(void **state)
 {
 	static struct counts counts;
 	struct world *w = *state;
-	struct test_case c;
+	struct test_case c = { .body = 0 };
 
 	catch_signals();
 	seed_random(2);
@@ -909,12 +921,22 @@ static void test_sequences(void **state)
 	assert_true(counts.done > counts.faulted);
 }
 
+static void hostile_registers(struct test_case *c)
+{
+	for (unsigned reg = 0; reg < 16; reg++) {
+		uint64_t slot_edge = (rng() % 520 - 260) << SLOT_SHIFT;
+
+		c->s.gpr[reg] = chance(40) ? slot_edge + (uint64_t)((int64_t)rng() >> (32 + below(31))) : edge_value();
+	}
+	c->s.seg_base[FS] = edge_value();
+}
+
 /* Registers as a hostile guest would have them: no access leaves what is reserved. */
 static void test_hostile(void **state)
 {
 	static struct counts counts;
 	struct world *w = *state;
-	struct test_case c;
+	struct test_case c = { .body = 0 };
 
 	catch_signals();
 	seed_random(3);
@@ -929,13 +951,7 @@ static void test_hostile(void **state)
 			make_sequence(w, &c);
 		}
 		random_state(w, &c, l);
-		for (unsigned reg = 0; reg < 16; reg++) {
-			uint64_t slot_edge = (rng() % 520 - 260) << SLOT_SHIFT;
-
-			c.s.gpr[reg] =
-				chance(40) ? slot_edge + (uint64_t)((int64_t)rng() >> (32 + below(31))) : edge_value();
-		}
-		c.s.seg_base[FS] = edge_value();
+		hostile_registers(&c);
 		if (n % 256 == 0)
 			fill_memory(w);
 		check(w, &c, &counts);
@@ -1039,11 +1055,97 @@ static void test_written(void **state)
 	print_counts("sequences written down", &counts);
 }
 
+/* Rounds of loops. Where they keep what is looked up, a round may move by 512 MiB less what an access reaches. */
+/* clang-format off */
+#define LOOPS(_)												\
+	_("mov (%rbx), %eax; add $8, %rbx")									\
+	_("mov (%rbx), %eax; mov %eax, (%rdi); add $4, %rbx; add $4, %rdi")					\
+	_("mov (%rbx), %eax; add $0x1fffffbf, %rbx")								\
+	_("mov (%rbx), %eax; add $0x1fffffc1, %rbx")								\
+	_("add $0x1fffffbf, %rbx; mov 0x7ffffff0(%rbx), %eax; mov -0x10(%rbx), %eax")				\
+	_("mov (%rbx), %eax; sub $-0x80, %rbx; sub $0x10000000, %rdi; mov (%rdi), %eax")			\
+	_("movups (%rbx,%rsi,8), %xmm0; addps (%rdi,%rsi,8), %xmm1; movups %xmm0, (%rbx,%rsi,8); add $2, %rsi")	\
+	_("mov (%rbx,%rsi,8), %eax; add $0x3fffff0, %rsi")							\
+	_("mov (%rbx,%rsi,8), %eax; add $0x4000000, %rsi")							\
+	_("mov (%rbx,%rsi,8), %eax; add $0x3fffff0, %rsi; add $8, %rbx")					\
+	_("mov (%rbx,%rbx), %eax; inc %rbx")									\
+	_("mov (%rbx), %rbx; mov 8(%rdi), %eax")								\
+	_("mov (%rbx,%rsi), %al; mov (%rdi,%rsi), %cl; mov %al, (%rbp,%rsi); inc %rsi")				\
+	_("mov (%rbx), %r10; add %r10, (%rdi); add $8, %rbx; add $8, %rdi")					\
+	_("andn %r10, %r11, %r15; mov (%rbx), %eax; add $8, %rbx")						\
+	_("mov (%rbx), %eax; andn %r10, %r11, %r15; add $8, %rbx")						\
+	_("mov (%rbx), %eax; mov (%rdi), %ecx; mov %rsi, %rbx")							\
+	_("mov (%rbx), %eax; mov (%rdi), %edi")									\
+	_("mov (%rbx,%rsi,8), %eax; mov (%rdi), %esi")								\
+	_("mov (%rbx), %eax; lea 8(%rbx), %rbx; mov (%rdi), %ecx")						\
+	_("mov (%rbx), %eax; mov %rbx, %rdx; mov (%rdx), %ecx; add $16, %rbx")					\
+	_("bt %rcx, (%rbx); add $0x10000000, %rbx")								\
+	_("cmovz (%rbx), %eax; add $0x10000000, %rbx")
+
+extern const uint8_t loop_bytes[];
+__asm__(".pushsection .rodata\n.globl loop_bytes\nloop_bytes:\n"
+#define _(text) ".byte 2f-1f\n1: " text "\n2:\n"
+	LOOPS(_)
+#undef _
+	".byte 0\n.popsection");
+/* clang-format on */
+
+static void repeat_body(struct test_case *c)
+{
+	c->body = c->count;
+	for (c->count = c->body * ROUNDS; c->count > MAX_INSNS * ROUNDS;)
+		c->count -= c->body;
+	for (unsigned n = c->body; n < c->count; n++) {
+		c->insns[n] = c->insns[n - c->body];
+		c->hosts[n] = c->hosts[n - c->body];
+	}
+}
+
+static void test_loops(void **state)
+{
+	static struct counts counts;
+	static struct test_case c;
+	struct world *w = *state;
+
+	catch_signals();
+	seed_random(7);
+	set_mode(w, MODE_64);
+	fill_memory(w);
+	for (const uint8_t *p = loop_bytes; *p; p += 1 + *p)
+		for (unsigned n = 0; n < 40; n++) {
+			c.count = 0;
+			for (unsigned at = 0; at < *p; at += c.insns[c.count++].len)
+				decode(w, &c, c.count, p + 1 + at);
+			repeat_body(&c);
+			random_state(w, &c, &locations[LAST_LOCATION]);
+			c.s.gpr[RBX] = c.s.gpr[RDI] = c.s.gpr[RBP] =
+				locations[LAST_LOCATION].data + below(DATA_SIZE - 128);
+			c.s.gpr[RSI] = below(8);
+			if (chance(30))
+				hostile_registers(&c);
+			check(w, &c, &counts);
+		}
+	for (unsigned n = 0; n < scale(6000); n++) {
+		const struct location *l = &locations[below(LOCATIONS)];
+
+		c.body = 0;
+		make_sequence(w, &c);
+		repeat_body(&c);
+		random_state(w, &c, l);
+		if (chance(30))
+			hostile_registers(&c);
+		check(w, &c, &counts);
+	}
+	print_counts("loops", &counts);
+	assert_true(counts.done > 300 && counts.faulted > 300);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_single),	cmocka_unit_test(test_sequences), cmocka_unit_test(test_written),
 		cmocka_unit_test(test_hostile), cmocka_unit_test(test_single32),  cmocka_unit_test(test_hostile32),
+		cmocka_unit_test(test_loops),
 	};
 
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx")) {

@@ -71,10 +71,12 @@ struct bt_insn {
 	uint64_t host : 16;  /* offset of its host code from the block's */
 	uint64_t guest : 10; /* offset of its bytes */
 	uint64_t len : 4;
-	uint64_t r11 : 5, r10 : 5;    /* what these lead to there: 1 + register whose window that is, 0: nothing, BT_WINDOW_SUM */
-	uint64_t align_shift : 3;     /* alignment that its memory operand must have */
-	uint64_t faults : 4;	      /* times it went to C by a fault, BT_FAULTS_FORCED at most */
-	uint64_t is_string : 1;	      /* `more` is BT_STRING_* and, above, how far behind its host code's start is itself; else FOP (x87) */
+	uint64_t r11 : 5,
+		r10 : 5; /* what these lead to there: 1 + register whose window that is, 0: nothing, BT_WINDOW_SUM */
+	uint64_t align_shift : 3; /* alignment that its memory operand must have */
+	uint64_t faults : 4;	  /* times it went to C by a fault, BT_FAULTS_FORCED at most */
+	uint64_t
+		is_string : 1; /* `more` is BT_STRING_* and, above, how far behind its host code's start is itself; else FOP (x87) */
 	uint64_t more : 11;
 };
 #define BT_FAULTS_FORCED 8
@@ -104,8 +106,8 @@ struct bt_block {
 	uint16_t count : 7, link_count : 2;
 	uint16_t inner_entry : 5; /* for those who know that bt_frame.code_base is right: offset from its code */
 	uint16_t crosses : 1;
-	uint16_t dead : 1;	/* the guest's code changed; not in any table any more */
-	uint8_t loop_entry;	/* for its own link, offset from its code: behind what a loop keeps (emit_loop.c); 0: none */
+	uint16_t dead : 1;  /* the guest's code changed; not in any table any more */
+	uint8_t loop_entry; /* for its own link, offset from its code: behind what a loop keeps (emit_loop.c); 0: none */
 	struct bt_insn insns[]; /* `count`, and one for what follows */
 };
 

@@ -5,7 +5,7 @@
  * Registers while translated code runs:
  *   - all general registers but R10, R11, R15 hold the guest's (RSP too: nothing of the host's may be pushed);
  *   - the guest's R10, R11, R15 are in vcpu.s.gpr[];
- *   - R15 = slot table + 39 (struct slot_table), R10 and R11 are scratch;
+ *   - R15 = slot table + 39 (struct slot_table), R10 and R11 are scratch, and keep windows meanwhile (struct emit_window);
  *   - GS base = the vCPU: state is addressed as %gs:offset (struct bt_vcpu);
  *   - status flags are the host's; DF is 0, TF is 0, AC is 0; the guest's other flags are in vcpu.s.rflags;
  *   - x87, MMX, YMM and MXCSR are the guest's.

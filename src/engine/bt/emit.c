@@ -105,7 +105,8 @@ void emit_moved(struct emitter *e, unsigned reg, unsigned from, uint64_t distanc
 
 static void set_window(struct emitter *e, unsigned n, unsigned base)
 {
-	e->window[n] = (struct emit_window){ .regs = bt_spilled(base) ? 0 : (uint16_t)(1u << base), .base = (uint8_t)base };
+	e->window[n] =
+		(struct emit_window){ .regs = bt_spilled(base) ? 0 : (uint16_t)(1u << base), .base = (uint8_t)base };
 	e->latest = n;
 }
 
@@ -137,7 +138,8 @@ unsigned emit_window(struct emitter *e, unsigned base, bool r10_free)
 /* No hint, and nothing that leaves out elements or may access beside its operand. */
 static bool always_accesses(const struct insn *i, const struct insn_host *h)
 {
-	return (i->op >= OP_ADD && i->op <= OP_MOVSXD) || ((i->flags & INSN_HOST) && h->mem_size && (h->vec_read | h->vec_written));
+	return (i->op >= OP_ADD && i->op <= OP_MOVSXD) ||
+	       ((i->flags & INSN_HOST) && h->mem_size && (h->vec_read | h->vec_written));
 }
 
 void emit_accessed(struct emitter *e, const struct insn *i, const struct insn_host *h,
@@ -361,9 +363,7 @@ void emit_load_window(struct emitter *e, unsigned to, unsigned base)
 				       .reg = (uint8_t)to,
 				       .rm = (uint8_t)base,
 				       .vvvv = R15 };
-	const struct host_memory_operand entry = {
-		.base = R15, .index = (uint8_t)to, .scale = 3, .disp = -SLOT_SHIFT
-	};
+	const struct host_memory_operand entry = { .base = R15, .index = (uint8_t)to, .scale = 3, .disp = -SLOT_SHIFT };
 
 	emit_encoding(e, &sarx, NULL);
 	emit_op(e, true, 0x8b, to, &entry);

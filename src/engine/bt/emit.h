@@ -26,8 +26,9 @@ struct emit_window {
 	uint16_t regs; /* bit n: register n; 0: nothing is known */
 	bool sum;
 	uint8_t base, index, scale;
-	uint32_t drift; /* the sum of all distances by which these registers (of a sum: its index, scaled) were moved since */
-	uint32_t near;	/* so far at most they, or the sum, are beside the slot */
+	uint32_t
+		drift; /* the sum of all distances by which these registers (of a sum: its index, scaled) were moved since */
+	uint32_t near; /* so far at most they, or the sum, are beside the slot */
 };
 #define EMIT_WINDOWS 2
 
@@ -38,8 +39,9 @@ struct emitter {
 	bool full;	   /* something did not fit: nothing more was written */
 	struct emit_window window[EMIT_WINDOWS];
 	struct emit_window loop[EMIT_WINDOWS]; /* what they are at the start of each round of a loop; see emit_loop.c */
-	unsigned latest;		/* of them, the one used last */
-	const struct insn *later;	/* what follows the instruction at hand in its block: looked at for what will be used again */
+	unsigned latest;		       /* of them, the one used last */
+	const struct insn
+		*later; /* what follows the instruction at hand in its block: looked at for what will be used again */
 	const struct insn_host *later_hosts;
 	unsigned later_count;
 	enum memory_way way;

@@ -5,12 +5,15 @@
  * the window is that of the slot of
  *   - a register B, read from the slot table by B's own bits 63..39 (emit_window): B + window is inside the window, the access
  *     is at most 2^31 beyond by its displacement, and its operand at most 64 bytes long;
- *   - a register that was B, or a copy of B, when R11 was computed, and was moved since by constants of EMIT_MAX_DRIFT = 2^30 at
+ *   - a register that was B, or a copy of B, when R11 or R10 was computed, and was moved since by constants of EMIT_MAX_DRIFT = 2^30 at
  *     most together (emit_moved): 2^31 + 2^30 + 64 < WINDOW_GUARD;
  *   - a constant, whose slot's entry is read: address and window belong together exactly;
+ *   - a register B with an index, of which the same is true: their sum's slot was looked up, B plus that window kept (emit_sum), and the
+ *     index moved, scaled, by EMIT_MAX_DRIFT at most since, B not at all;
+ *   - B, or such a sum, from round to round of a loop: emit_loop.c;
  *   - a 32-bit address in R10, zero-extended, and slot 0.
  * Index registers and segment bases never reach the access itself: LEA adds them to R10 first, and R10's slot is looked up.
- * Whatever R11 was is not trusted once its base register was written by anything else (emit_forget).
+ * Whatever R11 or R10 was is not trusted once its base register was written by anything else (emit_forget).
  * An address that is not canonical has a slot number beyond the table's 512 entries: reading it faults.
  */
 #include "engine/bt/emit.h"

@@ -21,8 +21,8 @@ struct key {
 static bool get_key(const struct insn *i, struct host_memory_operand *m)
 {
 	*m = guest_operand(i);
-	if (i->addrsize != 8 || i->seg >= FS || (i->flags & INSN_RIPREL) || m->base == HOST_NONE || bt_spilled(m->base) ||
-	    m->disp < EMIT_FAR_DISPLACEMENT || (m->index != HOST_NONE && bt_spilled(m->index)))
+	if (i->addrsize != 8 || i->seg >= FS || (i->flags & INSN_RIPREL) || m->base == HOST_NONE ||
+	    bt_spilled(m->base) || m->disp < EMIT_FAR_DISPLACEMENT || (m->index != HOST_NONE && bt_spilled(m->index)))
 		return false;
 	m->disp = 0;
 	return true;
@@ -72,7 +72,8 @@ static unsigned collect(struct key keys[MAX_KEYS], const struct insn *insns, con
 			continue;
 		if (!get_key(&insns[n], &m))
 			return 0;
-		while (k < used && (keys[k].m.base != m.base || keys[k].m.index != m.index || keys[k].m.scale != m.scale))
+		while (k < used &&
+		       (keys[k].m.base != m.base || keys[k].m.index != m.index || keys[k].m.scale != m.scale))
 			k++;
 		if (k == MAX_KEYS)
 			continue;
@@ -116,9 +117,10 @@ bool emit_loop_holds(const struct emitter *e)
 	for (unsigned n = 0; n < EMIT_WINDOWS; n++) {
 		const struct emit_window *w = &e->window[n], *first = &e->loop[n];
 
-		if (first->regs && (!w->regs || w->sum != first->sum || w->near > EMIT_LOOP_DRIFT ||
-				    (w->regs & first->regs) != first->regs ||
-				    (w->sum && (w->base != first->base || w->index != first->index || w->scale != first->scale))))
+		if (first->regs &&
+		    (!w->regs || w->sum != first->sum || w->near > EMIT_LOOP_DRIFT ||
+		     (w->regs & first->regs) != first->regs ||
+		     (w->sum && (w->base != first->base || w->index != first->index || w->scale != first->scale))))
 			return false;
 	}
 	return true;

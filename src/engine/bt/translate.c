@@ -441,7 +441,9 @@ static void translate_insn(struct translation *t, const struct insn *i, const st
 		.r10 = window_record(&t->e.window[1]),
 		.len = i->len,
 		.align_shift = h->mem_align ? (unsigned)__builtin_ctz(h->mem_align) : 0,
-		.more = h->x87 && h->modrm_offset ? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset] : 0,
+		.more = h->x87 && h->modrm_offset
+				? (i->bytes[h->modrm_offset - 1] & 7u) << 8 | i->bytes[h->modrm_offset]
+				: 0,
 	};
 	t->rip = t->b->rip + i->offset;
 	t->next = address_of(t, t->rip + i->len);
