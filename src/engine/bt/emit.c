@@ -89,7 +89,6 @@ void emit_moved(struct emitter *e, unsigned reg, unsigned from, uint64_t distanc
 	}
 	for (unsigned n = 0; n < EMIT_WINDOWS; n++) {
 		struct emit_window *w = &e->window[n];
-
 		uint32_t moved = (uint32_t)distance << (w->sum ? w->scale : 0);
 
 		if (!w->regs || !moves(w, reg, from, distance)) {

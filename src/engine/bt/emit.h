@@ -20,7 +20,7 @@ struct tlb_lookup; /* emit_tlb.c */
  * What a scratch register is known to lead to, R11 by number 0, R10 by number 1.
  * A window: regs are the guest's registers that point into its slot, or less than EMIT_MAX_DRIFT beside it. `base` is one of them: the
  * window can be had from its value again.
- * A sum (R10 alone): base plus its window, for operands base + index << scale.
+ * A sum: base plus its window, for operands base + index << scale.
  */
 struct emit_window {
 	uint16_t regs; /* bit n: register n; 0: nothing is known */
