@@ -36,7 +36,7 @@ struct exit {
 	_(bt, tlb, "0 to 2", 0, 2, 1, "memory by the software TLB: 0 as little as possible, 1 for young address spaces, 2 all") \
 	_(bt, cache, "1 to 512", 1, 512, 104, "MiB of translated code, and of what is known about it, that a CPU keeps") \
 	_(bt, blocks, "8 to 2097152", 8, 2097152, 2097152, "translated blocks that a CPU keeps at most")               \
-	_(bt, tables, "1 to 24", 1, 24, 24, "jump tables, each of a mode and address space, that a CPU keeps")         \
+	_(bt, tables, "1 to 16", 1, 16, 16, "jump tables, each of a mode and address space, that a CPU keeps")         \
 	_(bt, windows, "8 to 128", 8, 128, 128, "512 GiB windows onto guest memory at most")                           \
 	_(bt, mappings, "1024 to 1000000", 1024, 1000000, 1000000, "host mappings in them at most, where the host allows so many")
 /* clang-format on */

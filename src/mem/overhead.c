@@ -8,15 +8,15 @@
 #include <inttypes.h>
 
 /*
- * Besides its code, for each processor: what vcpu_create() and the engine allocate at once (TLBs, jump tables, hashes, stubs for host
+ * Besides its code, for each processor: what vcpu_create() and the engine allocate at once (TLBs, hashes, stubs for host
  * instructions), and its thread's stacks.
  */
-#define EACH_CPU (10 * MIB)
-/* What code gets by default: enough for large programs on the first processors, less on each of many. */
-#define CODE_EACH     (140 * MIB)
+#define EACH_CPU (6 * MIB)
+/* What code, and jump tables to it, get by default: enough for large programs on the first processors, less on each of many. */
+#define CODE_EACH     (152 * MIB)
 #define CODE_MANY     4u
-#define CODE_EACH_TOO (16 * MIB)
-#define CODE_FEWEST   (4 * MIB)
+#define CODE_EACH_TOO (20 * MIB)
+#define CODE_FEWEST   (8 * MIB)
 /* And windows: the host's page tables of guest RAM are 1/512 of it, once. */
 #define WINDOWS_BASE   (96 * MIB)
 #define WINDOWS_RAM    64u

@@ -73,7 +73,7 @@ static const char *check_jump_tables(struct bt_cpu *bt)
 {
 	const char *wrong = check_jump_table(bt, bt->nothing, 0);
 
-	for (unsigned n = 0; n < BT_JUMP_TABLES && !wrong; n++)
+	for (unsigned n = 0; n < bt->tables_used && !wrong; n++)
 		wrong = check_jump_table(bt, &bt->tables[n], bt->uses[n].key);
 	for (unsigned n = 0; n < 1u << BT_JUMP_BITS && !wrong; n++)
 		if (bt_jump_index(-bt->nothing->to[n].nkey) == n)

@@ -93,7 +93,7 @@ static bool may_use_state(uint64_t at, uint64_t size, bool write)
 		return true;
 	return !write && (within(at, size, watch.windows->limits - BT_LIMITS_REACH, BT_LIMITS_SIZE) ||
 			  within(at, size, watch.windows->tables, watch.windows->tables_size) ||
-			  within(at, size, (uint64_t)(uintptr_t)bt->tables, BT_JUMP_TABLES * sizeof(*bt->tables)) ||
+			  within(at, size, (uint64_t)(uintptr_t)bt->tables, bt->table_count * sizeof(*bt->tables)) ||
 			  within(at, size, (uint64_t)(uintptr_t)bt->nothing, sizeof(*bt->nothing)));
 }
 

@@ -668,7 +668,7 @@ static void overhead_is_kept(void **state)
 				overhead_init(&o, limits[n], rams[r], cpus[c]);
 				for (unsigned cpu = 0; cpu < cpus[c]; cpu++)
 					assert_true(overhead_take(&o, OVERHEAD_CODE, o.code_share));
-				assert_true(o.code_share >= 4 * MIB);
+				assert_true(o.code_share >= 8 * MIB);
 				assert_true(overhead_left(&o) >= 16 * MIB); /* for windows */
 			}
 		}

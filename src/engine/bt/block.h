@@ -13,11 +13,12 @@
 #define BT_CACHE_PART_OF 4
 #define BT_HASH_BITS	 16 /* of the smallest table of blocks */
 #define BT_PAGE_BITS	 12
-#define BT_JUMP_BITS	 13
-#define BT_JUMP_TABLES	 24
+#define BT_JUMP_BITS	 15
+#define BT_JUMP_TABLES	 16
+#define BT_TABLES_PART	 4 /* the tables take at most one part in so many of what the cache may take */
 #define BT_JUMP_GUESSES	 64
-#define BT_JUMP_NOTED	 256u
-#define BT_CODE_PAGES	 4096	    /* slots of a hash table */
+#define BT_JUMP_NOTED	 2048u
+#define BT_CODE_PAGES	 32768	    /* slots of a hash table */
 #define BT_MAX_BLOCKS	 (1u << 21) /* what an exit argument can name: option `blocks` has at most that */
 #define BT_FORCED	 4096	    /* instructions that are better done in C: slots of a hash table */
 
@@ -127,10 +128,10 @@ struct bt_single {
 
 /* The blocks that begin in one page of linear addresses in one physical page, in user mode or not: see link.c. */
 struct code_page {
-	struct code_page *hash_next;
+	bt_ref hash_next;
+	bt_ref blocks; /* some may be dead */
 	uint64_t gpa, lin; /* BT_ANYWHERE: may be at any linear address */
 	uint64_t space;	   /* for which its links to other pages are; see bt_fetched_space() */
-	bt_ref blocks;	   /* some may be dead */
 	bool user;
 	bool shared; /* by address spaces: it has no such links */
 };

@@ -61,18 +61,21 @@ static bool is_for(const struct jump_use *use, const struct jump_use *wanted)
 	return use->space == wanted->space && use->key == wanted->key && use->code_limit == wanted->code_limit;
 }
 
-/* The table for this use, or else the one that was not used for longest, emptied. */
+/* The table for this use, or else one never used so far, or the one that was not used for longest, emptied. */
 static unsigned search_tables(struct bt_cpu *bt, const struct jump_use *wanted)
 {
 	unsigned oldest = 0;
 
-	for (unsigned n = 0; n < bt->options.tables; n++) {
+	for (unsigned n = 0; n < bt->tables_used; n++) {
 		if (is_for(&bt->uses[n], wanted))
 			return n;
 		if (bt->uses[n].used < bt->uses[oldest].used)
 			oldest = n;
 	}
-	clear_table(&bt->tables[oldest]);
+	if (bt->tables_used < bt->table_count)
+		make_empty(&bt->tables[oldest = bt->tables_used++]);
+	else
+		clear_table(&bt->tables[oldest]);
 	bt->uses[oldest] = *wanted;
 	return oldest;
 }
@@ -118,7 +121,7 @@ void bt_jump_forget_user(struct vcpu *v)
 {
 	struct bt_cpu *bt = bt_of(v);
 
-	for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
+	for (unsigned n = 0; n < bt->tables_used; n++)
 		if (bt->uses[n].space == v->address_space && (bt->uses[n].key & BT_KEY_USER))
 			clear_table(&bt->tables[n]);
 }
@@ -145,7 +148,7 @@ static void jump_remove(struct bt_cpu *bt, const struct bt_block *b)
 		store_le32(code + 1, (uint32_t)(bt->cache.write - (code + 5)));
 		return;
 	}
-	for (unsigned k = 0; k < BT_JUMP_TABLES; k++)
+	for (unsigned k = 0; k < bt->tables_used; k++)
 		if (bt->tables[k].to[n].code == bt_exec(bt, b))
 			bt->tables[k].to[n].nkey = bt_jump_empty(n);
 }
@@ -435,7 +438,7 @@ void bt_code_flush(struct vcpu *v)
 	bt->hash_used = 0;
 	memset(bt->pages, 0, sizeof(bt->pages));
 	memset(bt->homes, 0, sizeof(bt->homes));
-	for (unsigned n = 0; n < BT_JUMP_TABLES; n++) {
+	for (unsigned n = 0; n < bt->tables_used; n++) {
 		clear_table(&bt->tables[n]);
 		bt->uses[n].space = 0;
 	}
@@ -461,7 +464,8 @@ void bt_code_destroy(struct vcpu *v)
 	struct bt_cpu *bt = bt_of(v);
 
 	if (bt->code_size)
-		overhead_give(&v->mem->overhead, OVERHEAD_CODE, bt->code_size + bt->meta_size);
+		overhead_give(&v->mem->overhead, OVERHEAD_CODE,
+			      bt->code_size + bt->meta_size + bt->table_count * sizeof(struct jump_table));
 	host_code_destroy(&bt->cache);
 	free(bt->meta);
 	free(bt->hash);
@@ -475,11 +479,15 @@ void bt_code_destroy(struct vcpu *v)
 int bt_code_create(struct vcpu *v, struct error *err)
 {
 	struct bt_cpu *bt = bt_of(v);
-	uint64_t share = v->mem->overhead.code_share / BT_CACHE_PART_OF * BT_CACHE_PART;
-	size_t size = MIN((size_t)bt->options.cache << 20, align_up(share, PAGE_SIZE));
+	uint64_t share = align_up(v->mem->overhead.code_share / BT_CACHE_PART_OF * BT_CACHE_PART, PAGE_SIZE);
+	uint64_t most = MAX(share / BT_TABLES_PART / sizeof(struct jump_table), 1u);
+	size_t size, tables;
 	int ret;
 
-	if (!overhead_take(&v->mem->overhead, OVERHEAD_CODE, size))
+	bt->table_count = (unsigned)MIN(bt->options.tables, most);
+	tables = bt->table_count * sizeof(struct jump_table);
+	size = MIN((size_t)bt->options.cache << 20, align_up(share - tables, PAGE_SIZE));
+	if (!overhead_take(&v->mem->overhead, OVERHEAD_CODE, size + tables))
 		return error_set(err, ENOMEM, "no room for a code cache in memory beyond the guest's");
 	bt->code_size = align_up(size / 13 * BT_CODE_PART, PAGE_SIZE);
 	bt->meta_size = size - bt->code_size;
@@ -490,7 +498,7 @@ int bt_code_create(struct vcpu *v, struct error *err)
 	bt->hash_bits = BT_HASH_BITS;
 	bt->hash = calloc((size_t)1 << BT_HASH_BITS, sizeof(*bt->hash));
 	bt->blocks = calloc(bt->options.blocks, sizeof(*bt->blocks));
-	bt->tables = alloc_huge(BT_JUMP_TABLES * sizeof(struct jump_table), false);
+	bt->tables = alloc_huge(tables, false);
 	bt->nothing = aligned_alloc(_Alignof(struct jump_table), sizeof(struct jump_table));
 	bt->tlb_lookups[0] = bt_tlb_lookup_create(false);
 	bt->tlb_lookups[1] = bt_tlb_lookup_create(true);
@@ -499,8 +507,7 @@ int bt_code_create(struct vcpu *v, struct error *err)
 		return error_set(err, ENOMEM, "no memory for the translator");
 	BUG_ON(bt_jump_index(0) || !bt_jump_index(1)); /* bt_jump_empty() */
 	make_empty(bt->nothing);
-	for (unsigned n = 0; n < BT_JUMP_TABLES; n++)
-		make_empty(&bt->tables[n]);
+	make_empty(&bt->tables[bt->tables_used++]);
 	bt->space = &bt->spaces[0];
 	bt_code_flush(v);
 	return 0;

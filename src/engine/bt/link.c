@@ -139,22 +139,25 @@ void bt_unlink_exits(struct vcpu *v, struct bt_block *b)
 
 /* ---- pages ---- */
 
-static struct code_page **page_slot(struct bt_cpu *bt, uint64_t gpa, uint64_t lin)
+static bt_ref *page_slot(struct bt_cpu *bt, uint64_t gpa, uint64_t lin)
 {
 	return &bt->homes[((gpa ^ lin * 0x9e3779b97f4a7c15ull) >> PAGE_SHIFT) % BT_CODE_PAGES];
 }
 
 static struct code_page *find_page(struct vcpu *v, uint64_t gpa, uint64_t lin)
 {
-	struct code_page **slot = page_slot(bt_of(v), gpa, lin), *p = *slot;
+	struct bt_cpu *bt = bt_of(v);
+	bt_ref *slot = page_slot(bt, gpa, lin);
+	struct code_page *p = bt_record(bt, *slot);
 	bool user = v->cpl == 3, anywhere = lin == BT_ANYWHERE;
 
 	while (p && (p->gpa != gpa || p->lin != lin || p->user != user))
-		p = p->hash_next;
-	if (p || !(p = bt_meta_alloc(bt_of(v), sizeof(*p))))
+		p = bt_record(bt, p->hash_next);
+	if (p || !(p = bt_meta_alloc(bt, sizeof(*p))))
 		return p;
 	*p = (struct code_page){ .hash_next = *slot, .gpa = gpa, .lin = lin, .user = user, .shared = anywhere };
-	return *slot = p;
+	*slot = bt_ref_of(bt, p);
+	return p;
 }
 
 /* The living block at *slot of a page's list, or behind it: dead ones are taken out. */

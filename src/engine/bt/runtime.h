@@ -81,14 +81,15 @@ struct bt_cpu {
 	unsigned hash_bits;
 	uint32_t hash_used;
 	bt_ref pages[1u << BT_PAGE_BITS]; /* blocks by physical page */
-	struct code_page *homes[BT_CODE_PAGES];
+	bt_ref homes[BT_CODE_PAGES]; /* pages of code */
 	bt_ref *blocks; /* by index, which is also the order of code */
 	struct {
 		const struct mem_page *page[2]; /* NULL: none */
 		uint32_t gen[2];
 	} decoded; /* what the block translated last was decoded from: bt_is_fresh() */
 	uint32_t block_count;
-	struct jump_table *tables, *nothing; /* BT_JUMP_TABLES of them; one in which nothing is found */
+	struct jump_table *tables, *nothing; /* table_count of them; one in which nothing is found */
+	unsigned table_count, tables_used;   /* what is behind those used so far was never written */
 	struct jump_use uses[BT_JUMP_TABLES];
 	unsigned jump;			  /* the current table's number */
 	uint8_t guesses[BT_JUMP_GUESSES]; /* where each use's table probably is, by a hash */
