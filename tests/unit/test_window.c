@@ -431,6 +431,56 @@ static void test_graduate_without_end(struct bench *b)
 	bt_windows_graduate(b->w, b->v);
 }
 
+/* What flushes cost is counted when something had to be unmapped, but takes no virtual time; user windows go, a kernel's stay, and all may come back. */
+static void test_shed(struct bench *b)
+{
+	struct bt_window_stats before, after;
+	struct clock *virtual = b->v->clock, *real;
+	uint64_t churn, value;
+	struct error err;
+
+	real = clock_create(CLOCK_HOST, 0, &err);
+	assert_non_null(real);
+	clock_start(real);
+	poke(b, user_entry(1), data(1) | FLAGS_ALL);
+	poke(b, kernel_entry(0), data(10) | FLAGS_LEAF);
+	reads(b, KERNEL, 10);
+	set_cpl(b->v, 3);
+	reads(b, user(1), 1);
+	churn = bt_windows_churn(b->w, b->v);
+	cpu_tlb_flush(b->v);
+	reads(b, user(1), 1);
+	assert_int_equal(bt_windows_churn(b->w, b->v), churn);
+	poke(b, user_entry(1), data(3) | FLAGS_ALL);
+	cpu_tlb_flush(b->v);
+	reads(b, user(1), 3);
+	assert_int_equal(bt_windows_churn(b->w, b->v), churn);
+	poke(b, user_entry(1), data(2) | FLAGS_ALL);
+	b->v->clock = real;
+	cpu_tlb_flush(b->v);
+	reads(b, user(1), 2);
+	b->v->clock = virtual;
+	clock_destroy(real);
+	assert_in_range(bt_windows_churn(b->w, b->v), churn + 1, churn + 8 * 20000);
+
+	bt_windows_stats(b->w, &before);
+	bt_windows_shed(b->w, b->v);
+	bt_windows_young(b->w, b->v, true);
+	bt_windows_stats(b->w, &after);
+	assert_int_equal(after.windows, before.windows - 1);
+	is_slow(b, user(1), false);
+	set_cpl(b->v, 0);
+	attempt.faults = 0;
+	assert_true(translated(b->w, b->v, KERNEL, false, &value));
+	assert_int_equal(value, 10);
+	assert_int_equal(attempt.faults, 0);
+	set_cpl(b->v, 3);
+	bt_windows_young(b->w, b->v, false);
+	bt_windows_graduate(b->w, b->v);
+	assert_true(translated(b->w, b->v, user(1), false, &value));
+	assert_int_equal(value, 2);
+}
+
 static void test_revalidation(struct bench *b)
 {
 	static flush_fn *const flushes[] = { flush_all, flush_cr3, flush_page, flush_invpcid };
@@ -1181,6 +1231,7 @@ int main(void)
 		BENCH_TEST(test_runs),
 		BENCH_TEST(test_graduate),
 		BENCH_TEST(test_graduate_without_end),
+		BENCH_TEST(test_shed),
 		BENCH_TEST(test_revalidation),
 		BENCH_TEST(test_upper_levels),
 		BENCH_TEST(test_spaces),

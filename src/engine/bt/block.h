@@ -129,7 +129,7 @@ struct bt_single {
 /* The blocks that begin in one page of linear addresses in one physical page, in user mode or not: see link.c. */
 struct code_page {
 	bt_ref hash_next;
-	bt_ref blocks; /* some may be dead */
+	bt_ref blocks;	   /* some may be dead */
 	uint64_t gpa, lin; /* BT_ANYWHERE: may be at any linear address */
 	uint64_t space;	   /* for which its links to other pages are; see bt_fetched_space() */
 	bool user;

@@ -49,6 +49,7 @@ static bool find_table(struct vcpu *v)
 {
 	struct bt_cpu *bt = bt_of(v);
 	const struct slot_table *table;
+	bool changed = bt->tlb_changed;
 
 	if (!bt->tlb_changed && bt->last_view == v->tlb_view && v->tlb != v->tlb_never &&
 	    (bt->narrow || v->code_mode == MODE_64))
@@ -62,6 +63,8 @@ static bool find_table(struct vcpu *v)
 		bt->tlb_changed = true;
 		return false;
 	}
+	if (changed)
+		bt_space_weigh(v);
 	bt_windows_young(bt->windows, v, bt_space_is_young(bt));
 	bt->narrow = atomic_load(&table->narrow);
 	bt->last_view = v->tlb_view;

@@ -8,9 +8,12 @@
 
 #define BT_SPACES	 64 /* address spaces whose age is known */
 #define BT_SPACE_ENTRIES 4
-#define BT_TICK_NS	 4000000 /* of the vCPU thread's CPU time */
-#define BT_YOUNG_TICKS	 2	 /* this many found in its user code make an address space grown up */
-#define BT_OLD_TICKS	 100	 /* and this many old */
+#define BT_TICK_NS	 4000000    /* of the vCPU thread's CPU time */
+#define BT_YOUNG_TICKS	 2	    /* this many found in its user code make an address space grown up, */
+#define BT_YOUNG_AGAIN	 4	    /* so many times as many when it became young again, */
+#define BT_YOUNG_MOST	 64	    /* but not more than this */
+#define BT_CHURN_NS	 BT_TICK_NS /* what its windows may take between two of these ticks */
+#define BT_OLD_TICKS	 100	    /* and this many old */
 
 /* (field, what it counts) */
 /* clang-format off */
@@ -18,7 +21,8 @@
 	_(translated, "blocks translated") _(guest_insns, "of guest instructions") _(guest_bytes, "of guest bytes")    \
 	_(code_bytes, "to host bytes") _(invalidated, "blocks forgotten: code changed, or retranslated")               \
 	_(forced, "instructions retranslated: they faulted again and again")                                           \
-	_(grown, "address spaces retranslated: for windows") _(aged, "address spaces retranslated: for their addresses") _(flushes, "whole code cache forgotten")                  \
+	_(grown, "address spaces retranslated: for windows") _(shed, "address spaces without windows again")           \
+	_(aged, "address spaces retranslated: for their addresses") _(flushes, "whole code cache forgotten")                  \
 	_(links, "links made") _(unlinked, "links undone") _(enters, "translated code entered from C")                 \
 	_(found, "look-ups past the jump table")                 \
 	_(tlb_misses, "TLB misses of translated code") _(fast, "system instructions done at once")                     \
@@ -56,8 +60,10 @@ struct bt_space {
 	uint64_t key;			    /* the part of CR3 that is an address */
 	uint64_t entries[BT_SPACE_ENTRIES]; /* of user addresses, in young.c's order; 0: none */
 	uint16_t slots[BT_SPACE_ENTRIES];
-	uint8_t ticks; /* saturates at BT_OLD_TICKS */
-	bool ages;     /* without paging none is young */
+	uint8_t ticks;	/* saturates at BT_OLD_TICKS */
+	uint8_t needed; /* to be grown up */
+	uint64_t churn; /* ns that its windows took since the last tick */
+	bool ages;	/* without paging none is young */
 };
 
 /* limits.c: what limits are compared with, and the segments that bt_vcpu.frame has the limits of. */
@@ -81,8 +87,8 @@ struct bt_cpu {
 	unsigned hash_bits;
 	uint32_t hash_used;
 	bt_ref pages[1u << BT_PAGE_BITS]; /* blocks by physical page */
-	bt_ref homes[BT_CODE_PAGES]; /* pages of code */
-	bt_ref *blocks; /* by index, which is also the order of code */
+	bt_ref homes[BT_CODE_PAGES];	  /* pages of code */
+	bt_ref *blocks;			  /* by index, which is also the order of code */
 	struct {
 		const struct mem_page *page[2]; /* NULL: none */
 		uint32_t gen[2];
@@ -102,6 +108,7 @@ struct bt_cpu {
 	} missed;
 	struct bt_space spaces[BT_SPACES];
 	struct bt_space *space; /* current */
+	uint64_t churn_seen;	/* of bt_windows_churn() */
 
 	const struct bt_glue *glues[2], *glue; /* for 64-bit code, for other; for what is entered next */
 	uint64_t gs_base;		       /* of this thread now */
@@ -230,12 +237,14 @@ void bt_limits_update(struct vcpu *);
 /* young.c */
 /* After CR3 may have changed. */
 void bt_space_enter(struct vcpu *);
+/* Behind a flush, and so not in the middle of a block: what keeping its windows up to date has taken is known by now, is it worth them? */
+void bt_space_weigh(struct vcpu *);
 /* The timer found user code of the current space running. */
 void bt_space_tick(struct vcpu *);
 enum bt_tlb_use { BT_TLB_LITTLE, BT_TLB_YOUNG, BT_TLB_ALL }; /* engine option tlb */
 static inline bool bt_space_is_young(const struct bt_cpu *bt)
 {
-	return bt->timed && bt->options.tlb != BT_TLB_LITTLE && bt->space->ages && bt->space->ticks < BT_YOUNG_TICKS;
+	return bt->timed && bt->options.tlb != BT_TLB_LITTLE && bt->space->ages && bt->space->ticks < bt->space->needed;
 }
 
 /* Where Linux grants no timer all are. */

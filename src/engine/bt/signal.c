@@ -205,7 +205,7 @@ static void on_kick(int signal, siginfo_t *info, void *context)
 	if (!v)
 		return;
 	if (signal == TICK_SIGNAL) {
-		if (!(bt_of(v)->uses[bt_of(v)->jump].key & BT_KEY_USER) || bt_space_is_old(bt_of(v)))
+		if (!(bt_of(v)->uses[bt_of(v)->jump].key & BT_KEY_USER))
 			return;
 		bt_of(v)->ticked = 1;
 	}

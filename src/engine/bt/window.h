@@ -87,6 +87,14 @@ void bt_windows_graduate(struct bt_windows *, struct vcpu *);
  */
 void bt_windows_young(struct bt_windows *, struct vcpu *, bool young);
 
+/*
+ * Nanoseconds that calls of the host have taken v so far for user windows that were out of date: after flushes what differs from the guest's
+ * tables is unmapped or protected, which may take longer than the program's own work.
+ */
+uint64_t bt_windows_churn(struct bt_windows *, const struct vcpu *);
+/* v's address space, of long mode, gives its windows of user addresses up. v is not in translated code. */
+void bt_windows_shed(struct bt_windows *, struct vcpu *);
+
 /* TLB maintenance of v: the tlb_ of vcpu_hooks. */
 extern const struct vcpu_hooks bt_window_hooks;
 

@@ -90,6 +90,24 @@ void bt_windows_young(struct bt_windows *w, struct vcpu *v, bool young)
 		c->young = young;
 }
 
+uint64_t bt_windows_churn(struct bt_windows *w, const struct vcpu *v)
+{
+	const struct window_cpu *c = windows_cpu(w, v);
+
+	return c ? c->churn : 0;
+}
+
+void bt_windows_shed(struct bt_windows *w, struct vcpu *v)
+{
+	struct window_cpu *c = windows_cpu(w, v);
+
+	if (!c || !c->current)
+		return;
+	windows_lock(w);
+	space_shed(w, c->space);
+	windows_unlock(w);
+}
+
 void bt_windows_leave(struct bt_windows *w, struct vcpu *v)
 {
 	struct window_cpu *c = windows_cpu(w, v);
@@ -182,12 +200,17 @@ static void flush_page(struct bt_windows *w, const struct vcpu *v, uint64_t lin)
 static void hook_flush_page(struct vcpu *v, gva_t a)
 {
 	struct bt_windows *w = windows_of(v);
+	struct window_cpu *c = hook_cpu(v);
+	struct churn churn;
 
-	if (!hook_cpu(v))
+	if (!c)
 		return;
 	windows_lock(w);
+	churn = churn_begin(w, c);
 	w->page_flushed = next_time(v);
 	flush_page(w, v, a.v);
+	if (!(a.v >> 63))
+		churn_end(w, c, &churn);
 	windows_unlock(w);
 }
 

@@ -38,6 +38,8 @@
 #define FEWEST_SPARES  4u
 /* After so many calls of the host somebody may be waiting for the vCPU. */
 #define CALLS_AT_ONCE 32u
+/* More than such a call takes is not its own: the host's processor was somebody else's meanwhile. */
+#define CALL_NS 20000ull
 
 /* The most of each that a machine has. */
 #define MAX_WINDOWS 128
@@ -168,6 +170,7 @@ struct window_cpu {
 		uint64_t flushed; /* time of the last flush of what is not global */
 		uint64_t cr3;
 	} pcid[4096];
+	vtime_t churn;	    /* see bt_windows_churn() */
 	uint64_t repeat_at; /* where the last fault was, and how often in a row */
 	unsigned repeated;
 	/* What was missing last: see windows_fill_missed(). */
@@ -519,6 +522,24 @@ struct space *space_find(struct bt_windows *, const struct vcpu *);
 bool space_enter(struct bt_windows *, struct window_cpu *);
 /* The top-level entry is this now: a slot with windows for another one is emptied, and what they had is not coming back. */
 void space_check_slot(struct bt_windows *, struct space *, unsigned slot, uint64_t pml4e);
+/* Around what is done to user windows since the guest flushed: counts what calls of the host took there. */
+struct churn {
+	vtime_t start;
+	uint64_t calls;
+};
+static inline struct churn churn_begin(const struct bt_windows *w, const struct window_cpu *c)
+{
+	return (struct churn){ clock_now(c->vcpu->clock), w->host_calls };
+}
+static inline void churn_end(const struct bt_windows *w, struct window_cpu *c, const struct churn *churn)
+{
+	uint64_t calls = w->host_calls - churn->calls;
+
+	if (calls)
+		c->churn += MIN(clock_now(c->vcpu->clock) - churn->start, calls * CALL_NS);
+}
+/* Its user addresses have no windows any more. */
+void space_shed(struct bt_windows *, struct space *);
 /* 16- and 32-bit code is going to run in it. */
 void space_narrow(struct bt_windows *, struct space *);
 /* The window of this slot and kind for the entry that the walk found; NULL when there is none and `make` is false or none is free. */

@@ -92,21 +92,35 @@ static struct window *find_window(struct bt_windows *w, const struct space *spac
 	return NULL;
 }
 
-void space_check_slot(struct bt_windows *w, struct space *space, unsigned slot, uint64_t pml4e)
+static void give_up_slot(struct bt_windows *w, struct space *space, unsigned slot)
 {
 	struct window *had[WINDOW_KINDS];
-	bool differs = false;
 
-	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++)
 		had[kind] = space_window(w, space, slot, kind);
-		differs |= had[kind] && !window_is_for(had[kind], space, slot, pml4e);
-	}
-	if (!differs)
-		return;
 	space_remove_slot(w, space, slot);
 	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++)
 		if (had[kind] && !had[kind]->references)
 			window_retire(w, had[kind]);
+}
+
+void space_shed(struct bt_windows *w, struct space *space)
+{
+	for (unsigned slot = 0; slot < SLOTS / 2; slot++)
+		if (space_window(w, space, slot, WINDOW_USER))
+			give_up_slot(w, space, slot);
+}
+
+void space_check_slot(struct bt_windows *w, struct space *space, unsigned slot, uint64_t pml4e)
+{
+	for (enum window_kind kind = 0; kind < WINDOW_KINDS; kind++) {
+		const struct window *window = space_window(w, space, slot, kind);
+
+		if (window && !window_is_for(window, space, slot, pml4e)) {
+			give_up_slot(w, space, slot);
+			return;
+		}
+	}
 }
 
 static void check_slots(struct bt_windows *w, struct space *space)
@@ -231,6 +245,15 @@ static void adopt_known_windows(struct bt_windows *w, struct window_cpu *c)
 	}
 }
 
+static bool bring_up_timed(struct bt_windows *w, struct window_cpu *c, struct window *window, struct need need)
+{
+	struct churn churn = churn_begin(w, c);
+	bool done = bring_up(w, window, need, c->vcpu);
+
+	churn_end(w, c, &churn);
+	return done;
+}
+
 /* The top-level entries are few, so they are compared each time, whatever was flushed. False: not all was. */
 static bool validate_space(struct bt_windows *w, struct window_cpu *c)
 {
@@ -249,7 +272,8 @@ static bool validate_space(struct bt_windows *w, struct window_cpu *c)
 				if (!window)
 					continue;
 				memcpy(window->upper, space->upper, sizeof(window->upper));
-				if (!bring_up(w, window, need, c->vcpu))
+				if (!(kind == WINDOW_USER ? bring_up_timed(w, c, window, need)
+							  : bring_up(w, window, need, c->vcpu)))
 					return false;
 			}
 		}

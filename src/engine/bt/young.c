@@ -72,19 +72,43 @@ void bt_space_enter(struct vcpu *v)
 	bool ages = entry_count(v);
 
 	if (s->key != key || s->ages != ages || !is_same(v, s))
-		*s = (struct bt_space){ .key = key, .ages = ages };
+		*s = (struct bt_space){ .key = key, .ages = ages, .needed = BT_YOUNG_TICKS };
 	bt_of(v)->space = s;
+}
+
+/*
+ * A program that forks all the time, or maps and unmaps, has the kernel flush what its windows show: each page that was unmapped or
+ * protected is a call of the host, and another when it comes back. Where that takes half as long as user code runs, such a space
+ * becomes young again, for longer each time. Asked in the kernel: user code then goes on by a look at its key.
+ */
+void bt_space_weigh(struct vcpu *v)
+{
+	struct bt_cpu *bt = bt_of(v);
+	uint64_t churn = bt_windows_churn(bt->windows, v);
+	struct bt_space *s = bt->space;
+
+	s->churn += churn - bt->churn_seen;
+	bt->churn_seen = churn;
+	if (s->churn < BT_CHURN_NS || v->cpl == 3 || !in_long_mode(v) || !s->ages || !bt->timed ||
+	    bt_space_is_young(bt) || bt->options.tlb == BT_TLB_LITTLE)
+		return;
+	s->ticks = 0;
+	s->churn = 0;
+	s->needed = (uint8_t)MIN(s->needed * BT_YOUNG_AGAIN, BT_YOUNG_MOST);
+	bt->stats.shed++;
+	bt_windows_shed(bt->windows, v);
 }
 
 void bt_space_tick(struct vcpu *v)
 {
 	struct bt_space *s = bt_of(v)->space;
 
+	s->churn = 0;
 	if (!s->ages || s->ticks >= BT_OLD_TICKS)
 		return;
 	remember_entries(v, s);
 	s->ticks++;
-	if (s->ticks == BT_YOUNG_TICKS) {
+	if (s->ticks == s->needed) {
 		bt_of(v)->stats.grown++;
 		bt_windows_young(bt_of(v)->windows, v, false);
 		bt_windows_graduate(bt_of(v)->windows, v);
