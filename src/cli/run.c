@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "control/control.h"
 #include "display/display.h"
+#include "gdb/gdb.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -11,12 +12,15 @@
 #include <string.h>
 
 #define QMP_MOST 3
+#define GDB_MOST 3
 
 /* What the options fill. */
 struct run_arguments {
 	struct machine_config config;
 	const char *qmp[QMP_MOST];
 	unsigned qmp_count;
+	const char *gdb[GDB_MOST];
+	unsigned gdb_count;
 	const char *device_help; /* "help" or "NAME,help" */
 	bool disk_alone;	 /* one was named without an option */
 	enum { VGA_DEFAULT, VGA_STD, VGA_NONE } vga;
@@ -168,6 +172,16 @@ static int set_qmp(void *target, const char *value, struct error *err)
 	return 0;
 }
 
+static int set_gdb(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+
+	if (run->gdb_count == GDB_MOST)
+		return error_set(err, EINVAL, "there are at most %d such sockets", GDB_MOST);
+	run->gdb[run->gdb_count++] = value;
+	return 0;
+}
+
 static int set_device(void *target, const char *value, struct error *err)
 {
 	struct run_arguments *run = target;
@@ -273,6 +287,13 @@ static const char *display_word(unsigned n)
 	return words[n];
 }
 
+static const char *gdb_word(unsigned n)
+{
+	static const char *const words[] = { "unix:", "tcp:", NULL };
+
+	return words[n];
+}
+
 static const char *triple_fault_word(unsigned n)
 {
 	static const char *const words[] = { "report", "reset", NULL };
@@ -308,6 +329,8 @@ const struct cli_option run_options[] = {
 	{ "--name", "NAME", "the machine's name: 'doppel list' shows it, and its network cards' addresses follow it",
 	  set_name, NULL, false },
 	{ "--qmp", "unix:PATH", "a socket that speaks QMP; again for more", set_qmp, NULL, true },
+	{ "--gdb", "KIND:ADDR[,wait]", "where GDB may connect: unix:PATH or tcp:[ADDR:]PORT; wait: and begins it",
+	  set_gdb, gdb_word, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,
 	  NULL, false },
@@ -406,6 +429,15 @@ static bool shows_text(const struct machine_config *c)
 	return false;
 }
 
+static int open_gdb(struct gdb **gdb, const struct run_arguments *run, struct machine *machine,
+		    const struct control *control, struct error *err)
+{
+	char path[CONTROL_PATH_SIZE];
+
+	return gdb_create(gdb, machine, control_path(control, CONTROL_GDB, path) ? path : NULL, run->gdb,
+			  run->gdb_count, err);
+}
+
 int command_run(int argc, char **argv)
 {
 	struct run_arguments run = {
@@ -418,7 +450,8 @@ int command_run(int argc, char **argv)
 			    .ends_on_signals = true },
 	};
 	struct error err = { 0 };
-	struct control *control;
+	struct control *control = NULL;
+	struct gdb *gdb;
 	struct machine *machine;
 	int status = cli_parse(cli_find("run"), argc, argv, &run);
 	int rc;
@@ -447,11 +480,15 @@ int command_run(int argc, char **argv)
 	if (rc)
 		return report(&run, &err, rc);
 	rc = control_create(&control, machine, run.qmp, run.qmp_count, &err);
+	if (!rc)
+		rc = open_gdb(&gdb, &run, machine, control, &err);
 	if (rc) {
+		control_destroy(control);
 		machine_destroy(machine);
 		return report(&run, &err, rc);
 	}
 	status = machine_run(machine);
+	gdb_destroy(gdb, status);
 	control_destroy(control);
 	if (run.config.stats)
 		machine_print_stats(machine, stderr);

@@ -69,9 +69,10 @@ static json_t *query_name(struct call *call)
 
 static json_t *query_status(struct call *call)
 {
-	static const char *const names[] = {
-		[MACHINE_RUNNING] = "running", [MACHINE_PAUSED] = "paused", [MACHINE_IO_ERROR] = "io-error"
-	};
+	static const char *const names[] = { [MACHINE_RUNNING] = "running",
+					     [MACHINE_PAUSED] = "paused",
+					     [MACHINE_IO_ERROR] = "io-error",
+					     [MACHINE_DEBUG] = "debug" };
 	enum machine_status state = machine_status(of(call));
 
 	return json_pack("{s:s,s:b,s:b}", "status", names[state], "running", state == MACHINE_RUNNING, "singlestep", 0);

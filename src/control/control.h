@@ -18,6 +18,10 @@ struct control;
  * machine of that name runs. Also each of the `count` specs, "unix:PATH".
  */
 int control_create(struct control **, struct machine *, const char *const *specs, unsigned count, struct error *);
+/* Where another socket of the machine's may be, in its folder. False: it has no name. */
+#define CONTROL_GDB	  "gdb.sock"
+#define CONTROL_PATH_SIZE 64
+bool control_path(const struct control *, const char *file, char path[CONTROL_PATH_SIZE]);
 /* After machine_run(), before machine_destroy(): clients are told of the end, sockets and folder go. NULL: nothing. */
 void control_destroy(struct control *);
 
@@ -25,6 +29,9 @@ void control_destroy(struct control *);
 
 /* Calls fn with the name of each machine that runs, in order of names; what dead ones left is cleared. 0 or -errno. */
 int control_each(void (*fn)(void *opaque, const char *name), void *opaque, struct error *);
+
+/* A connection to a socket in a machine's folder, blocking. A descriptor, or -ENOENT. */
+int control_connect(const char *name, const char *file, struct error *);
 
 /* A conversation with a machine, in the calling thread. */
 struct control_client {

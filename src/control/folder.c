@@ -16,7 +16,7 @@
 
 #define LOCK "lock"
 
-static const char *const files[] = { FOLDER_SOCKET, LOCK };
+static const char *const files[] = { FOLDER_SOCKET, CONTROL_GDB, LOCK };
 
 /* Another user's, or open to others: not to be trusted. */
 static int check_folder(int fd, const char *path, struct error *err)
@@ -123,6 +123,7 @@ int folder_claim(struct folder *folder, const char *name, struct error *err)
 					  : error_set_errno(err, -rc, "cannot make the folder of machine '%s'", name);
 	}
 	(void)unlinkat(folder->fd, FOLDER_SOCKET, 0);
+	(void)unlinkat(folder->fd, CONTROL_GDB, 0);
 	return 0;
 }
 
@@ -176,7 +177,7 @@ int control_each(void (*fn)(void *opaque, const char *name), void *opaque, struc
 	return count < 0 ? error_set_errno(err, errno, "cannot read the folder of machines") : 0;
 }
 
-int folder_connect(const char *name, struct error *err)
+int control_connect(const char *name, const char *file, struct error *err)
 {
 	struct folder folder = { .fd = -1, .lock = -1, .name = name };
 	char path[FOLDER_PATH_SIZE];
@@ -186,7 +187,7 @@ int folder_connect(const char *name, struct error *err)
 	if (folder.all >= 0 && is_alive(folder.all, name))
 		folder.fd = openat(folder.all, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (folder.fd >= 0) {
-		folder_path(&folder, FOLDER_SOCKET, path);
+		folder_path(&folder, file, path);
 		fd = host_unix_connect(path, NULL);
 	}
 	close_folder(&folder);

@@ -19,11 +19,8 @@ int folder_claim(struct folder *, const char *name, struct error *);
 /* Removes it with all that a machine may have there. */
 void folder_remove(struct folder *);
 /* A path to a file of the folder that is short, however long the folder's own is. */
-#define FOLDER_PATH_SIZE 64
+#define FOLDER_PATH_SIZE CONTROL_PATH_SIZE
 void folder_path(const struct folder *, const char *file, char path[FOLDER_PATH_SIZE]);
-
-/* A socket to the machine's, blocking, or -ENOENT. */
-int folder_connect(const char *name, struct error *);
 
 /* ---- split.c: where a JSON text ends in a stream of bytes ---- */
 

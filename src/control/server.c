@@ -272,6 +272,14 @@ int control_create(struct control **out, struct machine *machine, const char *co
 	return 0;
 }
 
+bool control_path(const struct control *control, const char *file, char path[CONTROL_PATH_SIZE])
+{
+	if (control->folder.fd < 0)
+		return false;
+	folder_path(&control->folder, file, path);
+	return true;
+}
+
 /* What is left for them, as long as they take it. */
 static void say_goodbye(struct control *control)
 {

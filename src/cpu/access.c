@@ -339,16 +339,26 @@ uint64_t cpu_matching_breakpoints(const struct vcpu *v, uint64_t address, unsign
 
 static bool accesses_are_checked(const struct vcpu *v) { return unlikely(v->tlb == v->tlb_never); }
 
+/* The access does not wrap. */
+static void note_range(struct vcpu *v, uint64_t lin, unsigned size, enum access access)
+{
+	bool write = access == ACCESS_WRITE;
+
+	v->s.pending_debug |=
+		cpu_matching_breakpoints(v, lin, size, BIT(BREAK_ACCESS) | (write ? BIT(BREAK_WRITE) : 0));
+	if (unlikely(v->stops))
+		cpu_note_watches(v, lin, size, write ? WATCH_WRITE : WATCH_READ);
+}
+
 /* After the access, which did not fault: debug traps come when the instruction is done. */
 static void note_breakpoints(struct vcpu *v, uint64_t lin, unsigned size, enum access access)
 {
-	unsigned kinds = BIT(BREAK_ACCESS) | (access == ACCESS_WRITE ? BIT(BREAK_WRITE) : 0);
 	uint64_t left = last_of_data(v) - lin; /* bytes behind the first one, before it wraps */
 	unsigned beyond = size - 1 > left ? size - 1 - (unsigned)left : 0;
 
-	v->s.pending_debug |= cpu_matching_breakpoints(v, linear(v, lin), size - beyond, kinds);
+	note_range(v, linear(v, lin), size - beyond, access);
 	if (beyond)
-		v->s.pending_debug |= cpu_matching_breakpoints(v, 0, beyond, kinds);
+		note_range(v, 0, beyond, access);
 }
 
 /* ---- the public accesses: in the current view ---- */
@@ -446,8 +456,10 @@ void *cpu_rmw_map(struct vcpu *v, uint64_t lin, unsigned size, bool ss)
 	cpu_probe_write(v, lin, size, ss);
 	lin = linear(v, lin);
 	host = crosses_page(lin, size) ? map_crossing(v, lin, ss) : map_inside(v, lin, ss);
-	if (host && accesses_are_checked(v))
+	if (host && accesses_are_checked(v)) {
+		note_breakpoints(v, lin, size, ACCESS_READ);
 		note_breakpoints(v, lin, size, ACCESS_WRITE);
+	}
 	return host;
 }
 

@@ -14,10 +14,11 @@
 #define EVENT_EXIT	BIT(4) /* return EXIT_KICK from run() */
 #define EVENT_EXCLUSIVE                                                                                                \
 	BIT(5) /* another thread wants every vCPU stopped: return EXIT_KICK, but not before something was executed */
-#define EVENT_STEP   BIT(6) /* shadow, TF, debug trap: next instruction runs alone */
-#define EVENT_HALTED BIT(7) /* activity is not CPU_RUNNING */
-#define EVENT_CODE   BIT(8) /* this vCPU wrote to code: the engine looks whether its current block is still good */
-#define EVENT_NMI_2  BIT(9) /* vcpu_post()'s: an NMI came while EVENT_NMI was set */
+#define EVENT_STEP   BIT(6)  /* shadow, TF, debug trap: next instruction runs alone */
+#define EVENT_HALTED BIT(7)  /* activity is not CPU_RUNNING */
+#define EVENT_CODE   BIT(8)  /* this vCPU wrote to code: the engine looks whether its current block is still good */
+#define EVENT_NMI_2  BIT(9)  /* vcpu_post()'s: an NMI came while EVENT_NMI was set */
+#define EVENT_STOP   BIT(10) /* vcpu.stop.kind: return EXIT_DEBUG from run() */
 #define EVENT_NMIS   (EVENT_NMI | EVENT_NMI_2)
 #define EVENTS_SAVED (EVENT_NMIS | EVENT_INIT | EVENT_SIPI) /* the others follow from the state, or are the monitor's */
 

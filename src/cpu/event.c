@@ -234,7 +234,8 @@ static void prepare_step(struct vcpu *v)
 	v->step_resume = v->s.rflags & FLAG_RF;
 	v->step_rip = v->s.rip;
 	v->step_shadow = v->s.shadow;
-	if (v->step_trap || v->step_resume || v->s.shadow || v->s.pending_debug || (v->s.dr[7] & DR7_ENABLES))
+	if (v->step_trap || v->step_resume || v->stop.step || v->stop.pass || v->s.shadow || v->s.pending_debug ||
+	    (v->s.dr[7] & DR7_ENABLES))
 		vcpu_post(v, EVENT_STEP);
 	else
 		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STEP);
@@ -262,6 +263,8 @@ void cpu_after_step(struct vcpu *v)
 		v->s.rflags &= ~FLAG_RF;
 	v->step_trap = v->step_resume = false;
 	v->step_shadow = SHADOW_NONE;
+	if (unlikely(v->stops))
+		cpu_stop_after_step(v);
 }
 
 /* ---- events ---- */
@@ -305,7 +308,8 @@ static bool handle_interrupt(struct vcpu *v)
 		v->interrupt_wanted = true;
 		return true;
 	}
-	if (v->s.shadow) /* comes back after the instruction, which runs alone */
+	/* It comes back after the instruction, which runs alone. */
+	if (v->s.shadow || (v->stop.quiet && v->s.activity == CPU_RUNNING))
 		return true;
 	/* Before asking: a line that rises from here on posts again. */
 	take_event(v, EVENT_INTERRUPT);

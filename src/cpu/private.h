@@ -246,6 +246,13 @@ uint64_t cpu_cr4_offered(const struct vcpu *);
 /* Guest physical address of the wall clock record was written: fill it. */
 void cpu_kvm_wall_clock_update(struct vcpu *);
 
+/* ---- stops.c ---- */
+
+/* Behind cpu_after_step()'s own. */
+void cpu_stop_after_step(struct vcpu *);
+/* An access of `kinds`, which does not wrap, was made. */
+void cpu_note_watches(struct vcpu *, uint64_t lin, unsigned size, unsigned kinds);
+
 /* cpu_walk() where it finds everything as it should be and writes nothing; else false. Long mode only. */
 bool cpu_walk_marked(struct vcpu *, gva_t, enum access, bool user, bool ac, struct page_walk *);
 

@@ -10,7 +10,7 @@
 enum { OFF_RAX = 8 * RAX, OFF_RCX = 8 * RCX, OFF_RDX = 8 * RDX, OFF_RSI = 8 * RSI, OFF_RDI = 8 * RDI };
 
 /* What ends a long repetition early: somebody waits for the next instruction boundary. */
-#define REPEAT_STOP_EVENTS (EVENT_INTERRUPT | EVENT_NMIS | EVENT_INIT | EVENT_EXIT | EVENT_EXCLUSIVE)
+#define REPEAT_STOP_EVENTS (EVENT_INTERRUPT | EVENT_NMIS | EVENT_INIT | EVENT_EXIT | EVENT_EXCLUSIVE | EVENT_STOP)
 
 static inline uint64_t string_linear(struct vcpu *v, enum seg seg, uint64_t offset, unsigned size, enum access access)
 {
@@ -52,7 +52,8 @@ static inline __attribute__((always_inline)) void string_repeat(struct vcpu *v, 
 		return;
 	}
 	/* Single-step traps and those of data breakpoints come after each element, SDM vol. 3B 17.3.1.2 and 17.3.1.4. */
-	bool trap = v->s.rflags & FLAG_TF, alone = trap || (v->s.dr[7] & DR7_ENABLES);
+	bool trap = (v->s.rflags & FLAG_TF) || v->stop.step,
+	     alone = trap || (v->s.dr[7] & DR7_ENABLES) || (v->stops && v->stops->watch_count);
 
 	v->repeating = false;
 	for (;;) {

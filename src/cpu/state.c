@@ -195,10 +195,12 @@ static unsigned privilege_level(const struct vcpu *v)
 	return (v->s.seg_attr[SS] & ATTR_DPL) >> ATTR_DPL_SHIFT;
 }
 
-/* Must every data access be looked at? Alignment checks: SDM vol. 3A 6.15, #AC; data breakpoints: 17.2.4. */
+/* Must every data access be looked at? Alignment checks: SDM vol. 3A 6.15, #AC; data breakpoints: 17.2.4; a debugger's watches. */
 static bool checks_accesses(const struct vcpu *v)
 {
 	if (v->cpl == 3 && (v->s.rflags & FLAG_AC) && (v->s.cr0 & CR0_AM))
+		return true;
+	if (unlikely(v->stops) && v->stops->watch_count)
 		return true;
 	if (likely(!(v->s.dr[7] & DR7_ENABLES)))
 		return false;

@@ -85,6 +85,45 @@ enum cpu_counter {
 		COUNT_COUNT
 };
 
+/*
+ * Where a debugger outside of the guest has vCPUs stop: stops.c. Of all vCPUs of a machine; changes while they stand still, and cpu_stops_changed()
+ * tells them. The guest's debug registers have no part in it, nor has its memory.
+ */
+#define STOPS_MOST  256
+#define WATCH_READ  BIT(0)
+#define WATCH_WRITE BIT(1)
+struct stops {
+	unsigned breakpoint_count, watch_count;
+	uint64_t breakpoints[STOPS_MOST]; /* linear addresses of instructions */
+	struct watch {
+		uint64_t start, size; /* linear; size at least 1, and it does not wrap */
+		unsigned kinds;	      /* WATCH_* */
+	} watches[STOPS_MOST];
+	/*
+	 * Offsets in pages at which a breakpoint may be, whichever page: decoded code is cut there, and found anew each time. Those that are
+	 * new mean that what was decoded is to be forgotten; any more do no harm.
+	 */
+	uint64_t cuts[PAGE_SIZE / 64];
+};
+
+enum stop_kind {
+	STOP_NONE,
+	STOP_STEP,	 /* an instruction was executed, or an event delivered */
+	STOP_BREAKPOINT, /* the instruction at s.rip has one, and was not begun */
+	STOP_WATCH,	 /* the instruction before made the access */
+};
+/* A vCPU's: what it was told when it was let go, and why it stopped. */
+struct stop {
+	bool step;		/* stop behind one instruction */
+	bool pass;		/* the next instruction's breakpoint does not count */
+	bool quiet;		/* no interrupt comes before the next instruction, unless it is waited for */
+	uint8_t kind;		/* enum stop_kind */
+	bool seen;		/* the debugger's: it was reported */
+	uint8_t watch_kinds;	/* STOP_WATCH: of the watch */
+	uint64_t watch_address; /* and the first byte accessed in it */
+	uint64_t deliveries;	/* private */
+};
+
 struct vcpu {
 	struct cpu_state s; /* first: engines index registers from here */
 
@@ -179,9 +218,12 @@ struct vcpu {
 
 	/*
 	 * access.c: v->tlb points here, where nothing ever is, while every data access must be looked at: alignment checks
-	 * (CR0.AM, RFLAGS.AC, CPL 3) and data breakpoints. tlb_view is still the view that the slow path then uses.
+	 * (CR0.AM, RFLAGS.AC, CPL 3), data breakpoints, a debugger's watches. tlb_view is still the view that the slow path then uses.
 	 */
 	struct tlb_entry tlb_never[TLB_SIZE];
+
+	const struct stops *stops; /* NULL: no debugger */
+	struct stop stop;
 
 	/* event.c: as they were when the instruction that runs alone began; see cpu_after_step() */
 	bool step_trap;	  /* RFLAGS.TF */
@@ -338,6 +380,25 @@ bool cpu_handle_events(struct vcpu *);
  * cpu_handle_events() delivers. Call it as well after the instruction faulted and the fault was delivered.
  */
 void cpu_after_step(struct vcpu *);
+/* ---- stops.c ---- */
+
+/* Is decoded code to be cut before this address, linear or physical? */
+static inline bool cpu_is_cut(const struct vcpu *v, uint64_t address)
+{
+	uint64_t offset = address & ~PAGE_MASK;
+
+	return unlikely(v->stops) && v->stops->cuts[offset / 64] >> offset % 64 & 1;
+}
+/* While it stands still: v->stops, or what it says, is another. */
+void cpu_stops_changed(struct vcpu *);
+/* While it stands still: what it does when it runs again; the reason of its last stop is forgotten. */
+void cpu_stop_let_go(struct vcpu *, bool step, bool pass, bool quiet);
+/*
+ * For an engine, between instructions. After EVENT_STOP was taken, or when this is true behind cpu_handle_events(), before anything is run at s.rip: run() returns
+ * EXIT_DEBUG.
+ */
+bool cpu_stops_here(struct vcpu *);
+
 /* Is there anything that ends HLT or wait-for-SIPI? Any thread. */
 bool cpu_has_work(struct vcpu *);
 

@@ -15,6 +15,7 @@ enum exit_kind {
 	EXIT_KICK,     /* EVENT_EXIT or EVENT_EXCLUSIVE was posted */
 	EXIT_BUDGET,   /* vcpu->budget is used up */
 	EXIT_SHUTDOWN, /* triple fault */
+	EXIT_DEBUG,    /* vcpu->stop.kind: the debugger's turn */
 	EXIT_ERROR,    /* the engine cannot go on; see struct exit */
 };
 

@@ -113,6 +113,7 @@ enum machine_status {
 	MACHINE_RUNNING,
 	MACHINE_PAUSED,	  /* by machine_stop() */
 	MACHINE_IO_ERROR, /* a disk waits for the host */
+	MACHINE_DEBUG,	  /* a debugger has it */
 };
 /* The event loop's thread. */
 enum machine_status machine_status(struct machine *);
@@ -138,6 +139,26 @@ const struct machine_config *machine_config(const struct machine *);
 /* ns of guest time; the thread of the CPU, as the host's kernel numbers it (0: it has not begun). Any thread. */
 uint64_t machine_time(const struct machine *);
 int machine_cpu_thread_id(const struct machine *, unsigned cpu);
+/*
+ * ---- debug.c: a debugger outside of the guest, one at a time; the event loop's thread, or before machine_run() ----
+ *
+ * Has all vCPUs stand still, when this returns or from the start on, until machine_debug_go_on() or ..._detach().
+ */
+void machine_debug_stop(struct machine *);
+bool machine_debug_stands(const struct machine *);
+/* fn is told when a vCPU has stopped by itself (vcpu.stop.kind) and all stand still. -EBUSY: there is one. */
+int machine_debug_attach(struct machine *, void (*fn)(void *opaque), void *opaque, struct error *);
+/* Nothing stops any more, and all go on. */
+void machine_debug_detach(struct machine *);
+struct vcpu *machine_vcpu(struct machine *, unsigned cpu);
+/* While they stand still: what each does, and what it stops at besides: all but stops.cuts counts. quiet: of steps, as in struct stop. */
+enum debug_action { DEBUG_STAY, DEBUG_GO_ON, DEBUG_STEP };
+struct debug_plan {
+	uint8_t actions[MACHINE_MAX_CPUS]; /* enum debug_action */
+	bool quiet;
+	struct stops stops;
+};
+void machine_debug_go_on(struct machine *, const struct debug_plan *);
 /*
  * While it runs or not, from any thread but a vCPU's or a device's own: a device comes, or goes with all that belongs to it, while vCPUs
  * and devices' threads are stopped. The guest is told nothing of it. -ENOENT: there is no such device, or it is a part of the PC.

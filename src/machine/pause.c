@@ -103,10 +103,8 @@ void pause_end(struct machine *m)
 
 /* ---- holds ---- */
 
-void pause_hold(void *machine, struct bus_hold *hold, bool begins)
+void pause_set_hold(struct machine *m, struct bus_hold *hold, bool begins)
 {
-	struct machine *m = machine;
-
 	pthread_mutex_lock(&m->run_lock);
 	hold->told = false;
 	if (begins)
@@ -114,7 +112,12 @@ void pause_hold(void *machine, struct bus_hold *hold, bool begins)
 	else
 		list_remove(&hold->node);
 	pthread_mutex_unlock(&m->run_lock);
-	machine_request(m, REQUEST_HOLD);
+}
+
+void pause_hold(void *machine, struct bus_hold *hold, bool begins)
+{
+	pause_set_hold(machine, hold, begins);
+	machine_request(machine, REQUEST_HOLD);
 }
 
 /* Devices come and go in this thread alone. A device's function takes its locks, and run_lock comes behind these. */
@@ -138,14 +141,14 @@ uint64_t pause_retry(struct machine *m)
 	return m->retry_at;
 }
 
-static void nothing_to_retry(struct bus_hold *hold) { (void)hold; }
+void pause_nothing_to_retry(struct bus_hold *hold) { (void)hold; }
 
 static bool set_stopped(struct machine *m, bool stopped)
 {
 	if (m->stopped == stopped)
 		return false;
 	m->stopped = stopped;
-	m->stop.retry = nothing_to_retry;
+	m->stop.retry = pause_nothing_to_retry;
 	pause_hold(m, &m->stop, stopped);
 	return true;
 }
@@ -161,7 +164,10 @@ enum machine_status machine_status(struct machine *m)
 	pthread_mutex_lock(&m->run_lock);
 	held = !list_empty(&m->holds);
 	pthread_mutex_unlock(&m->run_lock);
-	return m->stopped ? MACHINE_PAUSED : held ? MACHINE_IO_ERROR : MACHINE_RUNNING;
+	return m->stopped	 ? MACHINE_PAUSED
+	       : m->debug.stands ? MACHINE_DEBUG
+	       : held		 ? MACHINE_IO_ERROR
+				 : MACHINE_RUNNING;
 }
 
 /* ---- threads ---- */

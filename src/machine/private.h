@@ -35,6 +35,7 @@ struct machine_cpu {
 	pthread_t thread;
 	_Atomic int thread_id; /* the host kernel's; 0: it has not begun */
 	bool started;
+	bool stays; /* the debugger does not let it run; written while vCPUs are stopped */
 	struct sleeper sleeper;
 	/* exclusive.c, under machine.exclusive.lock */
 	enum { RUN_STOPPED, RUN_WAITS, RUN_RUNS } run_state;
@@ -57,6 +58,7 @@ enum machine_request {
 	REQUEST_SIGNAL = 128,
 	REQUEST_HOLD = 256,   /* one began, or ended */
 	REQUEST_BUTTON = 512, /* with REQUEST_RESET: it is the button's */
+	REQUEST_DEBUG = 1024, /* a vCPU stopped for the debugger */
 };
 
 struct machine {
@@ -94,7 +96,14 @@ struct machine {
 	struct list calls; /* pause_call() */
 	struct list holds; /* of devices (bus_hold), and stop; under run_lock */
 	struct bus_hold stop;
-	bool stopped;	       /* stop is a hold; event loop's thread */
+	bool stopped; /* stop is a hold; event loop's thread */
+	struct {
+		void (*fn)(void *opaque); /* NULL: no debugger */
+		void *opaque;
+		struct bus_hold hold;
+		bool stands; /* it is a hold */
+		struct stops stops;
+	} debug;	       /* event loop's thread; stops while vCPUs are stopped */
 	pthread_t loop_thread; /* while loop_runs */
 	machine_listener *listener;
 	void *listener_opaque;
@@ -189,10 +198,19 @@ void pause_loop_ended(struct machine *);
 /* Any thread that vCPUs and devices do not wait for: runs fn while both are stopped, and waits for it. */
 void pause_call(struct machine *, void (*fn)(struct machine *, void *), void *arg);
 
+/* A hold that no device has, without a request: vCPUs are stopped. */
+void pause_set_hold(struct machine *, struct bus_hold *, bool begins);
+/* bus_hold.retry of what waits for a person. */
+void pause_nothing_to_retry(struct bus_hold *);
 /* Of the bus. */
 void pause_hold(void *machine, struct bus_hold *, bool begins);
 /* Of the event loop, before each wait: holds are retried if it is time; until when it may wait then, or UINT64_MAX. */
 uint64_t pause_retry(struct machine *);
+
+/* ---- debug.c ---- */
+/* REQUEST_DEBUG; vCPUs are stopped. debug_told() when they are to stay so. */
+void debug_begin(struct machine *);
+void debug_told(struct machine *);
 
 /* ---- plug.c ---- */
 /* All of m->config's, and what every PC has. */

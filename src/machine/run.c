@@ -104,6 +104,8 @@ static void handle_requests(void *machine)
 	pause_begin(m);
 	pause_wait(m);
 	requests = atomic_exchange(&m->requests, 0);
+	if (requests & REQUEST_DEBUG)
+		debug_begin(m);
 	if (requests & REQUEST_SIGNAL) {
 		end(m, MACHINE_SIGNAL + m->signal_number, false);
 	} else if (requests & REQUEST_QUIT) {
@@ -118,13 +120,15 @@ static void handle_requests(void *machine)
 		end(m, m->bus->exit_code, true);
 	} else if (requests & REQUEST_POWEROFF) {
 		end(m, MACHINE_POWEROFF, true);
-	} else if (requests & ~REQUEST_HOLD) {
+	} else if (requests & ~(REQUEST_HOLD | REQUEST_DEBUG)) {
 		if (requests & REQUEST_TRIPLE_FAULT)
 			report_reset(m);
 		restart(m, requests);
 	} else {
 		pause_end(m);
 	}
+	if (requests & REQUEST_DEBUG)
+		debug_told(m);
 }
 
 void machine_request(struct machine *m, enum machine_request request)

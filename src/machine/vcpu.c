@@ -8,7 +8,7 @@
 
 bool machine_cpu_runnable(struct machine_cpu *mc)
 {
-	return mc->cpu->s.activity == CPU_RUNNING || cpu_has_work(mc->cpu);
+	return !mc->stays && (mc->cpu->s.activity == CPU_RUNNING || cpu_has_work(mc->cpu));
 }
 
 void machine_cpu_exit(struct machine_cpu *mc, enum exit_kind kind, const struct exit *exit)
@@ -19,6 +19,7 @@ void machine_cpu_exit(struct machine_cpu *mc, enum exit_kind kind, const struct 
 	case EXIT_HALT:
 	case EXIT_BUDGET: break;
 	case EXIT_KICK: atomic_fetch_and(&mc->cpu->events, ~(EVENT_EXIT | EVENT_EXCLUSIVE)); break;
+	case EXIT_DEBUG: machine_request(m, REQUEST_DEBUG); break;
 	case EXIT_SHUTDOWN:
 	case EXIT_ERROR:
 		pthread_mutex_lock(&m->run_lock);
@@ -58,6 +59,10 @@ static void run_freely(struct machine_cpu *mc)
 	struct exit exit = { 0 };
 	enum exit_kind kind;
 
+	if (mc->stays) {
+		sleep_until_work(mc);
+		return;
+	}
 	exclusive_enter_run(mc);
 	mc->cpu->budget = BUDGET_UNLIMITED;
 	kind = mc->machine->engine.ops->run(mc->cpu, &exit);

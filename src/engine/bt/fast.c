@@ -154,7 +154,7 @@ static bool find_target(struct vcpu *v, uint64_t target)
 	    !find_fetched(v, bt_linear(v, target), &gpa))
 		return false;
 	b = bt_find(v, gpa, target, bt_key(v));
-	if (!b || b->crosses || !is_entered(v, bt_record(bt, b->home)))
+	if (!b || b->crosses || cpu_is_cut(v, gpa) || !is_entered(v, bt_record(bt, b->home)))
 		return false;
 	bt->stats.found++;
 	table = bt_jump_table(v, b->key);

@@ -59,6 +59,7 @@ struct bt_block *bt_find_or_translate(struct vcpu *v)
 	v->count[COUNT_BLOCK_LOOKUPS]++;
 	while (!(b = try_to_find(v)))
 		bt_code_flush(v);
-	bt_jump_insert(v, bt_jump_table(v, b->key), bt_address(v), b);
+	if (!cpu_is_cut(v, b->gpa))
+		bt_jump_insert(v, bt_jump_table(v, b->key), bt_address(v), b);
 	return b;
 }

@@ -95,8 +95,8 @@ void bt_link(struct vcpu *v, struct bt_link *l, struct bt_block *to)
 	const struct bt_block *from = from_of(bt, l);
 	struct bt_link *next;
 
-	if (l->target != to->rip || from->dead || from->key != to->key || from->code_limit != to->code_limit ||
-	    !would_hold(v, from, to))
+	if (l->target != to->rip || from->dead || cpu_is_cut(v, to->gpa) || from->key != to->key ||
+	    from->code_limit != to->code_limit || !would_hold(v, from, to))
 		return;
 	bt_unlink(v, l);
 	l->to = bt_ref_of(bt, to);

@@ -17,6 +17,11 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 {
 	uint32_t events = atomic_load(&v->events);
 
+	if (events & EVENT_STOP) {
+		atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STOP);
+		*kind = EXIT_DEBUG;
+		return BT_LEAVE;
+	}
 	if (events & EVENT_EXIT || (events & EVENT_EXCLUSIVE && bt_of(v)->got_on)) {
 		atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
 		*kind = EXIT_KICK;
@@ -39,6 +44,10 @@ static enum bt_next handle_events(struct vcpu *v, enum exit_kind *kind)
 	}
 	if (bt_of(v)->counting && v->budget <= 0) {
 		*kind = EXIT_BUDGET;
+		return BT_LEAVE;
+	}
+	if (cpu_stops_here(v)) {
+		*kind = EXIT_DEBUG;
 		return BT_LEAVE;
 	}
 	return atomic_load(&v->events) & EVENT_STEP ? BT_STEP : BT_GO_ON;

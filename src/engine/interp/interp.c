@@ -197,7 +197,11 @@ static void decode_run(struct vcpu *v, struct block *b, uint64_t linear, const u
 	while (b->count < max && offset < avail) {
 		struct insn *i = &b->insns[b->count];
 		struct insn_host *h = &hosts[b->count];
-		unsigned len = interp_decode_insn(v, host + offset, avail - offset, (unsigned)offset, i, h);
+		unsigned len;
+
+		if (b->count && cpu_is_cut(v, linear + offset))
+			break;
+		len = interp_decode_insn(v, host + offset, avail - offset, (unsigned)offset, i, h);
 
 		if (!len) {
 			if (b->count)
@@ -398,7 +402,7 @@ static struct block *find_block(struct vcpu *v, uint64_t linear)
 		TRACE(v->trace, BLOCKS, "cpu %u: %#llx (physical %#llx): %u instructions, %u bytes", v->index,
 		      (unsigned long long)linear, (unsigned long long)b->gpa, b->count, b->bytes);
 	}
-	if (linear == v->s.rip)
+	if (linear == v->s.rip && !cpu_is_cut(v, linear))
 		*jump_slot(in, linear) = (struct jump_entry){ linear, interp_key(v), b };
 	return b;
 }
@@ -476,6 +480,11 @@ static const struct insn *interp_slow(struct vcpu *v)
 	in->step_event = false;
 	if (events) {
 		interp_sync_icount(v);
+		if (events & EVENT_STOP) {
+			atomic_fetch_and(&v->events, ~(uint32_t)EVENT_STOP);
+			in->exit_kind = EXIT_DEBUG;
+			return NULL;
+		}
 		if (events & EVENT_EXIT || (events & EVENT_EXCLUSIVE && in->got_on)) {
 			atomic_fetch_and(&v->events, ~(uint32_t)(EVENT_EXIT | EVENT_EXCLUSIVE));
 			in->exit_kind = EXIT_KICK;
@@ -494,6 +503,10 @@ static const struct insn *interp_slow(struct vcpu *v)
 	}
 	if (v->budget <= 0) {
 		in->exit_kind = EXIT_BUDGET;
+		return NULL;
+	}
+	if (cpu_stops_here(v)) {
+		in->exit_kind = EXIT_DEBUG;
 		return NULL;
 	}
 	in->got_on = true;
