@@ -56,7 +56,7 @@ const char *cli_cpu_word(unsigned n);
 void cli_json_member(const char *name, const char *value, const char *after);
 
 extern const struct cli_option run_options[], audit_options[], image_options[], doctor_options[], list_options[],
-	stop_options[], wait_options[];
+	stop_options[], wait_options[], gdb_options[];
 extern const char image_notes[];
 int image_operand(void *target, const char *word, struct error *);
 int run_operand(void *target, const char *word, struct error *err);
@@ -73,6 +73,8 @@ int command_simple(int argc, char **argv); /* pause, resume, reset */
 int command_stop(int argc, char **argv);
 int command_wait(int argc, char **argv);
 int command_qmp(int argc, char **argv);
+int gdb_operand(void *target, const char *word, struct error *);
+int command_gdb(int argc, char **argv);
 int command_help(int argc, char **argv);
 int command_version(int argc, char **argv);
 int command_completion(int argc, char **argv);

@@ -39,6 +39,12 @@ const struct cli_command cli_commands[] = {
 	{ "qmp", "NAME COMMAND", "have a machine execute a command of QMP's, and print what it returns", NULL,
 	  command_qmp, "COMMAND is a name, or {\"execute\": NAME, \"arguments\": {...}}. query-commands lists them.",
 	  NULL, qmp_operand },
+	{ "gdb", "NAME [--stdio] [-- ARG...]", "start GDB on a machine; it has all of its processors stand still",
+	  gdb_options, command_gdb,
+	  "The ARGs are GDB's: an executable with the guest's symbols, for example. GDB's \"detach\" lets the machine "
+	  "go on,\n"
+	  "\"kill\" ends it, \"monitor help\" shows what doppel does besides.",
+	  NULL, gdb_operand },
 	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor,
 	  NULL, NULL, NULL },
 	{ "help", "[COMMAND]", "this list, or a command's options", NULL, command_help, NULL, NULL, NULL },

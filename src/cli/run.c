@@ -329,7 +329,9 @@ const struct cli_option run_options[] = {
 	{ "--name", "NAME", "the machine's name: 'doppel list' shows it, and its network cards' addresses follow it",
 	  set_name, NULL, false },
 	{ "--qmp", "unix:PATH", "a socket that speaks QMP; again for more", set_qmp, NULL, true },
-	{ "--gdb", "KIND:ADDR[,wait]", "where GDB may connect: unix:PATH or tcp:[ADDR:]PORT; wait: and begins it",
+	{ "--gdb", "KIND:ADDR[,...]",
+	  "where GDB may connect, unix:PATH or tcp:[ADDR:]PORT; wait: it begins the machine; i386: registers of 32 "
+	  "bits",
 	  set_gdb, gdb_word, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,

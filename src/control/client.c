@@ -41,7 +41,7 @@ int control_open(struct control_client *c, const char *name, struct error *err)
 	struct timeval patience = { .tv_sec = PATIENCE };
 	json_t *answer;
 
-	*c = (struct control_client){ .fd = control_connect(name, FOLDER_SOCKET, err), .name = name };
+	*c = (struct control_client){ .fd = control_connect(name, CONTROL_QMP, err), .name = name };
 	if (c->fd < 0)
 		return c->fd;
 	(void)setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));

@@ -19,6 +19,7 @@ struct control;
  */
 int control_create(struct control **, struct machine *, const char *const *specs, unsigned count, struct error *);
 /* Where another socket of the machine's may be, in its folder. False: it has no name. */
+#define CONTROL_QMP	  "control.sock"
 #define CONTROL_GDB	  "gdb.sock"
 #define CONTROL_PATH_SIZE 64
 bool control_path(const struct control *, const char *file, char path[CONTROL_PATH_SIZE]);

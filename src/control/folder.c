@@ -16,7 +16,7 @@
 
 #define LOCK "lock"
 
-static const char *const files[] = { FOLDER_SOCKET, CONTROL_GDB, LOCK };
+static const char *const files[] = { CONTROL_QMP, CONTROL_GDB, LOCK };
 
 /* Another user's, or open to others: not to be trusted. */
 static int check_folder(int fd, const char *path, struct error *err)
@@ -122,7 +122,7 @@ int folder_claim(struct folder *folder, const char *name, struct error *err)
 		return rc == -EWOULDBLOCK ? error_set(err, EEXIST, "a machine with the name '%s' runs", name)
 					  : error_set_errno(err, -rc, "cannot make the folder of machine '%s'", name);
 	}
-	(void)unlinkat(folder->fd, FOLDER_SOCKET, 0);
+	(void)unlinkat(folder->fd, CONTROL_QMP, 0);
 	(void)unlinkat(folder->fd, CONTROL_GDB, 0);
 	return 0;
 }

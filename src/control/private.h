@@ -13,7 +13,6 @@ struct folder {
 	int lock; /* of the file in it */
 	const char *name;
 };
-#define FOLDER_SOCKET "control.sock"
 
 int folder_claim(struct folder *, const char *name, struct error *);
 /* Removes it with all that a machine may have there. */

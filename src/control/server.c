@@ -257,7 +257,7 @@ int control_create(struct control **out, struct machine *machine, const char *co
 	if (name) {
 		rc = folder_claim(&control->folder, name, err);
 		if (!rc) {
-			folder_path(&control->folder, FOLDER_SOCKET, path);
+			folder_path(&control->folder, CONTROL_QMP, path);
 			rc = add_listener(control, path, err);
 		}
 	}

@@ -166,27 +166,43 @@ static int listen_tcp(struct gdb *gdb, char *text, struct error *err)
 	return listener.fd < 0 ? listener.fd : add_listener(gdb, listener);
 }
 
+static int listen_at(struct gdb *gdb, char *where, struct error *err)
+{
+	if (gdb->listener_count == LISTENERS_MOST)
+		return error_set(err, EINVAL, "there are at most %d such sockets", LISTENERS_MOST - 1);
+	if (!strncmp(where, "unix:", 5) && where[5])
+		return listen_unix(gdb, where + 5, err);
+	if (!strncmp(where, "tcp:", 4))
+		return listen_tcp(gdb, where + 4, err);
+	return error_set(err, EINVAL, "'%.80s' is unknown; expected unix:PATH or tcp:[ADDR:]PORT", where);
+}
+
+static int set_options(struct gdb *gdb, char *rest, struct error *err)
+{
+	for (const char *option; (option = strsep(&rest, ","));) {
+		if (!strcmp(option, "wait"))
+			machine_debug_stop(gdb->machine);
+		else if (!strcmp(option, view_names[VIEW_I386]))
+			gdb->view = VIEW_I386;
+		else
+			return error_set(err, EINVAL, "option '%.64s' is unknown; expected wait or i386", option);
+	}
+	return 0;
+}
+
 static int add_spec(struct gdb *gdb, const char *spec, struct error *err)
 {
-	char *text = strdup(spec), *option = text ? strrchr(text, ',') : NULL;
+	char *text = strdup(spec), *rest = text;
 	int rc;
 
 	if (!text)
 		return error_set_errno(err, ENOMEM, "a debugger's socket");
-	if (option && !strcmp(option, ",wait")) {
-		*option = 0;
-		machine_debug_stop(gdb->machine);
-	}
-	if (gdb->listener_count == LISTENERS_MOST)
-		rc = error_set(err, EINVAL, "there are at most %d such sockets", LISTENERS_MOST - 1);
-	else if (!strncmp(text, "unix:", 5) && text[5])
-		rc = listen_unix(gdb, text + 5, err);
-	else if (!strncmp(text, "tcp:", 4))
-		rc = listen_tcp(gdb, text + 4, err);
-	else
-		rc = error_set(err, EINVAL, "'%.80s' is unknown; expected unix:PATH or tcp:[ADDR:]PORT", spec);
+	(void)strsep(&rest, ",");
+	rc = set_options(gdb, rest, err);
+	if (!rc)
+		rc = listen_at(gdb, text, err);
 	free(text);
-	return rc ? error_prefix(err, "--gdb") : 0;
+	return rc ? error_prefix(err, "option '--gdb'") : 0;
 }
 
 int gdb_create(struct gdb **out, struct machine *machine, const char *path, const char *const *specs, unsigned count,
