@@ -329,9 +329,7 @@ const struct cli_option run_options[] = {
 	{ "--name", "NAME", "the machine's name: 'doppel list' shows it, and its network cards' addresses follow it",
 	  set_name, NULL, false },
 	{ "--qmp", "unix:PATH", "a socket that speaks QMP; again for more", set_qmp, NULL, true },
-	{ "--gdb", "KIND:ADDR[,...]",
-	  "where GDB may connect, unix:PATH or tcp:[ADDR:]PORT; wait: it begins the machine; i386: registers of 32 "
-	  "bits",
+	{ "--gdb", "KIND:ADDR[,...]", "where GDB may connect: unix:PATH or tcp:[ADDR:]PORT; 'wait': before it begins",
 	  set_gdb, gdb_word, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
 	{ "--overhead", "SIZE", "memory beyond the guest's at most (default by --memory and --cpus)", set_overhead,

@@ -11,7 +11,7 @@ struct gdb;
 
 /*
  * Sockets for one debugger at a time, in the machine's event loop; before machine_run(). path: of one more, NULL: none. specs: "unix:PATH" or "tcp:[ADDR:]PORT",
- * behind it ",wait" if the machine is not to begin before a debugger lets it, ",i386" for registers of 32 bits. -EINVAL: a spec is none.
+ * behind it ",wait" if the machine is not to begin before a debugger lets it, ",i386" or ",i8086" for code of 32 or 16 bits. -EINVAL: a spec is none.
  */
 int gdb_create(struct gdb **, struct machine *, const char *path, const char *const *specs, unsigned count,
 	       struct error *);

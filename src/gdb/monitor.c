@@ -86,13 +86,13 @@ static bool physical(struct session *s, const char *rest) { return set_switch(&s
 
 static bool set_view(struct session *s, const char *rest)
 {
-	for (enum view view = 0; view < VIEW_COUNT; view++)
-		if (!strcmp(rest, view_names[view])) {
-			s->next_view = view;
-			say(s, "registers of %s when GDB connects next\n", rest);
-			return true;
-		}
-	return false;
+	enum view view;
+
+	if (!view_find(rest, &view))
+		return false;
+	s->next_view = view;
+	say(s, "registers of %s when GDB connects next\n", rest);
+	return true;
 }
 
 static bool reset(struct session *s, const char *rest)
@@ -123,7 +123,7 @@ static const struct {
 	{ "translate", " ADDRESS", "by the present thread's page tables, to a physical address", translate },
 	{ "physical", " on|off", "addresses of memory are physical ones", physical },
 	{ "interrupts", " on|off", "interrupts come while single instructions are stepped (off)", interrupts },
-	{ "view", " x86-64|i386", "registers that GDB is told of", set_view },
+	{ "view", " x86-64|i386|i8086", "registers that GDB is told of", set_view },
 	{ "reset", "", "the reset button", reset },
 	{ "quit", "", "ends the machine", quit },
 	{ "help", "", "this list", help },

@@ -45,8 +45,10 @@ bool parse_hex_bytes(const char *text, size_t text_size, uint8_t *bytes, size_t 
 
 /* ---- registers.c: what GDB knows as registers ---- */
 
-enum view { VIEW_X86_64, VIEW_I386, VIEW_COUNT };
+enum view { VIEW_X86_64, VIEW_I386, VIEW_I8086, VIEW_COUNT };
 extern const char *const view_names[VIEW_COUNT];
+/* False: none has this name. */
+bool view_find(const char *name, enum view *);
 
 #define REGISTER_SIZE_MOST 16
 /* How many there are of this view, and a register's size in bytes. */

@@ -98,8 +98,17 @@ static const struct {
 } views[VIEW_COUNT] = {
 	[VIEW_X86_64] = { registers_x86_64, ARRAY_SIZE(registers_x86_64), "i386:x86-64" },
 	[VIEW_I386] = { registers_i386, ARRAY_SIZE(registers_i386), "i386" },
+	[VIEW_I8086] = { registers_i386, ARRAY_SIZE(registers_i386), "i8086" }, /* GDB disassembles 16 bits */
 };
-const char *const view_names[VIEW_COUNT] = { [VIEW_X86_64] = "x86-64", [VIEW_I386] = "i386" };
+const char *const view_names[VIEW_COUNT] = { [VIEW_X86_64] = "x86-64", [VIEW_I386] = "i386", [VIEW_I8086] = "i8086" };
+
+bool view_find(const char *name, enum view *view)
+{
+	for (*view = 0; *view < VIEW_COUNT; (*view)++)
+		if (!strcmp(name, view_names[*view]))
+			return true;
+	return false;
+}
 
 unsigned register_count(enum view view, bool avx)
 {

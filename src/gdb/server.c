@@ -182,10 +182,9 @@ static int set_options(struct gdb *gdb, char *rest, struct error *err)
 	for (const char *option; (option = strsep(&rest, ","));) {
 		if (!strcmp(option, "wait"))
 			machine_debug_stop(gdb->machine);
-		else if (!strcmp(option, view_names[VIEW_I386]))
-			gdb->view = VIEW_I386;
-		else
-			return error_set(err, EINVAL, "option '%.64s' is unknown; expected wait or i386", option);
+		else if (!view_find(option, &gdb->view))
+			return error_set(err, EINVAL, "option '%.64s' is unknown; expected wait, x86-64, i386 or i8086",
+					 option);
 	}
 	return 0;
 }

@@ -18,12 +18,11 @@ start() {
 	"$doppel" run --kernel "$image" --memory 64M --serial null --debug-console stdio --debug-exit --on-triple-fault report \
 		--gdb "unix:$where,wait$gdb_options" "$@" </dev/null >"$scratch/console" 2>&1 &
 	pid=$!
-	for tries in $(seq 300); do
-		[ ! -S "$where" ] || return 0
+	tries=0
+	until [ -S "$where" ]; do
+		[ $((tries += 1)) -lt 300 ] || { cat "$scratch/console"; return 1; }
 		sleep 0.1
 	done
-	cat "$scratch/console"
-	return 1
 }
 # gdb_does [OPTION...]: what GDB says to the commands on standard input.
 gdb_does() {
@@ -44,7 +43,9 @@ passes() {
 	status=0
 	wait "$pid" || status=$?
 	pid=
-	[ "$status" = 1 ] && ! grep -q '^not ok' "$scratch/console" || { echo "status $status"; cat "$scratch/console"; return 1; }
+	echo "status $status"
+	cat "$scratch/console"
+	[ "$status" = 1 ] && ! grep -q '^not ok' "$scratch/console"
 }
 
 all_of_it() {
@@ -190,8 +191,7 @@ is_the_same() {
 check "the same instructions under virtual time, engines interp and bt" is_the_same
 
 old_code() {
-	start ,i386 "$@" && gdb_does <<-'COMMANDS' && passes
-		set architecture i8086
+	start ,i8086 "$@" && gdb_does <<-'COMMANDS' && passes
 		printf "eip %#x\n", $eip
 		break *0x10000
 		continue

@@ -7,7 +7,8 @@ command -v gdb >/dev/null || { echo "1..0 # SKIP no gdb"; exit 0; }
 trap 'kill -9 $pid 2>/dev/null; rm -rf "$scratch"' EXIT
 pid=
 # Longer than the address of a socket may be.
-export XDG_RUNTIME_DIR="$scratch/$(printf '%0120d' 0)"
+XDG_RUNTIME_DIR=$scratch/$(printf '%0120d' 0)
+export XDG_RUNTIME_DIR
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 
 script='grep " T __x64_sys_sync$" /proc/kallsyms
