@@ -29,7 +29,7 @@ check "a full disk is an error" full_disk help
 
 # Everything in the tables is in the manual page, and nothing else.
 manual_agrees() {
-	for c in run audit list stop wait image doctor; do
+	for c in run audit list stop wait gdb image doctor; do
 		"$doppel" help "$c" | grep -o '^  --[a-z-]*'
 	done | tr -d ' ' | sort -u >"$scratch/help"
 	sed 's/\\-/-/g' docs/doppel.1 | grep -E '^\.BI? --' | grep -o -e '--[a-z-]*' | sort -u >"$scratch/manual"
