@@ -158,7 +158,7 @@ static int agree_on_protocol(struct vhost *v, const struct vhost_setup *setup, s
 	v->protocol = protocol; /* replies to what follows */
 	if (!rc && protocol & P_MQ) {
 		rc = ask_number(v, VHOST_GET_QUEUE_NUM, &rings, err);
-		v->ring_count = (unsigned)MIN(rings, VHOST_RINGS_MOST);
+		v->ring_count = (unsigned)MIN(MIN(rings, VHOST_RINGS_MOST) * (setup->pairs ? 2 : 1), VHOST_RINGS_MOST);
 	}
 	return rc;
 }
@@ -291,6 +291,23 @@ int vhost_get_config(struct vhost *v, uint8_t *config, unsigned size, struct err
 	return rc;
 }
 
+int vhost_set_config(struct vhost *v, unsigned offset, uint8_t value, struct error *err)
+{
+	struct vhost_message m = { .request = VHOST_SET_CONFIG,
+				   .size = offsetof(struct vhost_message, config.bytes) + 1 -
+					   offsetof(struct vhost_message, config),
+				   .config = { .offset = offset, .size = 1, .bytes = { value } } };
+	uint64_t features;
+	int rc;
+
+	set_deadline(v);
+	rc = tell(v, &m, NULL, 0, err);
+	/* As for rings: an answer to something else says that it was read. */
+	if (!rc && !(v->protocol & P_REPLY_ACK))
+		rc = ask_number(v, VHOST_GET_FEATURES, &features, err);
+	return rc;
+}
+
 int vhost_fd(const struct vhost *v) { return v->fd; }
 int vhost_requests_fd(const struct vhost *v) { return v->requests_fd; }
 
@@ -343,7 +360,14 @@ static int tell_addresses(struct vhost *v, unsigned n, struct error *err)
 	return tell(v, &m, NULL, 0, err);
 }
 
-int vhost_ring_start(struct vhost *v, unsigned n, struct error *err)
+/* Without the protocol's features all are, always. */
+int vhost_ring_enable(struct vhost *v, unsigned n, bool enabled, struct error *err)
+{
+	set_deadline(v);
+	return v->features & F_PROTOCOL ? tell_ring(v, VHOST_SET_VRING_ENABLE, n, enabled, err) : 0;
+}
+
+int vhost_ring_start(struct vhost *v, unsigned n, bool enabled, struct error *err)
 {
 	struct vhost_ring *r = vhost_ring(v, n);
 	uint64_t features;
@@ -360,8 +384,8 @@ int vhost_ring_start(struct vhost *v, unsigned n, struct error *err)
 		rc = tell_number(v, VHOST_SET_VRING_KICK, n, r->kick_fd, err);
 	if (!rc)
 		rc = tell_number(v, VHOST_SET_VRING_CALL, n, r->call_fd, err);
-	if (!rc && v->features & F_PROTOCOL)
-		rc = tell_ring(v, VHOST_SET_VRING_ENABLE, n, 1, err);
+	if (!rc)
+		rc = vhost_ring_enable(v, n, enabled, err);
 	/* Without acknowledgements an answer to something else says that all this was read. */
 	if (!rc && !(v->protocol & P_REPLY_ACK))
 		rc = ask_number(v, VHOST_GET_FEATURES, &features, err);

@@ -23,7 +23,8 @@
 	_(GET_QUEUE_NUM, 17)                                                                                           \
 	_(SET_VRING_ENABLE, 18)                                                                                        \
 	_(SET_BACKEND_REQ_FD, 21)                                                                                      \
-	_(GET_CONFIG, 24)
+	_(GET_CONFIG, 24)                                                                                              \
+	_(SET_CONFIG, 25)
 
 enum vhost_request {
 #define _(name, number) VHOST_##name = number,

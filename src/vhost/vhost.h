@@ -29,6 +29,7 @@ struct vhost_setup {
 	const char *path;
 	const struct host_memory *ram; /* buffers are there; it outlives the connection */
 	unsigned rings;		       /* that are wanted at least; at most VHOST_RINGS_MOST are used */
+	bool pairs;		       /* what the back end counts as a queue is two: of network cards */
 	unsigned config_size; /* bytes of the configuration space that the back end has; 0: it need not have one */
 	unsigned timeout_ms;  /* of this, and of each function that asks the back end for something */
 };
@@ -47,6 +48,8 @@ unsigned vhost_ring_count(const struct vhost *);
 /* Of those that vhost_features() has; while no ring is started. 0 or -errno, as the following. */
 int vhost_set_features(struct vhost *, uint64_t features, struct error *);
 int vhost_get_config(struct vhost *, uint8_t *config, unsigned size, struct error *);
+/* A byte of it, as its driver wrote it. */
+int vhost_set_config(struct vhost *, unsigned offset, uint8_t value, struct error *);
 
 /* For poll(): the socket, on which nothing comes unasked but its end; and where the back end asks for something, -1 if it never does. */
 int vhost_fd(const struct vhost *);
@@ -69,8 +72,9 @@ struct vhost_ring {
 	void *owner[VHOST_RING_SIZE];
 };
 
-/* Ring n, empty, is the back end's from now on. */
-int vhost_ring_start(struct vhost *, unsigned n, struct error *);
+/* Ring n, empty, is the back end's from now on, which does nothing with one that is not enabled. */
+int vhost_ring_start(struct vhost *, unsigned n, bool enabled, struct error *);
+int vhost_ring_enable(struct vhost *, unsigned n, bool, struct error *);
 /* When it returns 0, the back end has taken note that it is not. What was not done never will be. */
 int vhost_ring_stop(struct vhost *, unsigned n, struct error *);
 struct vhost_ring *vhost_ring(struct vhost *, unsigned n);

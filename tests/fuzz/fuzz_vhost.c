@@ -98,7 +98,7 @@ static void use(struct vhost *v)
 	uint8_t config[60];
 	bool changed;
 
-	if (!vhost_ring_start(v, 0, NULL) && !vhost_get_config(v, config, sizeof(config), NULL))
+	if (!vhost_ring_start(v, 0, true, NULL) && !vhost_get_config(v, config, sizeof(config), NULL))
 		vhost_ring_stop(v, 0, NULL);
 	if (vhost_requests_fd(v) >= 0 && recv(vhost_requests_fd(v), config, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
 		vhost_serve_request(v, &changed, NULL);

@@ -40,6 +40,7 @@ enum {
 	PEER_SET_VRING_ENABLE = 18,
 	PEER_SET_BACKEND_REQ_FD = 21,
 	PEER_GET_CONFIG = 24,
+	PEER_SET_CONFIG = 25,
 };
 #define PEER_F_PROTOCOL	   (1ull << 30)
 #define PEER_F_VERSION_1   (1ull << 32)
@@ -74,7 +75,8 @@ struct peer_ring {
 	unsigned size;
 	uint8_t *descriptors, *available, *used;
 	int kick_fd, call_fd;
-	bool started, enabled;
+	bool started;
+	_Atomic bool enabled;
 	uint16_t next_available, next_used;
 };
 
@@ -408,6 +410,10 @@ static inline bool peer_handle(struct vhost_peer *p, struct peer_message *m, int
 	case PEER_GET_PROTOCOL_FEATURES: return peer_reply_number(p, m, p->protocol);
 	case PEER_GET_QUEUE_NUM: return peer_reply_number(p, m, p->queues);
 	case PEER_GET_CONFIG: memcpy(m->data + 12, p->config, sizeof(p->config)); return peer_reply(p, m, m->size);
+	case PEER_SET_CONFIG:
+		if (peer_load(m->data, 4) < sizeof(p->config) && peer_load(m->data + 4, 4) == 1)
+			p->config[peer_load(m->data, 4)] = m->data[12];
+		break;
 	case PEER_GET_VRING_BASE:
 		r->started = false;
 		value = r->next_available;

@@ -64,18 +64,19 @@ static bool answer(uint8_t *frame, size_t size)
 	return true;
 }
 
+/* Answers come by the pair of queues that the question came by. */
 static void kicked(struct vhost_peer *p, unsigned ring)
 {
+	unsigned to_guest = ring & ~1u, from_guest = ring | 1;
 	struct peer_chain in, out;
 	uint8_t frame[4096];
 
-	(void)ring;
-	while (peer_pop(p, 1, &out)) {
+	while (p->rings[from_guest].enabled && peer_pop(p, from_guest, &out)) {
 		size_t size = peer_copy(out.out, out.out_count, 0, frame, sizeof(frame), false);
 
-		peer_push(p, 1, out.head, 0);
-		if (answer(frame, size) && peer_pop(p, 0, &in))
-			peer_push(p, 0, in.head, (uint32_t)peer_copy(in.in, in.in_count, 0, frame, size, true));
+		peer_push(p, from_guest, out.head, 0);
+		if (answer(frame, size) && p->rings[to_guest].enabled && peer_pop(p, to_guest, &in))
+			peer_push(p, to_guest, in.head, (uint32_t)peer_copy(in.in, in.in_count, 0, frame, size, true));
 	}
 }
 
@@ -84,7 +85,8 @@ int main(int argc, char **argv)
 	struct vhost_peer p;
 
 	peer_init(&p);
-	p.features |= 1ull << 15; /* VIRTIO_NET_F_MRG_RXBUF */
+	p.features |= 1ull << 15 | 1ull << 22; /* VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MQ */
+	p.queues = PEER_RINGS / 2;	       /* pairs */
 	p.kicked = kicked;
 	if (argc != 2 || !peer_listen(&p, argv[1]))
 		return 1;

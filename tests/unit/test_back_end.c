@@ -26,6 +26,8 @@ const char *__tsan_default_suppressions(void)
 #define MANY	   400u /* requests of three descriptors, more than VHOST_RING_SIZE has room for, by less than QUEUE_SIZE */
 #define BLK_RO	   BIT(5)
 #define BLK_FLUSH  BIT(9)
+#define BLK_WCE	   BIT(11)
+#define WRITEBACK  32u /* in the configuration space */
 
 struct guest {
 	struct driver d;
@@ -34,10 +36,11 @@ struct guest {
 	pthread_t thread;
 	char folder[32];
 	uint8_t disk[SECTORS * 512];
-	_Atomic bool holds;    /* requests stay in the ring */
-	_Atomic bool goes;     /* to be poked: the connection ends */
-	_Atomic bool lies;     /* to be poked: something senseless is in the ring */
-	_Atomic unsigned done; /* requests */
+	_Atomic bool holds;	   /* requests stay in the ring */
+	_Atomic bool goes;	   /* to be poked: the connection ends */
+	_Atomic bool lies;	   /* to be poked: something senseless is in the ring */
+	_Atomic unsigned done;	   /* requests */
+	_Atomic uint8_t writeback; /* as it was when the last one was */
 };
 
 /* ---- the back end: a disk ---- */
@@ -62,6 +65,7 @@ static void serve_disk(struct vhost_peer *p, unsigned ring)
 		else
 			peer_copy(c.in, c.in_count, 0, g->disk + at, MIN(in - 1, sizeof(g->disk) - at), true);
 		peer_copy(c.in, c.in_count, in - 1, &status, 1, true);
+		atomic_store(&g->writeback, p->config[WRITEBACK]);
 		atomic_fetch_add(&g->done, 1);
 		peer_push(p, ring, c.head, (uint32_t)in);
 	}
@@ -79,6 +83,13 @@ static void do_as_told(struct vhost_peer *p)
 	} else {
 		serve_disk(p, 0);
 	}
+}
+
+/* As if it had ended. */
+static void forget_writeback(struct vhost_peer *p)
+{
+	p->config[WRITEBACK] = 1;
+	peer_disconnect(p);
 }
 
 static void poke(struct guest *g, _Atomic bool *what)
@@ -472,6 +483,48 @@ static void other_disk(void **state)
 	end(g);
 }
 
+static void set_writeback(struct guest *g, uint8_t value) { driver_wr(&g->d, DRIVER_CONFIG + WRITEBACK, 1, value); }
+
+/* What comes behind the driver's write to it is done as that says, also by a back end that came back, and in a machine that was loaded; a reset undoes it. */
+static void write_cache(void **state)
+{
+	struct guest *g = calloc(1, sizeof(*g));
+	struct writer saved;
+	struct error err;
+
+	(void)state;
+	create(g, "virtio-blk,file=vhost-user:%s", BLK_FLUSH | BLK_WCE);
+	ready(g, 1, BLK_FLUSH | BLK_WCE);
+	assert_int_equal(driver_rd(&g->d, DRIVER_CONFIG + WRITEBACK, 1), 1);
+	read_one(g, 0, 1);
+	assert_int_equal(atomic_load(&g->writeback), 1);
+	for (unsigned n = 1; n <= 100; n++) {
+		set_writeback(g, n & 1);
+		assert_int_equal(driver_rd(&g->d, DRIVER_CONFIG + WRITEBACK, 1), n & 1);
+		read_one(g, n % 20, 1);
+		assert_int_equal(atomic_load(&g->writeback), n & 1);
+	}
+	bus_pause(g->d.b->bus);
+	saved = board_save(g->d.b);
+	bus_resume(g->d.b->bus);
+	g->peer.poked = forget_writeback;
+	peer_poke(&g->peer);
+	wait_connections(g, 2);
+	read_one(g, 2, 2);
+	assert_int_equal(atomic_load(&g->writeback), 0);
+	driver_set_status(&g->d, 0);
+	assert_int_equal(driver_rd(&g->d, DRIVER_CONFIG + WRITEBACK, 1), 1);
+	ready(g, 1, BLK_FLUSH | BLK_WCE);
+	read_one(g, 3, 3);
+	assert_int_equal(atomic_load(&g->writeback), 1);
+	bus_pause(g->d.b->bus);
+	assert_int_equal(board_load(g->d.b, &saved, 0, &err), 0);
+	bus_resume(g->d.b->bus);
+	assert_int_equal(driver_rd(&g->d, DRIVER_CONFIG + WRITEBACK, 1), 0);
+	writer_free(&saved);
+	end(g);
+}
+
 /* ---- network cards: the back end sends back what it gets ---- */
 
 static void reflect(struct vhost_peer *p, unsigned ring)
@@ -552,6 +605,56 @@ static void frames(void **state)
 	ready(g, 3, BIT(15) | BIT(16) | BIT(17));
 	offer_buffers(g);
 	send_frame(g, 0);
+	end(g);
+}
+
+static void wait_enabled(struct guest *g, unsigned rings)
+{
+	for (unsigned n = 0; n < 4; n++) {
+		for (unsigned ms = 0; atomic_load(&g->peer.rings[n].enabled) != (n < rings) && ms < LIMIT_MS; ms++)
+			usleep(1000);
+		assert_int_equal(atomic_load(&g->peer.rings[n].enabled), n < rings);
+	}
+}
+
+static void use_pairs(struct guest *g, unsigned pairs)
+{
+	struct driver_queue *q = &g->d.queues[4];
+	uint8_t order[4] = { 4, 0, (uint8_t)pairs };
+
+	assert_int_equal(mem_write(g->d.mem, gpa(HEADERS + 256), order, sizeof(order)), 0);
+	driver_descriptor(&g->d, q->descriptors, 0, HEADERS + 256, 4, D_NEXT, 1);
+	driver_descriptor(&g->d, q->descriptors, 1, STATUS, 1, D_WRITE, 0);
+	driver_add(&g->d, q, 0);
+	driver_kick(&g->d, q);
+	assert_int_equal(wait_used(g, q, NULL), 0);
+	assert_int_equal(status_of(g, 0), 0);
+}
+
+/* The back end uses as many pairs of queues as the driver does, also one that came back. */
+static void pairs(void **state)
+{
+	const uint64_t features = BIT(15) | BIT(16) | BIT(17) | BIT(22);
+	struct guest *g = calloc(1, sizeof(*g));
+
+	(void)state;
+	create(g, "virtio-net,net=vhost-user:%s,queues=2", BIT(15) | BIT(22));
+	g->peer.kicked = reflect;
+	assert_int_equal(driver_rd(&g->d, DRIVER_CONFIG + 8, 2), 2);
+	ready(g, 5, features);
+	offer_buffers(g);
+	driver_kick(&g->d, &g->d.queues[2]);
+	driver_kick(&g->d, &g->d.queues[3]);
+	wait_enabled(g, 2);
+	send_frame(g, 0);
+	use_pairs(g, 2);
+	wait_enabled(g, 4);
+	poke(g, &g->goes);
+	wait_connections(g, 2);
+	wait_enabled(g, 4);
+	use_pairs(g, 1);
+	wait_enabled(g, 2);
+	send_frame(g, 1);
 	end(g);
 }
 
@@ -649,7 +752,6 @@ static void refused(void **state)
 		{ "virtio-9p,folder=vhost-user:/nowhere", "option 'tag'" },
 		{ "virtio-9p,folder=vhost-user:/nowhere,tag=1234567890123456789012345678901234567", "option 'tag'" },
 		{ "virtio-9p,folder=vhost-user:/nowhere,tag=t,security=mapped", "option 'security'" },
-		{ "virtio-net,net=vhost-user:/nowhere,queues=2", "option 'queues'" },
 		{ "virtio-net,net=vhost-user:/nowhere", "/nowhere" },
 	};
 	struct driver d = driver_board_with(CLOCK_HOST), v = driver_board();
@@ -682,7 +784,9 @@ int main(void)
 		cmocka_unit_test(pause_waits),
 		cmocka_unit_test(saved_without),
 		cmocka_unit_test(other_disk),
+		cmocka_unit_test(write_cache),
 		cmocka_unit_test(frames),
+		cmocka_unit_test(pairs),
 		cmocka_unit_test(folder),
 		cmocka_unit_test(folder_is_not_saved),
 		cmocka_unit_test(refused),

@@ -207,7 +207,7 @@ static void old_back_ends(void **state)
 	v = vhost_open(&setup, NULL);
 	assert_non_null(v);
 	assert_int_equal(vhost_requests_fd(v), -1);
-	assert_int_equal(vhost_ring_start(v, 1, NULL), 0);
+	assert_int_equal(vhost_ring_start(v, 1, true, NULL), 0);
 	assert_int_equal(vhost_ring_stop(v, 1, NULL), 0);
 	vhost_close(v);
 	end(&f);
@@ -253,7 +253,7 @@ static void echoes(void **state)
 	f.peer.kicked = echo;
 	go(&f);
 	v = open_good(&f);
-	assert_int_equal(vhost_ring_start(v, 1, NULL), 0);
+	assert_int_equal(vhost_ring_start(v, 1, true, NULL), 0);
 	r = vhost_ring(v, 1);
 	for (unsigned n = 0; n < 1000; n++) {
 		struct iovec pieces[8];

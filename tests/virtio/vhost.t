@@ -58,6 +58,9 @@ round() {
 	for n in 0 1 2 3 4 5 6 7 8 9; do [ \"\$(sha256sum </mnt/\$n)\" = '$sum' ]; done
 	umount /mnt
 }
+[ \"\$(cat /sys/block/vda/cache_type)\" = 'write back' ]
+echo 'write through' >/sys/block/vda/cache_type
+[ \"\$(cat /sys/block/vda/cache_type)\" = 'write through' ]
 echo here it is
 end=\$((\$(cut -d. -f1 /proc/uptime) + \$(cat /seconds)))
 round
@@ -178,6 +181,8 @@ fi
 
 net_server=${TOOLS_DIR:-build/release/tests/tools}/vhost_net
 script="modprobe virtio_net
+cpus=\$(grep -c ^processor /proc/cpuinfo)
+[ \$(ls -d /sys/class/net/eth0/queues/tx-* | wc -l) = \$cpus ]
 ip addr add 10.0.9.2/24 dev eth0
 ip link set eth0 up
 ping -c 50 -i 0.01 10.0.9.1 >/dev/null
@@ -191,7 +196,7 @@ guest_with -
 
 pings() {
 	serve "$net_server" "$socket"
-	machine --net "vhost-user:$socket" "$@"
+	machine --device "virtio-net,net=vhost-user:$socket,queues=2" "$@"
 	wait_says 'here it is'
 	stop
 	wait_says 'cable is out'
@@ -201,5 +206,5 @@ pings() {
 	stop
 	return $status
 }
-check "a network card whose other end goes and comes back" pings --cpus 2
+check "a network card with two pairs of queues, whose other end goes and comes back" pings --cpus 2
 finish

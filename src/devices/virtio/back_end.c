@@ -103,6 +103,11 @@ static bool take(struct back_end *b, struct back_end_queue *bq, struct virtio_qu
 	unsigned need = need_of(b, q, c);
 	struct request *r;
 
+	/* Asked when it was popped: it may have been added behind that. */
+	if (atomic_load(&b->config_waits)) {
+		virtqueue_unpop(q, c);
+		return false;
+	}
 	if (!need) {
 		virtqueue_drop(q);
 		return true;
@@ -232,6 +237,9 @@ static void come_back(struct back_end *b)
 		log_info("%s.%u: the back end '%s' is back", device->name, device->instance, b->setup.path);
 	b->retry_ms = MIN(2 * b->retry_ms, RETRY_MOST_MS); /* if it is lost again at once */
 	b->connected_at = host_monotonic_ns();
+	pthread_mutex_lock(&b->lock);
+	atomic_store(&b->config_waits, b->config_wanted.is_set);
+	pthread_mutex_unlock(&b->lock);
 	atomic_store(&b->up, true);
 	b->news = true;
 }
@@ -261,14 +269,16 @@ static int start_queue(struct back_end *b, unsigned n, struct error *err)
 {
 	struct back_end_queue *bq = &b->queues[n];
 	struct virtio_queue *q = queue_at(b, n);
+	bool enabled = n < atomic_load(&b->enabled);
 	struct request *r;
 	int rc = send_features(b, err);
 
 	if (!rc)
-		rc = vhost_ring_start(b->vhost, n, err);
+		rc = vhost_ring_start(b->vhost, n, enabled, err);
 	if (rc)
 		return rc;
 	bq->started = true;
+	bq->enabled = enabled;
 	lock_take(&q->lock);
 	if (bq->state == QUEUE_WANTED) {
 		bq->state = QUEUE_RUNNING;
@@ -281,6 +291,44 @@ static int start_queue(struct back_end *b, unsigned n, struct error *err)
 	}
 	lock_drop(&q->lock);
 	return 0;
+}
+
+static void fill_all(struct back_end *b)
+{
+	for (unsigned n = 0; n < b->rings; n++) {
+		struct virtio_queue *q = queue_at(b, n);
+
+		lock_take(&q->lock);
+		if (b->queues[n].state == QUEUE_RUNNING)
+			fill(b, &b->queues[n], q);
+		lock_drop(&q->lock);
+	}
+}
+
+static void send_config(struct back_end *b)
+{
+	struct error why;
+
+	if (!b->vhost || !atomic_load(&b->config_waits))
+		return;
+	while (atomic_load(&b->config_waits)) {
+		unsigned offset;
+		uint8_t value;
+
+		pthread_mutex_lock(&b->lock);
+		offset = b->config_wanted.offset;
+		value = b->config_wanted.value;
+		pthread_mutex_unlock(&b->lock);
+		if (vhost_set_config(b->vhost, offset, value, &why)) {
+			lose(b, &why);
+			return;
+		}
+		pthread_mutex_lock(&b->lock);
+		if (b->config_wanted.value == value)
+			atomic_store(&b->config_waits, false);
+		pthread_mutex_unlock(&b->lock);
+	}
+	fill_all(b);
 }
 
 static bool state_is(struct back_end *b, unsigned n, unsigned state)
@@ -303,6 +351,24 @@ static void start_queues(struct back_end *b)
 		if (state_is(b, n, QUEUE_WANTED) && atomic_load(&b->ready))
 			rc = start_queue(b, n, &why);
 	if (rc && rc != -EAGAIN)
+		lose(b, &why);
+}
+
+/* Those that are started are as they are wanted to be. */
+static void enable_queues(struct back_end *b)
+{
+	struct error why;
+	int rc = 0;
+
+	for (unsigned n = 0; !rc && b->vhost && n < b->rings; n++) {
+		bool enabled = n < atomic_load(&b->enabled);
+
+		if (!b->queues[n].started || b->queues[n].enabled == enabled)
+			continue;
+		rc = vhost_ring_enable(b->vhost, n, enabled, &why);
+		b->queues[n].enabled = enabled;
+	}
+	if (rc)
 		lose(b, &why);
 }
 
@@ -422,6 +488,8 @@ static void work(struct back_end *b)
 {
 	stop_queues(b, false);
 	come_back(b);
+	send_config(b);
+	enable_queues(b);
 	start_queues(b);
 	tell_news(b);
 }
@@ -546,6 +614,23 @@ void back_end_kick(struct back_end *b, struct virtio_queue *q)
 	}
 }
 
+void back_end_enable(struct back_end *b, unsigned rings)
+{
+	if (atomic_exchange(&b->enabled, rings) != rings)
+		wake(b);
+}
+
+void back_end_set_config(struct back_end *b, unsigned offset, uint8_t value)
+{
+	pthread_mutex_lock(&b->lock);
+	b->config_wanted.is_set = true;
+	b->config_wanted.offset = offset;
+	b->config_wanted.value = value;
+	atomic_store(&b->config_waits, true);
+	pthread_mutex_unlock(&b->lock);
+	wake(b);
+}
+
 void back_end_loaded(struct back_end *b)
 {
 	atomic_store(&b->ready, false);
@@ -603,7 +688,13 @@ int back_end_open(struct back_end *b, struct virtio_device *v, const struct back
 
 	b->virtio = v;
 	b->ops = ops;
-	b->setup = (struct vhost_setup){ path, &bus->mem->ram.file, rings, ops->config_size, ANSWER_MS };
+	b->setup = (struct vhost_setup){ .path = path,
+					 .ram = &bus->mem->ram.file,
+					 .rings = rings,
+					 .pairs = ops->pairs,
+					 .config_size = ops->config_size,
+					 .timeout_ms = ANSWER_MS };
+	atomic_store(&b->enabled, VHOST_RINGS_MOST);
 	b->pauses = b->paused = true;
 	b->retry_ms = RETRY_LEAST_MS;
 	pthread_mutex_init(&b->lock, NULL);

@@ -14,6 +14,7 @@
 struct back_end_ops {
 	unsigned config_size; /* of the configuration space that the back end has */
 	bool once;	      /* it is not connected to again */
+	bool pairs;	      /* struct vhost_setup's */
 	bool drains;	      /* requests come to an end by themselves: a queue stops behind that */
 	/* Could the back end do anything with it? NULL: with anything. */
 	bool (*valid)(const struct virtio_chain *);
@@ -31,7 +32,7 @@ struct back_end_queue {
 	struct list requests;	 /* under way, in the order in which they were popped */
 	struct vhost_ring *ring; /* that the back end serves; or NULL */
 	/* The thread's */
-	bool started;
+	bool started, enabled;
 	uint64_t give_up; /* host_monotonic_ns(): requests that are not done by then never will be; 0: not set */
 };
 
@@ -46,12 +47,20 @@ struct back_end {
 	_Atomic bool dead;  /* and never will be again */
 	_Atomic bool ready; /* the driver is; its features are: */
 	_Atomic uint64_t driver_features;
+	_Atomic unsigned enabled; /* of its first rings so many, whether they are started or not; all at first */
+	_Atomic bool
+		config_waits; /* the back end does not have config_wanted yet: nothing is taken from queues, since what comes behind a driver's write relies on that */
 	int wake_fd;
 	bool has_thread;
 	pthread_t thread;
 	pthread_mutex_t lock; /* the innermost: what follows */
 	pthread_cond_t is_paused;
 	bool pauses, paused, ends;
+	struct {
+		bool is_set;
+		unsigned offset;
+		uint8_t value;
+	} config_wanted; /* the byte of the configuration space that the driver may write */
 	/* The thread's */
 	struct vhost *vhost;
 	uint8_t config[VHOST_CONFIG_MOST];
@@ -73,6 +82,10 @@ void back_end_close(struct back_end *);
 
 /* Of the queue's kick, and of virtio_ops. */
 void back_end_kick(struct back_end *, struct virtio_queue *);
+/* The back end uses so many of its rings from now on, soon. Any thread, with any locks. */
+void back_end_enable(struct back_end *, unsigned rings);
+/* The one byte of the configuration space that the driver may write: requests that follow on this wait until the back end has it, and each one that comes back does. Under the device's lock. */
+void back_end_set_config(struct back_end *, unsigned offset, uint8_t value);
 void back_end_driver_ready(struct back_end *);
 void back_end_loaded(struct back_end *);
 void back_end_queue_stops(struct back_end *, struct virtio_queue *);

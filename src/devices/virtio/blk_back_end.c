@@ -8,22 +8,26 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define CONFIG_CAPACITY 0
-#define CONFIG_SEG_MAX	12
-#define CONFIG_QUEUES	34
-#define CONFIG_SIZE	60
+#define CONFIG_CAPACITY	 0
+#define CONFIG_SEG_MAX	 12
+#define CONFIG_WRITEBACK 32
+#define CONFIG_QUEUES	 34
+#define CONFIG_SIZE	 60
 
-/*
- * SIZE_MAX, SEG_MAX, GEOMETRY, RO, BLK_SIZE, FLUSH, TOPOLOGY, MQ, DISCARD, WRITE_ZEROES (virtio 1.2, 5.2.3). Not CONFIG_WCE: the driver's write to it would be
- * over before the back end knows.
- */
-#define FEATURES (BIT(1) | BIT(2) | BIT(4) | BIT(5) | BIT(6) | BIT(9) | BIT(10) | F_MQ | BIT(13) | BIT(14))
-#define F_MQ	 BIT(12)
+/* SIZE_MAX, SEG_MAX, GEOMETRY, RO, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES (virtio 1.2, 5.2.3) */
+#define FEATURES                                                                                                       \
+	(BIT(1) | BIT(2) | BIT(4) | BIT(5) | BIT(6) | BIT(9) | BIT(10) | F_CONFIG_WCE | F_MQ | BIT(13) | BIT(14))
+#define F_CONFIG_WCE BIT(11)
+#define F_MQ	     BIT(12)
 
 #define HEADER_SIZE  16u
 #define STATUS_IOERR 1
 
-#define BLK_STATE(_, T) _(T, uint64_t, sectors, 1, 1, 0, UINT64_MAX) /* of the disk that was saved with the machine */
+/* clang-format off */
+#define BLK_STATE(_, T)                                                                                                \
+	_(T, uint64_t, sectors, 1, 1, 0, UINT64_MAX) /* of the disk that was saved with the machine */                 \
+	_(T, uint8_t, writeback, 1, 2, 1, 1)
+/* clang-format on */
 
 struct blk_back_end {
 	struct virtio_device virtio;
@@ -52,6 +56,8 @@ static void kick(struct virtio_queue *q) { back_end_kick(back_end_of(q->virtio),
 
 /* ---- configuration ---- */
 
+static bool can_switch(const struct blk_back_end *blk) { return blk->back_end.features & F_CONFIG_WCE; }
+
 static void copy_config(struct blk_back_end *blk)
 {
 	uint8_t *config = blk->virtio.config;
@@ -59,6 +65,25 @@ static void copy_config(struct blk_back_end *blk)
 	memcpy(config, blk->back_end.config, CONFIG_SIZE);
 	store_le32(config + CONFIG_SEG_MAX, MIN(load_le32(config + CONFIG_SEG_MAX), VIRTIO_QUEUE_SIZE - 2));
 	store_le16(config + CONFIG_QUEUES, (uint16_t)blk->virtio.queue_count);
+	if (can_switch(blk))
+		config[CONFIG_WRITEBACK] = blk->writeback;
+}
+
+/*
+ * Whether writes are in a cache when they come back, or on the disk. The first is told to the back end, too, whatever it says itself: that of QEMU 7.2 has a cache, and says that it has none.
+ */
+static void set_writeback(struct blk_back_end *blk, uint8_t writeback)
+{
+	blk->writeback = writeback;
+	blk->virtio.config[CONFIG_WRITEBACK] = writeback;
+	back_end_set_config(&blk->back_end, CONFIG_WRITEBACK, writeback);
+}
+
+static void config_written(struct virtio_device *v, unsigned offset, unsigned size)
+{
+	(void)offset, (void)size;
+	if (can_switch(of(v)) && v->config[CONFIG_WRITEBACK] != of(v)->writeback)
+		set_writeback(of(v), v->config[CONFIG_WRITEBACK]);
 }
 
 /* The disk may have grown. */
@@ -80,8 +105,21 @@ static const struct back_end_ops back_end_ops = {
 
 static void started(struct virtio_device *v) { back_end_driver_ready(back_end_of(v)); }
 static void queue_stops(struct virtio_queue *q) { back_end_queue_stops(back_end_of(q->virtio), q); }
-static void reset(struct virtio_device *v) { back_end_reset(back_end_of(v)); }
-static void loaded(struct virtio_device *v) { back_end_loaded(back_end_of(v)); }
+
+static void reset(struct virtio_device *v)
+{
+	back_end_reset(back_end_of(v));
+	if (can_switch(of(v)))
+		set_writeback(of(v), 1);
+}
+
+static void loaded(struct virtio_device *v)
+{
+	back_end_loaded(back_end_of(v));
+	if (can_switch(of(v)))
+		set_writeback(of(v), of(v)->writeback);
+}
+
 static void pause_requests(struct virtio_device *v) { back_end_pause(back_end_of(v)); }
 static void resume_requests(struct virtio_device *v) { back_end_resume(back_end_of(v)); }
 
@@ -128,6 +166,7 @@ static const struct virtio_ops blk_ops = {
 	.started = started,
 	.queue_stops = queue_stops,
 	.reset = reset,
+	.config_written = config_written,
 	.loaded = loaded,
 	.pause = pause_requests,
 	.resume = resume_requests,
@@ -150,6 +189,10 @@ int blk_back_end_create(struct bus *bus, const char *path, unsigned queues, cons
 		return rc;
 	blk->virtio.config_size = CONFIG_SIZE;
 	copy_config(blk);
+	if (can_switch(blk)) {
+		blk->virtio.config_mask[CONFIG_WRITEBACK] = 1;
+		set_writeback(blk, 1);
+	}
 	blk->virtio.offered |= blk->back_end.features & (queues > 1 ? FEATURES : FEATURES & ~F_MQ);
 	rc = back_end_start(&blk->back_end, queues, err);
 	return rc ? rc : virtio_plug(&blk->virtio, options, err);

@@ -119,6 +119,7 @@ static void loaded(struct virtio_device *v)
 
 	lock_orders(n);
 	net_tell_offloads(n);
+	net_tell_pairs(n);
 	unlock_orders(n);
 	atomic_store(&n->tx_waits, 0);
 	if (n->back_end)
@@ -233,14 +234,21 @@ static void kick(struct virtio_queue *q)
 /* A frame that is lost is nothing new to a network; a buffer without a frame, which drivers drop, too. */
 static void fail(struct virtio_queue *q, const struct virtio_chain *c) { virtqueue_push(q, c, 0); }
 
-static const struct back_end_ops back_end_ops = { .fail = fail, .changed = follow_link_of };
+static const struct back_end_ops back_end_ops = { .pairs = true, .fail = fail, .changed = follow_link_of };
 
 static int open_back_end(struct virtio_net *n, struct error *err)
 {
+	int rc;
+
 	n->back_end = calloc(1, sizeof(*n->back_end));
 	if (!n->back_end)
 		return error_set_errno(err, ENOMEM, "virtio-net");
-	return back_end_open(n->back_end, &n->virtio, &back_end_ops, net_back_end(n->net), 2, err);
+	rc = back_end_open(n->back_end, &n->virtio, &back_end_ops, net_back_end(n->net), 2 * n->max_pairs, err);
+	if (!rc && n->max_pairs > 1 && !(n->back_end->features & BIT(NET_F_MQ)))
+		rc = error_set(err, ENOTSUP,
+			       "option 'queues' is %u; the back end '%s' has one pair (no VIRTIO_NET_F_MQ)",
+			       n->max_pairs, net_back_end(n->net));
+	return rc;
 }
 
 /* What a back end does of itself, if it says so; and what is ours. */
@@ -293,11 +301,6 @@ static int net_create(struct bus *bus, const void *opaque, struct error *err)
 	atomic_store(&n->paused, true);
 	pthread_mutex_init(&n->orders_lock, NULL);
 	n->net = net_open(options->net, err);
-	if (n->net && net_back_end(n->net) && n->max_pairs > 1) {
-		net_close(n->net);
-		n->net = NULL;
-		error_set(err, EINVAL, "option 'queues' is %u; expected 1 with a vhost-user back end", n->max_pairs);
-	}
 	if (!n->net) {
 		free(n);
 		return err ? error_prefix(err, "network") : -EINVAL;
@@ -316,7 +319,8 @@ static int net_create(struct bus *bus, const void *opaque, struct error *err)
 		return rc;
 	n->look_out.look_out = look_out;
 	bus_add_look_out(bus, &n->look_out);
-	return n->back_end ? back_end_start(n->back_end, 2, err) : net_attach(n->net, &net_frame_ops, n, err);
+	return n->back_end ? back_end_start(n->back_end, 2 * n->max_pairs, err)
+			   : net_attach(n->net, &net_frame_ops, n, err);
 }
 
 const struct device_type virtio_net_type = {

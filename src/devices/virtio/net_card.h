@@ -93,5 +93,7 @@ void net_is_writable(void *card);
 void net_orders_reset(struct virtio_net *);
 bool net_wants(const struct virtio_net *, const uint8_t *frame);
 void net_tell_offloads(struct virtio_net *);
+/* The back end learns which queues are used. */
+void net_tell_pairs(struct virtio_net *);
 
 #endif

@@ -79,6 +79,18 @@ void net_tell_offloads(struct virtio_net *n)
 	net_set_offloads(n->net, can & NET_CAN_CHECKSUM ? can : 0);
 }
 
+static void set_pairs(struct virtio_net *n, unsigned pairs)
+{
+	n->pairs = (uint8_t)pairs;
+	net_tell_pairs(n);
+}
+
+void net_tell_pairs(struct virtio_net *n)
+{
+	if (n->back_end)
+		back_end_enable(n->back_end, 2u * n->pairs);
+}
+
 /* A driver that cannot say what it wants gets everything. */
 void net_orders_reset(struct virtio_net *n)
 {
@@ -88,7 +100,7 @@ void net_orders_reset(struct virtio_net *n)
 	memset(n->unicast, 0, sizeof(n->unicast));
 	memset(n->multicast, 0, sizeof(n->multicast));
 	memset(n->vlans, 0, sizeof(n->vlans));
-	n->pairs = 1;
+	set_pairs(n, 1);
 	n->announces = false;
 	n->offloads = 0;
 	net_tell_offloads(n);
@@ -180,7 +192,7 @@ static bool order_pairs(struct virtio_net *n, unsigned command, struct order *o)
 	pairs = load_le16(word);
 	if (!pairs || pairs > n->max_pairs)
 		return false;
-	n->pairs = (uint8_t)pairs;
+	set_pairs(n, pairs);
 	return true;
 }
 
