@@ -343,8 +343,8 @@ static struct controller *plug_and_hold(enum clock_kind clock)
 
 static void heal(struct controller *s)
 {
-	assert_int_equal(ftruncate(s->fd, DISK_SIZE), 0);
 	assert_int_equal(pwrite(s->fd, "something", 9, 1024), 9);
+	assert_int_equal(ftruncate(s->fd, DISK_SIZE), 0);
 }
 
 static unsigned answer(struct controller *s)
