@@ -26,7 +26,8 @@ struct chardev_ops {
 };
 
 /*
- * spec: "stdio", "pty", "file:PATH", "unix:PATH" (listens; one client at a time), "null". Errors name the spec and say what is
+ * spec: "stdio", "pty", "file:PATH", "unix:PATH" and "tcp:HOST:PORT" (listen; one client at a time), "unix-connect:PATH" and "tcp-connect:HOST:PORT" (connect
+ * to who listens there), "null". Errors name the spec and say what is
  * allowed. For "pty" the name of the terminal is logged (LOG_INFO) and told by chardev_describe.
  */
 struct chardev *chardev_open(const char *spec, struct event_loop *, struct error *);

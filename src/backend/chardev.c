@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 static const struct chardev_kind *const chardev_kinds[] = {
-	&chardev_stdio, &chardev_pty, &chardev_file, &chardev_unix, &chardev_null,
+	&chardev_stdio, &chardev_pty,	       &chardev_file,	     &chardev_unix,
+	&chardev_tcp,	&chardev_unix_connect, &chardev_tcp_connect, &chardev_null,
 };
 
 /* ---- output queue; lock held ---- */
@@ -383,7 +384,7 @@ static const struct chardev_kind *find_kind(const char *spec, const char **argum
 
 static int unknown_kind(const char *spec, struct error *err)
 {
-	char allowed[128] = "";
+	char allowed[256] = "";
 	size_t i, length = 0;
 
 	for (i = 0; i < ARRAY_SIZE(chardev_kinds); i++) {

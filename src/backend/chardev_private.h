@@ -80,7 +80,8 @@ struct chardev {
 	int fd;
 };
 
-extern const struct chardev_kind chardev_stdio, chardev_pty, chardev_file, chardev_unix, chardev_null;
+extern const struct chardev_kind chardev_stdio, chardev_pty, chardev_file, chardev_unix, chardev_tcp,
+	chardev_unix_connect, chardev_tcp_connect, chardev_null;
 
 /* For kinds: loop's thread, no lock. */
 void chardev_input_start(struct chardev *, int fd);

@@ -1,6 +1,6 @@
 /*
- * The character device "unix:PATH": a listening socket that talks to one client at a time. Output without a client
- * is kept, the newest part of it, for the next one.
+ * The character devices "unix:PATH" and "tcp:HOST:PORT": a listening socket that talks to one client at a time. Output without a client
+ * is kept, the newest part of it, for the next one. And "unix-connect:PATH", "tcp-connect:HOST:PORT": a connection to who listens there already, once.
  */
 #define _GNU_SOURCE
 #include "backend/chardev_private.h"
@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-struct unix_socket {
+struct socket_chardev {
 	struct chardev *cd;
 	struct host_listener socket;
 	struct event_source listener; /* active while there is no client, or one that takes no output any more */
@@ -20,13 +20,13 @@ struct unix_socket {
 
 /* ---- the client; loop's thread ---- */
 
-static void listen_again(struct unix_socket *sock)
+static void listen_again(struct socket_chardev *sock)
 {
-	if (!sock->listener.active)
+	if (!sock->listener.active && sock->listener.fd >= 0)
 		event_loop_add(sock->cd->loop, &sock->listener);
 }
 
-static void disconnect(struct unix_socket *sock)
+static void disconnect(struct socket_chardev *sock)
 {
 	if (sock->client < 0)
 		return;
@@ -37,9 +37,9 @@ static void disconnect(struct unix_socket *sock)
 	listen_again(sock);
 }
 
-static void unix_accept(void *opaque, short revents)
+static void accept_client(void *opaque, short revents)
 {
-	struct unix_socket *sock = opaque;
+	struct socket_chardev *sock = opaque;
 	int fd = accept4(sock->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)revents;
@@ -60,14 +60,14 @@ static void unix_accept(void *opaque, short revents)
 }
 
 /* A client that has shut down only its sending side still reads. */
-static void unix_input_ended(struct chardev *cd, int code)
+static void input_ended(struct chardev *cd, int code)
 {
 	if (code || cd->out.fd < 0)
 		disconnect(cd->data);
 }
 
 /* What it sent before it left is still read. */
-static void unix_output_failed(struct chardev *cd, int code)
+static void output_failed(struct chardev *cd, int code)
 {
 	(void)code;
 	if (cd->in.fd < 0)
@@ -76,7 +76,7 @@ static void unix_output_failed(struct chardev *cd, int code)
 		listen_again(cd->data);
 }
 
-static ssize_t unix_send(struct chardev *cd, const uint8_t *data, size_t size)
+static ssize_t send_some(struct chardev *cd, const uint8_t *data, size_t size)
 {
 	ssize_t n;
 
@@ -90,9 +90,9 @@ static ssize_t unix_send(struct chardev *cd, const uint8_t *data, size_t size)
 
 /* ---- life ---- */
 
-static void unix_close(struct chardev *cd)
+static void socket_close(struct chardev *cd)
 {
-	struct unix_socket *sock = cd->data;
+	struct socket_chardev *sock = cd->data;
 
 	if (sock->client >= 0)
 		close(sock->client);
@@ -101,35 +101,61 @@ static void unix_close(struct chardev *cd)
 	free(sock);
 }
 
-static int unix_open(struct chardev *cd, const char *path, struct error *err)
+/* Takes a descriptor, or an error. */
+static int begin(struct chardev *cd, int fd, bool listens)
 {
-	struct unix_socket *sock;
-	int rc;
+	struct socket_chardev *sock = cd->data;
 
-	sock = calloc(1, sizeof(*sock));
-	if (!sock)
-		return error_set_errno(err, ENOMEM, "cannot open");
-	sock->cd = cd;
-	sock->client = -1;
-	rc = host_unix_listen(&sock->socket, path, err);
-	if (rc) {
-		free(sock);
-		return rc;
+	if (fd < 0)
+		return fd;
+	if (listens) {
+		sock->listener.fd = fd;
+		listen_again(sock);
+		return 0;
 	}
-	sock->listener =
-		(struct event_source){ .fd = sock->socket.fd, .events = POLLIN, .ready = unix_accept, .opaque = sock };
-	cd->data = sock;
-	listen_again(sock);
+	sock->client = fd;
+	chardev_input_start(cd, fd);
+	chardev_output_start(cd, fd, true);
 	return 0;
 }
 
-const struct chardev_kind chardev_unix = {
-	.name = "unix",
-	.argument = "PATH",
-	.reader_returns = true,
-	.open = unix_open,
-	.close = unix_close,
-	.send = unix_send,
-	.input_ended = unix_input_ended,
-	.output_failed = unix_output_failed,
-};
+static int open_any(struct chardev *cd, const char *where, struct error *err)
+{
+	struct socket_chardev *sock = calloc(1, sizeof(*sock));
+	bool listens = cd->kind == &chardev_unix || cd->kind == &chardev_tcp;
+	int rc;
+
+	if (!sock)
+		return error_set_errno(err, ENOMEM, "cannot open");
+	*sock = (struct socket_chardev){ .cd = cd, .client = -1, .socket.fd = -1 };
+	sock->listener = (struct event_source){ .fd = -1, .events = POLLIN, .ready = accept_client, .opaque = sock };
+	cd->data = sock;
+	if (cd->kind == &chardev_unix) {
+		rc = host_unix_listen(&sock->socket, where, err);
+		rc = rc ? rc : begin(cd, sock->socket.fd, listens);
+	} else if (cd->kind == &chardev_unix_connect) {
+		rc = begin(cd, host_unix_connect(where, err), listens);
+	} else {
+		rc = begin(cd, host_tcp_open(where, listens, 1, err), listens);
+		sock->socket.fd = sock->listener.fd;
+	}
+	if (rc)
+		free(sock);
+	return rc;
+}
+
+#define KIND(kind, its_name, its_argument, returns)                                                                    \
+	const struct chardev_kind kind = {                                                                             \
+		.name = its_name,                                                                                      \
+		.argument = its_argument,                                                                              \
+		.reader_returns = returns,                                                                             \
+		.open = open_any,                                                                                      \
+		.close = socket_close,                                                                                 \
+		.send = send_some,                                                                                     \
+		.input_ended = input_ended,                                                                            \
+		.output_failed = output_failed,                                                                        \
+	}
+KIND(chardev_unix, "unix", "PATH", true);
+KIND(chardev_tcp, "tcp", "HOST:PORT", true);
+KIND(chardev_unix_connect, "unix-connect", "PATH", false);
+KIND(chardev_tcp_connect, "tcp-connect", "HOST:PORT", false);

@@ -55,6 +55,15 @@ const char *cli_cpu_word(unsigned n);
 /* One member of a JSON object, both strings, and what follows it. */
 void cli_json_member(const char *name, const char *value, const char *after);
 
+/*
+ * Forks, before there are threads. True: this is the process that was started, and *status its exit status, when the other one has said that it runs, or ended before. False: this is the other
+ * one, without a terminal; *ready is for cli_detached() (-1: it does nothing).
+ */
+bool cli_detach(int *ready, int *status);
+void cli_detached(int ready);
+/* This process's number, and a newline, in a file. */
+int cli_write_pid(const char *path, struct error *);
+
 extern const struct cli_option run_options[], audit_options[], image_options[], doctor_options[], list_options[],
 	stop_options[], wait_options[], gdb_options[];
 extern const char image_notes[];
@@ -62,6 +71,7 @@ int image_operand(void *target, const char *word, struct error *);
 int run_operand(void *target, const char *word, struct error *err);
 int run_short_form(void *target, const struct device_type *, const char *value, struct error *);
 int command_run(int argc, char **argv);
+int command_qemu(int argc, char **argv); /* argv[0]: the program's name */
 int command_audit(int argc, char **argv);
 int command_image(int argc, char **argv);
 int command_doctor(int argc, char **argv);

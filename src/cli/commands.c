@@ -45,6 +45,11 @@ const struct cli_command cli_commands[] = {
 	  "go on,\n"
 	  "\"kill\" ends it, \"monitor help\" shows what doppel does besides.",
 	  NULL, gdb_operand },
+	{ "qemu", "[OPTION...]", "doppel run, with the options of QEMU's command line", NULL, command_qemu,
+	  "Also by the name doppel-qemu, or any that begins with qemu. '-help' lists the options, '-doppel-print' "
+	  "shows them\n"
+	  "as doppel run has them. What doppel cannot do is one line that names the option. Exit statuses are QEMU's.",
+	  NULL, NULL },
 	{ "doctor", "[--json]", "what this host offers, and what follows for doppel", doctor_options, command_doctor,
 	  NULL, NULL, NULL },
 	{ "help", "[COMMAND]", "this list, or a command's options", NULL, command_help, NULL, NULL, NULL },

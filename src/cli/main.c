@@ -6,6 +6,14 @@
 
 #include <signal.h>
 
+/* QEMU's name, or one that says that its words are meant. */
+static bool stands_for_qemu(const char *program)
+{
+	const char *slash = strrchr(program, '/'), *name = slash ? slash + 1 : program;
+
+	return !strncmp(name, "qemu", 4) || !strcmp(name, "doppel-qemu") || !strcmp(name, "kvm");
+}
+
 int main(int argc, char **argv)
 {
 	const struct cli_command *command;
@@ -13,6 +21,8 @@ int main(int argc, char **argv)
 
 	/* What is too large for a limit on files (ulimit -f) is an error like others: guest memory, a trace. */
 	signal(SIGXFSZ, SIG_IGN);
+	if (argc && stands_for_qemu(argv[0]))
+		return command_qemu(argc, argv);
 	if (!strcmp(name, "--help") || !strcmp(name, "-h"))
 		name = "help";
 	if (!strcmp(name, "--version"))

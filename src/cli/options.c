@@ -179,7 +179,7 @@ const char *cli_cpu_word(unsigned n) { return cpu_models[n].name; }
 
 const char *cli_chardev_word(unsigned n)
 {
-	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "null", NULL };
+	static const char *const words[] = { "stdio", "pty", "file:", "unix:", "tcp:", "null", NULL };
 
 	return words[n];
 }

@@ -10,17 +10,22 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define QMP_MOST 3
-#define GDB_MOST 3
+#define CONTROLS_MOST 3
+#define GDB_MOST      3
 
 /* What the options fill. */
 struct run_arguments {
 	struct machine_config config;
-	const char *qmp[QMP_MOST];
-	unsigned qmp_count;
+	struct control_spec controls[CONTROLS_MOST];
+	unsigned control_count;
 	const char *gdb[GDB_MOST];
 	unsigned gdb_count;
+	const char *pid_file;
+	bool paused, detach;
+	bool signals_end; /* doppel ends with signal_status instead of by the signal */
+	unsigned signal_status;
 	const char *device_help; /* "help" or "NAME,help" */
 	bool disk_alone;	 /* one was named without an option */
 	enum { VGA_DEFAULT, VGA_STD, VGA_NONE } vga;
@@ -162,13 +167,13 @@ static int add_smbios(void *target, const char *value, struct error *err)
 	return machine_check_smbios(value, err);
 }
 
-static int set_qmp(void *target, const char *value, struct error *err)
+static int add_control(void *target, const char *value, bool human, struct error *err)
 {
 	struct run_arguments *run = target;
 
-	if (run->qmp_count == QMP_MOST)
-		return error_set(err, EINVAL, "there are at most %d such sockets", QMP_MOST);
-	run->qmp[run->qmp_count++] = value;
+	if (run->control_count == CONTROLS_MOST)
+		return error_set(err, EINVAL, "--qmp and --monitor together are at most %d", CONTROLS_MOST);
+	run->controls[run->control_count++] = (struct control_spec){ .where = value, .human = human };
 	return 0;
 }
 
@@ -181,6 +186,40 @@ static int set_gdb(void *target, const char *value, struct error *err)
 	run->gdb[run->gdb_count++] = value;
 	return 0;
 }
+
+static int set_qmp(void *target, const char *value, struct error *err)
+{
+	return add_control(target, value, false, err);
+}
+
+static int set_monitor(void *target, const char *value, struct error *err)
+{
+	return add_control(target, value, true, err);
+}
+
+static int set_signal_status(void *target, const char *value, struct error *err)
+{
+	struct run_arguments *run = target;
+	char *rest;
+	unsigned long number = strtoul(value, &rest, 10);
+
+	if (*value < '0' || *value > '9' || *rest || number > 255)
+		return error_set(err, EINVAL, "'%s' is not possible; expected a number from 0 to 255", value);
+	run->signals_end = true;
+	run->signal_status = (unsigned)number;
+	return 0;
+}
+
+#define SET(name, field, what)                                                                                         \
+	static int set_##name(void *target, const char *value, struct error *err)                                      \
+	{                                                                                                              \
+		(void)value, (void)err;                                                                                \
+		((struct run_arguments *)target)->field = what;                                                        \
+		return 0;                                                                                              \
+	}
+SET(paused, paused, true)
+SET(detach, detach, true)
+SET(pid_file, pid_file, value)
 
 static int set_device(void *target, const char *value, struct error *err)
 {
@@ -328,7 +367,9 @@ const struct cli_option run_options[] = {
 	  machine_firmware_name, true },
 	{ "--name", "NAME", "the machine's name: 'doppel list' shows it, and its network cards' addresses follow it",
 	  set_name, NULL, false },
-	{ "--qmp", "unix:PATH", "a socket that speaks QMP; again for more", set_qmp, NULL, true },
+	{ "--qmp", "unix:PATH", "a socket that speaks QMP, or tcp:HOST:PORT, stdio; again for more", set_qmp, NULL,
+	  true },
+	{ "--monitor", "unix:PATH", "the same for words that people type to QEMU's monitor", set_monitor, NULL, true },
 	{ "--gdb", "KIND:ADDR[,...]", "where GDB may connect: unix:PATH or tcp:[ADDR:]PORT; 'wait': before it begins",
 	  set_gdb, gdb_word, true },
 	{ "--memory", "SIZE", "guest memory (default 512M)", set_memory, NULL, false },
@@ -356,6 +397,11 @@ const struct cli_option run_options[] = {
 	{ "--smbios", "type=N[,...]",
 	  "what the SMBIOS tables say of the machine: FIELD=VALUE by QEMU's names; again for more", add_smbios, NULL,
 	  false },
+	{ "--paused", NULL, "it waits for 'doppel resume', or cont of QMP", set_paused, NULL, false },
+	{ "--detach", NULL, "in the background: doppel returns when the machine runs", set_detach, NULL, false },
+	{ "--pid-file", "FILE", "has the number of the machine's process while it runs", set_pid_file, NULL, true },
+	{ "--signal-status", "STATUS", "what SIGHUP, SIGINT, SIGTERM end doppel with (default: by the signal)",
+	  set_signal_status, NULL, false },
 	{ "--no-reboot", NULL, "a reset ends doppel instead", set_no_reboot, NULL, false },
 	{ "--on-triple-fault", "WHAT", "end with a status, or reset (default; with --no-reboot: report)",
 	  set_on_triple_fault, triple_fault_word, false },
@@ -438,6 +484,54 @@ static int open_gdb(struct gdb **gdb, const struct run_arguments *run, struct ma
 			  run->gdb_count, err);
 }
 
+/* What is not said follows from what is. */
+static int complete(struct run_arguments *run, struct error *err)
+{
+	if (!run->config.kernel && !run->config.firmware && machine_has_disk(&run->config))
+		run->config.firmware = "bios";
+	if (!run->config.kernel && !run->config.firmware)
+		return error_set(err, EINVAL, "nothing to start; expected a disk, --kernel FILE, or --firmware FILE");
+	if (run->disk_alone && !machine_asks_for(&run->config, &virtio_net_type))
+		run_short_form(run, &virtio_net_type, "user", NULL);
+	if (!machine_asks_for(&run->config, &uart_type))
+		run_short_form(run, &uart_type, run->detach || shows_text(&run->config) ? "null" : "stdio", NULL);
+	run->config.triple_fault_resets = run->on_triple_fault == ON_TRIPLE_FAULT_DEFAULT
+						  ? !run->config.no_reboot
+						  : run->on_triple_fault == ON_TRIPLE_FAULT_RESET;
+	return add_vga(run, err);
+}
+
+/* 0 or -errno; `ready`: of cli_detach(), or -1. */
+static int run_machine(struct run_arguments *run, int ready, int *status, struct error *err)
+{
+	struct control *control = NULL;
+	struct gdb *gdb = NULL;
+	struct machine *machine;
+	int rc = machine_create(&machine, &run->config, err);
+
+	if (rc)
+		return rc;
+	rc = control_create(&control, machine, run->controls, run->control_count, err);
+	if (!rc)
+		rc = open_gdb(&gdb, run, machine, control, err);
+	if (!rc && run->pid_file)
+		rc = cli_write_pid(run->pid_file, err);
+	if (!rc) {
+		if (run->paused)
+			machine_stop(machine);
+		cli_detached(ready);
+		*status = machine_run(machine);
+		if (run->pid_file)
+			(void)unlink(run->pid_file);
+	}
+	gdb_destroy(gdb, *status);
+	control_destroy(control);
+	if (!rc && run->config.stats)
+		machine_print_stats(machine, stderr);
+	machine_destroy(machine);
+	return rc;
+}
+
 int command_run(int argc, char **argv)
 {
 	struct run_arguments run = {
@@ -450,50 +544,24 @@ int command_run(int argc, char **argv)
 			    .ends_on_signals = true },
 	};
 	struct error err = { 0 };
-	struct control *control = NULL;
-	struct gdb *gdb;
-	struct machine *machine;
-	int status = cli_parse(cli_find("run"), argc, argv, &run);
-	int rc;
+	int status = cli_parse(cli_find("run"), argc, argv, &run), ready = -1, rc;
 
 	if (status)
 		return status;
 	if (run.device_help)
 		return print_device_help(&run);
-	if (!run.config.kernel && !run.config.firmware && machine_has_disk(&run.config))
-		run.config.firmware = "bios";
-	if (!run.config.kernel && !run.config.firmware) {
-		error_set(&err, EINVAL, "nothing to start; expected a disk, --kernel FILE, or --firmware FILE");
-		return report(&run, &err, -EINVAL);
-	}
-	if (run.disk_alone && !machine_asks_for(&run.config, &virtio_net_type))
-		run_short_form(&run, &virtio_net_type, "user", NULL);
-	if (!machine_asks_for(&run.config, &uart_type))
-		run_short_form(&run, &uart_type, shows_text(&run.config) ? "null" : "stdio", NULL);
-	rc = add_vga(&run, &err);
+	rc = complete(&run, &err);
 	if (rc)
 		return report(&run, &err, rc);
-	run.config.triple_fault_resets = run.on_triple_fault == ON_TRIPLE_FAULT_DEFAULT
-						 ? !run.config.no_reboot
-						 : run.on_triple_fault == ON_TRIPLE_FAULT_RESET;
-	rc = machine_create(&machine, &run.config, &err);
+	if (run.detach && cli_detach(&ready, &status))
+		return status;
+	rc = run_machine(&run, ready, &status, &err);
 	if (rc)
 		return report(&run, &err, rc);
-	rc = control_create(&control, machine, run.qmp, run.qmp_count, &err);
-	if (!rc)
-		rc = open_gdb(&gdb, &run, machine, control, &err);
-	if (rc) {
-		control_destroy(control);
-		machine_destroy(machine);
-		return report(&run, &err, rc);
-	}
-	status = machine_run(machine);
-	gdb_destroy(gdb, status);
-	control_destroy(control);
-	if (run.config.stats)
-		machine_print_stats(machine, stderr);
-	machine_destroy(machine);
-	if (status > MACHINE_SIGNAL)
+	if (status > MACHINE_SIGNAL) {
+		if (run.signals_end)
+			return (int)run.signal_status;
 		host_signal_die(status - MACHINE_SIGNAL);
+	}
 	return exit_status(&run, status);
 }

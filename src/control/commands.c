@@ -4,6 +4,7 @@
  */
 #include "control/private.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -347,6 +348,22 @@ json_t *command_answer(struct machine *machine, json_t *request, bool *ready)
 				     id);
 	*ready |= call.negotiates;
 	return json_pack("{s:o,s:O*}", "return", answer, "id", id);
+}
+
+json_t *command_run_named(struct machine *machine, const char *name, json_t *arguments, struct error *err)
+{
+	json_t *request = json_pack("{s:s,s:o*}", "execute", name, "arguments", arguments), *answer, *result;
+	const char *why;
+	bool ready = true;
+
+	answer = request ? command_answer(machine, request, &ready) : NULL;
+	result = json_incref(json_object_get(answer, "return"));
+	why = json_string_value(json_object_get(json_object_get(answer, "error"), "desc"));
+	if (!result)
+		error_set(err, EINVAL, "%.300s", why ? why : "Out of memory");
+	json_decref(answer);
+	json_decref(request);
+	return result;
 }
 
 /* ---- events ---- */

@@ -15,9 +15,15 @@ struct control;
 
 /*
  * Sockets that control a machine, in its event loop; before machine_run(). If the machine has a name: its folder, and a socket there. -EEXIST: a
- * machine of that name runs. Also each of the `count` specs, "unix:PATH".
+ * machine of that name runs. Also each of the `count` specs.
  */
-int control_create(struct control **, struct machine *, const char *const *specs, unsigned count, struct error *);
+struct control_spec {
+	const char *
+		where; /* "unix:PATH", "tcp:HOST:PORT", or who is served at once: "stdio", "unix-connect:PATH", "tcp-connect:HOST:PORT" */
+	bool human; /* lines that people type, as to QEMU's monitor; not QMP */
+};
+int control_create(struct control **, struct machine *, const struct control_spec *specs, unsigned count,
+		   struct error *);
 /* Where another socket of the machine's may be, in its folder. False: it has no name. */
 #define CONTROL_QMP	  "control.sock"
 #define CONTROL_GDB	  "gdb.sock"

@@ -49,7 +49,17 @@ struct call {
 json_t *command_answer(struct machine *, json_t *request, bool *ready);
 json_t *command_error(const char *class, const char *why, json_t *id);
 json_t *command_greeting(void);
+/*
+ * Executes a command by its name, as if qmp_capabilities had been said; takes the arguments, an object or NULL. What it returns is the caller's, or NULL with its sentence.
+ */
+json_t *command_run_named(struct machine *, const char *name, json_t *arguments, struct error *);
 /* The name QMP has for it; NULL: it is none of QMP's. */
 const char *command_event(enum machine_event);
+
+/* ---- human.c: what people type, as to QEMU's monitor ---- */
+
+extern const char human_greeting[], human_prompt[];
+/* What a line is answered with, lines ended by CR LF; the caller's. NULL: no memory. */
+char *human_answer(struct machine *, const char *line);
 
 #endif

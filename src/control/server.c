@@ -1,6 +1,7 @@
 /*
- * Sockets that control a machine, and their clients: what they send is cut into JSON texts, answered in their order, and events go to all that have said qmp_capabilities.
- * All in the event loop's thread. A client that sends what is too long, or does not read what it is sent, is dropped.
+ * Sockets that control a machine, and their clients: what they send is cut into JSON texts, answered in their order, and events go to all that have said qmp_capabilities; or
+ * into lines that people type. All in the event loop's thread. A client that sends what is too long, or does not read what it is sent, is dropped. One that is no
+ * connection to a socket of ours (standard input, somebody who listens) is a character device, and stays.
  */
 #define _GNU_SOURCE /* accept4 */
 #include "control/private.h"
@@ -20,8 +21,11 @@
 
 struct client {
 	struct control *control;
-	struct event_source source;
+	struct event_source source; /* fd -1: chardev has it */
+	struct chardev *chardev;
 	struct list node;
+	bool human; /* lines, not QMP */
+	bool deaf;  /* a chardev that is no longer served */
 	struct split split;
 	struct bytes in, out;
 	size_t scanned; /* bytes of in that split has seen */
@@ -30,6 +34,7 @@ struct client {
 
 struct listener {
 	struct control *control;
+	bool human;
 	struct host_listener listener;
 	struct event_source source;
 };
@@ -46,8 +51,12 @@ struct control {
 
 static void drop(struct client *c)
 {
-	event_loop_remove(machine_loop(c->control->machine), &c->source);
-	close(c->source.fd);
+	if (c->chardev) {
+		chardev_close(c->chardev);
+	} else {
+		event_loop_remove(machine_loop(c->control->machine), &c->source);
+		close(c->source.fd);
+	}
 	list_remove(&c->node);
 	c->control->client_count--;
 	free(c->in.data);
@@ -58,6 +67,11 @@ static void drop(struct client *c)
 /* False: it is gone, or will not read. */
 static bool flush(struct client *c)
 {
+	if (c->chardev) {
+		chardev_write(c->chardev, c->out.data, c->out.size);
+		bytes_cut_front(&c->out, c->out.size);
+		return true;
+	}
 	while (c->out.size) {
 		ssize_t n = send(c->source.fd, c->out.data, c->out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
 
@@ -73,16 +87,25 @@ static bool flush(struct client *c)
 	return true;
 }
 
+static bool send_text(struct client *c, const char *text)
+{
+	return text && c->out.size + strlen(text) <= OUTPUT_MOST && bytes_add(&c->out, text, strlen(text));
+}
+
 /* Takes the object. */
 static bool send_object(struct client *c, json_t *object)
 {
 	char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-	bool sent = text && c->out.size + strlen(text) <= OUTPUT_MOST && bytes_add(&c->out, text, strlen(text)) &&
-		    bytes_add(&c->out, "\r\n", 2);
+	bool sent = send_text(c, text) && send_text(c, "\r\n");
 
 	free(text);
 	json_decref(object);
 	return sent && flush(c);
+}
+
+static bool greet(struct client *c)
+{
+	return c->human ? send_text(c, human_greeting) && flush(c) : send_object(c, command_greeting());
 }
 
 /* False: it is to be dropped. */
@@ -102,7 +125,32 @@ static bool serve_text(struct client *c, const uint8_t *text, size_t size)
 	return send_object(c, answer);
 }
 
-static bool serve_input(struct client *c)
+/* A line, and the prompt behind its answer. */
+static bool serve_line(struct client *c, const uint8_t *line, size_t size)
+{
+	char *text = strndup((const char *)line, size), *answer = text ? human_answer(c->control->machine, text) : NULL;
+	bool good = answer && send_text(c, answer) && send_text(c, human_prompt) && flush(c);
+
+	free(answer);
+	free(text);
+	return good;
+}
+
+static bool serve_lines(struct client *c)
+{
+	const uint8_t *end;
+	bool good = true;
+
+	while (good && (end = memchr(c->in.data, '\n', c->in.size))) {
+		size_t size = (size_t)(end - c->in.data);
+
+		good = serve_line(c, c->in.data, size && end[-1] == '\r' ? size - 1 : size);
+		bytes_cut_front(&c->in, size + 1);
+	}
+	return good;
+}
+
+static bool serve_texts(struct client *c)
 {
 	size_t begin = 0, done = 0;
 	enum split_result result;
@@ -124,6 +172,26 @@ static bool serve_input(struct client *c)
 	return good;
 }
 
+/* False: no more of it. */
+static bool take_input(struct client *c, const uint8_t *data, size_t size)
+{
+	if (c->in.size + size > INPUT_MOST || !bytes_add(&c->in, data, size))
+		return false;
+	return c->human ? serve_lines(c) : serve_texts(c);
+}
+
+static size_t chardev_receives(void *opaque, const uint8_t *data, size_t size)
+{
+	struct client *c = opaque;
+
+	c->deaf = c->deaf || !take_input(c, data, size);
+	return size;
+}
+
+static void chardev_quits(void *opaque) { machine_quit(((struct client *)opaque)->control->machine); }
+
+static const struct chardev_ops chardev_client = { .receive = chardev_receives, .quit = chardev_quits };
+
 static void client_ready(void *opaque, short revents)
 {
 	struct client *c = opaque;
@@ -139,8 +207,22 @@ static void client_ready(void *opaque, short revents)
 	n = recv(c->source.fd, data, sizeof(data), MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0 || c->in.size + (size_t)n > INPUT_MOST || !bytes_add(&c->in, data, (size_t)n) || !serve_input(c))
+	if (n <= 0 || !take_input(c, data, (size_t)n))
 		drop(c);
+}
+
+static struct client *add_client(struct control *control, bool human)
+{
+	struct client *c = control->client_count == CLIENTS_MOST ? NULL : calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->control = control;
+	c->human = human;
+	c->source.fd = -1;
+	list_append(&control->clients, &c->node);
+	control->client_count++;
+	return c;
 }
 
 static void accept_client(void *opaque, short revents)
@@ -148,7 +230,7 @@ static void accept_client(void *opaque, short revents)
 	struct listener *listener = opaque;
 	struct control *control = listener->control;
 	int fd = accept4(listener->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct client *c = fd < 0 || control->client_count == CLIENTS_MOST ? NULL : calloc(1, sizeof(*c));
+	struct client *c = fd < 0 ? NULL : add_client(control, listener->human);
 
 	(void)revents;
 	if (!c) {
@@ -156,12 +238,9 @@ static void accept_client(void *opaque, short revents)
 			close(fd);
 		return;
 	}
-	c->control = control;
 	c->source = (struct event_source){ .fd = fd, .events = POLLIN, .ready = client_ready, .opaque = c };
-	list_append(&control->clients, &c->node);
-	control->client_count++;
 	event_loop_add(machine_loop(control->machine), &c->source);
-	if (!send_object(c, command_greeting()))
+	if (!greet(c))
 		drop(c);
 }
 
@@ -207,41 +286,73 @@ static void machine_tells(void *opaque, const struct machine_news *news)
 	struct client *c, *next;
 
 	list_for_each_safe (c, next, &control->clients, node)
-		if (c->ready && !send_object(c, event_object(news)))
+		if (c->ready && !send_object(c, event_object(news)) && !c->chardev)
 			shutdown(c->source.fd, SHUT_RDWR); /* its own turn in the loop drops it */
 }
 
 /* ---- life ---- */
 
-static int add_listener(struct control *control, const char *path, struct error *err)
+static void listen_for(struct control *control, int fd, bool human)
 {
-	struct listener *l = &control->listeners[control->listener_count];
-	int rc = host_unix_listen(&l->listener, path, err);
+	struct listener *l = &control->listeners[control->listener_count++];
 
-	if (rc)
-		return rc;
-	control->listener_count++;
 	l->control = control;
-	l->source =
-		(struct event_source){ .fd = l->listener.fd, .events = POLLIN, .ready = accept_client, .opaque = l };
+	l->human = human;
+	l->listener.fd = fd;
+	l->source = (struct event_source){ .fd = fd, .events = POLLIN, .ready = accept_client, .opaque = l };
 	event_loop_add(machine_loop(control->machine), &l->source);
-	return 0;
 }
 
-static int add_spec(struct control *control, const char *spec, struct error *err)
+static int listen_at(struct control *control, const char *path, bool human, struct error *err)
 {
+	int rc = host_unix_listen(&control->listeners[control->listener_count].listener, path, err);
+
+	if (!rc)
+		listen_for(control, control->listeners[control->listener_count].listener.fd, human);
+	return rc;
+}
+
+static int serve_chardev(struct control *control, const char *spec, bool human, struct error *err)
+{
+	struct chardev *chardev = chardev_open(spec, machine_loop(control->machine), err);
+	struct client *c = chardev ? add_client(control, human) : NULL;
+
+	if (!c) {
+		chardev_close(chardev);
+		return chardev ? error_set_errno(err, ENOMEM, "'%.80s'", spec) : -err->code;
+	}
+	c->chardev = chardev;
+	chardev_attach(chardev, &chardev_client, c);
+	return greet(c) ? 0 : error_set_errno(err, ENOMEM, "'%.80s'", spec);
+}
+
+static int add_spec(struct control *control, const struct control_spec *spec, struct error *err)
+{
+	const char *where = spec->where;
 	int rc;
 
-	if (strncmp(spec, "unix:", 5) != 0 || !spec[5])
-		return error_set(err, EINVAL, "QMP: '%.80s' is unknown; expected unix:PATH", spec);
 	if (control->listener_count == LISTENERS_MOST)
-		return error_set(err, EINVAL, "QMP: '%.80s' is one too many; expected at most %u", spec,
+		return error_set(err, EINVAL, "'%.80s' is one too many; expected at most %u", where,
 				 LISTENERS_MOST - 1);
-	rc = add_listener(control, spec + 5, err);
-	return rc ? error_prefix(err, "QMP at '%.80s'", spec) : 0;
+	if (!strncmp(where, "unix:", 5) && where[5])
+		return listen_at(control, where + 5, spec->human, err);
+	if (!strncmp(where, "tcp:", 4)) {
+		rc = host_tcp_open(where + 4, true, CLIENTS_MOST, err);
+		if (rc < 0)
+			return rc;
+		control->listeners[control->listener_count].listener = (struct host_listener){ .fd = -1 };
+		listen_for(control, rc, spec->human);
+		return 0;
+	}
+	if (!strcmp(where, "stdio") || !strncmp(where, "unix-connect:", 13) || !strncmp(where, "tcp-connect:", 12))
+		return serve_chardev(control, where, spec->human, err);
+	return error_set(err, EINVAL,
+			 "'%.80s' is unknown; expected unix:PATH, tcp:HOST:PORT, unix-connect:PATH, "
+			 "tcp-connect:HOST:PORT or stdio",
+			 where);
 }
 
-int control_create(struct control **out, struct machine *machine, const char *const *specs, unsigned count,
+int control_create(struct control **out, struct machine *machine, const struct control_spec *specs, unsigned count,
 		   struct error *err)
 {
 	const char *name = machine_config(machine)->name;
@@ -258,11 +369,14 @@ int control_create(struct control **out, struct machine *machine, const char *co
 		rc = folder_claim(&control->folder, name, err);
 		if (!rc) {
 			folder_path(&control->folder, CONTROL_QMP, path);
-			rc = add_listener(control, path, err);
+			rc = listen_at(control, path, false, err);
 		}
 	}
-	for (unsigned n = 0; !rc && n < count; n++)
-		rc = add_spec(control, specs[n], err);
+	for (unsigned n = 0; !rc && n < count; n++) {
+		rc = add_spec(control, &specs[n], err);
+		if (rc)
+			error_prefix(err, specs[n].human ? "--monitor" : "--qmp");
+	}
 	if (rc) {
 		control_destroy(control);
 		return rc;
@@ -288,7 +402,7 @@ static void say_goodbye(struct control *control)
 	list_for_each_safe (c, next, &control->clients, node) {
 		struct pollfd poll_fd = { .fd = c->source.fd, .events = POLLOUT };
 
-		while (c->out.size && poll(&poll_fd, 1, END_PATIENCE) > 0 && flush(c))
+		while (!c->chardev && c->out.size && poll(&poll_fd, 1, END_PATIENCE) > 0 && flush(c))
 			;
 		drop(c);
 	}

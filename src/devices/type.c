@@ -179,6 +179,22 @@ static int parse_one(struct parser *p, char *text, struct error *err)
 	return give(p, o, text[length] ? text + length + 1 : "on", err);
 }
 
+/* The next word of a list, in place; a comma of its own is written as two. NULL behind the last. */
+static char *next_word(char **at)
+{
+	char *word = *at, *to = word, *from = word;
+
+	if (!word)
+		return NULL;
+	for (; *from && (*from != ',' || from[1] == ','); from++) {
+		from += *from == ',';
+		*to++ = *from;
+	}
+	*at = *from ? from + 1 : NULL;
+	*to = 0;
+	return word;
+}
+
 enum first_word { FIRST_IS_NONE, FIRST_IS_VALUE, FIRST_IS_OPTION };
 
 /* Options with commas between; the first word may be something else: the value of one, or nothing to us. */
@@ -193,10 +209,10 @@ static int parse_list(struct parser *p, enum first_word what, const struct devic
 		return error_set_errno(err, ENOMEM, "%s", p->type->name);
 	at = copy;
 	if (what != FIRST_IS_OPTION)
-		one = strsep(&at, ",");
+		one = next_word(&at);
 	if (what == FIRST_IS_VALUE)
 		rc = give(p, first, one, err);
-	while (!rc && (one = strsep(&at, ",")))
+	while (!rc && (one = next_word(&at)))
 		rc = parse_one(p, one, err);
 	free(copy);
 	return rc;

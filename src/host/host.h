@@ -151,6 +151,8 @@ int host_unix_remove_stale(const char *path, struct error *);
 struct addrinfo;
 /* A socket that listens there, non-blocking, or -errno; where and port are the address in words, for the sentence, which says who has a port that is taken. */
 int host_tcp_listen(const struct addrinfo *, int backlog, const char *where, const char *port, struct error *);
+/* "HOST:PORT", an IPv6 address in brackets: a socket that listens, or is connected; it does not block. Waits for name servers and the other end. */
+int host_tcp_open(const char *where, bool listens, int backlog, struct error *);
 /* " by NAME (process N)" of who has a port of this host bound, as far as /proc tells; else "". The address is one of IPv4, in the network's order; those of IPv6 are not compared. */
 void host_port_owner(bool udp, bool ip6, uint32_t address, uint16_t port, char *text, size_t size);
 

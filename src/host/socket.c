@@ -130,3 +130,60 @@ int host_tcp_listen(const struct addrinfo *a, int backlog, const char *where, co
 			ntohs(in->sin_port), owner, sizeof(owner));
 	return error_set(err, code, "port %s is already in use%s", port, owner);
 }
+
+/* Takes "HOST:PORT" apart; an IPv6 address is in brackets. */
+static int resolve(char *where, int flags, struct addrinfo **list, const char **host, const char **port,
+		   struct error *err)
+{
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = flags };
+	char *colon = strrchr(where, ':');
+	size_t length = colon ? (size_t)(colon - where) : 0;
+	int code;
+
+	if (!length || !colon[1])
+		return error_set(err, EINVAL, "'%.128s' is no address; expected HOST:PORT", where);
+	*colon = 0;
+	*port = colon + 1;
+	*host = where;
+	if (*where == '[' && where[length - 1] == ']') {
+		where[length - 1] = 0;
+		++*host;
+	}
+	code = getaddrinfo(*host, *port, &hints, list);
+	return code ? error_set(err, EINVAL, "'%.128s' port %.16s: %s", *host, *port, gai_strerror(code)) : 0;
+}
+
+static int connect_tcp(const struct addrinfo *a, const char *host, const char *port, struct error *err)
+{
+	int fd = -1, code = EINVAL;
+
+	for (; a; a = a->ai_next) {
+		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (fd >= 0 && !connect(fd, a->ai_addr, a->ai_addrlen))
+			return fd;
+		code = errno;
+		if (fd >= 0)
+			close(fd);
+	}
+	return error_set_errno(err, code, "cannot connect to %s port %s", host, port);
+}
+
+int host_tcp_open(const char *where, bool listens, int backlog, struct error *err)
+{
+	const char *host = where, *port = "";
+	struct addrinfo *list = NULL;
+	char copy[NI_MAXHOST];
+	int fd;
+
+	if (strlen(where) >= sizeof(copy))
+		return error_set(err, EINVAL, "'%.64s...' is too long for HOST:PORT", where);
+	strcpy(copy, where);
+	fd = resolve(copy, listens ? AI_PASSIVE : 0, &list, &host, &port, err);
+	if (fd)
+		return fd;
+	fd = listens ? host_tcp_listen(list, backlog, host, port, err) : connect_tcp(list, host, port, err);
+	freeaddrinfo(list);
+	if (fd >= 0)
+		(void)host_set_nonblocking(fd, true);
+	return fd;
+}
