@@ -408,6 +408,7 @@ format:
 
 install: all
 	install -D -m 755 $(DOPPEL) $(DESTDIR)$(PREFIX)/bin/doppel
+	ln -sf doppel $(DESTDIR)$(PREFIX)/bin/doppel-qemu
 	install -D -m 644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1
 	mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(DOPPEL) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/doppel

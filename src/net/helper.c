@@ -319,7 +319,11 @@ static int load_slirp(struct helper *h, struct error *err)
 	return 0;
 }
 
-#define ADDRESS(a, b, c, d) ((struct in_addr){ htonl((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d)) })
+/* An address of the network's: the last bits of x.x.2.n, as many as it has. */
+static struct in_addr address_in(const struct net_user_spec *spec, uint32_t n)
+{
+	return (struct in_addr){ spec->network.s_addr | (htonl(0x200 | n) & ~spec->mask.s_addr) };
+}
 
 static int make_slirp(struct helper *h, struct error *err)
 {
@@ -327,11 +331,11 @@ static int make_slirp(struct helper *h, struct error *err)
 		.version = 4,
 		.restricted = h->spec.restricted,
 		.in_enabled = true,
-		.vnetwork = ADDRESS(10, 0, 2, 0),
-		.vnetmask = ADDRESS(255, 255, 255, 0),
-		.vhost = ADDRESS(10, 0, 2, 2),
-		.vdhcp_start = ADDRESS(10, 0, 2, 15),
-		.vnameserver = h->spec.dns.s_addr ? h->spec.dns : ADDRESS(10, 0, 2, 3),
+		.vnetwork = h->spec.network,
+		.vnetmask = h->spec.mask,
+		.vhost = address_in(&h->spec, 2),
+		.vdhcp_start = address_in(&h->spec, 15),
+		.vnameserver = h->spec.dns.s_addr ? h->spec.dns : address_in(&h->spec, 3),
 		.in6_enabled = h->spec.ip6,
 		.vprefix_len = 64,
 		.vhostname = *h->spec.hostname ? h->spec.hostname : NULL,

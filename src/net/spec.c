@@ -203,6 +203,35 @@ static int set_dns(struct net_spec *spec, const char *value, struct error *err)
 	return 0;
 }
 
+#define NETWORK	     0x0a000200u /* 10.0.2.0 */
+#define NETWORK_BITS 24
+/* So that it has room for the addresses in it. */
+#define NETWORK_BITS_LEAST 8
+#define NETWORK_BITS_MOST  27
+
+static void set_network_bits(struct net_user_spec *user, unsigned width)
+{
+	user->mask.s_addr = htonl((uint32_t)(0xffffffffull << (32 - width)));
+	user->network.s_addr &= user->mask.s_addr;
+}
+
+static int set_network(struct net_spec *spec, const char *value, struct error *err)
+{
+	const char *slash = strchr(value, '/');
+	char address[INET_ADDRSTRLEN];
+	unsigned width;
+
+	if (slash && (size_t)(slash - value) < sizeof(address) &&
+	    parse_number(slash + 1, NETWORK_BITS_LEAST, NETWORK_BITS_MOST, &width)) {
+		snprintf(address, sizeof(address), "%.*s", (int)(slash - value), value);
+		if (inet_pton(AF_INET, address, &spec->user.network) == 1) {
+			set_network_bits(&spec->user, width);
+			return 0;
+		}
+	}
+	return wrong("net", value, "an IPv4 address and 8 to 27 bits, such as 10.0.2.0/24", err);
+}
+
 static int set_capture_size(struct net_spec *spec, const char *value, struct error *err)
 {
 	if (parse_number(value, 1, 1u << 20, &spec->capture_mib))
@@ -256,6 +285,7 @@ static const struct option {
 	{ "restrict", set_restrict, true, USER_ONLY },
 	{ "hostname", set_hostname, false, ANY_KIND },
 	{ "dns", set_dns, false, USER_ONLY },
+	{ "net", set_network, false, USER_ONLY },
 	{ "ipv6", set_ip6, true, USER_ONLY },
 	{ "server", set_server, true, STREAM_ONLY },
 	{ "mtu", set_mtu, false, ANY_KIND },
@@ -349,7 +379,9 @@ int net_spec_parse(const char *text, struct net_spec *spec, struct error *err)
 	char *copy = strdup(text), *at = copy, *one;
 	int rc;
 
-	*spec = (struct net_spec){ .capture_mib = NET_CAPTURE_MIB, .user = { .ip6 = true } };
+	*spec = (struct net_spec){ .capture_mib = NET_CAPTURE_MIB,
+				   .user = { .ip6 = true, .network.s_addr = htonl(NETWORK) } };
+	set_network_bits(&spec->user, NETWORK_BITS);
 	if (!copy)
 		return error_set_errno(err, ENOMEM, "cannot look at '%.128s'", text);
 	rc = parse_kind(spec, strsep(&at, ","), err);

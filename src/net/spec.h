@@ -30,9 +30,10 @@ struct net_forward {
 
 /* What the user network's process has to know. */
 struct net_user_spec {
-	char hostname[64];  /* "": none */
-	struct in_addr dns; /* 0: the host's resolver, as 10.0.2.3 */
-	bool restricted;    /* only forwards */
+	char hostname[64];	      /* "": none */
+	struct in_addr network, mask; /* of IPv4; the host's order has no part in it */
+	struct in_addr dns;	      /* 0: the host's resolver, as 10.0.2.3 */
+	bool restricted;	      /* only forwards */
 	bool ip6;
 	unsigned mtu;
 	unsigned forward_count;

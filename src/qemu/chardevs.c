@@ -124,6 +124,8 @@ static const char *address_spec(struct qemu *q, const char *option, const char *
 		more[1] = (struct pair){ .name = "port", .value = colon + 1 };
 	}
 	more[1 + tcp] = (struct pair){ .name = "server", .value = group_switch(&g, "server", false) ? "on" : "off" };
+	(void)group_take(&g, "wait"); /* nobody is waited for */
+	(void)group_take(&g, "nodelay");
 	group_leftovers(q, &g, text);
 	spec = socket_spec(q, &(struct group){ .option = option, .text = text, .pairs = more, .count = 2 + tcp });
 	return spec;

@@ -223,6 +223,8 @@ int drive_describe(struct qemu *q, struct spec *s, const char *option, const cha
 	rc = item->kind == DRIVE ? take_drive(q, &item->group, &image) : take_node(q, &item->group, &image, 0);
 	rc = rc ? rc : check_file(q, &item->group, &image);
 	rc = rc ? rc : check_format(q, &item->group, image.format);
+	if (!rc && !disc && !image.file)
+		rc = refuse(q, "%s %s: there is no file", item->group.option, item->group.text);
 	if (rc)
 		return rc;
 	if (item->kind == DRIVE) {

@@ -49,8 +49,6 @@ static int make_user(struct qemu *q, struct group *g, struct bytes *spec)
 		add(q, spec, "%s", ",ipv6=off");
 	add(q, spec, ",hostname=%s", group_take(g, "hostname"));
 	add(q, spec, ",net=%s", group_take(g, "net"));
-	add(q, spec, ",host=%s", group_take(g, "host"));
-	add(q, spec, ",dns=%s", NULL);
 	for (unsigned n = 0; !rc && n < g->count; n++) {
 		struct pair *p = &g->pairs[n];
 

@@ -70,6 +70,9 @@ static void test_spec(void **state)
 	assert_true(s.server);
 	assert_int_equal(net_spec_parse("stream:unix:/a", &s, NULL), 0);
 	assert_string_equal(s.where, "/a");
+	assert_int_equal(net_spec_parse("user,net=169.254.7.7/16", &s, NULL), 0);
+	assert_int_equal(ntohl(s.user.network.s_addr), 0xa9fe0000);
+	assert_int_equal(ntohl(s.user.mask.s_addr), 0xffff0000);
 	assert_int_equal(net_spec_parse("tap:doppel0", &s, NULL), 0);
 	assert_int_equal(net_spec_parse("none", &s, NULL), 0);
 }
@@ -103,6 +106,10 @@ static void test_bad_specs(void **state)
 	refused("user,mtu=1500x", "option 'mtu'");
 	refused("user,capture-size=0", "option 'capture-size' is '0'; expected a number of MiB");
 	refused("user,dns=dns.example", "expected an IPv4 address");
+	refused("user,net=10.0.0.0", "expected an IPv4 address and 8 to 27 bits");
+	refused("user,net=10.0.0.0/28", "option 'net'");
+	refused("user,net=10.0.0/24", "option 'net'");
+	refused("tap:x,net=10.0.0.0/24", "option 'net' is unknown");
 	refused("user,mac=53:54:00:00:00:01", "option 'mac'");
 	refused("user,mac=52:54:00:00:00:1", "option 'mac'");
 	refused("user,hostname=a b", "option 'hostname'");
