@@ -174,7 +174,8 @@ static void bad_specs_are_named(void **state)
 	for (i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_null(chardev_open(bad[i], f.loop, &err));
 		assert_int_equal(err.code, EINVAL);
-		assert_non_null(strstr(err.text, "stdio, pty, file:PATH, unix:PATH, null"));
+		assert_non_null(strstr(err.text, "stdio, pty, file:PATH, unix:PATH, tcp:HOST:PORT, unix-connect:PATH, "
+						 "tcp-connect:HOST:PORT, null"));
 		assert_non_null(strstr(err.text, bad[i]));
 	}
 	assert_null(chardev_open("file:/nonexistent/x", f.loop, &err));

@@ -922,25 +922,25 @@ static void test_ways_out(void **state)
 			  "shrx ecx, ecx, r11d\n"
 			  "lea rcx, [rcx+rcx*1]\n"
 			  "lea r11, [r11+rcx*8]\n"
-			  "mov rcx, qword ptr [r11-0x13]\n"
+			  "mov rcx, qword ptr [r11-0x11]\n"
 			  "lea rcx, [rcx+r10*1]\n"
 			  "jrcxz 0x0000000000000010\n"
 			  "mov r11d, 0x123\n"
 			  "jmp qword ptr gs:miss\n"
 			  "mov rcx, qword ptr gs:rcx\n"
-			  "jmp qword ptr [r11-0x0B]\n");
+			  "jmp qword ptr [r11-0x09]\n");
 	e = empty();
 	emit_lookup_constant(&e, RIP, 0x123);
 	check_listing(&e, "mov qword ptr gs:rcx, rcx\n"
 			  "mov r11, qword ptr gs:jump\n"
 			  "mov r10, 0x555555554000\n"
-			  "mov rcx, qword ptr [r11+0x1C32D]\n"
+			  "mov rcx, qword ptr [r11+0x70CEF]\n"
 			  "lea rcx, [rcx+r10*1]\n"
 			  "jrcxz 0x0000000000000010\n"
 			  "mov r11d, 0x123\n"
 			  "jmp qword ptr gs:miss\n"
 			  "mov rcx, qword ptr gs:rcx\n"
-			  "jmp qword ptr [r11+0x1C335]\n");
+			  "jmp qword ptr [r11+0x70CF7]\n");
 }
 
 static void test_listings(void **state)

@@ -665,7 +665,7 @@ static void numbers(void **state)
 	close(small);
 	snprintf(spec, sizeof(spec), "virtio-blk,bus=isa,file=/proc/self/fd/%d", s->fd);
 	assert_null(device_plug(s->d.b->bus, NULL, &(struct device_request){ .spec = spec }, &err));
-	assert_string_equal(err.text, "virtio-blk: option 'bus' is 'isa'; expected virtio, scsi or ide");
+	assert_string_equal(err.text, "virtio-blk: option 'bus' is 'isa'; expected virtio, scsi, ide, sata or nvme");
 	snprintf(spec, sizeof(spec), "virtio-blk,bus=scsi,queues=2,file=/proc/self/fd/%d", s->fd);
 	assert_null(device_plug(s->d.b->bus, NULL, &(struct device_request){ .spec = spec }, &err));
 	assert_non_null(strstr(err.text, "--device virtio-scsi,queues=2"));
