@@ -57,7 +57,7 @@ void cpu_stop_after_step(struct vcpu *v)
 void cpu_note_watches(struct vcpu *v, uint64_t lin, unsigned size, unsigned kinds)
 {
 	for (unsigned n = 0; n < v->stops->watch_count; n++) {
-		const struct watch *w = &v->stops->watches[n];
+		const struct watchpoint *w = &v->stops->watches[n];
 
 		if (!(w->kinds & kinds) || lin > w->start + (w->size - 1) || w->start > lin + (size - 1))
 			continue;

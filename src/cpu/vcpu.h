@@ -95,7 +95,7 @@ enum cpu_counter {
 struct stops {
 	unsigned breakpoint_count, watch_count;
 	uint64_t breakpoints[STOPS_MOST]; /* linear addresses of instructions */
-	struct watch {
+	struct watchpoint {
 		uint64_t start, size; /* linear; size at least 1, and it does not wrap */
 		unsigned kinds;	      /* WATCH_* */
 	} watches[STOPS_MOST];

@@ -362,7 +362,8 @@ static void plan_stops(const struct session *s, struct stops *stops)
 		const struct point *p = &s->points[n];
 
 		if (kinds[p->kind])
-			stops->watches[stops->watch_count++] = (struct watch){ p->address, p->size, kinds[p->kind] };
+			stops->watches[stops->watch_count++] =
+				(struct watchpoint){ p->address, p->size, kinds[p->kind] };
 		else
 			stops->breakpoints[stops->breakpoint_count++] = p->address;
 	}

@@ -162,7 +162,8 @@ static int take_drive(struct qemu *q, struct group *g, struct image *image)
 	image->no_flush = group_switch(g, "cache.no-flush", false);
 	image->on_error = group_take(g, "werror");
 	image->serial = group_take(g, "serial");
-	image->readonly = group_switch(g, "readonly", false) | group_switch(g, "read-only", false);
+	image->readonly = group_switch(g, "readonly", false);
+	image->readonly = group_switch(g, "read-only", image->readonly);
 	image->snapshot = group_switch(g, "snapshot", q->snapshot);
 	image->discard = discard && (!strcmp(discard, "unmap") || !strcmp(discard, "on"));
 	if (locking && !strcmp(locking, "off"))
