@@ -139,6 +139,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 		pass_on(signal, info, context);
 		return;
 	}
+	bt_of(v)->refusal.count = 0; /* the guest may come here again and again with the same registers */
 	bt_of(v)->stats.faults++;
 	bt_of(v)->fault_at = page_fault ? (uint64_t)(uintptr_t)info->si_addr : 0;
 	if (page_fault &&
