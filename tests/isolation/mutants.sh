@@ -12,8 +12,8 @@ mutants=$(
 a written register keeps its window;emit_copy.c;/static void note_written/,/^}/s/emit_forget(e, n);/;/
 a register may drift by 4 GiB;emit.h;s/#define EMIT_MAX_DRIFT (1u << 30)/#define EMIT_MAX_DRIFT 0xffffffffu/
 a sum may drift by 16 GiB;emit.c;s/distance <= left >> w->scale/distance <= left/; s/(uint32_t)distance << (w->sum ? w->scale : 0)/(uint32_t)distance/
-a sum outlives its base;emit.c;s/if (w->sum && (w->regs >> reg & 1))/if (w->sum && w->index == reg)/
-what R10 leads to outlives it;emit.c;s/if (reg == window_register\[n\])/if (n == 0 && reg == R11)/
+a sum outlives its base;emit.c;s/if (w->sum && (w->regs >> reg & 1))/if (w->sum \&\& w->index == reg)/
+what R10 leads to outlives it;emit.c;s/if (reg == window_register\[n\])/if (n == 0 \&\& reg == R11)/
 a loop keeps what it lost;emit_loop.c;/^bool emit_loop_holds/,/^}/s/return false;/return true;/
 guards of 1 GiB;window.h;s/#define WINDOW_GUARD (4ull << 30)/#define WINDOW_GUARD (1ull << 30)/
 a slot table has little around it;window_table.c;s/(8ull << 24)/(8ull << 12)/
