@@ -104,7 +104,8 @@ static void trace_block(struct vcpu *v, const struct bt_block *b, const struct b
 		const struct insn *i = &decoded->insns[n];
 
 		trace_instruction(v->trace, v->code_mode, "    ", i->bytes, i->len, v->s.rip + i->offset, NULL);
-		trace_host(v, b, b->insns[n].host, n + 1 < b->count ? b->insns[n + 1].host : end);
+		/* What a loop looks up before its first round is shown with that. */
+		trace_host(v, b, n ? b->insns[n].host : 0, n + 1 < b->count ? b->insns[n + 1].host : end);
 	}
 	for (unsigned k = 0; k < b->link_count; k++) {
 		const struct bt_link *l = &bt_links(b)[k];
