@@ -1,5 +1,5 @@
 #!/bin/sh
-# What people start PCs from, on the screen of a terminal: memtest86+ from its CD, SYSLINUX from a FAT floppy and disk, ISOLINUX from a CD, iPXE from a CD; keys choose what
+# What people start PCs from, on the screen of a terminal: memtest86+ from its CD, GRUB from a floppy, SYSLINUX from a FAT floppy and disk, ISOLINUX from a CD, iPXE from a CD; keys choose what
 # they do. A package that is missing is a line that says so.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/tap.sh
@@ -36,6 +36,13 @@ with_package() {
 memtest=/usr/lib/memtest86+/memtest86+x64.iso
 with_package memtest86+ $memtest "memtest86+ from a CD tests memory" shows screen 'Memtest86+ v' screen 'Memory  :   64MB' screen 'Testing: 4MB' \
 	send '\x1b' exit 0 cooked -- --cdrom "$memtest,format=raw" --memory 64M --no-reboot
+
+rescue=/usr/lib/grub-rescue/grub-rescue-floppy.img
+grub_floppy() {
+	cp $rescue "$scratch/grub" && truncate -s 1440K "$scratch/grub" &&
+		shows screen 'GNU GRUB' send 'c' screen 'grub>' send 'echo hel""lo\r' screen 'hello' send '\x01x' exit 0 cooked -- --floppy "$scratch/grub,format=raw"
+}
+with_package grub-rescue-pc $rescue "GRUB from a floppy, its command line" grub_floppy
 
 # fat FILE KIBIBYTES MFORMAT'S OPTIONS: a FAT file system that SYSLINUX starts from
 modules=/usr/lib/syslinux/modules/bios
