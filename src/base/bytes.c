@@ -6,8 +6,8 @@ uint8_t *bytes_extend(struct bytes *b, size_t size)
 {
 	uint8_t *data;
 
-	if (b->size + size > b->capacity) {
-		size_t capacity = MAX(b->size + size, 2 * b->capacity);
+	if (!b->data || b->size + size > b->capacity) {
+		size_t capacity = MAX(b->size + size, MAX(2 * b->capacity, 16));
 
 		data = realloc(b->data, capacity);
 		if (!data)

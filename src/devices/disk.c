@@ -40,20 +40,26 @@ static int check_options(const char *device, const struct disk_options *o, struc
 	return 0;
 }
 
-static bool take_memory(void *overhead, uint64_t size) { return overhead_take_spare(overhead, OVERHEAD_DISKS, size); }
+static bool take_memory(void *mem, uint64_t size)
+{
+	return overhead_take_spare(&((struct guest_mem *)mem)->overhead, OVERHEAD_DISKS, size);
+}
 
-static void give_memory(void *overhead, uint64_t size) { overhead_give(overhead, OVERHEAD_DISKS, size); }
+static void give_memory(void *mem, uint64_t size)
+{
+	overhead_give(&((struct guest_mem *)mem)->overhead, OVERHEAD_DISKS, size);
+}
 
 struct block *disk_open(struct bus *bus, const char *device, const struct disk_options *o, struct error *err)
 {
-	struct block_memory memory = { .take = take_memory, .give = give_memory, .opaque = &bus->mem->overhead };
+	struct block_memory memory = { .take = take_memory, .give = give_memory, .opaque = bus->mem };
 	struct block_options options = {
 		.file = o->file,
 		.format = o->format,
 		.readonly = o->readonly,
 		.snapshot = o->snapshot,
 		.discard = o->discard,
-		.memory = &memory,
+		.memory = bus->mem ? &memory : NULL,
 	};
 	int cache = which(device, "cache", o->cache, cache_names, err);
 	int backing = which(device, "backing", o->backing, backing_names, err);

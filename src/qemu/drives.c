@@ -203,10 +203,6 @@ static void add_image(struct qemu *q, struct spec *s, const struct image *image,
 	spec_add(q, s, "snapshot", image->snapshot ? "on" : NULL);
 	spec_add(q, s, "discard", image->discard ? "on" : NULL);
 	spec_add(q, s, "serial", image->serial);
-}
-
-static void add_on_error(struct qemu *q, struct spec *s, const struct image *image)
-{
 	if (image->on_error && (!strcmp(image->on_error, "stop") || !strcmp(image->on_error, "enospc")))
 		spec_add(q, s, "on-error", image->on_error);
 }
@@ -235,8 +231,6 @@ int drive_describe(struct qemu *q, struct spec *s, const char *option, const cha
 		group_leftovers(q, &item->group, id);
 	}
 	add_image(q, s, &image, disc);
-	if (s->text.size >= 10 && !memcmp(s->text.data, "virtio-blk", 10))
-		add_on_error(q, s, &image);
 	return 0;
 }
 
@@ -305,8 +299,6 @@ static int emit_drive(struct qemu *q, struct group *g)
 		n = IDE;
 	spec_begin(q, &s, disc ? places[n].disc : places[n].disk);
 	add_image(q, &s, &image, disc);
-	if (places[n].place == VIRTIO)
-		add_on_error(q, &s, &image);
 	if (places[n].place == IDE && number >= 0 && number < 4)
 		spec_add(q, &s, "unit", text_print(q, "%d", number));
 	spec_emit(q, &s, "--device");

@@ -143,6 +143,19 @@ static int set_keyboard(struct qemu *q, const char *value)
 	return 0;
 }
 
+static int set_uuid(struct qemu *q, const char *value)
+{
+	word_add(q, "--smbios", text_print(q, "type=1,uuid=%s", value));
+	return 0;
+}
+
+/* Doppel's is made after QEMU's, and says itself what it does not have. */
+static int add_smbios(struct qemu *q, const char *value)
+{
+	word_add(q, "--smbios", value);
+	return 0;
+}
+
 static int add_fw_cfg(struct qemu *q, const char *value)
 {
 	struct group g;
@@ -245,8 +258,8 @@ static const struct option {
 	{ "smp", "[[cpus=]n][,sockets=sockets][,cores=cores][,threads=threads]", CALL, NULL, option_smp },
 	{ "m", "[size=]megs", CALL, NULL, option_memory },
 	{ "name", "string1[,process=string2][,debug-threads=on|off]", CALL, NULL, set_name },
-	{ "uuid", "uuid", SAID, "the machine's SMBIOS has none", NULL },
-	{ "smbios", "type=t", SAID, "the machine's SMBIOS is doppel's", NULL },
+	{ "uuid", "uuid", CALL, NULL, set_uuid },
+	{ "smbios", "type=t[,field=value]", CALL, NULL, add_smbios },
 	{ "rtc", "[base=utc|localtime|<datetime>][,clock=host|rt|vm][,driftfix=none|slew]", CALL, NULL, check_clock },
 	{ "global", "driver.property=value", CALL, NULL, check_global },
 	{ "nodefaults", NULL, CALL, NULL, set_no_defaults },

@@ -198,7 +198,7 @@ static void test_libvirt(void **state)
 		"{\"driver\":\"virtio-net-pci\",\"netdev\":\"hostnet0\",\"id\":\"net0\",\"mac\":\"52:54:00:01:02:03\"} "
 		"-chardev pty,id=charserial0 -device "
 		"{\"driver\":\"isa-serial\",\"chardev\":\"charserial0\",\"index\":0}",
-		"--name d --paused --memory 512M --device "
+		"--name d --paused --memory 512M --smbios type=1,uuid=c7a5fdbd-edaf-9455-926a-d65c16db1809 --device "
 		"virtio-blk,file=/d.qcow2,format=qcow2,cache=none,backing=any,discard=on,boot=2 --device "
 		"virtio-net,net=user,,mac=52:54:00:01:02:03 --device uart,port=1,chardev=pty --qmp unix:/m --cpu v2 "
 		"--firmware bios --vga none");
@@ -213,6 +213,8 @@ static void test_by_hand(void **state)
 		"ide-disk,file=disk.qcow2,backing=any,unit=0 --device ide-cd,file=x.iso,unit=2 --serial stdio --cpu "
 		"host --firmware bios --boot order=d --vga std");
 	one("-drive file=a,,b,if=virtio,format=raw", "--device virtio-blk,file=a,,b,format=raw");
+	one("-smbios type=1,serial=a,,b", "--smbios type=1,serial=a,,b");
+	one("-drive file=a,if=ide,format=raw,werror=stop", "--device ide-disk,file=a,format=raw,on-error=stop");
 	one("-drive file=nbd:unix:/s,if=virtio", "--device virtio-blk,file=nbd:unix:/s,backing=any");
 	one("-drive file.driver=nbd,file.host=h,file.port=1,file.export=e,id=d,if=none,driver=raw -device "
 	    "ide-hd,drive=d,bus=ide.1,unit=0 -blockdev driver=nbd,node-name=x,server.type=unix,server.path=/s -device "
