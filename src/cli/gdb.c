@@ -68,9 +68,12 @@ static int become_gdb(const char *name, int count, char **words, struct error *e
 {
 	char self[4096], target[MACHINE_NAME_MAX + 64];
 	ssize_t size = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char **args = calloc((size_t)count + 4, sizeof(*args));
+	char **args;
 
-	if (size < 0 || !args)
+	if (size < 0)
+		return error_set_errno(err, errno, "cannot start gdb");
+	args = calloc((size_t)count + 4, sizeof(*args));
+	if (!args)
 		return error_set_errno(err, errno, "cannot start gdb");
 	self[size] = 0;
 	setenv("DOPPEL", self, 1); /* whatever characters there are in it */
