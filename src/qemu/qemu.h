@@ -13,7 +13,7 @@
 
 struct qemu_text;
 struct qemu_line {
-	/* Arguments of `doppel run`, ended by NULL; they live as long as the line. */
+	/* Arguments of `doppel run`, ended by NULL; they live as long as the line and the words that it was made of. */
 	char **words;
 	unsigned count;
 	bool prints;	  /* -doppel-print: they are only to be shown */

@@ -12,18 +12,20 @@
 
 #define WORDS_MOST 160
 
+static char *arguments; /* what a line's words may be parts of */
+
 /* Of a line with single spaces between words, which have none. */
 static int translate(struct qemu_line *line, const char *text, struct error *err)
 {
-	char *copy = strdup(text), *at = copy, *word, *words[WORDS_MOST] = { "qemu" };
-	int count = 1, rc;
+	char *at, *word, *words[WORDS_MOST] = { "qemu" };
+	int count = 1;
 
 	log_set_level(LOG_ERROR);
+	free(arguments);
+	at = arguments = strdup(text);
 	while (*text && (word = strsep(&at, " ")) && count < WORDS_MOST)
 		words[count++] = word;
-	rc = qemu_translate(line, count, words, err);
-	free(copy);
-	return rc;
+	return qemu_translate(line, count, words, err);
 }
 
 /* The words that come of it, without those that every line ends with. */
