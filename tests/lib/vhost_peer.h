@@ -241,14 +241,19 @@ static inline bool peer_add_piece(struct iovec *pieces, unsigned *count, void *b
 	return true;
 }
 
+static inline bool peer_has(const struct peer_ring *r)
+{
+	return r->started && r->available &&
+	       atomic_load_explicit((_Atomic uint16_t *)(r->available + 2), memory_order_acquire) != r->next_available;
+}
+
 /* The next chain. */
 static inline bool peer_pop(struct vhost_peer *p, unsigned n, struct peer_chain *c)
 {
 	struct peer_ring *r = &p->rings[n];
 	unsigned at;
 
-	if (!r->started || !r->available ||
-	    atomic_load_explicit((_Atomic uint16_t *)(r->available + 2), memory_order_acquire) == r->next_available)
+	if (!peer_has(r))
 		return false;
 	at = (unsigned)peer_load(r->available + 4 + 2 * (r->next_available++ % r->size), 2);
 	c->head = (uint16_t)at;

@@ -534,7 +534,8 @@ static void reflect(struct vhost_peer *p, unsigned ring)
 	uint8_t frame[2048];
 
 	(void)ring;
-	while (!atomic_load(&g->holds) && peer_pop(p, 1, &out)) {
+	/* Queues start one after the other: what is sent waits for a buffer. */
+	while (!atomic_load(&g->holds) && peer_has(&p->rings[0]) && peer_pop(p, 1, &out)) {
 		size_t size = peer_copy(out.out, out.out_count, 0, frame, sizeof(frame), false);
 
 		peer_push(p, 1, out.head, 0);
