@@ -179,7 +179,7 @@ int host_tcp_open(const char *where, bool listens, int backlog, struct error *er
 		return error_set(err, EINVAL, "'%.64s...' is too long for HOST:PORT", where);
 	strcpy(copy, where);
 	fd = resolve(copy, listens ? AI_PASSIVE : 0, &list, &host, &port, err);
-	if (fd)
+	if (fd || !list)
 		return fd;
 	fd = listens ? host_tcp_listen(list, backlog, host, port, err) : connect_tcp(list, host, port, err);
 	freeaddrinfo(list);
